@@ -1,0 +1,50 @@
+# make demo   set up and show the product          make test        set up, lint, build and run every test
+# make lint   ruff, mypy, clang-format             make test-full   the same with the long property runs
+# make format rewrite the sources in house style   make clean       remove everything that was built
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+NATIVE := $(shell find plugins \( -name '*.h' -o -name '*.cpp' \) -print)
+JOBS   ?= 2
+
+.PHONY: demo test test-full lint format clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/product.stamp
+	$(BIN)/python -m benchmarks.ops --short --output out/ops.json
+
+test: lint
+	$(BIN)/python -m pytest -n $(JOBS)
+
+test-full: lint
+	PANRT_TEST_PROFILE=full $(BIN)/python -m pytest -n $(JOBS)
+
+lint: $(VENV)/tests.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(NATIVE)
+
+format: $(VENV)/tests.stamp
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(NATIVE)
+
+clean:
+	rm -rf $(VENV) build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 10)' 2>/dev/null || \
+	  { echo "PanRT needs Python 3.10 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+
+# One environment for both: the tests add to what the product needs, and neither reinstalls what is there.
+$(VENV)/product.stamp: $(BIN)/python pyproject.toml CMakeLists.txt $(NATIVE)
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	@touch $@
+
+$(VENV)/tests.stamp: $(BIN)/python pyproject.toml CMakeLists.txt $(NATIVE) tests/requirements.txt
+	$(BIN)/python -m pip install --quiet --requirement tests/requirements.txt --editable '.[dev]'
+	@touch $(VENV)/product.stamp $@

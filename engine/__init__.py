@@ -1,0 +1,1 @@
+"""The runtime: sources, sessions, pipeline, results and sinks. Never imports PyTorch."""

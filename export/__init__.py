@@ -1,0 +1,1 @@
+"""From a model to one portable ONNX file, and from that to a TensorRT engine."""
