@@ -1,0 +1,530 @@
+"""The four ops in NumPy: slow, obvious, the specification. Read it beside OPS.md, whose step numbers it follows.
+
+Shapes: N images, L pyramid levels, A anchors per cell, R RoIs, C thing classes, K detections, S semantic channels (0 is
+"things"), G mask side (28), H x W output size, h x w semantic map at a quarter of the padded network input.
+Boxes are (x0, y0, x1, y1) in pixels of the network input, continuous, no +1.
+
+Arithmetic is float32 in the order written, nothing fused; exp and log2 are taken in float64 and rounded to float32, so
+that every form of an op can agree with this one to the bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import contract
+from .contract import Detections, Float32, Floating, Int32, Layout, PanopticSegments, Proposals
+
+# detectron2's limit on dw and dh: a box grows at most from 16 to 1000 pixels in one step.
+MAX_SIZE_DELTA = np.float32(math.log(1000.0 / 16.0))
+LARGEST_LOGIT = np.float32(1e30)
+
+Indices = NDArray[np.intp]
+Mask = NDArray[np.bool_]
+
+
+# --- RpnProposals -----------------------------------------------------------------------------------------------------
+
+
+def rpn_proposals(
+    logits: Sequence[Float32],
+    deltas: Sequence[Float32],
+    *,
+    strides: Sequence[int],
+    anchor_sizes: Sequence[float],
+    aspect_ratios: Sequence[float],
+    pre_nms_top_k: int,
+    post_nms_top_k: int,
+    nms_threshold: float,
+    input_hw: tuple[int, int],
+) -> Proposals:
+    """Best anchors of each level, decoded, clipped, thinned by NMS within their level, and the best R of all levels.
+
+    Args:
+        logits: per level (N, A, Hl, Wl) float32 objectness.
+        deltas: per level (N, 4A, Hl, Wl) float32; channel 4a + j is (dx, dy, dw, dh)[j] of anchor a.
+        strides: per level, pixels of the network input per cell.
+        anchor_sizes: per level, side of the square anchor in pixels.
+        aspect_ratios: height over width, one an anchor (A of them).
+        pre_nms_top_k: anchors of a level that enter NMS, at most.
+        post_nms_top_k: R, proposals that leave.
+        nms_threshold: a box goes when its IoU with a better one of its level is greater.
+        input_hw: valid height and width of the network input, padding excluded.
+
+    Returns:
+        rois (N, R, 4) float32, best first, and roi_count (N,) int32.
+
+    Raises:
+        ValueError, TypeError: an argument does not fit; the message names it.
+
+    Source: detectron2 `find_top_rpn_proposals`.
+    """
+    N, A, levels = contract.check_rpn_proposals(
+        logits,
+        deltas,
+        strides=strides,
+        anchor_sizes=anchor_sizes,
+        aspect_ratios=aspect_ratios,
+        pre_nms_top_k=pre_nms_top_k,
+        post_nms_top_k=post_nms_top_k,
+        nms_threshold=nms_threshold,
+        input_hw=input_hw,
+    )
+    rois = np.zeros((N, post_nms_top_k, 4), np.float32)
+    roi_count = np.zeros(N, np.int32)
+    for n in range(N):
+        level_boxes, level_scores, level_ids = [], [], []
+        for i, (H, W) in enumerate(levels):
+            anchors = grid_anchors((H, W), strides[i], anchor_sizes[i], aspect_ratios)  # (H*W*A, 4)
+            scores = logits[i][n].transpose(1, 2, 0).reshape(-1)  # (H*W*A,) in order y, x, a
+            codes = deltas[i][n].reshape(A, 4, H, W).transpose(2, 3, 0, 1).reshape(-1, 4)
+            best = best_first(scores, np.isfinite(scores))[:pre_nms_top_k]
+            level_boxes.append(decode(codes[best], anchors[best], (1.0, 1.0, 1.0, 1.0)))
+            level_scores.append(scores[best])
+            level_ids.append(np.full(len(best), i))
+        boxes, scores, ids = np.concatenate(level_boxes), np.concatenate(level_scores), np.concatenate(level_ids)
+        finite = np.isfinite(boxes).all(axis=1)
+        boxes = clip(boxes, input_hw)
+        with np.errstate(invalid="ignore"):
+            real = finite & (boxes[:, 2] - boxes[:, 0] > 0) & (boxes[:, 3] - boxes[:, 1] > 0)
+        kept = non_maximum_suppression(boxes, scores, ids, real, nms_threshold)[:post_nms_top_k]
+        roi_count[n] = len(kept)
+        rois[n, : len(kept)] = boxes[kept]
+    return Proposals(rois, roi_count)
+
+
+def grid_anchors(size: tuple[int, int], stride: int, anchor_size: float, aspect_ratios: Sequence[float]) -> Float32:
+    """Anchors of one level, (H*W*A, 4), in order y, x, a; centred on each cell's top-left corner."""
+    H, W = size
+    area = float(np.float32(anchor_size)) ** 2
+    widths = np.array([math.sqrt(area / float(np.float32(ratio))) for ratio in aspect_ratios])
+    heights = widths * np.array([float(np.float32(ratio)) for ratio in aspect_ratios])
+    cell = (np.stack([-widths, -heights, widths, heights], axis=1) / 2).astype(np.float32)  # (A, 4)
+    x, y = np.meshgrid(np.arange(W, dtype=np.float32) * stride, np.arange(H, dtype=np.float32) * stride)
+    corners = np.stack([x, y, x, y], axis=-1).astype(np.float32)  # (H, W, 4)
+    return (corners[:, :, None] + cell).reshape(-1, 4)
+
+
+# --- PyramidRoiAlign --------------------------------------------------------------------------------------------------
+
+
+def pyramid_roi_align(
+    features: Sequence[Floating],
+    rois: Float32,
+    *,
+    strides: Sequence[int],
+    output_size: int,
+    sampling_ratio: int,
+    canonical_size: float = 224.0,
+    canonical_level: int = 4,
+    min_level: int = 2,
+    layout: Layout = "NCHW",
+) -> Floating:
+    """Pool each RoI from the level that fits its size, sampling bilinearly on a regular grid.
+
+    Args:
+        features: per level (N, C, Hl, Wl), or (N, Hl, Wl, C) where layout is "NHWC"; float32 or float16.
+        rois: (N, R, 4) float32.
+        strides: per level, pixels of the network input per cell.
+        output_size: S, bins a side.
+        sampling_ratio: samples per bin and axis; 0 takes ceil(RoI size / S), as detectron2's models do.
+        canonical_size: a RoI of this side, in pixels, belongs to canonical_level.
+        canonical_level: see canonical_size.
+        min_level: the level of features[0].
+        layout: "NCHW" or "NHWC", of the features and of the result.
+
+    Returns:
+        (N*R, C, S, S), or (N*R, S, S, C), in the features' type.
+
+    Raises:
+        ValueError, TypeError: an argument does not fit; the message names it.
+
+    Source: detectron2 `ROIPooler` with `ROIAlignV2` (aligned).
+    """
+    N, C, R, levels = contract.check_pyramid_roi_align(
+        features,
+        rois,
+        strides=strides,
+        output_size=output_size,
+        sampling_ratio=sampling_ratio,
+        canonical_size=canonical_size,
+        canonical_level=canonical_level,
+        min_level=min_level,
+        layout=layout,
+    )
+    pooled = np.zeros((N * R, C, output_size, output_size), np.float32)
+    usable = usable_rois(rois)
+    for n, r in zip(*np.nonzero(usable), strict=True):
+        i = int(pyramid_level(rois[n, r], canonical_size, canonical_level)) - min_level
+        i = min(max(i, 0), len(levels) - 1)
+        feature = features[i][n].astype(np.float32)
+        feature = feature.transpose(2, 0, 1) if layout == "NHWC" else feature  # (C, H, W)
+        pooled[n * R + r] = roi_align(feature, rois[n, r], strides[i], output_size, sampling_ratio)
+    if layout == "NHWC":
+        pooled = np.ascontiguousarray(pooled.transpose(0, 2, 3, 1))
+    return pooled.astype(features[0].dtype)
+
+
+def usable_rois(rois: Float32) -> Mask:
+    """RoIs that have an area and lie in any image at all; the others pool to zero."""
+    with np.errstate(invalid="ignore"):
+        bounded = (np.abs(rois) <= contract.MAX_ROI_COORDINATE).all(axis=-1)  # false for NaN
+        return bounded & (rois[..., 2] > rois[..., 0]) & (rois[..., 3] > rois[..., 1])
+
+
+def pyramid_level(roi: Float32, canonical_size: float, canonical_level: int) -> np.float32:
+    """Level of a RoI before clamping: floor(canonical_level + log2(sqrt(area) / canonical_size + 1e-8))."""
+    area = (roi[2] - roi[0]) * (roi[3] - roi[1])
+    relative = np.sqrt(area) / np.float32(canonical_size) + np.float32(1e-8)
+    return np.float32(np.floor(np.float32(canonical_level) + np.log2(relative, dtype=np.float64).astype(np.float32)))
+
+
+def roi_align(feature: Float32, roi: Float32, stride: int, S: int, sampling_ratio: int) -> Float32:
+    """One RoI from one level: feature (C, H, W), result (C, S, S)."""
+    x, grid_w = sample_positions(roi[0], roi[2], stride, S, sampling_ratio)  # (S, grid_w)
+    y, grid_h = sample_positions(roi[1], roi[3], stride, S, sampling_ratio)
+    pooled = np.zeros((feature.shape[0], S, S), np.float32)
+    for py in range(S):
+        for px in range(S):
+            samples = bilinear(feature, y[py][:, None], x[px][None, :])  # (C, grid_h, grid_w)
+            pooled[:, py, px] = samples.sum(axis=(1, 2)) / np.float32(grid_h * grid_w)
+    return pooled
+
+
+def sample_positions(low: np.float32, high: np.float32, stride: int, S: int, sampling_ratio: int) -> tuple[Float32, int]:
+    """Sample coordinates along one axis in feature cells, (S, grid), and grid."""
+    scale = np.float32(1.0) / np.float32(stride)
+    start = low * scale - np.float32(0.5)
+    size = high * scale - np.float32(0.5) - start
+    bin_size = size / np.float32(S)
+    grid = sampling_ratio if sampling_ratio > 0 else math.ceil(bin_size)
+    p = np.arange(S, dtype=np.float32)[:, None]
+    i = np.arange(grid, dtype=np.float32)[None, :]
+    return start + p * bin_size + (i + np.float32(0.5)) * bin_size / np.float32(grid), grid
+
+
+def bilinear(feature: Float32, y: Float32, x: Float32) -> Float32:
+    """Sample (C, H, W) at y and x, broadcast; integer coordinates are cell centres, more than a cell outside is 0."""
+    H, W = feature.shape[1:]
+    inside = (y >= -1) & (y <= H) & (x >= -1) & (x <= W)
+    y, x = np.maximum(y, np.float32(0)), np.maximum(x, np.float32(0))
+    y0, x0 = np.minimum(y.astype(np.int64), H - 1), np.minimum(x.astype(np.int64), W - 1)
+    y1, x1 = np.minimum(y0 + 1, H - 1), np.minimum(x0 + 1, W - 1)
+    fy, fx = np.where(y0 == H - 1, np.float32(0), y - y0), np.where(x0 == W - 1, np.float32(0), x - x0)
+    fy, fx = fy.astype(np.float32), fx.astype(np.float32)
+    top = feature[:, y0, x0] * (1 - fx) + feature[:, y0, x1] * fx
+    bottom = feature[:, y1, x0] * (1 - fx) + feature[:, y1, x1] * fx
+    return np.where(inside, top * (1 - fy) + bottom * fy, np.float32(0))
+
+
+# --- BoxDetections ----------------------------------------------------------------------------------------------------
+
+
+def box_detections(
+    class_logits: Float32,
+    box_deltas: Float32,
+    rois: Float32,
+    roi_count: Int32,
+    *,
+    box_weights: Sequence[float],
+    score_threshold: float,
+    nms_threshold: float,
+    max_detections: int,
+    input_hw: tuple[int, int],
+) -> Detections:
+    """Softmax, decode, clip, threshold, NMS within each class, keep the best K.
+
+    Args:
+        class_logits: (N, R, C + 1) float32, background last.
+        box_deltas: (N, R, 4C) float32, class-major.
+        rois: (N, R, 4) float32.
+        roi_count: (N,) int32, RoIs that are real.
+        box_weights: (wx, wy, ww, wh), by which the deltas are divided.
+        score_threshold: a detection scores more than this.
+        nms_threshold: a box goes when its IoU with a better one of its class is greater.
+        max_detections: K.
+        input_hw: valid height and width of the network input, padding excluded.
+
+    Returns:
+        boxes (N, K, 4), scores (N, K), classes (N, K) int32, count (N,) int32; best first.
+
+    Raises:
+        ValueError, TypeError: an argument does not fit; the message names it.
+
+    Source: detectron2 `fast_rcnn_inference`.
+    """
+    N, R, C = contract.check_box_detections(
+        class_logits,
+        box_deltas,
+        rois,
+        roi_count,
+        box_weights=box_weights,
+        score_threshold=score_threshold,
+        nms_threshold=nms_threshold,
+        max_detections=max_detections,
+        input_hw=input_hw,
+    )
+    K = max_detections
+    result = Detections(
+        np.zeros((N, K, 4), np.float32), np.zeros((N, K), np.float32), np.zeros((N, K), np.int32), np.zeros(N, np.int32)
+    )
+    for n in range(N):
+        real = np.arange(R) < roi_count[n]
+        probabilities = softmax(class_logits[n])  # (R, C + 1)
+        boxes = decode(box_deltas[n].reshape(R, C, 4), rois[n][:, None], box_weights)  # (R, C, 4)
+        valid = real & np.isfinite(probabilities).all(axis=1) & np.isfinite(boxes).all(axis=(1, 2))
+        scores = probabilities[:, :C].reshape(-1)  # (R*C,) in order RoI, class
+        boxes = clip(boxes.reshape(-1, 4), input_hw)
+        classes = np.tile(np.arange(C), R)
+        candidates = np.repeat(valid, C)
+        candidates[candidates] = scores[candidates] > np.float32(score_threshold)
+        kept = non_maximum_suppression(boxes, scores, classes, candidates, nms_threshold)[:K]
+        result.boxes[n, : len(kept)] = boxes[kept]
+        result.scores[n, : len(kept)] = scores[kept]
+        result.classes[n, : len(kept)] = classes[kept]
+        result.count[n] = len(kept)
+    return result
+
+
+def softmax(logits: Float32) -> Float32:
+    """Over the last axis, in float64, rounded to float32."""
+    with np.errstate(invalid="ignore"):
+        exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True, initial=-np.inf))
+        return (exponentials / exponentials.sum(axis=-1, keepdims=True)).astype(np.float32)
+
+
+# --- boxes, shared by RpnProposals and BoxDetections --------------------------------------------------------------------
+
+
+def decode(deltas: Float32, boxes: Float32, weights: Sequence[float]) -> Float32:
+    """Apply (dx, dy, dw, dh) to boxes, (..., 4) and (..., 4) that broadcast; not clipped."""
+    wx, wy, ww, wh = (np.float32(weight) for weight in weights)
+    with np.errstate(all="ignore"):  # what overflows is dropped later
+        width = boxes[..., 2] - boxes[..., 0]
+        height = boxes[..., 3] - boxes[..., 1]
+        centre_x = boxes[..., 0] + np.float32(0.5) * width
+        centre_y = boxes[..., 1] + np.float32(0.5) * height
+        new_centre_x = deltas[..., 0] / wx * width + centre_x
+        new_centre_y = deltas[..., 1] / wy * height + centre_y
+        new_width = exp(np.minimum(deltas[..., 2] / ww, MAX_SIZE_DELTA)) * width
+        new_height = exp(np.minimum(deltas[..., 3] / wh, MAX_SIZE_DELTA)) * height
+        half_width, half_height = np.float32(0.5) * new_width, np.float32(0.5) * new_height
+        corners = (
+            new_centre_x - half_width,
+            new_centre_y - half_height,
+            new_centre_x + half_width,
+            new_centre_y + half_height,
+        )
+        return np.stack(corners, axis=-1)
+
+
+def exp(x: Float32) -> Float32:
+    """In float64, rounded to float32."""
+    return np.exp(x.astype(np.float64)).astype(np.float32)
+
+
+def clip(boxes: Float32, hw: tuple[float, float]) -> Float32:
+    """Boxes cut to [0, width] x [0, height]; NaN stays."""
+    limits = np.array([hw[1], hw[0], hw[1], hw[0]], np.float32)
+    return np.minimum(np.maximum(boxes, np.float32(0)), limits)
+
+
+def best_first(scores: Float32, candidates: Mask) -> Indices:
+    """Indices of the candidates by descending score; ties keep their order."""
+    indices = np.nonzero(candidates)[0]
+    return indices[np.argsort(-scores[indices], kind="stable")]
+
+
+def non_maximum_suppression(
+    boxes: Float32, scores: Float32, groups: NDArray[np.integer], candidates: Mask, threshold: float
+) -> Indices:
+    """Candidates kept, best first: one goes when a better kept one of its group overlaps it by more than threshold."""
+    kept: list[int] = []
+    for i in best_first(scores, candidates):
+        rivals = np.array([k for k in kept if groups[k] == groups[i]], np.intp)
+        if not (iou(boxes[i], boxes[rivals]) > np.float32(threshold)).any():
+            kept.append(int(i))
+    return np.array(kept, np.intp)
+
+
+def iou(box: Float32, others: Float32) -> Float32:
+    """Intersection over union of one box (4,) with (M, 4); not a number, hence never greater, where both are empty."""
+    width = np.minimum(box[2], others[:, 2]) - np.maximum(box[0], others[:, 0])
+    height = np.minimum(box[3], others[:, 3]) - np.maximum(box[1], others[:, 1])
+    intersection = np.maximum(width, np.float32(0)) * np.maximum(height, np.float32(0))
+    area = (box[2] - box[0]) * (box[3] - box[1])
+    areas = (others[:, 2] - others[:, 0]) * (others[:, 3] - others[:, 1])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return intersection / (areas + area - intersection)
+
+
+# --- PanopticMerge ----------------------------------------------------------------------------------------------------
+
+
+def panoptic_merge(
+    semantic_logits: Float32,
+    boxes: Float32,
+    scores: Float32,
+    classes: Int32,
+    count: Int32,
+    mask_probs: Float32,
+    *,
+    input_hw: tuple[int, int],
+    output_hw: tuple[int, int],
+    score_threshold: float,
+    overlap_threshold: float,
+    stuff_area_limit: int,
+    mask_threshold: float = 0.5,
+) -> PanopticSegments:
+    """Paint instances by descending score, each where nothing was painted, then stuff on what is left.
+
+    Args:
+        semantic_logits: (N, S, h, w) float32 at a quarter of the padded network input; channel 0 is "things".
+        boxes: (N, K, 4) float32, in network-input pixels.
+        scores: (N, K) float32.
+        classes: (N, K) int32.
+        count: (N,) int32, detections that are real.
+        mask_probs: (N, K, G, G) float32, over the box.
+        input_hw: valid height and width of the network input, padding excluded.
+        output_hw: H, W of the panoptic map.
+        score_threshold: an instance scores at least this.
+        overlap_threshold: an instance goes when a greater share of its mask is already painted.
+        stuff_area_limit: a stuff region has at least this many pixels.
+        mask_threshold: a pixel is in a mask where the sampled probability is at least this.
+
+    Returns:
+        panoptic (N, H, W) int32, segments (N, K + S, 8) int32, segment_scores (N, K + S) float32, segment_count (N,).
+
+    Raises:
+        ValueError, TypeError: an argument does not fit; the message names it.
+
+    Source: detectron2 `sem_seg_postprocess`, `paste_masks_in_image`, `combine_semantic_and_instance_outputs`.
+    """
+    N, K, S, *_ = contract.check_panoptic_merge(
+        semantic_logits,
+        boxes,
+        scores,
+        classes,
+        count,
+        mask_probs,
+        input_hw=input_hw,
+        output_hw=output_hw,
+        score_threshold=score_threshold,
+        overlap_threshold=overlap_threshold,
+        stuff_area_limit=stuff_area_limit,
+        mask_threshold=mask_threshold,
+    )
+    H, W = output_hw
+    result = PanopticSegments(
+        np.zeros((N, H, W), np.int32),
+        np.zeros((N, K + S, 8), np.int32),
+        np.zeros((N, K + S), np.float32),
+        np.zeros(N, np.int32),
+    )
+    for n in range(N):
+        panoptic = result.panoptic[n]
+        labels = semantic_argmax(semantic_logits[n], input_hw, output_hw)
+        found: list[tuple[list[int], float]] = []  # rows of segments, scores
+
+        real = np.arange(K) < count[n]
+        real[real] = scores[n][real] >= np.float32(score_threshold)  # false for NaN
+        for k in best_first(scores[n], real):
+            mask = paste_mask(mask_probs[n, k], scale_box(boxes[n, k], input_hw, output_hw), output_hw, mask_threshold)
+            free = mask & (panoptic == 0)
+            area = np.count_nonzero(mask)
+            if not free.any() or np.float32((area - np.count_nonzero(free)) / area) > np.float32(overlap_threshold):
+                continue
+            panoptic[free] = len(found) + 1
+            found.append(([int(classes[n, k]), 1, *area_and_box(free)], float(scores[n, k])))
+
+        for channel in range(1, S):
+            free = (labels == channel) & (panoptic == 0)
+            if np.count_nonzero(free) < max(stuff_area_limit, 1):
+                continue
+            panoptic[free] = len(found) + 1
+            found.append(([channel, 0, *area_and_box(free)], 0.0))
+
+        for i, (row, score) in enumerate(found):
+            result.segments[n, i] = [i + 1, *row]
+            result.segment_scores[n, i] = score
+        result.segment_count[n] = len(found)
+    return result
+
+
+def semantic_argmax(logits: Float32, input_hw: tuple[int, int], output_hw: tuple[int, int]) -> NDArray[np.intp]:
+    """Best channel of each output pixel, (H, W): bilinear x4, crop to the valid size, bilinear to the output, argmax."""
+    logits = np.where(np.isnan(logits), -LARGEST_LOGIT, np.clip(logits, -LARGEST_LOGIT, LARGEST_LOGIT))
+    rows, row_weights = resize_taps(input_hw[0], output_hw[0], logits.shape[1])
+    columns, column_weights = resize_taps(input_hw[1], output_hw[1], logits.shape[2])
+    w0, w1, w2 = row_weights.T[:, :, None]  # each (H, 1)
+    by_row = w0 * logits[:, rows[:, 0]] + w1 * logits[:, rows[:, 1]] + w2 * logits[:, rows[:, 2]]  # (S, H, w)
+    w0, w1, w2 = column_weights.T  # each (W,)
+    full = w0 * by_row[..., columns[:, 0]] + w1 * by_row[..., columns[:, 1]] + w2 * by_row[..., columns[:, 2]]
+    return full.argmax(axis=0)
+
+
+def resize_taps(valid: int, output: int, quarter: int) -> tuple[Indices, Float32]:
+    """Two successive bilinear resizes of one axis as one: for each output pixel 3 quarter-size cells and their weights.
+
+    The first resize takes `quarter` cells to 4 times as many, of which `valid` are kept; the second takes those to
+    `output`. Its two neighbours lie a quarter of a cell apart, hence 3 cells. Both clamp at the edges.
+    """
+    scale = np.float32(valid) / np.float32(output)
+    source = np.maximum((np.arange(output, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5), np.float32(0))
+    first = np.minimum(source.astype(np.int64), valid - 1)
+    fraction = np.minimum(source - first.astype(np.float32), np.float32(1))
+    cells, weights = np.zeros(output, np.int64), np.zeros((output, 3), np.float32)
+    everywhere = np.arange(output)
+    for step, share in ((0, np.float32(1) - fraction), (1, fraction)):
+        neighbour = np.minimum(first + step, valid - 1).astype(np.float32)
+        position = np.maximum((neighbour + np.float32(0.5)) * np.float32(0.25) - np.float32(0.5), np.float32(0))
+        cell = position.astype(np.int64)
+        part = position - cell.astype(np.float32)
+        if step == 0:
+            cells = cell
+        weights[everywhere, cell - cells] += share * (np.float32(1) - part)
+        weights[everywhere, cell - cells + 1] += share * part
+    return np.minimum(cells[:, None] + np.arange(3), quarter - 1), weights
+
+
+def scale_box(box: Float32, input_hw: tuple[int, int], output_hw: tuple[int, int]) -> Float32:
+    """A box from network-input to output pixels, clipped to the output."""
+    scale_y, scale_x = (np.float32(output_hw[i] / input_hw[i]) for i in (0, 1))
+    with np.errstate(over="ignore"):
+        return clip(box * np.array([scale_x, scale_y, scale_x, scale_y], np.float32), output_hw)
+
+
+def paste_mask(probs: Float32, box: Float32, output_hw: tuple[int, int], threshold: float) -> Mask:
+    """Pixels of the output, (H, W), where the (G, G) probabilities stretched over the box reach the threshold."""
+    if not (box[2] - box[0] > 0 and box[3] - box[1] > 0):  # false for NaN
+        return np.zeros(output_hw, np.bool_)
+    probs = np.pad(np.where(np.isfinite(probs), probs, np.float32(0)), 1)  # a border of zeros stands for "outside"
+    rows, fy = paste_taps(box[1], box[3], output_hw[0], probs.shape[0] - 2)
+    columns, fx = paste_taps(box[0], box[2], output_hw[1], probs.shape[1] - 2)
+    by_row = lerp(probs[rows], probs[rows + 1], fy[:, None])  # (H, G + 2)
+    return lerp(by_row[:, columns], by_row[:, columns + 1], fx) >= np.float32(threshold)
+
+
+def paste_taps(low: np.float32, high: np.float32, output: int, G: int) -> tuple[Indices, Float32]:
+    """For each output pixel of one axis the lower of its two cells in the zero-padded mask, and its share of the next."""
+    with np.errstate(over="ignore"):
+        centre = np.arange(output, dtype=np.float32) + np.float32(0.5)
+        u = (centre - low) / (high - low) * np.float32(G) - np.float32(0.5)
+    u = np.clip(u, np.float32(-1), np.float32(G))
+    cell = np.minimum(np.floor(u), np.float32(G - 1))
+    return cell.astype(np.intp) + 1, u - cell
+
+
+def lerp(a: Float32, b: Float32, t: Float32) -> Float32:
+    """From a to b; exactly a where they are equal, so that a flat mask at the threshold stays whole."""
+    return a + (b - a) * t
+
+
+def area_and_box(mask: Mask) -> Iterable[int]:
+    """area, x0, y0, x1, y1 of a mask that is not empty; the box is tight and half-open."""
+    rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
+    return (np.count_nonzero(mask), int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
