@@ -1,7 +1,7 @@
-"""The four ops on the CPU: C++ kernels behind the contract of `OPS.md`, with the signatures of `panrt.plugins.reference`.
+"""The four ops on the CPU: C++ kernels behind the contract of `OPS.md`, with the signatures of `reference`.
 
-Each function checks its arguments, allocates the result and calls the kernel, which runs on `threads` threads with the GIL
-released; None takes every core that this process may use. Results do not depend on the number of threads.
+Each function checks its arguments, allocates the result and calls the kernel, which runs on `threads` threads with the
+GIL released; None takes every core that this process may use. Results do not depend on the number of threads.
 
 Shapes: N images, R RoIs, C channels, S bins a side. Boxes are (x0, y0, x1, y1) in pixels of the network input.
 """
@@ -32,8 +32,8 @@ def pyramid_roi_align(
     """Pool each RoI from the level that fits its size; see `reference.pyramid_roi_align`.
 
     Args:
-        features: per level (N, C, Hl, Wl), or (N, Hl, Wl, C) where layout is "NHWC"; float32 or float16. NHWC in float32 is
-            what the kernel works on: anything else is converted first, where RoIs touch it.
+        features: per level (N, C, Hl, Wl), or (N, Hl, Wl, C) where layout is "NHWC"; float32 or float16. The kernel
+            works on float32 NHWC: anything else is converted first, where RoIs touch it.
         rois: (N, R, 4) float32.
         strides: per level, pixels of the network input per cell.
         output_size: S, bins a side.
