@@ -5,6 +5,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <limits>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -37,6 +38,13 @@ void expect_shape(char const* name, Array const& array, std::vector<std::size_t>
   }
 }
 
+int to_int(char const* name, std::size_t size) {
+  if (size > static_cast<std::size_t>(std::numeric_limits<int>::max())) {
+    throw std::invalid_argument(std::string(name) + ": a side of " + std::to_string(size) + " is too long");
+  }
+  return static_cast<int>(size);
+}
+
 template <typename T>
 void pyramid_roi_align(std::vector<In<T, 4>> const& features, In<float, 3> const& rois, Out<T, 4> const& pooled,
                        std::vector<float> const& strides, int output_size, int sampling_ratio, float canonical_size,
@@ -44,7 +52,7 @@ void pyramid_roi_align(std::vector<In<T, 4>> const& features, In<float, 3> const
   if (features.empty() || features.size() != strides.size()) {
     throw std::invalid_argument("features: expected one array a stride, at least one");
   }
-  if (output_size < 1) throw std::invalid_argument("output_size: expected at least 1");
+  if (output_size < 1 || threads < 1) throw std::invalid_argument("output_size, threads: expected at least 1");
   std::size_t const images = features[0].shape(0), channels = features[0].shape(nhwc ? 3 : 1);
   auto const bins = static_cast<std::size_t>(output_size);
   panrt::PyramidRoiAlignArgs<T> args{};
@@ -55,7 +63,8 @@ void pyramid_roi_align(std::vector<In<T, 4>> const& features, In<float, 3> const
     } else {
       expect_shape("features", features[i], {images, channels, height, width});
     }
-    args.levels.push_back({features[i].data(), static_cast<int>(height), static_cast<int>(width), strides[i]});
+    if (!(strides[i] >= 1.0F)) throw std::invalid_argument("strides: expected at least 1");
+    args.levels.push_back({features[i].data(), to_int("features", height), to_int("features", width), strides[i]});
   }
   expect_shape("rois", rois, {images, rois.shape(1), 4});
   if (nhwc) {
@@ -68,7 +77,7 @@ void pyramid_roi_align(std::vector<In<T, 4>> const& features, In<float, 3> const
   args.layout = nhwc ? panrt::Layout::kNhwc : panrt::Layout::kNchw;
   args.images = static_cast<std::int64_t>(images);
   args.rois_per_image = static_cast<std::int64_t>(rois.shape(1));
-  args.channels = static_cast<int>(channels);
+  args.channels = to_int("features", channels);
   args.output_size = output_size;
   args.sampling_ratio = sampling_ratio;
   args.canonical_size = canonical_size;
