@@ -159,7 +159,7 @@ def pyramid_roi_align(
     pooled = np.zeros((N * R, C, output_size, output_size), np.float32)
     usable = usable_rois(rois)
     for n, r in zip(*np.nonzero(usable), strict=True):
-        i = int(pyramid_level(rois[n, r], canonical_size, canonical_level)) - min_level
+        i = pyramid_level(rois[n, r], canonical_size, canonical_level) - min_level
         i = min(max(i, 0), len(levels) - 1)
         feature = features[i][n].astype(np.float32)
         feature = feature.transpose(2, 0, 1) if layout == "NHWC" else feature  # (C, H, W)
@@ -177,12 +177,12 @@ def usable_rois(rois: Float32) -> Mask:
     return usable
 
 
-def pyramid_level(roi: Float32, canonical_size: float, canonical_level: int) -> np.float32:
+def pyramid_level(roi: Float32, canonical_size: float, canonical_level: int) -> int:
     """Level of a RoI before clamping: floor(canonical_level + log2(sqrt(area) / canonical_size + 1e-8))."""
     area = (roi[2] - roi[0]) * (roi[3] - roi[1])
     relative = np.sqrt(area) / np.float32(canonical_size) + np.float32(1e-8)
     level: np.float32 = np.float32(canonical_level) + np.float32(np.log2(np.float64(relative)))
-    return np.float32(math.floor(level))
+    return math.floor(level)
 
 
 def roi_align(feature: Float32, roi: Float32, stride: int, S: int, sampling_ratio: int) -> Float32:
@@ -193,7 +193,7 @@ def roi_align(feature: Float32, roi: Float32, stride: int, S: int, sampling_rati
     for py in range(S):
         for px in range(S):
             samples = bilinear(feature, y[py][:, None], x[px][None, :])  # (C, grid_h, grid_w)
-            pooled[:, py, px] = samples.sum(axis=(1, 2)) / np.float32(grid_h * grid_w)
+            pooled[:, py, px] = samples.sum(axis=(1, 2)) / np.float32(max(grid_h * grid_w, 1))
     return pooled
 
 
