@@ -16,6 +16,11 @@ from . import _native, contract
 from .contract import Float32, Floating, Layout
 
 
+def default_threads() -> int:
+    """What threads=None takes: every core that this process may use."""
+    return contract.check_threads(None)
+
+
 def pyramid_roi_align(
     features: Sequence[Floating],
     rois: Float32,
@@ -42,7 +47,7 @@ def pyramid_roi_align(
         canonical_level: see canonical_size.
         min_level: the level of features[0].
         layout: "NCHW" or "NHWC", of the features and of the result.
-        threads: how many to use.
+        threads: how many to use; None takes `default_threads`.
 
     Returns:
         (N*R, C, S, S), or (N*R, S, S, C), in the features' type.

@@ -24,8 +24,7 @@
 namespace panrt {
 namespace {
 
-// --- Collapsed taps
-// ---------------------------------------------------------------------------------------------------
+// --- Collapsed taps --------------------------------------------------------------------------------------------------
 
 // A feature row or column that a bin touches, and its offset in floats from the first one of the map.
 struct Tap {
@@ -91,8 +90,7 @@ void collapse(RoiAxis const& axis, int bins, int size, std::ptrdiff_t cell_strid
   }
 }
 
-// --- Hot loops
-// --------------------------------------------------------------------------------------------------------
+// --- Hot loops -------------------------------------------------------------------------------------------------------
 
 template <int blocks>
 PANRT_INLINE void sum_channels(float const* map, Tap const* row, Tap const* rows_end, Tap const* columns,
@@ -187,8 +185,7 @@ PANRT_CLONES void transpose(float const* from, std::ptrdiff_t from_stride, int r
   transpose_all(from, from_stride, rows, columns, to, to_stride);
 }
 
-// --- Where the RoIs lie
-// -----------------------------------------------------------------------------------------------
+// --- Where the RoIs lie ----------------------------------------------------------------------------------------------
 
 constexpr int kNoLevel = -1;
 
@@ -226,8 +223,7 @@ std::vector<PlacedRoi> place(PyramidRoiAlignArgs<T> const& args) {
   return placed;
 }
 
-// --- Features as float32 NHWC
-// -----------------------------------------------------------------------------------------
+// --- Features as float32 NHWC ----------------------------------------------------------------------------------------
 
 // One level as the hot loop reads it.
 struct Map {
@@ -330,8 +326,7 @@ std::vector<Map> float_nhwc_maps(PyramidRoiAlignArgs<T> const& args, std::vector
   return maps;
 }
 
-// --- The op
-// -----------------------------------------------------------------------------------------------------------
+// --- The op ----------------------------------------------------------------------------------------------------------
 
 struct Scratch {
   AxisTaps rows, columns;

@@ -1,4 +1,4 @@
-"""The kernels' thread pool, seen from Python: equal results, concurrent callers, fork, the GIL, and no cost when idle."""
+"""The kernels' thread pool, seen from Python: equal results, concurrent callers, fork, the GIL, no cost when idle."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from panrt.plugins import native
 from panrt.plugins.contract import Floating
 
@@ -65,7 +66,7 @@ for _ in range(5):
 
 def test_a_kernel_releases_the_gil() -> None:
     features = [np.ones((1, 256, 128, 256), np.float32)]
-    rois = np.tile(np.float32([0, 0, 1024, 512]), (1, 40, 1))
+    rois = np.tile(np.array([0, 0, 1024, 512], np.float32), (1, 40, 1))
     span = [0.0, 0.0]
 
     def work() -> None:

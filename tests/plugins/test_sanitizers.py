@@ -1,7 +1,7 @@
 """The CPU kernels under AddressSanitizer with UndefinedBehaviorSanitizer, and under ThreadSanitizer.
 
-A C++ driver (sanitize/driver.cpp) runs every kernel on ordinary and nasty inputs; here it is built, into a directory that
-is reused while it is warm, and watched.
+A C++ driver (sanitize/driver.cpp) runs every kernel on ordinary and nasty inputs; here it is built, into a directory
+that is reused while it is warm, and watched.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-TOOLS = os.pathsep.join(
-    [sysconfig.get_path("scripts"), os.environ["PATH"]]
-)  # cmake and ninja of this environment first
+# This environment's cmake and ninja first.
+TOOLS = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
+
 
 SANITIZERS = {"address": "address,undefined", "thread": "thread"}
 PLANTED = {"address": "heap-buffer-overflow", "thread": "data race"}
@@ -34,10 +34,8 @@ def sanitizer(request: pytest.FixtureRequest) -> str:
 def driver(sanitizer: str) -> Path:
     build = ROOT / "build" / f"sanitize-{sanitizer}"
     environment = {**os.environ, "PATH": TOOLS}
-    for command in (
-        ["-S", ROOT, "-B", build, "-G", "Ninja", f"-DPANRT_SANITIZE={SANITIZERS[sanitizer]}", "-DPANRT_CUDA=OFF"],
-        ["--build", build],
-    ):
+    options = ["-G", "Ninja", f"-DPANRT_SANITIZE={SANITIZERS[sanitizer]}", "-DPANRT_CUDA=OFF"]
+    for command in (["-S", str(ROOT), "-B", str(build), *options], ["--build", str(build)]):
         done = subprocess.run(["cmake", *command], env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
     return build / "panrt_kernel_driver"

@@ -71,8 +71,7 @@ Bytes filled(std::size_t count, unsigned char filling) {
   return Bytes(count * sizeof(T), filling);
 }
 
-// --- PyramidRoiAlign
-// --------------------------------------------------------------------------------------------------
+// --- PyramidRoiAlign -------------------------------------------------------------------------------------------------
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -184,8 +183,31 @@ Op pyramid_roi_align() {
   return op;
 }
 
-// --- parallel_for
-// -----------------------------------------------------------------------------------------------------
+// Two callers write to one array, then a map ends a row early: a race for ThreadSanitizer, an overflow for
+// AddressSanitizer.
+void plant_faults() {
+  panrt::Roi const roi{0, 0, 32, 32};
+  std::vector<float> const map(8 * 8 * 8), short_map(7 * 8 * 8);
+  std::vector<float> pooled(8 * 2 * 2);
+  panrt::PyramidRoiAlignArgs<float> args{};
+  args.levels = {{map.data(), 8, 8, 4.0F}};
+  args.rois = &roi.x0;
+  args.pooled = pooled.data();
+  args.layout = panrt::Layout::kNhwc;
+  args.images = args.rois_per_image = 1;
+  args.channels = 8;
+  args.output_size = 2;
+  args.canonical_size = 224.0F;
+  args.canonical_level = 4;
+  args.min_level = 2;
+  std::thread other([&] { panrt::pyramid_roi_align(args, 1); });
+  panrt::pyramid_roi_align(args, 1);
+  other.join();
+  args.levels[0].data = short_map.data();
+  panrt::pyramid_roi_align(args, 1);
+}
+
+// --- parallel_for ----------------------------------------------------------------------------------------------------
 
 void check_parallel_for() {
   for (int const threads : {1, 2, 3, 8}) {
