@@ -10,10 +10,12 @@ predictions the `annotations`, whose segments need an id and a category_id only:
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -49,7 +51,7 @@ def evaluate_folders(
     *,
     truth_folder: Path | str | None = None,
     prediction_folder: Path | str | None = None,
-    workers: int | None = None,
+    workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> PanopticQuality:
     """Panoptic quality of a set of predictions against the ground truth, both in the COCO panoptic format.
@@ -61,7 +63,7 @@ def evaluate_folders(
         prediction_json: predictions.
         truth_folder: the PNGs of the ground truth; default: `truth_json` without its suffix.
         prediction_folder: the predicted PNGs; default: `prediction_json` without its suffix.
-        workers: threads; default: one per CPU. They share the CPUs well, as decoding and counting release the GIL.
+        workers: processes. More than one pays from some thousand images on, for each takes a moment to start.
         progress: called in the caller's thread with (images done, images in all) after every image.
 
     Raises:
@@ -77,22 +79,29 @@ def evaluate_folders(
             "add an annotation for every image of the ground truth, without segments where nothing was found."
         )
 
-    def evaluate_image(truth: Annotation) -> PanopticStatistics:
-        prediction = predictions[truth.image_id]
-        true_map = PanopticMap(read_panoptic_png(truth.png), truth.segments)
-        predicted_map = PanopticMap(read_panoptic_png(prediction.png), prediction.segments)
-        try:
-            return image_statistics(true_map, predicted_map, categories)
-        except PanopticFormatError as error:
-            raise PanopticFormatError(f"image {truth.image_id!r}, {prediction.png}: {error}") from error
-
+    judge = partial(_file_statistics, categories=categories)
+    pairs = [(truth, predictions[truth.image_id]) for truth in truths]
     total = PanopticStatistics.empty(len(categories))
-    with ThreadPoolExecutor(workers or os.cpu_count(), thread_name_prefix="panoptic-quality") as pool:
-        for done, statistics in enumerate(pool.map(evaluate_image, truths), start=1):
+    with ExitStack() as stack:
+        results: Iterator[PanopticStatistics] = map(judge, pairs)
+        if workers > 1:
+            pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=get_context("spawn")))
+            results = pool.map(judge, pairs, chunksize=16)
+        for done, statistics in enumerate(results, start=1):
             total += statistics
             if progress is not None:
                 progress(done, len(truths))
     return panoptic_quality(total, categories)
+
+
+def _file_statistics(pair: tuple[Annotation, Annotation], *, categories: tuple[Category, ...]) -> PanopticStatistics:
+    truth, prediction = pair
+    true_map = PanopticMap(read_panoptic_png(truth.png), truth.segments)
+    predicted_map = PanopticMap(read_panoptic_png(prediction.png), prediction.segments)
+    try:
+        return image_statistics(true_map, predicted_map, categories)
+    except PanopticFormatError as error:
+        raise PanopticFormatError(f"image {truth.image_id!r}, {prediction.png}: {error}") from error
 
 
 def read_ground_truth(path: Path | str, folder: Path | str | None = None) -> PanopticSet:
@@ -137,7 +146,7 @@ def read_panoptic_png(path: Path | str) -> npt.NDArray[np.uint32]:
             f"{path}: expected an 8-bit RGB PNG, id = R + 256 G + 65536 B, got {channels} channels of {bgr.dtype}."
         )
     rgba = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGBA)
-    ids: npt.NDArray[np.uint32] = rgba.view(np.uint32)[..., 0] & 0xFFFFFF  # R is the lowest byte
+    ids: npt.NDArray[np.uint32] = rgba.view(np.uint32)[..., 0] & np.uint32(0xFFFFFF)  # R is the lowest byte
     return ids
 
 
