@@ -107,9 +107,10 @@ def test_switches_are_counted_against_the_last_match():
         (thing(5, 5), thing(0, 0)),  # lost: no match
         (thing(5, 5), thing(4, 4)),  # switch
         (thing(5, 5), thing(4, 4)),
+        (thing(5, 5), thing(4, 4)),
         (thing(5, 5), thing(3, 3)),  # switch
     ]
-    assert identity_switches([clip, clip[:2]], CATEGORIES) == (2, 5, 2)
+    assert identity_switches([clip, clip[:2]], CATEGORIES) == (2, 6, 2)
 
 
 def test_stuff_never_switches():
