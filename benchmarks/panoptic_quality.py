@@ -95,8 +95,8 @@ def in_memory(pairs: Pairs) -> list[Contestant]:
     """Maps and segments to PQ."""
     contestants: list[Contestant] = [("panrt", lambda: evaluate(pairs, CATEGORIES).all.pq)]
     if importlib.util.find_spec("torchmetrics"):
-        import torch  # noqa: PLC0415  a peer, and optional
-        from torchmetrics.detection import PanopticQuality  # noqa: PLC0415
+        import torch
+        from torchmetrics.detection import PanopticQuality
 
         torch.set_num_threads(1)
         truths = torch.from_numpy(np.stack([_categories_and_ids(truth) for truth, _ in pairs]))
@@ -117,11 +117,11 @@ def from_files(folder: Path, pairs: Pairs) -> list[Contestant]:
     truth, prediction = write_folders(folder, pairs)
     contestants: list[Contestant] = [("panrt", lambda: evaluate_folders(truth, prediction).all.pq)]
     if importlib.util.find_spec("panopticapi"):
-        from panopticapi.evaluation import pq_compute  # noqa: PLC0415
+        from panopticapi.evaluation import pq_compute
 
         contestants.append(("panopticapi", lambda: float(pq_compute(str(truth), str(prediction))["All"]["pq"])))
     if importlib.util.find_spec("hotcoco"):
-        from hotcoco import panoptic  # noqa: PLC0415
+        from hotcoco import panoptic
 
         contestants.append(("hotcoco", lambda: float(panoptic.pq_compute(truth, prediction)["All"]["pq"])))
     return contestants
