@@ -3,7 +3,8 @@
 Each function checks its arguments, allocates the result and calls the kernel, which runs on `threads` threads with the
 GIL released; None takes every core that this process may use. Results do not depend on the number of threads.
 
-Shapes: N images, L pyramid levels, A anchors per cell, R RoIs, C channels or thing classes, K detections, S bins a side. Boxes are (x0, y0, x1, y1) in pixels of the network input.
+Shapes: N images, L pyramid levels (Hl, Wl cells), A anchors per cell, R RoIs, C channels or thing classes,
+K detections, S bins a side. Boxes are (x0, y0, x1, y1) in pixels of the network input.
 """
 
 from __future__ import annotations
@@ -14,6 +15,11 @@ import numpy as np
 
 from . import _native, contract
 from .contract import Detections, Float32, Floating, Int32, Layout, Proposals
+
+
+def default_threads() -> int:
+    """What threads=None takes: every core that this process may use."""
+    return contract.check_threads(None)
 
 
 def rpn_proposals(
@@ -41,7 +47,7 @@ def rpn_proposals(
         post_nms_top_k: R, proposals that leave.
         nms_threshold: a box goes when its IoU with a better one of its level is greater.
         input_hw: valid height and width of the network input, padding excluded.
-        threads: how many to use.
+        threads: how many to use; None takes `default_threads`.
 
     Returns:
         rois (N, R, 4) float32, best first, and roi_count (N,) int32.
@@ -104,7 +110,7 @@ def pyramid_roi_align(
         canonical_level: see canonical_size.
         min_level: the level of features[0].
         layout: "NCHW" or "NHWC", of the features and of the result.
-        threads: how many to use.
+        threads: how many to use; None takes `default_threads`.
 
     Returns:
         (N*R, C, S, S), or (N*R, S, S, C), in the features' type.
@@ -167,7 +173,7 @@ def box_detections(
         nms_threshold: a box goes when its IoU with a better one of its class is greater.
         max_detections: K.
         input_hw: valid height and width of the network input, padding excluded.
-        threads: how many to use.
+        threads: how many to use; None takes `default_threads`.
 
     Returns:
         boxes (N, K, 4), scores (N, K), classes (N, K) int32, count (N,) int32; best first.

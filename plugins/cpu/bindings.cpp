@@ -7,6 +7,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <array>
+#include <limits>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -39,6 +40,20 @@ void expect_shape(char const* name, Array const& array, std::vector<std::size_t>
   }
 }
 
+// Box candidates are numbered in 32 bits.
+void expect_numbered(char const* name, std::size_t candidates) {
+  if (candidates > std::numeric_limits<std::uint32_t>::max()) {
+    throw std::invalid_argument(std::string(name) + ": " + std::to_string(candidates) + " boxes an image are too many");
+  }
+}
+
+int to_int(char const* name, std::size_t size) {
+  if (size > static_cast<std::size_t>(std::numeric_limits<int>::max())) {
+    throw std::invalid_argument(std::string(name) + ": a side of " + std::to_string(size) + " is too long");
+  }
+  return static_cast<int>(size);
+}
+
 template <typename T>
 void pyramid_roi_align(std::vector<In<T, 4>> const& features, In<float, 3> const& rois, Out<T, 4> const& pooled,
                        std::vector<float> const& strides, int output_size, int sampling_ratio, float canonical_size,
@@ -46,7 +61,7 @@ void pyramid_roi_align(std::vector<In<T, 4>> const& features, In<float, 3> const
   if (features.empty() || features.size() != strides.size()) {
     throw std::invalid_argument("features: expected one array a stride, at least one");
   }
-  if (output_size < 1) throw std::invalid_argument("output_size: expected at least 1");
+  if (output_size < 1 || threads < 1) throw std::invalid_argument("output_size, threads: expected at least 1");
   std::size_t const images = features[0].shape(0), channels = features[0].shape(nhwc ? 3 : 1);
   auto const bins = static_cast<std::size_t>(output_size);
   panrt::PyramidRoiAlignArgs<T> args{};
@@ -57,7 +72,8 @@ void pyramid_roi_align(std::vector<In<T, 4>> const& features, In<float, 3> const
     } else {
       expect_shape("features", features[i], {images, channels, height, width});
     }
-    args.levels.push_back({features[i].data(), static_cast<int>(height), static_cast<int>(width), strides[i]});
+    if (!(strides[i] >= 1.0F)) throw std::invalid_argument("strides: expected at least 1");
+    args.levels.push_back({features[i].data(), to_int("features", height), to_int("features", width), strides[i]});
   }
   expect_shape("rois", rois, {images, rois.shape(1), 4});
   if (nhwc) {
@@ -70,7 +86,7 @@ void pyramid_roi_align(std::vector<In<T, 4>> const& features, In<float, 3> const
   args.layout = nhwc ? panrt::Layout::kNhwc : panrt::Layout::kNchw;
   args.images = static_cast<std::int64_t>(images);
   args.rois_per_image = static_cast<std::int64_t>(rois.shape(1));
-  args.channels = static_cast<int>(channels);
+  args.channels = to_int("features", channels);
   args.output_size = output_size;
   args.sampling_ratio = sampling_ratio;
   args.canonical_size = canonical_size;
@@ -96,16 +112,19 @@ void rpn_proposals(std::vector<In<float, 4>> const& logits, std::vector<In<float
       anchor_sizes.size() != logits.size()) {
     throw std::invalid_argument("logits, deltas, strides, anchor_sizes: expected one entry a level, at least one");
   }
-  if (pre_nms_top_k < 1) throw std::invalid_argument("pre_nms_top_k: expected at least 1");
+  if (pre_nms_top_k < 1 || threads < 1) throw std::invalid_argument("pre_nms_top_k, threads: expected at least 1");
   std::size_t const images = rois.shape(0), anchors = aspect_ratios.size();
+  std::size_t all_anchors = 0;
   panrt::RpnProposalsArgs args{};
   for (std::size_t i = 0; i < logits.size(); ++i) {
     std::size_t const height = logits[i].shape(2), width = logits[i].shape(3);
     expect_shape("logits", logits[i], {images, anchors, height, width});
     expect_shape("deltas", deltas[i], {images, 4 * anchors, height, width});
-    args.levels.push_back({logits[i].data(), deltas[i].data(), static_cast<int>(height), static_cast<int>(width),
+    all_anchors += anchors * height * width;
+    args.levels.push_back({logits[i].data(), deltas[i].data(), to_int("logits", height), to_int("logits", width),
                            strides[i], anchor_sizes[i]});
   }
+  expect_numbered("logits", all_anchors);
   expect_shape("rois", rois, {images, rois.shape(1), 4});
   expect_shape("roi_count", roi_count, {images});
   args.aspect_ratios = aspect_ratios;
@@ -113,7 +132,7 @@ void rpn_proposals(std::vector<In<float, 4>> const& logits, std::vector<In<float
   args.roi_count = roi_count.data();
   args.images = static_cast<std::int64_t>(images);
   args.pre_nms_top_k = pre_nms_top_k;
-  args.post_nms_top_k = static_cast<int>(rois.shape(1));
+  args.post_nms_top_k = to_int("rois", rois.shape(1));
   args.nms_threshold = nms_threshold;
   args.input_height = input_height;
   args.input_width = input_width;
@@ -135,6 +154,7 @@ void box_detections(In<float, 3> const& class_logits, In<float, 3> const& box_de
                     int input_height, int input_width, int threads) {
   std::size_t const images = rois.shape(0), rows = rois.shape(1), K = boxes.shape(1);
   if (class_logits.shape(2) < 2) throw std::invalid_argument("class_logits: expected a thing class and background");
+  if (threads < 1) throw std::invalid_argument("threads: expected at least 1");
   std::size_t const thing_classes = class_logits.shape(2) - 1;
   expect_shape("class_logits", class_logits, {images, rows, thing_classes + 1});
   expect_shape("box_deltas", box_deltas, {images, rows, 4 * thing_classes});
@@ -144,6 +164,7 @@ void box_detections(In<float, 3> const& class_logits, In<float, 3> const& box_de
   expect_shape("scores", scores, {images, K});
   expect_shape("classes", classes, {images, K});
   expect_shape("count", count, {images});
+  expect_numbered("box_deltas", rows * thing_classes);
   panrt::BoxDetectionsArgs args{};
   args.class_logits = class_logits.data();
   args.box_deltas = box_deltas.data();
@@ -155,11 +176,11 @@ void box_detections(In<float, 3> const& class_logits, In<float, 3> const& box_de
   args.count = count.data();
   args.images = static_cast<std::int64_t>(images);
   args.rois_per_image = static_cast<std::int64_t>(rows);
-  args.thing_classes = static_cast<int>(thing_classes);
+  args.thing_classes = to_int("class_logits", thing_classes);
   args.box_weights = {box_weights[0], box_weights[1], box_weights[2], box_weights[3]};
   args.score_threshold = score_threshold;
   args.nms_threshold = nms_threshold;
-  args.max_detections = static_cast<int>(K);
+  args.max_detections = to_int("boxes", K);
   args.input_height = input_height;
   args.input_width = input_width;
   nb::gil_scoped_release const release;

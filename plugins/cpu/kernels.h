@@ -53,7 +53,7 @@ struct RpnLevel {
 };
 
 struct RpnProposalsArgs {
-  std::vector<RpnLevel> levels;      // L; fewer than 2^32 anchors an image in all
+  std::vector<RpnLevel> levels;      // L; at most 2^32 - 1 anchors an image
   std::vector<float> aspect_ratios;  // A
   float* rois;                       // (N, post_nms_top_k, 4)
   std::int32_t* roi_count;           // (N,)
@@ -71,7 +71,7 @@ void rpn_proposals(RpnProposalsArgs const& args, int threads);
 struct BoxDetectionsArgs {
   float const* class_logits;      // (N, R, C + 1)
   float const* box_deltas;        // (N, R, 4C)
-  float const* rois;              // (N, R, 4); R * C is less than 2^32
+  float const* rois;              // (N, R, 4); R * C is at most 2^32 - 1
   std::int32_t const* roi_count;  // (N,)
   float* boxes;                   // (N, max_detections, 4)
   float* scores;                  // (N, max_detections)

@@ -24,8 +24,7 @@
 namespace panrt {
 namespace {
 
-// --- Collapsed taps
-// ---------------------------------------------------------------------------------------------------
+// --- Collapsed taps --------------------------------------------------------------------------------------------------
 
 // A feature row or column that a bin touches, and its offset in floats from the first one of the map.
 struct Tap {
@@ -91,13 +90,13 @@ void collapse(RoiAxis const& axis, int bins, int size, std::ptrdiff_t cell_strid
   }
 }
 
-// --- Hot loops
-// --------------------------------------------------------------------------------------------------------
+// --- Hot loops -------------------------------------------------------------------------------------------------------
 
 template <int blocks>
 PANRT_INLINE void sum_channels(float const* map, Tap const* row, Tap const* rows_end, Tap const* columns,
                                Tap const* columns_end, float* result) {
-  Float8 sum[blocks] = {};
+  Float8 sum[blocks];
+  for (int i = 0; i < blocks; ++i) sum[i] = Float8{};
   for (; row != rows_end; ++row) {
     for (Tap const* column = columns; column != columns_end; ++column) {
       float const* const cell = map + row->offset + column->offset;
@@ -138,30 +137,30 @@ PANRT_INLINE void convert_all(From const* from, std::ptrdiff_t count, To* to) {
   for (std::ptrdiff_t i = 0; i < count; ++i) from_float(to_float(from[i]), to[i]);
 }
 
-// to[column, row] = from[row, column], in squares of 8 x 8.
+// to[column, row] = from[row, column], in squares of 4 x 4.
 template <typename From, typename To>
 PANRT_INLINE void transpose_all(From const* from, std::ptrdiff_t from_stride, int rows, int columns, To* to,
                                 std::ptrdiff_t to_stride) {
-  for (int row = 0; row < rows; row += 8) {
-    for (int column = 0; column < columns; column += 8) {
+  for (int row = 0; row < rows; row += 4) {
+    for (int column = 0; column < columns; column += 4) {
       From const* const corner = from + row * from_stride + column;
       To* const result = to + column * to_stride + row;
-      if (row + 8 <= rows && column + 8 <= columns) {
-        Float8 square[8];
-        for (int i = 0; i < 8; ++i) {
-          float line[8];
-          convert_all(corner + i * from_stride, 8, line);
+      if (row + 4 <= rows && column + 4 <= columns) {
+        Float4 square[4];
+        for (int i = 0; i < 4; ++i) {
+          float line[4];
+          convert_all(corner + i * from_stride, 4, line);
           load(line, square[i]);
         }
         transpose(square);
-        for (int i = 0; i < 8; ++i) {
-          float line[8];
+        for (int i = 0; i < 4; ++i) {
+          float line[4];
           store(square[i], line);
-          convert_all(line, 8, result + i * to_stride);
+          convert_all(line, 4, result + i * to_stride);
         }
       } else {
-        for (int i = 0; i < std::min(8, rows - row); ++i) {
-          for (int j = 0; j < std::min(8, columns - column); ++j) {
+        for (int i = 0; i < std::min(4, rows - row); ++i) {
+          for (int j = 0; j < std::min(4, columns - column); ++j) {
             from_float(to_float(corner[i * from_stride + j]), result[j * to_stride + i]);
           }
         }
@@ -186,8 +185,7 @@ PANRT_CLONES void transpose(float const* from, std::ptrdiff_t from_stride, int r
   transpose_all(from, from_stride, rows, columns, to, to_stride);
 }
 
-// --- Where the RoIs lie
-// -----------------------------------------------------------------------------------------------
+// --- Where the RoIs lie ----------------------------------------------------------------------------------------------
 
 constexpr int kNoLevel = -1;
 
@@ -225,8 +223,7 @@ std::vector<PlacedRoi> place(PyramidRoiAlignArgs<T> const& args) {
   return placed;
 }
 
-// --- Features as float32 NHWC
-// -----------------------------------------------------------------------------------------
+// --- Features as float32 NHWC ----------------------------------------------------------------------------------------
 
 // One level as the hot loop reads it.
 struct Map {
@@ -329,8 +326,7 @@ std::vector<Map> float_nhwc_maps(PyramidRoiAlignArgs<T> const& args, std::vector
   return maps;
 }
 
-// --- The op
-// -----------------------------------------------------------------------------------------------------------
+// --- The op ----------------------------------------------------------------------------------------------------------
 
 struct Scratch {
   AxisTaps rows, columns;

@@ -24,37 +24,41 @@ namespace panrt {
 // Eight floats: one AVX register, or two of SSE or NEON.
 using Float8 = float __attribute__((vector_size(32)));
 
-PANRT_INLINE void load(float const* from, Float8& to) { std::memcpy(&to, from, sizeof to); }
-PANRT_INLINE void store(Float8 const& from, float* to) { std::memcpy(to, &from, sizeof from); }
+// Four floats: one register of SSE or NEON. For shuffles: GCC takes those of wider vectors apart before it clones.
+using Float4 = float __attribute__((vector_size(16)));
 
-// Lanes of a (0 to 7) and b (8 to 15), picked by number.
+template <typename Vector>
+PANRT_INLINE void load(float const* from, Vector& to) {
+  std::memcpy(&to, from, sizeof to);
+}
+
+template <typename Vector>
+PANRT_INLINE void store(Vector const& from, float* to) {
+  std::memcpy(to, &from, sizeof from);
+}
+
+// Lanes of a (0 to 3) and b (4 to 7), picked by number.
 template <int... lanes>
-PANRT_INLINE void shuffle(Float8 const& a, Float8 const& b, Float8& result) {
+PANRT_INLINE void shuffle(Float4 const& a, Float4 const& b, Float4& result) {
 #ifdef __clang__
   result = __builtin_shufflevector(a, b, lanes...);
 #else
-  using Int8 = int __attribute__((vector_size(32)));
-  result = __builtin_shuffle(a, b, Int8{lanes...});
+  using Int4 = int __attribute__((vector_size(16)));
+  result = __builtin_shuffle(a, b, Int4{lanes...});
 #endif
 }
 
-// Transposes 8 x 8 floats.
-PANRT_INLINE void transpose(Float8 (&square)[8]) {
-  Float8 pairs[8], quads[8];
-  for (int i = 0; i < 8; i += 2) {
-    shuffle<0, 8, 1, 9, 4, 12, 5, 13>(square[i], square[i + 1], pairs[i]);
-    shuffle<2, 10, 3, 11, 6, 14, 7, 15>(square[i], square[i + 1], pairs[i + 1]);
-  }
-  for (int i = 0; i < 8; i += 4) {
-    shuffle<0, 1, 8, 9, 4, 5, 12, 13>(pairs[i], pairs[i + 2], quads[i]);
-    shuffle<2, 3, 10, 11, 6, 7, 14, 15>(pairs[i], pairs[i + 2], quads[i + 1]);
-    shuffle<0, 1, 8, 9, 4, 5, 12, 13>(pairs[i + 1], pairs[i + 3], quads[i + 2]);
-    shuffle<2, 3, 10, 11, 6, 7, 14, 15>(pairs[i + 1], pairs[i + 3], quads[i + 3]);
-  }
-  for (int i = 0; i < 4; ++i) {
-    shuffle<0, 1, 2, 3, 8, 9, 10, 11>(quads[i], quads[i + 4], square[i]);
-    shuffle<4, 5, 6, 7, 12, 13, 14, 15>(quads[i], quads[i + 4], square[i + 4]);
-  }
+// Transposes 4 x 4 floats.
+PANRT_INLINE void transpose(Float4 (&square)[4]) {
+  Float4 halves[4];
+  shuffle<0, 4, 1, 5>(square[0], square[1], halves[0]);
+  shuffle<2, 6, 3, 7>(square[0], square[1], halves[1]);
+  shuffle<0, 4, 1, 5>(square[2], square[3], halves[2]);
+  shuffle<2, 6, 3, 7>(square[2], square[3], halves[3]);
+  shuffle<0, 1, 4, 5>(halves[0], halves[2], square[0]);
+  shuffle<2, 3, 6, 7>(halves[0], halves[2], square[1]);
+  shuffle<0, 1, 4, 5>(halves[1], halves[3], square[2]);
+  shuffle<2, 3, 6, 7>(halves[1], halves[3], square[3]);
 }
 
 }  // namespace panrt

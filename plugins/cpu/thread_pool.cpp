@@ -66,17 +66,20 @@ class Pool {
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     try {
-      for (; workers_ < wanted; ++workers_) std::thread(&Pool::serve, this, workers_ + 1).detach();
+      for (; workers_ < wanted; ++workers_) {
+        std::thread worker(&Pool::serve, this);
+#ifdef __linux__
+        pthread_setname_np(worker.native_handle(), ("panrt-" + std::to_string(workers_ + 1)).c_str());
+#endif
+        worker.detach();
+      }
     } catch (std::system_error const&) {
       // The system gives no more threads. The result does not depend on them: the caller works through every chunk.
     }
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
   }
 
-  [[noreturn]] void serve([[maybe_unused]] int number) {
-#ifdef __linux__
-    pthread_setname_np(pthread_self(), ("panrt-" + std::to_string(number)).c_str());
-#endif
+  [[noreturn]] void serve() {
     std::unique_lock lock(mutex_);
     for (;;) {
       work_to_do_.wait(lock, [&] { return !open_jobs_.empty(); });
