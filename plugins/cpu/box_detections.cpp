@@ -125,8 +125,9 @@ class Image {
     constexpr float kSane = 1e6F;
     BoxDeltas const& weights = args_.box_weights;
     float const least_weight = std::min({weights.x, weights.y, weights.width, weights.height});
-    if (all_within(rois_ + 4 * r, 4, kSane) &&
-        all_within(deltas_ + 4 * r * C_, 4 * C_, std::min(kSane * least_weight, FLT_MAX))) {
+    float const largest_delta = std::min(kSane * least_weight, FLT_MAX);  // 0 where a weight rounded to 0
+    if (largest_delta > 0.0F && all_within(rois_ + 4 * r, 4, kSane) &&
+        all_within(deltas_ + 4 * r * C_, 4 * C_, largest_delta)) {
       return true;
     }
     for (std::size_t c = 0; c < C_; ++c) {

@@ -45,8 +45,10 @@ PANRT_CLONES void column_maxima(float const* logits, std::size_t groups, std::si
 // Appends the ranks of the k best finite logits, in any order. rank(position, logit) ranks the logit at that place in
 // memory.
 template <typename RankAt>
-void append_best(float const* logits, std::size_t count, std::size_t k, RankAt const& rank, std::vector<Rank>& best) {
-  // Both passes cost about the same at this depth, count / depth and k * depth.
+void append_best_logits(float const* logits, std::size_t count, std::size_t k, RankAt const& rank,
+                        std::vector<Rank>& best) {
+  // The maxima are count / depth, the logits looked into about k * depth; measured, their sum costs least near this
+  // depth.
   double const ideal_depth = std::sqrt(4.0 * static_cast<double>(count) / static_cast<double>(k));
   std::size_t const depth = std::max<std::size_t>(1, static_cast<std::size_t>(ideal_depth));
   std::size_t const groups = count / (kLanes * depth), columns = groups * kLanes;
@@ -100,7 +102,7 @@ class Level {
       std::size_t const a = position / area_, cell = position % area_;
       return rank_of(logit, first_anchor_ + static_cast<std::uint32_t>(cell * anchors_ + a));
     };
-    panrt::append_best(logits_, anchors_ * area_, k, rank, best);
+    append_best_logits(logits_, anchors_ * area_, k, rank, best);
   }
 
   Box decode(std::uint32_t anchor) const {
