@@ -1,6 +1,6 @@
 from collections.abc import Sequence
 
-from .contract import Float32, Floating
+from .contract import Float32, Floating, Int32
 
 def pyramid_roi_align(
     features: Sequence[Floating],
@@ -14,5 +14,25 @@ def pyramid_roi_align(
     canonical_level: int,
     min_level: int,
     nhwc: bool,
+    threads: int,
+) -> None: ...
+def panoptic_merge(
+    semantic_logits: Float32,
+    boxes: Float32,
+    scores: Float32,
+    classes: Int32,
+    count: Int32,
+    mask_probs: Float32,
+    panoptic: Int32,
+    segments: Int32,
+    segment_scores: Float32,
+    segment_count: Int32,
+    *,
+    input_height: int,
+    input_width: int,
+    score_threshold: float,
+    overlap_threshold: float,
+    stuff_area_limit: int,
+    mask_threshold: float,
     threads: int,
 ) -> None: ...
