@@ -188,10 +188,11 @@ def roi_align(feature: Float32, roi: Float32, stride: int, S: int, sampling_rati
     x, grid_w = sample_positions(roi[0], roi[2], stride, S, sampling_ratio)  # (S, grid_w)
     y, grid_h = sample_positions(roi[1], roi[3], stride, S, sampling_ratio)
     pooled = np.zeros((feature.shape[0], S, S), np.float32)
-    for py in range(S):
-        for px in range(S):
-            samples = bilinear(feature, y[py][:, None], x[px][None, :])  # (C, grid_h, grid_w)
-            pooled[:, py, px] = samples.sum(axis=(1, 2)) / np.float32(grid_h * grid_w)
+    with np.errstate(invalid="ignore"):  # features may be infinite
+        for py in range(S):
+            for px in range(S):
+                samples = bilinear(feature, y[py][:, None], x[px][None, :])  # (C, grid_h, grid_w)
+                pooled[:, py, px] = samples.sum(axis=(1, 2)) / np.float32(grid_h * grid_w)
     return pooled
 
 
