@@ -26,3 +26,9 @@ def form(request: pytest.FixtureRequest) -> ModuleType:
 def python_ops(request: pytest.FixtureRequest) -> ModuleType:
     """The forms that check their arguments and offer layout="NHWC"."""
     return importlib.import_module(MODULES[request.param])
+
+
+@pytest.fixture(scope="session")
+def native() -> ModuleType:
+    """The CPU kernels alone, which take `threads`."""
+    return importlib.import_module(MODULES["native"])
