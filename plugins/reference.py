@@ -506,8 +506,9 @@ def paste_mask(probs: Float32, box: Float32, output_hw: tuple[int, int], thresho
     probs = np.pad(np.where(np.isfinite(probs), probs, np.float32(0)), 1)  # a border of zeros stands for "outside"
     rows, fy = paste_taps(box[1], box[3], output_hw[0], probs.shape[0] - 2)
     columns, fx = paste_taps(box[0], box[2], output_hw[1], probs.shape[1] - 2)
-    by_row = lerp(probs[rows], probs[rows + 1], fy[:, None])  # (H, G + 2)
-    return lerp(by_row[:, columns], by_row[:, columns + 1], fx) >= np.float32(threshold)
+    with np.errstate(over="ignore", invalid="ignore"):  # probabilities may be any finite number
+        by_row = lerp(probs[rows], probs[rows + 1], fy[:, None])  # (H, G + 2)
+        return lerp(by_row[:, columns], by_row[:, columns + 1], fx) >= np.float32(threshold)
 
 
 def paste_taps(low: np.float32, high: np.float32, output: int, G: int) -> tuple[Indices, Float32]:

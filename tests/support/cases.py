@@ -330,7 +330,8 @@ _count_kinds = st.sampled_from(["all", "some", "any"])
 
 def _kinds(*nasty: str) -> st.SearchStrategy[tuple[str, ...]]:
     friendly = st.sampled_from([("inside",), ("grid",), ("jitter",), ("inside", "grid", "jitter")])
-    return st.builds(lambda a, b: a + tuple(b), friendly, st.lists(st.sampled_from(nasty), max_size=2, unique=True))
+    more = st.lists(st.sampled_from(nasty), max_size=2, unique=True)
+    return st.tuples(friendly, more).map(lambda parts: (*parts[0], *parts[1]))
 
 
 def _sizes(largest: int) -> st.SearchStrategy[tuple[int, int]]:
