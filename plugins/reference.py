@@ -103,7 +103,8 @@ def grid_anchors(size: tuple[int, int], stride: int, anchor_size: float, aspect_
     area = float(np.float32(anchor_size)) ** 2
     widths = np.array([math.sqrt(area / float(np.float32(ratio))) for ratio in aspect_ratios])
     heights = widths * np.array([float(np.float32(ratio)) for ratio in aspect_ratios])
-    cell = (np.stack([-widths, -heights, widths, heights], axis=1) / 2).astype(np.float32)  # (A, 4)
+    with np.errstate(over="ignore"):  # an infinite anchor is dropped later
+        cell = (np.stack([-widths, -heights, widths, heights], axis=1) / 2).astype(np.float32)  # (A, 4)
     x, y = np.meshgrid(np.arange(W, dtype=np.float32) * stride, np.arange(H, dtype=np.float32) * stride)
     corners = np.stack([x, y, x, y], axis=-1).astype(np.float32)  # (H, W, 4)
     return (corners[:, :, None] + cell).reshape(-1, 4)

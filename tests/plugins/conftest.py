@@ -22,13 +22,19 @@ def form(request: pytest.FixtureRequest) -> ModuleType:
     return importlib.import_module(MODULES[request.param])
 
 
-@pytest.fixture(scope="session", params=["reference", "native"])
-def python_ops(request: pytest.FixtureRequest) -> ModuleType:
-    """The forms that check their arguments and offer layout="NHWC"."""
-    return importlib.import_module(MODULES[request.param])
-
-
 @pytest.fixture(scope="session")
 def native() -> ModuleType:
     """The CPU kernels alone, which take `threads`."""
     return importlib.import_module(MODULES["native"])
+
+
+@pytest.fixture(scope="session")
+def onnx() -> ModuleType:
+    """The ONNX functions alone."""
+    return importlib.import_module(MODULES["onnx"])
+
+
+@pytest.fixture(scope="session", params=["reference", "native"])
+def python_ops(request: pytest.FixtureRequest) -> ModuleType:
+    """The forms that check their arguments and offer layout="NHWC"."""
+    return importlib.import_module(MODULES[request.param])

@@ -254,11 +254,11 @@ def test_detections_do_not_depend_on_threads_or_batch(native: ModuleType, case: 
 
 
 @given(case=detection_cases)
-def test_the_order_of_the_rois_decides_nothing_but_ties(ops: ModuleType, case: DetectionCase) -> None:
+def test_the_order_of_the_rois_decides_nothing_but_ties(python_ops: ModuleType, case: DetectionCase) -> None:
     case = replace(case, scores="distinct", count="all", poison_logits=(), max_detections=1000)
     (logits, deltas, rois, count), options = case.arguments()
-    flipped = ops.box_detections(*(np.ascontiguousarray(a[:, ::-1]) for a in (logits, deltas, rois)), count, **options)
-    assert_identical(flipped, ops.box_detections(logits, deltas, rois, count, **options))
+    flipped = python_ops.box_detections(*(np.ascontiguousarray(a[:, ::-1]) for a in (logits, deltas, rois)), count, **options)
+    assert_identical(flipped, python_ops.box_detections(logits, deltas, rois, count, **options))
 
 
 def test_inputs_may_be_read_only_and_stay_as_they_are(python_ops: ModuleType) -> None:

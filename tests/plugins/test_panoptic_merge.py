@@ -428,12 +428,12 @@ def test_merging_does_not_depend_on_threads_or_batch(native: ModuleType, case: M
 
 
 @given(case=merge_cases)
-def test_the_order_of_the_instances_decides_nothing_but_ties(ops: ModuleType, case: MergeCase) -> None:
+def test_the_order_of_the_instances_decides_nothing_but_ties(python_ops: ModuleType, case: MergeCase) -> None:
     case = replace(case, scores="distinct", count="all", poison_scores=())
     (logits, boxes, scores, classes, count, masks), options = case.arguments()
     flipped = (np.ascontiguousarray(array[:, ::-1]) for array in (boxes, scores, classes))
-    got = ops.panoptic_merge(logits, *flipped, count, np.ascontiguousarray(masks[:, ::-1]), **options)
-    assert_identical(got, ops.panoptic_merge(logits, boxes, scores, classes, count, masks, **options))
+    got = python_ops.panoptic_merge(logits, *flipped, count, np.ascontiguousarray(masks[:, ::-1]), **options)
+    assert_identical(got, python_ops.panoptic_merge(logits, boxes, scores, classes, count, masks, **options))
 
 
 def test_inputs_may_be_read_only_and_stay_as_they_are(python_ops: ModuleType) -> None:

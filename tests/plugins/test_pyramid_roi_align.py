@@ -208,42 +208,65 @@ def test_pooling_is_the_sum_over_samples_in_float64(ops: ModuleType, seed: int, 
 # --- agreement and properties -----------------------------------------------------------------------------------------
 
 
-def left_open(case: RoiAlignCase) -> Array | None:
-    """Bins that touch a value that is not finite only with weight 0; OPS.md leaves open whether that counts."""
+def reached(case: RoiAlignCase, cells: int) -> Array:
+    """Bins, (N*R, C, S, S), with a sample of weight in a cell that is not finite, or at most so many cells beside one."""
     (features, rois), options = case.arguments()
-    if all(np.isfinite(f).all() for f in features):
-        return None
-    touched = []
-    for reach in (0, 1):  # every cell that counts for sure, and every one that might
-        masks = []
-        for feature in features:
-            mask = ~np.isfinite(feature)
-            for axis in (2, 3) if reach else ():
-                padded = np.pad(mask, [(0, 0)] * axis + [(1, 1)] + [(0, 0)] * (3 - axis))
-                size = mask.shape[axis]
-                mask = np.any([padded.take(range(i, i + size), axis) for i in range(3)], axis=0)
-            masks.append(mask.astype(np.float32))
-        touched.append(reference.pyramid_roi_align(masks, rois, **options) > 0)
-    return touched[1] & ~touched[0]
+    masks = []
+    for feature in features:
+        mask = np.pad(~np.isfinite(feature), [(0, 0), (0, 0), (cells, cells), (cells, cells)])
+        size = 2 * cells + 1
+        mask = np.lib.stride_tricks.sliding_window_view(mask, (size, size), axis=(2, 3)).any(axis=(4, 5))
+        masks.append(mask.astype(np.float32))
+    found: Array = reference.pyramid_roi_align(masks, rois, **options) > 0
+    return found
+
+
+def at_the_border(case: RoiAlignCase) -> Array:
+    """Bins, (N*R, 1, S, S), with a sample so near a cell outside its level that rounding decides whether it counts."""
+    (features, rois), options = case.arguments()
+    S, strides = case.output_size, options["strides"]
+    found = np.zeros((case.N * case.R, 1, S, S), bool)
+    for bins, roi, usable in zip(
+        found, rois.reshape(-1, 4), reference.usable_rois(rois).reshape(-1), strict=True
+    ):
+        if not usable:
+            continue
+        level = reference.pyramid_level(roi, case.canonical_size, case.canonical_level) - case.min_level
+        level = min(max(level, 0), len(features) - 1)
+        near = []
+        for axis in (1, 0):
+            at, _ = reference.sample_positions(roi[axis], roi[axis + 2], strides[level], S, case.sampling_ratio)
+            rounding = 4 * np.finfo(np.float32).eps * max(1.0, np.abs(at).max(initial=0.0))
+            size = features[level].shape[3 - axis]
+            near.append(((np.abs(at + 1) <= rounding) | (np.abs(at - size) <= rounding)).any(axis=1))
+        bins |= near[0][:, None] | near[1][None, :]
+    return found
 
 
 @given(case=roi_align_cases)
-def test_every_form_pools_as_the_reference_does(form: ModuleType, case: RoiAlignCase) -> None:
+def test_native_pools_as_the_reference_does(native: ModuleType, case: RoiAlignCase) -> None:
+    # OPS.md leaves open whether a touch with weight 0 counts.
+    open_ = reached(case, 1) & ~reached(case, 0)
     wanted = case.run(reference.pyramid_roi_align)
-    assert_pooled(case.run(form.pyramid_roi_align), wanted, case.arguments()[0][0], left_open(case))
+    assert_pooled(case.run(native.pyramid_roi_align), wanted, case.arguments()[0][0], open_)
+
+
+@given(case=roi_align_cases)
+def test_onnx_pools_as_the_reference_does(onnx: ModuleType, case: RoiAlignCase) -> None:
+    # ONNX Runtime's RoiAlign rounds sample positions differently in the last bit: what that decides is left out.
+    open_ = reached(case, 1) | at_the_border(case)
+    wanted = case.run(reference.pyramid_roi_align)
+    assert_pooled(case.run(onnx.pyramid_roi_align), wanted, case.arguments()[0][0], open_)
 
 
 @given(case=roi_align_cases)
 def test_a_value_that_is_not_finite_reaches_the_bins_that_touch_it_and_no_others(case: RoiAlignCase) -> None:
     case = replace(case, poison=("nan",))
     (features, rois), options = case.arguments()
-    touched = reference.pyramid_roi_align([(~np.isfinite(f)).astype(np.float32) for f in features], rois, **options) > 0
     pooled = case.run(reference.pyramid_roi_align)
-    assert np.isnan(pooled[touched]).all()
-    free = left_open(case)
-    assert free is not None
+    assert np.isnan(pooled[reached(case, 0)]).all()
     clean = reference.pyramid_roi_align([np.nan_to_num(f) for f in features], rois, **options)
-    assert_pooled(np.where(touched, 0, pooled), np.where(touched, 0, clean), features, free)
+    assert_pooled(pooled, clean, features, reached(case, 1))
 
 
 @pytest.mark.parametrize("half", [False, True])

@@ -269,11 +269,11 @@ def test_proposals_do_not_depend_on_threads_or_batch(native: ModuleType, case: R
 
 
 @given(case=rpn_cases)
-def test_the_order_of_the_anchors_decides_nothing_but_ties(ops: ModuleType, case: RpnCase) -> None:
+def test_the_order_of_the_anchors_decides_nothing_but_ties(python_ops: ModuleType, case: RpnCase) -> None:
     case = replace(case, scores="equal", deltas="zero", nms_threshold=1.0, poison_logits=(), poison_deltas=())
     inputs, options = replace(case, pre_nms_top_k=1000, post_nms_top_k=1000).arguments()
-    forward = ops.rpn_proposals(*inputs, **options)
-    backward = ops.rpn_proposals(*inputs, **options | {"aspect_ratios": options["aspect_ratios"][::-1]})
+    forward = python_ops.rpn_proposals(*inputs, **options)
+    backward = python_ops.rpn_proposals(*inputs, **options | {"aspect_ratios": options["aspect_ratios"][::-1]})
     assert_array_equal(forward.roi_count, backward.roi_count)
     for a, b in zip(forward.rois, backward.rois, strict=True):
         assert_array_equal(sorted(a.tolist()), sorted(b.tolist()))
