@@ -203,9 +203,7 @@ def test_rows_beyond_the_candidates_are_zero_and_the_best_stay_where_there_are_m
 
 @pytest.mark.parametrize("seed", range(8))
 def test_detections_are_detectron2s(ops: ModuleType, seed: int) -> None:
-    case = replace(
-        network_cases(seed)[2], C=5, R=60, rois=("jitter", "inside"), score_threshold=0.2, max_detections=40
-    )
+    case = replace(network_cases(seed)[2], C=5, R=60, rois=("jitter", "inside"), score_threshold=0.2, max_detections=40)
     inputs, options = case.arguments()
     got = case.run(ops.box_detections)
     for n, wanted in enumerate(oracles.detections(*inputs, **options)):
@@ -239,7 +237,7 @@ def test_detections_are_ordered_and_bounded_and_padding_is_zero(case: DetectionC
         assert ((classes >= 0) & (classes < case.C)).all()
         assert (boxes >= 0).all()
         assert (boxes <= [width, height, width, height]).all()
-        assert not (boxes[count:].any() or scores[count:].any() or classes[count:].any())
+        assert not any(field[count:].any() for field in (boxes, scores, classes))
 
 
 @given(case=detection_cases)
@@ -257,8 +255,9 @@ def test_detections_do_not_depend_on_threads_or_batch(native: ModuleType, case: 
 def test_the_order_of_the_rois_decides_nothing_but_ties(python_ops: ModuleType, case: DetectionCase) -> None:
     case = replace(case, scores="distinct", count="all", poison_logits=(), max_detections=1000)
     (logits, deltas, rois, count), options = case.arguments()
-    flipped = python_ops.box_detections(*(np.ascontiguousarray(a[:, ::-1]) for a in (logits, deltas, rois)), count, **options)
-    assert_identical(flipped, python_ops.box_detections(logits, deltas, rois, count, **options))
+    flipped = (np.ascontiguousarray(array[:, ::-1]) for array in (logits, deltas, rois))
+    got = python_ops.box_detections(*flipped, count, **options)
+    assert_identical(got, python_ops.box_detections(logits, deltas, rois, count, **options))
 
 
 def test_inputs_may_be_read_only_and_stay_as_they_are(python_ops: ModuleType) -> None:

@@ -122,13 +122,19 @@ def array_faults(op: str, argument: str, legend: str) -> list[Bad]:
         (good.astype(object), TypeError, f"{wanted}, got {found} object; convert"),
         (swapped(good), TypeError, f"{wanted}, got {found} >"),
         (good[None], ValueError, rf"{wanted}, got \(1, "),
-        (good[:1].copy(), ValueError, rf"{wanted}, got \(1,|\S+: expected \(1,"),  # where N is free, the next one differs
+        (
+            good[:1].copy(),
+            ValueError,
+            rf"{wanted}, got \(1,|\S+: expected \(1,",
+        ),  # where N is free, the next one differs
         (np.repeat(good, 2, axis=0)[::2], ValueError, f"{name}: expected a C-contiguous array, got strides "),
         (misaligned(good), ValueError, f"{name}: expected an aligned array, got one whose address no {kind} has"),
     ]
     if good.ndim > 1:
         faults.append((good[0], ValueError, rf"{wanted}, got \("))
-        faults.append((transposed(good), ValueError, f"{name}: expected a C-contiguous array, got strides .*ascontiguous"))
+        faults.append(
+            (transposed(good), ValueError, f"{name}: expected a C-contiguous array, got strides .*ascontiguous")
+        )
     if legend.rstrip(",)")[-1].isdigit() and "+" not in legend:
         faults.append((good[..., :-1].copy(), ValueError, rf"{wanted}, got \("))
     return [
@@ -144,9 +150,13 @@ def number_faults(op: str, argument: str, *bounds: str, name: str = "", wrap: An
     values: list[Any] = [math.nan, math.inf, -math.inf, 1e300, 10**400, -(10**400)]
     values += {"above 0": [0, -1.0, 1e-60], "at least 0": [-0.01, -1], "": []}[bounds[0] if bounds else ""]
     values += [1.01, 2] if "at most 1" in bounds else []
-    faults = [Bad(op, argument, wrap(value), ValueError, f"{wanted}, got {re.escape(repr(value))}$") for value in values]
+    faults = [
+        Bad(op, argument, wrap(value), ValueError, f"{wanted}, got {re.escape(repr(value))}$") for value in values
+    ]
     for value in ("0.5", None, True, 1j, [0.5], np.array(0.5)):
-        faults.append(Bad(op, argument, wrap(value), TypeError, f"{name}: expected a number, got {re.escape(repr(value))}"))
+        faults.append(
+            Bad(op, argument, wrap(value), TypeError, f"{name}: expected a number, got {re.escape(repr(value))}")
+        )
     return faults
 
 
@@ -221,7 +231,13 @@ def every_fault() -> list[Bad]:
         *size_faults(rpn, "input_hw"),
         Bad(rpn, "aspect_ratios", [], ValueError, "aspect_ratios: expected one number an anchor of a cell, got none$"),
         Bad(rpn, "aspect_ratios", 1.0, TypeError, "aspect_ratios: expected a list or tuple, got float$"),
-        Bad(rpn, "aspect_ratios", [1.0, 2.0], ValueError, r"logits\[0\]: expected \(N, 2, H, W\) float32, got \(2, 3, 4, 5\)"),
+        Bad(
+            rpn,
+            "aspect_ratios",
+            [1.0, 2.0],
+            ValueError,
+            r"logits\[0\]: expected \(N, 2, H, W\) float32, got \(2, 3, 4, 5\)",
+        ),
         Bad(
             rpn,
             "deltas",
@@ -239,7 +255,10 @@ def every_fault() -> list[Bad]:
         *number_faults(align, "canonical_size", "above 0"),
         *integer_faults(align, "canonical_level", 0, 64),
         *integer_faults(align, "min_level", 0, 64),
-        *(Bad(align, "layout", v, ValueError, "layout: expected 'NCHW' or 'NHWC', got ") for v in ("nchw", "", None, 3)),
+        *(
+            Bad(align, "layout", v, ValueError, "layout: expected 'NCHW' or 'NHWC', got ")
+            for v in ("nchw", "", None, 3)
+        ),
         Bad(align, "layout", "NHWC", ValueError, r"features\[1\]: expected \(2, H, W, 5\) .*, got \(2, 3, 2, 3\)"),
         Bad(
             align,
@@ -262,8 +281,16 @@ def every_fault() -> list[Bad]:
         *array_faults(detect, "rois", "(2, 7, 4)"),
         *array_faults(detect, "roi_count", "(2,)"),
         Bad(detect, "class_logits", floats(2, 7, 1), ValueError, "class_logits: expected C of at least 1|box_deltas: "),
-        Bad(detect, "class_logits", floats(2, 7, 0), ValueError, r"class_logits: expected \(N, R, C \+ 1\) float32, got"),
-        Bad(detect, "box_weights", (10.0, 5.0), ValueError, r"box_weights: expected 4 numbers \(wx, wy, ww, wh\), got 2$"),
+        Bad(
+            detect, "class_logits", floats(2, 7, 0), ValueError, r"class_logits: expected \(N, R, C \+ 1\) float32, got"
+        ),
+        Bad(
+            detect,
+            "box_weights",
+            (10.0, 5.0),
+            ValueError,
+            r"box_weights: expected 4 numbers \(wx, wy, ww, wh\), got 2$",
+        ),
         Bad(detect, "box_weights", 10.0, TypeError, "box_weights: expected a list or tuple, got float$"),
         *number_faults(
             detect, "box_weights", "above 0", name="box_weights[2]", wrap=lambda value: (10.0, 10.0, value, 5.0)
@@ -278,9 +305,23 @@ def every_fault() -> list[Bad]:
         *array_faults(merge, "classes", "(2, 6)"),
         *array_faults(merge, "count", "(2,)"),
         *array_faults(merge, "mask_probs", "(2, 6, mask_h, mask_w)"),
-        Bad(merge, "mask_probs", floats(2, 6, 0, 28), ValueError, "mask_probs: expected mask_h of at least 1, got shape"),
-        Bad(merge, "semantic_logits", floats(2, 0, 4, 5), ValueError, "semantic_logits: expected S of at least 1, got shape"),
-        Bad(merge, "semantic_logits", floats(3, 4, 5), ValueError, r"semantic_logits: expected \(N, S, h, w\) float32, got"),
+        Bad(
+            merge, "mask_probs", floats(2, 6, 0, 28), ValueError, "mask_probs: expected mask_h of at least 1, got shape"
+        ),
+        Bad(
+            merge,
+            "semantic_logits",
+            floats(2, 0, 4, 5),
+            ValueError,
+            "semantic_logits: expected S of at least 1, got shape",
+        ),
+        Bad(
+            merge,
+            "semantic_logits",
+            floats(3, 4, 5),
+            ValueError,
+            r"semantic_logits: expected \(N, S, h, w\) float32, got",
+        ),
         *size_faults(merge, "input_hw"),
         *size_faults(merge, "output_hw"),
         Bad(

@@ -166,8 +166,8 @@ def test_the_mask_is_stretched_over_its_box(ops: ModuleType) -> None:
 
 
 def test_a_low_threshold_lets_a_mask_reach_half_a_cell_beyond_its_box(ops: ModuleType) -> None:
-    # One cell of 1 over 4 pixels falls from 1 in the middle to 0.5 at the border and to 0 half a cell, 2 pixels, beyond:
-    # along the middle rows 0.375, 0.125 of 0.875 outside.
+    # One cell of 1 over 4 pixels falls from 1 in the middle to 0.5 at the border and 0 half a cell, 2 pixels, beyond:
+    # along an axis 0.125, 0.375, 0.625, 0.875 and back. Pixels count where the product of both axes is 0.3.
     mask = np.ones((1, 1))
     merged = merge(ops, [(0.9, [2, 2, 6, 6])], masks=[mask], mask_threshold=0.3)
     assert drawing(merged) == [
@@ -288,10 +288,11 @@ def test_padded_cells_weigh_on_the_border_of_the_valid_size(ops: ModuleType) -> 
 
 @pytest.mark.parametrize(("value", "as_if"), [(math.nan, -1e30), (math.inf, 1e30), (-math.inf, -1e30), (3e38, 1e30)])
 def test_logits_that_are_not_finite_or_huge_are_clamped(ops: ModuleType, value: float, as_if: float) -> None:
-    logits = np.random.default_rng(0).normal(size=(4, 6, 6))
-    for _ in range(2):
-        logits[np.random.default_rng(1).integers(0, 4, 5), [0, 1, 2, 3, 4], [5, 2, 1, 0, 0]] = value
-        clamped = np.where(logits == value, as_if, logits) if not math.isnan(value) else np.nan_to_num(logits, nan=as_if)
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(4, 6, 6))
+    clamped = logits.copy()
+    for place in rng.integers(0, (4, 6, 6), (12, 3)).tolist():
+        logits[tuple(place)], clamped[tuple(place)] = value, as_if
     options: dict[str, Any] = {"input_hw": (21, 23), "output_hw": (30, 30), "stuff_area_limit": 0}
     assert_identical(merge(ops, [], logits, **options), merge(ops, [], clamped, **options))
 
@@ -335,8 +336,8 @@ def test_golden_cases_merge_as_detectron2_merged_them(ops: ModuleType, path: Pat
     )
     undecided = oracles.Canvas(logits, boxes, scores, classes, masks, **options).undecided.numpy()
     assert undecided.mean() < 1e-3
-    segments = zip(*(golden[name].astype(int).tolist() for name in ("seg_id", "seg_category", "seg_isthing")), strict=True)
-    assert_as_detectron2(merged, 0, list(segments), golden["panoptic"], undecided)
+    columns = (golden[name].astype(int).tolist() for name in ("seg_id", "seg_category", "seg_isthing"))
+    assert_as_detectron2(merged, 0, list(zip(*columns, strict=True)), golden["panoptic"], undecided)
 
 
 @pytest.mark.parametrize("name", ["r50_coffee", "r50_chelsea_rescaled", "r101_rocket"])
@@ -405,7 +406,7 @@ def test_segments_describe_the_map(case: MergeCase) -> None:
     for panoptic, rows, scores, count in zip(*merged, strict=True):
         assert_array_equal(np.unique(panoptic[panoptic > 0]), np.arange(1, count + 1))
         assert rows[:count, 0].tolist() == list(range(1, count + 1))
-        assert not (rows[count:].any() or scores[count:].any())
+        assert not any(field[count:].any() for field in (rows, scores))
         things = rows[:count, 2]
         assert (np.diff(things) <= 0).all()
         assert (np.diff(scores[:count]) <= 0).all()

@@ -27,7 +27,7 @@ def assert_pooled(
     *,
     tolerance: float | None = None,
 ) -> None:
-    """Pooled features agree to 1e-5 (float16: 2e-3) of the largest finite feature, and are not finite in the same places.
+    """Pooled features agree to 1e-5 (float16: 2e-3) of the largest finite one, and are not finite in the same places.
 
     Args:
         got, wanted: (N*R, C, S, S) or (N*R, S, S, C).

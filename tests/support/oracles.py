@@ -1,8 +1,8 @@
 """What the ops must compute, written again from detectron2's description and from PyTorch, apart from `reference.py`.
 
 Nothing here is shared with the code under test: boxes decode in torch's float32, NMS runs over a Python list, RoIAlign
-takes one sample at a time in float64, masks are pasted by `grid_sample` and logits resized by `interpolate`. Results therefore
-agree but for rounding, and the cases compared are friendly: no value that is not finite, no tie.
+takes one sample at a time in float64, masks are pasted by `grid_sample` and logits resized by `interpolate`. Results
+therefore agree but for rounding, and the cases compared are friendly: no value that is not finite, no tie.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import grid_sample, interpolate
 
 Array = NDArray[Any]
 
@@ -137,8 +137,8 @@ class Canvas:
         input_hw: tuple[int, int], output_hw: tuple[int, int], score_threshold: float, overlap_threshold: float,
         stuff_area_limit: int, mask_threshold: float = 0.5,
     ) -> None:  # fmt: skip
-        logits = F.interpolate(torch.tensor(semantic_logits)[None], scale_factor=4, mode="bilinear")
-        logits = F.interpolate(logits[..., : input_hw[0], : input_hw[1]], output_hw, mode="bilinear")[0]
+        logits = interpolate(torch.tensor(semantic_logits)[None], scale_factor=4, mode="bilinear")
+        logits = interpolate(logits[..., : input_hw[0], : input_hw[1]], output_hw, mode="bilinear")[0]
         labels = logits.argmax(dim=0)
         best = logits.topk(min(2, len(logits)), dim=0).values
         self.undecided = (best[0] - best[-1] < 1e-5) if len(logits) > 1 else torch.zeros(output_hw, dtype=torch.bool)
@@ -173,4 +173,4 @@ def paste(probs: Tensor, box: Tensor, output_hw: tuple[int, int]) -> Tensor:
     x = (torch.arange(W) + 0.5 - box[0]) / (box[2] - box[0]) * 2 - 1
     y = (torch.arange(H) + 0.5 - box[1]) / (box[3] - box[1]) * 2 - 1
     grid = torch.stack([x.expand(H, W), y[:, None].expand(H, W)], dim=-1)[None]
-    return F.grid_sample(probs[None, None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0, 0]
+    return grid_sample(probs[None, None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0, 0]
