@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from numpy.testing import assert_allclose, assert_array_equal
+
 from panrt.plugins import reference
 from panrt.plugins.contract import Detections
 from support import oracles

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from numpy.testing import assert_allclose, assert_array_equal
+
 from panrt.plugins import reference
 from panrt.plugins.contract import PanopticSegments
 from support import oracles

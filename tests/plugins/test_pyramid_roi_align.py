@@ -14,6 +14,7 @@ import torch.nn.functional
 from hypothesis import given
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
+
 from panrt.plugins import reference
 from support import oracles
 from support.cases import RoiAlignCase, network_cases, roi_align_cases
@@ -183,7 +184,9 @@ def test_pooling_is_grid_sample_followed_by_average_pooling(ops: ModuleType, see
     cells = (np.arange(S * ratio) + 0.5) / (S * ratio)
     x, y = (x0 + (x1 - x0) * cells) / W * 2 - 1, (y0 + (y1 - y0) * cells) / H * 2 - 1
     grid = np.stack(np.meshgrid(x, y), axis=-1).astype(np.float32)
-    samples = torch.nn.functional.grid_sample(torch.tensor(feature)[None], torch.tensor(grid)[None], align_corners=False)
+    samples = torch.nn.functional.grid_sample(
+        torch.tensor(feature)[None], torch.tensor(grid)[None], align_corners=False
+    )
     wanted = torch.nn.functional.avg_pool2d(samples, ratio).numpy()
     pooled = pool(ops, [feature], [[x0, y0, x1, y1]], output_size=S, sampling_ratio=ratio)
     assert_allclose(pooled, wanted, atol=1e-4)
