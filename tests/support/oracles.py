@@ -19,6 +19,8 @@ from torch.nn.functional import grid_sample, interpolate
 
 Array = NDArray[Any]
 
+torch.set_num_threads(1)  # the tests themselves run a process a core
+
 
 def proposals(
     logits: Sequence[Array], deltas: Sequence[Array], *, strides: Sequence[int], anchor_sizes: Sequence[float],
