@@ -36,6 +36,7 @@ class Value:
     """One tensor of a body. Arithmetic and comparison append the ONNX operator to the block under construction."""
 
     __slots__ = ("name", "op")
+    __array_ufunc__ = None  # a NumPy scalar on the left leaves the operator to this class
 
     def __init__(self, op: FunctionBuilder, name: str) -> None:
         self.op = op

@@ -27,6 +27,7 @@ from .reference import LARGEST_LOGIT, MAX_SIZE_DELTA
 DOMAIN = "panrt"
 VERSION = 1
 SMALLEST_OPSET = 18  # of the default domain: reductions take their axes as inputs, ScatterElements reduces
+LARGEST_OPSET = 21  # ONNX Runtime has no RoiAlign of opset 22 for the CPU (as of 1.31)
 
 # Every node carries these, so that TensorRT looks for the plugin of this namespace and version.
 PLUGIN = {"plugin_namespace": "panrt", "plugin_version": "1"}
@@ -116,14 +117,14 @@ def add_functions(model: ModelProto) -> None:
     """Give a model, in place, the function of every PanRT op that its main graph uses.
 
     Raises:
-        ValueError: the model's default opset is below 18, or one op is used with two numbers of pyramid levels.
+        ValueError: the model's default opset is not from 18 to 21, or one op is used with two numbers of pyramid levels.
     """
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     opset = opsets.get("", 0)
-    if opset < SMALLEST_OPSET:
+    if not SMALLEST_OPSET <= opset <= LARGEST_OPSET:
         raise ValueError(
-            f"model: expected opset {SMALLEST_OPSET} or newer of the default domain, got {opset}; "
-            "export to a newer opset, or convert with onnx.version_converter"
+            f"model: expected opset {SMALLEST_OPSET} to {LARGEST_OPSET} of the default domain, got {opset}; "
+            "export to one of these, or convert with onnx.version_converter"
         )
     functions: dict[str, tuple[int, FunctionProto]] = {}
     for node in model.graph.node:
@@ -237,25 +238,48 @@ def pyramid_roi_align_function(levels: int, *, opset: int = SMALLEST_OPSET) -> F
     pooled = op.Expand(0.0, shape(op, N * R, C, S, S))
     for i in range(levels):
         rows = op.Squeeze(op.NonZero(op.Equal(level, i)), [0])
-        cells = op.Gather(boxes, rows) * (1.0 / strides[i].cast(np.float32))
+        # In float64, as ONNX Runtime would make one division of a float32 reciprocal and its product.
+        scale = (np.float64(1) / strides[i].cast(np.float64)).cast(np.float32)
+        cells = op.Gather(boxes, rows) * scale
         of_level = roi_align(op, features[i].cast(np.float32), cells, op.Gather(image, rows))
         pooled = op.ScatterND(pooled, op.Unsqueeze(rows, [1]), of_level)
     return op.build(pooled=op.CastLike(pooled, features[0]))
 
 
 def roi_align(op: FunctionBuilder, feature: Value, boxes: Value, image: Value) -> Value:
-    """ONNX RoiAlign of boxes in cells."""
-    return op.RoiAlign(
-        feature,
-        boxes,
-        image,
-        mode="avg",
-        coordinate_transformation_mode="half_pixel",
-        output_height=Reference("output_size"),
-        output_width=Reference("output_size"),
-        sampling_ratio=Reference("sampling_ratio"),
-        spatial_scale=1.0,
-    )
+    """3.3 to 3.5 of boxes (m, 4) in cells, on images (m,): (m, C, S, S).
+
+    ONNX Runtime takes a sample outside the level as 0 times cell (0, 0), which is not 0 where that cell is not finite.
+    There the cell is set to 0, and put back into the bins that do touch it.
+    """
+
+    def pool(values: Value, of: Value) -> Value:
+        return op.RoiAlign(
+            values,
+            boxes,
+            of,
+            mode="avg",
+            coordinate_transformation_mode="half_pixel",
+            output_height=Reference("output_size"),
+            output_width=Reference("output_size"),
+            sampling_ratio=Reference("sampling_ratio"),
+            spatial_scale=1.0,
+        )
+
+    def corner() -> Value:  # sliced where it is needed: ONNX Runtime warns of a slice that a subgraph captures
+        return op.Slice(feature, [0, 0], [1, 1], [2, 3])  # (N, C, 1, 1)
+
+    def pool_around_corner() -> Value:
+        value = corner()
+        sound = is_finite(op, value)
+        first_row, first_column = (op.Equal(op.Range(0, feature.size(axis), 1), 0) for axis in (2, 3))
+        here = op.Unsqueeze(first_row, [0, 1, 3]) & op.Unsqueeze(first_column, [0, 1, 2])  # (1, 1, Hl, Wl)
+        touched = pool(here.cast(np.float32), op.Mul(image, 0)) > 0.0  # (m, 1, S, S)
+        put_back = op.Where(touched, op.Gather(op.Where(sound, 0.0, value), image), 0.0)
+        return pool(op.Where(here & ~sound, 0.0, feature), image) + put_back
+
+    sound = op.ReduceMin(is_finite(op, corner()).cast(np.int32), keepdims=0) > np.int32(0)
+    return op.branch(sound, lambda: pool(feature, image), pool_around_corner)
 
 
 # --- BoxDetections ----------------------------------------------------------------------------------------------------
@@ -372,6 +396,7 @@ def panoptic_merge_function(*, opset: int = SMALLEST_OPSET) -> FunctionProto:
     """
     op = _builder("PanopticMerge", ["semantic_logits", "boxes", "scores", "classes", "count", "mask_probs"], opset)
     semantic_logits, boxes, scores, classes, count, mask_probs = op.inputs
+    semantic_logits, mask_probs = semantic_logits.cast(np.float32), mask_probs.cast(np.float32)  # float16 may come in
     input_hw, output_hw = op.attribute("input_hw"), op.attribute("output_hw")
     N, S, K = semantic_logits.size(0), semantic_logits.size(1), scores.size(1)
     H, W = output_hw[0], output_hw[1]
@@ -417,7 +442,12 @@ def panoptic_merge_function(*, opset: int = SMALLEST_OPSET) -> FunctionProto:
         return [], [op.Transpose(panoptic, perm=[1, 0]), segments, segment_scores, Q.cast(np.int32)]
 
     panoptic, segments, segment_scores, segment_count = op.loop(N, [], merge_image)
-    return op.build(panoptic=panoptic, segments=segments, segment_scores=segment_scores, segment_count=segment_count)
+    return op.build(  # reshaped to what they are, as shape inference does not see it
+        panoptic=op.Reshape(panoptic, shape(op, N, H, W)),
+        segments=op.Reshape(segments, shape(op, N, K + S, 8)),
+        segment_scores=op.Reshape(segment_scores, shape(op, N, K + S)),
+        segment_count=segment_count,
+    )
 
 
 def paint_instances(
@@ -456,7 +486,8 @@ def paint_instances(
         window = op.Where(free & accepted, painted, window)
         strip = op.Concat(op.Slice(strip, [0], y0, [1]), window, op.Slice(strip, y1, [NO_LIMIT], [1]), axis=1)
         canvas = op.Concat(op.Slice(canvas, [0], x0, [0]), strip, op.Slice(canvas, x1, [NO_LIMIT], [0]), axis=0)
-        return [canvas, painted], [accepted, free_area]
+        # A loop of no trips must know that these are scalars.
+        return [canvas, painted], [op.Reshape(accepted, []), op.Reshape(free_area, [])]
 
     empty = op.Expand(np.int32(0), shape(op, W, H))
     canvas, _, accepted, areas = op.loop(op.Size(order), [empty, np.int32(0)], paint)
