@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -39,7 +40,7 @@ class Detections(NamedTuple):
     boxes: Float32  # (N, K, 4), zero beyond count
     scores: Float32  # (N, K), descending, zero beyond count
     classes: Int32  # (N, K), 0..C-1, zero beyond count
-    count: Int32  # (N,)
+    count: Int32  # type: ignore[assignment]  # (N,); the field's name wins over tuple.count
 
 
 class PanopticSegments(NamedTuple):
@@ -237,8 +238,6 @@ def check_threads(threads: int | None) -> int:
 
 
 def _cores() -> int:
-    import os  # noqa: PLC0415
-
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -281,7 +280,7 @@ def _array(
 
 @lru_cache(maxsize=64)
 def _dimensions(legend: str) -> tuple[tuple[int, str, int], ...]:
-    """ "N 4A C+1" as ((1, "N", 0), (4, "A", 0), (1, "C", 1)); a bare number has no letter."""
+    """The factor, letter and offset of each dimension: "4A" is (4, "A", 0), "C+1" is (1, "C", 1), "4" is (4, "", 0)."""
     parsed = []
     for word in legend.split():
         match = re.fullmatch(r"(\d*)([A-Za-z]\w*)?(?:\+(\d+))?", word)

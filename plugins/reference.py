@@ -11,7 +11,7 @@ that every form of an op can agree with this one to the bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,28 +159,30 @@ def pyramid_roi_align(
     pooled = np.zeros((N * R, C, output_size, output_size), np.float32)
     usable = usable_rois(rois)
     for n, r in zip(*np.nonzero(usable), strict=True):
-        i = int(pyramid_level(rois[n, r], canonical_size, canonical_level)) - min_level
+        i = pyramid_level(rois[n, r], canonical_size, canonical_level) - min_level
         i = min(max(i, 0), len(levels) - 1)
         feature = features[i][n].astype(np.float32)
         feature = feature.transpose(2, 0, 1) if layout == "NHWC" else feature  # (C, H, W)
         pooled[n * R + r] = roi_align(feature, rois[n, r], strides[i], output_size, sampling_ratio)
     if layout == "NHWC":
         pooled = np.ascontiguousarray(pooled.transpose(0, 2, 3, 1))
-    return pooled.astype(features[0].dtype)
+    return pooled.astype(np.float16) if features[0].dtype == np.float16 else pooled
 
 
 def usable_rois(rois: Float32) -> Mask:
     """RoIs that have an area and lie in any image at all; the others pool to zero."""
     with np.errstate(invalid="ignore"):
         bounded = (np.abs(rois) <= contract.MAX_ROI_COORDINATE).all(axis=-1)  # false for NaN
-        return bounded & (rois[..., 2] > rois[..., 0]) & (rois[..., 3] > rois[..., 1])
+        usable: Mask = bounded & (rois[..., 2] > rois[..., 0]) & (rois[..., 3] > rois[..., 1])
+    return usable
 
 
-def pyramid_level(roi: Float32, canonical_size: float, canonical_level: int) -> np.float32:
+def pyramid_level(roi: Float32, canonical_size: float, canonical_level: int) -> int:
     """Level of a RoI before clamping: floor(canonical_level + log2(sqrt(area) / canonical_size + 1e-8))."""
     area = (roi[2] - roi[0]) * (roi[3] - roi[1])
     relative = np.sqrt(area) / np.float32(canonical_size) + np.float32(1e-8)
-    return np.float32(np.floor(np.float32(canonical_level) + np.log2(relative, dtype=np.float64).astype(np.float32)))
+    level: np.float32 = np.float32(canonical_level) + np.float32(np.log2(np.float64(relative)))
+    return math.floor(level)
 
 
 def roi_align(feature: Float32, roi: Float32, stride: int, S: int, sampling_ratio: int) -> Float32:
@@ -191,11 +193,13 @@ def roi_align(feature: Float32, roi: Float32, stride: int, S: int, sampling_rati
     for py in range(S):
         for px in range(S):
             samples = bilinear(feature, y[py][:, None], x[px][None, :])  # (C, grid_h, grid_w)
-            pooled[:, py, px] = samples.sum(axis=(1, 2)) / np.float32(grid_h * grid_w)
+            pooled[:, py, px] = samples.sum(axis=(1, 2)) / np.float32(max(grid_h * grid_w, 1))
     return pooled
 
 
-def sample_positions(low: np.float32, high: np.float32, stride: int, S: int, sampling_ratio: int) -> tuple[Float32, int]:
+def sample_positions(
+    low: np.float32, high: np.float32, stride: int, S: int, sampling_ratio: int
+) -> tuple[Float32, int]:
     """Sample coordinates along one axis in feature cells, (S, grid), and grid."""
     scale = np.float32(1.0) / np.float32(stride)
     start = low * scale - np.float32(0.5)
@@ -218,7 +222,8 @@ def bilinear(feature: Float32, y: Float32, x: Float32) -> Float32:
     fy, fx = fy.astype(np.float32), fx.astype(np.float32)
     top = feature[:, y0, x0] * (1 - fx) + feature[:, y0, x1] * fx
     bottom = feature[:, y1, x0] * (1 - fx) + feature[:, y1, x1] * fx
-    return np.where(inside, top * (1 - fy) + bottom * fy, np.float32(0))
+    sampled: Float32 = np.where(inside, top * (1 - fy) + bottom * fy, np.float32(0))
+    return sampled
 
 
 # --- BoxDetections ----------------------------------------------------------------------------------------------------
@@ -294,10 +299,11 @@ def softmax(logits: Float32) -> Float32:
     """Over the last axis, in float64, rounded to float32."""
     with np.errstate(invalid="ignore"):
         exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True, initial=-np.inf))
-        return (exponentials / exponentials.sum(axis=-1, keepdims=True)).astype(np.float32)
+        probabilities: Float32 = (exponentials / exponentials.sum(axis=-1, keepdims=True)).astype(np.float32)
+    return probabilities
 
 
-# --- boxes, shared by RpnProposals and BoxDetections --------------------------------------------------------------------
+# --- boxes, shared by RpnProposals and BoxDetections ------------------------------------------------------------------
 
 
 def decode(deltas: Float32, boxes: Float32, weights: Sequence[float]) -> Float32:
@@ -330,7 +336,8 @@ def exp(x: Float32) -> Float32:
 def clip(boxes: Float32, hw: tuple[float, float]) -> Float32:
     """Boxes cut to [0, width] x [0, height]; NaN stays."""
     limits = np.array([hw[1], hw[0], hw[1], hw[0]], np.float32)
-    return np.minimum(np.maximum(boxes, np.float32(0)), limits)
+    clipped: Float32 = np.minimum(np.maximum(boxes, np.float32(0)), limits)
+    return clipped
 
 
 def best_first(scores: Float32, candidates: Mask) -> Indices:
@@ -359,7 +366,8 @@ def iou(box: Float32, others: Float32) -> Float32:
     area = (box[2] - box[0]) * (box[3] - box[1])
     areas = (others[:, 2] - others[:, 0]) * (others[:, 3] - others[:, 1])
     with np.errstate(invalid="ignore", divide="ignore"):
-        return intersection / (areas + area - intersection)
+        ratio: Float32 = intersection / (areas + area - intersection)
+    return ratio
 
 
 # --- PanopticMerge ----------------------------------------------------------------------------------------------------
@@ -456,7 +464,7 @@ def panoptic_merge(
 
 
 def semantic_argmax(logits: Float32, input_hw: tuple[int, int], output_hw: tuple[int, int]) -> NDArray[np.intp]:
-    """Best channel of each output pixel, (H, W): bilinear x4, crop to the valid size, bilinear to the output, argmax."""
+    """Best channel of each output pixel, (H, W): bilinear x4, crop to valid, bilinear to the output, argmax."""
     logits = np.where(np.isnan(logits), -LARGEST_LOGIT, np.clip(logits, -LARGEST_LOGIT, LARGEST_LOGIT))
     rows, row_weights = resize_taps(input_hw[0], output_hw[0], logits.shape[1])
     columns, column_weights = resize_taps(input_hw[1], output_hw[1], logits.shape[2])
@@ -464,7 +472,8 @@ def semantic_argmax(logits: Float32, input_hw: tuple[int, int], output_hw: tuple
     by_row = w0 * logits[:, rows[:, 0]] + w1 * logits[:, rows[:, 1]] + w2 * logits[:, rows[:, 2]]  # (S, H, w)
     w0, w1, w2 = column_weights.T  # each (W,)
     full = w0 * by_row[..., columns[:, 0]] + w1 * by_row[..., columns[:, 1]] + w2 * by_row[..., columns[:, 2]]
-    return full.argmax(axis=0)
+    labels: Indices = full.argmax(axis=0)
+    return labels
 
 
 def resize_taps(valid: int, output: int, quarter: int) -> tuple[Indices, Float32]:
@@ -474,7 +483,9 @@ def resize_taps(valid: int, output: int, quarter: int) -> tuple[Indices, Float32
     `output`. Its two neighbours lie a quarter of a cell apart, hence 3 cells. Both clamp at the edges.
     """
     scale = np.float32(valid) / np.float32(output)
-    source = np.maximum((np.arange(output, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5), np.float32(0))
+    source = np.maximum(
+        (np.arange(output, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5), np.float32(0)
+    )
     first = np.minimum(source.astype(np.int64), valid - 1)
     fraction = np.minimum(source - first.astype(np.float32), np.float32(1))
     cells, weights = np.zeros(output, np.int64), np.zeros((output, 3), np.float32)
@@ -506,11 +517,12 @@ def paste_mask(probs: Float32, box: Float32, output_hw: tuple[int, int], thresho
     rows, fy = paste_taps(box[1], box[3], output_hw[0], probs.shape[0] - 2)
     columns, fx = paste_taps(box[0], box[2], output_hw[1], probs.shape[1] - 2)
     by_row = lerp(probs[rows], probs[rows + 1], fy[:, None])  # (H, G + 2)
-    return lerp(by_row[:, columns], by_row[:, columns + 1], fx) >= np.float32(threshold)
+    mask: Mask = lerp(by_row[:, columns], by_row[:, columns + 1], fx) >= np.float32(threshold)
+    return mask
 
 
 def paste_taps(low: np.float32, high: np.float32, output: int, G: int) -> tuple[Indices, Float32]:
-    """For each output pixel of one axis the lower of its two cells in the zero-padded mask, and its share of the next."""
+    """For each output pixel of one axis the lower of its two cells in the padded mask, and the upper one's share."""
     with np.errstate(over="ignore"):
         centre = np.arange(output, dtype=np.float32) + np.float32(0.5)
         u = (centre - low) / (high - low) * np.float32(G) - np.float32(0.5)
@@ -524,7 +536,7 @@ def lerp(a: Float32, b: Float32, t: Float32) -> Float32:
     return a + (b - a) * t
 
 
-def area_and_box(mask: Mask) -> Iterable[int]:
+def area_and_box(mask: Mask) -> tuple[int, int, int, int, int]:
     """area, x0, y0, x1, y1 of a mask that is not empty; the box is tight and half-open."""
     rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
-    return (np.count_nonzero(mask), int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+    return (int(np.count_nonzero(mask)), int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
