@@ -4,9 +4,10 @@
     (x,) = op.inputs
     function = op.build(y=op.Relu(x * op.attribute("factor")))
 
-Any ONNX operator is a method of the builder. Where an operand is a Python or NumPy value it becomes a constant: a bool or
-an int is bool or int64, a float is float32, a list of ints is an int64 vector, a NumPy value keeps its type.
-Inside the callable of a `loop` or a `branch` the same builder and all outer values are at hand: ONNX subgraphs see them.
+Any ONNX operator is a method of the builder. Where an operand is a Python or NumPy value it becomes a constant: a bool
+or an int is bool or int64, a float is float32, a list of ints is an int64 vector, a NumPy value keeps its type.
+Inside the callable of a `loop` or a `branch` the same builder and all outer values are at hand, as ONNX subgraphs see
+the values around them.
 """
 
 from __future__ import annotations
@@ -96,7 +97,9 @@ class Value:
 class FunctionBuilder:
     """Collects the nodes of one `FunctionProto` in domain `panrt`."""
 
-    def __init__(self, name: str, *, inputs: Sequence[str], attributes: Mapping[str, int], opset: int) -> None:
+    def __init__(
+        self, name: str, *, inputs: Sequence[str], attributes: Mapping[str, AttributeProto.AttributeType], opset: int
+    ) -> None:
         self.name = name
         self.inputs = tuple(Value(self, name) for name in inputs)
         self._attributes = attributes

@@ -1,14 +1,14 @@
 """The four ops as ONNX model-local functions of standard operators: what makes a PanRT file run anywhere.
 
 A model that holds these functions runs in plain ONNX Runtime; a runtime that has kernels or plugins of the same names
-uses those instead. OPS.md is the contract, the step numbers in here are its own, and results equal `reference.py` bit for
-bit but for RoiAlign's sums (OPS.md 3.5).
+uses those instead. OPS.md is the contract, the step numbers in here are its own. In ONNX Runtime results equal those of
+`reference.py` to the bit, but for the sums of RoiAlign (OPS.md 3.5).
 
 Shapes: N images, L pyramid levels, A anchors per cell, R RoIs, C thing classes, K detections, S semantic channels (0 is
 "things"), G mask side, H x W output size, h x w semantic map. A box is four columns x0, y0, x1, y1, each (..., 1).
 
-What the bodies keep to, because runtimes differ there: nothing relies on what Min, Max, Clip or TopK do with a NaN, on the
-order NonMaxSuppression gives equal scores, or on RoiAlign's view of boxes outside the image.
+Nothing in here relies on what the ONNX standard leaves open: what Min, Max, Clip and TopK make of a NaN, in which order
+NonMaxSuppression takes equal scores, what it makes of inverted boxes.
 """
 
 from __future__ import annotations
@@ -66,6 +66,12 @@ ATTRIBUTES = {
         "mask_threshold": FLOAT,
     },
 }
+INPUTS = {  # {i}: one for each level
+    "RpnProposals": ("logits_{i}", "deltas_{i}"),
+    "PyramidRoiAlign": ("features_{i}", "rois"),
+    "BoxDetections": ("class_logits", "box_deltas", "rois", "roi_count"),
+    "PanopticMerge": ("semantic_logits", "boxes", "scores", "classes", "count", "mask_probs"),
+}
 OUTPUTS = {
     "RpnProposals": ("rois", "roi_count"),
     "PyramidRoiAlign": ("pooled",),
@@ -90,19 +96,20 @@ def make_node(
 
     Args:
         op_type: "RpnProposals", "PyramidRoiAlign", "BoxDetections" or "PanopticMerge".
-        inputs: names, in the order of OPS.md; per-level inputs one after the other.
+        inputs: names, in the order of OPS.md; those of all levels one after the other.
         outputs: names, all of the op's.
         name: of the node.
         attributes: all of the op's; numbers are stored in the type OPS.md gives.
 
     Raises:
-        ValueError: not one of the ops, or an output or attribute is missing or unknown.
+        ValueError: no such op, or an input, output or attribute is missing or unknown.
     """
-    if op_type not in ATTRIBUTES:
-        raise ValueError(f"op_type: expected one of {', '.join(ATTRIBUTES)}, got {op_type!r}")
+    _levels(op_type, inputs)
     types = ATTRIBUTES[op_type]
     if attributes.keys() != types.keys():
-        raise ValueError(f"{op_type}: expected the attributes {sorted(types)}, got {sorted(attributes)}")
+        raise ValueError(
+            f"{op_type}: expected the attributes {', '.join(types)}, got {', '.join(attributes) or 'none'}"
+        )
     if len(outputs) != len(OUTPUTS[op_type]):
         raise ValueError(f"{op_type}: expected names for {', '.join(OUTPUTS[op_type])}, got {list(outputs)}")
     node = helper.make_node(op_type, list(inputs), list(outputs), name=name, domain=DOMAIN, **PLUGIN)
@@ -114,10 +121,11 @@ def make_node(
 
 
 def add_functions(model: ModelProto) -> None:
-    """Give a model, in place, the function of every PanRT op that its main graph uses.
+    """Give a model, in place, the function of every PanRT op that its main graph uses, and drop older ones.
 
     Raises:
-        ValueError: the model's default opset is not from 18 to 21, or one op is used with two numbers of pyramid levels.
+        ValueError: the default opset is not from 18 to 21, a node of the domain is none of the four ops, or one op is
+            used with two numbers of pyramid levels.
     """
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     opset = opsets.get("", 0)
@@ -126,40 +134,50 @@ def add_functions(model: ModelProto) -> None:
             f"model: expected opset {SMALLEST_OPSET} to {LARGEST_OPSET} of the default domain, got {opset}; "
             "export to one of these, or convert with onnx.version_converter"
         )
-    functions: dict[str, tuple[int, FunctionProto]] = {}
+    levels: dict[str, int] = {}
     for node in model.graph.node:
-        if node.domain != DOMAIN:
-            continue
-        levels = {"RpnProposals": len(node.input) // 2, "PyramidRoiAlign": len(node.input) - 1}.get(node.op_type, 0)
-        known = functions.get(node.op_type)
-        if known is None:
-            functions[node.op_type] = (levels, function(node.op_type, levels=levels, opset=opset))
-        elif known[0] != levels:
-            raise ValueError(
-                f"node {node.name!r}: expected {node.op_type} over {known[0]} pyramid levels as elsewhere in the model, "
-                f"got {levels}; a function has one number of inputs"
-            )
-    model.functions.extend(body for _, body in functions.values())
+        if node.domain == DOMAIN:
+            found = _levels(node.op_type, node.input)
+            if levels.setdefault(node.op_type, found) != found:
+                raise ValueError(
+                    f"node {node.name!r}: expected {node.op_type} over {levels[node.op_type]} pyramid levels, as "
+                    f"elsewhere in the model, got {found}; a function has one number of inputs"
+                )
+    others = [function for function in model.functions if function.domain != DOMAIN]
+    del model.functions[:]
+    model.functions.extend(others)
+    for op_type, number in levels.items():
+        if op_type == "RpnProposals":
+            model.functions.append(rpn_proposals_function(number, opset=opset))
+        elif op_type == "PyramidRoiAlign":
+            model.functions.append(pyramid_roi_align_function(number, opset=opset))
+        elif op_type == "BoxDetections":
+            model.functions.append(box_detections_function(opset=opset))
+        else:
+            model.functions.append(panoptic_merge_function(opset=opset))
     if DOMAIN not in opsets:
         model.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
 
 
-def function(op_type: str, *, levels: int, opset: int) -> FunctionProto:
-    """The function of an op; `levels` is read only where an op has an input per pyramid level."""
-    if op_type == "RpnProposals":
-        return rpn_proposals_function(levels, opset=opset)
-    if op_type == "PyramidRoiAlign":
-        return pyramid_roi_align_function(levels, opset=opset)
-    if op_type == "BoxDetections":
-        return box_detections_function(opset=opset)
-    if op_type == "PanopticMerge":
-        return panoptic_merge_function(opset=opset)
-    raise ValueError(f"op_type: expected one of {', '.join(ATTRIBUTES)}, got {op_type!r}")
+def _levels(op_type: str, inputs: Sequence[str]) -> int:
+    """Pyramid levels of a node with these inputs, 1 where the op has none."""
+    if op_type not in INPUTS:
+        raise ValueError(f"op_type: expected one of {', '.join(INPUTS)}, got {op_type!r}")
+    per_level = sum("{i}" in name for name in INPUTS[op_type])
+    fixed = len(INPUTS[op_type]) - per_level
+    levels, rest = divmod(len(inputs) - fixed, per_level) if per_level else (1, len(inputs) - fixed)
+    if levels < 1 or rest:
+        wanted = ", ".join(name.replace("{i}", "0 ...") for name in INPUTS[op_type])
+        raise ValueError(f"{op_type}: expected names for {wanted}, got {list(inputs)}")
+    return levels
 
 
-def _builder(op_type: str, inputs: Sequence[str], opset: int) -> FunctionBuilder:
+def _builder(op_type: str, *, levels: int = 1, opset: int) -> FunctionBuilder:
+    if levels < 1:
+        raise ValueError(f"levels: expected at least 1, got {levels}")
+    names = [entry.format(i=i) for entry in INPUTS[op_type] for i in (range(levels) if "{i}" in entry else range(1))]
     attributes = {**ATTRIBUTES[op_type], **dict.fromkeys(PLUGIN, STRING)}
-    return FunctionBuilder(op_type, inputs=inputs, attributes=attributes, opset=opset)
+    return FunctionBuilder(op_type, inputs=names, attributes=attributes, opset=opset)
 
 
 # --- RpnProposals -----------------------------------------------------------------------------------------------------
@@ -167,8 +185,7 @@ def _builder(op_type: str, inputs: Sequence[str], opset: int) -> FunctionBuilder
 
 def rpn_proposals_function(levels: int, *, opset: int = SMALLEST_OPSET) -> FunctionProto:
     """RpnProposals over this many pyramid levels, for models of this default opset."""
-    names = [f"{kind}_{i}" for kind in ("logits", "deltas") for i in range(levels)]
-    op = _builder("RpnProposals", names, opset)
+    op = _builder("RpnProposals", levels=levels, opset=opset)
     logits, deltas = op.inputs[:levels], op.inputs[levels:]
     strides, sizes, ratios = op.attribute("strides"), op.attribute("anchor_sizes"), op.attribute("aspect_ratios")
 
@@ -215,7 +232,7 @@ def anchors(op: FunctionBuilder, index: Value, W: Value, stride: Value, size: Va
 
 def pyramid_roi_align_function(levels: int, *, opset: int = SMALLEST_OPSET) -> FunctionProto:
     """PyramidRoiAlign over this many pyramid levels, for models of this default opset."""
-    op = _builder("PyramidRoiAlign", [*(f"features_{i}" for i in range(levels)), "rois"], opset)
+    op = _builder("PyramidRoiAlign", levels=levels, opset=opset)
     *features, rois = op.inputs
     strides, S = op.attribute("strides"), op.attribute("output_size")
     N, R, C = rois.size(0), rois.size(1), features[0].size(1)
@@ -223,11 +240,11 @@ def pyramid_roi_align_function(levels: int, *, opset: int = SMALLEST_OPSET) -> F
     boxes = op.Reshape(rois, shape(op, N * R, 4), allowzero=1)
     image = op.Reshape(op.Expand(op.Unsqueeze(op.Range(0, N, 1), [1]), shape(op, N, R)), shape(op, N * R), allowzero=1)
     x0, y0, x1, y1 = split(op, boxes)
-    usable = has_area(op, (x0, y0, x1, y1))
+    usable = (x1 > x0) & (y1 > y0)
     for column in (x0, y0, x1, y1):
         usable = usable & (op.Abs(column) <= MAX_ROI_COORDINATE)
 
-    # The root of a float32 in float64, rounded, is the correctly rounded one; log2 likewise, but for the last bit of 2^53.
+    # Root and logarithm in float64, rounded once: no runtime's float32 approximation may decide a level.
     area = op.Where(usable, (x1 - x0) * (y1 - y0), 1.0)
     relative = op.Sqrt(area.cast(np.float64)).cast(np.float32) / op.attribute("canonical_size") + 1e-8
     log2 = (op.Log(relative.cast(np.float64)) / np.float64(math.log(2))).cast(np.float32)
@@ -287,7 +304,7 @@ def roi_align(op: FunctionBuilder, feature: Value, boxes: Value, image: Value) -
 
 def box_detections_function(*, opset: int = SMALLEST_OPSET) -> FunctionProto:
     """BoxDetections for models of this default opset."""
-    op = _builder("BoxDetections", ["class_logits", "box_deltas", "rois", "roi_count"], opset)
+    op = _builder("BoxDetections", opset=opset)
     class_logits, box_deltas, rois, roi_count = op.inputs
     N, R, C = class_logits.size(0), class_logits.size(1), class_logits.size(2) - 1
 
@@ -307,7 +324,7 @@ def box_detections_function(*, opset: int = SMALLEST_OPSET) -> FunctionProto:
     scores = op.Slice(probabilities, [0], shape(op, C), [2])
     scores = op.Where(valid & (scores > op.attribute("score_threshold")), scores, -math.inf)  # (N, R, C)
 
-    # One group of NMS for each image and class. What has no area overlaps nothing, while ONNX would turn an inverted box over.
+    # An NMS of its own for each image and class. An inverted box overlaps nothing, but ONNX would turn it over.
     boxes = op.Concat(*columns, axis=3)  # (N, R, C, 4)
     groups = shape(op, N * C, R)
     grouped = op.Reshape(op.Transpose(scores, perm=[0, 2, 1]), groups, allowzero=1)
@@ -323,7 +340,7 @@ def box_detections_function(*, opset: int = SMALLEST_OPSET) -> FunctionProto:
     return op.build(boxes=boxes, scores=scores, classes=(index % C).cast(np.int32), count=count)
 
 
-# --- boxes, shared by RpnProposals and BoxDetections --------------------------------------------------------------------
+# --- boxes ------------------------------------------------------------------------------------------------------------
 
 
 def decode(op: FunctionBuilder, codes: Columns, boxes: Columns, weights: Columns | None = None) -> Columns:
@@ -355,9 +372,10 @@ def has_area(op: FunctionBuilder, boxes: Columns) -> Value:
 
 
 def suppress(op: FunctionBuilder, boxes: Value, ranks: Value, scores: Value) -> Value:
-    """1.2: scores (B, M) of the boxes (B, M, 4) that NMS keeps, -inf for the others; a rank, (B, M), of 0 is no candidate.
+    """1.2: the scores (B, M) of those of B groups of boxes (B, M, 4) that NMS keeps, -inf for the others.
 
-    The ranks stand in for the scores as they have no ties, whose order ONNX leaves open.
+    Ranks (B, M), the highest for the best and 0 for no candidate, stand in for the scores: they have no ties, and ONNX
+    leaves the order of ties open.
     """
     kept = op.NonMaxSuppression(boxes, op.Unsqueeze(ranks, [1]), NO_LIMIT, op.attribute("nms_threshold"), 0.0)
     kept = op.Gather(kept, [0, 2], axis=1)  # (kept, 2): batch, box
@@ -394,7 +412,7 @@ def panoptic_merge_function(*, opset: int = SMALLEST_OPSET) -> FunctionProto:
 
     Maps lie as (W, H) on the way: what is gathered along their first axis are then whole rows.
     """
-    op = _builder("PanopticMerge", ["semantic_logits", "boxes", "scores", "classes", "count", "mask_probs"], opset)
+    op = _builder("PanopticMerge", opset=opset)
     semantic_logits, boxes, scores, classes, count, mask_probs = op.inputs
     semantic_logits, mask_probs = semantic_logits.cast(np.float32), mask_probs.cast(np.float32)  # float16 may come in
     input_hw, output_hw = op.attribute("input_hw"), op.attribute("output_hw")
@@ -495,7 +513,7 @@ def paint_instances(
 
 
 def paste_taps(op: FunctionBuilder, low: Value, high: Value, size: Value, G: Value) -> tuple[Taps, Value, Value]:
-    """3: taps, (K, size), of each instance's zero-padded mask; the pixels its mask can reach are those in [begin, end)."""
+    """3: taps (K, size) of each zero-padded mask, and the pixels that it can reach, from begin (K,) to end (K,)."""
     limit = G.cast(np.float32)
     centre = op.Range(0, size, 1).cast(np.float32) + 0.5
     u = (centre - low) / (high - low) * limit - 0.5

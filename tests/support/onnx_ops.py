@@ -1,23 +1,28 @@
 """The four ops through plain ONNX Runtime: each call builds a model of one node and its function, and runs it.
 
-Signatures and results are those of `panrt.plugins.reference`, without `layout`. Sessions are kept by type, shape and attribute.
+Signatures and results are those of `panrt.plugins.reference`, without `layout`; sessions are kept for calls of the same
+shapes and attributes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime as ort
+from numpy.typing import NDArray
 from onnx import helper
+
 from panrt.plugins import onnx_functions
 from panrt.plugins.contract import Detections, Float32, Floating, Int32, PanopticSegments, Proposals
 
 Shape = tuple[int, ...]
-Input = tuple[str, np.dtype, Shape]
-Attributes = tuple[tuple[str, float | int | tuple[float | int, ...]], ...]
+Tensor = tuple[str, type[np.generic], Shape]
+Options = dict[str, int | float | Sequence[int] | Sequence[float]]
+Attributes = tuple[tuple[str, int | float | tuple[int | float, ...]], ...]
 
 OPSET = 18
 
@@ -38,7 +43,7 @@ def rpn_proposals(
     N, R = logits[0].shape[0], post_nms_top_k
     inputs = {f"logits_{i}": array for i, array in enumerate(logits)}
     inputs |= {f"deltas_{i}": array for i, array in enumerate(deltas)}
-    attributes = {
+    attributes: Options = {
         "strides": strides,
         "anchor_sizes": anchor_sizes,
         "aspect_ratios": aspect_ratios,
@@ -66,7 +71,7 @@ def pyramid_roi_align(
     N, C = features[0].shape[:2]
     R, S = rois.shape[1], output_size
     inputs = {f"features_{i}": array for i, array in enumerate(features)} | {"rois": rois}
-    attributes = {
+    attributes: Options = {
         "strides": strides,
         "output_size": output_size,
         "sampling_ratio": sampling_ratio,
@@ -94,7 +99,7 @@ def box_detections(
 ) -> Detections:
     N, K = class_logits.shape[0], max_detections
     inputs = {"class_logits": class_logits, "box_deltas": box_deltas, "rois": rois, "roi_count": roi_count}
-    attributes = {
+    attributes: Options = {
         "box_weights": box_weights,
         "score_threshold": score_threshold,
         "nms_threshold": nms_threshold,
@@ -136,7 +141,7 @@ def panoptic_merge(
         "count": count,
         "mask_probs": mask_probs,
     }
-    attributes = {
+    attributes: Options = {
         "input_hw": input_hw,
         "output_hw": output_hw,
         "score_threshold": score_threshold,
@@ -155,19 +160,20 @@ def panoptic_merge(
 
 def run(
     op_type: str,
-    inputs: dict[str, np.ndarray],
-    attributes: dict[str, object],
-    outputs: tuple[tuple[str, type[np.generic], Shape], ...],
+    inputs: dict[str, NDArray[Any]],
+    attributes: Options,
+    outputs: tuple[Tensor, ...],
     opset: int,
-) -> list[np.ndarray]:
-    types = tuple((name, array.dtype.type, array.shape) for name, array in inputs.items())
+) -> list[NDArray[Any]]:
+    tensors = tuple((name, array.dtype.type, array.shape) for name, array in inputs.items())
     frozen = tuple((key, tuple(value) if isinstance(value, Sequence) else value) for key, value in attributes.items())
-    return session(op_type, types, frozen, outputs, opset).run(None, inputs)
+    results: list[NDArray[Any]] = session(op_type, tensors, frozen, outputs, opset).run(None, inputs)
+    return results
 
 
 @lru_cache(maxsize=256)
 def session(
-    op_type: str, inputs: tuple[Input, ...], attributes: Attributes, outputs: tuple[Input, ...], opset: int
+    op_type: str, inputs: tuple[Tensor, ...], attributes: Attributes, outputs: tuple[Tensor, ...], opset: int
 ) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
@@ -176,19 +182,18 @@ def session(
 
 
 def one_op_model(
-    op_type: str, inputs: tuple[Input, ...], attributes: Attributes, outputs: tuple[Input, ...], opset: int = OPSET
+    op_type: str, inputs: tuple[Tensor, ...], attributes: Attributes, outputs: tuple[Tensor, ...], opset: int = OPSET
 ) -> onnx.ModelProto:
     """A model of one node, with its function; every input and output has its full shape."""
-    tensors = [
-        [
-            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)
-            for name, dtype, shape in entries
-        ]
-        for entries in (inputs, outputs)
-    ]
-    names = [[tensor.name for tensor in entries] for entries in tensors]
-    node = onnx_functions.make_node(op_type, *names, name=op_type, **dict(attributes))
-    graph = helper.make_graph([node], op_type, *tensors)
+    node = onnx_functions.make_node(
+        op_type, [name for name, *_ in inputs], [name for name, *_ in outputs], name=op_type, **dict(attributes)
+    )
+    graph = helper.make_graph([node], op_type, [tensor_info(*t) for t in inputs], [tensor_info(*t) for t in outputs])
+    # IR version 10 is the newest that every ONNX Runtime since 1.20 reads.
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
     onnx_functions.add_functions(model)
     return model
+
+
+def tensor_info(name: str, dtype: type[np.generic], shape: Shape) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)
