@@ -9,7 +9,9 @@ from panrt.model.data.tabletop import dataset
 
 def main() -> None:
     """Parse the arguments, generate, say where."""
-    parser = argparse.ArgumentParser(prog="python -m panrt.model.data.tabletop", description="Generate the simulated tabletop.")
+    parser = argparse.ArgumentParser(
+        prog="python -m panrt.model.data.tabletop", description="Generate the simulated tabletop."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     images = commands.add_parser("images", help="a COCO panoptic data set")
     images.add_argument("--split", choices=("train", "eval"), default="train")
@@ -26,7 +28,13 @@ def main() -> None:
     size = {"height": options.height, "width": options.width}
     if options.command == "images":
         target = dataset.generate(
-            options.split, options.out, count=options.count, seed=options.seed, workers=options.workers, progress=_show, **size
+            options.split,
+            options.out,
+            count=options.count,
+            seed=options.seed,
+            workers=options.workers,
+            progress=_show,
+            **size,
         )
     else:
         target = dataset.generate_clip(options.out, frames=options.frames, seed=options.seed, progress=_show, **size)

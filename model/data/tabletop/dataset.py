@@ -1,7 +1,7 @@
 """Writes the tabletop as a COCO panoptic data set, or as a clip.
 
-A data set folder holds `images/*.jpg`, `panoptic/*.png` (id = R + 256 G + 65536 B) and `panoptic.json`. The same seed gives the
-same bytes, whatever the number of workers.
+A data set folder holds `images/*.jpg`, `panoptic/*.png` (id = R + 256 G + 65536 B) and `panoptic.json`. The same seed
+gives the same bytes, whatever the number of workers.
 """
 
 import json
@@ -20,7 +20,7 @@ from panrt.model.data.tabletop.render import Ids, Image, Renderer
 from panrt.model.data.tabletop.scene import Scene, build_scene
 from panrt.model.data.tabletop.views import choose_view, clip_path
 
-TRAIN_SEEDS = range(0, 1_000_000)
+TRAIN_SEEDS = range(1_000_000)
 EVAL_SEEDS = range(1_000_000, 2_000_000)  # never trained on
 CLIP_SEEDS = range(2_000_000, 3_000_000)  # never trained on
 
@@ -50,8 +50,17 @@ def render_scene(renderer: Renderer, seed: int, views: range) -> Iterator[Frame]
             yield Frame(view.picture(camera, depth, rng), ids, scene.categories)
 
 
-def generate(split: str, out: Path, *, count: int, seed: int = 0, height: int = HEIGHT, width: int = WIDTH, workers: int = 1,
-             progress: Progress | None = None) -> Path:  # fmt: skip
+def generate(
+    split: str,
+    out: Path,
+    *,
+    count: int,
+    seed: int = 0,
+    height: int = HEIGHT,
+    width: int = WIDTH,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> Path:
     """Generate the split "train" (four views of each scene) or "eval" (one view of each), from seeds of its own.
 
     Args:
@@ -75,15 +84,26 @@ def generate(split: str, out: Path, *, count: int, seed: int = 0, height: int = 
         raise ValueError(f"split: expected one of {', '.join(ranges)}, got {split!r}")
     seeds, views = ranges[split]
     last = seed + (count - 1) // views
-    if not (0 <= seed and last < len(seeds)):
-        raise ValueError(f"seed: {split} has scenes 0..{len(seeds) - 1}, {count} pictures from seed {seed} would need {seed}..{last}")
+    if not (seed >= 0 and last < len(seeds)):
+        raise ValueError(
+            f"seed: {split} has scenes 0..{len(seeds) - 1}, {count} pictures from seed {seed} would need {seed}..{last}"
+        )
     return generate_images(
         out, count=count, seed=seeds[seed], height=height, width=width, views=views, workers=workers, progress=progress
     )
 
 
-def generate_images(out: Path, *, count: int, seed: int, height: int = HEIGHT, width: int = WIDTH, views: int = VIEWS_PER_SCENE,
-                    workers: int = 1, progress: Progress | None = None) -> Path:  # fmt: skip
+def generate_images(
+    out: Path,
+    *,
+    count: int,
+    seed: int,
+    height: int = HEIGHT,
+    width: int = WIDTH,
+    views: int = VIEWS_PER_SCENE,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> Path:
     """Write `count` pictures of the scenes `seed`, `seed + 1`, ..., `views` of each, as a COCO panoptic data set.
 
     Returns:
@@ -123,8 +143,17 @@ def generate_images(out: Path, *, count: int, seed: int, height: int = HEIGHT, w
     return target
 
 
-def generate_clip(out: Path, *, frames: int, seed: int = 0, height: int = HEIGHT, width: int = WIDTH, quality: int = 23, name: str = "clip",
-                  progress: Progress | None = None) -> Path:  # fmt: skip
+def generate_clip(
+    out: Path,
+    *,
+    frames: int,
+    seed: int = 0,
+    height: int = HEIGHT,
+    width: int = WIDTH,
+    quality: int = 23,
+    name: str = "clip",
+    progress: Progress | None = None,
+) -> Path:
     """Write a clip of one scene with a moving camera, a driving rover and a rolling ball; ids stay the same over time.
 
     Args:
@@ -191,7 +220,9 @@ def _run(jobs: list[_Job], workers: int) -> Iterator[list[tuple[dict[str, Any], 
             for job in jobs:
                 yield _write_scene(renderer, job)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)
+    ) as pool:
         yield from pool.map(_write_scene_alone, jobs)
 
 
@@ -207,9 +238,8 @@ def _write_scene(renderer: Renderer, job: _Job) -> list[tuple[dict[str, Any], di
         image_id = job.first_id + offset + 1
         stem = f"{image_id:06d}"
         _write(job.out / "images" / f"{stem}.jpg", frame.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        ids = frame.ids
-        _write(job.out / "panoptic" / f"{stem}.png", np.stack([ids >> 16, ids >> 8 & 255, ids & 255], -1).astype(np.uint8),
-               [cv2.IMWRITE_PNG_COMPRESSION, 9])  # fmt: skip
+        coded = np.stack([frame.ids >> 16, frame.ids >> 8 & 255, frame.ids & 255], -1).astype(np.uint8)  # BGR
+        _write(job.out / "panoptic" / f"{stem}.png", coded, [cv2.IMWRITE_PNG_COMPRESSION, 9])
         image = {"id": image_id, "file_name": f"{stem}.jpg", "height": job.height, "width": job.width, "license": 1,
                  "seed": job.seed, "view": job.views[offset]}  # fmt: skip
         entries.append((image, {"image_id": image_id, "file_name": f"{stem}.png", "segments_info": _segments(frame)}))
@@ -224,7 +254,9 @@ def _segments(frame: Frame) -> list[dict[str, Any]]:
         mask = frame.ids == i
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         box = [int(columns[0]), int(rows[0]), int(columns[-1] - columns[0] + 1), int(rows[-1] - rows[0] + 1)]
-        segments.append({"id": i, "category_id": frame.categories[i], "area": int(mask.sum()), "bbox": box, "iscrowd": 0})
+        segments.append(
+            {"id": i, "category_id": frame.categories[i], "area": int(mask.sum()), "bbox": box, "iscrowd": 0}
+        )
     return segments
 
 
@@ -267,8 +299,4 @@ _LICENSES = [{"id": 1, "name": "Apache License 2.0", "url": "https://www.apache.
 
 
 def _categories() -> list[dict[str, Any]]:
-    return [
-        {"id": c.category_id, "name": c.name, "supercategory": "thing" if c.is_thing else "stuff", "isthing": int(c.is_thing),
-         "color": list(c.color)}
-        for c in CLASSES
-    ]  # fmt: skip
+    return [{"id": c.category_id, "name": c.name, "isthing": int(c.is_thing), "color": list(c.color)} for c in CLASSES]

@@ -1,9 +1,11 @@
 """Triangle meshes made of profiles, paths and boxes.
 
-Shapes: V vertices, F triangles. Lengths are metres, z is up. Texture coordinates run 0..1, u to the right and v upwards as seen
+Shapes: V vertices, F triangles. Lengths are metres, z is up. Texture coordinates run 0..1, u to the right and v upwards
+    as seen
 from outside. Vertices on a seam or a sharp edge are repeated, because each has one normal and one texture coordinate.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -26,9 +28,9 @@ def lathe(strips: Sequence[Sequence[tuple[float, float]]], *, segments: int = 56
     """Turn a profile about the z axis.
 
     Args:
-        strips: pieces of the profile as (radius, z) points, walked so that the outside lies to the right (upwards on the outer
-            wall, downwards on an inner one). Normals are smooth within a strip and sharp between strips. v is the length
-            along all strips, so that a label painted between two heights lands there.
+        strips: pieces of the profile as (radius, z) points, walked so that the outside lies to the right (upwards on
+            the outer wall, downwards on an inner one). Normals are smooth within a strip and sharp between strips. v is
+            the length along all strips, so that a label painted between two heights lands there.
         segments: facets around the axis.
     """
     lengths = [np.r_[0.0, np.hypot(*np.diff(np.asarray(strip), axis=0).T).cumsum()] for strip in strips]
@@ -56,7 +58,14 @@ def lathe(strips: Sequence[Sequence[tuple[float, float]]], *, segments: int = 56
     return merge(parts)
 
 
-def tube(path: Floats, radius: float, *, across: tuple[float, float, float], segments: int = 12, flatten: float = 1.0) -> Mesh:
+def sharp(*points: tuple[float, float]) -> list[list[tuple[float, float]]]:
+    """Strips for `lathe` with an edge at every one of these (radius, z) points."""
+    return [[first, second] for first, second in itertools.pairwise(points)]
+
+
+def tube(
+    path: Floats, radius: float, *, across: tuple[float, float, float], segments: int = 12, flatten: float = 1.0
+) -> Mesh:
     """A round bar along a flat curve, open at both ends.
 
     Args:
@@ -84,8 +93,8 @@ def rounded_box(size: tuple[float, float, float], radius: float, *, atlas: bool 
     Args:
         size: (x, y, z) edge lengths.
         radius: of the edges, below half the shortest edge.
-        atlas: the six faces take their own cell of a texture that is 3 cells wide and 2 high: +x, -x, +y on the lower row of
-            v, -y, +z, -z on the upper one. Otherwise each face shows the whole texture.
+        atlas: the six faces take their own cell of a texture that is 3 cells wide and 2 high: +x, -x, +y on the lower
+            row of v, -y, +z, -z on the upper one. Otherwise each face shows the whole texture.
         subdivisions: of the flat part of a face; lighting is computed at vertices.
     """
     half = np.asarray(size, np.float64) / 2
@@ -97,7 +106,9 @@ def rounded_box(size: tuple[float, float, float], radius: float, *, atlas: bool 
         right, up = {0: (1, 2), 1: (0, 2), 2: (0, 1)}[axis]
         flip = {0: sign, 1: -sign, 2: sign}[axis]  # so that u runs to the right seen from outside
         s, t = (
-            np.concatenate([-half[a] + corner[:-1], np.linspace(-inner[a], inner[a], subdivisions + 1), half[a] - corner[-2::-1]])
+            np.concatenate(
+                [-half[a] + corner[:-1], np.linspace(-inner[a], inner[a], subdivisions + 1), half[a] - corner[-2::-1]]
+            )
             for a in (right, up)
         )
         point = np.zeros((len(t), len(s), 3))

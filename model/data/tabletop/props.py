@@ -6,10 +6,11 @@ A prop stands at the origin on the plane z = 0, its front towards -y. Lengths ar
 from collections.abc import Callable
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from panrt.model.data.tabletop import textures as tx
-from panrt.model.data.tabletop.meshes import Floats, Mesh, lathe, merge, moved, rounded_box, sphere, tube
+from panrt.model.data.tabletop.meshes import Floats, Mesh, lathe, moved, rounded_box, sharp, sphere, tube
 from panrt.model.data.tabletop.textures import Rng, Texture
 
 
@@ -48,12 +49,13 @@ class Prop(NamedTuple):
 def circle(radius: float, corners: int = 10) -> Floats:
     """A polygon around a circle."""
     angle = np.arange(corners) * (2 * np.pi / corners)
-    return np.stack([np.cos(angle), np.sin(angle)], -1) * (radius / np.cos(np.pi / corners))
+    return np.asarray(np.stack([np.cos(angle), np.sin(angle)], -1) * (radius / np.cos(np.pi / corners)), np.float64)
 
 
 def rectangle(width: float, depth: float) -> Floats:
     """A rectangle about the origin, `width` along x and `depth` along y."""
-    return np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * np.array([width, depth]) / 2
+    corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float64)
+    return np.asarray(corners * (width / 2, depth / 2), np.float64)
 
 
 def mug(rng: Rng) -> Prop:
@@ -68,20 +70,25 @@ def mug(rng: Rng) -> Prop:
     inner_tone = tx.plain(tx.pick(rng, tx.PAPERS) if rng.random() < 0.6 else color)
     shell = lathe([[(0.0, 0.0), (side[0][0] - 0.002, 0.0), side[0]], side])
     rim = lathe([[side[-1], (side[-1][0] - wall / 2, height + 0.0012), inside[0]], inside, [inside[-1], (0.0, 0.006)]])
-    span = float(rng.uniform(0.5, 0.66)) * height
-    angle = np.linspace(-0.58 * np.pi, 0.58 * np.pi, 18)
-    reach = float(rng.uniform(0.024, 0.032))
-    at = radius * (1 + flare * 0.02) - 0.2 * reach
-    handle = np.stack([at + reach * (np.cos(angle) + 0.2), np.zeros(18), height * 0.5 + span / 2 * np.sin(angle) / np.sin(0.58 * np.pi)], -1)
+    span, reach, end = float(rng.uniform(0.5, 0.62)) * height, float(rng.uniform(0.026, 0.034)), 0.58 * np.pi
+    angle = np.linspace(-end, end, 18)
+    rise = height * 0.5 + span / 2 * np.sin(angle) / np.sin(end)
+    chord = (
+        np.interp(rise[[0, -1]], [h for _, h in side], [r for r, _ in side]) - wall * 0.5
+    )  # both ends stop within the wall
+    out = np.linspace(chord[0], chord[1], 18) + reach * (np.cos(angle) - np.cos(end)) / (1 - np.cos(end))
+    handle = np.stack([out, np.zeros(18), rise], -1)
     bar = tube(handle, float(rng.uniform(0.0042, 0.0056)), across=(0, 1, 0), flatten=1.4)
     finish = GLOSSY if rng.random() < 0.7 else SATIN
     parts = [Part(shell, glaze, finish), Part(rim, inner_tone, finish), Part(bar, tx.plain(color), finish)]
     if rng.random() < 0.5:
         level = height * float(rng.uniform(0.6, 0.85))
-        drink = lathe([[(float(np.interp(level, [h for _, h in side], [r for r, _ in side])) - wall, level), (0.0, level)]])
+        drink = lathe(
+            [[(float(np.interp(level, [h for _, h in side], [r for r, _ in side])) - wall, level), (0.0, level)]]
+        )
         parts.append(Part(drink, tx.plain(tx.rgb(str(rng.choice(["3b2417", "5a3a22", "8a4b1f", "c9a36b"])))), GLOSSY))
     body = max(side[0][0], side[-1][0])
-    around = np.concatenate([circle(body), [[radius + reach * 1.25, -0.008], [radius + reach * 1.25, 0.008]]])
+    around = np.concatenate([circle(body), [[out.max() + 0.006, -0.008], [out.max() + 0.006, 0.008]]])
     return Prop("mug", tuple(parts), _hull(around), height, None)
 
 
@@ -95,19 +102,29 @@ def bottle(rng: Rng) -> Prop:
     t = np.linspace(0.0, 1.0, 10)
     curve = radius + (neck - radius) * (3 * t**2 - 2 * t**3 if kind != 2 else t**0.8)
     rise = shoulder + (0.78 * (mouth - shoulder)) * t
-    body = [(radius, 0.006), (radius, shoulder * 0.5), (radius, shoulder)]
-    shell = lathe([[(0.0, 0.0), (radius - 0.006, 0.0), (radius - 0.002, 0.002), (radius, 0.006)], body,
-                   [(float(r), float(h)) for r, h in zip(curve, rise, strict=True)], [(neck, float(rise[-1])), (neck, mouth)]])  # fmt: skip
+    shell = lathe([
+        [(0.0, 0.0), (radius - 0.006, 0.0), (radius - 0.002, 0.002), (radius, 0.006)],
+        [(radius, 0.006), (radius, shoulder * 0.5), (radius, shoulder)],
+        [(float(r), float(h)) for r, h in zip(curve, rise, strict=True)],
+        [(neck, float(rise[-1])), (neck, mouth)],
+    ])  # fmt: skip
     total = float(shell.vertices[:, 2].max())
-    tone = tx.pick(rng, tx.palette("1e3d2b 2d4a22 5b3a1e 7a4a21 dfe7e8 c9dadf 24445c efe9dc 8c1c13 d9a441 f3f3f0 3b5d50"))
+    tone = tx.pick(
+        rng, tx.palette("1e3d2b 2d4a22 5b3a1e 7a4a21 dfe7e8 c9dadf 24445c efe9dc 8c1c13 d9a441 f3f3f0 3b5d50")
+    )
     skin = tx.shade(tone, 0.02 * tx.noise(rng, (256, 256), (16, 2)))
     low, high = float(rng.uniform(0.2, 0.3)), float(rng.uniform(0.75, 0.95))
     ratio = _strip_range(shell, 0.006 + low * (shoulder - 0.006), 0.006 + high * (shoulder - 0.006))
     top, bottom = round((1 - ratio[1]) * 256), round((1 - ratio[0]) * 256)
-    skin[top:bottom] = tx.cv2.resize(tx.label(rng), (256, bottom - top), interpolation=tx.cv2.INTER_AREA)
+    skin[top:bottom] = cv2.resize(tx.label(rng), (256, bottom - top), interpolation=cv2.INTER_AREA)
     lid = neck * 1.18
     grip = float(rng.uniform(0.1, 0.4))
-    cap = lathe([[(lid, mouth - 0.002), (lid, height - 0.002)], [(lid, height - 0.002), (lid - 0.002, height), (0.0, height)]])
+    cap = lathe(
+        [
+            *sharp((lid, mouth - 0.002), (lid, height - 0.002)),
+            [(lid, height - 0.002), (lid - 0.002, height), (0, height)],
+        ]
+    )
     cap_tone = tx.plain(tx.pick(rng, tx.LABELS if rng.random() < 0.6 else tx.GLAZES), (16, 128))
     cap_tone[:, ::4] *= 1 - grip
     parts = (Part(shell, skin, GLOSSY), Part(cap, cap_tone, SATIN))
@@ -122,10 +139,10 @@ def can(rng: Rng) -> Prop:
     soda = height > 0.11 and radius < 0.04
     taper = 0.005 if soda else 0.0
     wall = lathe([[(radius, 0.006 + taper / 2), (radius, height / 2), (radius, height - 0.006 - taper)]])
-    foot = lathe([[(0.0, 0.0), (radius - taper, 0.0)], [(radius - taper, 0.0), (radius - taper, 0.003), (radius, 0.006 + taper / 2)]])
-    edge = radius - taper
-    lid = lathe([[(radius, height - 0.006 - taper), (edge, height - 0.003), (edge, height)], [(edge, height), (edge - 0.002, height)],
-                 [(edge - 0.002, height), (edge - 0.003, height - 0.0035)], [(edge - 0.003, height - 0.0035), (0.0, height - 0.0035)]])  # fmt: skip
+    edge, rim = radius - taper, height - 0.0035
+    foot = lathe([*sharp((0, 0), (edge, 0)), [(edge, 0), (edge, 0.003), (radius, 0.006 + taper / 2)]])
+    shoulder = [(radius, height - 0.006 - taper), (edge, height - 0.003), (edge, height)]
+    lid = lathe([shoulder, *sharp((edge, height), (edge - 0.002, height), (edge - 0.003, rim), (0, rim))])
     steel = tx.shade((0.74, 0.75, 0.77), 0.05 * tx.noise(rng, (64, 128), (32, 2)))
     parts = [Part(wall, tx.label(rng), METAL if soda else SATIN), Part(foot, steel, METAL), Part(lid, steel, METAL)]
     if soda or rng.random() < 0.4:
@@ -185,7 +202,12 @@ def book(rng: Rng) -> Prop:
     if rng.random() < 0.12:  # standing on its lower edge
         stand = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
         upright = tuple(
-            part._replace(mesh=part.mesh._replace(vertices=part.mesh.vertices @ stand.T + [0, height / 2, depth / 2], normals=part.mesh.normals @ stand.T))
+            part._replace(
+                mesh=part.mesh._replace(
+                    vertices=part.mesh.vertices @ stand.T + [0, height / 2, depth / 2],
+                    normals=part.mesh.normals @ stand.T,
+                )
+            )
             for part in parts
         )
         return Prop("book", upright, rectangle(width, height), depth, None)
@@ -199,7 +221,9 @@ def box(rng: Rng) -> Prop:
         size = (float(rng.uniform(0.09, 0.2)), float(rng.uniform(0.08, 0.15)), float(rng.uniform(0.05, 0.12)))
     mesh = moved(rounded_box(size, 0.0018, atlas=True), (0, 0, size[2] / 2))
     top = rectangle(size[0] * 0.95, size[1] * 0.95) if size[2] < 0.13 else None
-    return Prop("box", (Part(mesh, tx.carton(rng), MATTE if rng.random() < 0.5 else SATIN),), rectangle(*size[:2]), size[2], top)
+    return Prop(
+        "box", (Part(mesh, tx.carton(rng), MATTE if rng.random() < 0.5 else SATIN),), rectangle(*size[:2]), size[2], top
+    )
 
 
 def ball(rng: Rng) -> Prop:
@@ -207,59 +231,72 @@ def ball(rng: Rng) -> Prop:
     tilt, turn = float(rng.uniform(0, np.pi)), float(rng.uniform(0, 2 * np.pi))
     mesh = sphere(radius)
     roll = np.array([[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]])
-    mesh = moved(mesh._replace(vertices=mesh.vertices @ roll.T, normals=mesh.normals @ roll.T), (0, 0, radius), yaw=turn)
-    return Prop("ball", (Part(mesh, tx.ball(rng), SATIN if rng.random() < 0.5 else GLOSSY),), circle(radius * 0.8), 2 * radius, None)
+    mesh = moved(
+        mesh._replace(vertices=mesh.vertices @ roll.T, normals=mesh.normals @ roll.T), (0, 0, radius), yaw=turn
+    )
+    return Prop(
+        "ball",
+        (Part(mesh, tx.ball(rng), SATIN if rng.random() < 0.5 else GLOSSY),),
+        circle(radius * 0.8),
+        2 * radius,
+        None,
+    )
 
 
 def rover(rng: Rng) -> Prop:
     length, width = float(rng.uniform(0.16, 0.22)), float(rng.uniform(0.1, 0.13))
-    wheel = float(rng.uniform(0.024, 0.031))
+    axles = (-0.36, 0.0, 0.36) if rng.random() < 0.4 else (-0.34, 0.34)
+    wheel = min(float(rng.uniform(0.024, 0.031)), 0.36 * length / 2.05)  # three of them fit
+    deck, mast = wheel * 1.1 + 0.038, float(rng.uniform(0.03, 0.075))
+    front = 0.26 * length
     color, accent = tx.pick_two(rng, tx.LABELS)
-    shell = tx.shade(color, 0.02 * tx.noise(rng, (96, 96), (32, 32)))
-    tx.fill(shell, accent, (0, 0.42, 1, 0.58))
-    dark, grey = tx.plain(tx.rgb("23252a")), tx.plain(tx.rgb("8d939a"))
-    parts = []
-    deck = wheel * 1.1 + 0.038
-    parts.append(Part(moved(rounded_box((length, width * 0.74, 0.04), 0.008), (0, 0, wheel * 0.9 + 0.018)), shell, SATIN))
-    parts.append(Part(moved(rounded_box((length * 0.82, width * 0.66, 0.008), 0.003), (0, 0, deck)), dark, MATTE))
-    tire = lathe([[(0.0, -0.012), (wheel * 0.6, -0.012)], [(wheel * 0.6, -0.012), (wheel * 0.86, -0.0125), (wheel, -0.009), (wheel, 0.009),
-                  (wheel * 0.86, 0.0125), (wheel * 0.6, 0.012)], [(wheel * 0.6, 0.012), (0.0, 0.012)]], segments=28)  # fmt: skip
-    hub = lathe([[(wheel * 0.56, -0.0135), (wheel * 0.56, 0.0135)], [(wheel * 0.56, 0.0135), (wheel * 0.25, 0.0145), (0.0, 0.0145)],], segments=20)  # fmt: skip
-    hub = merge([hub, moved(hub, (0, 0, 0), yaw=0.0)._replace(vertices=hub.vertices * [1, -1, -1], normals=hub.normals * [1, -1, -1])])
+    paint = tx.shade(color, 0.02 * tx.noise(rng, (96, 96), (32, 32)))
+    tx.fill(paint, accent, (0, 0.42, 1, 0.58))
+    trim, dark, grey = tx.plain(accent), tx.plain(tx.rgb("23252a")), tx.plain(tx.rgb("8d939a"))
     tread = tx.plain(tx.rgb("2a2a2c"), (16, 128))
     tread[:, ::8] *= 0.55
-    axles = (-0.36, 0.0, 0.36) if rng.random() < 0.4 else (-0.34, 0.34)
-    if len(axles) == 3:
-        wheel_scale = min(1.0, 0.36 * length / (2.05 * wheel))
-        tire, hub = (m._replace(vertices=m.vertices * [wheel_scale, wheel_scale, 1]) for m in (tire, hub))
-        wheel *= wheel_scale
-        parts = [p._replace(mesh=moved(p.mesh, (0, 0, -0.9 * wheel * (1 / wheel_scale - 1)))) for p in parts]
-        deck = float(parts[-1].mesh.vertices[:, 2].max()) - 0.004
+
+    hull = moved(rounded_box((length, width * 0.74, 0.04), 0.008), (0, 0, wheel * 0.9 + 0.018))
+    plate = moved(rounded_box((length * 0.82, width * 0.66, 0.008), 0.003), (0, 0, deck))
+    bumper = moved(rounded_box((0.012, width * 0.8, 0.016), 0.004), (length / 2, 0, wheel * 0.9 + 0.012))
+    lidar = lathe([*sharp((0.024, 0), (0.024, 0.02)), [(0.024, 0.02), (0.02, 0.024), (0, 0.025)]], segments=32)
+    post = lathe(sharp((0.005, 0), (0.005, mast)), segments=16)
+    head = moved(rounded_box((0.026, 0.056, 0.026), 0.006), (front, 0, deck + mast + 0.012))
+    parts = [
+        Part(hull, paint, SATIN),
+        Part(plate, dark, MATTE),
+        Part(bumper, dark, MATTE),
+        Part(moved(lidar, (-0.2 * length, 0, deck + 0.003)), dark, GLOSSY),
+        Part(moved(post, (front, 0, deck + 0.003)), grey, METAL),
+        Part(head, trim, SATIN),
+    ]
+    flank = [(wheel * 0.6, -0.012), (wheel * 0.86, -0.0125), (wheel, -0.009)]
+    rubber = flank + [(r, -z) for r, z in reversed(flank)]
+    tire = lathe(
+        [*sharp((0, -0.012), (wheel * 0.6, -0.012)), rubber, *sharp((wheel * 0.6, 0.012), (0, 0.012))], segments=28
+    )
+    cap = [(wheel * 0.56, 0.0135), (wheel * 0.25, 0.0145), (0.0, 0.0145)]
+    hub = lathe(
+        [[(r, -z) for r, z in reversed(cap)], *sharp((wheel * 0.56, -0.0135), (wheel * 0.56, 0.0135)), cap], segments=20
+    )
     for x in axles:
-        for y in (-1, 1):
-            place = (x * length, y * width * 0.43, wheel)
-            parts.append(Part(moved(tire, place, swap="xzy"), tread, MATTE))
-            parts.append(Part(moved(hub, place, swap="xzy"), tx.plain(accent) if rng.random() < 0.999 else grey, METAL))
-    puck = lathe([[(0.024, 0.0), (0.024, 0.02)], [(0.024, 0.02), (0.02, 0.024), (0.0, 0.025)]], segments=32)
-    parts.append(Part(moved(puck, (-0.2 * length, 0, deck + 0.003)), dark, GLOSSY))
-    height = deck + 0.028
-    mast = float(rng.uniform(0.03, 0.075))
-    post = lathe([[(0.005, 0.0), (0.005, mast)]], segments=16)
-    parts.append(Part(moved(post, (0.26 * length, 0, deck + 0.003)), grey, METAL))
-    head = rounded_box((0.026, 0.056, 0.026), 0.006)
-    parts.append(Part(moved(head, (0.26 * length, 0, deck + mast + 0.012)), tx.plain(accent), SATIN))
-    lens = lathe([[(0.0075, 0.0), (0.0075, 0.005)], [(0.0075, 0.005), (0.0, 0.006)]], segments=16)
-    nose = np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])
-    lens = lens._replace(vertices=lens.vertices @ nose.T, normals=lens.normals @ nose.T)
-    for y in (-0.014, 0.014):
-        parts.append(Part(moved(lens, (0.26 * length + 0.0125, y, deck + mast + 0.013)), tx.plain(tx.rgb("0d1420")), GLOSSY))
-    height = max(height, deck + mast + 0.026)
+        for side in (-1, 1):
+            place = (x * length, side * width * 0.43, wheel)
+            parts += [
+                Part(moved(tire, place, swap="xzy"), tread, MATTE),
+                Part(moved(hub, place, swap="xzy"), trim, METAL),
+            ]
+    eye = lathe([*sharp((0.0075, 0), (0.0075, 0.005)), [(0.0075, 0.005), (0, 0.006)]], segments=16)
+    forwards = np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])
+    eye = eye._replace(vertices=eye.vertices @ forwards.T, normals=eye.normals @ forwards.T)
+    glass = tx.plain(tx.rgb("0d1420"))
+    parts += [Part(moved(eye, (front + 0.0125, y, deck + mast + 0.013)), glass, GLOSSY) for y in (-0.014, 0.014)]
     if rng.random() < 0.6:
-        wire = lathe([[(0.0014, 0.0), (0.0014, 0.08)], [(0.0014, 0.08), (0.003, 0.083), (0.0, 0.086)]], segments=10)
-        parts.append(Part(moved(wire, (-0.42 * length, 0.25 * width, wheel + 0.02)), dark, MATTE))
-    bumper = rounded_box((0.012, width * 0.8, 0.016), 0.004)
-    parts.append(Part(moved(bumper, (length / 2, 0, wheel * 0.9 + 0.012)), dark, MATTE))
-    return Prop("rover", tuple(parts), rectangle(length + 0.03, width + 0.03), height, None)
+        antenna = lathe(
+            [*sharp((0.0014, 0), (0.0014, 0.08)), [(0.0014, 0.08), (0.003, 0.083), (0, 0.086)]], segments=10
+        )
+        parts.append(Part(moved(antenna, (-0.42 * length, 0.25 * width, wheel + 0.02)), dark, MATTE))
+    return Prop("rover", tuple(parts), rectangle(length + 0.03, width + 0.03), deck + mast + 0.026, None)
 
 
 MAKERS: dict[str, Callable[[Rng], Prop]] = {
@@ -281,6 +318,6 @@ def _strip_range(mesh: Mesh, low: float, high: float) -> tuple[float, float]:
 
 
 def _hull(points: Floats) -> Floats:
-    hull = tx.cv2.convexHull(points.astype(np.float32)).reshape(-1, 2).astype(np.float64)
+    hull = np.asarray(cv2.convexHull(points.astype(np.float32)), np.float64).reshape(-1, 2)
     area = float(np.sum(hull[:, 0] * np.roll(hull[:, 1], -1) - hull[:, 1] * np.roll(hull[:, 0], -1)))
     return hull if area > 0 else hull[::-1]

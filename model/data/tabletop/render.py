@@ -3,7 +3,6 @@
 Shapes: H x W pixels. A picture is (H, W, 3) uint8 BGR, ids are (H, W) int32 with 0 where nothing was hit.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -12,11 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-os.environ.setdefault("MUJOCO_GL", "egl")
-
-import mujoco  # noqa: E402  # reads MUJOCO_GL when it is imported
-
-from panrt.model.data.tabletop.scene import MAX_GEOMS, Scene  # noqa: E402
+from panrt.model.data.tabletop.opengl import create_context, mujoco
+from panrt.model.data.tabletop.scene import MAX_GEOMS, Scene
 
 Image = NDArray[np.uint8]
 Ids = NDArray[np.int32]
@@ -35,7 +31,8 @@ class Camera(NamedTuple):
     def position(self) -> NDArray[np.float64]:
         """(3,) metres."""
         a, e = np.radians(self.azimuth), np.radians(self.elevation)
-        return np.asarray(self.target) - self.distance * np.array([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), -np.sin(e)])
+        sight = np.array([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), -np.sin(e)])
+        return np.asarray(np.asarray(self.target) - self.distance * sight, np.float64)
 
 
 class Renderer:
@@ -43,8 +40,7 @@ class Renderer:
 
     def __init__(self, height: int, width: int) -> None:
         self.height, self.width = height, width
-        self._gl = mujoco.GLContext(width, height)
-        self._gl.make_current()
+        self._gl = create_context(height, width)
         self._rect = mujoco.MjrRect(0, 0, width, height)
 
     def __enter__(self) -> "Renderer":
@@ -93,17 +89,21 @@ class View:
             if geom.segid >= 0:
                 ids[geom.segid + 1] = self._scene.geom_id[geom.objid]
         near, far = model.vis.map.znear * model.stat.extent, model.vis.map.zfar * model.stat.extent
-        metres = near * far / (near + depth.astype(np.float64) * (far - near))  # the buffer holds 0 at far and 1 at near
+        metres = (
+            near * far / (near + depth.astype(np.float64) * (far - near))
+        )  # the buffer holds 0 at far and 1 at near
         return ids[code], metres.astype(np.float32)
 
     def picture(self, camera: Camera, depth: Depth, rng: np.random.Generator | None) -> Image:
-        """The picture of the last `look`, with contact shadows and the camera's tone curve; sensor noise if `rng` is given."""
+        """The picture of the last `look`: with contact shadows, a tone curve and, if `rng` is given, sensor noise."""
         pixels, _ = self._read(segment=False)
         light = pixels.astype(np.float32) / 255
         light *= ambient_occlusion(depth, camera.fov)[..., None]
-        return expose(light, self._scene.grade, rng)
+        return expose(light.astype(np.float32), self._scene.grade, rng)
 
-    def move(self, name: str, position: tuple[float, float, float], quaternion: tuple[float, float, float, float]) -> None:
+    def move(
+        self, name: str, position: tuple[float, float, float], quaternion: tuple[float, float, float, float]
+    ) -> None:
         """Put a mocap body somewhere."""
         index = self._scene.model.body(name).mocapid[0]
         self.data.mocap_pos[index], self.data.mocap_quat[index] = position, quaternion
@@ -124,8 +124,8 @@ class View:
 def ambient_occlusion(depth: Depth, fov: float, *, radius: float = 0.09, strength: float = 0.75) -> Depth:
     """How much light from all around reaches each pixel, 0..1, estimated from the depth map alone.
 
-    Horizon samples after the usual screen-space scheme: for points around the pixel, the cosine between the surface normal and
-    the direction to the point counts, faded out with distance.
+    Horizon samples after the usual screen-space scheme: for points around the pixel, the cosine between the surface
+    normal and the direction to the point counts, faded out with distance.
     """
     height, width = depth.shape
     focal = np.float32(height / 2 / np.tan(np.radians(fov) / 2))
@@ -167,10 +167,14 @@ def _normals(point: NDArray[np.float32]) -> NDArray[np.float32]:
 def expose(light: NDArray[np.float32], grade: tuple[float, float, float], rng: np.random.Generator | None) -> Image:
     """White balance, exposure with a soft shoulder, corner fall-off and sensor noise; RGB 0..1 to BGR uint8."""
     height, width = light.shape[:2]
-    gain = np.clip((TARGET_LEVEL / max(float(light.mean()), 1e-3)) ** 0.6, *GAINS)  # automatic exposure, not quite complete
+    gain = np.clip(
+        (TARGET_LEVEL / max(float(light.mean()), 1e-3)) ** 0.6, *GAINS
+    )  # automatic exposure, not quite complete
     light = light * (np.asarray(grade, np.float32) * np.float32(gain))
     light = np.where(light > KNEE, KNEE + (1 - KNEE) * np.tanh((light - KNEE) / (1 - KNEE)), light).astype(np.float32)
-    y, x = np.meshgrid(np.linspace(-1, 1, height, dtype=np.float32), np.linspace(-1, 1, width, dtype=np.float32), indexing="ij")
+    y, x = np.meshgrid(
+        np.linspace(-1, 1, height, dtype=np.float32), np.linspace(-1, 1, width, dtype=np.float32), indexing="ij"
+    )
     light *= (1 - np.float32(0.05) * (x * x + y * y))[..., None]
     if rng is not None:
         noise = rng.standard_normal((height, width, 3), np.float32)
@@ -178,4 +182,4 @@ def expose(light: NDArray[np.float32], grade: tuple[float, float, float], rng: n
     return np.ascontiguousarray(np.round(np.clip(light[..., ::-1], 0, 1) * 255).astype(np.uint8))
 
 
-TARGET_LEVEL, GAINS, KNEE = 0.5, (0.95, 1.6), 0.72
+TARGET_LEVEL, GAINS, KNEE = 0.54, (0.95, 1.6), 0.72

@@ -5,17 +5,17 @@ Coordinates are metres with z up; the middle of the table stands over the origin
 
 from typing import NamedTuple
 
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
 from panrt.model.data.tabletop import textures as tx
 from panrt.model.data.tabletop.classes import CATEGORY_ID
 from panrt.model.data.tabletop.meshes import Floats, Mesh, lathe, moved, rounded_box
+from panrt.model.data.tabletop.opengl import mujoco
 from panrt.model.data.tabletop.props import GLOSSY, MAKERS, MATTE, SATIN, Finish, Part, Prop, circle, rectangle
 from panrt.model.data.tabletop.textures import Rng, Texture
 
-MAX_GEOMS = 400
+MAX_GEOMS = 1000
 ROLL_WIDTH = 0.2  # metres along one edge of the table that stay free when a ball rolls there
 
 
@@ -61,12 +61,14 @@ def build_scene(rng: Rng, *, roaming: bool = False) -> Scene:
 
     Args:
         rng: the only source of randomness.
-        roaming: add a rover and a ball that can be moved (mocap bodies "rover" and "ball") and keep the others off the floor.
+        roaming: add a rover and a ball that can be moved (mocap bodies "rover" and "ball") and keep the others off the
+            floor.
     """
     spec = mujoco.MjSpec()
     draw = _Drawing(spec)
     room = _build_room(rng, draw, near=not roaming and rng.random() < 0.45)
-    keep_free = [rectangle(2 * ROLL_WIDTH, 4.0) + [room.table[:, 0].max(), 0.0]] if roaming else []
+    lane = rectangle(2 * ROLL_WIDTH, 4.0) + np.array([room.table[:, 0].max(), 0.0])
+    keep_free = [lane] if roaming else []
     placed = _lay_table(rng, room, keep_free) + ([] if roaming else _lay_floor(rng, room))
     movers: list[Placed] = []
     if roaming:
@@ -74,14 +76,19 @@ def build_scene(rng: Rng, *, roaming: bool = False) -> Scene:
     for i, item in enumerate(placed + movers, start=1):
         moves = i > len(placed)
         body = spec.worldbody.add_body(
-            name=item.prop.name if moves else f"{item.prop.name}{i}", pos=[item.x, item.y, item.z], quat=_yaw(item.yaw), mocap=moves
+            name=item.prop.name if moves else f"{item.prop.name}{i}",
+            pos=[item.x, item.y, item.z],
+            quat=_yaw(item.yaw),
+            mocap=moves,
         )
         for part in item.prop.parts:
             draw.part(body, part, i)
     stuff = {name: len(placed) + len(movers) + 1 + i for i, name in enumerate(("floor", "wall", "table", "rug"))}
     _light(rng, spec)
     model = spec.compile()
-    ids = np.array([stuff[owner] if isinstance(owner, str) else owner for owner in draw.owners], np.int32)
+    ids = np.zeros(model.ngeom, np.int32)
+    for i, owner in enumerate(draw.owners):
+        ids[model.geom(f"geom{i}").id] = stuff[owner] if isinstance(owner, str) else owner
     categories = {i: CATEGORY_ID[item.prop.name] for i, item in enumerate(placed + movers, start=1)}
     categories |= {i: CATEGORY_ID[name] for name, i in stuff.items()}
     warm = float(rng.normal(0, 0.025))
@@ -90,7 +97,7 @@ def build_scene(rng: Rng, *, roaming: bool = False) -> Scene:
 
 
 class _Drawing:
-    """Adds textured parts to a spec and remembers what each geom belongs to, in the order MuJoCo numbers them."""
+    """Adds textured parts to a spec, each geom named by its number here, and remembers what each belongs to."""
 
     def __init__(self, spec: mujoco.MjSpec) -> None:
         self.spec = spec
@@ -98,7 +105,7 @@ class _Drawing:
         self._textures: dict[tuple[int, Finish], str] = {}
         self._kept: list[Texture] = []  # keeps id() of every texture unique
 
-    def part(self, body: mujoco.MjsBody, part: Part, owner: int | str) -> None:
+    def part(self, body: mujoco.MjsBody, part: Part, owner: int | str, *, shadow: bool = True) -> None:
         name = f"mesh{len(self.owners)}"
         mesh = part.mesh
         flipped = np.stack([mesh.texcoords[:, 0], 1 - mesh.texcoords[:, 1]], -1)  # MuJoCo's v runs down the picture
@@ -111,14 +118,23 @@ class _Drawing:
             inertia=mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL,
         )
         body.add_geom(
-            type=mujoco.mjtGeom.mjGEOM_MESH, meshname=name, material=self.material(part.texture, part.finish), contype=0, conaffinity=0
-        )
+            name=f"geom{len(self.owners)}",
+            type=mujoco.mjtGeom.mjGEOM_MESH, meshname=name, material=self.material(part.texture, part.finish),
+            contype=0, conaffinity=0, castshadow=shadow,
+        )  # fmt: skip
         self.owners.append(owner)
 
     def plane(self, half: tuple[float, float], pos: tuple[float, float, float], quat: tuple[float, float, float, float],
               material: str, owner: str) -> None:  # fmt: skip
         self.spec.worldbody.add_geom(
-            type=mujoco.mjtGeom.mjGEOM_PLANE, size=[*half, 1.0], pos=pos, quat=quat, material=material, contype=0, conaffinity=0,
+            name=f"geom{len(self.owners)}",
+            type=mujoco.mjtGeom.mjGEOM_PLANE,
+            size=[*half, 1.0],
+            pos=pos,
+            quat=quat,
+            material=material,
+            contype=0,
+            conaffinity=0,
             castshadow=False,
         )
         self.owners.append(owner)
@@ -167,7 +183,13 @@ def _build_room(rng: Rng, draw: _Drawing, *, near: bool) -> Room:
         draw.plane((reach, top / 2), (*at, top / 2), quat, draw.material(paint, MATTE, (repeats, repeats)), "wall")
         inward = (float(np.cos(facing)), float(np.sin(facing)))
         board = rounded_box((0.016, 2 * reach - 0.02, 0.08), 0.004)
-        draw.part(world, Part(moved(board, (at[0] + inward[0] * 0.008, at[1] + inward[1] * 0.008, 0.04), yaw=facing), skirting, SATIN), "wall")
+        draw.part(
+            world,
+            Part(
+                moved(board, (at[0] + inward[0] * 0.008, at[1] + inward[1] * 0.008, 0.04), yaw=facing), skirting, SATIN
+            ),
+            "wall",
+        )
         for offset in (-0.5, 0.5):
             if rng.random() < 0.42:
                 shift = offset * reach + float(rng.uniform(-0.15, 0.15)) * reach
@@ -185,9 +207,14 @@ def _floor(rng: Rng) -> tuple[Texture, float]:
     if kind <= 2:
         return tx.planks(rng, tx.pick(rng, tx.WOODS)), float(rng.uniform(0.9, 1.4))
     if kind == 3:
-        return tx.tiles(rng, tx.pick(rng, tx.palette("d9d2c5 b9b4aa c4a484 8f9491 e6e2da a5816b")), tx.rgb("8d877d")), float(rng.uniform(0.7, 1.2))
+        return tx.tiles(
+            rng, tx.pick(rng, tx.palette("d9d2c5 b9b4aa c4a484 8f9491 e6e2da a5816b")), tx.rgb("8d877d")
+        ), float(rng.uniform(0.7, 1.2))
     if kind == 4:
-        light, dark = tx.pick(rng, tx.palette("e9e4d8 d9d4c4 f0ece2")), tx.pick(rng, tx.palette("3b4148 5b3d30 4d5a52 8c8478"))
+        light, dark = (
+            tx.pick(rng, tx.palette("e9e4d8 d9d4c4 f0ece2")),
+            tx.pick(rng, tx.palette("3b4148 5b3d30 4d5a52 8c8478")),
+        )
         return tx.checker(rng, light, dark), float(rng.uniform(0.7, 1.1))
     if kind == 5:
         return tx.carpet(rng, tx.pick(rng, tx.palette("8f8a80 6f7a80 a39a86 5f6a5c 7c6a68 9aa0a6"))), 3.5
@@ -212,7 +239,11 @@ def _hang(rng: Rng, draw: _Drawing, spot: tuple[float, float], facing: float, in
     frame = tx.plain(tx.rgb("efece4") if light else tx.pick(rng, tx.palette("2a2420 6b4226 c9a66b e9e4da")))
     at = (spot[0] + inward[0] * 0.012, spot[1] + inward[1] * 0.012, z)
     panel = (spot[0] + inward[0] * 0.0165, spot[1] + inward[1] * 0.0165, z)
-    draw.part(draw.spec.worldbody, Part(moved(rounded_box((0.022, width + 0.05, height + 0.05), 0.005), at, yaw=facing), frame, SATIN), "wall")
+    draw.part(
+        draw.spec.worldbody,
+        Part(moved(rounded_box((0.022, width + 0.05, height + 0.05), 0.005), at, yaw=facing), frame, SATIN),
+        "wall",
+    )
     finish = Finish(0.1, 0.2, 0.55) if light else MATTE
     sheet = moved(rounded_box((0.02, width, height), 0.002), panel, yaw=facing)
     draw.part(draw.spec.worldbody, Part(sheet, tx.window(rng) if light else tx.painting(rng), finish), "wall")
@@ -227,7 +258,13 @@ def _rug(rng: Rng, draw: _Drawing, x: tuple[float, float], y: tuple[float, float
     if round_one:
         radius = min(float(rng.uniform(0.7, 1.0)), (high_x - low_x) / 2, (high_y - low_y) / 2)
         width = depth = 2 * radius
-        disc = lathe([[(radius, 0.0), (radius, height * 0.6), (radius - 0.004, height)], [(radius - 0.004, height), (0.0, height)]], segments=72)
+        disc = lathe(
+            [
+                [(radius, 0.0), (radius, height * 0.6), (radius - 0.004, height)],
+                [(radius - 0.004, height), (0.0, height)],
+            ],
+            segments=72,
+        )
         # Seen from above the weave lies flat, not round the axis.
         flat = np.clip(disc.vertices[:, :2] / (2 * radius) + 0.5, 0, 1)
         mesh, outline, yaw = disc._replace(texcoords=flat), circle(radius, 32), 0.0
@@ -239,7 +276,7 @@ def _rug(rng: Rng, draw: _Drawing, x: tuple[float, float], y: tuple[float, float
         outline, weave = rectangle(width, depth), tx.rug(rng)
     cx = float(np.clip(rng.uniform(-0.2, 0.8), low_x + width / 2, high_x - width / 2))
     cy = float(np.clip(rng.uniform(-0.6, 0.6), low_y + depth / 2, high_y - depth / 2))
-    draw.part(draw.spec.worldbody, Part(moved(mesh, (cx, cy, 0.0), yaw=yaw), weave, MATTE), "rug")
+    draw.part(draw.spec.worldbody, Part(moved(mesh, (cx, cy, 0.0), yaw=yaw), weave, MATTE), "rug", shadow=False)
     return _turned(outline, cx, cy, yaw), height
 
 
@@ -272,11 +309,12 @@ def _table(rng: Rng, draw: _Drawing) -> tuple[Floats, float, tuple[Floats, ...]]
     legs: list[Floats] = []
     if rng.random() < 0.25:
         radius = float(rng.uniform(0.42, 0.56))
-        top = lathe([[(0.0, height - thick), (radius - 0.01, height - thick), (radius, height - thick + 0.008), (radius, height - 0.008),
-                      (radius - 0.006, height)], [(radius - 0.006, height), (radius * 0.5, height), (0.0, height)]], segments=72)  # fmt: skip
+        low, edge = height - thick, radius - 0.006
+        rim = [(0.0, low), (radius - 0.01, low), (radius, low + 0.008), (radius, height - 0.008), (edge, height)]
+        top = lathe([rim, [(edge, height), (radius * 0.5, height), (0.0, height)]], segments=72)
         flat = np.clip(top.vertices[:, :2] / (2 * radius) + 0.5, 0, 1)
         draw.part(world, Part(top._replace(texcoords=flat), surface, finish), "table")
-        foot = lathe([[(0.24, 0.0), (0.24, 0.02), (0.05, 0.05), (0.04, 0.12), (0.04, height - thick - 0.05), (0.09, height - thick)]])
+        foot = lathe([[(0.24, 0), (0.24, 0.02), (0.05, 0.05), (0.04, 0.12), (0.04, low - 0.05), (0.09, low)]])
         draw.part(world, Part(foot, leg, finish), "table")
         return circle(radius, 40), height, (circle(0.26),)
     width, depth = float(rng.uniform(0.75, 1.0)), float(rng.uniform(1.0, 1.4))
@@ -309,7 +347,7 @@ def _lay_table(rng: Rng, room: Room, keep_free: list[Floats]) -> list[Placed]:
     """Things on the table, close enough to hide one another in part; some stand on a book or a box."""
     wanted = int(rng.integers(6, 14))
     names = list(rng.choice(["mug", "bottle", "can", "bowl", "book", "box", "ball", "rover"], wanted,
-                            p=[0.15, 0.13, 0.14, 0.14, 0.14, 0.13, 0.1, 0.07]))  # fmt: skip
+                            p=[0.15, 0.13, 0.13, 0.14, 0.13, 0.14, 0.13, 0.05]))  # fmt: skip
     centre = rng.uniform(-0.12, 0.12, 2)
     spread = float(rng.uniform(0.16, 0.34))
     placed: list[Placed] = []
@@ -324,7 +362,9 @@ def _lay_table(rng: Rng, room: Room, keep_free: list[Floats]) -> list[Placed]:
             item = Placed(prop, x, y, room.table_height, _heading(rng, prop))
             polygon = item.polygon()
             standing = [other.polygon() for other in placed if other.z == room.table_height]
-            if _inside(polygon * 1.04, room.table) and not any(_overlap(polygon, other) for other in standing + keep_free):
+            if _inside(polygon * 1.04, room.table) and not any(
+                _overlap(polygon, other) for other in standing + keep_free
+            ):
                 placed.append(item)
                 break
     return placed
@@ -332,11 +372,11 @@ def _lay_table(rng: Rng, room: Room, keep_free: list[Floats]) -> list[Placed]:
 
 def _stack(rng: Rng, prop: Prop, placed: list[Placed]) -> Placed | None:
     """On top of something flat and free, if there is any."""
-    taken = {(other.x, other.y) for other in placed}
+    if prop.name in ("ball", "rover", "bottle"):
+        return None
     for below in placed:
-        if below.prop.flat_top is None or prop.name in ("ball", "rover", "bottle"):
-            continue
-        if sum((other.x, other.y) == (below.x, below.y) for other in placed) > 1 and (below.x, below.y) in taken:
+        carries = any((other.x, other.y) == (below.x, below.y) and other.z > below.z for other in placed)
+        if below.prop.flat_top is None or carries:
             continue
         item = Placed(prop, below.x, below.y, below.z + below.prop.height, below.yaw + float(rng.normal(0, 0.25)))
         if _inside(item.polygon(), _turned(below.prop.flat_top, below.x, below.y, below.yaw)):
@@ -346,19 +386,22 @@ def _stack(rng: Rng, prop: Prop, placed: list[Placed]) -> Placed | None:
 
 def _lay_floor(rng: Rng, room: Room) -> list[Placed]:
     """A rover most of the time, often a ball, and sometimes what fell off the table."""
-    names = [name for name, chance in (("rover", 0.8), ("ball", 0.55), ("box", 0.3), ("book", 0.15), ("bottle", 0.12), ("rover", 0.2), ("can", 0.1))
-             if rng.random() < chance]  # fmt: skip
-    walls = np.array([[room.x[0], room.y[0]], [room.x[1], room.y[0]], [room.x[1], room.y[1]], [room.x[0], room.y[1]]])
+    chances = (
+        ("rover", 0.8), ("ball", 0.55), ("box", 0.3), ("book", 0.15), ("bottle", 0.12), ("rover", 0.2), ("can", 0.1),
+    )  # fmt: skip
+    names = [name for name, chance in chances if rng.random() < chance]
+    low, high = (room.x[0] + 0.05, room.y[0] + 0.05), (room.x[1] - 0.05, room.y[1] - 0.05)
+    walls = np.array([low, (high[0], low[1]), high, (low[0], high[1])])
     placed: list[Placed] = []
     for name in names:
         prop = MAKERS[name](rng)
         for _ in range(30):
-            x, y = (float(v) for v in rng.uniform((room.x[0], room.y[0]), (room.x[1], room.y[1])))
+            x, y = (float(v) for v in rng.uniform(low, high))
             item = Placed(prop, x, y, 0.0, _heading(rng, prop))
             polygon = item.polygon()
             on_rug = _inside(polygon, room.rug)
             clear = (
-                _inside(polygon, walls * 0.95)
+                _inside(polygon, walls)
                 and (on_rug or not _overlap(polygon, room.rug))
                 and not any(_overlap(polygon, leg) for leg in room.legs)
                 and not any(_overlap(polygon, other.polygon()) for other in placed)
@@ -378,13 +421,13 @@ def _heading(rng: Rng, prop: Prop) -> float:
 
 
 def _light(rng: Rng, spec: mujoco.MjSpec) -> None:
-    """A key light from above with a soft edge, a dim fill from the other side, and a lamp that falls off."""
+    """A key light from above with soft shadows, a dim fill from the other side, and a lamp that falls off."""
     visual = spec.visual
     visual.quality.shadowsize = 2048
     visual.quality.offsamples = 4
     visual.quality.numquads = 10
     visual.map.znear, visual.map.zfar = 0.02, 12.0  # times extent, which is 1 m
-    visual.map.shadowclip = 1.25
+    visual.map.shadowclip = 1.6  # half the side of the shadow map: the table and what lies round it
     spec.stat.extent = 1.0
     spec.stat.center = [0, 0, 0.6]
     warmth = float(rng.uniform(-0.06, 0.08))
@@ -404,7 +447,7 @@ def _light(rng: Rng, spec: mujoco.MjSpec) -> None:
         ray = towards + softness * (np.cos(angle) * side + np.sin(angle) * other)
         ray /= np.linalg.norm(ray)
         spec.worldbody.add_light(
-            type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL, pos=list(np.array([0, 0, 0.4]) + 2.0 * ray), dir=list(-ray), castshadow=True,
+            type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL, castshadow=True, dir=list(-ray), pos=list(2.0 * ray),
             diffuse=list(strength / KEY_SAMPLES * tint), specular=list(0.9 / KEY_SAMPLES * tint), ambient=[0, 0, 0],
         )  # fmt: skip
     fill = _direction(azimuth + np.pi + float(rng.uniform(-0.7, 0.7)), float(np.radians(rng.uniform(15, 45))))
@@ -414,8 +457,8 @@ def _light(rng: Rng, spec: mujoco.MjSpec) -> None:
     )  # fmt: skip
     lamp = float(rng.uniform(0.1, 0.3))
     spec.worldbody.add_light(
-        type=mujoco.mjtLightType.mjLIGHT_POINT, pos=[float(rng.uniform(-1, 1)), float(rng.uniform(-1, 1)), 1.9], dir=[0, 0, -1],
-        castshadow=False, diffuse=[lamp * 1.1, lamp, lamp * 0.85], specular=[0.15, 0.15, 0.14], ambient=[0, 0, 0],
+        type=mujoco.mjtLightType.mjLIGHT_POINT, castshadow=False, pos=[*rng.uniform(-1, 1, 2), 1.9],
+        diffuse=[lamp * 1.1, lamp, lamp * 0.85], specular=[0.15, 0.15, 0.14], ambient=[0, 0, 0],
         attenuation=[0.5, 0.1, 0.35],
     )  # fmt: skip
 

@@ -1,9 +1,11 @@
 """Procedural textures.
 
-Shapes: H rows, W columns. A texture is (H, W, 3) float32 RGB in 0..1, row 0 at the top. `surface` textures repeat without a
+Shapes: H rows, W columns. A texture is (H, W, 3) float32 RGB in 0..1, row 0 at the top. `surface` textures repeat
+    without a
 seam; labels and covers do not. All randomness comes from the generator that is passed in.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import cv2
@@ -26,9 +28,15 @@ def palette(codes: str) -> tuple[Color, ...]:
     return tuple(rgb(code) for code in codes.split())
 
 
-GLAZES = palette("f2efe6 e8dcc8 2f4858 3f6c73 7a9e9f c8553d d98e73 8a9a5b e0a458 4a4e69 9a8c98 f4f1de 5f0f40 264653 b5c9c3 1d1f21")
-COVERS = palette("1f3a5f 7b2d26 2d4739 c9a227 4b3f72 d9d0c1 b7472a 3c6e71 8d99ae 14213d 6b705c a44a3f e5e1d8 355070 b56576 222222")
-LABELS = palette("c1121f 003049 2a9d8f e9c46a f4a261 e76f51 386641 6a4c93 1982c4 f1faee ff8c42 5a189a 0f4c5c d62828 f7b801 99582a")
+GLAZES = palette(
+    "f2efe6 e8dcc8 2f4858 3f6c73 7a9e9f c8553d d98e73 8a9a5b e0a458 4a4e69 9a8c98 f4f1de 5f0f40 264653 b5c9c3 1d1f21"
+)
+COVERS = palette(
+    "1f3a5f 7b2d26 2d4739 c9a227 4b3f72 d9d0c1 b7472a 3c6e71 8d99ae 14213d 6b705c a44a3f e5e1d8 355070 b56576 222222"
+)
+LABELS = palette(
+    "c1121f 003049 2a9d8f e9c46a f4a261 e76f51 386641 6a4c93 1982c4 f1faee ff8c42 5a189a 0f4c5c d62828 f7b801 99582a"
+)
 WALLS = palette("efeae0 e4dfd3 d6d9d2 c9d3d4 dcd0c0 b9c4b4 c7b8a8 a9b7c0 e9ddd0 cfc6d0 8fa3ad d8b89a f3f1ec b5aa9a")
 WOODS = palette("b98d5f a4754a 8a5a36 c9a578 6b4226 d8bd95 9c7a54 54352a")
 RUGS = palette("7d2e2e 27405f c8b694 40584a b5653a 6f5b7b d7cbb0 2e2e38 a3504b 5b7f8c 8f8a5a c9974e e6dfd0")
@@ -54,17 +62,18 @@ def fractal(rng: Rng, shape: tuple[int, int], cells: tuple[int, int], octaves: i
     total = np.zeros(shape, np.float32)
     for octave in range(octaves):
         total += noise(rng, shape, (cells[0] << octave, cells[1] << octave)) * np.float32(0.5**octave)
-    return total * np.float32(0.6)
+    total *= np.float32(0.6)
+    return total
 
 
 def plain(color: Color, shape: tuple[int, int] = (64, 64)) -> Texture:
     """One colour everywhere."""
-    return np.broadcast_to(np.asarray(color, np.float32), (*shape, 3)).copy()
+    return np.full((*shape, 3), color, np.float32)
 
 
 def shade(color: Color, amount: Plane) -> Texture:
     """`color` made lighter or darker by `amount`, where 0.1 is 10 %."""
-    return np.clip(np.asarray(color, np.float32) * (1 + amount[..., None]), 0, 1).astype(np.float32)
+    return np.asarray(np.clip(np.asarray(color, np.float32) * (1 + amount[..., None]), 0, 1), np.float32)
 
 
 def mix(a: Texture, b: Texture | Color, weight: Plane) -> Texture:
@@ -87,15 +96,16 @@ def pick_two(rng: Rng, colors: Sequence[Color]) -> tuple[Color, Color]:
     return first, pick(rng, ranked[len(ranked) // 2 :])
 
 
-# Surfaces ------------------------------------------------------------------------------------------------------------------
+# Surfaces
 
 
 def wood(rng: Rng, color: Color, size: int = 256) -> Texture:
     """Grain along the columns (u)."""
     grain = fractal(rng, (size, size), (20, 1), 4)
-    rings = np.sin((fractal(rng, (size, size), (3, 1), 3) * 5 + np.linspace(0, 2 * np.pi, size)[:, None]) * 6).astype(np.float32)
+    turns = np.linspace(0, 2 * np.pi, size, dtype=np.float32)[:, None]
+    rings = np.sin((fractal(rng, (size, size), (3, 1), 3) * 5 + turns) * 6)
     pores = noise(rng, (size, size), (size // 2, 6))
-    return shade(color, 0.12 * grain + 0.05 * rings - 0.05 * np.maximum(pores, 0))
+    return shade(color, np.asarray(0.12 * grain + 0.05 * rings - 0.05 * np.maximum(pores, 0), np.float32))
 
 
 def planks(rng: Rng, color: Color, size: int = 512, rows: int = 6) -> Texture:
@@ -103,7 +113,7 @@ def planks(rng: Rng, color: Color, size: int = 512, rows: int = 6) -> Texture:
     out = np.empty((size, size, 3), np.float32)
     boards = [wood(rng, color, 256) for _ in range(3)]
     edges = np.linspace(0, size, rows + 1).astype(int)
-    for top, bottom in zip(edges[:-1], edges[1:], strict=True):
+    for top, bottom in itertools.pairwise(edges):
         joint = int(rng.integers(size))
         for start, stop in ((0, size // 2), (size // 2, size)):
             board = boards[int(rng.integers(3))]
@@ -132,8 +142,7 @@ def checker(rng: Rng, first: Color, second: Color, size: int = 512, count: int =
     """Tiles of two colours in turn."""
     a, b = tiles(rng, first, rgb("6f6a62"), size, count), tiles(rng, second, rgb("6f6a62"), size, count)
     step = size // count
-    odd = np.indices((size, size)).sum(0, dtype=np.int64) * 0
-    odd = (np.arange(size)[:, None] // step + np.arange(size)[None] // step) % 2 + odd
+    odd = (np.arange(size)[:, None] // step + np.arange(size)[None] // step) % 2
     return mix(a, b, odd.astype(np.float32))
 
 
@@ -146,7 +155,9 @@ def bricks(rng: Rng, color: Color, mortar: Color, size: int = 512, rows: int = 8
     column = shifted // width
     tint = rng.uniform(-0.18, 0.14, (rows, size // width)).astype(np.float32)[row, column]
     out = shade(color, tint + 0.14 * fractal(rng, (size, size), (24, 16), 4))
-    gap = np.minimum(np.minimum(y % height, height - 1 - y % height), np.minimum(shifted % width, width - 1 - shifted % width))
+    gap = np.minimum(
+        np.minimum(y % height, height - 1 - y % height), np.minimum(shifted % width, width - 1 - shifted % width)
+    )
     ragged = gap + 1.2 * noise(rng, (size, size), (64, 64))
     return mix(out, shade(mortar, 0.1 * fractal(rng, (size, size), (32, 32), 3)), (ragged < 2.2).astype(np.float32))
 
@@ -166,12 +177,16 @@ def wallpaper(rng: Rng, color: Color, size: int = 256) -> Texture:
         weight = (np.cos(x * 8) + np.cos(y * 8) > 0.9).astype(np.float32)
     else:
         weight = (np.abs(np.sin(x * 6 + np.abs(np.sin(y * 3)) * 2)) < 0.22).astype(np.float32)
-    return mix(plaster(rng, color, size), shade(color, np.full((size, size), rng.choice([-0.12, 0.1]), np.float32)), weight)
+    return mix(
+        plaster(rng, color, size), shade(color, np.full((size, size), rng.choice([-0.12, 0.1]), np.float32)), weight
+    )
 
 
 def carpet(rng: Rng, color: Color, size: int = 256) -> Texture:
     """Short pile."""
-    return shade(color, 0.16 * noise(rng, (size, size), (size // 2, size // 2)) + 0.06 * fractal(rng, (size, size), (6, 6), 4))
+    return shade(
+        color, 0.16 * noise(rng, (size, size), (size // 2, size // 2)) + 0.06 * fractal(rng, (size, size), (6, 6), 4)
+    )
 
 
 def concrete(rng: Rng, color: Color, size: int = 512) -> Texture:
@@ -201,22 +216,26 @@ def rug(rng: Rng, height: int = 384, width: int = 512) -> Texture:
     inset = np.minimum(np.minimum(y, height - 1 - y), np.minimum(x, width - 1 - x))
     for color, near, far in ((figure, 0, 34), (accent, 14, 20), (ground, 34, 42)):
         out = mix(out, color, ((inset >= near) & (inset < far)).astype(np.float32))
-    weave = 0.5 * np.sin(x * np.pi / 2) * np.sin(y * np.pi / 2)
-    return np.clip(out * (1 + (0.1 * weave + 0.14 * noise(rng, (height, width), (160, 200)))[..., None]), 0, 1).astype(np.float32)
+    weave = 0.05 * np.sin(x * np.pi / 2) * np.sin(y * np.pi / 2) + 0.14 * noise(rng, (height, width), (160, 200))
+    return np.asarray(np.clip(out * (1 + weave[..., None]), 0, 1), np.float32)
 
 
-# Print ---------------------------------------------------------------------------------------------------------------------
+# Print
 
 # Letters on a grid 3 wide and 5 high, rows from the top.
 _LETTERS = {
-    "A": "010101111101101", "B": "110101110101110", "C": "011100100100011", "D": "110101101101110", "E": "111100110100111",
-    "F": "111100110100100", "G": "011100101101011", "H": "101101111101101", "I": "111010010010111", "K": "101101110101101",
-    "L": "100100100100111", "M": "101111111101101", "N": "110101101101101", "O": "010101101101010", "P": "110101110100100",
-    "R": "110101110101101", "S": "011100010001110", "T": "111010010010010", "U": "101101101101111", "V": "101101101101010",
+    "A": "010101111101101", "B": "110101110101110", "C": "011100100100011", "D": "110101101101110",
+    "E": "111100110100111", "F": "111100110100100", "G": "011100101101011", "H": "101101111101101",
+    "I": "111010010010111", "K": "101101110101101", "L": "100100100100111", "M": "101111111101101",
+    "N": "110101101101101", "O": "010101101101010", "P": "110101110100100", "R": "110101110101101",
+    "S": "011100010001110", "T": "111010010010010", "U": "101101101101111", "V": "101101101101010",
     "X": "101101010101101", "Y": "101101010010010",
 }  # fmt: skip
-WORDS = ("COLA TEA MILK OATS SODA RICE SALT CORN PEAS HONEY LEMON NOVA ORBIT POLAR RUST FERN TIDE ATLAS EMBER MAPLE DELTA "
-         "FIELD GUIDE ROBOT OPTICS SOUP BEANS PLUM MINT").split()  # fmt: skip
+WORDS = (
+    "COLA", "TEA", "MILK", "OATS", "SODA", "RICE", "SALT", "CORN", "PEAS", "HONEY",
+    "LEMON", "NOVA", "ORBIT", "POLAR", "RUST", "FERN", "TIDE", "ATLAS", "EMBER", "MAPLE",
+    "DELTA", "FIELD", "GUIDE", "ROBOT", "OPTICS", "SOUP", "BEANS", "PLUM", "MINT",
+)  # fmt: skip
 
 
 def word(rng: Rng) -> str:
@@ -225,7 +244,7 @@ def word(rng: Rng) -> str:
 
 
 def write(texture: Texture, text: str, color: Color, box: tuple[float, float, float, float]) -> None:
-    """Print `text` into `box` (x0, y0, x1, y1 as fractions of the texture), keeping the letters' proportions, centred."""
+    """Print `text` in the middle of `box` (x0, y0, x1, y1 as fractions of the texture), in the letters' proportions."""
     height, width = texture.shape[:2]
     x0, y0, x1, y1 = int(box[0] * width), int(box[1] * height), int(box[2] * width), int(box[3] * height)
     bitmap = np.zeros((7, 4 * len(text) + 1), np.float32)
@@ -315,14 +334,14 @@ def carton(rng: Rng, cell: int = 128) -> Texture:
             if face == 4:
                 fill(side, (0.78, 0.68, 0.5), (0, 0.43, 1, 0.57))
             elif face < 4:
-                fill(side, (0.78, 0.68, 0.5), (0.43 if face > 1 else 0.43, 0, 0.57, 0.22))
+                fill(side, (0.78, 0.68, 0.5), (0.43, 0, 0.57, 0.22))
                 if face % 2 == 0:
                     write(side, word(rng), (0.2, 0.16, 0.12), (0.12, 0.5, 0.6, 0.75))
             faces.append(side)
     else:
         ground, ink = pick_two(rng, LABELS)
         accent, name, kind = pick(rng, LABELS), word(rng), int(rng.integers(3))
-        for face in range(6):
+        for _ in range(6):
             side = plain(ground, (cell, cell))
             if kind == 0:
                 fill(side, accent, (0, 0.66, 1, 1))
@@ -354,7 +373,8 @@ def glaze(rng: Rng, color: Color, size: tuple[int, int] = (128, 256)) -> Texture
         dots = np.hypot((u * 12) % 1 - 0.5, (v * 12) % 1 - 0.5) < 0.22
         out = mix(out, other, (dots & (v > 0.5)).astype(np.float32))
     elif kind == 4:
-        out = mix(out, rgb("3a322b"), 0.6 * (noise(rng, size, (96, 192)) > 0.78).astype(np.float32))
+        specks = noise(rng, size, (96, 192)) > 0.78
+        out = mix(out, rgb("3a322b"), np.float32(0.6) * specks.astype(np.float32))
     return out
 
 
@@ -362,14 +382,16 @@ def ball(rng: Rng, size: tuple[int, int] = (192, 384)) -> Texture:
     """The skin of a ball: segments, a band, stitched lines, patches or a felt with a curve."""
     first, second = pick_two(rng, LABELS)
     third = pick(rng, LABELS)
-    v, u = np.indices(size).astype(np.float32)
-    v, u = v / size[0], u / size[1]
+    row, column = np.indices(size).astype(np.float32)
+    v, u = row / size[0], column / size[1]
     z, across = np.cos(v * np.pi), np.sin(v * np.pi)
     out = plain(first, size)
     kind = int(rng.integers(5))
     if kind == 0:
         sector = np.floor(u * 6) % 3
-        out = mix(mix(out, (0.95, 0.94, 0.9), (sector == 1).astype(np.float32)), second, (sector == 2).astype(np.float32))
+        out = mix(
+            mix(out, (0.95, 0.94, 0.9), (sector == 1).astype(np.float32)), second, (sector == 2).astype(np.float32)
+        )
         out = mix(out, third, (np.abs(z) > 0.94).astype(np.float32))
     elif kind == 1:
         out = mix(out, second, (np.abs(z) < 0.25).astype(np.float32))
@@ -394,7 +416,12 @@ def painting(rng: Rng, size: tuple[int, int] = (160, 224)) -> Texture:
     sky, land = pick_two(rng, WALLS)
     out = plain(sky, size)
     y = np.indices(size)[0].astype(np.float32)
-    disc(out, pick(rng, LABELS), (float(rng.uniform(0.2, 0.8)), float(rng.uniform(0.2, 0.45))), float(rng.uniform(0.06, 0.14)))
+    disc(
+        out,
+        pick(rng, LABELS),
+        (float(rng.uniform(0.2, 0.8)), float(rng.uniform(0.2, 0.45))),
+        float(rng.uniform(0.06, 0.14)),
+    )
     for layer in range(4):
         ridge = size[0] * (0.45 + 0.14 * layer + 0.1 * fractal(rng, (1, size[1]), (1, 5), 4))
         tone = mix(plain(land, size), pick(rng, COVERS), np.full(size, 0.2 + 0.2 * layer, np.float32))
@@ -406,9 +433,18 @@ def window(rng: Rng, size: tuple[int, int] = (192, 192)) -> Texture:
     """A window: frame, bars and a pale sky."""
     v = np.linspace(0, 1, size[0], dtype=np.float32)[:, None] * np.ones(size, np.float32)
     out = mix(plain(rgb("cfe3f5"), size), rgb("f5f3ea"), v)
-    out = mix(out, rgb("8fa38a"), (v > 0.72 + 0.06 * fractal(rng, size, (1, 6), 3)).astype(np.float32) * np.float32(0.7))
+    out = mix(
+        out, rgb("8fa38a"), (v > 0.72 + 0.06 * fractal(rng, size, (1, 6), 3)).astype(np.float32) * np.float32(0.7)
+    )
     frame = rgb("f1eee6")
-    for box in ((0, 0, 1, 0.05), (0, 0.95, 1, 1), (0, 0, 0.05, 1), (0.95, 0, 1, 1), (0.475, 0, 0.525, 1), (0, 0.44, 1, 0.48)):
+    for box in (
+        (0, 0, 1, 0.05),
+        (0, 0.95, 1, 1),
+        (0, 0, 0.05, 1),
+        (0.95, 0, 1, 1),
+        (0.475, 0, 0.525, 1),
+        (0, 0.44, 1, 0.48),
+    ):
         fill(out, frame, box)
     return out
 

@@ -53,8 +53,9 @@ def _draw_camera(rng: Rng, scene: Scene) -> Camera:
     on_floor = [item for item in scene.placed if item.z < 0.1]
     if on_floor and rng.random() < 0.3:
         item = on_floor[int(rng.integers(len(on_floor)))]
-        x, y = (float(v) for v in (item.x, item.y) + rng.normal(0, 0.15, 2))
-        return Camera((x, y, 0.15), float(rng.uniform(0.8, 1.9)), azimuth, max(elevation, 12.0), fov)
+        aside = rng.normal(0, 0.15, 2)
+        target = (item.x + float(aside[0]), item.y + float(aside[1]), 0.15)
+        return Camera(target, float(rng.uniform(0.8, 1.9)), azimuth, max(elevation, 12.0), fov)
     x, y = (float(v) for v in rng.normal(0, 0.12, 2))
     target = (x, y, scene.room.table_height + float(rng.uniform(-0.08, 0.08)))
     return Camera(target, float(rng.uniform(0.62, 1.5)), azimuth, elevation, fov)
@@ -85,7 +86,7 @@ def _faults(ids: Ids, depth: Depth, scene: Scene) -> int:
 
 
 def clip_path(rng: Rng, scene: Scene, frames: int) -> tuple[list[Camera], list[dict[str, Pose]]]:
-    """A camera that swings round the table, comes near and looks aside, while a rover circles and a ball rolls to and fro.
+    """A camera that swings round the table and looks aside, while a rover circles and a ball rolls to and fro.
 
     The sweep makes things leave the picture and come back.
     """
@@ -98,13 +99,20 @@ def clip_path(rng: Rng, scene: Scene, frames: int) -> tuple[list[Camera], list[d
     aside = 0.3 * np.sin(4 * np.pi * time)
     height = scene.room.table_height
     cameras = [
-        Camera((float(-np.sin(a) * s), float(np.cos(a) * s), height - 0.05 - 0.15 * abs(float(s))), float(d), float(np.degrees(a)), float(e), 46.0)
+        Camera(
+            (float(-np.sin(a) * s), float(np.cos(a) * s), height - 0.05 - 0.15 * abs(float(s))),
+            float(d),
+            float(np.degrees(a)),
+            float(e),
+            46.0,
+        )
         for a, e, d, s in zip(np.radians(azimuth), elevation, distance, aside, strict=True)
     ]
     rover, ball = scene.placed[-2:]
     first = np.radians(start) + side * float(rng.uniform(0, 2 * np.pi))
     return cameras, [
-        {"rover": _drive(first - side * 1.7 * np.pi * t, -side, rover, scene.room), "ball": _roll(t, ball, scene.room)} for t in time
+        {"rover": _drive(first - side * 1.7 * np.pi * t, -side, rover, scene.room), "ball": _roll(t, ball, scene.room)}
+        for t in time
     ]
 
 
@@ -113,7 +121,7 @@ def _drive(angle: float, direction: float, rover: Placed, room: Room) -> Pose:
     radius = float(np.hypot(*np.abs(room.table).max(0))) + 0.16
     x, y = radius * float(np.cos(angle)), radius * float(np.sin(angle))
     yaw = angle + direction * np.pi / 2
-    on_rug = _cover(rover.prop.footprint + [x, y], room.rug)
+    on_rug = _cover(rover.prop.footprint + np.array([x, y]), room.rug)
     return Pose((x, y, room.rug_height * on_rug), (float(np.cos(yaw / 2)), 0.0, 0.0, float(np.sin(yaw / 2))))
 
 
