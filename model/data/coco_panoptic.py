@@ -191,7 +191,7 @@ def derive_targets(sample: Sample, classes: ClassTable) -> Targets:
 
 def tight_boxes(masks: NDArray[np.bool_]) -> NDArray[np.float32]:
     """The box (G, 4) of each mask (G, H, W); every mask has a pixel."""
-    rows, columns = masks.any(2), masks.any(1)
+    rows, columns = np.asarray(masks.any(2)), np.asarray(masks.any(1))
     height, width = masks.shape[1:]
     edges = (columns.argmax(1), rows.argmax(1), width - columns[:, ::-1].argmax(1), height - rows[:, ::-1].argmax(1))
     return np.stack(edges, -1).astype(np.float32).reshape(-1, 4)

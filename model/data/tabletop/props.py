@@ -108,7 +108,6 @@ def bottle(rng: Rng) -> Prop:
         [(float(r), float(h)) for r, h in zip(curve, rise, strict=True)],
         [(neck, float(rise[-1])), (neck, mouth)],
     ])  # fmt: skip
-    total = float(shell.vertices[:, 2].max())
     tone = tx.pick(
         rng, tx.palette("1e3d2b 2d4a22 5b3a1e 7a4a21 dfe7e8 c9dadf 24445c efe9dc 8c1c13 d9a441 f3f3f0 3b5d50")
     )
@@ -129,7 +128,7 @@ def bottle(rng: Rng) -> Prop:
     cap_tone[:, ::4] *= 1 - grip
     parts = (Part(shell, skin, GLOSSY), Part(cap, cap_tone, SATIN))
     if rng.random() < 0.18:
-        return _lying("bottle", parts, radius, total)
+        return _lying("bottle", parts, radius, height)
     return Prop("bottle", parts, circle(radius), height, None)
 
 
@@ -307,7 +306,7 @@ MAKERS: dict[str, Callable[[Rng], Prop]] = {
 def _lying(name: str, parts: tuple[Part, ...], radius: float, length: float) -> Prop:
     """The same thing on its side."""
     laid = tuple(part._replace(mesh=moved(part.mesh, (0, length / 2, radius), swap="xzy")) for part in parts)
-    return Prop(name, laid, rectangle(2 * radius, length * 1.08), 2 * radius, None)
+    return Prop(name, laid, rectangle(2 * radius, length), 2 * radius, None)
 
 
 def _strip_range(mesh: Mesh, low: float, high: float) -> tuple[float, float]:

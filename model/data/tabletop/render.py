@@ -41,7 +41,6 @@ class Renderer:
     def __init__(self, height: int, width: int) -> None:
         self.height, self.width = height, width
         self._gl = create_context(height, width)
-        self._rect = mujoco.MjrRect(0, 0, width, height)
 
     def __enter__(self) -> "Renderer":
         return self
@@ -53,19 +52,26 @@ class Renderer:
     def open(self, scene: Scene) -> "Iterator[View]":
         """The scene on the graphics side, for as long as the block lasts."""
         scene.model.vis.global_.offheight, scene.model.vis.global_.offwidth = self.height, self.width
+        self.make_current()
         context = mujoco.MjrContext(scene.model, mujoco.mjtFontScale.mjFONTSCALE_100)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, context)
         try:
             yield View(self, scene, context)
         finally:
+            self.make_current()
             context.free()
+
+    def make_current(self) -> None:
+        """Take the thread's OpenGL back from another renderer."""
+        self._gl.make_current()
 
 
 class View:
     """One scene, ready to be seen from cameras."""
 
     def __init__(self, renderer: Renderer, scene: Scene, context: mujoco.MjrContext) -> None:
-        self._rect, self._shape = renderer._rect, (renderer.height, renderer.width)
+        self._renderer, self._shape = renderer, (renderer.height, renderer.width)
+        self._rect = mujoco.MjrRect(0, 0, renderer.width, renderer.height)
         self._scene, self._context = scene, context
         self._drawn = mujoco.MjvScene(scene.model, MAX_GEOMS)
         self._option = mujoco.MjvOption()
@@ -110,6 +116,7 @@ class View:
         mujoco.mj_forward(self._scene.model, self.data)
 
     def _read(self, *, segment: bool) -> tuple[Image, Depth]:
+        self._renderer.make_current()
         flags = self._drawn.flags
         flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = segment
         flags[mujoco.mjtRndFlag.mjRND_SHADOW] = not segment

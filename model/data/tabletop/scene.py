@@ -16,6 +16,7 @@ from panrt.model.data.tabletop.props import GLOSSY, MAKERS, MATTE, SATIN, Finish
 from panrt.model.data.tabletop.textures import Rng, Texture
 
 MAX_GEOMS = 1000
+FLAT = ("wall", "rug")  # cast no shadow: too thin for the shadow map, which would speckle them
 ROLL_WIDTH = 0.2  # metres along one edge of the table that stay free when a ball rolls there
 
 
@@ -105,7 +106,7 @@ class _Drawing:
         self._textures: dict[tuple[int, Finish], str] = {}
         self._kept: list[Texture] = []  # keeps id() of every texture unique
 
-    def part(self, body: mujoco.MjsBody, part: Part, owner: int | str, *, shadow: bool = True) -> None:
+    def part(self, body: mujoco.MjsBody, part: Part, owner: int | str) -> None:
         name = f"mesh{len(self.owners)}"
         mesh = part.mesh
         flipped = np.stack([mesh.texcoords[:, 0], 1 - mesh.texcoords[:, 1]], -1)  # MuJoCo's v runs down the picture
@@ -120,7 +121,7 @@ class _Drawing:
         body.add_geom(
             name=f"geom{len(self.owners)}",
             type=mujoco.mjtGeom.mjGEOM_MESH, meshname=name, material=self.material(part.texture, part.finish),
-            contype=0, conaffinity=0, castshadow=shadow,
+            contype=0, conaffinity=0, castshadow=owner not in FLAT,
         )  # fmt: skip
         self.owners.append(owner)
 
@@ -207,14 +208,11 @@ def _floor(rng: Rng) -> tuple[Texture, float]:
     if kind <= 2:
         return tx.planks(rng, tx.pick(rng, tx.WOODS)), float(rng.uniform(0.9, 1.4))
     if kind == 3:
-        return tx.tiles(
-            rng, tx.pick(rng, tx.palette("d9d2c5 b9b4aa c4a484 8f9491 e6e2da a5816b")), tx.rgb("8d877d")
-        ), float(rng.uniform(0.7, 1.2))
+        color = tx.pick(rng, tx.palette("d9d2c5 b9b4aa c4a484 8f9491 e6e2da a5816b"))
+        return tx.tiles(rng, color, tx.rgb("8d877d")), float(rng.uniform(0.7, 1.2))
     if kind == 4:
-        light, dark = (
-            tx.pick(rng, tx.palette("e9e4d8 d9d4c4 f0ece2")),
-            tx.pick(rng, tx.palette("3b4148 5b3d30 4d5a52 8c8478")),
-        )
+        light = tx.pick(rng, tx.palette("e9e4d8 d9d4c4 f0ece2"))
+        dark = tx.pick(rng, tx.palette("3b4148 5b3d30 4d5a52 8c8478"))
         return tx.checker(rng, light, dark), float(rng.uniform(0.7, 1.1))
     if kind == 5:
         return tx.carpet(rng, tx.pick(rng, tx.palette("8f8a80 6f7a80 a39a86 5f6a5c 7c6a68 9aa0a6"))), 3.5
@@ -276,7 +274,7 @@ def _rug(rng: Rng, draw: _Drawing, x: tuple[float, float], y: tuple[float, float
         outline, weave = rectangle(width, depth), tx.rug(rng)
     cx = float(np.clip(rng.uniform(-0.2, 0.8), low_x + width / 2, high_x - width / 2))
     cy = float(np.clip(rng.uniform(-0.6, 0.6), low_y + depth / 2, high_y - depth / 2))
-    draw.part(draw.spec.worldbody, Part(moved(mesh, (cx, cy, 0.0), yaw=yaw), weave, MATTE), "rug", shadow=False)
+    draw.part(draw.spec.worldbody, Part(moved(mesh, (cx, cy, 0.0), yaw=yaw), weave, MATTE), "rug")
     return _turned(outline, cx, cy, yaw), height
 
 
