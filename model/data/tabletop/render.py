@@ -18,6 +18,11 @@ Image = NDArray[np.uint8]
 Ids = NDArray[np.int32]
 Depth = NDArray[np.float32]
 
+AO_DIRECTIONS = 8  # around each pixel, at two distances each
+TARGET_LEVEL = 0.54  # mean brightness that the exposure tends to
+GAINS = (0.95, 1.6)  # its limits
+KNEE = 0.72  # brighter values are compressed
+
 
 class Camera(NamedTuple):
     """A camera that looks at a point; angles in degrees."""
@@ -95,9 +100,7 @@ class View:
             if geom.segid >= 0:
                 ids[geom.segid + 1] = self._scene.geom_id[geom.objid]
         near, far = model.vis.map.znear * model.stat.extent, model.vis.map.zfar * model.stat.extent
-        metres = (
-            near * far / (near + depth.astype(np.float64) * (far - near))
-        )  # the buffer holds 0 at far and 1 at near
+        metres = near * far / (near + depth.astype(np.float64) * (far - near))  # the buffer holds 0 at far, 1 at near
         return ids[code], metres.astype(np.float32)
 
     def picture(self, camera: Camera, depth: Depth, rng: np.random.Generator | None) -> Image:
@@ -157,9 +160,6 @@ def ambient_occlusion(depth: Depth, fov: float, *, radius: float = 0.09, strengt
     return np.asarray(cv2.bilateralFilter(open_share.astype(np.float32), 5, 0.25, 2.0), np.float32)
 
 
-AO_DIRECTIONS = 8
-
-
 def _normals(point: NDArray[np.float32]) -> NDArray[np.float32]:
     """Normals (H, W, 3) towards the camera, from the nearer neighbour on each side so that edges stay sharp."""
     right, down = np.diff(point, axis=1, append=point[:, -1:]), np.diff(point, axis=0, append=point[-1:])
@@ -187,6 +187,3 @@ def expose(light: NDArray[np.float32], grade: tuple[float, float, float], rng: n
         noise = rng.standard_normal((height, width, 3), np.float32)
         light += np.float32(0.006) * (noise + noise.mean(-1, keepdims=True)) * np.sqrt(np.clip(light, 0.05, 1))
     return np.ascontiguousarray(np.round(np.clip(light[..., ::-1], 0, 1) * 255).astype(np.uint8))
-
-
-TARGET_LEVEL, GAINS, KNEE = 0.54, (0.95, 1.6), 0.72

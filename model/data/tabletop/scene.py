@@ -17,6 +17,7 @@ from panrt.model.data.tabletop.textures import Rng, Texture
 
 MAX_GEOMS = 1000
 FLAT = ("wall", "rug")  # cast no shadow: too thin for the shadow map, which would speckle them
+KEY_SAMPLES = 3  # directions that share the key light: their shadows overlap to a soft edge
 ROLL_WIDTH = 0.2  # metres along one edge of the table that stay free when a ball rolls there
 
 
@@ -459,9 +460,6 @@ def _light(rng: Rng, spec: mujoco.MjSpec) -> None:
         diffuse=[lamp * 1.1, lamp, lamp * 0.85], specular=[0.15, 0.15, 0.14], ambient=[0, 0, 0],
         attenuation=[0.5, 0.1, 0.35],
     )  # fmt: skip
-
-
-KEY_SAMPLES = 3  # directions that share the key light: their shadows overlap to a soft edge
 
 
 def _direction(azimuth: float, elevation: float) -> Floats:

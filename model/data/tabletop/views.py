@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from panrt.model.data.tabletop.render import Camera, Depth, Ids, View
 from panrt.model.data.tabletop.scene import Placed, Room, Scene
+from panrt.model.data.tabletop.textures import Rng
 
 MIN_THINGS = 3
 MIN_THING_SHARE = 40 / (256 * 320)  # of the picture: smaller slivers cannot be told by eye
@@ -14,8 +15,6 @@ MAX_THING_SHARE = 0.3
 MAX_WALL_SHARE = 0.62
 MIN_DISTANCE = 0.22  # metres from the camera to the nearest surface
 _TRIES = 60
-
-Rng = np.random.Generator
 
 
 class Pose(NamedTuple):
