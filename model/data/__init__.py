@@ -1,0 +1,1 @@
+"""Data sets: class tables, readers and generators. Nothing here imports PyTorch."""
