@@ -120,13 +120,24 @@ def _read_pickle(path: Path) -> Weights:
     return Weights(tensors, author if isinstance(author, str) else "")
 
 
-def _read_torch(path: Path) -> Weights:
+def load_torch(path: Path, device: torch.device | None = None) -> Any:
+    """What `torch.save` wrote: tensors, numbers, strings and containers of these; nothing in the file is run.
+
+    Raises:
+        CheckpointError: a damaged file, or one that asks for anything else; OSError from the file system.
+    """
     with path.open("rb") as file:
         try:
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location=device or "cpu", weights_only=True)
         except Exception as error:  # for damaged files torch raises pickle, zip, OS and runtime errors
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise CheckpointError(f"{path}: PyTorch refused to load it as plain tensors: {reason}") from error
+            # torch's own message explains at length how to switch the safety off
+            wanted = re.search(r"GLOBAL (\S+)", str(error))
+            reason = f"it asks for {wanted[1]}, which is not a tensor" if wanted else "it is damaged"
+            raise CheckpointError(f"{path}: not loaded: {reason}.") from error
+
+
+def _read_torch(path: Path) -> Weights:
+    content = load_torch(path)
     if isinstance(content, dict):
         content = content.get("model", content.get("state_dict", content))
     tensors = {}

@@ -6,6 +6,8 @@ Shapes: maps are (N, C, H, W). Parameter names follow detectron2: a convolution 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -95,7 +97,9 @@ def init_msra(module: nn.Module) -> None:
     """detectron2 `c2_msra_fill` on every convolution inside: normal, fan-out, ReLU gain; zero bias."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            # counted within a group: for depthwise convolutions torch's own fan-out is off by the number of channels
+            fan_out = layer.out_channels // layer.groups * math.prod(layer.kernel_size)
+            nn.init.normal_(layer.weight, std=math.sqrt(2 / fan_out))
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 

@@ -20,7 +20,7 @@ from torch.nn import functional
 from panrt.model import irregular
 from panrt.model.backbones.efficientnet_lite import EfficientNetLite
 from panrt.model.backbones.resnet import ResNet
-from panrt.model.config import InstanceConfig, MergeConfig, PanopticFPNConfig, ResNetConfig, make_config
+from panrt.model.config import InstanceConfig, MergeConfig, PanopticFPNConfig, ResNetConfig, RpnConfig, make_config
 from panrt.model.fpn import ROI_LEVELS, STRIDES, Fpn
 from panrt.model.heads import BoxHead, BoxOutput, DilatedSemanticHead, MaskHead, RpnHead, RpnOutput, SemanticHead
 from panrt.model.irregular import Detections, IrregularOps, PanopticSegments, Proposals
@@ -107,17 +107,17 @@ class InstanceBranch(nn.Module):
         *,
         input_hw: tuple[int, int],
         ops: IrregularOps = irregular,
-        pre_nms_top_k: int | None = None,
+        limits: RpnConfig | None = None,
     ) -> Proposals:
-        """The best proposals; training considers more candidates a level (`pre_nms_top_k`)."""
-        config = self.config.rpn
+        """The best proposals; training sets other `limits` than the configured ones."""
+        config = limits or self.config.rpn
         return ops.rpn_proposals(
             [x.float() for x in rpn.logits],
             [x.float() for x in rpn.deltas],
             strides=STRIDES,
             anchor_sizes=config.anchor_sizes,
             aspect_ratios=config.aspect_ratios,
-            pre_nms_top_k=config.pre_nms_top_k if pre_nms_top_k is None else pre_nms_top_k,
+            pre_nms_top_k=config.pre_nms_top_k,
             post_nms_top_k=config.post_nms_top_k,
             nms_threshold=config.nms_threshold,
             input_hw=input_hw,

@@ -225,20 +225,20 @@ CITYSCAPES = ClassTable(
 TABLETOP = ClassTable(
     name="tabletop",
     things=_categories("""
-        1 mug #e6194b
-        2 bottle #3cb44b
-        3 can #4363d8
-        4 bowl #f58231
-        5 book #911eb4
-        6 box #46f0f0
-        7 ball #f032e6
-        8 rover #bcf60c
+        1 mug #e66101
+        2 bottle #1b7837
+        3 can #ca0020
+        4 bowl #f0b429
+        5 book #4575b4
+        6 box #8c510a
+        7 ball #c51b7d
+        8 rover #018571
     """),
     stuff=_categories("""
-        9 floor #9a6324
-        10 wall #a9a9a9
-        11 table #ffd8b1
-        12 rug #808000
+        9 floor #807369
+        10 wall #c7cdd6
+        11 table #bf812d
+        12 rug #762a83
     """),
 )
 

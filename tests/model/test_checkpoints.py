@@ -129,7 +129,7 @@ def test_a_malicious_pickle_runs_nothing(
     with pytest.raises(CheckpointError) as caught:
         read_weights(path)
     assert not victim.exists()
-    if suffix == ".pkl":
+    if suffix == ".pkl":  # torch reads such an old file in its own way, and may stop before it meets the payload
         assert named in str(caught.value)
     pickle.loads(path.read_bytes())  # the payload is a real one
     assert victim.exists()
@@ -138,7 +138,7 @@ def test_a_malicious_pickle_runs_nothing(
 def test_a_malicious_torch_archive_runs_nothing(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     torch.save({"weight": Payload(victim, os.system)}, tmp_path / "model.pth")
-    with pytest.raises(CheckpointError, match=r"model\.pth: PyTorch refused"):
+    with pytest.raises(CheckpointError, match=r"model\.pth: not loaded: it asks for posix\.system"):
         read_weights(tmp_path / "model.pth")
     assert not victim.exists()
 
