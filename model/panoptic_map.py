@@ -1,0 +1,62 @@
+"""What the panoptic metrics compare: an id map with the list of its segments, and the categories of the data set.
+
+Shapes: H, W map size. A map holds one segment id per pixel; id 0 is void, the unlabelled rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+VOID = 0
+
+IdMap = npt.NDArray[np.integer[Any]]  # (H, W), 0 <= id < 2**31
+
+
+class PanopticFormatError(ValueError):
+    """A panoptic map, its list of segments or their files contradict each other or the format."""
+
+
+class Category(NamedTuple):
+    """A category of the data set."""
+
+    id: int
+    name: str
+    is_thing: bool
+
+
+class Segment(NamedTuple):
+    """A segment of the ground truth."""
+
+    id: int
+    category_id: int
+    area: int | None = None  # pixels, as the annotation states it; None: counted in the map
+    is_crowd: bool = False
+
+
+class PanopticMap(NamedTuple):
+    """An id map and its segments: the ground truth of an image."""
+
+    panoptic: IdMap  # (H, W)
+    segments: Sequence[Segment]
+
+
+class PredictedSegment(Protocol):
+    """A segment of a prediction: anything with an id and a category of the data set."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def category_id(self) -> int: ...
+
+
+class Prediction(Protocol):
+    """An id map and its segments: a `PanopticMap`, the result of a session, anything of that form."""
+
+    @property
+    def panoptic(self) -> IdMap: ...
+    @property
+    def segments(self) -> Sequence[PredictedSegment]: ...

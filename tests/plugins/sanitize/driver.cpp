@@ -1,0 +1,256 @@
+// Runs every CPU kernel on small deterministic inputs, ordinary and nasty, for a sanitizer to watch: on one thread, on
+// three, and from two callers at once. All runs of a case must give the same bytes, and write every one of them.
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "kernels.h"
+#include "panrt/roi_align.h"
+#include "thread_pool.h"
+
+namespace {
+
+using Bytes = std::vector<unsigned char>;
+
+// `run` fills its output with `filling` first, so that a byte the kernel leaves out differs from run to run.
+struct Case {
+  std::string name;
+  std::function<Bytes(int threads, unsigned char filling)> run;
+};
+
+struct Op {
+  char const* name;
+  std::vector<Case> cases;
+};
+
+[[noreturn]] void fail(std::string const& what) {
+  std::fprintf(stderr, "FAILED %s\n", what.c_str());
+  std::exit(1);
+}
+
+void expect(bool condition, std::string const& what) {
+  if (!condition) fail(what);
+}
+
+void run(Op const& op) {
+  for (Case const& item : op.cases) {
+    std::string const name = std::string(op.name) + ", " + item.name;
+    Bytes const one = item.run(1, 0x00);
+    expect(item.run(3, 0x5A) == one, name + ": three threads differ from one");
+    Bytes left, right;
+    std::thread other([&] { left = item.run(3, 0xA5); });
+    right = item.run(3, 0xFF);
+    other.join();
+    expect(left == one && right == one, name + ": two callers at once differ from one");
+  }
+  std::printf("%-20s %3zu cases\n", op.name, op.cases.size());
+}
+
+// Values in [-1, 1), the same on every platform.
+class Random {
+ public:
+  explicit Random(std::uint32_t seed) : state_(seed) {}
+  float next() {
+    state_ = state_ * 1664525U + 1013904223U;
+    return static_cast<float>(state_ >> 8) / 8388608.0F - 1.0F;
+  }
+
+ private:
+  std::uint32_t state_;
+};
+
+template <typename T>
+Bytes filled(std::size_t count, unsigned char filling) {
+  return Bytes(count * sizeof(T), filling);
+}
+
+// --- PyramidRoiAlign -------------------------------------------------------------------------------------------------
+
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+struct PyramidCase {
+  char const* name;
+  std::vector<std::pair<int, int>> sizes;  // height and width a level
+  int images;
+  int channels;
+  std::vector<panrt::Roi> rois;  // of every image
+  int output_size;
+  bool finite;  // or features with NaN and infinity among them
+};
+
+std::vector<PyramidCase> pyramid_cases() {
+  std::vector<panrt::Roi> ordinary;
+  Random random(7);
+  for (int i = 0; i < 40; ++i) {
+    float const x = 64.0F * (random.next() + 1.0F), y = 40.0F * (random.next() + 1.0F);
+    float const w = 30.0F * (random.next() + 1.01F), h = 30.0F * (random.next() + 1.01F);
+    ordinary.push_back({x - w, y - h, x + w, y + h});
+  }
+  constexpr float kFar = panrt::kMaxRoiCoordinate;
+  std::vector<panrt::Roi> const nasty = {
+      {0, 0, 0, 0},
+      {5, 5, 5, 9},
+      {9, 9, 5, 5},
+      {kNan, 0, 8, 8},
+      {0, 0, 8, kNan},
+      {0, 0, kInfinity, 8},
+      {-kInfinity, -kInfinity, kInfinity, kInfinity},
+      {-kFar, -kFar, kFar, kFar},
+      {-kFar, 3, kFar, 3.5F},
+      {3, -kFar, 3.25F, kFar},
+      {kFar - 1, kFar - 1, kFar, kFar},
+      {-kFar, -kFar, -kFar + 0.01F, -kFar + 0.01F},
+      {65535.0F, 1, 65535.004F, 9},
+      {0, 0, 2 * kFar, 8},
+      {3e38F, 3e38F, 3.1e38F, 3.2e38F},
+      {1, 1, 1 + 1e-6F, 1 + 1e-6F},
+      {0, 0, 1e-40F, 1e-40F},
+      {-4, -4, 132, 84},
+      {127.5F, 79.5F, 200, 200},
+      {-300, -300, -200, -200},
+  };
+  return {
+      {"ordinary", {{20, 32}, {10, 16}, {5, 8}, {3, 4}}, 2, 72, ordinary, 7, true},
+      {"odd channels", {{20, 32}, {10, 16}}, 1, 67, ordinary, 3, true},
+      {"one channel", {{20, 33}}, 1, 1, ordinary, 14, true},
+      {"nasty RoIs", {{20, 32}, {10, 16}, {5, 8}, {3, 4}}, 2, 9, nasty, 7, true},
+      {"nasty RoIs and features", {{20, 32}, {10, 16}, {5, 8}, {3, 4}}, 1, 9, nasty, 2, false},
+      {"maps of one cell, output of one bin", {{1, 1}, {1, 1}}, 1, 5, nasty, 1, true},
+      {"maps of one row and one column", {{1, 40}, {40, 1}}, 1, 16, ordinary, 2, true},
+      {"no RoIs", {{4, 4}}, 2, 3, {}, 7, true},
+  };
+}
+
+template <typename T>
+Case pyramid_roi_align_case(PyramidCase const& item, panrt::Layout layout, int sampling_ratio) {
+  auto name = std::string(item.name) + (sizeof(T) == 2 ? ", float16" : ", float32") +
+              (layout == panrt::Layout::kNhwc ? ", NHWC" : ", NCHW") + ", sampling " + std::to_string(sampling_ratio);
+  return {std::move(name), [=](int threads, unsigned char filling) {
+            Random random(11);
+            std::vector<std::vector<T>> features;
+            panrt::PyramidRoiAlignArgs<T> args{};
+            float stride = 4.0F;
+            for (auto const& [height, width] : item.sizes) {
+              features.emplace_back(static_cast<std::size_t>(item.images * item.channels * height * width));
+              for (T& feature : features.back()) {
+                float value = random.next();
+                if (!item.finite && value > 0.98F) value = value > 0.99F ? kNan : kInfinity;
+                panrt::from_float(value, feature);
+              }
+              args.levels.push_back({features.back().data(), height, width, stride});
+              stride *= 2.0F;
+            }
+            std::vector<panrt::Roi> rois;
+            for (int image = 0; image < item.images; ++image) {
+              rois.insert(rois.end(), item.rois.begin(), item.rois.end());
+            }
+            auto const S = static_cast<std::size_t>(item.output_size);
+            Bytes pooled = filled<T>(rois.size() * S * S * static_cast<std::size_t>(item.channels), filling);
+            args.rois = rois.empty() ? nullptr : &rois[0].x0;
+            args.pooled = reinterpret_cast<T*>(pooled.data());
+            args.layout = layout;
+            args.images = item.images;
+            args.rois_per_image = static_cast<std::int64_t>(item.rois.size());
+            args.channels = item.channels;
+            args.output_size = item.output_size;
+            args.sampling_ratio = sampling_ratio;
+            args.canonical_size = 56.0F;
+            args.canonical_level = 4;
+            args.min_level = 2;
+            panrt::pyramid_roi_align(args, threads);
+            return pooled;
+          }};
+}
+
+Op pyramid_roi_align() {
+  Op op{"pyramid_roi_align", {}};
+  for (PyramidCase const& item : pyramid_cases()) {
+    for (panrt::Layout const layout : {panrt::Layout::kNchw, panrt::Layout::kNhwc}) {
+      for (int const sampling_ratio : {0, 1, 2, 100}) {
+        op.cases.push_back(pyramid_roi_align_case<float>(item, layout, sampling_ratio));
+        op.cases.push_back(pyramid_roi_align_case<panrt::Half>(item, layout, sampling_ratio));
+      }
+    }
+  }
+  return op;
+}
+
+// Two callers write to one array, then a map ends a row early: a race for ThreadSanitizer, an overflow for
+// AddressSanitizer.
+void plant_faults() {
+  panrt::Roi const roi{0, 0, 32, 32};
+  std::vector<float> const map(8 * 8 * 8), short_map(7 * 8 * 8);
+  std::vector<float> pooled(8 * 2 * 2);
+  panrt::PyramidRoiAlignArgs<float> args{};
+  args.levels = {{map.data(), 8, 8, 4.0F}};
+  args.rois = &roi.x0;
+  args.pooled = pooled.data();
+  args.layout = panrt::Layout::kNhwc;
+  args.images = args.rois_per_image = 1;
+  args.channels = 8;
+  args.output_size = 2;
+  args.canonical_size = 224.0F;
+  args.canonical_level = 4;
+  args.min_level = 2;
+  std::thread other([&] { panrt::pyramid_roi_align(args, 1); });
+  panrt::pyramid_roi_align(args, 1);
+  other.join();
+  args.levels[0].data = short_map.data();
+  panrt::pyramid_roi_align(args, 1);
+}
+
+// --- parallel_for ----------------------------------------------------------------------------------------------------
+
+void check_parallel_for() {
+  for (int const threads : {1, 2, 3, 8}) {
+    for (std::int64_t const chunks : {0, 1, 2, 7, 1000}) {
+      std::vector<int> visits(static_cast<std::size_t>(chunks)), by_worker(static_cast<std::size_t>(threads));
+      panrt::parallel_for(threads, chunks, [&](std::int64_t chunk, int worker) {
+        ++visits[static_cast<std::size_t>(chunk)];      // a race, if a chunk is given out twice
+        ++by_worker[static_cast<std::size_t>(worker)];  // a race, if two threads are one worker
+      });
+      std::int64_t total = 0;
+      for (int const visit : visits) expect(visit == 1, "parallel_for: a chunk was not visited once");
+      for (int const visit : by_worker) total += visit;
+      expect(total == chunks, "parallel_for: workers did not add up");
+    }
+  }
+  for (int repeat = 0; repeat < 50; ++repeat) {
+    bool caught = false;
+    try {
+      panrt::parallel_for(3, 100, [](std::int64_t chunk, int) {
+        if (chunk % 10 == 7) throw std::runtime_error("planned");
+      });
+    } catch (std::runtime_error const& error) {
+      caught = std::strcmp(error.what(), "planned") == 0;
+    }
+    expect(caught, "parallel_for: the exception did not arrive");
+  }
+  std::vector<std::int64_t> sums(6);
+  panrt::parallel_for(3, 6, [&](std::int64_t outer, int) {
+    std::vector<std::int64_t> inner(50);
+    panrt::parallel_for(3, 50, [&](std::int64_t chunk, int) { inner[static_cast<std::size_t>(chunk)] = chunk; });
+    for (std::int64_t const value : inner) sums[static_cast<std::size_t>(outer)] += value;
+  });
+  for (std::int64_t const sum : sums) expect(sum == 49 * 50 / 2, "parallel_for: a nested loop was not complete");
+  std::printf("%-20s ok\n", "parallel_for");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc == 2 && std::strcmp(argv[1], "planted") == 0) {
+    plant_faults();
+    return 0;
+  }
+  check_parallel_for();
+  run(pyramid_roi_align());
+}
