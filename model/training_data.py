@@ -7,7 +7,7 @@ multiples of 32.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from panrt.model.data.classes import IGNORED, ClassTable
+from panrt.model.data.classes import IGNORED
 from panrt.model.losses import Targets
 from panrt.model.panoptic_fpn import SIZE_DIVISOR, PanopticFPN
 
@@ -37,62 +37,6 @@ class TrainingData(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> TrainingSample: ...
-
-
-class LabelledSegment(NamedTuple):
-    """A segment of a COCO panoptic annotation, as far as training reads it."""
-
-    id: int
-    category_id: int
-    is_crowd: bool = False
-
-
-def from_panoptic(
-    image_bgr: NDArray[np.uint8],
-    panoptic: NDArray[Any],
-    segments: Sequence[LabelledSegment],
-    classes: ClassTable,
-    *,
-    name: str = "image",
-) -> TrainingSample:
-    """A sample from a panoptic annotation. Crowds are no objects, but they are "things" to the semantic branch.
-
-    Args:
-        image_bgr: (H, W, 3) uint8.
-        panoptic: (H, W) integer segment ids; ids that no segment has are unlabelled.
-        segments: the annotation's list, with the data set's category ids.
-        classes: the data set's.
-        name: what messages call the image.
-
-    Raises:
-        ValueError: sizes differ, a category is unknown, or a segment has no pixel.
-    """
-    if image_bgr.shape != (*panoptic.shape, 3):
-        raise ValueError(f"{name}: image {image_bgr.shape} and panoptic map {panoptic.shape} differ in size.")
-    thing_index, semantic_index = classes.thing_index(), classes.semantic_index()
-    semantic = np.full(panoptic.shape, IGNORED, np.uint8)
-    boxes, labels, masks = [], [], []
-    for segment in segments:
-        if segment.category_id not in semantic_index:
-            raise ValueError(
-                f"{name}: segment {segment.id} is of category {segment.category_id}, unknown to {classes.name}."
-            )
-        mask = panoptic == segment.id
-        ys, xs = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]
-        if len(ys) == 0:
-            raise ValueError(f"{name}: segment {segment.id} is listed, but no pixel of the panoptic map has that id.")
-        semantic[mask] = semantic_index[segment.category_id]
-        if segment.category_id in thing_index and not segment.is_crowd:
-            boxes.append((xs[0], ys[0], xs[-1] + 1, ys[-1] + 1))
-            labels.append(thing_index[segment.category_id])
-            masks.append(mask)
-    return TrainingSample(
-        image_bgr,
-        np.array(boxes, np.float32).reshape(-1, 4),
-        np.array(labels, np.int64),
-        np.array(masks, np.bool_).reshape(-1, *panoptic.shape),
-        semantic,
-    )
 
 
 def flip(sample: TrainingSample) -> TrainingSample:

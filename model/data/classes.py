@@ -12,49 +12,61 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-THINGS_COLOUR = (82, 18, 128)  # of semantic channel 0, as detectron2 paints it
+THINGS_COLOR = (82, 18, 128)  # of semantic channel 0, as detectron2 paints it
 IGNORED = 255  # semantic label of a pixel that no class claims
 
 
 class Category(NamedTuple):
-    dataset_id: int
+    """A class as the data set names it."""
+
+    id: int  # the data set's
     name: str
-    colour: tuple[int, int, int]  # RGB
+    is_thing: bool
+    color: tuple[int, int, int]  # RGB
 
 
 class ClassTable(NamedTuple):
-    name: str
-    things: tuple[Category, ...]  # row = class index of the box and mask heads
-    stuff: tuple[Category, ...]  # row k = semantic channel k + 1
+    """The classes of a data set, split as the network numbers them."""
+
+    things: tuple[Category, ...]  # class index 0..C-1
+    stuff: tuple[Category, ...]  # semantic channel 1..S-1
 
     @property
     def semantic_channels(self) -> int:
+        """S: the stuff classes and the one channel that all things share."""
         return 1 + len(self.stuff)
 
     def thing_index(self) -> dict[int, int]:
-        """Dataset id of each thing -> class index 0..C-1."""
-        return {category.dataset_id: index for index, category in enumerate(self.things)}
+        """Category id of each thing -> class index 0..C-1."""
+        return {category.id: index for index, category in enumerate(self.things)}
 
     def semantic_index(self) -> dict[int, int]:
-        """Dataset id of every category -> semantic channel: 0 for things, 1.. for stuff."""
-        channels = {category.dataset_id: 0 for category in self.things}
-        return channels | {category.dataset_id: channel for channel, category in enumerate(self.stuff, start=1)}
+        """Category id -> semantic channel: 0 for things, 1..S-1 for stuff."""
+        channels = {category.id: 0 for category in self.things}
+        return channels | {category.id: channel for channel, category in enumerate(self.stuff, start=1)}
+
+    def category(self, index: int, *, is_thing: bool) -> Category:
+        """Of a row of the merge's segments: the thing of a class index, or the stuff of a semantic channel."""
+        return self.things[index] if is_thing else self.stuff[index - 1]
 
 
-def _categories(rows: str) -> tuple[Category, ...]:
-    """One category a line: `<dataset id> <name> #<rgb>`."""
-    categories = []
-    for row in rows.strip().splitlines():
-        dataset_id, rest = row.strip().split(" ", 1)
-        name, colour = rest.rsplit(" #", 1)
-        red, green, blue = bytes.fromhex(colour)
-        categories.append(Category(int(dataset_id), name, (red, green, blue)))
-    return tuple(categories)
+def _table(*, things: str, stuff: str) -> ClassTable:
+    """From one category a line: `<id> <name> #<rgb>`."""
+
+    def parse(rows: str, is_thing: bool) -> tuple[Category, ...]:
+        categories = []
+        for row in rows.strip().splitlines():
+            number, rest = row.strip().split(" ", 1)
+            name, color = rest.rsplit(" #", 1)
+            red, green, blue = bytes.fromhex(color)
+            categories.append(Category(int(number), name, is_thing, (red, green, blue)))
+        return tuple(categories)
+
+    return ClassTable(parse(things, is_thing=True), parse(stuff, is_thing=False))
 
 
-COCO = ClassTable(
-    name="coco",
-    things=_categories("""
+COCO = _table(
+    things="""
         1 person #dc143c
         2 bicycle #770b20
         3 car #00008e
@@ -135,8 +147,8 @@ COCO = ClassTable(
         88 teddy bear #c93901
         89 hair drier #f6007a
         90 toothbrush #bfa2d0
-    """),
-    stuff=_categories("""
+    """,
+    stuff="""
         92 banner #ffff80
         93 blanket #93d3cb
         95 bridge #966464
@@ -190,13 +202,12 @@ COCO = ClassTable(
         198 rock-merged #00728f
         199 wall-other-merged #66669c
         200 rug-merged #fa8dff
-    """),
+    """,
 )
 
 # Both in the order of the train ids.
-CITYSCAPES = ClassTable(
-    name="cityscapes",
-    things=_categories("""
+CITYSCAPES = _table(
+    things="""
         24 person #dc143c
         25 rider #ff0000
         26 car #00008e
@@ -205,8 +216,8 @@ CITYSCAPES = ClassTable(
         31 train #005064
         32 motorcycle #0000e6
         33 bicycle #770b20
-    """),
-    stuff=_categories("""
+    """,
+    stuff="""
         7 road #804080
         8 sidewalk #f423e8
         11 building #464646
@@ -218,13 +229,12 @@ CITYSCAPES = ClassTable(
         21 vegetation #6b8e23
         22 terrain #98fb98
         23 sky #4682b4
-    """),
+    """,
 )
 
 # The synthetic tabletop world of the demo.
-TABLETOP = ClassTable(
-    name="tabletop",
-    things=_categories("""
+TABLETOP = _table(
+    things="""
         1 mug #e66101
         2 bottle #1b7837
         3 can #ca0020
@@ -233,23 +243,11 @@ TABLETOP = ClassTable(
         6 box #8c510a
         7 ball #c51b7d
         8 rover #018571
-    """),
-    stuff=_categories("""
+    """,
+    stuff="""
         9 floor #807369
         10 wall #c7cdd6
         11 table #bf812d
         12 rug #762a83
-    """),
+    """,
 )
-
-
-def class_table(name: str) -> ClassTable:
-    """The class table of a data set by name.
-
-    Raises:
-        ValueError: no such table.
-    """
-    tables = {table.name: table for table in (COCO, CITYSCAPES, TABLETOP)}
-    if name not in tables:
-        raise ValueError(f"class table: got {name!r}, expected one of {', '.join(tables)}; pass a ClassTable instead.")
-    return tables[name]

@@ -1,62 +1,29 @@
-"""Samples: made from annotations, mirrored, resized and batched."""
+"""Samples: mirrored, resized and batched."""
 
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
-from numpy.typing import NDArray
 
 from panrt.model import build
-from panrt.model.data.classes import COCO
-from panrt.model.training_data import LabelledSegment, Steps, TrainingSample, collate, flip, from_panoptic, resize
-from toy_rectangles import Rectangles
+from panrt.model.training_data import Steps, TrainingSample, collate, flip, resize
+from toy_rectangles import Rectangles, tight_boxes
 
 
-def annotated() -> TrainingSample:
-    panoptic = np.zeros((6, 8), int)
-    panoptic[:, :3] = 7  # sky
-    panoptic[1:3, 4:7] = 8  # a person
-    panoptic[4:, 4:] = 9  # a crowd of cars
-    segments = [LabelledSegment(7, 187), LabelledSegment(8, 1), LabelledSegment(9, 3, is_crowd=True)]
+def small_sample() -> TrainingSample:
+    """One object of 3 x 2 pixels on a 6 x 8 image."""
+    mask = np.zeros((1, 6, 8), np.bool_)
+    mask[0, 1:3, 4:7] = True
+    semantic = np.full((6, 8), 255, np.uint8)
+    semantic[:, :3], semantic[mask[0]] = 40, 0
     image = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
-    return from_panoptic(image, panoptic, segments, COCO)
-
-
-def tight_boxes(masks: NDArray[np.bool_]) -> list[list[int]]:
-    boxes = []
-    for mask in masks:
-        ys, xs = mask.nonzero()
-        boxes.append([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
-    return boxes
-
-
-def test_objects_boxes_and_channels_come_from_the_annotation() -> None:
-    sample = annotated()
-    assert sample.boxes.tolist() == [[4, 1, 7, 3]]
-    assert sample.classes.tolist() == [0]
-    assert sample.masks.sum() == 6
-    expected = np.full((6, 8), 255)
-    expected[:, :3] = 40  # sky-other-merged
-    expected[1:3, 4:7] = 0
-    expected[4:, 4:] = 0  # a crowd is no object, but it is things
-    assert np.array_equal(sample.semantic, expected)
-
-
-def test_annotations_that_do_not_fit_are_refused_by_name() -> None:
-    image, panoptic = np.zeros((4, 4, 3), np.uint8), np.ones((4, 4), int)
-    with pytest.raises(ValueError, match=r"000139\.png: segment 1 is of category 91, unknown to coco"):
-        from_panoptic(image, panoptic, [LabelledSegment(1, 91)], COCO, name="000139.png")
-    with pytest.raises(ValueError, match="segment 5 is listed, but no pixel"):
-        from_panoptic(image, panoptic, [LabelledSegment(5, 1)], COCO)
-    with pytest.raises(ValueError, match="differ in size"):
-        from_panoptic(image[:2], panoptic, [], COCO)
+    return TrainingSample(image, np.float32([[4, 1, 7, 3]]), np.array([0]), mask, semantic)
 
 
 def test_mirroring_moves_boxes_with_masks_and_twice_is_nothing() -> None:
-    sample = annotated()
+    sample = small_sample()
     mirrored = flip(sample)
-    assert mirrored.boxes.tolist() == tight_boxes(mirrored.masks) == [[1, 1, 4, 3]]
+    assert mirrored.boxes.tolist() == tight_boxes(mirrored.masks).tolist() == [[1, 1, 4, 3]]
     for before, after in zip(sample, flip(mirrored), strict=True):
         assert np.array_equal(before, after)
 
@@ -64,12 +31,12 @@ def test_mirroring_moves_boxes_with_masks_and_twice_is_nothing() -> None:
 def test_resizing_moves_boxes_with_masks() -> None:
     sample = resize(Rectangles(1)[0], short_side=128, max_side=1333)
     assert sample.image_bgr.shape == (128, 128, 3)
-    assert sample.boxes.tolist() == tight_boxes(sample.masks)
+    assert sample.boxes.tolist() == tight_boxes(sample.masks).tolist()
     assert sample.semantic.shape == (128, 128)
 
 
 def test_the_longer_side_has_a_limit_and_vanished_objects_go() -> None:
-    sample = annotated()
+    sample = small_sample()
     small = resize(sample, short_side=600, max_side=4)
     assert small.image_bgr.shape == (3, 4, 3)
     one_pixel = np.zeros((1, 6, 8), np.bool_)
