@@ -1,7 +1,22 @@
 from collections.abc import Sequence
 
-from .contract import Float32, Floating
+from .contract import Float32, Floating, Int32
 
+def rpn_proposals(
+    logits: Sequence[Float32],
+    deltas: Sequence[Float32],
+    rois: Float32,
+    roi_count: Int32,
+    *,
+    strides: Sequence[float],
+    anchor_sizes: Sequence[float],
+    aspect_ratios: Sequence[float],
+    pre_nms_top_k: int,
+    nms_threshold: float,
+    input_height: int,
+    input_width: int,
+    threads: int,
+) -> None: ...
 def pyramid_roi_align(
     features: Sequence[Floating],
     rois: Float32,
@@ -14,5 +29,22 @@ def pyramid_roi_align(
     canonical_level: int,
     min_level: int,
     nhwc: bool,
+    threads: int,
+) -> None: ...
+def box_detections(
+    class_logits: Float32,
+    box_deltas: Float32,
+    rois: Float32,
+    roi_count: Int32,
+    boxes: Float32,
+    scores: Float32,
+    classes: Int32,
+    count: Int32,
+    *,
+    box_weights: Sequence[float],
+    score_threshold: float,
+    nms_threshold: float,
+    input_height: int,
+    input_width: int,
     threads: int,
 ) -> None: ...

@@ -3,7 +3,8 @@
 Each function checks its arguments, allocates the result and calls the kernel, which runs on `threads` threads with the
 GIL released; None takes every core that this process may use. Results do not depend on the number of threads.
 
-Shapes: N images, R RoIs, C channels, S bins a side. Boxes are (x0, y0, x1, y1) in pixels of the network input.
+Shapes: N images, L pyramid levels (Hl, Wl cells), A anchors per cell, R RoIs, C channels or thing classes,
+K detections, S bins a side. Boxes are (x0, y0, x1, y1) in pixels of the network input.
 """
 
 from __future__ import annotations
@@ -13,12 +14,74 @@ from collections.abc import Sequence
 import numpy as np
 
 from . import _native, contract
-from .contract import Float32, Floating, Layout
+from .contract import Detections, Float32, Floating, Int32, Layout, Proposals
 
 
 def default_threads() -> int:
     """What threads=None takes: every core that this process may use."""
     return contract.check_threads(None)
+
+
+def rpn_proposals(
+    logits: Sequence[Float32],
+    deltas: Sequence[Float32],
+    *,
+    strides: Sequence[int],
+    anchor_sizes: Sequence[float],
+    aspect_ratios: Sequence[float],
+    pre_nms_top_k: int,
+    post_nms_top_k: int,
+    nms_threshold: float,
+    input_hw: tuple[int, int],
+    threads: int | None = None,
+) -> Proposals:
+    """Best anchors of each level, decoded, clipped, thinned by NMS; see `reference.rpn_proposals`.
+
+    Args:
+        logits: per level (N, A, Hl, Wl) float32 objectness.
+        deltas: per level (N, 4A, Hl, Wl) float32; channel 4a + j is (dx, dy, dw, dh)[j] of anchor a.
+        strides: per level, pixels of the network input per cell.
+        anchor_sizes: per level, side of the square anchor in pixels.
+        aspect_ratios: height over width, one an anchor (A of them).
+        pre_nms_top_k: anchors of a level that enter NMS, at most.
+        post_nms_top_k: R, proposals that leave.
+        nms_threshold: a box goes when its IoU with a better one of its level is greater.
+        input_hw: valid height and width of the network input, padding excluded.
+        threads: how many to use; None takes `default_threads`.
+
+    Returns:
+        rois (N, R, 4) float32, best first, and roi_count (N,) int32.
+
+    Raises:
+        ValueError, TypeError: an argument does not fit; the message names it.
+    """
+    N, _, _ = contract.check_rpn_proposals(
+        logits,
+        deltas,
+        strides=strides,
+        anchor_sizes=anchor_sizes,
+        aspect_ratios=aspect_ratios,
+        pre_nms_top_k=pre_nms_top_k,
+        post_nms_top_k=post_nms_top_k,
+        nms_threshold=nms_threshold,
+        input_hw=input_hw,
+    )
+    threads = contract.check_threads(threads)
+    proposals = Proposals(np.empty((N, post_nms_top_k, 4), np.float32), np.empty(N, np.int32))
+    _native.rpn_proposals(
+        logits,
+        deltas,
+        *proposals,
+        strides=strides,
+        anchor_sizes=anchor_sizes,
+        aspect_ratios=aspect_ratios,
+        pre_nms_top_k=pre_nms_top_k,
+        nms_threshold=nms_threshold,
+        input_height=input_hw[0],
+        input_width=input_hw[1],
+        threads=threads,
+    )
+    return proposals
 
 
 def pyramid_roi_align(
@@ -83,3 +146,68 @@ def pyramid_roi_align(
         threads=threads,
     )
     return pooled
+
+
+def box_detections(
+    class_logits: Float32,
+    box_deltas: Float32,
+    rois: Float32,
+    roi_count: Int32,
+    *,
+    box_weights: Sequence[float],
+    score_threshold: float,
+    nms_threshold: float,
+    max_detections: int,
+    input_hw: tuple[int, int],
+    threads: int | None = None,
+) -> Detections:
+    """Softmax, decode, clip, threshold, NMS within each class, keep the best K; see `reference.box_detections`.
+
+    Args:
+        class_logits: (N, R, C + 1) float32, background last.
+        box_deltas: (N, R, 4C) float32, class-major.
+        rois: (N, R, 4) float32.
+        roi_count: (N,) int32, RoIs that are real.
+        box_weights: (wx, wy, ww, wh), by which the deltas are divided.
+        score_threshold: a detection scores more than this.
+        nms_threshold: a box goes when its IoU with a better one of its class is greater.
+        max_detections: K.
+        input_hw: valid height and width of the network input, padding excluded.
+        threads: how many to use; None takes `default_threads`.
+
+    Returns:
+        boxes (N, K, 4), scores (N, K), classes (N, K) int32, count (N,) int32; best first.
+
+    Raises:
+        ValueError, TypeError: an argument does not fit; the message names it.
+    """
+    N, _, _ = contract.check_box_detections(
+        class_logits,
+        box_deltas,
+        rois,
+        roi_count,
+        box_weights=box_weights,
+        score_threshold=score_threshold,
+        nms_threshold=nms_threshold,
+        max_detections=max_detections,
+        input_hw=input_hw,
+    )
+    threads = contract.check_threads(threads)
+    K = max_detections
+    detections = Detections(
+        np.empty((N, K, 4), np.float32), np.empty((N, K), np.float32), np.empty((N, K), np.int32), np.empty(N, np.int32)
+    )
+    _native.box_detections(
+        class_logits,
+        box_deltas,
+        rois,
+        roi_count,
+        *detections,
+        box_weights=box_weights,
+        score_threshold=score_threshold,
+        nms_threshold=nms_threshold,
+        input_height=input_hw[0],
+        input_width=input_hw[1],
+        threads=threads,
+    )
+    return detections

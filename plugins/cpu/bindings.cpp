@@ -2,9 +2,11 @@
 // the outputs; here only what memory safety needs is checked again. The GIL is released around every kernel.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/array.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <array>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -35,6 +37,13 @@ void expect_shape(char const* name, Array const& array, std::vector<std::size_t>
       throw std::invalid_argument(std::string(name) + ": axis " + std::to_string(i) + " is " +
                                   std::to_string(array.shape(i)) + ", expected " + std::to_string(shape[i]));
     }
+  }
+}
+
+// Box candidates are numbered in 32 bits.
+void expect_numbered(char const* name, std::size_t candidates) {
+  if (candidates > std::numeric_limits<std::uint32_t>::max()) {
+    throw std::invalid_argument(std::string(name) + ": " + std::to_string(candidates) + " boxes an image are too many");
   }
 }
 
@@ -95,9 +104,102 @@ void define_pyramid_roi_align(nb::module_& module) {
              nb::arg("nhwc"), nb::arg("threads"));
 }
 
+void rpn_proposals(std::vector<In<float, 4>> const& logits, std::vector<In<float, 4>> const& deltas,
+                   Out<float, 3> const& rois, Out<std::int32_t, 1> const& roi_count, std::vector<float> const& strides,
+                   std::vector<float> const& anchor_sizes, std::vector<float> const& aspect_ratios, int pre_nms_top_k,
+                   float nms_threshold, int input_height, int input_width, int threads) {
+  if (logits.empty() || deltas.size() != logits.size() || strides.size() != logits.size() ||
+      anchor_sizes.size() != logits.size()) {
+    throw std::invalid_argument("logits, deltas, strides, anchor_sizes: expected one entry a level, at least one");
+  }
+  if (pre_nms_top_k < 1 || threads < 1) throw std::invalid_argument("pre_nms_top_k, threads: expected at least 1");
+  std::size_t const images = rois.shape(0), anchors = aspect_ratios.size();
+  std::size_t all_anchors = 0;
+  panrt::RpnProposalsArgs args{};
+  for (std::size_t i = 0; i < logits.size(); ++i) {
+    std::size_t const height = logits[i].shape(2), width = logits[i].shape(3);
+    expect_shape("logits", logits[i], {images, anchors, height, width});
+    expect_shape("deltas", deltas[i], {images, 4 * anchors, height, width});
+    all_anchors += anchors * height * width;
+    args.levels.push_back({logits[i].data(), deltas[i].data(), to_int("logits", height), to_int("logits", width),
+                           strides[i], anchor_sizes[i]});
+  }
+  expect_numbered("logits", all_anchors);
+  expect_shape("rois", rois, {images, rois.shape(1), 4});
+  expect_shape("roi_count", roi_count, {images});
+  args.aspect_ratios = aspect_ratios;
+  args.rois = rois.data();
+  args.roi_count = roi_count.data();
+  args.images = static_cast<std::int64_t>(images);
+  args.pre_nms_top_k = pre_nms_top_k;
+  args.post_nms_top_k = to_int("rois", rois.shape(1));
+  args.nms_threshold = nms_threshold;
+  args.input_height = input_height;
+  args.input_width = input_width;
+  nb::gil_scoped_release const release;
+  panrt::rpn_proposals(args, threads);
+}
+
+void define_rpn_proposals(nb::module_& module) {
+  module.def("rpn_proposals", &rpn_proposals, nb::arg("logits").noconvert(), nb::arg("deltas").noconvert(),
+             nb::arg("rois").noconvert(), nb::arg("roi_count").noconvert(), nb::kw_only(), nb::arg("strides"),
+             nb::arg("anchor_sizes"), nb::arg("aspect_ratios"), nb::arg("pre_nms_top_k"), nb::arg("nms_threshold"),
+             nb::arg("input_height"), nb::arg("input_width"), nb::arg("threads"));
+}
+
+void box_detections(In<float, 3> const& class_logits, In<float, 3> const& box_deltas, In<float, 3> const& rois,
+                    In<std::int32_t, 1> const& roi_count, Out<float, 3> const& boxes, Out<float, 2> const& scores,
+                    Out<std::int32_t, 2> const& classes, Out<std::int32_t, 1> const& count,
+                    std::array<float, 4> const& box_weights, float score_threshold, float nms_threshold,
+                    int input_height, int input_width, int threads) {
+  std::size_t const images = rois.shape(0), rows = rois.shape(1), K = boxes.shape(1);
+  if (class_logits.shape(2) < 2) throw std::invalid_argument("class_logits: expected a thing class and background");
+  if (threads < 1) throw std::invalid_argument("threads: expected at least 1");
+  std::size_t const thing_classes = class_logits.shape(2) - 1;
+  expect_shape("class_logits", class_logits, {images, rows, thing_classes + 1});
+  expect_shape("box_deltas", box_deltas, {images, rows, 4 * thing_classes});
+  expect_shape("rois", rois, {images, rows, 4});
+  expect_shape("roi_count", roi_count, {images});
+  expect_shape("boxes", boxes, {images, K, 4});
+  expect_shape("scores", scores, {images, K});
+  expect_shape("classes", classes, {images, K});
+  expect_shape("count", count, {images});
+  expect_numbered("box_deltas", rows * thing_classes);
+  panrt::BoxDetectionsArgs args{};
+  args.class_logits = class_logits.data();
+  args.box_deltas = box_deltas.data();
+  args.rois = rois.data();
+  args.roi_count = roi_count.data();
+  args.boxes = boxes.data();
+  args.scores = scores.data();
+  args.classes = classes.data();
+  args.count = count.data();
+  args.images = static_cast<std::int64_t>(images);
+  args.rois_per_image = static_cast<std::int64_t>(rows);
+  args.thing_classes = to_int("class_logits", thing_classes);
+  args.box_weights = {box_weights[0], box_weights[1], box_weights[2], box_weights[3]};
+  args.score_threshold = score_threshold;
+  args.nms_threshold = nms_threshold;
+  args.max_detections = to_int("boxes", K);
+  args.input_height = input_height;
+  args.input_width = input_width;
+  nb::gil_scoped_release const release;
+  panrt::box_detections(args, threads);
+}
+
+void define_box_detections(nb::module_& module) {
+  module.def("box_detections", &box_detections, nb::arg("class_logits").noconvert(), nb::arg("box_deltas").noconvert(),
+             nb::arg("rois").noconvert(), nb::arg("roi_count").noconvert(), nb::arg("boxes").noconvert(),
+             nb::arg("scores").noconvert(), nb::arg("classes").noconvert(), nb::arg("count").noconvert(), nb::kw_only(),
+             nb::arg("box_weights"), nb::arg("score_threshold"), nb::arg("nms_threshold"), nb::arg("input_height"),
+             nb::arg("input_width"), nb::arg("threads"));
+}
+
 }  // namespace
 
 NB_MODULE(_native, module) {
+  define_rpn_proposals(module);
   define_pyramid_roi_align<float>(module);
   define_pyramid_roi_align<panrt::Half>(module);
+  define_box_detections(module);
 }

@@ -2,13 +2,14 @@
 // arguments are trusted here. Arrays are C-contiguous and outputs are allocated by the caller. Results do not depend on
 // `threads`.
 //
-// Shapes: N images, L pyramid levels, C channels, R RoIs an image, S bins a side.
+// Shapes: N images, L pyramid levels, C channels or thing classes, A anchors a cell, R RoIs an image, S bins a side.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
 #include "half.h"
+#include "panrt/boxes.h"
 
 namespace panrt {
 
@@ -41,5 +42,53 @@ struct PyramidRoiAlignArgs {
 // T is float or Half. Throws std::bad_alloc only.
 template <typename T>
 void pyramid_roi_align(PyramidRoiAlignArgs<T> const& args, int threads);
+
+struct RpnLevel {
+  float const* logits;  // (N, A, height, width)
+  float const* deltas;  // (N, 4A, height, width)
+  int height;
+  int width;
+  float stride;  // pixels of the network input per cell
+  float anchor_size;
+};
+
+struct RpnProposalsArgs {
+  std::vector<RpnLevel> levels;      // L; at most 2^32 - 1 anchors an image
+  std::vector<float> aspect_ratios;  // A
+  float* rois;                       // (N, post_nms_top_k, 4)
+  std::int32_t* roi_count;           // (N,)
+  std::int64_t images;
+  int pre_nms_top_k;
+  int post_nms_top_k;
+  float nms_threshold;
+  int input_height;
+  int input_width;
+};
+
+// Throws std::bad_alloc only.
+void rpn_proposals(RpnProposalsArgs const& args, int threads);
+
+struct BoxDetectionsArgs {
+  float const* class_logits;      // (N, R, C + 1)
+  float const* box_deltas;        // (N, R, 4C)
+  float const* rois;              // (N, R, 4); R * C is at most 2^32 - 1
+  std::int32_t const* roi_count;  // (N,)
+  float* boxes;                   // (N, max_detections, 4)
+  float* scores;                  // (N, max_detections)
+  std::int32_t* classes;          // (N, max_detections)
+  std::int32_t* count;            // (N,)
+  std::int64_t images;
+  std::int64_t rois_per_image;
+  int thing_classes;
+  BoxDeltas box_weights;  // by which the deltas are divided
+  float score_threshold;
+  float nms_threshold;
+  int max_detections;
+  int input_height;
+  int input_width;
+};
+
+// Throws std::bad_alloc only.
+void box_detections(BoxDetectionsArgs const& args, int threads);
 
 }  // namespace panrt

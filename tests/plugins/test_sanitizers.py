@@ -55,7 +55,12 @@ def test_every_kernel_runs_without_a_report(driver: Path) -> None:
     done = run(driver)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not any(word in done.stderr for word in REPORTS), done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["parallel_for", "pyramid_roi_align"]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [
+        "parallel_for",
+        "rpn_proposals",
+        "pyramid_roi_align",
+        "box_detections",
+    ]
 
 
 def test_a_planted_fault_is_reported(driver: Path, sanitizer: str) -> None:

@@ -1,5 +1,6 @@
 // Runs every CPU kernel on small deterministic inputs, ordinary and nasty, for a sanitizer to watch: on one thread, on
 // three, and from two callers at once. All runs of a case must give the same bytes, and write every one of them.
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -207,6 +208,164 @@ void plant_faults() {
   panrt::pyramid_roi_align(args, 1);
 }
 
+// --- RpnProposals and BoxDetections ----------------------------------------------------------------------------------
+
+// Adds the results of one run to one another.
+Bytes joined(std::vector<Bytes> const& parts) {
+  Bytes all;
+  for (Bytes const& part : parts) all.insert(all.end(), part.begin(), part.end());
+  return all;
+}
+
+enum class Values { kOrdinary, kTied, kNasty };
+
+// Numbers in [-scale, scale); tied: a few of them, both zeros among them; nasty: NaN, infinite and huge ones among
+// them.
+std::vector<float> numbers(std::size_t count, float scale, Values values, std::uint32_t seed) {
+  constexpr float kOdd[] = {kNan, kInfinity, -kInfinity, 3e38F, -3e38F, 1e-45F, 0.0F, -0.0F};
+  Random random(seed);
+  std::vector<float> result(count);
+  for (float& number : result) {
+    float const value = random.next(), choice = random.next() + 1.0F;
+    number = scale * value;
+    if (values == Values::kTied) number = scale * std::trunc(2.0F * value);  // -0 for negative ones near 0
+    if (values == Values::kNasty && choice < 0.2F) number = kOdd[static_cast<int>(choice * 40.0F)];
+  }
+  return result;
+}
+
+struct RpnCase {
+  char const* name;
+  std::vector<std::pair<int, int>> sizes;  // height and width a level
+  int images;
+  int pre_nms_top_k;
+  int post_nms_top_k;
+  Values logits, deltas;
+  float nms_threshold;
+};
+
+std::vector<RpnCase> rpn_cases() {
+  std::vector<std::pair<int, int>> const pyramid = {{40, 48}, {20, 24}, {10, 12}, {5, 6}, {3, 3}};
+  return {
+      {"ordinary", pyramid, 2, 100, 100, Values::kOrdinary, Values::kOrdinary, 0.7F},
+      {"few of many", pyramid, 3, 7, 5, Values::kOrdinary, Values::kOrdinary, 0.3F},
+      {"more than there are", pyramid, 1, 100000, 20000, Values::kOrdinary, Values::kOrdinary, 0.9F},
+      {"tied logits", pyramid, 2, 150, 100, Values::kTied, Values::kOrdinary, 0.5F},
+      {"nasty logits", pyramid, 2, 150, 100, Values::kNasty, Values::kOrdinary, 0.0F},
+      {"nasty deltas", pyramid, 2, 150, 300, Values::kOrdinary, Values::kNasty, 1.0F},
+      {"one cell", {{1, 1}, {1, 1}}, 2, 1, 1, Values::kNasty, Values::kOrdinary, 0.5F},
+  };
+}
+
+Case rpn_proposals_case(RpnCase const& item) {
+  return {item.name, [=](int threads, unsigned char filling) {
+            panrt::RpnProposalsArgs args{};
+            args.aspect_ratios = {0.5F, 1.0F, 2.0F};
+            std::vector<std::vector<float>> maps;
+            float stride = 4.0F;
+            for (auto const& [height, width] : item.sizes) {
+              auto const anchors = 3 * static_cast<std::size_t>(item.images * height * width);
+              auto const seed = static_cast<std::uint32_t>(stride);
+              maps.push_back(numbers(anchors, 3.0F, item.logits, seed));
+              maps.push_back(numbers(4 * anchors, 0.5F, item.deltas, seed + 1));
+              args.levels.push_back(
+                  {maps[maps.size() - 2].data(), maps.back().data(), height, width, stride, 8.0F * stride});
+              stride *= 2.0F;
+            }
+            auto const rows = static_cast<std::size_t>(item.images * item.post_nms_top_k);
+            Bytes rois = filled<float>(4 * rows, filling);
+            Bytes roi_count = filled<std::int32_t>(static_cast<std::size_t>(item.images), filling);
+            args.rois = reinterpret_cast<float*>(rois.data());
+            args.roi_count = reinterpret_cast<std::int32_t*>(roi_count.data());
+            args.images = item.images;
+            args.pre_nms_top_k = item.pre_nms_top_k;
+            args.post_nms_top_k = item.post_nms_top_k;
+            args.nms_threshold = item.nms_threshold;
+            args.input_height = 150;
+            args.input_width = 190;
+            panrt::rpn_proposals(args, threads);
+            return joined({rois, roi_count});
+          }};
+}
+
+Op rpn_proposals() {
+  Op op{"rpn_proposals", {}};
+  for (RpnCase const& item : rpn_cases()) op.cases.push_back(rpn_proposals_case(item));
+  return op;
+}
+
+struct DetectionCase {
+  char const* name;
+  std::vector<std::int32_t> roi_count;  // of every image
+  int rois;
+  int thing_classes;
+  int max_detections;
+  Values logits, deltas, boxes;
+  float score_threshold;
+};
+
+std::vector<DetectionCase> detection_cases() {
+  return {
+      {"ordinary", {300, 200}, 300, 80, 100, Values::kOrdinary, Values::kOrdinary, Values::kOrdinary, 0.05F},
+      {"one class", {300}, 300, 1, 1000, Values::kOrdinary, Values::kOrdinary, Values::kOrdinary, 0.5F},
+      {"more than 128 classes", {9}, 9, 300, 100, Values::kOrdinary, Values::kOrdinary, Values::kOrdinary, 0.001F},
+      {"everything is a candidate", {40}, 40, 19, 2000, Values::kTied, Values::kOrdinary, Values::kTied, -1.0F},
+      {"nasty logits", {200, 200}, 200, 7, 50, Values::kNasty, Values::kOrdinary, Values::kOrdinary, 0.0F},
+      {"nasty deltas", {200, 200}, 200, 2, 50, Values::kOrdinary, Values::kNasty, Values::kOrdinary, 0.05F},
+      {"nasty RoIs", {200, 200}, 200, 5, 50, Values::kOrdinary, Values::kOrdinary, Values::kNasty, 0.05F},
+      {"counts out of range",
+       {-7, 2000000000, 0},
+       5,
+       3,
+       4,
+       Values::kOrdinary,
+       Values::kOrdinary,
+       Values::kOrdinary,
+       0.0F},
+      {"no RoIs", {3, 0}, 0, 3, 4, Values::kOrdinary, Values::kOrdinary, Values::kOrdinary, 0.05F},
+  };
+}
+
+Case box_detections_case(DetectionCase const& item) {
+  return {item.name, [=](int threads, unsigned char filling) {
+            std::size_t const images = item.roi_count.size(), rows = images * static_cast<std::size_t>(item.rois);
+            auto const C = static_cast<std::size_t>(item.thing_classes);
+            std::vector<float> const logits = numbers(rows * (C + 1), 4.0F, item.logits, 1);
+            std::vector<float> const deltas = numbers(rows * C * 4, 3.0F, item.deltas, 2);
+            std::vector<float> rois = numbers(rows * 4, 100.0F, item.boxes, 3);
+            for (std::size_t i = 0; i < rois.size(); ++i) rois[i] += i % 4 < 2 ? 100.0F : 150.0F;
+            std::size_t const kept = images * static_cast<std::size_t>(item.max_detections);
+            Bytes boxes = filled<float>(4 * kept, filling), scores = filled<float>(kept, filling);
+            Bytes classes = filled<std::int32_t>(kept, filling), count = filled<std::int32_t>(images, filling);
+            panrt::BoxDetectionsArgs args{};
+            args.class_logits = logits.data();
+            args.box_deltas = deltas.data();
+            args.rois = rois.data();
+            args.roi_count = item.roi_count.data();
+            args.boxes = reinterpret_cast<float*>(boxes.data());
+            args.scores = reinterpret_cast<float*>(scores.data());
+            args.classes = reinterpret_cast<std::int32_t*>(classes.data());
+            args.count = reinterpret_cast<std::int32_t*>(count.data());
+            args.images = static_cast<std::int64_t>(images);
+            args.rois_per_image = item.rois;
+            args.thing_classes = item.thing_classes;
+            args.box_weights = {10.0F, 10.0F, 5.0F, 5.0F};
+            args.score_threshold = item.score_threshold;
+            args.nms_threshold = 0.5F;
+            args.max_detections = item.max_detections;
+            args.input_height = 240;
+            args.input_width = 260;
+            panrt::box_detections(args, threads);
+            return joined({boxes, scores, classes, count});
+          }};
+}
+
+Op box_detections() {
+  Op op{"box_detections", {}};
+  for (DetectionCase const& item : detection_cases()) op.cases.push_back(box_detections_case(item));
+  return op;
+}
+
 // --- parallel_for ----------------------------------------------------------------------------------------------------
 
 void check_parallel_for() {
@@ -252,5 +411,7 @@ int main(int argc, char** argv) {
     return 0;
   }
   check_parallel_for();
+  run(rpn_proposals());
   run(pyramid_roi_align());
+  run(box_detections());
 }
