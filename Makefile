@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 NATIVE := $(shell find plugins \( -name '*.h' -o -name '*.cpp' \) -print)
+CPP    := $(NATIVE) $(shell find tests \( -name '*.h' -o -name '*.cpp' \) -print)
 JOBS   ?= 2
 
 .PHONY: demo test test-full lint format clean
@@ -23,12 +24,12 @@ lint: $(VENV)/tests.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror $(NATIVE)
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
 
 format: $(VENV)/tests.stamp
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(NATIVE)
+	$(BIN)/clang-format -i $(CPP)
 
 clean:
 	rm -rf $(VENV) build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -4,7 +4,8 @@ Each function checks its arguments, allocates the result and calls the kernel, w
 GIL released; None takes every core that this process may use. Results do not depend on the number of threads.
 
 Shapes: N images, L pyramid levels (Hl, Wl cells), A anchors per cell, R RoIs, C channels or thing classes,
-K detections, S bins a side. Boxes are (x0, y0, x1, y1) in pixels of the network input.
+K detections, S bins a side; in the merge G mask side, S semantic channels (0 is "things"), H x W output, h x w
+semantic map. Boxes are (x0, y0, x1, y1) in pixels of the network input.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from . import _native, contract
-from .contract import Detections, Float32, Floating, Int32, Layout, Proposals
+from .contract import Detections, Float32, Floating, Int32, Layout, PanopticSegments, Proposals
 
 
 def default_threads() -> int:
@@ -211,3 +212,83 @@ def box_detections(
         threads=threads,
     )
     return detections
+
+
+def panoptic_merge(
+    semantic_logits: Float32,
+    boxes: Float32,
+    scores: Float32,
+    classes: Int32,
+    count: Int32,
+    mask_probs: Float32,
+    *,
+    input_hw: tuple[int, int],
+    output_hw: tuple[int, int],
+    score_threshold: float,
+    overlap_threshold: float,
+    stuff_area_limit: int,
+    mask_threshold: float = 0.5,
+    threads: int | None = None,
+) -> PanopticSegments:
+    """Paint instances by descending score, then stuff on what is left; see `reference.panoptic_merge`.
+
+    Args:
+        semantic_logits: (N, S, h, w) float32 at a quarter of the padded network input; channel 0 is "things".
+        boxes: (N, K, 4) float32, in network-input pixels.
+        scores: (N, K) float32.
+        classes: (N, K) int32.
+        count: (N,) int32, detections that are real.
+        mask_probs: (N, K, G, G) float32, over the box.
+        input_hw: valid height and width of the network input, padding excluded.
+        output_hw: H, W of the panoptic map.
+        score_threshold: an instance scores at least this.
+        overlap_threshold: an instance goes when a greater share of its mask is already painted.
+        stuff_area_limit: a stuff region has at least this many pixels.
+        mask_threshold: a pixel is in a mask where the sampled probability is at least this.
+        threads: how many to use; None takes `default_threads`.
+
+    Returns:
+        panoptic (N, H, W) int32, segments (N, K + S, 8) int32, segment_scores (N, K + S) float32, segment_count (N,);
+        equal to the reference in every bit.
+
+    Raises:
+        ValueError, TypeError: an argument does not fit; the message names it.
+    """
+    N, K, S, *_ = contract.check_panoptic_merge(
+        semantic_logits,
+        boxes,
+        scores,
+        classes,
+        count,
+        mask_probs,
+        input_hw=input_hw,
+        output_hw=output_hw,
+        score_threshold=score_threshold,
+        overlap_threshold=overlap_threshold,
+        stuff_area_limit=stuff_area_limit,
+        mask_threshold=mask_threshold,
+    )
+    threads = contract.check_threads(threads)
+    result = PanopticSegments(
+        np.empty((N, *output_hw), np.int32),
+        np.empty((N, K + S, 8), np.int32),
+        np.empty((N, K + S), np.float32),
+        np.empty(N, np.int32),
+    )
+    _native.panoptic_merge(
+        semantic_logits,
+        boxes,
+        scores,
+        classes,
+        count,
+        mask_probs,
+        *result,
+        input_height=input_hw[0],
+        input_width=input_hw[1],
+        score_threshold=score_threshold,
+        overlap_threshold=overlap_threshold,
+        stuff_area_limit=stuff_area_limit,
+        mask_threshold=mask_threshold,
+        threads=threads,
+    )
+    return result

@@ -195,6 +195,60 @@ void define_box_detections(nb::module_& module) {
              nb::arg("input_width"), nb::arg("threads"));
 }
 
+void panoptic_merge(In<float, 4> const& semantic_logits, In<float, 3> const& boxes, In<float, 2> const& scores,
+                    In<std::int32_t, 2> const& classes, In<std::int32_t, 1> const& count,
+                    In<float, 4> const& mask_probs, Out<std::int32_t, 3> const& panoptic,
+                    Out<std::int32_t, 3> const& segments, Out<float, 2> const& segment_scores,
+                    Out<std::int32_t, 1> const& segment_count, int input_height, int input_width, float score_threshold,
+                    float overlap_threshold, int stuff_area_limit, float mask_threshold, int threads) {
+  std::size_t const N = scores.shape(0), K = scores.shape(1), S = semantic_logits.shape(1);
+  std::size_t const h = semantic_logits.shape(2), w = semantic_logits.shape(3);
+  expect_shape("semantic_logits", semantic_logits, {N, S, h, w});
+  expect_shape("boxes", boxes, {N, K, 4});
+  expect_shape("classes", classes, {N, K});
+  expect_shape("count", count, {N});
+  expect_shape("mask_probs", mask_probs, {N, K, mask_probs.shape(2), mask_probs.shape(3)});
+  expect_shape("panoptic", panoptic, {N, panoptic.shape(1), panoptic.shape(2)});
+  expect_shape("segments", segments, {N, K + S, 8});
+  expect_shape("segment_scores", segment_scores, {N, K + S});
+  expect_shape("segment_count", segment_count, {N});
+  if (input_height < 1 || input_width < 1 || static_cast<std::size_t>(input_height) > 4 * h ||
+      static_cast<std::size_t>(input_width) > 4 * w) {
+    throw std::invalid_argument("input_hw: expected at least 1 and at most four times the semantic logits");
+  }
+  if (panoptic.shape(1) > 32768 || panoptic.shape(2) > 32768) {
+    throw std::invalid_argument("panoptic: expected sides of at most 32768");
+  }
+  panrt::PanopticMergeArgs args{};
+  args.semantic_logits = semantic_logits.data();
+  args.boxes = boxes.data();
+  args.scores = scores.data();
+  args.classes = classes.data();
+  args.count = count.data();
+  args.mask_probs = mask_probs.data();
+  args.panoptic = panoptic.data();
+  args.segments = segments.data();
+  args.segment_scores = segment_scores.data();
+  args.segment_count = segment_count.data();
+  args.images = static_cast<std::int64_t>(N);
+  args.detections = static_cast<std::int64_t>(K);
+  args.channels = static_cast<int>(S);
+  args.height = static_cast<int>(h);
+  args.width = static_cast<int>(w);
+  args.mask_height = static_cast<int>(mask_probs.shape(2));
+  args.mask_width = static_cast<int>(mask_probs.shape(3));
+  args.input_height = input_height;
+  args.input_width = input_width;
+  args.output_height = static_cast<int>(panoptic.shape(1));
+  args.output_width = static_cast<int>(panoptic.shape(2));
+  args.score_threshold = score_threshold;
+  args.overlap_threshold = overlap_threshold;
+  args.stuff_area_limit = stuff_area_limit;
+  args.mask_threshold = mask_threshold;
+  nb::gil_scoped_release const release;
+  panrt::panoptic_merge(args, threads);
+}
+
 }  // namespace
 
 NB_MODULE(_native, module) {
@@ -202,4 +256,10 @@ NB_MODULE(_native, module) {
   define_pyramid_roi_align<float>(module);
   define_pyramid_roi_align<panrt::Half>(module);
   define_box_detections(module);
+  module.def("panoptic_merge", &panoptic_merge, nb::arg("semantic_logits").noconvert(), nb::arg("boxes").noconvert(),
+             nb::arg("scores").noconvert(), nb::arg("classes").noconvert(), nb::arg("count").noconvert(),
+             nb::arg("mask_probs").noconvert(), nb::arg("panoptic").noconvert(), nb::arg("segments").noconvert(),
+             nb::arg("segment_scores").noconvert(), nb::arg("segment_count").noconvert(), nb::kw_only(),
+             nb::arg("input_height"), nb::arg("input_width"), nb::arg("score_threshold"), nb::arg("overlap_threshold"),
+             nb::arg("stuff_area_limit"), nb::arg("mask_threshold"), nb::arg("threads"));
 }

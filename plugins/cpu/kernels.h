@@ -2,7 +2,8 @@
 // arguments are trusted here. Arrays are C-contiguous and outputs are allocated by the caller. Results do not depend on
 // `threads`.
 //
-// Shapes: N images, L pyramid levels, C channels or thing classes, A anchors a cell, R RoIs an image, S bins a side.
+// Shapes: N images, L pyramid levels, C channels or thing classes, A anchors a cell, R RoIs an image, S bins a side; in
+// the merge K detections, S semantic channels, h x w semantic map, H x W output.
 #pragma once
 
 #include <cstdint>
@@ -90,5 +91,36 @@ struct BoxDetectionsArgs {
 
 // Throws std::bad_alloc only.
 void box_detections(BoxDetectionsArgs const& args, int threads);
+
+struct PanopticMergeArgs {
+  float const* semantic_logits;  // (N, S, h, w)
+  float const* boxes;            // (N, K, 4)
+  float const* scores;           // (N, K)
+  std::int32_t const* classes;   // (N, K)
+  std::int32_t const* count;     // (N)
+  float const* mask_probs;       // (N, K, mask_height, mask_width)
+  std::int32_t* panoptic;        // (N, H, W)
+  std::int32_t* segments;        // (N, K + S, 8)
+  float* segment_scores;         // (N, K + S)
+  std::int32_t* segment_count;   // (N)
+  std::int64_t images;
+  std::int64_t detections;
+  int channels;
+  int height;  // of the semantic map
+  int width;
+  int mask_height;
+  int mask_width;
+  int input_height;  // valid part of the network input
+  int input_width;
+  int output_height;  // at most 32768
+  int output_width;
+  float score_threshold;
+  float overlap_threshold;
+  int stuff_area_limit;
+  float mask_threshold;
+};
+
+// Throws std::bad_alloc only.
+void panoptic_merge(PanopticMergeArgs const& args, int threads);
 
 }  // namespace panrt

@@ -1,9 +1,8 @@
 // PyramidRoiAlign on the CPU.
 //
 // The samples of a bin form a separable grid. So per bin and axis the taps of all samples are collapsed to one weight a
-// feature row or column, and the bin is the sum over rows and columns of row_weight * column_weight * feature[row,
-// column, :]. Every cell is read once however many samples fall into it, and the work for a RoI is bounded by the size
-// of the map.
+// feature row or column, and the bin is a sum over rows and columns: row_weight * column_weight * feature[row, column].
+// Every cell is read once however many samples fall into it, and the work for a RoI is bounded by the size of the map.
 //
 // That sum runs over channels, contiguous in float32 NHWC. Features in another form are brought to it first, but only
 // those tiles of the map that some RoI touches; a result in another form is converted RoI by RoI, from cache.
@@ -13,6 +12,7 @@
 #include <cstdint>
 #include <memory>
 #include <tuple>
+#include <type_traits>
 #include <vector>
 
 #include "kernels.h"
@@ -137,34 +137,36 @@ PANRT_INLINE void convert_all(From const* from, std::ptrdiff_t count, To* to) {
   for (std::ptrdiff_t i = 0; i < count; ++i) from_float(to_float(from[i]), to[i]);
 }
 
-// to[column, row] = from[row, column], in squares of 4 x 4.
+// to[column, row] = from[row, column]; rows and columns at most 8.
+template <typename From, typename To>
+PANRT_INLINE void transpose_square(From const* from, std::ptrdiff_t from_stride, int rows, int columns, To* to,
+                                   std::ptrdiff_t to_stride) {
+  if (rows < 8 || columns < 8) {
+    for (int i = 0; i < rows; ++i) {
+      for (int j = 0; j < columns; ++j) from_float(to_float(from[i * from_stride + j]), to[j * to_stride + i]);
+    }
+    return;
+  }
+  float lines[8][8], result[8][8];
+  for (int i = 0; i < 8; ++i) convert_all(from + i * from_stride, 8, lines[i]);
+  for (int i = 0; i < 8; i += 4) {
+    for (int j = 0; j < 8; j += 4) {
+      Float4 square[4];
+      for (int k = 0; k < 4; ++k) load(&lines[i + k][j], square[k]);
+      transpose(square);
+      for (int k = 0; k < 4; ++k) store(square[k], &result[j + k][i]);
+    }
+  }
+  for (int i = 0; i < 8; ++i) convert_all(result[i], 8, to + i * to_stride);
+}
+
 template <typename From, typename To>
 PANRT_INLINE void transpose_all(From const* from, std::ptrdiff_t from_stride, int rows, int columns, To* to,
                                 std::ptrdiff_t to_stride) {
-  for (int row = 0; row < rows; row += 4) {
-    for (int column = 0; column < columns; column += 4) {
-      From const* const corner = from + row * from_stride + column;
-      To* const result = to + column * to_stride + row;
-      if (row + 4 <= rows && column + 4 <= columns) {
-        Float4 square[4];
-        for (int i = 0; i < 4; ++i) {
-          float line[4];
-          convert_all(corner + i * from_stride, 4, line);
-          load(line, square[i]);
-        }
-        transpose(square);
-        for (int i = 0; i < 4; ++i) {
-          float line[4];
-          store(square[i], line);
-          convert_all(line, 4, result + i * to_stride);
-        }
-      } else {
-        for (int i = 0; i < std::min(4, rows - row); ++i) {
-          for (int j = 0; j < std::min(4, columns - column); ++j) {
-            from_float(to_float(corner[i * from_stride + j]), result[j * to_stride + i]);
-          }
-        }
-      }
+  for (int row = 0; row < rows; row += 8) {
+    for (int column = 0; column < columns; column += 8) {
+      transpose_square(from + row * from_stride + column, from_stride, std::min(8, rows - row),
+                       std::min(8, columns - column), to + column * to_stride + row, to_stride);
     }
   }
 }
@@ -190,7 +192,6 @@ PANRT_CLONES void transpose(float const* from, std::ptrdiff_t from_stride, int r
 constexpr int kNoLevel = -1;
 
 struct PlacedRoi {
-  Roi roi;
   std::int64_t index;  // 0 to N*R - 1
   std::int64_t image;
   int level;  // kNoLevel: pools to zero
@@ -204,13 +205,14 @@ std::vector<PlacedRoi> place(PyramidRoiAlignArgs<T> const& args) {
   placed.reserve(static_cast<std::size_t>(args.images * args.rois_per_image));
   for (std::int64_t index = 0; index < args.images * args.rois_per_image; ++index) {
     float const* const row = args.rois + 4 * index;
-    PlacedRoi item{{row[0], row[1], row[2], row[3]}, index, index / args.rois_per_image, kNoLevel, {}, {}};
-    if (is_usable(item.roi)) {
-      item.level = pyramid_level(item.roi, args.canonical_size, args.canonical_level, args.min_level,
+    Roi const roi{row[0], row[1], row[2], row[3]};
+    PlacedRoi item{index, index / args.rois_per_image, kNoLevel, {}, {}};
+    if (is_usable(roi)) {
+      item.level = pyramid_level(roi, args.canonical_size, args.canonical_level, args.min_level,
                                  static_cast<int>(args.levels.size()));
       float const stride = args.levels[static_cast<std::size_t>(item.level)].stride;
-      item.y = roi_axis(item.roi.y0, item.roi.y1, stride, args.output_size, args.sampling_ratio);
-      item.x = roi_axis(item.roi.x0, item.roi.x1, stride, args.output_size, args.sampling_ratio);
+      item.y = roi_axis(roi.y0, roi.y1, stride, args.output_size, args.sampling_ratio);
+      item.x = roi_axis(roi.x0, roi.x1, stride, args.output_size, args.sampling_ratio);
     }
     placed.push_back(item);
   }

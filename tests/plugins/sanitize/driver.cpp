@@ -184,6 +184,107 @@ Op pyramid_roi_align() {
   return op;
 }
 
+// --- PanopticMerge ---------------------------------------------------------------------------------------------------
+
+struct MergeCase {
+  char const* name;
+  int images, detections, channels, height, width, mask_height, mask_width;
+  int input_height, input_width, output_height, output_width;
+  float mask_threshold;
+  bool finite;  // or NaN, infinity and numbers near the ends of float32 among all inputs
+};
+
+std::vector<MergeCase> merge_cases() {
+  return {
+      {"ordinary", 2, 20, 9, 12, 40, 14, 14, 48, 160, 48, 160, 0.5F, true},
+      {"nasty", 2, 20, 9, 12, 40, 14, 14, 45, 155, 90, 211, 0.5F, false},
+      {"reduced", 1, 20, 5, 30, 61, 7, 5, 120, 241, 33, 50, 0.3F, false},
+      {"enlarged", 1, 20, 5, 6, 17, 28, 28, 24, 67, 97, 300, 0.5F, true},
+      {"narrow", 1, 9, 5, 40, 7, 28, 28, 160, 28, 160, 28, 0.5F, false},
+      {"one cell", 2, 9, 3, 1, 1, 1, 1, 3, 4, 70, 90, 0.5F, true},
+      {"one pixel", 1, 9, 3, 5, 20, 28, 28, 17, 80, 1, 1, 0.1F, true},
+      {"more masks than fit at once", 1, 200, 3, 4, 4, 28, 28, 16, 16, 16, 16, 0.5F, true},
+      {"a threshold that rounds to 0", 1, 9, 3, 4, 8, 5, 5, 16, 32, 16, 32, 0.0F, false},
+      {"no detections", 1, 0, 9, 8, 24, 28, 28, 32, 96, 32, 96, 0.5F, false},
+      {"no stuff", 1, 9, 1, 8, 24, 28, 28, 32, 96, 32, 96, 0.5F, true},
+  };
+}
+
+Case panoptic_merge_case(MergeCase const& item, int count) {
+  return {std::string(item.name) + ", count " + std::to_string(count), [=](int threads, unsigned char filling) {
+            Random random(13);
+            auto const draw = [&](int size, float low, float high) {
+              std::vector<float> values(static_cast<std::size_t>(item.images * size));
+              for (float& value : values) {
+                float const drawn = random.next();
+                value = low + (high - low) * (drawn + 1.0F) / 2.0F;
+                if (!item.finite && drawn > 0.9F) {
+                  value = drawn > 0.98F ? kNan : drawn > 0.96F ? kInfinity : drawn > 0.94F ? -3e38F : 1e-38F;
+                }
+              }
+              return values;
+            };
+            int const K = item.detections, S = item.channels;
+            std::vector<float> const logits = draw(S * item.height * item.width, -1.0F, 1.0F);
+            std::vector<float> const masks = draw(K * item.mask_height * item.mask_width, 0.0F, 1.0F);
+            std::vector<float> const scores = draw(K, 0.0F, 1.0F);
+            std::vector<float> boxes = draw(K * 4, -0.1F, 1.1F);
+            for (std::size_t i = 0; i < boxes.size(); ++i) {
+              boxes[i] *= static_cast<float>(i % 2 == 0 ? item.input_width : item.input_height);
+            }
+            std::vector<std::int32_t> const classes(scores.size(), 7);
+            std::vector<std::int32_t> const counts(static_cast<std::size_t>(item.images), count);
+
+            auto const images = static_cast<std::size_t>(item.images), segments = static_cast<std::size_t>(K + S);
+            Bytes panoptic = filled<std::int32_t>(
+                images * static_cast<std::size_t>(item.output_height * item.output_width), filling);
+            Bytes rows = filled<std::int32_t>(images * segments * 8, filling);
+            Bytes segment_scores = filled<float>(images * segments, filling);
+            Bytes segment_count = filled<std::int32_t>(images, filling);
+            panrt::PanopticMergeArgs args{};
+            args.semantic_logits = logits.data();
+            args.boxes = boxes.data();
+            args.scores = scores.data();
+            args.classes = classes.data();
+            args.count = counts.data();
+            args.mask_probs = masks.data();
+            args.panoptic = reinterpret_cast<std::int32_t*>(panoptic.data());
+            args.segments = reinterpret_cast<std::int32_t*>(rows.data());
+            args.segment_scores = reinterpret_cast<float*>(segment_scores.data());
+            args.segment_count = reinterpret_cast<std::int32_t*>(segment_count.data());
+            args.images = item.images;
+            args.detections = K;
+            args.channels = S;
+            args.height = item.height;
+            args.width = item.width;
+            args.mask_height = item.mask_height;
+            args.mask_width = item.mask_width;
+            args.input_height = item.input_height;
+            args.input_width = item.input_width;
+            args.output_height = item.output_height;
+            args.output_width = item.output_width;
+            args.score_threshold = 0.2F;
+            args.overlap_threshold = 0.5F;
+            args.stuff_area_limit = 4;
+            args.mask_threshold = item.mask_threshold;
+            panrt::panoptic_merge(args, threads);
+            for (Bytes const& more : {rows, segment_scores, segment_count}) {
+              panoptic.insert(panoptic.end(), more.begin(), more.end());
+            }
+            return panoptic;
+          }};
+}
+
+Op panoptic_merge() {
+  Op op{"panoptic_merge", {}};
+  for (MergeCase const& item : merge_cases()) {
+    for (int const count : {item.detections, item.detections / 2, 1 << 30, -1}) {
+      op.cases.push_back(panoptic_merge_case(item, count));
+    }
+  }
+  return op;
+}
+
 // Two callers write to one array, then a map ends a row early: a race for ThreadSanitizer, an overflow for
 // AddressSanitizer.
 void plant_faults() {
@@ -414,4 +515,5 @@ int main(int argc, char** argv) {
   run(rpn_proposals());
   run(pyramid_roi_align());
   run(box_detections());
+  run(panoptic_merge());
 }
