@@ -1,0 +1,111 @@
+"""ResNet and ResNeXt trunks as detectron2 builds them.
+
+Shapes: image (N, 3, H, W) normalised BGR, H and W multiples of 32; C2..C5 (N, 256 | 512 | 1024 | 2048, H/s, W/s),
+strides s = 4, 8, 16, 32, or held at `output_stride` by dilation. Parameter names are detectron2's
+(`res3.0.conv2.norm.weight`).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from panrt.model.config import ResNetConfig
+from panrt.model.layers import FrozenBatchNorm2d, NormedConv2d, init_msra
+
+BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+
+
+class Stem(nn.Module):
+    """7x7 stride 2, then a 3x3 max-pool of stride 2: (N, 3, H, W) -> (N, 64, H/4, W/4)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = NormedConv2d(3, 64, 7, stride=2, padding=3, norm=FrozenBatchNorm2d(64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.max_pool2d(functional.relu(self.conv1(x)), kernel_size=3, stride=2, padding=1)
+
+
+class Bottleneck(nn.Module):
+    """1x1 -> 3x3 -> 1x1 around a shortcut, which is a projection where the number of channels changes."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        mid_channels: int,
+        out_channels: int,
+        *,
+        stride: int,
+        stride_in_1x1: bool,
+        groups: int,
+        dilation: int,
+    ) -> None:
+        super().__init__()
+        stride_1x1, stride_3x3 = (stride, 1) if stride_in_1x1 else (1, stride)
+        self.shortcut = (
+            NormedConv2d(in_channels, out_channels, 1, stride=stride, norm=FrozenBatchNorm2d(out_channels))
+            if in_channels != out_channels
+            else None
+        )
+        self.conv1 = NormedConv2d(in_channels, mid_channels, 1, stride=stride_1x1, norm=FrozenBatchNorm2d(mid_channels))
+        self.conv2 = NormedConv2d(
+            mid_channels,
+            mid_channels,
+            3,
+            stride=stride_3x3,
+            padding=dilation,
+            dilation=dilation,
+            groups=groups,
+            norm=FrozenBatchNorm2d(mid_channels),
+        )
+        self.conv3 = NormedConv2d(mid_channels, out_channels, 1, norm=FrozenBatchNorm2d(out_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.shortcut is None else self.shortcut(x)
+        x = functional.relu(self.conv1(x))
+        x = functional.relu(self.conv2(x))
+        return functional.relu(self.conv3(x) + shortcut)
+
+
+class ResNet(nn.Module):
+    """image -> (C2, C3, C4, C5)."""
+
+    channels = (256, 512, 1024, 2048)
+
+    def __init__(self, config: ResNetConfig) -> None:
+        super().__init__()
+        self.stem = Stem()
+        in_channels, total_stride, dilation = 64, 4, 1
+        for stage, (blocks, out_channels) in enumerate(zip(BLOCKS[config.depth], self.channels, strict=True)):
+            stride = 1 if stage == 0 else 2
+            if total_stride * stride > config.output_stride:
+                stride, dilation = 1, 2 * dilation
+            total_stride *= stride
+            layers = []
+            for block in range(blocks):
+                layers.append(
+                    Bottleneck(
+                        in_channels,
+                        config.groups * config.width_per_group * 2**stage,
+                        out_channels,
+                        stride=stride if block == 0 else 1,
+                        stride_in_1x1=config.stride_in_1x1,
+                        groups=config.groups,
+                        dilation=dilation,
+                    )
+                )
+                in_channels = out_channels
+            setattr(self, f"res{stage + 2}", nn.Sequential(*layers))
+        init_msra(self)
+
+    def stages(self) -> tuple[nn.Module, ...]:
+        """Stem and res2..res5 in order; training freezes a prefix of them."""
+        return (self.stem, *(self.get_submodule(f"res{level}") for level in (2, 3, 4, 5)))
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        stem, res2, res3, res4, res5 = self.stages()
+        c2 = res2(stem(image))
+        c3 = res3(c2)
+        c4 = res4(c3)
+        return c2, c3, c4, res5(c4)

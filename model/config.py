@@ -1,0 +1,326 @@
+"""Model configurations: frozen dataclasses, each network readable as one constructor call.
+
+    config = make_config("panoptic_fpn_r50", merge=MergeConfig(stuff_area_limit=1024))
+
+Values are checked once, here. Sizes are (height, width) in pixels; areas are in output pixels.
+Sources: detectron2 `COCO-PanopticSegmentation/panoptic_fpn_R_{50,101}_3x`; Kirillov et al., Panoptic Feature Pyramid
+Networks (CVPR 2019), figures 3-4 and tables 1 and 3 for the comparisons.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from panrt.model.data.classes import COCO, TABLETOP, ClassTable
+
+Activation = Literal["relu", "relu6"]
+Norm = Literal["group", "batch"]
+Aggregation = Literal["sum", "concat"]
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNetConfig:
+    """ResNet or ResNeXt trunk. detectron2's model zoo strides in the first 1x1, torchvision in the 3x3."""
+
+    depth: Literal[50, 101, 152] = 50
+    stride_in_1x1: bool = True
+    groups: int = 1
+    width_per_group: int = 64
+    output_stride: Literal[8, 16, 32] = 32  # below 32: dilated convolutions instead of strides, no FPN
+
+    def __post_init__(self) -> None:
+        _check(self.depth in (50, 101, 152), f"trunk depth: got {self.depth}, expected 50, 101 or 152.")
+        _check(self.output_stride in (8, 16, 32), f"output_stride: got {self.output_stride}, expected 8, 16 or 32.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EfficientNetLiteConfig:
+    """EfficientNet-Lite0 trunk: no squeeze-excitation, ReLU6, constant asymmetric padding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FpnConfig:
+    width: int = 256
+    separable: bool = False  # depthwise-separable output convolutions
+
+
+@dataclass(frozen=True, kw_only=True)
+class RpnConfig:
+    anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0)  # one a level, P2..P6
+    aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)  # height / width
+    pre_nms_top_k: int = 1000  # a level
+    post_nms_top_k: int = 1000  # an image
+    nms_threshold: float = 0.7
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoiConfig:
+    """Which level an RoI is pooled from: a box of side `canonical_size` belongs to level `canonical_level`."""
+
+    canonical_size: float = 224.0
+    canonical_level: int = 4
+    sampling_ratio: int = 0  # 0: as many samples a bin as it has feature cells, rounded up
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxHeadConfig:
+    pooled_size: int = 7
+    hidden: int = 1024
+    box_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
+    score_threshold: float = 0.05
+    nms_threshold: float = 0.5
+    max_detections: int = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskHeadConfig:
+    pooled_size: int = 14  # the masks have twice this side
+    width: int = 256
+    convolutions: int = 4
+    separable: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstanceConfig:
+    """Everything of Mask R-CNN behind the FPN."""
+
+    rpn: RpnConfig = RpnConfig()
+    roi: RoiConfig = RoiConfig()
+    box: BoxHeadConfig = BoxHeadConfig()
+    mask: MaskHeadConfig = MaskHeadConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SemanticConfig:
+    """The semantic branch of figure 3 of the paper."""
+
+    width: int = 128
+    aggregation: Aggregation = "sum"
+    norm: Norm = "group"
+    separable: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeConfig:
+    score_threshold: float = 0.5
+    overlap_threshold: float = 0.5
+    stuff_area_limit: int = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class PanopticFPNConfig:
+    """One network. Without `instance` it predicts stuff only, without `semantic` things only.
+
+    `pixel_mean` and `pixel_std` are in B, G, R order and 0..255: every network here eats BGR, and weights that were
+    trained on RGB have the input channels of their first convolution turned round when they are loaded.
+    """
+
+    name: str
+    classes: ClassTable = COCO
+    input_hw: tuple[int, int] = (800, 1344)  # default for export; the network itself takes any size
+    pixel_mean: tuple[float, float, float] = (103.530, 116.280, 123.675)
+    pixel_std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    activation: Activation = "relu"
+    trunk: ResNetConfig | EfficientNetLiteConfig = ResNetConfig()
+    fpn: FpnConfig | None = FpnConfig()  # None: the dilated baseline, a semantic head on C5 alone
+    instance: InstanceConfig | None = InstanceConfig()
+    semantic: SemanticConfig | None = SemanticConfig()
+    merge: MergeConfig = MergeConfig()
+
+    def __post_init__(self) -> None:
+        _check(
+            self.instance is not None or self.semantic is not None,
+            f"{self.name}: neither instance nor semantic branch; a network needs at least one.",
+        )
+        dilated = isinstance(self.trunk, ResNetConfig) and self.trunk.output_stride < 32
+        _check(
+            self.fpn is None or not dilated,
+            f"{self.name}: a dilated trunk has no pyramid of strides 4..32; set fpn=None or output_stride=32.",
+        )
+        _check(
+            self.fpn is not None or (self.instance is None and isinstance(self.trunk, ResNetConfig)),
+            f"{self.name}: without an FPN only a semantic branch on a ResNet is defined; set instance=None.",
+        )
+        if self.instance is not None:
+            levels = len(self.instance.rpn.anchor_sizes)
+            _check(levels == 5, f"{self.name}: rpn.anchor_sizes: got {levels} values, expected 5, for P2..P6.")
+
+
+def panoptic_fpn_r50() -> PanopticFPNConfig:
+    """detectron2 `panoptic_fpn_R_50_3x`."""
+    return PanopticFPNConfig(name="panoptic_fpn_r50")
+
+
+def panoptic_fpn_r101() -> PanopticFPNConfig:
+    """detectron2 `panoptic_fpn_R_101_3x`."""
+    return PanopticFPNConfig(name="panoptic_fpn_r101", trunk=ResNetConfig(depth=101))
+
+
+def panoptic_fpn_r50_torchvision() -> PanopticFPNConfig:
+    """The same on a trunk that takes torchvision's ImageNet weights."""
+    return PanopticFPNConfig(
+        name="panoptic_fpn_r50_torchvision",
+        pixel_std=(57.375, 57.120, 58.395),
+        trunk=ResNetConfig(stride_in_1x1=False),
+    )
+
+
+def panoptic_fpn_lite() -> PanopticFPNConfig:
+    """For small computers and small worlds: EfficientNet-Lite0, an 80-wide FPN, narrow heads, 320x256 frames.
+
+    Anchors and RoI levels are half of COCO's, as the frames are about half as large.
+    """
+    return PanopticFPNConfig(
+        name="panoptic_fpn_lite",
+        classes=TABLETOP,
+        input_hw=(256, 320),
+        pixel_mean=(127.0, 127.0, 127.0),
+        pixel_std=(128.0, 128.0, 128.0),
+        activation="relu6",
+        trunk=EfficientNetLiteConfig(),
+        fpn=FpnConfig(width=80, separable=True),
+        instance=InstanceConfig(
+            rpn=RpnConfig(
+                anchor_sizes=(16.0, 32.0, 64.0, 128.0, 256.0),
+                pre_nms_top_k=300,
+                post_nms_top_k=100,
+            ),
+            roi=RoiConfig(canonical_size=112.0),
+            box=BoxHeadConfig(pooled_size=5, hidden=224, max_detections=32),
+            mask=MaskHeadConfig(width=80, separable=True),
+        ),
+        semantic=SemanticConfig(width=64, norm="batch", separable=True),
+        merge=MergeConfig(stuff_area_limit=200),
+    )
+
+
+def semantic_fpn_r50() -> PanopticFPNConfig:
+    """The semantic half of "two separate networks" (table 3)."""
+    return PanopticFPNConfig(name="semantic_fpn_r50", instance=None)
+
+
+def instance_fpn_r50() -> PanopticFPNConfig:
+    """The instance half of "two separate networks" (table 3): Mask R-CNN."""
+    return PanopticFPNConfig(name="instance_fpn_r50", semantic=None)
+
+
+def semantic_dilated_r50() -> PanopticFPNConfig:
+    """The dilated backbone at output stride 8 that FPN is compared with (figure 4)."""
+    return PanopticFPNConfig(name="semantic_dilated_r50", trunk=ResNetConfig(output_stride=8), fpn=None, instance=None)
+
+
+CONFIGS: Mapping[str, Callable[[], PanopticFPNConfig]] = types.MappingProxyType(
+    {
+        make.__name__: make
+        for make in (
+            panoptic_fpn_r50,
+            panoptic_fpn_r101,
+            panoptic_fpn_r50_torchvision,
+            panoptic_fpn_lite,
+            semantic_fpn_r50,
+            instance_fpn_r50,
+            semantic_dilated_r50,
+        )
+    }
+)
+
+
+def make_config(name: str, **overrides: Any) -> PanopticFPNConfig:
+    """The named configuration with some fields replaced: `make_config("panoptic_fpn_r50", merge=MergeConfig(...))`.
+
+    The paper's comparisons of the semantic branch are overrides: `semantic=SemanticConfig(width=64)` or
+    `SemanticConfig(aggregation="concat")` (tables 1c and 1d).
+
+    Raises:
+        ValueError: no such name, or an override does not fit the rest.
+        TypeError: an override is not a field.
+    """
+    if name not in CONFIGS:
+        raise ValueError(f"model name: got {name!r}, expected one of {', '.join(CONFIGS)}.")
+    return dataclasses.replace(CONFIGS[name](), **overrides)
+
+
+def to_json(value: PanopticFPNConfig) -> dict[str, Any]:
+    """The configuration as plain JSON values; `from_json` reads it back equal."""
+    encoded = _encode(value)
+    assert isinstance(encoded, dict)
+    return encoded
+
+
+def from_json(data: Any) -> PanopticFPNConfig:
+    """Read what `to_json` wrote.
+
+    Raises:
+        ValueError: a field is missing, unknown or of the wrong type; the message names it.
+    """
+    decoded = _decode(PanopticFPNConfig, data, "config")
+    assert isinstance(decoded, PanopticFPNConfig)
+    return decoded
+
+
+def _encode(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: _encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"type": type(value).__name__, **fields}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {name: _encode(item) for name, item in value._asdict().items()}
+    if isinstance(value, tuple):
+        return [_encode(item) for item in value]
+    return value
+
+
+def _decode(kind: Any, data: Any, where: str) -> Any:
+    """Build `kind` (a dataclass, NamedTuple, tuple, union, literal or plain type) from JSON values."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        if data is None and type(None) in arguments:
+            return None
+        return _decode(_alternative(arguments, data, where), data, where)
+    if origin is tuple:
+        many = len(arguments) == 2 and arguments[1] is Ellipsis
+        if not isinstance(data, list) or not (many or len(data) == len(arguments)):
+            raise ValueError(f"{where}: got {data!r}, expected a list{'' if many else f' of {len(arguments)}'}.")
+        kinds = [arguments[0]] * len(data) if many else arguments
+        items = zip(kinds, data, strict=True)
+        return tuple(_decode(item, value, f"{where}[{index}]") for index, (item, value) in enumerate(items))
+    if dataclasses.is_dataclass(kind) or hasattr(kind, "_fields"):
+        return _decode_fields(kind, data, where)
+    if origin is Literal:
+        expected, fits = " or ".join(map(repr, arguments)), data in arguments and type(data) in map(type, arguments)
+    else:
+        data = float(data) if kind is float and type(data) is int else data
+        expected, fits = kind.__name__, type(data) is kind and (kind is not float or math.isfinite(data))
+    if not fits:
+        raise ValueError(f"{where}: got {data!r}, expected {expected}.")
+    return data
+
+
+def _alternative(alternatives: tuple[Any, ...], data: Any, where: str) -> Any:
+    """The member of a union that the "type" entry of an object names."""
+    choices = {choice.__name__: choice for choice in alternatives if choice is not type(None)}
+    name = data.get("type") if isinstance(data, dict) else None
+    if name not in choices:
+        raise ValueError(f"{where}: got type {name!r}, expected one of {', '.join(choices)}.")
+    return choices[name]
+
+
+def _decode_fields(kind: Any, data: Any, where: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    if not isinstance(data, dict):
+        raise ValueError(f"{where}: got {data!r}, expected an object with the fields of {kind.__name__}.")
+    found = {name: value for name, value in data.items() if name != "type"}
+    for problem, names in (("missing", hints.keys() - found.keys()), ("unknown", found.keys() - hints.keys())):
+        if names:
+            raise ValueError(f"{where}: {problem} field {', '.join(sorted(names))} of {kind.__name__}.")
+    return kind(**{name: _decode(hint, found[name], f"{where}.{name}") for name, hint in hints.items()})

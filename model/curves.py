@@ -1,0 +1,43 @@
+"""The losses of a training as a picture."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+
+SMOOTHING = 0.9  # of the line; the dots are what was logged
+
+
+def plot_curves(log: Path, picture: Path) -> None:
+    """Draw each loss of a `log.jsonl` over the iterations; needs matplotlib.
+
+    Args:
+        log: lines with "iteration" and, those that count, "losses".
+        picture: the file to write; its suffix chooses the format.
+    """
+    from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import, and only this needs it
+
+    curves: dict[str, tuple[list[int], list[float]]] = defaultdict(lambda: ([], []))
+    for line in log.read_text().splitlines():
+        record = json.loads(line)
+        for name, value in record.get("losses", {}).items():
+            curves[name][0].append(record["iteration"])
+            curves[name][1].append(value)
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes = figure.subplots()
+    for name, (iterations, values) in curves.items():
+        (line_2d,) = axes.plot(iterations, _smooth(values), label=name)
+        axes.plot(iterations, values, ".", color=line_2d.get_color(), alpha=0.2, markersize=2)
+    axes.set(xlabel="iteration", ylabel="loss", yscale="log")
+    axes.grid(alpha=0.3)
+    if curves:
+        axes.legend(ncols=2)
+    figure.savefig(picture, dpi=120)
+
+
+def _smooth(values: list[float]) -> list[float]:
+    smoothed: list[float] = []
+    for value in values:
+        smoothed.append(value if not smoothed else SMOOTHING * smoothed[-1] + (1 - SMOOTHING) * value)
+    return smoothed

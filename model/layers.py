@@ -1,0 +1,122 @@
+"""The few layers that the backbones and heads share.
+
+Shapes: maps are (N, C, H, W). Parameter names follow detectron2: a convolution owns the normalisation after it as
+`norm`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from panrt.model.config import Activation, Norm
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """Batch normalisation with fixed statistics and affine: y = (x - mean) / sqrt(var + eps) * weight + bias.
+
+    All four are buffers. A fresh one is the exact identity.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("weight", torch.ones(channels))
+        self.register_buffer("bias", torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels) - eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+        )
+
+
+class NormedConv2d(nn.Conv2d):
+    """A convolution without bias and the normalisation after it."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        norm: nn.Module,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        groups: int = 1,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False)
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed: Tensor = self.norm(super().forward(x))
+        return normed
+
+
+class SeparableConv2d(nn.Sequential):
+    """A depthwise 3x3 and a pointwise 1x1, nothing between; `norm` (which replaces the bias) follows."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, norm: nn.Module | None = None) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False)
+        if norm is None:
+            self.pointwise = nn.Conv2d(in_channels, out_channels, 1)
+        else:
+            self.pointwise = NormedConv2d(in_channels, out_channels, 1, norm=norm)
+
+
+def conv3x3(in_channels: int, out_channels: int, *, separable: bool, norm: nn.Module | None = None) -> nn.Module:
+    """A 3x3 convolution that keeps the size, dense or separable, with a bias or a norm after it."""
+    if separable:
+        return SeparableConv2d(in_channels, out_channels, norm=norm)
+    if norm is None:
+        return nn.Conv2d(in_channels, out_channels, 3, padding=1)
+    return NormedConv2d(in_channels, out_channels, 3, padding=1, norm=norm)
+
+
+def make_norm(kind: Norm, channels: int) -> nn.Module:
+    """The heads' normalisation: 32 groups as in the paper, or a batch norm that folds into the convolution."""
+    return nn.GroupNorm(32, channels) if kind == "group" else nn.BatchNorm2d(channels)
+
+
+def make_activation(kind: Activation) -> nn.Module:
+    return nn.ReLU() if kind == "relu" else nn.ReLU6()
+
+
+def init_msra(module: nn.Module) -> None:
+    """detectron2 `c2_msra_fill` on every convolution inside: normal, fan-out, ReLU gain; zero bias."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            # counted within a group: for depthwise convolutions torch's own fan-out is off by the number of channels
+            fan_out = layer.out_channels // layer.groups * math.prod(layer.kernel_size)
+            nn.init.normal_(layer.weight, std=math.sqrt(2 / fan_out))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def init_xavier(module: nn.Module) -> None:
+    """detectron2 `c2_xavier_fill` on every convolution and linear layer inside: U(+-sqrt(3 / fan_in)); zero bias."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_uniform_(layer.weight, a=1)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def init_normal(module: nn.Module, std: float) -> None:
+    """N(0, std) weights and zero biases on every convolution and linear layer inside."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.normal_(layer.weight, std=std)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -1,0 +1,292 @@
+"""Panoptic FPN (Kirillov et al., CVPR 2019): Mask R-CNN and a semantic branch on one feature pyramid.
+
+Shapes: N images, H x W pixels of an image, Hp x Wp the same padded to multiples of 32, R RoIs, K detections, C thing
+classes, S semantic channels (0 = "things"), G mask side, P2..P6 the pyramid (N, D, Hp/s, Wp/s) with strides s = 4..64.
+
+The dense parts are modules: `backbone`, `instance.rpn_head`, `instance.box_head`, `instance.mask_head`, `semantic`.
+Between them stand the four ops of an `IrregularOps`, and nothing else that depends on the data: swap the ops and the
+same `infer` is what an exporter traces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from panrt.model import irregular
+from panrt.model.backbones.efficientnet_lite import EfficientNetLite
+from panrt.model.backbones.resnet import ResNet
+from panrt.model.config import InstanceConfig, MergeConfig, PanopticFPNConfig, ResNetConfig, RpnConfig, make_config
+from panrt.model.fpn import ROI_LEVELS, STRIDES, Fpn
+from panrt.model.heads import BoxHead, BoxOutput, DilatedSemanticHead, MaskHead, RpnHead, RpnOutput, SemanticHead
+from panrt.model.irregular import Detections, IrregularOps, PanopticSegments, Proposals
+
+SIZE_DIVISOR = 32
+MIN_LEVEL = 2  # P2 is the finest level
+
+
+class Instances(NamedTuple):
+    """What the instance branch found, and the steps on the way."""
+
+    rpn: RpnOutput
+    proposals: Proposals
+    box: BoxOutput
+    detections: Detections
+    mask_probs: Tensor  # (N, K, G, G) of each detection's class
+
+
+class Branches(NamedTuple):
+    """Everything before the merge, stage by stage, so that a difference can be named by its stage."""
+
+    pyramid: tuple[Tensor, ...]  # P2..P6, or C5 alone without an FPN
+    semantic_logits: Tensor | None  # (N, S, Hp/4, Wp/4)
+    instances: Instances | None
+
+
+class Backbone(nn.Module):
+    """Normalised image (N, 3, Hp, Wp) -> P2..P6, or C5 alone where there is no FPN."""
+
+    def __init__(self, config: PanopticFPNConfig) -> None:
+        super().__init__()
+        self.trunk = ResNet(config.trunk) if isinstance(config.trunk, ResNetConfig) else EfficientNetLite()
+        self.fpn = None if config.fpn is None else Fpn(self.trunk.channels, config.fpn)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return self.pyramid(self.trunk(image))
+
+    def pyramid(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """From the trunk's C2..C5, as they come or as they were cached."""
+        if self.fpn is None:
+            return (maps[-1],)
+        levels: tuple[Tensor, ...] = self.fpn(maps)
+        return levels
+
+
+class InstanceBranch(nn.Module):
+    """RPN, box head and mask head: P2..P6 -> instances."""
+
+    def __init__(self, width: int, thing_classes: int, config: PanopticFPNConfig, instance: InstanceConfig) -> None:
+        super().__init__()
+        self.config = instance
+        self.rpn_head = RpnHead(width, instance.rpn, config.activation)
+        self.box_head = BoxHead(width, thing_classes, instance.box, config.activation)
+        self.mask_head = MaskHead(width, thing_classes, instance.mask, config.activation)
+
+    def forward(
+        self, pyramid: Sequence[Tensor], *, input_hw: tuple[int, int], ops: IrregularOps = irregular
+    ) -> Instances:
+        """`input_hw` is the valid size of the image, without its padding."""
+        box_config = self.config.box
+        images = pyramid[0].shape[0]
+        rpn: RpnOutput = self.rpn_head(pyramid)
+        proposals = self.propose(rpn, input_hw=input_hw, ops=ops)
+        box: BoxOutput = self.box_head(self._pool(pyramid, proposals.rois, box_config.pooled_size, ops))
+        detections = ops.box_detections(
+            box.logits.reshape(images, -1, box.logits.shape[-1]).float(),
+            box.deltas.reshape(images, -1, box.deltas.shape[-1]).float(),
+            proposals.rois,
+            proposals.roi_count,
+            box_weights=box_config.box_weights,
+            score_threshold=box_config.score_threshold,
+            nms_threshold=box_config.nms_threshold,
+            max_detections=box_config.max_detections,
+            input_hw=input_hw,
+        )
+        pooled = self._pool(pyramid, detections.boxes, self.config.mask.pooled_size, ops)
+        mask_logits: Tensor = self.mask_head(pooled, detections.classes)
+        mask_probs = mask_logits.sigmoid().reshape(images, -1, *mask_logits.shape[-2:])
+        return Instances(rpn, proposals, box, detections, mask_probs)
+
+    def propose(
+        self,
+        rpn: RpnOutput,
+        *,
+        input_hw: tuple[int, int],
+        ops: IrregularOps = irregular,
+        limits: RpnConfig | None = None,
+    ) -> Proposals:
+        """The best proposals; training sets other `limits` than the configured ones."""
+        config = limits or self.config.rpn
+        return ops.rpn_proposals(
+            [x.float() for x in rpn.logits],
+            [x.float() for x in rpn.deltas],
+            strides=STRIDES,
+            anchor_sizes=config.anchor_sizes,
+            aspect_ratios=config.aspect_ratios,
+            pre_nms_top_k=config.pre_nms_top_k,
+            post_nms_top_k=config.post_nms_top_k,
+            nms_threshold=config.nms_threshold,
+            input_hw=input_hw,
+        )
+
+    def _pool(self, pyramid: Sequence[Tensor], rois: Tensor, size: int, ops: IrregularOps) -> Tensor:
+        return ops.pyramid_roi_align(
+            pyramid[:ROI_LEVELS],
+            rois,
+            strides=STRIDES[:ROI_LEVELS],
+            output_size=size,
+            sampling_ratio=self.config.roi.sampling_ratio,
+            canonical_size=self.config.roi.canonical_size,
+            canonical_level=self.config.roi.canonical_level,
+            min_level=MIN_LEVEL,
+        )
+
+
+class PanopticFPN(nn.Module):
+    """The whole network: uint8 BGR pixels in, panoptic ids out.
+
+    Called on a batch (N, H, W, 3) it gives what the PanopticMerge op gives. Without a semantic branch all stuff is
+    void, without an instance branch there are no things.
+    """
+
+    pixel_mean: Tensor  # (3, 1, 1), BGR
+    pixel_std: Tensor
+
+    def __init__(self, config: PanopticFPNConfig) -> None:
+        super().__init__()
+        self.config = config
+        classes, semantic = config.classes, config.semantic
+        self.register_buffer("pixel_mean", torch.tensor(config.pixel_mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(config.pixel_std).view(3, 1, 1), persistent=False)
+        self.backbone = Backbone(config)
+        self.instance: InstanceBranch | None = None
+        self.semantic: SemanticHead | DilatedSemanticHead | None = None
+        if config.fpn is not None:
+            width = config.fpn.width
+            if config.instance is not None:
+                self.instance = InstanceBranch(width, len(classes.things), config, config.instance)
+            if semantic is not None:
+                self.semantic = SemanticHead(width, classes.semantic_channels, semantic, config.activation)
+        elif semantic is not None and isinstance(config.trunk, ResNetConfig):
+            self.semantic = DilatedSemanticHead(
+                self.backbone.trunk.channels[-1],
+                classes.semantic_channels,
+                config.trunk.output_stride,
+                semantic,
+                config.activation,
+            )
+
+    @torch.no_grad()
+    def forward(self, image: Tensor, *, output_hw: tuple[int, int] | None = None) -> PanopticSegments:
+        """Segment a batch.
+
+        Args:
+            image: (N, H, W, 3) uint8, BGR. All of it is valid; padding to multiples of 32 happens inside.
+            output_hw: size of the panoptic map; H, W where not given.
+
+        Raises:
+            ValueError: the image has another shape or type.
+        """
+        return self.infer(image, output_hw=output_hw)
+
+    def infer(
+        self, image: Tensor, *, output_hw: tuple[int, int] | None = None, ops: IrregularOps = irregular
+    ) -> PanopticSegments:
+        """As `forward`, with the irregular parts left to `ops`."""
+        branches = self.branches(image, ops=ops)
+        return merge(branches, config=self.config.merge, image=image, output_hw=output_hw, ops=ops)
+
+    def branches(self, image: Tensor, *, ops: IrregularOps = irregular) -> Branches:
+        """Everything before the merge; arguments and errors as in `forward`."""
+        if image.dtype != torch.uint8 or image.dim() != 4 or image.shape[-1] != 3:
+            raise ValueError(
+                f"image: got {tuple(image.shape)} {image.dtype}, expected (N, H, W, 3) torch.uint8 in BGR order; "
+                "stack frames of one size and do not normalise them."
+            )
+        pyramid: tuple[Tensor, ...] = self.backbone(self.prepare(image))
+        instances = None if self.instance is None else self.instance(pyramid, input_hw=_size(image), ops=ops)
+        return Branches(pyramid, self.semantic_logits(pyramid), instances)
+
+    def prepare(self, image: Tensor) -> Tensor:
+        """(N, H, W, 3) uint8 -> (N, 3, Hp, Wp): normalised, then padded with zeros on the right and at the bottom."""
+        height, width = image.shape[1:3]
+        normalised = (image.permute(0, 3, 1, 2).to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
+        return functional.pad(normalised, (0, -width % SIZE_DIVISOR, 0, -height % SIZE_DIVISOR))
+
+    def semantic_logits(self, pyramid: Sequence[Tensor]) -> Tensor | None:
+        """(N, S, Hp/4, Wp/4), or None without a semantic branch."""
+        if self.semantic is None:
+            return None
+        logits: Tensor = self.semantic(pyramid[:ROI_LEVELS] if self.config.fpn is not None else pyramid[0])
+        return logits
+
+
+class SeparateNetworks(nn.Module):
+    """The paper's "two separate networks", one for things and one for stuff, merged at the end."""
+
+    def __init__(self, instance: PanopticFPN, semantic: PanopticFPN) -> None:
+        super().__init__()
+        if instance.instance is None or semantic.semantic is None:
+            raise ValueError(
+                f"got {instance.config.name} for the things and {semantic.config.name} for the stuff; "
+                "the first needs an instance branch, the second a semantic branch."
+            )
+        self.instance = instance
+        self.semantic = semantic
+
+    @torch.no_grad()
+    def forward(self, image: Tensor, *, output_hw: tuple[int, int] | None = None) -> PanopticSegments:
+        """As `PanopticFPN.forward`; the merge follows the instance network's configuration."""
+        instances = self.instance.branches(image)
+        both = instances._replace(semantic_logits=self.semantic.branches(image).semantic_logits)
+        return merge(both, config=self.instance.config.merge, image=image, output_hw=output_hw)
+
+
+def merge(
+    branches: Branches,
+    *,
+    config: MergeConfig,
+    image: Tensor,
+    output_hw: tuple[int, int] | None = None,
+    ops: IrregularOps = irregular,
+) -> PanopticSegments:
+    """PanopticMerge at `output_hw` (the image's own size where not given); a branch that is missing found nothing.
+
+    Raises:
+        ValueError: both branches are missing.
+    """
+    input_hw = _size(image)
+    semantic_logits, instances = branches.semantic_logits, branches.instances
+    if instances is not None:
+        boxes, scores, classes, count = instances.detections
+        mask_probs = instances.mask_probs
+        if semantic_logits is None:  # "things" everywhere: no stuff
+            height, width = branches.pyramid[0].shape[-2:]
+            semantic_logits = boxes.new_zeros((boxes.shape[0], 1, height, width))
+    elif semantic_logits is not None:
+        mask_probs = semantic_logits.new_zeros((semantic_logits.shape[0], 0, 28, 28), dtype=torch.float32)
+        scores = mask_probs[:, :, 0, 0]
+        boxes, classes = scores.unsqueeze(-1).expand(-1, -1, 4), scores.int()
+        count = torch.zeros(len(scores), dtype=torch.int32, device=scores.device)
+    else:
+        raise ValueError("merge: neither semantic logits nor instances; at least one is needed.")
+    return ops.panoptic_merge(
+        semantic_logits.float(),
+        boxes,
+        scores,
+        classes,
+        count,
+        mask_probs.float(),
+        input_hw=input_hw,
+        output_hw=output_hw or input_hw,
+        score_threshold=config.score_threshold,
+        overlap_threshold=config.overlap_threshold,
+        stuff_area_limit=config.stuff_area_limit,
+    )
+
+
+def _size(image: Tensor) -> tuple[int, int]:
+    return int(image.shape[1]), int(image.shape[2])
+
+
+def build(name: str, **overrides: Any) -> PanopticFPN:
+    """A freshly initialised network by the name of its configuration, some fields replaced; see `config.make_config`.
+
+    Raises:
+        ValueError, TypeError: no such configuration, or an override does not fit.
+    """
+    return PanopticFPN(make_config(name, **overrides))

@@ -1,0 +1,400 @@
+"""Training: one loop for all networks, on a GPU or on two CPU cores.
+
+    result = train(build("panoptic_fpn_lite"), data, lite_recipe(iterations=5000), out=Path("out/tabletop"))
+
+In `out` it keeps `training.pt` (everything that resuming needs), `log.jsonl` (one line a logged iteration) and, at the
+end, `model.safetensors` and `curves.png`. Started again with the same `out` it goes on from the last `training.pt`: all
+randomness is a function of the seed and the iteration, so what follows is what would have followed anyway.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from panrt.model.checkpoints import CheckpointError, load_torch, save, write_atomically
+from panrt.model.curves import plot_curves
+from panrt.model.losses import LossConfig, Losses, joint_losses
+from panrt.model.panoptic_fpn import PanopticFPN
+from panrt.model.schedule import ScheduleConfig, learning_rate
+from panrt.model.training_data import Batch, Step, Steps, TrainingData, collate
+
+Evaluation = Callable[[PanopticFPN], Mapping[str, float]]
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on: a loss is not finite."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Defaults are detectron2's `panoptic_fpn_R_50_1x`."""
+
+    iterations: int = 90_000
+    batch_size: int = 16
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    momentum: float = 0.9  # of SGD
+    weight_decay: float = 1e-4  # not on normalisation layers
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    losses: LossConfig = field(default_factory=LossConfig)
+    alternate: bool = False  # instance and semantic losses in turn instead of together
+    frozen_stages: int = 2  # of `trunk.stages()`, the stem being the first
+    cache_trunk: bool = False  # keep the features of a wholly frozen trunk, in float16
+    clip_norm: float | None = None
+    ema_decay: float | None = None  # average the weights; the average is what is evaluated and saved
+    amp: bool = False  # mixed precision, on CUDA only
+    mirror: bool = True
+    short_sides: tuple[int, ...] = (640, 672, 704, 736, 768, 800)  # drawn for each image; empty keeps its size
+    max_side: int = 1333
+    seed: int = 0
+    workers: int = 0  # processes that read samples
+    log_every: int = 20
+    checkpoint_every: int = 500
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "batch_size", "log_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected at least 1.")
+        if self.cache_trunk and self.short_sides:
+            raise ValueError(
+                "cache_trunk: features of a resized image are of no use for another size; set short_sides=()."
+            )
+
+
+def lite_recipe(*, iterations: int = 5000, seed: int = 0) -> TrainConfig:
+    """For `panoptic_fpn_lite` on a small data set and two CPU cores: the ImageNet trunk is frozen and cached."""
+    return TrainConfig(
+        iterations=iterations,
+        batch_size=6,
+        optimizer="adamw",
+        schedule=ScheduleConfig(learning_rate=2e-3, kind="cosine", warmup_iterations=50, warmup_factor=0.05),
+        losses=LossConfig(semantic_weight=1.0, rpn_samples=128, pre_nms_top_k=600, post_nms_top_k=200, roi_samples=96),
+        frozen_stages=8,
+        cache_trunk=True,
+        clip_norm=5.0,
+        ema_decay=0.998,
+        short_sides=(),
+        seed=seed,
+    )
+
+
+class TrainingResult(NamedTuple):
+    model: PanopticFPN  # averaged, if so configured; in eval mode
+    metrics: dict[str, float]  # what `evaluate` said; empty without one
+    path: Path  # of the saved model
+
+
+def train(
+    model: PanopticFPN,
+    data: TrainingData,
+    config: TrainConfig,
+    *,
+    out: Path,
+    evaluate: Evaluation | None = None,
+    device: str = "cpu",
+    progress: bool = True,
+) -> TrainingResult:
+    """Train `model` in place, or go on where an earlier call with the same `out` stopped.
+
+    Args:
+        model: the network, its trunk filled with what it starts from.
+        data: the labelled images.
+        config: everything that decides the result, but the three above.
+        out: a directory for logs and checkpoints; made if need be.
+        evaluate: called once at the end with the model in eval mode; its figures are logged.
+        device: "cpu", "cuda", "cuda:1".
+        progress: show a bar with losses and the time that is left.
+
+    Raises:
+        ValueError: the configuration does not fit the model, the data or the device.
+        CheckpointError: `out` holds the training of another configuration, or a damaged checkpoint.
+        TrainingError: a loss is not finite; `training.pt` is from before.
+    """
+    on = torch.device(device)
+    _check(model, data, config, on)
+    out.mkdir(parents=True, exist_ok=True)
+    model.to(on).train()
+    _freeze(model, config.frozen_stages)
+    state = _State(model, config, on)
+    start = state.restore(out / "training.pt")
+    log = _Log(out / "log.jsonl", start)
+    steps = Steps(
+        data,
+        steps=config.iterations,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        mirror=config.mirror,
+        short_sides=config.short_sides,
+        max_side=config.max_side,
+    )
+    cache = TrunkCache(model) if config.cache_trunk else None
+    with _bar(progress, start, config.iterations) as show:
+        for iteration, step in enumerate(_read(steps, start, config.workers), start=start):
+            began = time.perf_counter()
+            losses = _train_step(model, state, step, cache, iteration)
+            done = iteration + 1
+            if done % config.log_every == 0 or done == config.iterations:
+                rate = learning_rate(config.schedule, iteration, config.iterations)
+                log.write(done, learning_rate=rate, losses=losses, seconds=time.perf_counter() - began)
+            if done % config.checkpoint_every == 0 or done == config.iterations:
+                state.store(out / "training.pt", done)
+            show(done, losses)
+    state.use_average()
+    model.eval()
+    save(model, out / "model.safetensors")
+    metrics = dict(evaluate(model)) if evaluate is not None else {}
+    if metrics:
+        log.write(config.iterations, evaluation=metrics)
+    plot_curves(out / "log.jsonl", out / "curves.png")
+    return TrainingResult(model, metrics, out / "model.safetensors")
+
+
+def _check(model: PanopticFPN, data: TrainingData, config: TrainConfig, device: torch.device) -> None:
+    stages = len(model.backbone.trunk.stages())
+    if not 0 <= config.frozen_stages <= stages:
+        raise ValueError(f"frozen_stages: got {config.frozen_stages}, {model.config.name} has 0 to {stages}.")
+    if config.cache_trunk and config.frozen_stages < stages:
+        raise ValueError(
+            f"cache_trunk: only {config.frozen_stages} of {stages} stages are frozen, so features change; "
+            f"set frozen_stages={stages}."
+        )
+    if config.alternate and (model.instance is None or model.semantic is None):
+        raise ValueError(f"alternate: {model.config.name} has one branch only; there is nothing to alternate.")
+    if config.amp and device.type != "cuda":
+        raise ValueError(f"amp: mixed precision needs CUDA, the device is {device}; set amp=False.")
+    if len(data) == 0:
+        raise ValueError("data: no samples to learn from.")
+
+
+def _freeze(model: PanopticFPN, stages: int) -> None:
+    """The first stages of the trunk do not learn."""
+    for stage in model.backbone.trunk.stages()[:stages]:
+        stage.requires_grad_(False)
+
+
+def _read(steps: Steps, start: int, workers: int) -> Iterator[Step]:
+    """Steps from `start` on, read ahead by worker processes if there are any."""
+    loader: Iterator[Step] = iter(
+        DataLoader(
+            steps,
+            batch_size=None,
+            sampler=range(start, len(steps)),
+            num_workers=workers,
+            collate_fn=_as_it_is,
+        )
+    )
+    return loader
+
+
+def _as_it_is(step: Any) -> Any:
+    """Left to itself the loader would make tensors of the samples' arrays."""
+    return step
+
+
+def _train_step(
+    model: PanopticFPN, state: _State, step: Step, cache: TrunkCache | None, iteration: int
+) -> dict[str, float]:
+    """One update of the weights; its losses by name, the weighted sum as "total"."""
+    config, device = state.config, state.device
+    rate = learning_rate(config.schedule, iteration, config.iterations)
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + iteration)
+    batch = collate(step.samples, model, device)
+    with torch.autocast(device.type, enabled=config.amp):
+        pyramid = _pyramid(model, step, batch, cache)
+        losses = joint_losses(
+            model,
+            pyramid,
+            batch.targets,
+            config.losses,
+            generator=generator,
+            instances=not config.alternate or iteration % 2 == 0,
+            semantic=not config.alternate or iteration % 2 == 1,
+        )
+    total = losses.total(config.losses)
+    values = _values(losses, total)
+    if not torch.isfinite(total):
+        images = ", ".join(str(index) for index, _ in step.keys)
+        raise TrainingError(
+            f"iteration {iteration}: a loss is not finite: {values}; the batch was samples {images}. "
+            "Look at those labels, or lower the learning rate or clip_norm."
+        )
+    state.update(total)
+    return values
+
+
+def _pyramid(model: PanopticFPN, step: Step, batch: Batch, cache: TrunkCache | None) -> tuple[Tensor, ...]:
+    if cache is not None:
+        return model.backbone.pyramid(cache.maps(step.keys, batch.images))
+    pyramid: tuple[Tensor, ...] = model.backbone(batch.images)
+    return pyramid
+
+
+def _values(losses: Losses, total: Tensor) -> dict[str, float]:
+    named = {name: loss for name, loss in losses._asdict().items() if loss is not None} | {"total": total}
+    return {name: float(loss.detach()) for name, loss in named.items()}
+
+
+class TrunkCache:
+    """C2..C5 of a frozen trunk for each image and its mirror image, computed once and kept in float16 in memory."""
+
+    def __init__(self, model: PanopticFPN) -> None:
+        self.trunk = model.backbone.trunk
+        self.kept: dict[tuple[int, bool], tuple[Tensor, ...]] = {}
+
+    @torch.no_grad()
+    def maps(self, keys: tuple[tuple[int, bool], ...], images: Tensor) -> tuple[Tensor, ...]:
+        """The maps of a batch (N, 3, Hp, Wp), in float32.
+
+        Raises:
+            ValueError: an image was seen before at another size.
+        """
+        for key, image in zip(keys, images, strict=True):
+            if key not in self.kept:
+                self.kept[key] = tuple(level[0].half() for level in self.trunk(image[None]))
+            elif tuple(4 * side for side in self.kept[key][0].shape[-2:]) != tuple(image.shape[-2:]):
+                raise ValueError(
+                    f"sample {key[0]}: cached at another padded size than {tuple(image.shape[-2:])}; "
+                    "cache_trunk needs images of one size."
+                )
+        return tuple(torch.stack(level).float() for level in zip(*(self.kept[key] for key in keys), strict=True))
+
+
+class _State:
+    """Model, optimiser, scaler and average: everything that an update changes and a checkpoint holds."""
+
+    def __init__(self, model: PanopticFPN, config: TrainConfig, device: torch.device) -> None:
+        self.model = model
+        self.config = config
+        self.device = device
+        self.optimizer = _optimizer(model, config)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.amp)
+        self.average: dict[str, Tensor] | None = None
+        self.updates = 0
+        if config.ema_decay is not None:
+            self.average = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def update(self, total: Tensor) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+        if self.config.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            trained = [p for p in self.model.parameters() if p.requires_grad]
+            nn.utils.clip_grad_norm_(trained, self.config.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.updates += 1
+        if self.average is not None and self.config.ema_decay is not None:
+            # early on the average is short, or it would be one of the random start
+            decay = min(self.config.ema_decay, (1 + self.updates) / (10 + self.updates))
+            for name, value in self.model.state_dict().items():
+                if value.is_floating_point():
+                    self.average[name].lerp_(value, 1 - decay)
+                else:
+                    self.average[name].copy_(value)
+
+    def use_average(self) -> None:
+        if self.average is not None:
+            self.model.load_state_dict(self.average)
+
+    def store(self, path: Path, iteration: int) -> None:
+        content = {
+            "config": dataclasses.asdict(self.config),
+            "iteration": iteration,
+            "updates": self.updates,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": self.average,
+        }
+        write_atomically(path, lambda temporary: torch.save(content, temporary))
+
+    def restore(self, path: Path) -> int:
+        """Take the state from a checkpoint if there is one; the iteration to go on from."""
+        if not path.exists():
+            return 0
+        content: dict[str, Any] = load_torch(path, self.device)
+        differing = _differing_fields(content["config"], dataclasses.asdict(self.config))
+        if differing:
+            raise CheckpointError(
+                f"{path}: from a training with another {', '.join(differing)}; "
+                "go on with the same configuration, or choose another directory."
+            )
+        try:
+            self.model.load_state_dict(content["model"])
+            self.optimizer.load_state_dict(content["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            raise CheckpointError(f"{path}: from a training of another network: {error}") from error
+        self.scaler.load_state_dict(content["scaler"])
+        self.average = content["average"]
+        self.updates = int(content["updates"])
+        return int(content["iteration"])
+
+
+def _differing_fields(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Fields that decide the result and differ; how often is logged or stored, and by how many it is read, does not."""
+    free = {"log_every", "checkpoint_every", "workers"}
+    return [name for name in wanted if name not in free and stored.get(name) != wanted[name]]
+
+
+def _optimizer(model: PanopticFPN, config: TrainConfig) -> torch.optim.Optimizer:
+    norms = nn.GroupNorm, nn.BatchNorm2d
+    undecayed = {id(p) for m in model.modules() if isinstance(m, norms) for p in m.parameters(recurse=False)}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if id(p) not in undecayed], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if id(p) in undecayed], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=config.schedule.learning_rate)
+    return torch.optim.SGD(groups, lr=config.schedule.learning_rate, momentum=config.momentum)
+
+
+class _Log:
+    """`log.jsonl`; when resumed, lines that a killed run wrote after its last checkpoint are dropped."""
+
+    def __init__(self, path: Path, start: int) -> None:
+        self.path = path
+        kept = []
+        if path.exists():
+            for line in path.read_text().splitlines():
+                # the last line of a killed run may be cut off
+                with contextlib.suppress(json.JSONDecodeError):
+                    if json.loads(line)["iteration"] <= start:
+                        kept.append(line + "\n")
+        write_atomically(path, lambda temporary: temporary.write_text("".join(kept)))
+
+    def write(self, iteration: int, **facts: object) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps({"iteration": iteration, **facts}) + "\n")
+
+
+@contextlib.contextmanager
+def _bar(visible: bool, start: int, iterations: int) -> Iterator[Callable[[int, dict[str, float]], None]]:
+    columns = (
+        TextColumn("train"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[losses]}"),
+    )
+    with Progress(*columns, disable=not visible) as bar:
+        task = bar.add_task("train", total=iterations, completed=start, losses="")
+
+        def show(done: int, losses: dict[str, float]) -> None:
+            bar.update(task, completed=done, losses="  ".join(f"{name} {x:.3f}" for name, x in losses.items()))
+
+        yield show
