@@ -11,8 +11,8 @@ if sys.platform == "linux":
     os.environ.setdefault("MUJOCO_GL", "egl")
 
 _ADVICE = (
-    "Rendering the tabletop needs MuJoCo (pip install mujoco) and a working OpenGL; on Debian and Ubuntu: "
-    "apt-get install libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri"
+    "Rendering the tabletop needs MuJoCo (pip install 'mujoco>=4', Python 3.11 or newer) and a working OpenGL; "
+    "on Debian and Ubuntu: apt-get install libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri"
 )
 
 try:
@@ -21,6 +21,9 @@ except (ImportError, AttributeError) as error:  # AttributeError is how PyOpenGL
     raise ImportError(
         f"MuJoCo with MUJOCO_GL={os.environ.get('MUJOCO_GL')} cannot be imported: {error}. {_ADVICE}"
     ) from error
+
+if int(mujoco.__version__.split(".", maxsplit=1)[0]) < 4:  # geoms without a shadow came with 4.0
+    raise ImportError(f"MuJoCo {mujoco.__version__} is too old, expected 4.0 or newer. {_ADVICE}")
 
 __all__ = ["create_context", "mujoco"]
 
