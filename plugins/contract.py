@@ -24,6 +24,7 @@ Int32: TypeAlias = NDArray[np.int32]
 Layout: TypeAlias = Literal["NCHW", "NHWC"]
 
 MAX_SIDE = 32768  # pixels a side of any image: an area then fits int32
+MAX_ROWS = 2**20  # RoIs or detections that leave an op; no network comes near, and a slip asks for no 32 GiB
 MAX_ROI_COORDINATE = 65536.0  # beyond it a RoI is no part of any image, and pools to zero
 
 
@@ -104,12 +105,14 @@ def check_rpn_proposals(
     """Check the arguments of RpnProposals; raises ValueError or TypeError naming the one that does not fit."""
     L = _levels("logits", logits, deltas=deltas, strides=strides, anchor_sizes=anchor_sizes)
     A = _length("aspect_ratios", aspect_ratios)
+    if A == 0:
+        raise ValueError("aspect_ratios: expected one number an anchor of a cell, got none")
     for name, values in (("anchor_sizes", anchor_sizes), ("aspect_ratios", aspect_ratios)):
         for i, value in enumerate(values):
             _number(f"{name}[{i}]", value, above=0.0)
     _strides(strides)
     _integer("pre_nms_top_k", pre_nms_top_k, 1)
-    _integer("post_nms_top_k", post_nms_top_k, 1)
+    _integer("post_nms_top_k", post_nms_top_k, 1, MAX_ROWS)
     _number("nms_threshold", nms_threshold, at_least=0.0, at_most=1.0)
     _height_width("input_hw", input_hw)
     sizes = {"A": A}
@@ -187,7 +190,7 @@ def check_box_detections(
         _number(f"box_weights[{i}]", weight, above=0.0)
     _number("score_threshold", score_threshold)
     _number("nms_threshold", nms_threshold, at_least=0.0, at_most=1.0)
-    _integer("max_detections", max_detections, 1)
+    _integer("max_detections", max_detections, 1, MAX_ROWS)
     _height_width("input_hw", input_hw)
     return DetectionSizes(sizes["N"], sizes["R"], sizes["C"])
 
@@ -251,7 +254,7 @@ def _array(
     """Check one array against a legend such as "N R C+1"; letters met for the first time are added to `sizes`."""
     wanted = " or ".join(np.dtype(t).name for t in dtypes)
     dimensions = _dimensions(legend)
-    if not isinstance(value, np.ndarray):
+    if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: expected a {_shape(dimensions, sizes)} {wanted} array, got {type(value).__name__}")
     if value.dtype not in dtypes:
         raise TypeError(
@@ -275,6 +278,8 @@ def _array(
             f"{name}: expected a C-contiguous array, got strides {value.strides} for shape {value.shape}; "
             "use np.ascontiguousarray"
         )
+    if not value.flags.aligned:
+        raise ValueError(f"{name}: expected an aligned array, got one whose address no {value.dtype} has; use .copy()")
     sizes.update(found)
 
 
@@ -356,8 +361,10 @@ def _number(
 ) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name}: expected a number, got {value!r} ({type(value).__name__})")
-    if not (math.isfinite(value) and at_least <= value <= at_most and (above == -math.inf or value > above)):
+    with np.errstate(over="ignore"):  # the ops compute with the rounded number, which may be 0 or infinite
+        rounded = float(np.float32(min(max(value, -1e39), 1e39)))
+    if not (math.isfinite(rounded) and at_least <= rounded <= at_most and (above == -math.inf or rounded > above)):
         bounds = [f"above {above:g}"] if above > -math.inf else []
         bounds += [f"at least {at_least:g}"] if at_least > -math.inf else []
         bounds += [f"at most {at_most:g}"] if at_most < math.inf else []
-        raise ValueError(f"{name}: expected a finite number {' and '.join(bounds)}".rstrip() + f", got {value!r}")
+        raise ValueError(f"{name}: expected a finite float32 {' and '.join(bounds)}".rstrip() + f", got {value!r}")

@@ -103,7 +103,8 @@ def grid_anchors(size: tuple[int, int], stride: int, anchor_size: float, aspect_
     area = float(np.float32(anchor_size)) ** 2
     widths = np.array([math.sqrt(area / float(np.float32(ratio))) for ratio in aspect_ratios])
     heights = widths * np.array([float(np.float32(ratio)) for ratio in aspect_ratios])
-    cell = (np.stack([-widths, -heights, widths, heights], axis=1) / 2).astype(np.float32)  # (A, 4)
+    with np.errstate(over="ignore"):  # an infinite anchor is dropped later
+        cell = (np.stack([-widths, -heights, widths, heights], axis=1) / 2).astype(np.float32)  # (A, 4)
     x, y = np.meshgrid(np.arange(W, dtype=np.float32) * stride, np.arange(H, dtype=np.float32) * stride)
     corners = np.stack([x, y, x, y], axis=-1).astype(np.float32)  # (H, W, 4)
     return (corners[:, :, None] + cell).reshape(-1, 4)
@@ -190,10 +191,11 @@ def roi_align(feature: Float32, roi: Float32, stride: int, S: int, sampling_rati
     x, grid_w = sample_positions(roi[0], roi[2], stride, S, sampling_ratio)  # (S, grid_w)
     y, grid_h = sample_positions(roi[1], roi[3], stride, S, sampling_ratio)
     pooled = np.zeros((feature.shape[0], S, S), np.float32)
-    for py in range(S):
-        for px in range(S):
-            samples = bilinear(feature, y[py][:, None], x[px][None, :])  # (C, grid_h, grid_w)
-            pooled[:, py, px] = samples.sum(axis=(1, 2)) / np.float32(max(grid_h * grid_w, 1))
+    with np.errstate(invalid="ignore"):  # features may be infinite
+        for py in range(S):
+            for px in range(S):
+                samples = bilinear(feature, y[py][:, None], x[px][None, :])  # (C, grid_h, grid_w)
+                pooled[:, py, px] = samples.sum(axis=(1, 2)) / np.float32(max(grid_h * grid_w, 1))
     return pooled
 
 
@@ -516,8 +518,9 @@ def paste_mask(probs: Float32, box: Float32, output_hw: tuple[int, int], thresho
     probs = np.pad(np.where(np.isfinite(probs), probs, np.float32(0)), 1)  # a border of zeros stands for "outside"
     rows, fy = paste_taps(box[1], box[3], output_hw[0], probs.shape[0] - 2)
     columns, fx = paste_taps(box[0], box[2], output_hw[1], probs.shape[1] - 2)
-    by_row = lerp(probs[rows], probs[rows + 1], fy[:, None])  # (H, G + 2)
-    mask: Mask = lerp(by_row[:, columns], by_row[:, columns + 1], fx) >= np.float32(threshold)
+    with np.errstate(over="ignore", invalid="ignore"):  # probabilities may be any finite number
+        by_row = lerp(probs[rows], probs[rows + 1], fy[:, None])  # (H, G + 2)
+        mask: Mask = lerp(by_row[:, columns], by_row[:, columns + 1], fx) >= np.float32(threshold)
     return mask
 
 

@@ -19,6 +19,7 @@
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <type_traits>
 #include <vector>
 
 #include "kernels.h"
@@ -30,8 +31,11 @@
 namespace panrt {
 namespace {
 
-// What comparing Float8 gives.
-using Int8 = std::int32_t __attribute__((vector_size(32)));
+// Vectors of floats, and of the integers that comparing them gives.
+template <typename Floats>
+constexpr int kLanes = sizeof(Floats) / sizeof(float);
+template <typename Floats>
+using Integers = decltype(Floats{} > Floats{});
 
 std::size_t index(std::int64_t i) { return static_cast<std::size_t>(i); }
 
@@ -368,8 +372,9 @@ PANRT_INLINE float clamp_logit(float logit) {
   return above < kLargestLogit ? above : kLargestLogit;
 }
 
-PANRT_INLINE void clamp_logits(Float8& logits) {
-  Float8 const lowest = -kLargestLogit + Float8{}, highest = kLargestLogit + Float8{};
+template <typename Floats>
+PANRT_INLINE void clamp_logits(Floats& logits) {
+  Floats const lowest = -kLargestLogit + Floats{}, highest = kLargestLogit + Floats{};
   logits = logits > lowest ? logits : lowest;
   logits = logits < highest ? logits : highest;
 }
@@ -433,14 +438,18 @@ std::vector<Band> plan_bands(std::vector<ResizeTaps> const& rows, int height) {
   return bands;
 }
 
+PANRT_INLINE float lowest_lane(Float4 const& value) {
+  Float4 lowest = value, swapped;
+  shuffle<2, 3, 0, 1>(lowest, lowest, swapped);
+  lowest = swapped < lowest ? swapped : lowest;
+  return lowest[1] < lowest[0] ? lowest[1] : lowest[0];
+}
+
 PANRT_INLINE float lowest_lane(Float8 const& value) {
-  Float4 half, other, swapped;
-  std::memcpy(&half, &value, sizeof half);
-  std::memcpy(&other, reinterpret_cast<char const*>(&value) + sizeof half, sizeof other);
-  half = other < half ? other : half;
-  shuffle<2, 3, 0, 1>(half, half, swapped);
-  half = swapped < half ? swapped : half;
-  return half[1] < half[0] ? half[1] : half[0];
+  Float4 halves[2];
+  std::memcpy(halves, &value, sizeof halves);
+  halves[0] = halves[1] < halves[0] ? halves[1] : halves[0];
+  return lowest_lane(halves[0]);
 }
 
 // The lowest and the highest of some numbers.
@@ -450,10 +459,11 @@ struct Bounds {
 
 // Of one channel, or of what it leads another by, at the cells that a tile's pixels may read; `columns` are left in the
 // map from the tile's first one on.
-template <bool lead>
+template <typename Floats, bool lead>
 PANRT_INLINE Bounds tile_bounds(float const* logits, float const* other, int rows, std::ptrdiff_t stride, int columns) {
-  Float8 low = kLargestLogit + Float8{}, high = -kLargestLogit + Float8{};
-  auto const add = [&](Float8& value, Float8& minus) __attribute__((always_inline)) {
+  constexpr int kStep = kLanes<Floats>;
+  Floats low = kLargestLogit + Floats{}, high = -kLargestLogit + Floats{};
+  auto const add = [&](Floats& value, Floats& minus) __attribute__((always_inline)) {
     clamp_logits(value);
     if constexpr (lead) {
       clamp_logits(minus);
@@ -462,21 +472,25 @@ PANRT_INLINE Bounds tile_bounds(float const* logits, float const* other, int row
     low = value < low ? value : low;
     high = value > high ? value : high;
   };
-  columns = std::min(columns, kTileColumns + kReach);
-  if (columns >= 8) {
-    int const second = std::min(8, columns - 8), third = columns - 8;  // may overlap the ones before
+  auto const scan = [&](auto width) __attribute__((always_inline)) {
     for (int y = 0; y < rows; ++y) {
-      for (int const x : {0, second, third}) {
-        Float8 value, minus{};
+      for (int next = 0; next < width; next += kStep) {
+        int const x = std::min(next, width - kStep);  // the last may overlap the one before
+        Floats value, minus{};
         load(logits + y * stride + x, value);
         if constexpr (lead) load(other + y * stride + x, minus);
         add(value, minus);
       }
     }
+  };
+  if (columns >= kTileColumns + kReach) {
+    scan(std::integral_constant<int, kTileColumns + kReach>{});  // mostly: a width that the compiler knows
+  } else if (columns >= kStep) {
+    scan(columns);
   } else {
     for (int y = 0; y < rows; ++y) {
       for (int x = 0; x < columns; ++x) {
-        Float8 value = logits[y * stride + x] + Float8{}, minus{};
+        Floats value = logits[y * stride + x] + Floats{}, minus{};
         if constexpr (lead) minus += other[y * stride + x];
         add(value, minus);
       }
@@ -486,20 +500,17 @@ PANRT_INLINE Bounds tile_bounds(float const* logits, float const* other, int row
 }
 
 // Bounds of one channel in every tile that is free, `step` apart. `next` is the channel after it.
-PANRT_CLONES void bound_channel(float const* logits, float const* next, int rows, std::ptrdiff_t stride,
-                                Tile const* tiles, char const* free, std::size_t count, Bounds* bounds,
-                                std::size_t step) {
+template <typename Floats>
+PANRT_INLINE void bound_channel_by(float const* logits, float const* next, int rows, std::ptrdiff_t stride,
+                                   Tile const* tiles, char const* free, std::size_t count, Bounds* bounds,
+                                   std::size_t step) {
   for (std::size_t i = 0; i < count; ++i) {
     if (free[i] == 0) continue;
     int const cell = tiles[i].cell;
     for (int y = 0; y < rows; ++y) __builtin_prefetch(next + y * stride + cell);  // its rows are too short for hardware
-    bounds[i * step] = tile_bounds<false>(logits + cell, nullptr, rows, stride, static_cast<int>(stride) - cell);
+    bounds[i * step] =
+        tile_bounds<Floats, false>(logits + cell, nullptr, rows, stride, static_cast<int>(stride) - cell);
   }
-}
-
-// The most by which one channel leads another in a tile, at any cell.
-PANRT_CLONES float largest_lead(float const* logits, float const* other, int rows, std::ptrdiff_t stride, int columns) {
-  return tile_bounds<true>(logits, other, rows, stride, columns).high;
 }
 
 // How far a resized logit may lie beyond the lowest or the highest logit it is a mean of. The weights of an axis sum to
@@ -510,22 +521,25 @@ float margin(Bounds const& bounds) {
 }
 
 // The vertical resize of some channels: line i of kLine is channels[i], at the tile's columns and those it reaches.
-PANRT_CLONES void combine_rows(float const* const cells[3], float const weights[3], std::ptrdiff_t channel_stride,
-                               int const* channels, int count, int columns, float* lines) {
+template <typename Floats>
+PANRT_INLINE void combine_rows_by(float const* const cells[3], float const weights[3], std::ptrdiff_t channel_stride,
+                                  int const* channels, int count, int columns, float* lines) {
+  constexpr int kStep = kLanes<Floats>;
   for (int i = 0; i < count; ++i, lines += kLine) {
     float const* const a = cells[0] + channels[i] * channel_stride;
     float const* const b = cells[1] + channels[i] * channel_stride;
     float const* const c = cells[2] + channels[i] * channel_stride;
     int x = 0;
-    for (; x < kTileColumns + kReach && x + 8 <= columns; x += 8) {
-      Float8 row_a, row_b, row_c;
+    for (; x < kTileColumns + kReach && x + kStep <= columns; x += kStep) {
+      Floats row_a, row_b, row_c;
       load(a + x, row_a);
       load(b + x, row_b);
       load(c + x, row_c);
       clamp_logits(row_a);
       clamp_logits(row_b);
       clamp_logits(row_c);
-      store(weights[0] * row_a + weights[1] * row_b + weights[2] * row_c, lines + x);
+      Floats const line = weights[0] * row_a + weights[1] * row_b + weights[2] * row_c;
+      store(line, lines + x);
     }
     for (; x < kTileColumns + kReach; ++x) {
       int const at = std::min(x, columns - 1);
@@ -535,35 +549,81 @@ PANRT_CLONES void combine_rows(float const* const cells[3], float const weights[
 }
 
 // The horizontal resize of some channels and the argmax: per slot the number of the best line, the lowest of equals.
-PANRT_CLONES void best_lines(float const* lines, int count, float const* weights, int steps, std::int32_t* best) {
-  constexpr int kHalves = kTileColumns / 8;
+template <typename Floats>
+PANRT_INLINE void best_lines_by(float const* lines, int count, float const* weights, int steps, std::int32_t* best) {
+  constexpr int kAtOnce = 2 * kLanes<Floats>;  // what the registers hold
   for (int step = 0; step < steps; ++step, weights += 3 * kTileColumns, best += kTileColumns) {
-    Float8 weight[3][kHalves], highest[kHalves];
-    Int8 winner[kHalves];
-    auto const resize = [&](float const* line, int half, Float8& value) __attribute__((always_inline)) {
-      Float8 a, b, c;
-      load(line + 8 * half, a);
-      load(line + 8 * half + 1, b);
-      load(line + 8 * half + 2, c);
-      value = weight[0][half] * a + weight[1][half] * b + weight[2][half] * c;
-    };
-    for (int half = 0; half < kHalves; ++half) {
-      for (int i = 0; i < 3; ++i) load(weights + i * kTileColumns + 8 * half, weight[i][half]);
-      resize(lines, half, highest[half]);
-      winner[half] = Int8{};
-    }
-    for (int i = 1; i < count; ++i) {
-      for (int half = 0; half < kHalves; ++half) {
-        Float8 value;
-        resize(lines + i * kLine, half, value);
-        Int8 const better = value > highest[half];
-        highest[half] = better ? value : highest[half];
-        winner[half] = better ? i + Int8{} : winner[half];
+    for (int first = 0; first < kTileColumns; first += kAtOnce) {
+      Floats weight[3][2], highest[2];
+      Integers<Floats> winner[2];
+      auto const resize = [&](float const* line, int half, Floats& value) __attribute__((always_inline)) {
+        Floats a, b, c;
+        load(line, a);
+        load(line + 1, b);
+        load(line + 2, c);
+        value = weight[0][half] * a + weight[1][half] * b + weight[2][half] * c;
+      };
+      for (int half = 0; half < 2; ++half) {
+        int const at = first + half * kLanes<Floats>;
+        for (int i = 0; i < 3; ++i) load(weights + i * kTileColumns + at, weight[i][half]);
+        resize(lines + at, half, highest[half]);
+        winner[half] = Integers<Floats>{};
       }
+      for (int i = 1; i < count; ++i) {
+        for (int half = 0; half < 2; ++half) {
+          Floats value;
+          resize(lines + i * kLine + first + half * kLanes<Floats>, half, value);
+          Integers<Floats> const better = value > highest[half];
+          highest[half] = better ? value : highest[half];
+          winner[half] = better ? i + Integers<Floats>{} : winner[half];
+        }
+      }
+      std::memcpy(best + first, winner, sizeof winner);
     }
-    for (int half = 0; half < kHalves; ++half) std::memcpy(best + 8 * half, &winner[half], sizeof winner[half]);
   }
 }
+
+PANRT_DEFAULT void bound_channel(float const* logits, float const* next, int rows, std::ptrdiff_t stride,
+                                 Tile const* tiles, char const* free, std::size_t count, Bounds* bounds,
+                                 std::size_t step) {
+  bound_channel_by<DefaultFloats>(logits, next, rows, stride, tiles, free, count, bounds, step);
+}
+
+// The most by which one channel leads another in a tile, at any cell.
+PANRT_DEFAULT float largest_lead(float const* logits, float const* other, int rows, std::ptrdiff_t stride,
+                                 int columns) {
+  return tile_bounds<DefaultFloats, true>(logits, other, rows, stride, columns).high;
+}
+
+PANRT_DEFAULT void combine_rows(float const* const cells[3], float const weights[3], std::ptrdiff_t channel_stride,
+                                int const* channels, int count, int columns, float* lines) {
+  combine_rows_by<DefaultFloats>(cells, weights, channel_stride, channels, count, columns, lines);
+}
+
+PANRT_DEFAULT void best_lines(float const* lines, int count, float const* weights, int steps, std::int32_t* best) {
+  best_lines_by<DefaultFloats>(lines, count, weights, steps, best);
+}
+
+#ifdef PANRT_AVX2
+PANRT_AVX2 void bound_channel(float const* logits, float const* next, int rows, std::ptrdiff_t stride,
+                              Tile const* tiles, char const* free, std::size_t count, Bounds* bounds,
+                              std::size_t step) {
+  bound_channel_by<Float8>(logits, next, rows, stride, tiles, free, count, bounds, step);
+}
+
+PANRT_AVX2 float largest_lead(float const* logits, float const* other, int rows, std::ptrdiff_t stride, int columns) {
+  return tile_bounds<Float8, true>(logits, other, rows, stride, columns).high;
+}
+
+PANRT_AVX2 void combine_rows(float const* const cells[3], float const weights[3], std::ptrdiff_t channel_stride,
+                             int const* channels, int count, int columns, float* lines) {
+  combine_rows_by<Float8>(cells, weights, channel_stride, channels, count, columns, lines);
+}
+
+PANRT_AVX2 void best_lines(float const* lines, int count, float const* weights, int steps, std::int32_t* best) {
+  best_lines_by<Float8>(lines, count, weights, steps, best);
+}
+#endif
 
 PANRT_CLONES bool has_free_pixel(std::int32_t const* row, int begin, int end) {
   std::int32_t free = 0;

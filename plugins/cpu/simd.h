@@ -16,6 +16,15 @@
 #define PANRT_CLONES
 #endif
 
+// The same with a body each, between which the loader chooses: a function that compares lanes is written for any vector
+// and defined twice, since GCC compares a vector wider than the registers one lane at a time.
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && !defined(PANRT_NO_CLONES)
+#define PANRT_AVX2 __attribute__((target("avx2")))
+#define PANRT_DEFAULT __attribute__((target("default")))
+#else
+#define PANRT_DEFAULT
+#endif
+
 // For helpers of such functions: a call would leave the clone.
 #define PANRT_INLINE inline __attribute__((always_inline))
 
@@ -26,6 +35,14 @@ using Float8 = float __attribute__((vector_size(32)));
 
 // Four floats: one register of SSE or NEON. For shuffles: GCC takes those of wider vectors apart before it clones.
 using Float4 = float __attribute__((vector_size(16)));
+
+// The vector for functions marked PANRT_DEFAULT. A sanitizer build of x86-64 has no others, and shall see what users
+// run.
+#if defined(__x86_64__) && !defined(PANRT_AVX2)
+using DefaultFloats = Float8;
+#else
+using DefaultFloats = Float4;
+#endif
 
 template <typename Vector>
 PANRT_INLINE void load(float const* from, Vector& to) {

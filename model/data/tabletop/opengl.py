@@ -1,0 +1,39 @@
+"""MuJoCo with an OpenGL that needs no screen. Every module of this package takes `mujoco` from here.
+
+MuJoCo chooses its OpenGL from the variable MUJOCO_GL while it is imported. On Linux the default here is EGL, which Mesa
+draws in software where there is no GPU; MUJOCO_GL=osmesa works too and gives the same pictures.
+"""
+
+import os
+import sys
+
+if sys.platform == "linux":
+    os.environ.setdefault("MUJOCO_GL", "egl")
+
+_ADVICE = (
+    "Rendering the tabletop needs MuJoCo (pip install mujoco) and a working OpenGL; on Debian and Ubuntu: "
+    "apt-get install libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri"
+)
+
+try:
+    import mujoco
+except (ImportError, AttributeError) as error:  # AttributeError is how PyOpenGL says that libEGL is missing
+    raise ImportError(
+        f"MuJoCo with MUJOCO_GL={os.environ.get('MUJOCO_GL')} cannot be imported: {error}. {_ADVICE}"
+    ) from error
+
+__all__ = ["create_context", "mujoco"]
+
+
+def create_context(height: int, width: int) -> mujoco.GLContext:
+    """An OpenGL context, current in this thread; release it with its `free`.
+
+    Raises:
+        ImportError: there is no OpenGL driver; the message says which packages bring one.
+    """
+    try:
+        context = mujoco.GLContext(width, height)
+    except ImportError as error:
+        raise ImportError(f"no OpenGL with MUJOCO_GL={os.environ.get('MUJOCO_GL')}: {error} {_ADVICE}") from error
+    context.make_current()
+    return context

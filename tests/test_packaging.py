@@ -1,0 +1,83 @@
+"""The wheel that users install: what is in it, and that it works where nothing of the source tree is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+USE = """
+import sys
+installed, site_packages = sys.argv[1:]
+sys.path[:0] = [installed]
+sys.path.append(site_packages)
+import numpy as np
+import panrt
+from panrt.plugins import native
+assert panrt.__file__.startswith(installed) and native._native.__file__.startswith(installed), panrt.__file__
+ramp = np.arange(25, dtype=np.float32).reshape(1, 1, 5, 5)
+rois = np.array([[[1, 1, 3, 3]]], np.float32)
+pooled = native.pyramid_roi_align([ramp], rois, strides=[1], output_size=1, sampling_ratio=0)
+print(panrt.__version__, pooled.item())
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel built from the tracked files alone, in a folder of their own."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in tracked.stdout.rstrip("\0").split("\0"):
+        if name.startswith("tests/") or not (ROOT / name).exists():
+            continue
+        copy = source / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_symlink():
+            copy.symlink_to((ROOT / name).readlink())
+        else:
+            copy.write_bytes((ROOT / name).read_bytes())
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)]
+    done = subprocess.run(build, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (found,) = out.iterdir()
+    return found
+
+
+def test_the_wheel_has_the_package_and_nothing_of_the_workshop(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    for wanted in (
+        "panrt/__init__.py",
+        "panrt/py.typed",
+        "panrt/model/__init__.py",
+        "panrt/export/__init__.py",
+        "panrt/engine/__init__.py",
+        "panrt/plugins/__init__.py",
+        "panrt/plugins/contract.py",
+        "panrt/plugins/reference.py",
+        "panrt/plugins/native.py",
+        "panrt/plugins/_native.pyi",
+    ):
+        assert wanted in names
+    assert len([name for name in names if name.startswith("panrt/plugins/_native.") and name.endswith(".so")]) == 1
+    info = [name for name in names if ".dist-info/" in name]
+    assert {Path(name).name for name in info} >= {"METADATA", "WHEEL", "RECORD", "LICENSE", "NOTICE"}
+    assert {name.split("/")[0] for name in names if name not in info} == {"panrt"}
+    kinds = {Path(name).suffix for name in names if name not in info}
+    assert kinds <= {".py", ".pyi", ".so", ".typed"}, kinds
+    assert not [name for name in names if "test" in name or "benchmark" in name]
+
+
+def test_the_installed_wheel_runs_away_from_the_source_tree(wheel: Path, tmp_path: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(tmp_path)]
+    subprocess.run([*pip, str(wheel)], check=True, capture_output=True)
+    # Without site (-S), or the editable install of the tree would hook itself in; NumPy is then found by its folder.
+    use = [sys.executable, "-I", "-S", "-c", USE, str(tmp_path), str(Path(np.__file__).parents[1])]
+    done = subprocess.run(use, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["0.1.0", "9.0"]
