@@ -1,1 +1,1 @@
-"""Data sets: class tables, readers and generators. Nothing here imports PyTorch."""
+"""Data sets: class tables, readers and the simulated tabletop. Nothing here imports PyTorch."""
