@@ -1,7 +1,7 @@
 """Panoptic quality of a network on labelled images.
 
-    quality = evaluate(model, pairs)                                   # at any time
-    train(..., evaluate=lambda model: headline(evaluate(model, pairs)))  # at the end of training
+    quality = evaluate(model, labelled_images(dataset))
+    train(..., evaluate=lambda model: headline(evaluate(model, labelled_images(dataset))))
 
 Shapes: N images of a batch, H x W pixels.
 """
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from panrt.model import panoptic_quality
 from panrt.model.data.classes import ClassTable
+from panrt.model.data.coco_panoptic import CocoPanoptic, load_sample
 from panrt.model.irregular import PanopticSegments
 from panrt.model.panoptic_fpn import PanopticFPN
 from panrt.model.panoptic_map import Category, PanopticMap, Segment
@@ -43,6 +44,14 @@ def evaluate(model: PanopticFPN, pairs: Iterable[tuple[NDArray[np.uint8], Panopt
             yield truth, panoptic_map(found, classes)
 
     return panoptic_quality.evaluate(compared(), categories)
+
+
+def labelled_images(dataset: CocoPanoptic) -> Iterator[tuple[NDArray[np.uint8], PanopticMap]]:
+    """The images of a data set in the COCO panoptic format with their annotations, one read at a time."""
+    for record in dataset.records:
+        sample = load_sample(record)
+        segments = [Segment(s.id, s.category_id, s.area, s.is_crowd) for s in sample.segments]
+        yield sample.image, PanopticMap(sample.panoptic, segments)
 
 
 def panoptic_map(found: PanopticSegments, classes: ClassTable, *, image: int = 0) -> PanopticMap:

@@ -1,4 +1,4 @@
-"""The four irregular ops on torch tensors, computed on the CPU by `panrt.plugins`.
+"""The four irregular ops on torch tensors, computed on the CPU by `panrt.plugins.native` with as many threads as torch.
 
 The network calls nothing irregular but these four, through an `IrregularOps`. This module is one; an exporter brings
 another of the same names, which writes graph nodes instead. Nothing here is differentiable; training pools with
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from panrt.plugins import reference as kernels
+from panrt.plugins import native as kernels
 
 
 class Proposals(NamedTuple):
@@ -126,6 +126,7 @@ def rpn_proposals(
         post_nms_top_k=post_nms_top_k,
         nms_threshold=nms_threshold,
         input_hw=input_hw,
+        threads=torch.get_num_threads(),
     )
     return Proposals(*_tensors(found, logits[0].device))
 
@@ -151,6 +152,7 @@ def pyramid_roi_align(
         canonical_size=canonical_size,
         canonical_level=canonical_level,
         min_level=min_level,
+        threads=torch.get_num_threads(),
     )
     return torch.from_numpy(pooled).to(features[0])
 
@@ -178,6 +180,7 @@ def box_detections(
         nms_threshold=nms_threshold,
         max_detections=max_detections,
         input_hw=input_hw,
+        threads=torch.get_num_threads(),
     )
     return Detections(*_tensors(found, class_logits.device))
 
@@ -209,6 +212,7 @@ def panoptic_merge(
         score_threshold=score_threshold,
         overlap_threshold=overlap_threshold,
         stuff_area_limit=stuff_area_limit,
+        threads=torch.get_num_threads(),
     )
     return PanopticSegments(*_tensors(merged, semantic_logits.device))
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from panrt.model.config import RpnConfig
-from panrt.model.data.classes import IGNORED
+from panrt.model.data.classes import VOID
 from panrt.model.fpn import ROI_LEVELS, STRIDES
 from panrt.model.heads import BoxOutput, RpnOutput
 from panrt.model.matching import box_iou, encode_boxes, match, sample
@@ -274,6 +274,6 @@ def mask_loss(logits: Tensor, masks: Tensor) -> Tensor:
 def semantic_loss(logits: Tensor, semantic: Tensor) -> Tensor:
     """Cross-entropy at full resolution, mean over labelled pixels: logits (N, S, h, w) at 1/4, labels (N, 4h, 4w)."""
     upsampled = functional.interpolate(logits.float(), scale_factor=4, mode="bilinear", align_corners=False)
-    labelled = (semantic != IGNORED).sum().clamp(min=1)
-    total = functional.cross_entropy(upsampled, semantic.long(), ignore_index=IGNORED, reduction="sum")
+    labelled = (semantic != VOID).sum().clamp(min=1)
+    total = functional.cross_entropy(upsampled, semantic.long(), ignore_index=VOID, reduction="sum")
     return total / labelled

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from panrt.model.data.classes import IGNORED
+from panrt.model.data.classes import VOID, ClassTable
+from panrt.model.data.coco_panoptic import CocoPanoptic, derive_targets, load_sample
 from panrt.model.losses import Targets
 from panrt.model.panoptic_fpn import SIZE_DIVISOR, PanopticFPN
 
@@ -81,6 +82,38 @@ def _nearest(maps: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8
     )
     resized: NDArray[np.uint8] = maps[:, rows[:, None], columns[None]]
     return resized
+
+
+class CocoPanopticSamples:
+    """A data set in the COCO panoptic format as `TrainingData`; images and labels are read when they are asked for."""
+
+    def __init__(self, dataset: CocoPanoptic, classes: ClassTable) -> None:
+        """Check that the data set has the classes that the network was built for.
+
+        Raises:
+            ValueError: its things or stuff have other ids, or are in another order.
+        """
+        check_classes(dataset.classes, classes)
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset.records)
+
+    def __getitem__(self, index: int) -> TrainingSample:
+        sample = load_sample(self.dataset.records[index])
+        targets = derive_targets(sample, self.dataset.classes)
+        return TrainingSample(sample.image, targets.boxes, targets.classes, targets.masks, targets.semantic)
+
+
+def check_classes(found: ClassTable, expected: ClassTable) -> None:
+    """Raise ValueError unless the classes of a data set are, in order, those of a network."""
+    for kind in ("things", "stuff"):
+        ids = [[(c.id, c.name) for c in getattr(table, kind)] for table in (found, expected)]
+        if ids[0] != ids[1]:
+            raise ValueError(
+                f"classes: the data set has the {kind} {ids[0]}, the network was built for {ids[1]}; "
+                "build it with classes=<the data set's>."
+            )
 
 
 class Step(NamedTuple):
@@ -152,7 +185,7 @@ def collate(samples: Sequence[TrainingSample], model: PanopticFPN, device: torch
         height, width = sample.image_bgr.shape[:2]
         pixels = torch.from_numpy(np.ascontiguousarray(sample.image_bgr)).to(device)
         image[:, :height, :width] = model.prepare(pixels[None])[0, :, :height, :width]
-        semantic = np.full(padded, IGNORED, np.uint8)
+        semantic = np.full(padded, VOID, np.uint8)
         semantic[:height, :width] = sample.semantic
         targets.append(
             Targets(

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from panrt.model.data.tabletop import classes as tabletop
+
 THINGS_COLOR = (82, 18, 128)  # of semantic channel 0, as detectron2 paints it
-IGNORED = 255  # semantic label of a pixel that no class claims
+VOID = 255  # in semantic maps: a pixel that no class claims
 
 
 class Category(NamedTuple):
@@ -232,22 +234,7 @@ CITYSCAPES = _table(
     """,
 )
 
-# The synthetic tabletop world of the demo.
-TABLETOP = _table(
-    things="""
-        1 mug #e66101
-        2 bottle #1b7837
-        3 can #ca0020
-        4 bowl #f0b429
-        5 book #4575b4
-        6 box #8c510a
-        7 ball #c51b7d
-        8 rover #018571
-    """,
-    stuff="""
-        9 floor #807369
-        10 wall #c7cdd6
-        11 table #bf812d
-        12 rug #762a83
-    """,
+TABLETOP = ClassTable(
+    things=tuple(Category(*c) for c in tabletop.CLASSES if c.is_thing),
+    stuff=tuple(Category(*c) for c in tabletop.CLASSES if not c.is_thing),
 )

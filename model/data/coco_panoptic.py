@@ -1,8 +1,8 @@
 """Reads data sets in the COCO panoptic format: COCO, Cityscapes through its panoptic JSON, and the tabletop.
 
 Shapes: H x W pixels, G instances of one picture, C thing classes, S semantic channels. Thing classes are numbered
-    0..C-1 and
-semantic channels 1..S-1, both in the order of the JSON's categories; channel 0 is all things together and 255 is void.
+0..C-1 and semantic channels 1..S-1, both in the order of the JSON's categories; channel 0 is all things together and
+255 is void.
 Boxes are (x0, y0, x1, y1) in pixels, tight and half-open: a single pixel at (3, 5) is (3, 5, 4, 6). The format is that
 of https://cocodataset.org/#format-data; a label map codes an id as R + 256 G + 65536 B.
 """
@@ -15,38 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-VOID = 255  # in semantic maps
-
-
-class Category(NamedTuple):
-    """A class as the JSON names it."""
-
-    id: int
-    name: str
-    is_thing: bool
-    color: tuple[int, int, int]  # RGB
-
-
-class ClassTable(NamedTuple):
-    """The classes of a data set, split as the network numbers them."""
-
-    things: tuple[Category, ...]  # class index 0..C-1
-    stuff: tuple[Category, ...]  # semantic channel 1..S-1
-
-    @property
-    def semantic_channels(self) -> int:
-        """S: the stuff classes and the one channel that all things share."""
-        return 1 + len(self.stuff)
-
-    def thing_index(self) -> dict[int, int]:
-        """Category id of a thing -> class index 0..C-1."""
-        return {category.id: i for i, category in enumerate(self.things)}
-
-    def semantic_index(self) -> dict[int, int]:
-        """Category id -> semantic channel: 0 for things, 1..S-1 for stuff."""
-        return dict.fromkeys((category.id for category in self.things), 0) | {
-            c.id: i for i, c in enumerate(self.stuff, start=1)
-        }
+from panrt.model.data.classes import VOID, Category, ClassTable
 
 
 class Segment(NamedTuple):

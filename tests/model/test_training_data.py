@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
 
 from panrt.model import build
-from panrt.model.training_data import Steps, TrainingSample, collate, flip, resize
+from panrt.model.data.classes import COCO, TABLETOP
+from panrt.model.data.coco_panoptic import read_coco_panoptic
+from panrt.model.training_data import CocoPanopticSamples, Steps, TrainingSample, collate, flip, resize
 from toy_rectangles import Rectangles, tight_boxes
 
 
@@ -82,3 +87,16 @@ def test_a_batch_is_normalised_then_padded_with_zeros_and_ignored_labels() -> No
     assert [target.size for target in targets] == [(64, 64), (80, 80)]
     assert (targets[0].semantic[64:] == 255).all()
     assert (targets[1].semantic[:80, :80] != 255).all()
+
+
+def test_a_data_set_gives_samples_and_must_have_the_networks_classes() -> None:
+    folder = Path(__file__).parents[1] / "data" / "tabletop" / "eval"
+    dataset = read_coco_panoptic(folder / "panoptic.json", images=folder / "images")
+    samples = CocoPanopticSamples(dataset, TABLETOP)
+    assert len(samples) == len(dataset.records) == 64
+    sample = samples[0]
+    assert sample.image_bgr.shape == (*sample.semantic.shape, 3)
+    assert sample.boxes.tolist() == tight_boxes(sample.masks).tolist()
+    assert (sample.semantic[sample.masks.any(axis=0)] == 0).all()
+    with pytest.raises(ValueError, match=r"the data set has the things .*'mug'.*was built for .*'person'"):
+        CocoPanopticSamples(dataset, COCO)
