@@ -32,7 +32,7 @@ def build_wheel(folder: Path) -> Path:
     source, out = folder / "source", folder / "wheel"
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
     for name in tracked.stdout.rstrip("\0").split("\0"):
-        if name.startswith("tests/") or not (ROOT / name).exists():
+        if not (ROOT / name).exists():  # deleted, not committed yet
             continue
         copy = source / name
         copy.parent.mkdir(parents=True, exist_ok=True)
