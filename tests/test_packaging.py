@@ -8,7 +8,6 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,13 +27,12 @@ print(panrt.__version__, pooled.item())
 """
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def build_wheel(folder: Path) -> Path:
     """A wheel built from the tracked files alone, in a folder of their own."""
-    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    source, out = folder / "source", folder / "wheel"
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
     for name in tracked.stdout.rstrip("\0").split("\0"):
-        if name.startswith("tests/") or not (ROOT / name).exists():
+        if not (ROOT / name).exists():  # deleted, not committed yet
             continue
         copy = source / name
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +47,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
-def test_the_wheel_has_the_package_and_nothing_of_the_workshop(wheel: Path) -> None:
+def assert_only_the_package(wheel: Path) -> None:
+    """The wheel has every part of the package, its licence, and nothing of the workshop."""
     names = zipfile.ZipFile(wheel).namelist()
     for wanted in (
         "panrt/__init__.py",
@@ -73,11 +72,14 @@ def test_the_wheel_has_the_package_and_nothing_of_the_workshop(wheel: Path) -> N
     assert not [name for name in names if "test" in name or "benchmark" in name]
 
 
-def test_the_installed_wheel_runs_away_from_the_source_tree(wheel: Path, tmp_path: Path) -> None:
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(tmp_path)]
+def test_the_wheel_is_the_package_alone_and_runs_away_from_the_source_tree(tmp_path: Path) -> None:
+    wheel = build_wheel(tmp_path)  # once: pytest-xdist would build it again for a second test
+    assert_only_the_package(wheel)
+    target = tmp_path / "installed"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(target)]
     subprocess.run([*pip, str(wheel)], check=True, capture_output=True)
     # Without site (-S), or the editable install of the tree would hook itself in; NumPy is then found by its folder.
-    use = [sys.executable, "-I", "-S", "-c", USE, str(tmp_path), str(Path(np.__file__).parents[1])]
+    use = [sys.executable, "-I", "-S", "-c", USE, str(target), str(Path(np.__file__).parents[1])]
     done = subprocess.run(use, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["0.1.0", "9.0"]

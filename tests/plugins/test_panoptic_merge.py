@@ -157,6 +157,14 @@ def test_a_mask_at_exactly_the_threshold_is_in(ops: ModuleType) -> None:
     assert segments(merged) == [[1, 10, 1, 12, 1, 1, 5, 4]]
 
 
+@pytest.mark.parametrize("threshold", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_a_flat_mask_at_the_threshold_stays_whole_wherever_it_is_sampled(ops: ModuleType, threshold: float) -> None:
+    # Not wider than the mask, or border pixels would fade into what is outside.
+    options: dict[str, Any] = {"input_hw": (32, 32), "mask_threshold": threshold}
+    merged = merge(ops, [(0.9, [2, 3, 29, 28])], np.zeros((1, 8, 8)), masks=[np.full((28, 28), threshold)], **options)
+    assert segments(merged) == [[1, 10, 1, 27 * 25, 2, 3, 29, 28]]
+
+
 def test_the_mask_is_stretched_over_its_box(ops: ModuleType) -> None:
     left = np.zeros((28, 28))
     left[:, :14] = 1
@@ -259,9 +267,13 @@ def test_a_mask_without_a_pixel_at_the_threshold_is_dropped_and_takes_no_id(ops:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_probability_that_is_not_finite_counts_as_zero(ops: ModuleType, value: float) -> None:
-    mask = np.ones((28, 28))
-    mask[:, 14:] = value
-    assert segments(merge(ops, [(0.9, [0, 0, 4, 4])], masks=[mask])) == [[1, 10, 1, 8, 0, 0, 2, 4]]
+    # Over 5 pixels, the third is sampled half way between cells 13 and 14.
+    ones, zeros = np.ones((28, 28)), np.zeros((28, 28))
+    ones[:, 14] = zeros[:, 14] = value
+    merged = merge(ops, [(0.9, [0, 0, 5, 5])], masks=[ones], mask_threshold=0.51)
+    assert drawing(merged)[:5] == ["11.11..."] * 5
+    assert segments(merge(ops, [(0.9, [0, 0, 5, 5])], masks=[ones])) == [[1, 10, 1, 25, 0, 0, 5, 5]]
+    assert segments(merge(ops, [(0.9, [0, 0, 5, 5])], masks=[zeros])) == []
 
 
 def test_an_instance_without_a_free_pixel_is_dropped_even_at_an_overlap_threshold_of_one(ops: ModuleType) -> None:
