@@ -4,7 +4,7 @@ Each function checks its arguments, allocates the result and calls the kernel, w
 GIL released; None takes every core that this process may use. Results do not depend on the number of threads.
 
 Shapes: N images, L pyramid levels (Hl, Wl cells), A anchors per cell, R RoIs, C channels or thing classes,
-K detections, S bins a side; in the merge G mask side, S semantic channels (0 is "things"), H x W output, h x w
+K detections, S bins a side; in the merge Gh x Gw a mask, S semantic channels (0 is "things"), H x W output, h x w
 semantic map. Boxes are (x0, y0, x1, y1) in pixels of the network input.
 """
 
@@ -238,7 +238,7 @@ def panoptic_merge(
         scores: (N, K) float32.
         classes: (N, K) int32.
         count: (N,) int32, detections that are real.
-        mask_probs: (N, K, G, G) float32, over the box.
+        mask_probs: (N, K, Gh, Gw) float32, over the box.
         input_hw: valid height and width of the network input, padding excluded.
         output_hw: H, W of the panoptic map.
         score_threshold: an instance scores at least this.

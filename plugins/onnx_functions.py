@@ -2,7 +2,8 @@
 
 A model that holds these functions runs in plain ONNX Runtime; a runtime that has kernels or plugins of the same names
 uses those instead. OPS.md is the contract, the step numbers in here are its own. In ONNX Runtime results equal those of
-`reference.py` to the bit, but for the sums of RoiAlign (OPS.md 3.5).
+`reference.py` to the bit, but for the sums of RoiAlign (OPS.md 3.5) and for its samples on the outermost border, of
+which ONNX Runtime's rounding decides whether they count.
 
 Shapes: N images, L pyramid levels, A anchors per cell, R RoIs, C thing classes, K detections, S semantic channels (0 is
 "things"), G mask side, H x W output size, h x w semantic map. A box is four columns x0, y0, x1, y1, each (..., 1).

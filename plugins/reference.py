@@ -1,7 +1,7 @@
 """The four ops in NumPy: slow, obvious, the specification. Read it beside OPS.md, whose step numbers it follows.
 
 Shapes: N images, L pyramid levels, A anchors per cell, R RoIs, C thing classes, K detections, S semantic channels (0 is
-"things"), G mask side (28), H x W output size, h x w semantic map at a quarter of the padded network input.
+"things"), Gh x Gw a mask (28 x 28), H x W output size, h x w semantic map at a quarter of the padded network input.
 Boxes are (x0, y0, x1, y1) in pixels of the network input, continuous, no +1.
 
 Arithmetic is float32 in the order written, nothing fused; exp and log2 are taken in float64 and rounded to float32, so
@@ -398,7 +398,7 @@ def panoptic_merge(
         scores: (N, K) float32.
         classes: (N, K) int32.
         count: (N,) int32, detections that are real.
-        mask_probs: (N, K, G, G) float32, over the box.
+        mask_probs: (N, K, Gh, Gw) float32, over the box.
         input_hw: valid height and width of the network input, padding excluded.
         output_hw: H, W of the panoptic map.
         score_threshold: an instance scores at least this.
@@ -512,14 +512,14 @@ def scale_box(box: Float32, input_hw: tuple[int, int], output_hw: tuple[int, int
 
 
 def paste_mask(probs: Float32, box: Float32, output_hw: tuple[int, int], threshold: float) -> Mask:
-    """Pixels of the output, (H, W), where the (G, G) probabilities stretched over the box reach the threshold."""
+    """Pixels of the output, (H, W), where the (Gh, Gw) probabilities stretched over the box reach the threshold."""
     if not (box[2] - box[0] > 0 and box[3] - box[1] > 0):  # false for NaN
         return np.zeros(output_hw, np.bool_)
     probs = np.pad(np.where(np.isfinite(probs), probs, np.float32(0)), 1)  # a border of zeros stands for "outside"
     rows, fy = paste_taps(box[1], box[3], output_hw[0], probs.shape[0] - 2)
     columns, fx = paste_taps(box[0], box[2], output_hw[1], probs.shape[1] - 2)
     with np.errstate(over="ignore", invalid="ignore"):  # probabilities may be any finite number
-        by_row = lerp(probs[rows], probs[rows + 1], fy[:, None])  # (H, G + 2)
+        by_row = lerp(probs[rows], probs[rows + 1], fy[:, None])  # (H, Gw + 2)
         mask: Mask = lerp(by_row[:, columns], by_row[:, columns + 1], fx) >= np.float32(threshold)
     return mask
 

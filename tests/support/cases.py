@@ -4,7 +4,7 @@ A case is a short recipe - sizes, kinds and one seed - and `arguments()` makes t
 shrinks the recipe, NumPy fills the arrays: that is quick, and a failure prints as one line that can be pasted into a
 test, such as `MergeCase(N=1, K=2, ..., seed=0).run(native.panoptic_merge)`.
 
-Shapes: as in OPS.md, N images, L levels, A anchors, R RoIs, C classes, K detections, S semantic channels, G mask side.
+Shapes: as in OPS.md, N images, L levels, A anchors, R RoIs, C classes, K detections, S semantic channels.
 """
 
 from __future__ import annotations
@@ -260,7 +260,7 @@ class MergeCase(Case):
     N: int
     K: int
     S: int
-    G: int
+    mask_hw: tuple[int, int]
     quarter_hw: tuple[int, int]
     padding: tuple[int, int]  # rows and columns of the network input that are not valid
     output_hw: tuple[int, int] | None  # None is the input's size
@@ -301,13 +301,15 @@ class MergeCase(Case):
         }
 
     def _mask_probs(self, rng: np.random.Generator) -> Array:
-        shape = (self.N, self.K, self.G, self.G)
+        shape = (self.N, self.K, *self.mask_hw)
         match self.masks:
             case "blob":  # falls from 1 in a random place inside to 0 at about the border
-                axis = (np.arange(self.G, dtype=np.float32) + np.float32(0.5)) / np.float32(self.G)
+                rows, columns = (
+                    (np.arange(G, dtype=np.float32) + np.float32(0.5)) / np.float32(G) for G in self.mask_hw
+                )
                 x0, y0, spread = rng.uniform([[[0.3]], [[0.3]], [[0.2]]], [[[0.7]], [[0.7]], [[0.6]]], (3, *shape[:2]))
-                x = (axis - x0[..., None])[..., None, :] / spread[..., None, None]
-                y = (axis - y0[..., None])[..., :, None] / spread[..., None, None]
+                x = (columns - x0[..., None])[..., None, :] / spread[..., None, None]
+                y = (rows - y0[..., None])[..., :, None] / spread[..., None, None]
                 return np.exp(-(x**2) - y**2).astype(np.float32)
             case "flat":
                 return np.full(shape, self.mask_threshold, np.float32)
@@ -403,7 +405,7 @@ merge_cases = st.builds(
     N=_batches,
     K=st.integers(0, 12) | st.just(40),
     S=st.integers(1, 9),
-    G=st.sampled_from([28, 1, 2, 7, 14]),
+    mask_hw=st.just((28, 28)) | st.tuples(*[st.sampled_from([28, 1, 2, 7, 14])] * 2),
     quarter_hw=_sizes(12),
     padding=st.just((0, 0)) | st.tuples(st.integers(0, 31), st.integers(0, 31)),
     output_hw=st.none() | _sizes(20) | _sizes(90),
@@ -483,7 +485,7 @@ def network_cases(seed: int) -> tuple[RpnCase, RoiAlignCase, DetectionCase, Merg
             N=2,
             K=100,
             S=54,
-            G=28,
+            mask_hw=(28, 28),
             quarter_hw=(64, 80),
             padding=(6, 10),
             output_hw=(300, 372),
