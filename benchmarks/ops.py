@@ -262,13 +262,14 @@ def measure(name: str, threads: int, seconds: float) -> list[Timing]:
 
 def show(title: str, timings: list[Timing], console: Console) -> None:
     """One workload as a table."""
-    table = Table(title=title, title_justify="left", box=None, header_style="dim", min_width=78)
+    table = Table(box=None, header_style="dim", min_width=78)
     table.add_column("contender", min_width=38)
     for column in ("median ms", "best ms", "peak MB", "x PanRT"):
         table.add_column(column, justify="right")
     for t in timings:
         memory = "" if t.peak_mb is None else f"{t.peak_mb:.1f}"
         table.add_row(t.contender, f"{t.median_ms:.2f}", f"{t.best_ms:.2f}", memory, f"{t.ratio:.2f}")
+    console.print(title, style="bold", soft_wrap=True)
     console.print(table, "")
 
 
