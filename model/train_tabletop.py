@@ -39,10 +39,10 @@ class Phase(NamedTuple):
 
 def phases(*, seed: int = SEED) -> tuple[Phase, Phase]:
     """Heads on a frozen trunk first, since its features can be cached; then the trunk but for its stem."""
-    heads = lite_recipe(iterations=1500, seed=seed)
+    heads = lite_recipe(iterations=1200, seed=seed)
     schedule = dataclasses.replace(heads.schedule, learning_rate=4e-4)
     whole = dataclasses.replace(
-        heads, iterations=4000, schedule=schedule, frozen_stages=2, cache_trunk=False, seed=seed + 1
+        heads, iterations=3000, schedule=schedule, frozen_stages=2, cache_trunk=False, seed=seed + 1
     )
     return Phase("heads", heads), Phase("whole", whole)
 
