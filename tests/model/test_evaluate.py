@@ -37,7 +37,7 @@ def test_a_perfect_network_has_a_quality_of_one(monkeypatch: pytest.MonkeyPatch)
     samples = [Rectangles(4)[i] for i in range(4)]
     answers = iter([as_found(truth(sample)) for sample in samples])
     model = build("panoptic_fpn_lite").eval()
-    monkeypatch.setattr(model, "forward", lambda image: next(answers))
+    monkeypatch.setattr(model, "forward", lambda image, output_hw: next(answers))
     figures = headline(evaluate(model, ((sample.image_bgr, truth(sample)) for sample in samples)))
     assert figures == {"PQ": 1, "SQ": 1, "RQ": 1, "PQ_things": 1, "PQ_stuff": 1}
 
