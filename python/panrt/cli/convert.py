@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +12,15 @@ from panrt.cli.support import JsonOption, Report, megabytes, named_config
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="Weights of detectron2: .pkl, .pth, .pt or .safetensors.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="Weights of detectron2: .pkl, .pth, .pt or .safetensors.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")],
     config: Annotated[str, typer.Option(help="The network that the weights were trained in, e.g. panoptic_fpn_r50.")],
+    classes: Annotated[
+        Path | None,
+        typer.Option(help="A COCO panoptic JSON with the categories it learnt, in order; default: the network's own."),
+    ] = None,
     half: Annotated[bool, typer.Option("--half", help="Store matrices and kernels as float16.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -25,7 +32,10 @@ def convert(
     network = named_config(config)
 
     from panrt.model.checkpoints import detectron2_name, from_detectron2, read_weights, save
+    from panrt.model.data.coco_panoptic import read_classes
 
+    if classes is not None:
+        network = dataclasses.replace(network, classes=read_classes(classes))
     weights = read_weights(source)
     report = Report(as_json=as_json)
     kind = f"{_KINDS[source.suffix]}{f' by {weights.author}' if weights.author else ''}"

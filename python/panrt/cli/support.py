@@ -40,8 +40,13 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except BrokenPipeError:  # whoever reads our output has seen enough
             raise
-        except (PanrtError, ValueError, OSError, ImportError) as error:
+        except (PanrtError, ValueError, OSError) as error:
             _fail(message(error), USER_ERROR)
+        except ModuleNotFoundError as error:
+            package = (error.name or "").split(".", maxsplit=1)[0]
+            if package not in _TRAIN_EXTRA:
+                raise
+            _fail(f"{package} is not installed, which this command needs; pip install 'panrt[train]'", USER_ERROR)
         except KeyboardInterrupt:
             _fail("interrupted", INTERRUPTED)
 
@@ -52,14 +57,9 @@ def _fail(text: str, code: int) -> None:
 
 
 def message(error: Exception) -> str:
-    """What is wrong, in one sentence or more."""
+    """What is wrong, without the number that the system gives it."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        package = error.name.split(".", maxsplit=1)[0]
-        if package in _TRAIN_EXTRA:
-            return f"{package} is not installed, which this command needs; pip install 'panrt[train]'"
-        raise error  # a fault of ours, not of the user
     return str(error)
 
 
@@ -68,16 +68,16 @@ class Report:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
+        self._gap = False  # an empty line is due, between a table and what is above and below
 
     def line(self, label: str, text: str) -> None:
         """`  label       text`."""
-        if not self.as_json:
-            typer.echo(f"  {label:<11} {text}".rstrip())
+        self._echo(f"  {label:<11} {text}", gap=False)
 
     def table(self, text: str) -> None:
-        """Aligned text of several lines, between empty ones."""
-        if not self.as_json:
-            typer.echo("\n" + "\n".join(f"  {line}".rstrip() for line in text.splitlines()) + "\n")
+        """Aligned text of several lines."""
+        self._gap = True
+        self._echo("\n".join(f"  {line}".rstrip() for line in text.splitlines()), gap=True)
 
     def end(self, facts: dict[str, Any], *, next_commands: Iterable[str] = ()) -> None:
         """The facts for machines, what to do next for people."""
@@ -85,6 +85,11 @@ class Report:
             typer.echo(json.dumps(facts, indent=2, allow_nan=False))
         for index, command in enumerate(next_commands):
             self.line("" if index else "next", command)
+
+    def _echo(self, text: str, *, gap: bool) -> None:
+        if not self.as_json:
+            typer.echo(f"\n{text}" if self._gap else text)
+        self._gap = gap
 
 
 @contextmanager
@@ -94,7 +99,7 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not interactive()) as bar:
         task = bar.add_task(label, total=None)
 
         def show(done: int, total: int) -> None:

@@ -30,7 +30,9 @@ IMAGENET, RANDOM = "imagenet", "random"
 
 
 def train(
-    config: Annotated[str, typer.Argument(help="The network, e.g. panoptic_fpn_r50 or panoptic_fpn_lite.")],
+    config: Annotated[
+        str, typer.Argument(metavar="CONFIG", help="The network, e.g. panoptic_fpn_r50 or panoptic_fpn_lite.")
+    ],
     data: Annotated[Path, typer.Option(help="Labels to learn from: a COCO panoptic JSON.")],
     images: Annotated[Path, typer.Option(help="Their pictures.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for logs, checkpoints and the model.")],
@@ -56,7 +58,9 @@ def train(
     schedule: Annotated[Literal["step", "cosine"] | None, typer.Option(help="How the learning rate decays.")] = None,
     decay_at: Annotated[
         list[int] | None,
-        typer.Option(help="Of 'step': iterations from which the rate is a tenth; default: 2/3 and 8/9 of all."),
+        typer.Option(
+            help="Of 'step': iterations from which the rate is a tenth, repeatable; default: 2/3, 8/9 of all."
+        ),
     ] = None,
     warmup: Annotated[int | None, typer.Option(help="Iterations in which the learning rate rises.")] = None,
     frozen_stages: Annotated[
@@ -67,7 +71,9 @@ def train(
     ] = None,
     short_side: Annotated[
         list[int] | None,
-        typer.Option(help="Shorter sides that images are resized to, drawn for each; 0 keeps their size."),
+        typer.Option(
+            help="Shorter side that images are resized to; repeated, one is drawn for each. 0 keeps their size."
+        ),
     ] = None,
     max_side: Annotated[int | None, typer.Option(help="Longest side of a resized image.")] = None,
     mirror: Annotated[bool | None, typer.Option(help="Mirror every other image.")] = None,
@@ -141,21 +147,28 @@ def train(
     )
     report.line("network", f"{network.name}, trunk from {trunk}, {recipe.frozen_stages} stages frozen")
     report.line("recipe", _describe(recipe, on))
-    report.line("resumes", f"from {out / 'training.pt'}" if (out / "training.pt").exists() else "nothing: a new start")
+    checkpoint = out / "training.pt"
+    report.line("start", f"goes on from {checkpoint}" if checkpoint.exists() else f"new, in {out}")
     judge = _Judge(judged, recipe)
-    result = train_model(
-        model,
-        CocoPanopticSamples(dataset, classes),
-        recipe,
-        out=out,
-        evaluate=judge if judged is not None else None,
-        device=on,
-        provenance=(
-            f"trained by PanRT {panrt.__version__} on {data.name} ({len(dataset.records)} images), "
-            f"{recipe.iterations} iterations of {recipe.batch_size}, seed {recipe.seed}"
-        ),
-        progress=interactive(),
+    provenance = (
+        f"trained by PanRT {panrt.__version__} on {data.name} ({len(dataset.records)} images), "
+        f"{recipe.iterations} iterations of {recipe.batch_size}, seed {recipe.seed}"
     )
+    try:
+        result = train_model(
+            model,
+            CocoPanopticSamples(dataset, classes),
+            recipe,
+            out=out,
+            evaluate=judge if judged is not None else None,
+            device=on,
+            provenance=provenance,
+            progress=interactive(),
+        )
+    except KeyboardInterrupt:
+        if checkpoint.exists():
+            typer.echo(f"stopped; the same command goes on from {checkpoint}", err=True)
+        raise
     if judge.quality is not None:
         report.table(judge.quality.table())
     report.line("wrote", f"{result.path}, {out / 'log.jsonl'}, {out / 'curves.png'}")
