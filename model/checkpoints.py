@@ -447,7 +447,8 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     if "panrt" not in metadata:
         raise CheckpointError(
             f"{path}: no 'panrt' entry in its metadata, so it is no file of ours; "
-            "weights of detectron2 come in through from_detectron2(read_weights(path).tensors, config)."
+            "weights of detectron2 come in through `panrt convert`, "
+            "in Python through from_detectron2(read_weights(path).tensors, config)."
         )
     try:
         header = json.loads(metadata["panrt"])

@@ -54,6 +54,8 @@ def test_the_wheel_has_the_package_and_nothing_of_the_workshop(wheel: Path) -> N
     for wanted in (
         "panrt/__init__.py",
         "panrt/py.typed",
+        "panrt/errors.py",
+        "panrt/cli/__init__.py",
         "panrt/model/__init__.py",
         "panrt/export/__init__.py",
         "panrt/engine/__init__.py",

@@ -37,16 +37,16 @@ def convert(
     if classes is not None:
         network = dataclasses.replace(network, classes=read_classes(classes))
     weights = read_weights(source)
-    report = Report(as_json=as_json)
     kind = f"{_KINDS[source.suffix]}{f' by {weights.author}' if weights.author else ''}"
-    report.line("read", f"{source}: {kind}, {len(weights.tensors)} tensors, {megabytes(source.stat().st_size)}")
     model = from_detectron2(weights.tensors, network, source=str(source))
     names = {name: detectron2_name(name) for name in model.state_dict()}
     renamed = sum(ours != theirs for ours, theirs in names.items())
     ignored = sorted(weights.tensors.keys() - set(names.values()))
+    save(model, output, half=half, provenance=f"converted from {source.name}, a {kind}")
+    report = Report(as_json=as_json)
+    report.line("read", f"{source}: {kind}, {len(weights.tensors)} tensors, {megabytes(source.stat().st_size)}")
     report.line("took", f"{len(names)} tensors for {network.name}, {renamed} under another name")
     report.line("ignored", ", ".join(ignored) or "none")
-    save(model, output, half=half, provenance=f"converted from {source.name}, a {kind}")
     report.line("wrote", f"{output}, {megabytes(output.stat().st_size)}, {'float16' if half else 'float32'}")
     facts = {
         "source": str(source),
