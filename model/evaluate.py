@@ -29,7 +29,6 @@ from panrt.plugins.reference import paste_mask, scale_box
 
 LabelledImage = tuple[NDArray[np.uint8], PanopticMap]  # (H, W, 3) BGR and its annotation (H, W)
 METRICS = ("pq", "ap", "miou")
-MAX_SIDE = 1333  # of a resized image, as in detectron2
 MASK_THRESHOLD = 0.5
 
 
@@ -46,10 +45,11 @@ def evaluate(
     pairs: Iterable[LabelledImage],
     *,
     short_side: int | None = None,
+    max_side: int = 1333,
     progress: Callable[[int], None] | None = None,
 ) -> PanopticQuality:
     """The panoptic quality alone; see `measure`."""
-    quality = measure(model, pairs, metrics=("pq",), short_side=short_side, progress=progress).pq
+    quality = measure(model, pairs, metrics=("pq",), short_side=short_side, max_side=max_side, progress=progress).pq
     assert quality is not None
     return quality
 
@@ -60,6 +60,7 @@ def measure(
     *,
     metrics: Collection[str] = METRICS,
     short_side: int | None = None,
+    max_side: int = 1333,
     progress: Callable[[int], None] | None = None,
 ) -> Measures:
     """Segment each image once and compare with the truth, at the truth's size.
@@ -68,7 +69,8 @@ def measure(
         model: in eval mode; its class table must be that of the truth.
         pairs: consumed lazily.
         metrics: some of METRICS.
-        short_side: the network sees images of this shorter side, the longer one at most MAX_SIDE; None: as they are.
+        short_side: the network sees images of this shorter side; None: as they are.
+        max_side: of an image that is resized, the longer side at most.
         progress: called with the number of images done after each.
 
     Raises:
@@ -87,7 +89,7 @@ def measure(
     def compared() -> Iterator[tuple[list[TrueInstance], list[Detection]]]:
         nonlocal statistics, confusion
         for done, (image, truth) in enumerate(pairs, start=1):
-            found, branches = _segment(model, image, short_side, with_branches="ap" in metrics)
+            found, branches = _segment(model, image, short_side, max_side, with_branches="ap" in metrics)
             predicted = panoptic_map(found, classes)
             if "pq" in metrics:
                 statistics += image_statistics(truth, predicted, categories)
@@ -123,11 +125,11 @@ class _Detected(NamedTuple):
 
 @torch.no_grad()
 def _segment(
-    model: PanopticFPN, image: NDArray[np.uint8], short_side: int | None, *, with_branches: bool
+    model: PanopticFPN, image: NDArray[np.uint8], short_side: int | None, max_side: int, *, with_branches: bool
 ) -> tuple[PanopticSegments, _Detected | None]:
     output_hw = image.shape[0], image.shape[1]
     if short_side is not None:
-        image = resize_image(image, short_side=short_side, max_side=MAX_SIDE)
+        image = resize_image(image, short_side=short_side, max_side=max_side)
     batch = torch.from_numpy(np.ascontiguousarray(image))[None].to(model.pixel_mean.device)
     if not with_branches:
         return model(batch, output_hw=output_hw), None

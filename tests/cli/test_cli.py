@@ -340,6 +340,7 @@ def test_train_says_what_it_cannot_do(few: Path, tmp_path: Path) -> None:
     assert "add --frozen-stages 0 --no-cache-trunk" in fail(*command, "--trunk", "random")
     assert "--val needs --val-images" in fail(*command, "--val", few)
     assert "iterations: got 0, expected at least 1" in fail(*command, "--iterations", 0)
+    assert "got [0, 640], expected sides from 1" in fail(*command, "--short-side", 0, "--short-side", 640)
     assert "R-50.pkl" in fail(
         *[argument if argument != "panoptic_fpn_lite" else "panoptic_fpn_r50" for argument in command]
     )

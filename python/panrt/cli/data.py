@@ -30,7 +30,10 @@ def tabletop(
     width: WidthOption = 320,
     as_json: JsonOption = False,
 ) -> None:
-    """A COCO panoptic data set: OUT/panoptic.json, OUT/images, OUT/panoptic."""
+    """A data set in the COCO panoptic format.
+
+    Written are OUT/panoptic.json, OUT/images and OUT/panoptic.
+    """
     from panrt.model.data.tabletop.dataset import generate
 
     report = Report(as_json=as_json)
@@ -54,7 +57,10 @@ def clip(
     width: WidthOption = 320,
     as_json: JsonOption = False,
 ) -> None:
-    """A clip with ids that stay the same over time: OUT/clip.mp4, OUT/clip_ids.npz, OUT/clip.json."""
+    """A clip with ids that stay the same over time.
+
+    Written are OUT/clip.mp4, OUT/clip_ids.npz and OUT/clip.json.
+    """
     from panrt.model.data.tabletop.dataset import generate_clip
 
     report = Report(as_json=as_json)

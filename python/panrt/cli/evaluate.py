@@ -35,18 +35,22 @@ def evaluate(
         int | None,
         typer.Option(min=32, help="Resize pictures to this shorter side (800 on COCO); default: as they are."),
     ] = None,
+    max_side: Annotated[int, typer.Option(min=32, help="Longest side of a resized picture.")] = 1333,
     device: DeviceOption = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that compare --predictions.")] = 1,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare a model, or predictions on disk, with a ground truth. Figures are in percent, in JSON fractions."""
+    """Compare a model or predictions with a ground truth.
+
+    Figures are in percent, in JSON they are fractions.
+    """
     chosen = _metrics(metrics)
     if (model is None) == (predictions is None):
         raise ValueError("give one of --model (with --images) and --predictions.")
     if model is not None:
         if images is None:
             raise ValueError("--model needs --images, the folder of the pictures.")
-        results = _of_model(model, truth, images, labels, chosen, short_side, device)
+        results = _of_model(model, truth, images, labels, chosen, short_side, max_side, device)
     else:
         assert predictions is not None
         results = _of_folders(predictions, prediction_labels, truth, labels, chosen, workers)
@@ -118,6 +122,7 @@ def _of_model(
     labels: Path | None,
     metrics: tuple[str, ...],
     short_side: int | None,
+    max_side: int,
     device: str | None,
 ) -> Results:
     from panrt.model.checkpoints import load
@@ -135,6 +140,7 @@ def _of_model(
             labelled_images(dataset),
             metrics=metrics,
             short_side=short_side,
+            max_side=max_side,
             progress=lambda done: show(done, len(dataset.records)),
         )
     return Results(categories_of(classes), pq=measured.pq, ap=measured.ap, miou=measured.miou)

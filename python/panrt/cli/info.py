@@ -21,7 +21,7 @@ def info(
     width: Annotated[int | None, typer.Option(min=32, help="Likewise.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Parameters and multiply-adds part by part, classes, input size, provenance."""
+    """What a network is, costs and comes from."""
     path = Path(model)
     is_file = path.suffix == ".safetensors" or path.exists()
     header = _header(path) if is_file else None

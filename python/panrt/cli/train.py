@@ -92,10 +92,11 @@ def train(
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a network; started again with the same options and OUT it goes on where it stopped.
+    """Train a network, or go on where a training stopped.
 
-    What is not given comes from the network's recipe: detectron2's panoptic_fpn_R_50_1x (90 000 iterations of 16
-    images), or, for panoptic_fpn_lite, one for two CPU cores. The classes are those of the data set.
+    Started again with the same options and folder, a training goes on from its last checkpoint. What is not given
+    comes from the network's recipe: detectron2's panoptic_fpn_R_50_1x (90 000 iterations of 16 images), or, for
+    panoptic_fpn_lite, one for two CPU cores. The classes are those of the data set.
     """
     if val is not None and val_images is None:
         raise ValueError("--val needs --val-images, the folder of its pictures.")
@@ -216,6 +217,8 @@ def _recipe(
         **others,
     }
     if short_side:
+        if short_side != [0] and min(short_side) < 1:
+            raise ValueError(f"--short-side: got {short_side}, expected sides from 1, or a single 0.")
         changes["short_sides"] = () if short_side == [0] else tuple(short_side)
     recipe: TrainConfig = _replace(base, **changes)
     # None says "as the recipe has it", so that 0 has to say "none"
@@ -276,7 +279,7 @@ class _Judge:
 
     def __init__(self, dataset: CocoPanoptic | None, recipe: TrainConfig) -> None:
         self.dataset = dataset
-        self.short_side = max(recipe.short_sides) if recipe.short_sides else None
+        self.recipe = recipe
         self.quality: PanopticQuality | None = None
 
     def __call__(self, model: PanopticFPN) -> dict[str, float]:
@@ -288,7 +291,8 @@ class _Judge:
             self.quality = evaluate(
                 model,
                 labelled_images(self.dataset),
-                short_side=self.short_side,
+                short_side=max(self.recipe.short_sides, default=None),
+                max_side=self.recipe.max_side,
                 progress=lambda done: show(done, total),
             )
         return headline(self.quality)
