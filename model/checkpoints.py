@@ -29,6 +29,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from panrt.errors import PanrtError
 from panrt.model.backbones.efficientnet_lite import STAGES
 from panrt.model.config import EfficientNetLiteConfig, PanopticFPNConfig, ResNetConfig, from_json, to_json
 from panrt.model.panoptic_fpn import PanopticFPN
@@ -37,13 +38,20 @@ SCHEMA = 1
 SHOWN = 8  # names listed in a message before "and n more"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(PanrtError, ValueError):
     """A file cannot be read, is not safe to read, or its tensors do not fit the network."""
 
 
 class Weights(NamedTuple):
     tensors: dict[str, Tensor]  # under the file's own names
     author: str  # "__author__" of a detectron2 file, else ""
+
+
+class Header(NamedTuple):
+    """What a file of ours says about its tensors."""
+
+    config: PanopticFPNConfig
+    provenance: str  # where the weights come from, for people; "" where nothing was said
 
 
 # Reading files --------------------------------------------------------------------------------------------------------
@@ -386,13 +394,14 @@ def _some(names: Iterable[str]) -> str:
 # Our own files --------------------------------------------------------------------------------------------------------
 
 
-def save(model: PanopticFPN, path: str | os.PathLike[str], *, half: bool = False) -> None:
+def save(model: PanopticFPN, path: str | os.PathLike[str], *, half: bool = False, provenance: str = "") -> None:
     """Write weights and configuration to one `.safetensors` file, whole or not at all.
 
     Args:
         model: the network.
         path: destination; a file of that name is replaced.
         half: store matrices and kernels as float16 (half the size). Vectors, statistics among them, stay float32.
+        provenance: where the weights come from, a line for people.
 
     Raises:
         CheckpointError: the suffix is not `.safetensors`, or a weight is not finite (in float16, if asked for).
@@ -408,7 +417,8 @@ def save(model: PanopticFPN, path: str | os.PathLike[str], *, half: bool = False
         if not bool(torch.isfinite(stored).all()):
             raise CheckpointError(f"{path}: {name} is not finite in {stored.dtype}; nothing was written.")
         tensors[name] = stored
-    metadata = {"panrt": json.dumps({"schema": SCHEMA, "config": to_json(model.config)})}
+    header = {"schema": SCHEMA, "config": to_json(model.config), "provenance": provenance}
+    metadata = {"panrt": json.dumps(header)}
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
@@ -418,6 +428,17 @@ def load(path: str | os.PathLike[str]) -> PanopticFPN:
     Raises:
         CheckpointError: no file of ours, of a later schema, or its tensors do not fit its configuration.
     """
+    model = PanopticFPN(read_header(path).config)
+    _fill(model, read_weights(path).tensors, lambda name: name, source=os.fspath(path))
+    return model.eval()
+
+
+def read_header(path: str | os.PathLike[str]) -> Header:
+    """What the file that `save` wrote says about itself; its tensors are not read.
+
+    Raises:
+        CheckpointError: no file of ours, or of a later schema.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -426,7 +447,8 @@ def load(path: str | os.PathLike[str]) -> PanopticFPN:
     if "panrt" not in metadata:
         raise CheckpointError(
             f"{path}: no 'panrt' entry in its metadata, so it is no file of ours; "
-            "weights of detectron2 come in through from_detectron2(read_weights(path).tensors, config)."
+            "weights of detectron2 come in through `panrt convert`, "
+            "in Python through from_detectron2(read_weights(path).tensors, config)."
         )
     try:
         header = json.loads(metadata["panrt"])
@@ -435,16 +457,13 @@ def load(path: str | os.PathLike[str]) -> PanopticFPN:
             raise CheckpointError(
                 f"{path}: schema {schema!r}, expected {SCHEMA}; read it with the PanRT that wrote it."
             )
-        config = from_json(header["config"])
+        return Header(from_json(header["config"]), str(header.get("provenance", "")))
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: its 'panrt' metadata is damaged: {error!r}") from error
     except CheckpointError:
         raise
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    model = PanopticFPN(config)
-    _fill(model, read_weights(path).tensors, lambda name: name, source=os.fspath(path))
-    return model.eval()
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

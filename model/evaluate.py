@@ -1,52 +1,173 @@
-"""Panoptic quality of a network on labelled images.
+"""Panoptic quality, mask AP and semantic IoU of a network on labelled images.
 
     quality = evaluate(model, labelled_images(dataset))
     train(..., evaluate=lambda model: headline(evaluate(model, labelled_images(dataset))))
 
-Shapes: N images of a batch, H x W pixels.
+Shapes: N images of a batch, H x W pixels, K detections.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from panrt.model import panoptic_quality
 from panrt.model.data.classes import ClassTable
 from panrt.model.data.coco_panoptic import CocoPanoptic, load_sample
 from panrt.model.irregular import PanopticSegments
-from panrt.model.panoptic_fpn import PanopticFPN
-from panrt.model.panoptic_map import Category, PanopticMap, Segment
-from panrt.model.panoptic_quality import PanopticQuality
+from panrt.model.mask_ap import Detection, MaskAp, TrueInstance, mask_ap
+from panrt.model.panoptic_fpn import Branches, PanopticFPN, merge
+from panrt.model.panoptic_map import Category, PanopticMap, Segment, semantic_map
+from panrt.model.panoptic_quality import PanopticQuality, PanopticStatistics, image_statistics, panoptic_quality
+from panrt.model.semantic_iou import SemanticIou, confusion_matrix, semantic_iou
+from panrt.model.training_data import resize_image
+from panrt.plugins.reference import paste_mask, scale_box
+
+LabelledImage = tuple[NDArray[np.uint8], PanopticMap]  # (H, W, 3) BGR and its annotation (H, W)
+METRICS = ("pq", "ap", "miou")
+MASK_THRESHOLD = 0.5
 
 
-def evaluate(model: PanopticFPN, pairs: Iterable[tuple[NDArray[np.uint8], PanopticMap]]) -> PanopticQuality:
-    """Segment each image at its own size and compare with the truth.
+class Measures(NamedTuple):
+    """What was asked for; None for the rest."""
+
+    pq: PanopticQuality | None
+    ap: MaskAp | None  # of the detections before the merge; the truth is the things of the panoptic annotation
+    miou: SemanticIou | None  # of the panoptic map, each pixel taken for its segment's category; void not counted
+
+
+def evaluate(
+    model: PanopticFPN,
+    pairs: Iterable[LabelledImage],
+    *,
+    short_side: int | None = None,
+    max_side: int = 1333,
+    progress: Callable[[int], None] | None = None,
+) -> PanopticQuality:
+    """The panoptic quality alone; see `measure`."""
+    quality = measure(model, pairs, metrics=("pq",), short_side=short_side, max_side=max_side, progress=progress).pq
+    assert quality is not None
+    return quality
+
+
+def measure(
+    model: PanopticFPN,
+    pairs: Iterable[LabelledImage],
+    *,
+    metrics: Collection[str] = METRICS,
+    short_side: int | None = None,
+    max_side: int = 1333,
+    progress: Callable[[int], None] | None = None,
+) -> Measures:
+    """Segment each image once and compare with the truth, at the truth's size.
 
     Args:
         model: in eval mode; its class table must be that of the truth.
-        pairs: images (H, W, 3) BGR and their annotations (H, W), consumed lazily.
+        pairs: consumed lazily.
+        metrics: some of METRICS.
+        short_side: the network sees images of this shorter side; None: as they are.
+        max_side: of an image that is resized, the longer side at most.
+        progress: called with the number of images done after each.
 
     Raises:
+        ValueError: no such metric, or the network has no instance branch to take the AP of.
         PanopticFormatError: an annotation contradicts itself or names an unknown category.
     """
+    if unknown := [name for name in metrics if name not in METRICS]:
+        raise ValueError(f"metrics: got {unknown[0]!r}, expected some of {', '.join(METRICS)}.")
+    if "ap" in metrics and model.instance is None:
+        raise ValueError(f"metrics: {model.config.name} has no instance branch, so it has no mask AP.")
     classes = model.config.classes
-    categories = [Category(c.id, c.name, c.is_thing) for c in (*classes.things, *classes.stuff)]
-    device = model.pixel_mean.device
+    categories = categories_of(classes)
+    statistics = PanopticStatistics.empty(len(categories))
+    confusion = np.zeros((len(categories), len(categories) + 1), np.int64)
 
-    def compared() -> Iterator[tuple[PanopticMap, PanopticMap]]:
-        for image, truth in pairs:
-            found = model(torch.from_numpy(np.ascontiguousarray(image))[None].to(device))
-            yield truth, panoptic_map(found, classes)
+    def compared() -> Iterator[tuple[list[TrueInstance], list[Detection]]]:
+        nonlocal statistics, confusion
+        for done, (image, truth) in enumerate(pairs, start=1):
+            found, branches = _segment(model, image, short_side, max_side, with_branches="ap" in metrics)
+            predicted = panoptic_map(found, classes)
+            if "pq" in metrics:
+                statistics += image_statistics(truth, predicted, categories)
+            if "miou" in metrics:
+                true_classes, predicted_classes = (
+                    semantic_map(labelled, categories) for labelled in (truth, predicted)
+                )
+                confusion += confusion_matrix(true_classes, predicted_classes, classes=len(categories), ignored=-1)
+            if branches is None:
+                yield [], []
+            else:
+                yield _true_instances(truth, classes), _detections(branches, classes, truth.panoptic.shape)
+            if progress is not None:
+                progress(done)
 
-    return panoptic_quality.evaluate(compared(), categories)
+    masks = None
+    if "ap" in metrics:
+        masks = mask_ap(compared(), [category.id for category in classes.things])
+    else:
+        for _ in compared():
+            pass
+    return Measures(
+        pq=panoptic_quality(statistics, categories) if "pq" in metrics else None,
+        ap=masks,
+        miou=semantic_iou(confusion) if "miou" in metrics else None,
+    )
 
 
-def labelled_images(dataset: CocoPanoptic) -> Iterator[tuple[NDArray[np.uint8], PanopticMap]]:
+class _Detected(NamedTuple):
+    branches: Branches
+    input_hw: tuple[int, int]  # of the image that the network saw
+
+
+@torch.no_grad()
+def _segment(
+    model: PanopticFPN, image: NDArray[np.uint8], short_side: int | None, max_side: int, *, with_branches: bool
+) -> tuple[PanopticSegments, _Detected | None]:
+    output_hw = image.shape[0], image.shape[1]
+    if short_side is not None:
+        image = resize_image(image, short_side=short_side, max_side=max_side)
+    batch = torch.from_numpy(np.ascontiguousarray(image))[None].to(model.pixel_mean.device)
+    if not with_branches:
+        return model(batch, output_hw=output_hw), None
+    branches = model.branches(batch)
+    found = merge(branches, config=model.config.merge, image=batch, output_hw=output_hw)
+    return found, _Detected(branches, (image.shape[0], image.shape[1]))
+
+
+def _true_instances(truth: PanopticMap, classes: ClassTable) -> list[TrueInstance]:
+    things = classes.thing_index()
+    return [
+        TrueInstance(np.equal(truth.panoptic, segment.id), segment.category_id, segment.is_crowd)
+        for segment in truth.segments
+        if segment.category_id in things
+    ]
+
+
+def _detections(detected: _Detected, classes: ClassTable, output_hw: tuple[int, ...]) -> list[Detection]:
+    """The masks of one image as the merge sees them before it cuts them out of one another."""
+    instances = detected.branches.instances
+    assert instances is not None
+    height, width = output_hw
+    found = instances.detections
+    boxes, scores, indices = (value[0].float().cpu().numpy() for value in found[:3])
+    probs = instances.mask_probs[0].float().cpu().numpy()
+    return [
+        Detection(
+            paste_mask(
+                probs[k], scale_box(boxes[k], detected.input_hw, (height, width)), (height, width), MASK_THRESHOLD
+            ),
+            classes.things[int(indices[k])].id,
+            float(scores[k]),
+        )
+        for k in range(int(found.count[0]))
+    ]
+
+
+def labelled_images(dataset: CocoPanoptic) -> Iterator[LabelledImage]:
     """The images of a data set in the COCO panoptic format with their annotations, one read at a time."""
     for record in dataset.records:
         sample = load_sample(record)
@@ -62,6 +183,11 @@ def panoptic_map(found: PanopticSegments, classes: ClassTable, *, image: int = 0
         for identity, category, is_thing, *_ in rows
     ]
     return PanopticMap(found.panoptic[image].cpu().numpy(), segments)
+
+
+def categories_of(classes: ClassTable) -> tuple[Category, ...]:
+    """The classes as the metrics know them, things first."""
+    return tuple(Category(c.id, c.name, c.is_thing) for c in (*classes.things, *classes.stuff))
 
 
 def headline(quality: PanopticQuality) -> dict[str, float]:

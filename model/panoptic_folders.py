@@ -70,17 +70,10 @@ def evaluate_folders(
         FileNotFoundError: a JSON file, a folder or a PNG is not there.
         PanopticFormatError: a file is not in the format, an image has no prediction, or map and segments do not agree.
     """
-    categories, truths = read_ground_truth(truth_json, truth_folder)
-    _, predicted = read_predictions(prediction_json, prediction_folder)
-    predictions = {annotation.image_id: annotation for annotation in predicted}
-    if missing := [truth.image_id for truth in truths if truth.image_id not in predictions]:
-        raise PanopticFormatError(
-            f"{prediction_json}: no prediction for {len(missing)} of {len(truths)} images, first {missing[0]!r}; "
-            "add an annotation for every image of the ground truth, without segments where nothing was found."
-        )
-
+    categories, pairs = pair_annotations(
+        truth_json, prediction_json, truth_folder=truth_folder, prediction_folder=prediction_folder
+    )
     judge = partial(_file_statistics, categories=categories)
-    pairs = [(truth, predictions[truth.image_id]) for truth in truths]
     total = PanopticStatistics.empty(len(categories))
     with ExitStack() as stack:
         results: Iterator[PanopticStatistics] = map(judge, pairs)
@@ -90,14 +83,37 @@ def evaluate_folders(
         for done, statistics in enumerate(results, start=1):
             total += statistics
             if progress is not None:
-                progress(done, len(truths))
+                progress(done, len(pairs))
     return panoptic_quality(total, categories)
+
+
+def pair_annotations(
+    truth_json: Path | str,
+    prediction_json: Path | str,
+    *,
+    truth_folder: Path | str | None = None,
+    prediction_folder: Path | str | None = None,
+) -> tuple[tuple[Category, ...], list[tuple[Annotation, Annotation]]]:
+    """The categories, and each image's annotation with its prediction; arguments and errors as `evaluate_folders`."""
+    categories, truths = read_ground_truth(truth_json, truth_folder)
+    _, predicted = read_predictions(prediction_json, prediction_folder)
+    predictions = {annotation.image_id: annotation for annotation in predicted}
+    if missing := [truth.image_id for truth in truths if truth.image_id not in predictions]:
+        raise PanopticFormatError(
+            f"{prediction_json}: no prediction for {len(missing)} of {len(truths)} images, first {missing[0]!r}; "
+            "add an annotation for every image of the ground truth, without segments where nothing was found."
+        )
+    return categories, [(truth, predictions[truth.image_id]) for truth in truths]
+
+
+def read_map(annotation: Annotation) -> PanopticMap:
+    """The map of an annotation with its segments; errors as `read_panoptic_png`."""
+    return PanopticMap(read_panoptic_png(annotation.png), annotation.segments)
 
 
 def _file_statistics(pair: tuple[Annotation, Annotation], *, categories: tuple[Category, ...]) -> PanopticStatistics:
     truth, prediction = pair
-    true_map = PanopticMap(read_panoptic_png(truth.png), truth.segments)
-    predicted_map = PanopticMap(read_panoptic_png(prediction.png), prediction.segments)
+    true_map, predicted_map = map(read_map, pair)
     try:
         return image_statistics(true_map, predicted_map, categories)
     except PanopticFormatError as error:

@@ -11,12 +11,14 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from panrt.errors import PanrtError
+
 VOID = 0
 
 IdMap = npt.NDArray[np.integer[Any]]  # (H, W), 0 <= id < 2**31
 
 
-class PanopticFormatError(ValueError):
+class PanopticFormatError(PanrtError, ValueError):
     """A panoptic map, its list of segments or their files contradict each other or the format."""
 
 
@@ -60,3 +62,23 @@ class Prediction(Protocol):
     def panoptic(self) -> IdMap: ...
     @property
     def segments(self) -> Sequence[PredictedSegment]: ...
+
+
+def semantic_map(labelled: Prediction, categories: Sequence[Category]) -> npt.NDArray[np.int64]:
+    """(H, W): for each pixel the index in `categories` of what its segment is, -1 on void.
+
+    Raises:
+        PanopticFormatError: a pixel has an id that no segment has, or a segment an unknown category.
+    """
+    index = {category.id: i for i, category in enumerate(categories)}
+    meaning = {VOID: -1}
+    for segment in labelled.segments:
+        if segment.category_id not in index:
+            raise PanopticFormatError(f"segment {segment.id}: category {segment.category_id} is unknown.")
+        meaning[segment.id] = index[segment.category_id]
+    ids, places = np.unique(labelled.panoptic, return_inverse=True)
+    if unknown := set(ids.tolist()) - meaning.keys():
+        raise PanopticFormatError(f"map: ids {sorted(unknown)} have pixels but no segment.")
+    classes = np.array([meaning[i] for i in ids.tolist()], np.int64)
+    by_pixel: npt.NDArray[np.int64] = classes[places].reshape(labelled.panoptic.shape)
+    return by_pixel

@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from panrt.errors import PanrtError
 from panrt.model.checkpoints import CheckpointError, load_torch, save, write_atomically
 from panrt.model.curves import plot_curves
 from panrt.model.losses import LossConfig, Losses, joint_losses
@@ -33,7 +35,7 @@ from panrt.model.training_data import Batch, Step, Steps, TrainingData, collate
 Evaluation = Callable[[PanopticFPN], Mapping[str, float]]
 
 
-class TrainingError(RuntimeError):
+class TrainingError(PanrtError, RuntimeError):
     """Training cannot go on: a loss is not finite."""
 
 
@@ -103,6 +105,7 @@ def train(
     out: Path,
     evaluate: Evaluation | None = None,
     device: str = "cpu",
+    provenance: str = "",
     progress: bool = True,
 ) -> TrainingResult:
     """Train `model` in place, or go on where an earlier call with the same `out` stopped.
@@ -114,7 +117,8 @@ def train(
         out: a directory for logs and checkpoints; made if need be.
         evaluate: called once at the end with the model in eval mode; its figures are logged.
         device: "cpu", "cuda", "cuda:1".
-        progress: show a bar with losses and the time that is left.
+        provenance: a line about data and recipe for whoever finds the model; see `save`.
+        progress: show a bar with losses and the time that is left, on stderr.
 
     Raises:
         ValueError: the configuration does not fit the model, the data or the device.
@@ -153,7 +157,7 @@ def train(
             show(done, losses)
     state.use_average()
     model.eval()
-    save(model, out / "model.safetensors")
+    save(model, out / "model.safetensors", provenance=provenance)
     metrics = dict(evaluate(model)) if evaluate is not None else {}
     if metrics:
         log.write(config.iterations, evaluation=metrics)
@@ -392,7 +396,7 @@ def _bar(visible: bool, start: int, iterations: int) -> Iterator[Callable[[int, 
         TimeRemainingColumn(),
         TextColumn("{task.fields[losses]}"),
     )
-    with Progress(*columns, disable=not visible) as bar:
+    with Progress(*columns, console=Console(stderr=True), disable=not visible) as bar:
         task = bar.add_task("train", total=iterations, completed=start, losses="")
 
         def show(done: int, losses: dict[str, float]) -> None:

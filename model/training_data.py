@@ -59,20 +59,29 @@ def resize(sample: TrainingSample, *, short_side: int, max_side: int) -> Trainin
     The image is low-pass filtered when it shrinks, labels take the nearest pixel. Objects left without pixels go.
     """
     height, width = sample.image_bgr.shape[:2]
-    scale = min(short_side / min(height, width), max_side / max(height, width))
-    size = (int(height * scale + 0.5), int(width * scale + 0.5))
-    image = torch.from_numpy(np.ascontiguousarray(sample.image_bgr)).permute(2, 0, 1)[None].float()
-    image = functional.interpolate(image, size=size, mode="bilinear", antialias=True).round().clamp(0, 255)
+    image = resize_image(sample.image_bgr, short_side=short_side, max_side=max_side)
+    size = image.shape[0], image.shape[1]
     masks = _nearest(sample.masks.astype(np.uint8), size).astype(np.bool_)
     kept = masks.any(axis=(1, 2))
     grown = np.array([size[1] / width, size[0] / height] * 2, np.float32)
     return TrainingSample(
-        image[0].permute(1, 2, 0).byte().numpy(),
+        image,
         sample.boxes[kept] * grown,
         sample.classes[kept],
         masks[kept],
         _nearest(sample.semantic[None], size)[0],
     )
+
+
+def resize_image(image_bgr: NDArray[np.uint8], *, short_side: int, max_side: int) -> NDArray[np.uint8]:
+    """The image (H, W, 3) with its shorter side as given, or smaller where the longer one would exceed `max_side`."""
+    height, width = image_bgr.shape[:2]
+    scale = min(short_side / min(height, width), max_side / max(height, width))
+    size = (int(height * scale + 0.5), int(width * scale + 0.5))
+    image = torch.from_numpy(np.ascontiguousarray(image_bgr)).permute(2, 0, 1)[None].float()
+    image = functional.interpolate(image, size=size, mode="bilinear", antialias=True).round().clamp(0, 255)
+    resized: NDArray[np.uint8] = image[0].permute(1, 2, 0).byte().numpy()
+    return resized
 
 
 def _nearest(maps: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

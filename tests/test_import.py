@@ -18,7 +18,8 @@ def modules_after(statement: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "name", ["panrt", "panrt.plugins.contract", "panrt.plugins.reference", "panrt.plugins.native", "panrt.engine"]
+    "name",
+    ["panrt", "panrt.plugins.contract", "panrt.plugins.reference", "panrt.plugins.native", "panrt.engine", "panrt.cli"],
 )
 def test_importing_the_runtime_loads_no_framework(name: str) -> None:
     assert modules_after(f"import {name}").isdisjoint(HEAVY)

@@ -53,6 +53,8 @@ def assert_only_the_package(wheel: Path) -> None:
     for wanted in (
         "panrt/__init__.py",
         "panrt/py.typed",
+        "panrt/errors.py",
+        "panrt/cli/__init__.py",
         "panrt/model/__init__.py",
         "panrt/export/__init__.py",
         "panrt/engine/__init__.py",

@@ -82,17 +82,12 @@ def read_coco_panoptic(
     """
     annotations, images = Path(annotations), Path(images)
     labels = annotations.with_suffix("") if labels is None else Path(labels)
-    if not annotations.is_file():
-        raise FileNotFoundError(f"{annotations}: no such file; expected a COCO panoptic JSON")
+    content = _content(annotations)
     for role, folder in (("images", images), ("labels", labels)):
         if not folder.is_dir():
             raise FileNotFoundError(
                 f"{folder}: no such folder; expected the {role} of {annotations.name} there, pass {role}=..."
             )
-    try:
-        content = json.loads(annotations.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{annotations}: not JSON ({error}); download or generate it again") from error
     classes = _class_table(_entries(content, "categories", annotations), annotations)
     known = {category.id for category in classes.things + classes.stuff}
     pictures = {
@@ -111,6 +106,12 @@ def read_coco_panoptic(
         for i, entry in enumerate(_entries(content, "annotations", annotations))
     )
     return CocoPanoptic(classes, records)
+
+
+def read_classes(annotations: Path | str) -> ClassTable:
+    """The classes of a data set alone; `annotations` and errors as for `read_coco_panoptic`."""
+    path = Path(annotations)
+    return _class_table(_entries(_content(path), "categories", path), path)
 
 
 def load_sample(record: Record) -> Sample:
@@ -164,6 +165,15 @@ def tight_boxes(masks: NDArray[np.bool_]) -> NDArray[np.float32]:
     height, width = masks.shape[1:]
     edges = (columns.argmax(1), rows.argmax(1), width - columns[:, ::-1].argmax(1), height - rows[:, ::-1].argmax(1))
     return np.stack(edges, -1).astype(np.float32).reshape(-1, 4)
+
+
+def _content(annotations: Path) -> Any:
+    if not annotations.is_file():
+        raise FileNotFoundError(f"{annotations}: no such file; expected a COCO panoptic JSON")
+    try:
+        return json.loads(annotations.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{annotations}: not JSON ({error}); download or generate it again") from error
 
 
 def _class_table(entries: list[dict[str, Any]], path: Path) -> ClassTable:

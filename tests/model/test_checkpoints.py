@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from data.golden import recipe
 from panrt.model import PanopticFPN, build, checkpoints, from_detectron2, load, load_trunk, save
-from panrt.model.checkpoints import CheckpointError, read_weights
+from panrt.model.checkpoints import CheckpointError, read_header, read_weights
 from panrt.model.config import MergeConfig, ResNetConfig, panoptic_fpn_r50
 
 GOLDEN = Path(recipe.__file__).parent
@@ -393,6 +393,14 @@ def test_a_changed_configuration_travels_with_its_weights(tmp_path: Path) -> Non
     model = build("panoptic_fpn_lite", merge=MergeConfig(score_threshold=0.25, stuff_area_limit=7), semantic=None)
     save(model, tmp_path / "lite.safetensors")
     assert load(tmp_path / "lite.safetensors").config == model.config
+
+
+def test_a_file_tells_where_its_weights_come_from(tmp_path: Path, lite: PanopticFPN) -> None:
+    save(lite, tmp_path / "told.safetensors", provenance="seed 0, not trained")
+    save(lite, tmp_path / "untold.safetensors")
+    headers = [read_header(tmp_path / f"{name}.safetensors") for name in ("told", "untold")]
+    assert [header.provenance for header in headers] == ["seed 0, not trained", ""]
+    assert headers[0].config == lite.config
 
 
 def test_half_a_file_keeps_vectors_exact_and_kernels_to_11_bits(tmp_path: Path, lite: PanopticFPN) -> None:

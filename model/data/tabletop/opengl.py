@@ -7,6 +7,8 @@ draws in software where there is no GPU; MUJOCO_GL=osmesa works too and gives th
 import os
 import sys
 
+from panrt.errors import PanrtError
+
 if sys.platform == "linux":
     os.environ.setdefault("MUJOCO_GL", "egl")
 
@@ -15,28 +17,33 @@ _ADVICE = (
     "on Debian and Ubuntu: apt-get install libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri"
 )
 
+
+class RenderingError(PanrtError, ImportError):
+    """Nothing can be drawn here: MuJoCo or an OpenGL is missing."""
+
+
 try:
     import mujoco
 except (ImportError, AttributeError) as error:  # AttributeError is how PyOpenGL says that libEGL is missing
-    raise ImportError(
+    raise RenderingError(
         f"MuJoCo with MUJOCO_GL={os.environ.get('MUJOCO_GL')} cannot be imported: {error}. {_ADVICE}"
     ) from error
 
 if int(mujoco.__version__.split(".", maxsplit=1)[0]) < 4:  # geoms without a shadow came with 4.0
-    raise ImportError(f"MuJoCo {mujoco.__version__} is too old, expected 4.0 or newer. {_ADVICE}")
+    raise RenderingError(f"MuJoCo {mujoco.__version__} is too old, expected 4.0 or newer. {_ADVICE}")
 
-__all__ = ["create_context", "mujoco"]
+__all__ = ["RenderingError", "create_context", "mujoco"]
 
 
 def create_context(height: int, width: int) -> mujoco.GLContext:
     """An OpenGL context, current in this thread; release it with its `free`.
 
     Raises:
-        ImportError: there is no OpenGL driver; the message says which packages bring one.
+        RenderingError: there is no OpenGL driver; the message says which packages bring one.
     """
     try:
         context = mujoco.GLContext(width, height)
     except ImportError as error:
-        raise ImportError(f"no OpenGL with MUJOCO_GL={os.environ.get('MUJOCO_GL')}: {error} {_ADVICE}") from error
+        raise RenderingError(f"no OpenGL with MUJOCO_GL={os.environ.get('MUJOCO_GL')}: {error} {_ADVICE}") from error
     context.make_current()
     return context

@@ -1,0 +1,61 @@
+"""The `panrt` command.
+
+One module a command. Whatever is slow to import - PyTorch, OpenCV, MuJoCo - is imported when a command runs, so that
+`panrt --help` is immediate and the commands that do without PyTorch work without it.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+import panrt
+from panrt.cli.convert import convert
+from panrt.cli.data import data
+from panrt.cli.evaluate import evaluate
+from panrt.cli.info import info
+from panrt.cli.support import Commands
+from panrt.cli.train import train
+
+app = typer.Typer(
+    name="panrt",
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # its boxes cut off the names of options
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("convert")(convert)
+app.command("info")(info)
+app.command("train")(train)
+app.command("eval")(evaluate)
+app.add_typer(data, name="data")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"panrt {panrt.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="Show where in the code an error arose, for a bug report.")
+    ] = False,
+) -> None:
+    """Real-time panoptic segmentation: train, convert and evaluate Panoptic FPN.
+
+    Exit codes: 0 done, 2 something given does not do (the message says what), 130 interrupted.
+    """
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    app(prog_name="panrt", args=sys.argv[1:])

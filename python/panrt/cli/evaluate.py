@@ -1,0 +1,180 @@
+"""`panrt eval`: panoptic quality, mask AP and semantic IoU of a model, or of predictions on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from panrt.cli.support import DeviceOption, JsonOption, Report, choose_device, progress_bar
+
+if TYPE_CHECKING:
+    from panrt.model.mask_ap import MaskAp
+    from panrt.model.panoptic_map import Category
+    from panrt.model.panoptic_quality import PanopticQuality
+    from panrt.model.semantic_iou import SemanticIou
+
+
+def evaluate(
+    truth: Annotated[Path, typer.Option(help="Ground truth: a COCO panoptic JSON.")],
+    labels: Annotated[
+        Path | None, typer.Option(help="Its label maps; default: the folder of the JSON's name without .json.")
+    ] = None,
+    model: Annotated[Path | None, typer.Option(help="A .safetensors file, to be run on --images.")] = None,
+    images: Annotated[Path | None, typer.Option(help="The pictures of the ground truth.")] = None,
+    predictions: Annotated[Path | None, typer.Option(help="Instead of a model: predictions as such a JSON.")] = None,
+    prediction_labels: Annotated[
+        Path | None, typer.Option(help="Their label maps; default: the folder of the JSON's name without .json.")
+    ] = None,
+    metrics: Annotated[
+        str, typer.Option(help="Some of pq, ap, miou, with commas. Mask AP needs scores, so a model.")
+    ] = "pq",
+    per_class: Annotated[bool, typer.Option("--per-class", help="A row for each class too.")] = False,
+    short_side: Annotated[
+        int | None,
+        typer.Option(min=32, help="Resize pictures to this shorter side (800 on COCO); default: as they are."),
+    ] = None,
+    max_side: Annotated[int, typer.Option(min=32, help="Longest side of a resized picture.")] = 1333,
+    device: DeviceOption = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that compare --predictions.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare a model or predictions with a ground truth.
+
+    Figures are in percent, in JSON they are fractions.
+    """
+    chosen = _metrics(metrics)
+    if (model is None) == (predictions is None):
+        raise ValueError("give one of --model (with --images) and --predictions.")
+    if model is not None:
+        if images is None:
+            raise ValueError("--model needs --images, the folder of the pictures.")
+        results = _of_model(model, truth, images, labels, chosen, short_side, max_side, device)
+    else:
+        assert predictions is not None
+        results = _of_folders(predictions, prediction_labels, truth, labels, chosen, workers)
+    report = Report(as_json=as_json)
+    for text in results.tables(per_class=per_class):
+        report.table(text)
+    report.end(results.to_json())
+
+
+def _metrics(text: str) -> tuple[str, ...]:
+    known = ("pq", "ap", "miou")
+    chosen = tuple(name.strip() for name in text.split(","))
+    if unknown := [name for name in chosen if name not in known]:
+        raise ValueError(f"--metrics: got {unknown[0]!r}, expected some of {', '.join(known)} with commas between.")
+    return chosen
+
+
+class Results:
+    """The measures that were asked for."""
+
+    def __init__(
+        self,
+        categories: tuple[Category, ...],
+        *,
+        pq: PanopticQuality | None,
+        ap: MaskAp | None,
+        miou: SemanticIou | None,
+    ) -> None:
+        self.categories = categories
+        self.pq = pq
+        self.ap = ap
+        self.miou = miou
+
+    def tables(self, *, per_class: bool) -> list[str]:
+        """Aligned text, one table a measure."""
+        from panrt.model.metric_table import percent, text_table
+
+        names = [category.name for category in self.categories]
+        tables = []
+        if self.pq is not None:
+            tables.append(self.pq.table(per_category=per_class))
+        if self.ap is not None:
+            tables.append(self.ap.table())
+            if per_class:
+                by_id = {category.id: category.name for category in self.categories}
+                rows = [(by_id[i], percent(ap)) for i, ap in self.ap.per_category.items()]
+                tables.append(text_table(("", "AP"), rows))
+        if self.miou is not None and per_class:
+            tables.append(self.miou.table(names))
+        elif self.miou is not None:
+            means = (self.miou.miou, self.miou.fwiou, self.miou.pixel_accuracy)
+            header = ("", "mIoU", "fwIoU", "pixel accuracy")
+            tables.append(text_table(header, [("Pixels", *map(percent, means))]))
+        return tables
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data by metric."""
+        measured = {"pq": self.pq, "ap": self.ap, "miou": self.miou}
+        facts: dict[str, Any] = {name: value.to_json() for name, value in measured.items() if value is not None}
+        if self.miou is not None:
+            facts["miou"]["classes"] = [category.name for category in self.categories]
+        return facts
+
+
+def _of_model(
+    path: Path,
+    truth: Path,
+    images: Path,
+    labels: Path | None,
+    metrics: tuple[str, ...],
+    short_side: int | None,
+    max_side: int,
+    device: str | None,
+) -> Results:
+    from panrt.model.checkpoints import load
+    from panrt.model.data.coco_panoptic import read_coco_panoptic
+    from panrt.model.evaluate import categories_of, labelled_images, measure
+    from panrt.model.training_data import check_classes
+
+    dataset = read_coco_panoptic(truth, images=images, labels=labels)
+    network = load(path).to(choose_device(device))
+    classes = network.config.classes
+    check_classes(dataset.classes, classes)
+    with progress_bar("evaluate") as show:
+        measured = measure(
+            network,
+            labelled_images(dataset),
+            metrics=metrics,
+            short_side=short_side,
+            max_side=max_side,
+            progress=lambda done: show(done, len(dataset.records)),
+        )
+    return Results(categories_of(classes), pq=measured.pq, ap=measured.ap, miou=measured.miou)
+
+
+def _of_folders(
+    predictions: Path,
+    prediction_labels: Path | None,
+    truth: Path,
+    labels: Path | None,
+    metrics: tuple[str, ...],
+    workers: int,
+) -> Results:
+    from panrt.model import semantic_iou
+    from panrt.model.panoptic_folders import evaluate_folders, pair_annotations, read_map
+    from panrt.model.panoptic_map import semantic_map
+
+    if "ap" in metrics:
+        raise ValueError("--metrics: ap ranks by score, and panoptic predictions have none; evaluate a --model.")
+    categories, pairs = pair_annotations(truth, predictions, truth_folder=labels, prediction_folder=prediction_labels)
+    quality = classes = None
+    if "pq" in metrics:
+        with progress_bar("compare") as show:
+            quality = evaluate_folders(
+                truth,
+                predictions,
+                truth_folder=labels,
+                prediction_folder=prediction_labels,
+                workers=workers,
+                progress=show,
+            )
+    if "miou" in metrics:
+        maps = ([semantic_map(read_map(annotation), categories) for annotation in pair] for pair in pairs)
+        classes = semantic_iou.evaluate(
+            ((true_classes, found) for true_classes, found in maps), classes=len(categories), ignored=-1
+        )
+    return Results(categories, pq=quality, ap=None, miou=classes)

