@@ -13,6 +13,8 @@ import torch
 
 from panrt.model import PanopticFPN, build, load
 from panrt.model.checkpoints import CheckpointError
+from panrt.model.config import SemanticConfig
+from panrt.model.data.classes import TABLETOP
 from panrt.model.losses import LossConfig
 from panrt.model.schedule import ScheduleConfig, learning_rate
 from panrt.model.train import TrainConfig, TrainingError, TrunkCache, lite_recipe, train
@@ -37,8 +39,12 @@ def quick(iterations: int, **changes: Any) -> TrainConfig:
     )
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # the tests themselves run a process a core
+
+
 def network(seed: int = 0) -> PanopticFPN:
-    torch.set_num_threads(1)
     torch.manual_seed(seed)
     return build("panoptic_fpn_lite", input_hw=(SIDE, SIDE))
 
@@ -124,6 +130,33 @@ def test_single_branch_networks_train(tmp_path: Path) -> None:
     train(build("panoptic_fpn_lite", semantic=None), Rectangles(4), quick(1), out=tmp_path / "things", progress=False)
     assert set(log_of(tmp_path / "stuff")[0]["losses"]) == {"semantic", "total"}
     assert "semantic" not in log_of(tmp_path / "things")[0]["losses"]
+
+
+@pytest.mark.parametrize(
+    "semantic",
+    [
+        SemanticConfig(width=64, norm="batch"),
+        SemanticConfig(width=128),
+        SemanticConfig(width=64, aggregation="concat", separable=True),
+    ],
+    ids=["width 64", "width 128", "concat"],
+)
+def test_the_papers_semantic_branches_train(tmp_path: Path, semantic: SemanticConfig) -> None:
+    torch.manual_seed(0)
+    model = build("panoptic_fpn_lite", semantic=semantic)
+    train(model, Rectangles(4), quick(2), out=tmp_path, progress=False)
+    assert all(math.isfinite(line["losses"]["semantic"]) for line in log_of(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["semantic_dilated_r50", "semantic_fpn_r50", "instance_fpn_r50"])
+def test_the_papers_other_networks_train(tmp_path: Path, name: str) -> None:
+    torch.manual_seed(0)
+    model = build(name, classes=TABLETOP)
+    before = {key: parameter.detach().clone() for key, parameter in model.named_parameters()}
+    config = quick(1, optimizer="sgd", ema_decay=None, cache_trunk=False, frozen_stages=2)
+    train(model, Rectangles(2), config, out=tmp_path, progress=False)
+    assert all(math.isfinite(loss) for loss in log_of(tmp_path)[0]["losses"].values())
+    assert any(not torch.equal(before[key], parameter) for key, parameter in model.named_parameters())
 
 
 def test_the_cache_keeps_what_the_trunk_computes() -> None:

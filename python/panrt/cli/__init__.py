@@ -18,6 +18,7 @@ from panrt.cli.evaluate import evaluate
 from panrt.cli.info import info
 from panrt.cli.support import Commands
 from panrt.cli.train import train
+from panrt.cli.train_tabletop import train_tabletop
 
 app = typer.Typer(
     name="panrt",
@@ -31,6 +32,7 @@ app = typer.Typer(
 app.command("convert")(convert)
 app.command("info")(info)
 app.command("train")(train)
+app.command("train-tabletop")(train_tabletop)
 app.command("eval")(evaluate)
 app.add_typer(data, name="data")
 
