@@ -63,7 +63,7 @@ def evaluate_folders(
         prediction_json: predictions.
         truth_folder: the PNGs of the ground truth; default: `truth_json` without its suffix.
         prediction_folder: the predicted PNGs; default: `prediction_json` without its suffix.
-        workers: processes. More than one pays from some thousand images on, for each takes a moment to start.
+        workers: processes. Each takes a moment to start, so more than one is for large sets at most; measure it.
         progress: called in the caller's thread with (images done, images in all) after every image.
 
     Raises:
