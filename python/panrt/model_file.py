@@ -1,0 +1,215 @@
+"""What a PanRT file says about itself: written by the export, read by every runtime.
+
+An ONNX file carries it as JSON in `metadata_props["panrt"]`; an engine in the sidecar beside it, together with what the
+engine was built with. Sizes are (height, width) in pixels. Reading needs neither PyTorch nor ONNX.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+from panrt.errors import PanrtError
+
+KEY = "panrt"  # of metadata_props
+SCHEMA = 1
+
+Precision = Literal["fp32", "fp16", "int8"]
+Target = Literal["portable", "tensorrt-10.3"]  # the second has no function bodies, so only TensorRT runs it
+
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+TARGETS: tuple[Target, ...] = get_args(Target)
+
+
+class ModelFileError(PanrtError, ValueError):
+    """A file is not one of ours, is damaged, or is from a newer PanRT."""
+
+
+class Category(NamedTuple):
+    """A class as the data set names it."""
+
+    id: int  # the data set's
+    name: str
+    is_thing: bool
+    color: tuple[int, int, int]  # RGB
+
+
+class Thresholds(NamedTuple):
+    """What decides which segments come out; attributes of the ops in the graph say the same."""
+
+    detection_score: float  # a detection below it is dropped before NMS
+    detection_nms: float
+    max_detections: int
+    instance_score: float  # a detection below it does not enter the merge
+    instance_overlap: float  # smallest visible part of an instance's mask
+    stuff_area: int  # output pixels
+    mask: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFile:
+    """The metadata of one exported network.
+
+    A row of the merge's segments names `things[category]` or, for stuff, `stuff[category - 1]`.
+    """
+
+    name: str  # of the configuration, e.g. "panoptic_fpn_lite"
+    things: tuple[Category, ...]  # thing class 0..C-1
+    stuff: tuple[Category, ...]  # semantic channel 1..S-1
+    batch: int  # images an inference; 0: any
+    input_hw: tuple[int, int]  # of the input `image`, multiples of 32; (0, 0): any
+    valid_hw: tuple[int, int]  # the part of it that holds the frame, from the upper left; (0, 0): all of it
+    output_hw: tuple[int, int]  # of the panoptic map; (0, 0): that of the input
+    pixel_format: Literal["bgr8"] = "bgr8"
+    pixel_mean: tuple[float, float, float]  # BGR, 0..255; applied in the graph
+    pixel_std: tuple[float, float, float]
+    thresholds: Thresholds
+    precision: Precision
+    target: Target = "portable"
+    opset: int
+    provenance: str  # of the weights, and what exported them
+
+    def category(self, index: int, *, is_thing: bool) -> Category:
+        """The class that a row of the merge's segments names."""
+        return self.things[index] if is_thing else self.stuff[index - 1]
+
+
+def dumps(file: ModelFile) -> str:
+    """As JSON, with the schema version first."""
+    fields = dataclasses.asdict(file)
+    for name in ("things", "stuff"):
+        fields[name] = [category._asdict() for category in getattr(file, name)]
+    fields["thresholds"] = file.thresholds._asdict()
+    return json.dumps({"schema": SCHEMA, **fields})
+
+
+def loads(text: str | bytes, *, source: str) -> ModelFile:
+    """Read what `dumps` wrote; `source` names the file in messages.
+
+    Raises:
+        ModelFileError: not JSON, another schema, or a field that is missing, unknown or of the wrong type.
+    """
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise ModelFileError(f"{source}: its PanRT metadata is not JSON ({error}); export the model again.") from error
+    return from_json(data, source=source)
+
+
+def from_json(data: Any, *, source: str) -> ModelFile:
+    """As `loads`, from the parsed JSON."""
+    if not isinstance(data, dict):
+        raise ModelFileError(f"{source}: its PanRT metadata is {type(data).__name__}, expected an object.")
+    schema = data.get("schema")
+    if type(schema) is int and schema > SCHEMA:
+        raise ModelFileError(
+            f"{source}: written with metadata schema {schema}, this PanRT reads up to {SCHEMA}; upgrade panrt, or "
+            "export the model again with this version."
+        )
+    if schema != SCHEMA or type(schema) is not int:
+        raise ModelFileError(f"{source}: metadata schema: got {schema!r}, expected {SCHEMA}; export the model again.")
+    reader = _Reader(source, {name: value for name, value in data.items() if name != "schema"})
+    reader.expect({field.name for field in dataclasses.fields(ModelFile)})
+    return ModelFile(
+        name=reader.text("name"),
+        things=reader.categories("things", are_things=True),
+        stuff=reader.categories("stuff", are_things=False),
+        batch=reader.integer("batch"),
+        input_hw=reader.size("input_hw"),
+        valid_hw=reader.size("valid_hw"),
+        output_hw=reader.size("output_hw"),
+        pixel_format=reader.choice("pixel_format", ("bgr8",)),
+        pixel_mean=reader.channels("pixel_mean"),
+        pixel_std=reader.channels("pixel_std"),
+        thresholds=reader.thresholds("thresholds"),
+        precision=reader.choice("precision", PRECISIONS),
+        target=reader.choice("target", TARGETS),
+        opset=reader.integer("opset"),
+        provenance=reader.text("provenance"),
+    )
+
+
+class _Reader:
+    """Typed access to the fields of an object, every complaint naming file and field."""
+
+    def __init__(self, source: str, data: dict[str, Any]) -> None:
+        self.source = source
+        self.data = data
+
+    def expect(self, names: set[str]) -> None:
+        for problem, wrong in (("missing", names - self.data.keys()), ("unknown", self.data.keys() - names)):
+            if wrong:
+                raise ModelFileError(
+                    f"{self.source}: metadata: {problem} field {', '.join(sorted(wrong))}; export the model again."
+                )
+
+    def text(self, name: str) -> str:
+        value = self.data[name]
+        if not isinstance(value, str):
+            raise self._wrong(name, "a string")
+        return value
+
+    def integer(self, name: str) -> int:
+        value = self.data[name]
+        if type(value) is not int or value < 0:
+            raise self._wrong(name, "an integer from 0")
+        return value
+
+    def number(self, name: str) -> float:
+        value = self.data[name]
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise self._wrong(name, "a number")
+        return float(value)
+
+    def choice(self, name: str, choices: tuple[Any, ...]) -> Any:
+        value = self.data[name]
+        if value not in choices:
+            raise self._wrong(name, " or ".join(map(repr, choices)))
+        return value
+
+    def size(self, name: str) -> tuple[int, int]:
+        height, width = self._numbers(name, 2, int)
+        return height, width
+
+    def channels(self, name: str) -> tuple[float, float, float]:
+        blue, green, red = self._numbers(name, 3, float)
+        return blue, green, red
+
+    def thresholds(self, name: str) -> Thresholds:
+        reader = self._inner(name, self.data[name], Thresholds._fields)
+        counts = "max_detections", "stuff_area"
+        values = {f: reader.integer(f) if f in counts else reader.number(f) for f in Thresholds._fields}
+        return Thresholds(**values)  # type: ignore[arg-type]  # the two counts are integers, the others floats
+
+    def categories(self, name: str, *, are_things: bool) -> tuple[Category, ...]:
+        if not isinstance(self.data[name], list):
+            raise self._wrong(name, "a list of classes")
+        rows = []
+        for index, item in enumerate(self.data[name]):
+            reader = self._inner(f"{name}[{index}]", item, Category._fields)
+            if reader.data["is_thing"] is not are_things:
+                raise reader._wrong("is_thing", repr(are_things))
+            red, green, blue = reader._numbers("color", 3, int)
+            rows.append(Category(reader.integer("id"), reader.text("name"), are_things, (red, green, blue)))
+        return tuple(rows)
+
+    def _inner(self, name: str, value: Any, fields: tuple[str, ...]) -> _Reader:
+        if not isinstance(value, dict):
+            raise ModelFileError(f"{self.source}: metadata {name}: got {value!r}, expected an object.")
+        reader = _Reader(f"{self.source}: {name}", value)
+        reader.expect(set(fields))
+        return reader
+
+    def _numbers(self, name: str, count: int, kind: type[Any]) -> list[Any]:
+        value = self.data[name]
+        allowed = (int,) if kind is int else (int, float)
+        fits = isinstance(value, list) and len(value) == count and all(type(v) in allowed for v in value)
+        if not fits or any(not math.isfinite(v) or (kind is int and v < 0) for v in value):
+            raise self._wrong(name, f"{count} {'integers from 0' if kind is int else 'numbers'}")
+        return [kind(v) for v in value]
+
+    def _wrong(self, name: str, expected: str) -> ModelFileError:
+        return ModelFileError(f"{self.source}: metadata {name}: got {self.data[name]!r}, expected {expected}.")
