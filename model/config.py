@@ -179,7 +179,7 @@ def panoptic_fpn_r50_torchvision() -> PanopticFPNConfig:
 def panoptic_fpn_lite() -> PanopticFPNConfig:
     """For small computers and small worlds: EfficientNet-Lite0, an 80-wide FPN, narrow heads, 320x256 frames.
 
-    Anchors and RoI levels are half of COCO's, as the frames are about half as large.
+    RoI levels are half of COCO's, as the frames are about half as large; anchors are smaller still, as are the things.
     """
     return PanopticFPNConfig(
         name="panoptic_fpn_lite",
@@ -192,12 +192,12 @@ def panoptic_fpn_lite() -> PanopticFPNConfig:
         fpn=FpnConfig(width=80, separable=True),
         instance=InstanceConfig(
             rpn=RpnConfig(
-                anchor_sizes=(16.0, 32.0, 64.0, 128.0, 256.0),
+                anchor_sizes=(12.0, 24.0, 48.0, 96.0, 192.0),
                 pre_nms_top_k=300,
-                post_nms_top_k=100,
+                post_nms_top_k=150,
             ),
             roi=RoiConfig(canonical_size=112.0),
-            box=BoxHeadConfig(pooled_size=5, hidden=224, max_detections=32),
+            box=BoxHeadConfig(pooled_size=7, hidden=256, max_detections=32),
             mask=MaskHeadConfig(width=80, separable=True),
         ),
         semantic=SemanticConfig(width=64, norm="batch", separable=True),

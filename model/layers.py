@@ -34,6 +34,11 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels) - eps)
 
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """Scale and shift (C,) of the same map."""
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        return scale, self.bias - self.running_mean * scale
+
     def forward(self, x: Tensor) -> Tensor:
         return functional.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
@@ -59,7 +64,12 @@ class NormedConv2d(nn.Conv2d):
         self.norm = norm
 
     def forward(self, x: Tensor) -> Tensor:
-        normed: Tensor = self.norm(super().forward(x))
+        if self.training and isinstance(self.norm, FrozenBatchNorm2d):
+            # a gradient through scaled weights is cheap, one through a normalised map is as large as the map
+            scale, shift = self.norm.affine()
+            normed: Tensor = self._conv_forward(x, self.weight * scale.view(-1, 1, 1, 1), shift)
+        else:
+            normed = self.norm(super().forward(x))
         return normed
 
 

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from panrt.model import irregular
+
 MAX_ROI_COORDINATE = 65536.0
 
 
@@ -88,19 +90,65 @@ def roi_align(
     # geometry is float32 at least: half precision cannot tell pixels apart beyond 2048
     x0, y0, x1, y1 = rois.detach().to(torch.promote_types(feature.dtype, torch.float32)).unbind(1)
     usable = (x1 > x0) & (y1 > y0) & (rois.abs() <= MAX_ROI_COORDINATE).all(1)
+    kernel = None
+    if feature.device.type == "cpu" and feature.dtype != torch.float64:
+        kernel = _Kernel(rois.detach(), images, stride, output_size, sampling_ratio)
+        if not (torch.is_grad_enabled() and feature.requires_grad):
+            return kernel(feature).to(feature.dtype)
     rows = _axis_weights(y0, y1, usable, height, stride, output_size, sampling_ratio)
     columns = _axis_weights(x0, x1, usable, width, stride, output_size, sampling_ratio)
     with torch.autocast(feature.device.type, enabled=False):
-        pooled: Tensor = _SeparablePool.apply(feature, rows, columns, images.tolist())  # type: ignore[no-untyped-call]
+        pooled: Tensor = _SeparablePool.apply(  # type: ignore[no-untyped-call]
+            feature, rows, columns, images.tolist(), kernel
+        )
     return pooled.to(feature.dtype)
+
+
+class _Kernel(NamedTuple):
+    """The op's own kernel, which runs on the CPU in float32 and has no gradient."""
+
+    rois: Tensor  # (R, 4)
+    images: Tensor  # (R,)
+    stride: int
+    output_size: int
+    sampling_ratio: int
+
+    def __call__(self, feature: Tensor) -> Tensor:
+        """The pooled RoIs (R, D, S, S). The op wants as many RoIs in every image: empty ones fill up."""
+        counts = torch.bincount(self.images, minlength=feature.shape[0])
+        order = self.images.argsort(stable=True)
+        image = self.images[order]
+        place = torch.arange(len(order)) - (counts.cumsum(0) - counts)[image]
+        padded = self.rois.new_zeros((feature.shape[0], int(counts.max()), 4))
+        padded[image, place] = self.rois[order]
+        pooled = irregular.pyramid_roi_align(
+            [feature.float()],
+            padded,
+            strides=[self.stride],
+            output_size=self.output_size,
+            sampling_ratio=self.sampling_ratio,
+            canonical_size=1.0,  # there is but one level to choose
+            canonical_level=0,
+            min_level=0,
+        )
+        return torch.empty_like(pooled[: len(order)]).index_copy_(0, order, pooled[image * padded.shape[1] + place])
 
 
 class _SeparablePool(torch.autograd.Function):
     """pooled[r] = rows[r] @ feature[image of r] @ columns[r].T, on the cells that have weight."""
 
     @staticmethod
-    def forward(ctx: Any, feature: Tensor, rows: AxisWeights, columns: AxisWeights, images: list[int]) -> Tensor:
+    def forward(
+        ctx: Any,
+        feature: Tensor,
+        rows: AxisWeights,
+        columns: AxisWeights,
+        images: list[int],
+        kernel: _Kernel | None,
+    ) -> Tensor:
         ctx.shape, ctx.dtype, ctx.images, ctx.rows, ctx.columns = feature.shape, feature.dtype, images, rows, columns
+        if kernel is not None:
+            return kernel(feature.detach())
         S = rows.weights.shape[1]
         pooled = rows.weights.new_zeros((len(images), feature.shape[1], S, S))
         for r, image in enumerate(images):
@@ -111,7 +159,7 @@ class _SeparablePool(torch.autograd.Function):
         return pooled
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
         (gradient,) = gradients
         rows, columns = ctx.rows, ctx.columns
         into = gradient.new_zeros(ctx.shape)
@@ -120,7 +168,7 @@ class _SeparablePool(torch.autograd.Function):
             if y.start < y.stop and x.start < x.stop:
                 halfway = rows.weights[r, :, y].T @ gradient[r]  # (D, h, S)
                 into[image, :, y, x] += halfway @ columns.weights[r, :, x]
-        return into.to(ctx.dtype), None, None, None
+        return into.to(ctx.dtype), None, None, None, None
 
 
 def _axis_weights(

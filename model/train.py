@@ -55,7 +55,7 @@ class TrainConfig:
     cache_trunk: bool = False  # keep the features of a wholly frozen trunk, in float16
     clip_norm: float | None = None
     ema_decay: float | None = None  # average the weights; the average is what is evaluated and saved
-    amp: bool = False  # mixed precision, on CUDA only
+    amp: bool = False  # mixed precision: float16 on CUDA, bfloat16 on CPUs
     mirror: bool = True
     short_sides: tuple[int, ...] = (640, 672, 704, 736, 768, 800)  # drawn for each image; empty keeps its size
     max_side: int = 1333
@@ -176,8 +176,6 @@ def _check(model: PanopticFPN, data: TrainingData, config: TrainConfig, device: 
         )
     if config.alternate and (model.instance is None or model.semantic is None):
         raise ValueError(f"alternate: {model.config.name} has one branch only; there is nothing to alternate.")
-    if config.amp and device.type != "cuda":
-        raise ValueError(f"amp: mixed precision needs CUDA, the device is {device}; set amp=False.")
     if len(data) == 0:
         raise ValueError("data: no samples to learn from.")
 
@@ -217,6 +215,7 @@ def _train_step(
         group["lr"] = rate
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + iteration)
     batch = collate(step.samples, model, device)
+    # the types are autocast's defaults: float16 on CUDA, bfloat16 on CPUs
     with torch.autocast(device.type, enabled=config.amp):
         pyramid = _pyramid(model, step, batch, cache)
         losses = joint_losses(
@@ -285,7 +284,7 @@ class _State:
         self.config = config
         self.device = device
         self.optimizer = _optimizer(model, config)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=config.amp)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.amp and device.type == "cuda")
         self.average: dict[str, Tensor] | None = None
         self.updates = 0
         if config.ema_decay is not None:

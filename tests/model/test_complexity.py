@@ -58,7 +58,7 @@ def test_r101_has_detectron2s_parameters_and_multiply_adds() -> None:
 
 def test_the_lite_network_has_few_parameters_and_multiply_adds() -> None:
     total = complexity(panoptic_fpn_lite(), height=256, width=320)[-1]
-    assert 3.5e6 < total.parameters < 3.8e6
+    assert 4.1e6 < total.parameters < 4.4e6
     assert total.multiply_adds < 3e9
 
 

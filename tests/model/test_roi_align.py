@@ -31,7 +31,7 @@ def test_pooled_values_are_the_ops(seed: int, output_size: int, sampling_ratio: 
     random = torch.Generator().manual_seed(seed)
     features, rois = random_pyramid(random), random_rois(random, 12)
     pooled = pyramid_roi_align(
-        features,
+        [x.double() for x in features],  # in float32 the op's own kernel would be compared with itself
         [rois[0], rois[1]],
         strides=(4, 8, 16, 32),
         output_size=output_size,
@@ -41,7 +41,22 @@ def test_pooled_values_are_the_ops(seed: int, output_size: int, sampling_ratio: 
     expected = irregular.pyramid_roi_align(
         features, rois, strides=(4, 8, 16, 32), output_size=output_size, sampling_ratio=sampling_ratio, **PYRAMID
     )
-    torch.testing.assert_close(pooled, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(pooled.float(), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_kernel_on_the_cpu_has_the_values_and_the_gradient_of_the_products() -> None:
+    random = torch.Generator().manual_seed(5)
+    features, rois = random_pyramid(random), random_rois(random, 12)
+    options = {"strides": (4, 8, 16, 32), "output_size": 3, "sampling_ratio": 0, **PYRAMID}
+    weight = torch.randn(19, 3, 3, 3, generator=random)
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        levels = [x.to(dtype, copy=True).requires_grad_() for x in features]
+        pooled = pyramid_roi_align(levels, [rois[0], rois[1][:7]], **options)
+        (pooled * weight).sum().backward()  # type: ignore[no-untyped-call]
+        found.append((pooled, *(torch.zeros_like(x) if x.grad is None else x.grad for x in levels)))
+    for single, double in zip(*found, strict=True):
+        torch.testing.assert_close(single, double.float(), atol=1e-4, rtol=1e-4)
 
 
 def test_an_aligned_ramp_gives_the_hand_computed_rows() -> None:

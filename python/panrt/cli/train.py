@@ -84,7 +84,7 @@ def train(
     ] = None,
     clip_norm: Annotated[float | None, typer.Option(help="Clip gradients to this norm; 0: do not.")] = None,
     ema: Annotated[float | None, typer.Option(help="Decay of the averaged weights, e.g. 0.999; 0: no average.")] = None,
-    amp: Annotated[bool | None, typer.Option(help="Mixed precision, on a GPU.")] = None,
+    amp: Annotated[bool | None, typer.Option(help="Mixed precision: float16 on a GPU, bfloat16 on a CPU.")] = None,
     seed: Annotated[int, typer.Option(help="Of initial weights, order and variation of the images.")] = 0,
     workers: Annotated[int | None, typer.Option(help="Processes that read images.")] = None,
     log_every: Annotated[int | None, typer.Option(help="Iterations between lines of log.jsonl.")] = None,

@@ -1,0 +1,26 @@
+"""Frozen normalisation is one affine map, whichever way it is computed."""
+
+from __future__ import annotations
+
+import torch
+
+from panrt.model.layers import FrozenBatchNorm2d, NormedConv2d
+
+
+def test_a_frozen_norm_within_the_weights_has_the_values_and_gradients_of_one_behind_them() -> None:
+    random = torch.Generator().manual_seed(0)
+    conv = NormedConv2d(3, 4, 3, padding=1, norm=FrozenBatchNorm2d(4))
+    for buffer in conv.norm.buffers():
+        buffer.copy_(torch.rand(4, generator=random) + 0.1)
+    x = torch.randn(2, 3, 5, 6, generator=random, requires_grad=True)
+    found = []
+    for training in (True, False):
+        conv.train(training).zero_grad()
+        x.grad = None
+        y = conv(x)
+        y.square().sum().backward()
+        assert x.grad is not None
+        assert conv.weight.grad is not None
+        found.append((y, x.grad.clone(), conv.weight.grad.clone()))
+    for within, behind in zip(*found, strict=True):
+        torch.testing.assert_close(within, behind, atol=1e-4, rtol=1e-4)
