@@ -171,7 +171,7 @@ def test_every_dense_part_is_traced_whole(lite: PanopticFPN, part: str) -> None:
     inputs: dict[str, tuple[Any, ...]] = {
         "backbone": (torch.randn(1, 3, 64, 64),),
         "instance.rpn_head": (pyramid,),
-        "instance.box_head": (torch.randn(4, 80, 5, 5),),
+        "instance.box_head": (torch.randn(4, 80, 7, 7),),
         "instance.mask_head": (torch.randn(4, 80, 14, 14), torch.tensor([0, 3, 7, 1])),
         "semantic": (pyramid[:4],),
     }
