@@ -175,7 +175,7 @@ class Source:
     @property
     def status(self) -> SourceStatus:
         """State and counters now."""
-        self._notice_stall()
+        self.notice_stall()
         counts = self._slot.counts
         with self._lock:
             return SourceStatus(
@@ -192,6 +192,14 @@ class Source:
                 last_frame_at=self._last_frame_at,
                 history=tuple(self._history),
             )
+
+    def notice_stall(self) -> None:
+        """Go into the stalled state if it is due. The capturing thread cannot: it waits for the frame."""
+        with self._lock:
+            silent = time.monotonic() - (self._last_frame_at or time.monotonic())
+            late = self._state is State.LIVE and silent > self._options.stall_after
+        if late and self._slot.counts.waiting == 0:
+            self._enter(State.STALLED, f"no frame for {self._options.stall_after:g} s", only_from=State.LIVE)
 
     def stop(self) -> None:
         """Capture no more; what was captured can still be taken."""
@@ -271,13 +279,6 @@ class Source:
     def _may_return(self, problem: SourceError) -> bool:
         was_live = self._captured > 0
         return self.spec.lasting and self._options.reconnect and was_live and not isinstance(problem, SourceDeniedError)
-
-    def _notice_stall(self) -> None:
-        with self._lock:
-            silent = time.monotonic() - (self._last_frame_at or time.monotonic())
-            late = self._state is State.LIVE and silent > self._options.stall_after
-        if late and self._slot.counts.waiting == 0:
-            self._enter(State.STALLED, f"no frame for {self._options.stall_after:g} s", only_from=State.LIVE)
 
     def _enter(self, state: State, reason: str, *, only_from: State | None = None) -> None:
         with self._lock:

@@ -17,6 +17,7 @@ def serve(port: str, description: str, *login: str) -> None:
     """Serve until killed."""
     import gi  # noqa: PLC0415  (this file is also imported where there is none)
 
+    gi.require_version("Gst", "1.0")
     gi.require_version("GstRtspServer", "1.0")
     from gi.repository import GLib, Gst, GstRtspServer  # noqa: PLC0415
 
@@ -31,9 +32,8 @@ def serve(port: str, description: str, *login: str) -> None:
         token.set_string("media.factory.role", "user")
         auth.add_basic(GstRtspServer.RTSPAuth.make_basic(*login), token)
         server.set_auth(auth)
-        factory.add_role_from_structure(
-            Gst.Structure.new_from_string("user, media.factory.access=(boolean)true, media.factory.construct=(boolean)true")
-        )
+        rights = ", ".join(f"media.factory.{right}=(boolean)true" for right in ("access", "construct"))
+        factory.add_role_from_structure(Gst.Structure.new_from_string(f"user, {rights}"))
     server.get_mount_points().add_factory("/clip", factory)
     server.attach(None)
     print("ready", flush=True)
