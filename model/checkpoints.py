@@ -473,6 +473,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     temporary = Path(name)
     try:
         write(temporary)
+        temporary.chmod(path.stat().st_mode if path.exists() else 0o644)  # not as private as a temporary file
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
