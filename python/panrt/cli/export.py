@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 def export(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A .safetensors file; with --untrained the name of a configuration.")
+        str,
+        typer.Argument(metavar="MODEL", help="A .safetensors file, or tabletop; with --untrained a configuration."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .onnx file to write.")],
     height: Annotated[int | None, typer.Option(help="Of the input, a multiple of 32; default: the network's.")] = None,
@@ -91,13 +92,13 @@ def _network(model: str, *, untrained: bool) -> tuple[PanopticFPN, str]:
     """The network and where its weights come from."""
     import torch
 
-    from panrt.model.checkpoints import load, read_header
+    from panrt.model.checkpoints import load, locate, read_header
     from panrt.model.panoptic_fpn import PanopticFPN
 
     if untrained:
         torch.manual_seed(0)
         return PanopticFPN(named_config(model)).eval(), "not trained, seed 0"
-    path = Path(model)
+    path = locate(model)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; to export a configuration with random weights add --untrained.")
     return load(path), read_header(path).provenance
