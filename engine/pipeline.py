@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,10 +29,9 @@ from panrt.engine.slot import Policy
 from panrt.engine.sources.open import open_source, redact
 from panrt.engine.sources.source import Source, SourceOptions
 from panrt.engine.status import Meter, StreamStatus
+from panrt.engine.tracking import Tracker
 
 LOOK_EVERY = 0.1  # seconds between looks at sources that give nothing
-
-Refine = Callable[[PanopticResult], PanopticResult]
 
 
 def stream(
@@ -43,7 +42,7 @@ def stream(
     policy: Policy | None = None,
     options: SourceOptions | None = None,
     in_flight: int | None = None,
-    refine: Callable[[], Refine] | None = None,
+    track: bool = True,
 ) -> Stream:
     """Run a session on one or several sources.
 
@@ -55,7 +54,7 @@ def stream(
             and the second for files. A file under "latest" plays at its own speed.
         options: how the sources behave.
         in_flight: submissions on their way at once; by default the session's capacity under "block", else one.
-        refine: makes a function for each source that its results go through, in order; a tracker for instance.
+        track: things keep their ids from frame to frame, see `panrt.engine.tracking`.
 
     Returns:
         An iterator over results. A `with` block or its end closes sources and sinks.
@@ -82,7 +81,7 @@ def stream(
         in_flight = session.capacity if blocking else 1
     if not 1 <= in_flight <= session.capacity:
         raise ValueError(f"in_flight: got {in_flight}, this session takes from 1 to {session.capacity}.")
-    return Stream(sources, session, opened, wake=wake, in_flight=in_flight, refine=refine)
+    return Stream(sources, session, opened, wake=wake, in_flight=in_flight, track=track)
 
 
 class Stream(Iterator[PanopticResult]):
@@ -96,14 +95,15 @@ class Stream(Iterator[PanopticResult]):
         *,
         wake: threading.Event,
         in_flight: int,
-        refine: Callable[[], Refine] | None,
+        track: bool,
     ) -> None:
         self._sources = tuple(sources)
         self._session = session
         self._sinks = tuple(sinks)
         self._wake = wake
         self._in_flight = in_flight
-        self._refine = {source.name: refine() for source in sources} if refine else {}
+        classes = (*session.model.things, *session.model.stuff)
+        self._trackers = {source.name: Tracker(classes) for source in sources} if track else {}
         self._batch = session.model.batch or len(sources)
         self._meter = Meter()
         self._flying: deque[list[Frame]] = deque()
@@ -202,8 +202,8 @@ class Stream(Iterator[PanopticResult]):
         now = time.monotonic()
         items = []
         for frame, result in zip(frames, results, strict=True):
-            refine = self._refine.get(frame.source)
-            item = Item(frame, refine(result) if refine else result)
+            tracker = self._trackers.get(frame.source)
+            item = Item(frame, tracker.update(result) if tracker else result)
             self._meter.add(item.result, now)
             for sink in self._sinks:
                 sink.put(item)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,5 +10,4 @@ from panrt.engine.sinks.sink import Item
 
 def annotated(item: Item) -> NDArray[np.uint8]:
     """The frame with its segments drawn over it, (H, W, 3) BGR."""
-    picture = cast(Any, item.result).overlay(item.frame.image)
-    return cast("NDArray[np.uint8]", picture)
+    return item.result.overlay(item.frame.image)

@@ -73,7 +73,7 @@ class CocoWriter:
         """Write the PNG of one result."""
         number = self._count + 1
         name = f"{number:06d}.png"
-        annotation, png = cast(Any, item.result).to_coco(image_id=number, file_name=name)
+        annotation, png = item.result.to_coco(image_id=number, file_name=name)
         if not cv2.imwrite(str(self._pictures / name), png):
             raise SinkError(f"{self._pictures / name}: could not be written; is the disk full?")
         height, width = png.shape[:2]
