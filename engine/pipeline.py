@@ -43,6 +43,7 @@ def stream(
     options: SourceOptions | None = None,
     in_flight: int | None = None,
     track: bool = True,
+    limit: int | None = None,
 ) -> Stream:
     """Run a session on one or several sources.
 
@@ -55,6 +56,7 @@ def stream(
         options: how the sources behave.
         in_flight: submissions on their way at once; by default the session's capacity under "block", else one.
         track: things keep their ids from frame to frame, see `panrt.engine.tracking`.
+        limit: end after so many results.
 
     Returns:
         An iterator over results. A `with` block or its end closes sources and sinks.
@@ -81,7 +83,7 @@ def stream(
         in_flight = session.capacity if blocking else 1
     if not 1 <= in_flight <= session.capacity:
         raise ValueError(f"in_flight: got {in_flight}, this session takes from 1 to {session.capacity}.")
-    return Stream(sources, session, opened, wake=wake, in_flight=in_flight, track=track)
+    return Stream(sources, session, opened, wake=wake, in_flight=in_flight, track=track, limit=limit)
 
 
 class Stream(Iterator[PanopticResult]):
@@ -96,6 +98,7 @@ class Stream(Iterator[PanopticResult]):
         wake: threading.Event,
         in_flight: int,
         track: bool,
+        limit: int | None,
     ) -> None:
         self._sources = tuple(sources)
         self._session = session
@@ -105,6 +108,7 @@ class Stream(Iterator[PanopticResult]):
         classes = (*session.model.things, *session.model.stuff)
         self._trackers = {source.name: Tracker(classes) for source in sources} if track else {}
         self._batch = session.model.batch or len(sources)
+        self._left = limit  # results that are still wanted; None: all
         self._meter = Meter()
         self._flying: deque[list[Frame]] = deque()
         self._turn = 0  # the source whose turn it is
@@ -151,7 +155,7 @@ class Stream(Iterator[PanopticResult]):
                     done = self._collect()
                     self._submit(wait=False)  # the session works on while the caller looks at the results
                     yield from done
-                elif all(source.exhausted for source in self._sources):
+                elif self._left == 0 or all(source.exhausted for source in self._sources):
                     break
             for error in filter(None, (source.error for source in self._sources)):
                 raise error
@@ -171,7 +175,7 @@ class Stream(Iterator[PanopticResult]):
         while len(self._flying) < self._in_flight:
             self._look_after_sources()
             frames = self._next_frames()
-            if not frames and wait and not self._flying:
+            if not frames and wait and not self._flying and self._left != 0:
                 self._wake.wait(LOOK_EVERY)
                 self._wake.clear()
                 frames = self._next_frames()
@@ -184,12 +188,15 @@ class Stream(Iterator[PanopticResult]):
         """As many frames as a batch holds, of the sources in turn."""
         frames: list[Frame] = []
         empty = 0
-        while len(frames) < self._batch and empty < len(self._sources):
+        most = self._batch if self._left is None else min(self._batch, self._left)
+        while len(frames) < most and empty < len(self._sources):
             frame = self._sources[self._turn].take()
             self._turn = (self._turn + 1) % len(self._sources)
             empty = empty + 1 if frame is None else 0
             if frame is not None:
                 frames.append(frame)
+        if self._left is not None:
+            self._left -= len(frames)
         return frames
 
     def _collect(self) -> list[Item]:

@@ -30,6 +30,7 @@ class SinkStatus:
     failed: int  # the sink tried and raised
     waiting: int
     error: str  # the last one
+    keeps: bool  # it is promised every result ("block")
 
     @property
     def lost(self) -> int:

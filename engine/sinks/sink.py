@@ -131,6 +131,7 @@ class Sink:
             failed=self._failed,
             waiting=counts.waiting,
             error=self._error,
+            keeps=self._slot.policy == "block",
         )
 
     @property

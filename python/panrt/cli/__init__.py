@@ -18,8 +18,8 @@ from panrt.cli.doctor import doctor
 from panrt.cli.evaluate import evaluate
 from panrt.cli.export import export
 from panrt.cli.info import info
-from panrt.cli.support import Commands
 from panrt.cli.run import run
+from panrt.cli.support import Commands
 from panrt.cli.train import train
 from panrt.cli.train_tabletop import train_tabletop
 
@@ -60,7 +60,7 @@ def options(
 ) -> None:
     """Real-time panoptic segmentation: train, convert, evaluate and export Panoptic FPN.
 
-    Exit codes: 0 done, 1 done but not whole (the message says what is lost), 2 something given does not do (the message says what), 130 interrupted.
+    Exit codes: 0 done, 1 done but not whole, 2 something given does not do (the message says what), 130 interrupted.
     """
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from panrt.engine.status import StreamStatus
 
 NOT_WHOLE = 1
-_REFRESH = 0.25  # seconds between two looks of the progress line
 
 
 def run(
@@ -55,7 +54,7 @@ def run(
 ) -> None:
     """Run a model on cameras, streams and files.
 
-    SIGINT (Ctrl-C) and SIGTERM end it with everything written. Exit codes: 0 done or stopped, 1 a sink lost results that
+    Ctrl-C and SIGTERM end it with everything written. Exit codes: 0 done or stopped, 1 a sink lost results that
     it should have kept, 2 a source, sink or model does not do.
     """
     import panrt
@@ -70,12 +69,13 @@ def run(
         options = replace(options, policy=policy)  # type: ignore[arg-type]  # it checks
     report = Report(as_json=as_json, to_stderr="-" in sinks)
     with panrt.load(model, backend=backend, threads=threads) as session:
-        stream = panrt.stream(sources, session, sinks=sinks, options=options, track=track)
+        stream = panrt.stream(sources, session, sinks=sinks, options=options, track=track, limit=frames)
         report.line("model", f"{model}: {session.model.name}, {session.model.precision}, backend {session.backend}")
         problem: PanrtError | None = None
-        with stream, stop_on_signals(stream), _progress(stream) as refresh:
+        with stream, stop_on_signals(stream), _stop_after(seconds, stream), _progress(stream):
             try:
-                _consume(stream, seconds=seconds, frames=frames, refresh=refresh)
+                for _ in stream:
+                    pass
             except PanrtError as error:
                 if stream.status.results == 0:
                     raise
@@ -93,36 +93,36 @@ def run(
         raise typer.Exit(NOT_WHOLE)
 
 
-def _consume(stream: Stream, *, seconds: float | None, frames: int | None, refresh: Callable[[], None]) -> None:
-    deadline = None if seconds is None else time.monotonic() + seconds
-    for count, _ in enumerate(stream, start=1):
-        refresh()
-        if frames is not None and count >= frames:
-            return
-        if deadline is not None and time.monotonic() >= deadline:
-            stream.stop()
+@contextmanager
+def _stop_after(seconds: float | None, stream: Stream) -> Iterator[None]:
+    if seconds is None:
+        yield
+        return
+    timer = threading.Timer(seconds, stream.stop)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 @contextmanager
-def _progress(stream: Stream) -> Iterator[Callable[[], None]]:
-    """A line on a terminal's stderr; call what it gives as often as you like."""
+def _progress(stream: Stream) -> Iterator[None]:
+    """A line on a terminal's stderr that is kept up to date, and gone at the end."""
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
 
     if not interactive():
-        yield lambda: None
+        yield
         return
-    shown_at = 0.0
-    with Live(Text(), console=Console(stderr=True), auto_refresh=False, transient=True) as live:
 
-        def refresh() -> None:
-            nonlocal shown_at
-            if time.monotonic() - shown_at >= _REFRESH:
-                shown_at = time.monotonic()
-                live.update(Text(_line(stream.status)), refresh=True)
+    def line() -> Text:
+        return Text(_line(stream.status), no_wrap=True, overflow="ellipsis")
 
-        yield refresh
+    with Live(get_renderable=line, console=Console(stderr=True), refresh_per_second=4, transient=True):
+        yield
 
 
 def _line(status: StreamStatus) -> str:
