@@ -27,8 +27,14 @@ from panrt.engine.sources.errors import (
 )
 from panrt.engine.sources.source import Opening, Picture
 
-# Look at half a second of a stream at most before the first frame, and hold back none.
-_LIVE = {"fflags": "nobuffer", "flags": "low_delay", "analyzeduration": "500000", "probesize": "500000"}
+# Look at half a second of a stream at most before the first frame, count none to guess the rate, and hold back none.
+_LIVE = {
+    "analyzeduration": "500000",
+    "fflags": "nobuffer",
+    "flags": "low_delay",
+    "fpsprobesize": "0",
+    "probesize": "500000",
+}
 
 
 def file_pictures(address: str, uri: str, opening: Opening) -> Generator[Picture, None, None]:
