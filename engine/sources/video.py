@@ -27,10 +27,10 @@ from panrt.engine.sources.errors import (
 )
 from panrt.engine.sources.source import Opening, Picture
 
-# Look at half a second of a stream at most before the first frame, count none to guess the rate, and hold back none.
+# Look at half a second of a stream at most before the first frame, and count no frames to guess its rate. What was
+# looked at is shown too: "nobuffer" would throw it away, and with it the key frame that a stream often begins with.
 _LIVE = {
     "analyzeduration": "500000",
-    "fflags": "nobuffer",
     "flags": "low_delay",
     "fpsprobesize": "0",
     "probesize": "500000",
