@@ -25,3 +25,6 @@ struct PanrtStatus {
 //   PanrtStatus panrt_cuda_x(XArgs const* args, size_t args_bytes, cudaStream_t stream);
 //   size_t panrt_cuda_x_workspace_bytes(XArgs const* args, size_t args_bytes);    where it needs a workspace
 PANRT_EXPORT PanrtStatus panrt_cuda_pyramid_roi_align(void const* args, std::size_t args_bytes, void* stream);
+PANRT_EXPORT PanrtStatus panrt_cuda_preprocess(void const* args, std::size_t args_bytes, void* stream);
+PANRT_EXPORT PanrtStatus panrt_cuda_overlay(void const* args, std::size_t args_bytes, void* stream);
+PANRT_EXPORT PanrtStatus panrt_cuda_narrow_map(void const* args, std::size_t args_bytes, void* stream);
