@@ -45,8 +45,14 @@ constexpr int kSortedInShared = 1024;
 constexpr int kResolveBlocks = 128;  // an image; more than GPUs of the edge run at once, and enough for others
 
 // label_pixels: a block's pixels, and the cells of the semantic map that they reach.
-constexpr int kLabelColumns = 512, kLabelRows = 64, kCellColumns = 132, kCellRows = 20;
-constexpr int kWarpRows = 16, kWarpWords = 4;  // a warp's pixels: 16 rows of 4 times 32
+// Its 12 warps stand 4 by 3. A warp's pixels are 20 rows of 4 times 32; 10 rows where the number of a channel needs two
+// bytes, for a thread keeps 4 columns of them in registers.
+constexpr int kLabelThreads = 384, kWarpsAcross = 4, kWarpsDown = 3, kWarpWords = 4;
+template <typename Channel>
+constexpr int kWarpRows = 20 / sizeof(Channel);
+constexpr int kLabelColumns = kWarpsAcross * kWarpWords * 32, kLabelRows = kWarpsDown * kWarpRows<std::uint8_t>;
+constexpr int kCellColumns = 132, kCellRows = 20;
+static_assert((kLabelColumns - 1 + 3) / 4 + 4 <= kCellColumns && (kLabelRows - 1 + 3) / 4 + 4 <= kCellRows, "at 1 : 1");
 constexpr int kChannelsAtOnce = 2;
 
 constexpr float kLargestLogit = 1e30F;
@@ -271,7 +277,7 @@ __device__ std::uint32_t covered_bits(View const& view, Instance const& item, Ma
 // the bits, and a label for each pixel that is painted. Bound by sampling, some 30 instructions a pixel of a box, and
 // by the chain of instances that lie upon one another.
 template <typename Probability, typename Label>
-__global__ __launch_bounds__(256) void resolve_instances(View const view) {
+__global__ __launch_bounds__(256, 4) void resolve_instances(View const view) {
   __shared__ float staged[kStagedCells];
   __shared__ std::uint32_t ticket, drawn, area, taken;
   __shared__ Region region;
@@ -436,17 +442,21 @@ __device__ __forceinline__ std::uint32_t owned_from(View const& view, std::uint3
 struct LabelScratch {
   float cells[kChannelsAtOnce][kCellRows * kCellColumns];  // clamped logits; afterwards the regions of the channels
   float4 row_taps[kLabelRows], column_taps[kLabelColumns];
-  float combined[16][kCellColumns];  // a warp's row of pixels, between the rows of cells
-  std::uint32_t owned[16][kWarpWords][kWarpRows];
+  float combined[kLabelThreads / 32][kCellColumns];  // a warp's row of pixels, between the rows of cells
+  std::uint32_t owned[kLabelThreads / 32][kWarpWords][kWarpRows<std::uint8_t>];
+  int4 reach[kLabelThreads / 32];  // first and last row, first and last column of the cells that a warp's pixels reach
 };
 
-// A block owns up to 512 x 64 pixels, a warp 128 x 16 of them, a lane four columns whose best logit so far stands in
+// A block owns up to 512 x 60 pixels, a warp 128 x 20 of them, a lane four columns whose best logit so far stands in
 // registers. Channels pass through shared memory two at a time: each row of cells is read in whole sectors, and read
 // again only by the blocks beside, a row and two columns of cells. Writes a label a pixel. Bound by the read of the
 // logits: a warp leaves out a channel that stays below what all its pixels have reached, as most do in most places.
-template <typename Logit, typename Label>
-__global__ __launch_bounds__(512) void label_pixels(View const view) {
+template <typename Logit, typename Label, typename Channel>
+__global__ __launch_bounds__(kLabelThreads, 1) void label_pixels(View const view) {
   __shared__ LabelScratch scratch;
+  constexpr int kRows = kWarpRows<Channel>;
+  constexpr int kInWord = 4 / sizeof(Channel), kBits = 8 * sizeof(Channel);
+  constexpr std::uint32_t kOnes = (1U << kBits) - 1U;
 
   std::int64_t const image = blockIdx.z;
   int const left = static_cast<int>(blockIdx.x) * view.label_width;
@@ -456,46 +466,44 @@ __global__ __launch_bounds__(512) void label_pixels(View const view) {
   PixelRange const rows = cells_of(top, bottom - 1, view.input_height, view.H, view.h);
   PixelRange const columns = cells_of(left, right - 1, view.input_width, view.W, view.w);
   auto const thread = static_cast<int>(threadIdx.x);
-  if (left + thread < right) {
-    scratch.column_taps[thread] = packed_taps(left + thread, view.input_width, view.W, columns);
+  for (int i = thread; left + i < right; i += kLabelThreads) {
+    scratch.column_taps[i] = packed_taps(left + i, view.input_width, view.W, columns);
   }
   if (thread < kLabelRows && top + thread < bottom) {
     scratch.row_taps[thread] = packed_taps(top + thread, view.input_height, view.H, rows);
   }
 
   int const lane = static_cast<int>(lane_id()), warp = static_cast<int>(warp_id());
-  int const x_of_warp = left + warp % 4 * 32 * kWarpWords, y_of_warp = top + warp / 4 * kWarpRows;
-  std::uint32_t(&owned)[kWarpWords][kWarpRows] = scratch.owned[warp];
+  int const x_of_warp = left + warp % kWarpsAcross * 32 * kWarpWords;
+  int const y_of_warp = top + warp / kWarpsAcross * kRows;
+  std::uint32_t(&owned)[kWarpWords][kWarpRows<std::uint8_t>] = scratch.owned[warp];
   bool any_free = false;
-  for (int i = lane; i < kWarpWords * kWarpRows; i += 32) {
-    int const x = x_of_warp + i / kWarpRows * 32, y = y_of_warp + i % kWarpRows;
+  for (int i = lane; i < kWarpWords * kRows; i += 32) {
+    int const x = x_of_warp + i / kRows * 32, y = y_of_warp + i % kRows;
     std::uint32_t const bits =
         y < bottom ? owned_from(view, view.owned + image * owned_words(view), y, x, right) : ~0U;
-    owned[i / kWarpRows][i % kWarpRows] = bits;
+    owned[i / kRows][i % kRows] = bits;
     any_free |= bits != ~0U;
   }
   any_free = __any_sync(kAllLanes, any_free) != 0;
   if (__syncthreads_or(any_free) == 0) return;
 
-  // Cells that the warp's pixels reach.
-  int first_cell_row = 0, last_cell_row = 0, first_cell = 0, last_cell = 0;
-  if (any_free) {
-    int const last_row = min(y_of_warp + kWarpRows, bottom) - 1, last_column = min(x_of_warp + 128, right) - 1;
-    first_cell_row = cell_of(scratch.row_taps[y_of_warp - top], 0);
-    last_cell_row = cell_of(scratch.row_taps[last_row - top], 2);
-    first_cell = cell_of(scratch.column_taps[x_of_warp - left], 0);
-    last_cell = cell_of(scratch.column_taps[last_column - left], 2);
+  if (any_free && lane == 0) {
+    int const last_row = min(y_of_warp + kRows, bottom) - 1, last_column = min(x_of_warp + 128, right) - 1;
+    scratch.reach[warp] = make_int4(cell_of(scratch.row_taps[y_of_warp - top], 0),
+                                    cell_of(scratch.row_taps[last_row - top], 2),
+                                    cell_of(scratch.column_taps[x_of_warp - left], 0),
+                                    cell_of(scratch.column_taps[last_column - left], 2));
   }
 
-  float best[kWarpRows][kWarpWords];
-  std::uint32_t winner[kWarpRows][kWarpWords * sizeof(Label) / 4];  // packed labels
-  constexpr int kLabelsAWord = 4 / sizeof(Label);
+  float best[kRows][kWarpWords];
+  std::uint32_t winner[kRows][kWarpWords / kInWord];  // numbers of channels
 #pragma unroll
-  for (int r = 0; r < kWarpRows; ++r) {
+  for (int r = 0; r < kRows; ++r) {
 #pragma unroll
     for (int j = 0; j < kWarpWords; ++j) {
       best[r][j] = -INFINITY;
-      winner[r][j / kLabelsAWord] = 0;
+      winner[r][j / kInWord] = 0;
     }
   }
 
@@ -507,7 +515,7 @@ __global__ __launch_bounds__(512) void label_pixels(View const view) {
     __syncthreads();  // the last channels have been read
     Logit const* const map = static_cast<Logit const*>(view.logits) +
                              ((image * view.S + first) * view.h + rows.begin) * static_cast<std::int64_t>(view.w);
-    for (int i = warp; i < channels * row_count; i += 16) {
+    for (int i = warp; i < channels * row_count; i += kLabelThreads / 32) {
       int const channel = i / row_count, row = i % row_count;
       Logit const* const line = map + (std::int64_t{channel} * view.h + row) * view.w;
       float* const to = scratch.cells[channel] + row * kCellColumns - columns.begin;
@@ -521,9 +529,10 @@ __global__ __launch_bounds__(512) void label_pixels(View const view) {
 
     for (int channel = 0; channel < channels; ++channel) {
       float const* const cells = scratch.cells[channel];
+      int4 const reach = scratch.reach[warp];
       float high = -INFINITY, low = INFINITY;
-      for (int x = first_cell + lane; x <= last_cell; x += 32) {
-        for (int y = first_cell_row; y <= last_cell_row; ++y) {
+      for (int x = reach.z + lane; x <= reach.w; x += 32) {
+        for (int y = reach.x; y <= reach.y; ++y) {
           float const logit = cells[y * kCellColumns + x];
           high = fmaxf(high, logit);
           low = fminf(low, logit);
@@ -538,14 +547,14 @@ __global__ __launch_bounds__(512) void label_pixels(View const view) {
       if (high + margin <= lowest) continue;
 
 #pragma unroll
-      for (int r = 0; r < kWarpRows; ++r) {
+      for (int r = 0; r < kRows; ++r) {
         if (y_of_warp + r >= bottom) continue;  // the same for the whole warp
         float4 const row = scratch.row_taps[y_of_warp - top + r];
         float const* const above = cells + cell_of(row, 0) * kCellColumns;
         float const* const middle = cells + cell_of(row, 1) * kCellColumns;
         float const* const below = cells + cell_of(row, 2) * kCellColumns;
         __syncwarp(kAllLanes);
-        for (int x = first_cell + lane; x <= last_cell; x += 32) {
+        for (int x = reach.z + lane; x <= reach.w; x += 32) {
           combined[x] = row.x * above[x] + row.y * middle[x] + row.z * below[x];
         }
         __syncwarp(kAllLanes);
@@ -557,17 +566,15 @@ __global__ __launch_bounds__(512) void label_pixels(View const view) {
                               taps.z * combined[cell_of(taps, 2)];
           if (value > best[r][j]) {
             best[r][j] = value;
-            constexpr int kBits = 8 * sizeof(Label);
-            int const shift = j % kLabelsAWord * kBits;
-            constexpr std::uint32_t kOnes = (1U << kBits) - 1U;
-            std::uint32_t& packed = winner[r][j / kLabelsAWord];
+            int const shift = j % kInWord * kBits;
+            std::uint32_t& packed = winner[r][j / kInWord];
             packed = (packed & ~(kOnes << shift)) | static_cast<std::uint32_t>(first + channel) << shift;
           }
         }
       }
       lowest = INFINITY;
 #pragma unroll
-      for (int r = 0; r < kWarpRows; ++r) {
+      for (int r = 0; r < kRows; ++r) {
 #pragma unroll
         for (int j = 0; j < kWarpWords; ++j) {
           if ((owned[j][r] >> lane & 1U) == 0) lowest = fminf(lowest, best[r][j]);
@@ -585,25 +592,25 @@ __global__ __launch_bounds__(512) void label_pixels(View const view) {
   Region* const regions = in_shared ? reinterpret_cast<Region*>(scratch.cells) : stuff;
   auto* const numbers = reinterpret_cast<std::int32_t*>(scratch.cells);
   if (in_shared) {
-    for (int i = thread; i < view.S * 5; i += 512) numbers[i] = 0;
+    for (int i = thread; i < view.S * 5; i += kLabelThreads) numbers[i] = 0;
   }
   __syncthreads();
   Label* const labels = static_cast<Label*>(view.labels) + image * view.H * view.pitch;
 #pragma unroll
-  for (int r = 0; r < kWarpRows; ++r) {
+  for (int r = 0; r < kRows; ++r) {
     int const y = y_of_warp + r;
     if (!any_free || y >= bottom) continue;
 #pragma unroll
     for (int j = 0; j < kWarpWords; ++j) {
       int const x = x_of_warp + j * 32;
       bool const free = (owned[j][r] >> lane & 1U) == 0;
-      auto const label = static_cast<Label>(winner[r][j / kLabelsAWord] >> j % kLabelsAWord * 8 * sizeof(Label));
-      if (free) labels[std::int64_t{y} * view.pitch + x + lane] = label;
+      auto const label = static_cast<int>(winner[r][j / kInWord] >> j % kInWord * kBits & kOnes);
+      if (free) labels[std::int64_t{y} * view.pitch + x + lane] = static_cast<Label>(label);
       unsigned left_over = ~owned[j][r];
       while (left_over != 0) {  // once for each label in these 32 pixels
         int const leader = __ffs(static_cast<int>(left_over)) - 1;
-        int const common = __shfl_sync(kAllLanes, static_cast<int>(label), leader);
-        unsigned const same = __ballot_sync(kAllLanes, free && static_cast<int>(label) == common);
+        int const common = __shfl_sync(kAllLanes, label, leader);
+        unsigned const same = __ballot_sync(kAllLanes, free && label == common);
         if (lane == leader) {
           add_to_region(regions + common, {__popc(same), view.W - (x + leader), view.H - y,
                                            x + 32 - __clz(static_cast<int>(same)), y + 1});
@@ -614,7 +621,7 @@ __global__ __launch_bounds__(512) void label_pixels(View const view) {
   }
   __syncthreads();
   if (!in_shared) return;
-  for (int channel = thread; channel < view.S; channel += 512) add_to_region(stuff + channel, regions[channel]);
+  for (int channel = thread; channel < view.S; channel += kLabelThreads) add_to_region(stuff + channel, regions[channel]);
 }
 
 // --- number_segments -------------------------------------------------------------------------------------------------
@@ -746,6 +753,7 @@ char const* refusal(PanopticMergeArgs const& args, Code& code) noexcept {
 }
 
 bool has_byte_labels(PanopticMergeArgs const& args) { return args.detections + args.channels <= 256; }
+bool has_byte_channels(PanopticMergeArgs const& args) { return args.channels <= 256; }
 
 // The most pixels up to `most` that surely reach no more than `room` of `cells`: two pixels lie input / output / 4
 // cells apart, three cells are reached from each, and rounding may cost one.
@@ -772,10 +780,11 @@ std::size_t plan(PanopticMergeArgs const& args, void* base, View& view) noexcept
   view.input_height = args.input_height;
   view.input_width = args.input_width;
   view.label_width = pixels_within(kLabelColumns, kCellColumns, view.w, args.input_width, view.W);
-  view.label_height = pixels_within(kLabelRows, kCellRows, view.h, args.input_height, view.H);
+  std::int32_t const most_rows = has_byte_channels(args) ? kLabelRows : kLabelRows / 2;
+  view.label_height = pixels_within(most_rows, kCellRows, view.h, args.input_height, view.H);
   // At the input's own size pixels 4c + 2 to 4c + 5 lie between cells c and c + 1: so placed, a block needs one row
   // of cells that its neighbour needs too, else two.
-  view.label_shift = args.output_height == args.input_height && view.label_height == kLabelRows ? 2 : 0;
+  view.label_shift = args.output_height == args.input_height && view.label_height == most_rows ? 2 : 0;
 
   Workspace workspace(base);
   std::int64_t const images = args.images, K = view.K, S = view.S;
@@ -794,6 +803,16 @@ std::size_t plan(PanopticMergeArgs const& args, void* base, View& view) noexcept
   return workspace.bytes();
 }
 
+template <typename Logit, typename Label>
+auto choose_label_pixels(PanopticMergeArgs const& args) noexcept {
+  if constexpr (sizeof(Label) == 1) {
+    return label_pixels<Logit, Label, std::uint8_t>;
+  } else {
+    return has_byte_channels(args) ? label_pixels<Logit, Label, std::uint8_t>
+                                   : label_pixels<Logit, Label, std::uint16_t>;
+  }
+}
+
 template <typename Label>
 Status launch_with(PanopticMergeArgs const& args, View const& view, cudaStream_t stream) noexcept {
   auto const images = static_cast<unsigned>(args.images);
@@ -807,10 +826,11 @@ Status launch_with(PanopticMergeArgs const& args, View const& view, cudaStream_t
   status = launch(resolve, {dim3(kResolveBlocks, images), dim3(256)}, stream, view);
   if (!status.ok()) return status;
 
-  auto* const label = args.logit_type == DataType::kFloat32 ? label_pixels<float, Label> : label_pixels<__half, Label>;
+  auto* const label = args.logit_type == DataType::kFloat32 ? choose_label_pixels<float, Label>(args)
+                                                          : choose_label_pixels<__half, Label>(args);
   dim3 const grid(blocks_for(view.W, view.label_width),
                   blocks_for(std::int64_t{view.H} + view.label_shift, view.label_height), images);
-  status = launch(label, {grid, dim3(512)}, stream, view);
+  status = launch(label, {grid, dim3(kLabelThreads)}, stream, view);
   if (!status.ok()) return status;
 
   status = launch(number_segments, {dim3(images), dim3(256)}, stream, view);
