@@ -20,3 +20,8 @@ struct PanrtStatus {
   int cuda_error;
   char const* message;
 };
+
+// An op `x` exports
+//   PanrtStatus panrt_cuda_x(XArgs const* args, size_t args_bytes, cudaStream_t stream);
+//   size_t panrt_cuda_x_workspace_bytes(XArgs const* args, size_t args_bytes);    where it needs a workspace
+PANRT_EXPORT PanrtStatus panrt_cuda_pyramid_roi_align(void const* args, std::size_t args_bytes, void* stream);

@@ -86,7 +86,7 @@ def test_unwritten_memory_is_garbage(gpus: Gpus) -> None:
         (
             "run_divergent_barrier",
             64,
-            r"divergent barrier: .*\(0,0,0\) waits .* planted.cu:\d+, but .*\(7,0,0\) has left",
+            r"divergent barrier: .*\(0,0,0\) waits .*planted.cu:\d+, .*\(7,0,0\) has left",
         ),
         ("run_two_barriers", 64, r"divergent barrier: .*\(0,0,0\) .*, but .*\(32,0,0\) waits at a barrier"),
         ("run_deadlocked_warp", 32, r"deadlock: .*\(0,0,0\) waits at a warp operation .*\(5,0,0\) waits at a barrier"),

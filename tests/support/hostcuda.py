@@ -39,7 +39,7 @@ INCLUDE = [
     ROOT / "plugins" / "cuda" / "include",
     ROOT / "plugins" / "include",
 ]
-WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-function"]
+WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-function", "-Wno-unknown-pragmas"]
 COMMON = ["-std=c++17", "-g", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing"]
 # Of kernels; the simulation itself is always plain code that knows its flavour.
 FLAGS: dict[Flavour, list[str]] = {
@@ -75,32 +75,47 @@ SANITIZER_OPTIONS = {
 # --- Building ---------------------------------------------------------------------------------------------------------
 
 
+FOLDER = ROOT / "build" / "hostcuda"
+
+
 def build(name: str, sources: Sequence[Path], flavour: Flavour) -> Path:
-    """A shared library of kernel sources and the simulation; compiled when their content is new."""
-    compiler = os.environ.get("CXX", "g++")
+    """A shared library of kernel sources and the simulation; what has been compiled from the same content is reused."""
     runtime = [HOSTCUDA / "hostcuda.cpp", *([HOSTCUDA / "trace.cpp"] if flavour == "trace" else [])]
-    headers = [path for folder in (*INCLUDE, HOSTCUDA) for path in sorted(folder.rglob("*.h"))]
-    digest = hashlib.sha256(repr((compiler, COMMON, FLAGS, RUNTIME_FLAGS, LINK)).encode())
-    for path in [*sources, *runtime, *headers]:
-        digest.update(path.name.encode() + path.read_bytes())
-    folder = ROOT / "build" / "hostcuda"
-    library = folder / f"{name}-{flavour}-{digest.hexdigest()[:16]}.so"
-    if library.exists():
-        return library
-    folder.mkdir(parents=True, exist_ok=True)
-    include = [f"-I{path}" for path in (*INCLUDE, HOSTCUDA)]
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        objects = []
-        for source in [*sources, *runtime]:
-            flags = RUNTIME_FLAGS[flavour] if source in runtime else FLAGS[flavour]
-            objects.append(Path(scratch) / f"{len(objects)}.o")
-            _compile(
-                [compiler, *COMMON, *WARNINGS, *flags, *include, "-x", "c++", "-c", str(source), "-o", str(objects[-1])]
-            )
-        linked = Path(scratch) / library.name
-        _compile([compiler, "-shared", *LINK[flavour], *map(str, objects), "-o", str(linked)])
-        linked.replace(library)  # at once: another process may be waiting for the same name
-    return library
+    objects = [_object(source, FLAGS[flavour]) for source in sources]
+    objects += [_object(source, RUNTIME_FLAGS[flavour]) for source in runtime]
+    digest = hashlib.sha256("".join(path.name for path in objects).encode())
+    return _once(
+        FOLDER / f"{name}-{flavour}-{digest.hexdigest()[:16]}.so", ["-shared", *LINK[flavour], *map(str, objects)]
+    )
+
+
+def kernels(flavour: Flavour) -> Path:
+    """The library of all kernels in plugins/cuda, with their C interface."""
+    folder = ROOT / "plugins" / "cuda"
+    return build("kernels", [*sorted(folder.glob("*.cu")), folder / "c_api.cpp"], flavour)
+
+
+def _object(source: Path, flags: list[str]) -> Path:
+    options = [*COMMON, *WARNINGS, *flags, *(f"-I{path}" for path in (*INCLUDE, HOSTCUDA))]
+    digest = hashlib.sha256(repr(options).encode() + _headers() + source.read_bytes())
+    return _once(FOLDER / f"{source.stem}-{digest.hexdigest()[:16]}.o", [*options, "-x", "c++", "-c", str(source)])
+
+
+@cache
+def _headers() -> bytes:
+    paths = [path for folder in (*INCLUDE, HOSTCUDA) for path in sorted(folder.rglob("*.h"))]
+    return b"".join(path.name.encode() + path.read_bytes() for path in paths)
+
+
+def _once(target: Path, options: list[str]) -> Path:
+    """Compile or link what is not there yet."""
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            made = Path(scratch) / target.name
+            _compile([os.environ.get("CXX", "g++"), *options, "-o", str(made)])
+            made.replace(target)  # at once: another process may be waiting for the same name
+    return target
 
 
 def _compile(command: list[str]) -> None:
@@ -145,12 +160,6 @@ class Struct:
         assert not unknown, f"{kind.__name__} has no {sorted(unknown)}"
         object.__setattr__(self, "kind", kind)
         object.__setattr__(self, "fields", fields)
-
-
-class PanrtStatus(ctypes.Structure):
-    """plugins/cuda/c_api.h."""
-
-    _fields_ = (("code", ctypes.c_int), ("cuda_error", ctypes.c_int), ("message", ctypes.c_char_p))
 
 
 MAX_BUFFERS = 64

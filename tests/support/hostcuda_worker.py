@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from support.hostcuda import MAX_BUFFERS, Out, PanrtStatus, Reply, Request, Struct, TotalCounts, Trace, Traffic
+from panrt.plugins.cuda_api import Status
+from support.hostcuda import MAX_BUFFERS, Out, Reply, Request, Struct, TotalCounts, Trace, Traffic
 
 
 class Device:
@@ -113,7 +114,7 @@ def answer(library: ctypes.CDLL, request: Request) -> Reply:
             struct = device.fill(request.arguments[0])
             if is_traced:
                 library.hc_trace_reset()
-            function.restype = PanrtStatus
+            function.restype = Status
             status = function(ctypes.byref(struct), ctypes.c_size_t(ctypes.sizeof(struct)), None)
             code, message = status.code, status.message.decode()
         else:

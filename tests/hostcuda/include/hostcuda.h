@@ -328,10 +328,25 @@ inline float max(float a, float b) { return std::fmax(a, b); }
 inline double min(double a, double b) { return std::fmin(a, b); }
 inline double max(double a, double b) { return std::fmax(a, b); }
 
-// Vectors are read as the one request that they are.
+// Vectors are read and written as the one request that they are; a plain copy may be taken apart by the compiler.
+namespace hc {
+typedef std::uint32_t Word4 __attribute__((vector_size(16)));
+template <typename T>
+using Words = std::conditional_t<sizeof(T) == 16, Word4, std::conditional_t<sizeof(T) == 8, std::uint64_t, T>>;
+}  // namespace hc
+
 template <typename T>
 T __ldg(T const* address) {
-  return *address;
+  hc::Words<T> const request = *reinterpret_cast<hc::Words<T> const*>(address);
+  T value;
+  std::memcpy(&value, &request, sizeof value);
+  return value;
+}
+template <typename T>
+void __stwb(T* address, T value) {
+  hc::Words<T> request;
+  std::memcpy(&request, &value, sizeof value);
+  *reinterpret_cast<hc::Words<T>*>(address) = request;
 }
 
 // --- Host functions --------------------------------------------------------------------------------------------------
