@@ -7,8 +7,6 @@
 // has a few hundred candidates and keeps 100, so one or two rounds are the rule; any number is right.
 //
 // Shapes: N images, R RoIs, C thing classes, K = max_detections.
-#include "panrt/cuda/box_detections.h"
-
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
@@ -18,6 +16,7 @@
 #include "block_select.h"
 #include "launch.h"
 #include "panrt/boxes.h"
+#include "panrt/cuda/box_detections.h"
 #include "workspace.h"
 
 namespace panrt::cuda {
@@ -203,7 +202,8 @@ __device__ std::uint32_t keep_of_round(View const& view, RoundScratch& round, st
     if (later > word && later * 32 < size) {
       std::uint32_t suppressed = 0;
       for (std::uint32_t rest = keep; rest != 0; rest &= rest - 1) {
-        suppressed |= round.suppresses[word * 32 + static_cast<std::uint32_t>(__ffs(static_cast<int>(rest)) - 1)][later];
+        suppressed |=
+            round.suppresses[word * 32 + static_cast<std::uint32_t>(__ffs(static_cast<int>(rest)) - 1)][later];
       }
       round.alive[later] &= ~suppressed;
     }
@@ -351,7 +351,8 @@ Status launch_box_detections(BoxDetectionsArgs const& args, cudaStream_t stream)
   if (plan(args, args.workspace, view) > args.workspace_bytes) {
     return workspace_too_small("BoxDetections: workspace: smaller than box_detections_workspace_bytes");
   }
-  if (!is_aligned(args.workspace, 256)) return invalid("BoxDetections: workspace: expected memory aligned to 256 bytes");
+  if (!is_aligned(args.workspace, 256))
+    return invalid("BoxDetections: workspace: expected memory aligned to 256 bytes");
   view.class_logits = args.class_logits;
   view.box_deltas = reinterpret_cast<float4 const*>(args.box_deltas);
   view.rois = reinterpret_cast<float4 const*>(args.rois);
@@ -372,7 +373,8 @@ Status launch_box_detections(BoxDetectionsArgs const& args, cudaStream_t stream)
 
   auto const images = static_cast<unsigned>(args.images);
   if (view.chunks > 0) {  // a grid is not empty
-    Status const status = launch(score_rois, {dim3(static_cast<unsigned>(view.chunks), images), dim3(256)}, stream, view);
+    Status const status =
+        launch(score_rois, {dim3(static_cast<unsigned>(view.chunks), images), dim3(256)}, stream, view);
     if (!status.ok()) return status;
   }
   return launch(keep_detections, {dim3(images), dim3(512)}, stream, view);

@@ -19,8 +19,6 @@
 // painted at that moment within its reach, and decided by the same comparison: the result is the rule's.
 //
 // Shapes: N images, K detections, Gh x Gw a mask, S channels, h x w semantic map, H x W output.
-#include "panrt/cuda/panoptic_merge.h"
-
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
@@ -31,6 +29,7 @@
 #include "block_select.h"
 #include "launch.h"
 #include "panrt/boxes.h"
+#include "panrt/cuda/panoptic_merge.h"
 #include "panrt/paste.h"
 #include "panrt/resize_taps.h"
 #include "workspace.h"
@@ -330,9 +329,8 @@ __global__ __launch_bounds__(256, 4) void resolve_instances(View const view) {
 
     if (wanted) {
       std::int64_t const cells = std::int64_t{view.Gh} * view.Gw;
-      Mask<Probability> mask{
-          static_cast<Probability const*>(view.masks) + (image * view.K + item.detection) * cells, nullptr, view.Gh,
-          view.Gw};
+      Mask<Probability> mask{static_cast<Probability const*>(view.masks) + (image * view.K + item.detection) * cells,
+                             nullptr, view.Gh, view.Gw};
       if (fits) {
         int const across = view.Gw + 2;
         for (int i = static_cast<int>(threadIdx.x); i < (view.Gh + 2) * across; i += 256) {
@@ -476,12 +474,11 @@ __global__ __launch_bounds__(kLabelThreads, 1) void label_pixels(View const view
   int const lane = static_cast<int>(lane_id()), warp = static_cast<int>(warp_id());
   int const x_of_warp = left + warp % kWarpsAcross * 32 * kWarpWords;
   int const y_of_warp = top + warp / kWarpsAcross * kRows;
-  std::uint32_t(&owned)[kWarpWords][kWarpRows<std::uint8_t>] = scratch.owned[warp];
+  std::uint32_t (&owned)[kWarpWords][kWarpRows<std::uint8_t>] = scratch.owned[warp];
   bool any_free = false;
   for (int i = lane; i < kWarpWords * kRows; i += 32) {
     int const x = x_of_warp + i / kRows * 32, y = y_of_warp + i % kRows;
-    std::uint32_t const bits =
-        y < bottom ? owned_from(view, view.owned + image * owned_words(view), y, x, right) : ~0U;
+    std::uint32_t const bits = y < bottom ? owned_from(view, view.owned + image * owned_words(view), y, x, right) : ~0U;
     owned[i / kRows][i % kRows] = bits;
     any_free |= bits != ~0U;
   }
@@ -490,10 +487,9 @@ __global__ __launch_bounds__(kLabelThreads, 1) void label_pixels(View const view
 
   if (any_free && lane == 0) {
     int const last_row = min(y_of_warp + kRows, bottom) - 1, last_column = min(x_of_warp + 128, right) - 1;
-    scratch.reach[warp] = make_int4(cell_of(scratch.row_taps[y_of_warp - top], 0),
-                                    cell_of(scratch.row_taps[last_row - top], 2),
-                                    cell_of(scratch.column_taps[x_of_warp - left], 0),
-                                    cell_of(scratch.column_taps[last_column - left], 2));
+    scratch.reach[warp] = make_int4(
+        cell_of(scratch.row_taps[y_of_warp - top], 0), cell_of(scratch.row_taps[last_row - top], 2),
+        cell_of(scratch.column_taps[x_of_warp - left], 0), cell_of(scratch.column_taps[last_column - left], 2));
   }
 
   float best[kRows][kWarpWords];
@@ -508,7 +504,7 @@ __global__ __launch_bounds__(kLabelThreads, 1) void label_pixels(View const view
   }
 
   float lowest = -INFINITY;  // of the best logits of the warp's free pixels
-  float(&combined)[kCellColumns] = scratch.combined[warp];
+  float (&combined)[kCellColumns] = scratch.combined[warp];
   int const row_count = rows.end - rows.begin;
   for (int first = 0; first < view.S && view.S > 1; first += kChannelsAtOnce) {
     int const channels = min(kChannelsAtOnce, view.S - first);
@@ -621,13 +617,15 @@ __global__ __launch_bounds__(kLabelThreads, 1) void label_pixels(View const view
   }
   __syncthreads();
   if (!in_shared) return;
-  for (int channel = thread; channel < view.S; channel += kLabelThreads) add_to_region(stuff + channel, regions[channel]);
+  for (int channel = thread; channel < view.S; channel += kLabelThreads)
+    add_to_region(stuff + channel, regions[channel]);
 }
 
 // --- number_segments -------------------------------------------------------------------------------------------------
 
-// A block owns an image, a thread a segment at a time: accepted instances in order, then channels that are large enough.
-// Reads what the kernels before counted; writes the rows, a sector each, and the id of every label. Bound by latency.
+// A block owns an image, a thread a segment at a time: accepted instances in order, then channels that are large
+// enough. Reads what the kernels before counted; writes the rows, a sector each, and the id of every label. Bound by
+// latency.
 __global__ __launch_bounds__(256) void number_segments(View const view) {
   __shared__ std::uint32_t warp_sums[32];
 
@@ -821,13 +819,13 @@ Status launch_with(PanopticMergeArgs const& args, View const& view, cudaStream_t
   Status status = launch(order_instances, {dim3(blocks, images), dim3(256)}, stream, view);
   if (!status.ok()) return status;
 
-  auto* const resolve = args.mask_type == DataType::kFloat32 ? resolve_instances<float, Label>
-                                                             : resolve_instances<__half, Label>;
+  auto* const resolve =
+      args.mask_type == DataType::kFloat32 ? resolve_instances<float, Label> : resolve_instances<__half, Label>;
   status = launch(resolve, {dim3(kResolveBlocks, images), dim3(256)}, stream, view);
   if (!status.ok()) return status;
 
   auto* const label = args.logit_type == DataType::kFloat32 ? choose_label_pixels<float, Label>(args)
-                                                          : choose_label_pixels<__half, Label>(args);
+                                                            : choose_label_pixels<__half, Label>(args);
   dim3 const grid(blocks_for(view.W, view.label_width),
                   blocks_for(std::int64_t{view.H} + view.label_shift, view.label_height), images);
   status = launch(label, {grid, dim3(kLabelThreads)}, stream, view);
@@ -859,7 +857,8 @@ Status launch_panoptic_merge(PanopticMergeArgs const& args, cudaStream_t stream)
   if (plan(args, args.workspace, view) > args.workspace_bytes) {
     return workspace_too_small("PanopticMerge: workspace: smaller than panoptic_merge_workspace_bytes");
   }
-  if (!is_aligned(args.workspace, 256)) return invalid("PanopticMerge: workspace: expected memory aligned to 256 bytes");
+  if (!is_aligned(args.workspace, 256))
+    return invalid("PanopticMerge: workspace: expected memory aligned to 256 bytes");
   view.logits = args.semantic_logits;
   view.masks = args.mask_probs;
   view.boxes = args.boxes;

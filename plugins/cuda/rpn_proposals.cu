@@ -7,12 +7,10 @@
 //   keep_best          greedy NMS over those bits, and the R best of all levels
 //
 // The k best of a level are the k best of the k best of its chunks; a rank is a logit and an anchor number, so ties go
-// to the lower anchor by themselves. Candidates of a level lie in rows of `slots`, a multiple of 256, beyond their count
-// filled with kNoRank and empty boxes.
+// to the lower anchor by themselves. Candidates of a level lie in rows of `slots`, a multiple of 256, beyond their
+// count filled with kNoRank and empty boxes.
 //
 // Shapes: N images, L levels, A anchors a cell, k = candidates a level, R = post_nms_top_k.
-#include "panrt/cuda/rpn_proposals.h"
-
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -20,6 +18,7 @@
 #include "block_select.h"
 #include "launch.h"
 #include "panrt/boxes.h"
+#include "panrt/cuda/rpn_proposals.h"
 #include "workspace.h"
 
 namespace panrt::cuda {
@@ -96,8 +95,7 @@ __global__ __launch_bounds__(1024) void select_in_chunks(View const view) {
   std::uint32_t const k = finite < level.most ? finite : level.most;
   Rank bound = static_cast<Rank>(kNoHigh - 1) << 32 | ~0U;
   if (k > 0 && k < finite) {
-    bound = select_bound<1024>(
-        scratch, size, k, [&](std::int64_t i) { return keys[i]; }, low);
+    bound = select_bound<1024>(scratch, size, k, [&](std::int64_t i) { return keys[i]; }, low);
   }
 
   Rank* const chosen = view.chosen + (std::int64_t{blockIdx.y} * view.chunks + chunk) * view.chunk_slots;
@@ -291,10 +289,9 @@ __global__ __launch_bounds__(1024) void keep_best(View const view, bool const in
                                          : view.order + image * view.post_nms_top_k;
   for (auto l = static_cast<std::int32_t>(warp_id()); l < view.level_count; l += 32) {
     std::int64_t const level = image * view.level_count + l;
-    std::uint32_t const count =
-        keep_of_level(view, level, static_cast<std::uint32_t>(l) * view.slots, view.counts[level], most,
-                      removed + static_cast<std::uint32_t>(l) * words,
-                      kept + static_cast<std::uint32_t>(l) * view.keep_slots);
+    std::uint32_t const count = keep_of_level(view, level, static_cast<std::uint32_t>(l) * view.slots,
+                                              view.counts[level], most, removed + static_cast<std::uint32_t>(l) * words,
+                                              kept + static_cast<std::uint32_t>(l) * view.keep_slots);
     if (lane_id() == 0) counts[l] = count;
   }
   __syncthreads();
@@ -429,7 +426,8 @@ Status launch_rpn_proposals(RpnProposalsArgs const& args, cudaStream_t stream) n
   view.height = static_cast<float>(args.input_height);
 
   auto const images = static_cast<unsigned>(args.images), levels = static_cast<unsigned>(args.level_count);
-  Status status = launch(select_in_chunks, {dim3(static_cast<unsigned>(view.chunks), images), dim3(1024)}, stream, view);
+  Status status =
+      launch(select_in_chunks, {dim3(static_cast<unsigned>(view.chunks), images), dim3(1024)}, stream, view);
   if (!status.ok()) return status;
   status = launch(sort_level, {dim3(levels, images), dim3(1024)}, stream, view);
   if (!status.ok()) return status;
