@@ -38,7 +38,7 @@ def recipe(*, seed: int = 0) -> TrainConfig:
 
     In float32 a step takes half as long again, on a CPU that has instructions for bfloat16.
     """
-    lite = lite_recipe(iterations=11_000, seed=seed)
+    lite = lite_recipe(iterations=8000, seed=seed)
     return dataclasses.replace(
         lite,
         schedule=dataclasses.replace(lite.schedule, learning_rate=8e-4, warmup_iterations=500),

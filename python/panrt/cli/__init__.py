@@ -15,6 +15,7 @@ import panrt
 from panrt.cli.convert import convert
 from panrt.cli.data import data
 from panrt.cli.evaluate import evaluate
+from panrt.cli.export import export
 from panrt.cli.info import info
 from panrt.cli.support import Commands
 from panrt.cli.train import train
@@ -30,6 +31,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("convert")(convert)
+app.command("export")(export)
 app.command("info")(info)
 app.command("train")(train)
 app.command("train-tabletop")(train_tabletop)
@@ -52,7 +54,7 @@ def options(
         bool, typer.Option("--traceback", help="Show where in the code an error arose, for a bug report.")
     ] = False,
 ) -> None:
-    """Real-time panoptic segmentation: train, convert and evaluate Panoptic FPN.
+    """Real-time panoptic segmentation: train, convert, evaluate and export Panoptic FPN.
 
     Exit codes: 0 done, 2 something given does not do (the message says what), 130 interrupted.
     """

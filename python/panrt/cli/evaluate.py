@@ -21,7 +21,7 @@ def evaluate(
     labels: Annotated[
         Path | None, typer.Option(help="Its label maps; default: the folder of the JSON's name without .json.")
     ] = None,
-    model: Annotated[Path | None, typer.Option(help="A .safetensors file, to be run on --images.")] = None,
+    model: Annotated[Path | None, typer.Option(help="A .safetensors file, or tabletop, to be run on --images.")] = None,
     images: Annotated[Path | None, typer.Option(help="The pictures of the ground truth.")] = None,
     predictions: Annotated[Path | None, typer.Option(help="Instead of a model: predictions as such a JSON.")] = None,
     prediction_labels: Annotated[
