@@ -16,7 +16,12 @@ from numpy.typing import NDArray
 
 from panrt.engine.frame import Frame
 from panrt.engine.result import PanopticResult
+from panrt.errors import PanrtError
 from panrt.model_file import ModelFile
+
+
+class SessionError(PanrtError, RuntimeError):
+    """A session is used out of turn: closed, called between submit and collect, or filled beyond its capacity."""
 
 
 class Session(Protocol):
