@@ -1,8 +1,8 @@
 """What the runtime asks of the CUDA driver, and no more: a context, a stream, events, memory, a captured graph.
 
-Straight on `cuda.bindings.driver`, whose calls used here are the same in 12.x and 13.x. Every failure is a CudaError that
-names the call. What is opened here is closed by `close`, once; closing never raises, for nothing that could be done about
-it is left, and a lost device refuses it all: it is logged.
+Straight on `cuda.bindings.driver`, whose calls used here are the same in 12.x and 13.x. Every failure is a CudaError
+that names the call. What is opened here is closed by `close`, once; closing never raises, for nothing could be done
+about it, and a lost device refuses it all: it is logged.
 """
 
 from __future__ import annotations
@@ -247,13 +247,12 @@ class DeviceArray(NamedTuple):
     """Somebody else's array on the GPU, rows of bytes one `pitch` apart."""
 
     address: int
-    shape: tuple[int, ...]
     pitch: int
     owner: object  # keeps it alive
 
 
 def device_array(thing: object, stream: Stream, *, shape: Sequence[int]) -> DeviceArray:
-    """See an array of another library where it is: by DLPack or `__cuda_array_interface__` (PyTorch, CuPy, PyCUDA, ...).
+    """See an array of another library where it is, by DLPack or `__cuda_array_interface__` (PyTorch, CuPy, PyCUDA, ...).
 
     Whatever its library has queued on it comes first: the stream waits for that, the host does not.
 
@@ -268,15 +267,14 @@ def device_array(thing: object, stream: Stream, *, shape: Sequence[int]) -> Devi
     from cuda.core.utils import StridedMemoryView  # noqa: PLC0415  # slow to import, and few need it
 
     view = StridedMemoryView(thing, stream.address)
-    kind = f"{tuple(view.shape)} {view.dtype}" + ("" if view.is_device_accessible else " in host memory")
-    strides = view.strides or (view.shape[1] * view.shape[2], view.shape[2], 1) if len(view.shape) == 3 else ()
-    fits = view.is_device_accessible and tuple(view.shape) == tuple(shape) and view.dtype == np.uint8
-    if not fits or tuple(strides[1:]) != (3, 1):
+    found = tuple(view.shape)
+    strides = tuple(view.strides or np.cumprod((1, *found[:0:-1]))[::-1].tolist())  # in elements; None: without gaps
+    if not view.is_device_accessible or found != tuple(shape) or view.dtype != np.uint8 or strides[1:] != (3, 1):
         raise ValueError(
-            f"frame on the GPU: got {kind}, strides {tuple(strides)}, expected {tuple(shape)} uint8 with rows without "
-            "gaps, BGR: the size of the network's input."
+            f"frame on the GPU: got {found} {view.dtype}, strides {strides}, expected {tuple(shape)} uint8 BGR, each row "
+            "without gaps: frames on the GPU have the size of the network's input."
         )
-    return DeviceArray(int(view.ptr), tuple(view.shape), int(strides[0]), view)
+    return DeviceArray(int(view.ptr), strides[0], view)
 
 
 def is_on_device(thing: object) -> bool:

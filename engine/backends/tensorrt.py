@@ -1,11 +1,11 @@
 """The TensorRT backend: frames go through a ring of slots, each with its own buffers, execution and captured graph.
 
-A frame costs one graph launch: upload, network with its plugins, download. All slots share one stream, so their work runs
-in the order of `submit`, and one block of scratch memory serves all. The host prepares frame t + 1 in the next slot and
-queues it while the GPU is still at frame t. Nothing is allocated after the session is open.
+A frame costs one graph launch: upload, network with its plugins, download. All slots share one stream, so their work
+runs in the order of `submit`, and one block of scratch memory serves all. The host prepares frame t + 1 in the next
+slot and queues it while the GPU is still at frame t. Nothing is allocated after the session is open.
 
-Where the GPU shares the host's memory (Jetson), the network reads and writes the pinned buffers in place, and nothing is
-copied.
+Where the GPU shares the host's memory (Jetson), the network reads and writes the pinned buffers in place, and nothing
+is copied.
 
 Shapes: N images of the engine's batch, h x w network input, H x W panoptic map.
 """

@@ -145,8 +145,8 @@ def expect(tensors: Sequence[Tensor], wanted: Sequence[Tensor], *, path: Path) -
         has = found.pop(tensor.name, None)
         if has is None or has[2:] != tensor[2:] or not _fits(has.shape, tensor.shape):
             raise EngineError(
-                f"{path}: {_describe(tensor)} is expected, the engine has {_describe(has) if has else 'none'}. Engine and "
-                "sidecar do not belong together; build it again with `panrt build`."
+                f"{path}: {_describe(tensor)} is expected, the engine has {_describe(has) if has else 'none'}. Engine "
+                "and sidecar do not belong together; build it again with `panrt build`."
             )
     if found:
         raise EngineError(f"{path}: the engine has {_describe(next(iter(found.values())))}, which PanRT does not know.")

@@ -67,9 +67,9 @@ def schedule(kind: Schedule, seed: int = 0) -> None:
     _library.simcuda_schedule(SCHEDULES.index(kind), ctypes.c_uint(seed))
 
 
-def fail(entry_point: str, error: int = UNKNOWN, *, nth: int = 1) -> None:
-    """Let the nth call from now of an entry point ("*": any) return an error."""
-    _library.simcuda_fail(entry_point.encode(), nth, error)
+def fail(entry_point: str, error: int = UNKNOWN, *, nth: int = 1, sticks: bool = False) -> None:
+    """Let the nth call from now of an entry point ("*": any) return an error; where it sticks, so do all after it."""
+    _library.simcuda_fail(entry_point.encode(), nth, error, int(sticks))
 
 
 def failed() -> bool:

@@ -178,6 +178,7 @@ struct Driver {
   CUresult sticky = CUDA_SUCCESS;
   std::string failing;
   int failing_in = 0;
+  bool failing_sticks = false;
   CUresult failing_with = CUDA_SUCCESS;
   int schedule = SIMCUDA_LAZY;
   std::mt19937 dice;
@@ -424,7 +425,10 @@ class Call {
   CUresult check(char const* name) {
     auto& d = driver();
     if (!d.is_initialised && std::strcmp(name, "cuInit") != 0) return CUDA_ERROR_NOT_INITIALIZED;
-    if (d.failing_in > 0 && (d.failing == "*" || d.failing == name) && --d.failing_in == 0) return d.failing_with;
+    if (d.failing_in > 0 && (d.failing == "*" || d.failing == name) && --d.failing_in == 0) {
+      if (d.failing_sticks) d.sticky = d.failing_with;
+      return d.failing_with;
+    }
     if (d.sticky != CUDA_SUCCESS) return d.sticky;
     if (d.schedule == SIMCUDA_RANDOM && (needs_ & kRelease) == 0) progress();
     if ((needs_ & kContext) != 0 && current.empty()) return CUDA_ERROR_INVALID_CONTEXT;
@@ -465,6 +469,10 @@ Context* current_context() { return current.back(); }
 Stream* stream_of(Call& call, CUstream handle, char const* name, CUresult* error) {
   auto& d = driver();
   auto const number = reinterpret_cast<std::uintptr_t>(handle);
+  if (current.empty()) {
+    *error = CUDA_ERROR_INVALID_CONTEXT;
+    return nullptr;
+  }
   if (number <= 2) return default_stream(current_context());  // legacy and per-thread, as one
   if (!d.streams.has(handle)) {
     *error = call.misuse(std::string(name) + ": the stream does not exist (any more)", CUDA_ERROR_INVALID_HANDLE);
@@ -940,7 +948,7 @@ CUresult stream_begin_capture(CUstream handle, CUstreamCaptureMode mode) {
 }
 
 CUresult stream_end_capture(CUstream handle, CUgraph* graph) {
-  ENTER("cuStreamEndCapture", kContext);
+  ENTER("cuStreamEndCapture", kContext | kRelease);  // whatever goes wrong, it has ended
   auto& d = driver();
   CUresult error = CUDA_SUCCESS;
   auto* const stream = stream_of(call, handle, "cuStreamEndCapture", &error);
@@ -974,6 +982,7 @@ CUresult stream_end_capture(CUstream handle, CUgraph* graph) {
     }
   if (capture->spoilt) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
   if (!joined) return CUDA_ERROR_STREAM_CAPTURE_UNJOINED;
+  if (call.error != CUDA_SUCCESS) return call.error;
   *graph = reinterpret_cast<CUgraph>(d.graphs.add(std::move(capture->graph)));
   return CUDA_SUCCESS;
 }
@@ -1708,10 +1717,11 @@ void simcuda_schedule(int schedule, unsigned seed) {
   driver().dice.seed(seed);
 }
 
-void simcuda_fail(char const* entry_point, int nth, int error) {
+void simcuda_fail(char const* entry_point, int nth, int error, int sticks) {
   Lock const lock(driver().mutex);
   driver().failing = entry_point;
   driver().failing_in = nth;
+  driver().failing_sticks = sticks != 0;
   driver().failing_with = static_cast<CUresult>(error);
 }
 

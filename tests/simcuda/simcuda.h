@@ -20,8 +20,9 @@ enum SimcudaSchedule { SIMCUDA_LAZY = 0, SIMCUDA_EAGER = 1, SIMCUDA_RANDOM = 2 }
 SIMCUDA_API void simcuda_reset();
 SIMCUDA_API void simcuda_schedule(int schedule, unsigned seed);
 // The `nth` call from now (1 is the next) of that entry point, "*" for any, returns `error` and does nothing; an entry
-// point that releases something does so all the same, as the CUDA manual has it.
-SIMCUDA_API void simcuda_fail(char const* entry_point, int nth, int error);
+// point that releases something does so all the same, as the CUDA manual has it. Where it sticks, so does every later
+// call.
+SIMCUDA_API void simcuda_fail(char const* entry_point, int nth, int error, int sticks);
 // Whether the failure that was asked for has happened.
 SIMCUDA_API int simcuda_failed();
 // The device is lost: from now on every call returns `error`.

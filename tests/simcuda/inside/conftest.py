@@ -15,7 +15,9 @@ collect_ignore_glob = [] if "PANRT_SIMCUDA" in os.environ else ["test_*.py"]
 @pytest.fixture(autouse=True)
 def gpu() -> Iterator[ModuleType]:
     """The simulation, new; afterwards nothing may be left over or have been misused without the test saying so."""
-    from simcuda import control  # noqa: PLC0415  # only a process with the simulation can
+    from cuda.bindings import driver  # noqa: PLC0415  # only a process with the simulation can
+
+    from simcuda import control  # noqa: PLC0415
 
     control.reset()
     before = control.alive()
@@ -23,5 +25,6 @@ def gpu() -> Iterator[ModuleType]:
     gc.collect()
     left, findings = control.alive(), control.findings()
     control.reset()
+    driver.cuCtxSetCurrent(None)
     assert findings == []
     assert left == before
