@@ -16,6 +16,7 @@ import numpy as np
 from cuda.bindings import driver
 from numpy.typing import NDArray
 
+from panrt.engine.preprocess import FrameError
 from panrt.errors import PanrtError
 
 log = logging.getLogger("panrt")
@@ -262,15 +263,15 @@ def device_array(thing: object, stream: Stream, *, shape: Sequence[int]) -> Devi
         shape: that it must have.
 
     Raises:
-        ValueError: it is not such an array; the message says what it is.
+        FrameError: it is not such an array; the message says what it is.
     """
     from cuda.core.utils import StridedMemoryView  # noqa: PLC0415  # slow to import, and few need it
 
-    view = StridedMemoryView(thing, stream.address)
+    view = StridedMemoryView.from_any_interface(thing, stream_ptr=stream.address)
     found = tuple(view.shape)
     strides = tuple(view.strides or np.cumprod((1, *found[:0:-1]))[::-1].tolist())  # in elements; None: without gaps
     if not view.is_device_accessible or found != tuple(shape) or view.dtype != np.uint8 or strides[1:] != (3, 1):
-        raise ValueError(
+        raise FrameError(
             f"frame on the GPU: got {found} {view.dtype}, strides {strides}, expected {tuple(shape)} uint8 BGR, each row "
             "without gaps: frames on the GPU have the size of the network's input."
         )

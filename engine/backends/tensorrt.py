@@ -73,12 +73,12 @@ class TensorRTSession:
             self._batch, *input_hw, _ = tensors[IMAGE].shape
             self._valid_hw = model.valid_hw if all(model.valid_hw) else (input_hw[0], input_hw[1])
             self._output_hw = tensors["panoptic"].shape[1], tensors["panoptic"].shape[2]
-            self._stream = _opened(resources, cuda.Stream())
+            self.stream = _opened(resources, cuda.Stream())
             scratch = _opened(resources, cuda.DeviceMemory(engine.scratch_bytes)).address if engine.scratch_bytes else 0
             self._slots = []
             for _ in range(slots):
                 execution = _opened(resources, engine.execution(scratch))
-                self._slots.append(_Slot(resources, self._stream, execution, tensors, mapped=context.shares_memory))
+                self._slots.append(_Slot(resources, self.stream, execution, tensors, mapped=context.shares_memory))
             resources.callback(self._drain)
             self._record(resources)
             self._resources = resources.pop_all()
@@ -115,18 +115,20 @@ class TensorRTSession:
         started = time.perf_counter()
         slot = self._slots[0]
         self._context.enter()
+        arrays: list[cuda.DeviceArray] = []
         if any(cuda.is_on_device(frame.image) for frame in frames):
-            placements = self._copy_from_device(slot, frames)
+            arrays = self._copy_from_device(slot, frames)
+            placements = (Placement(self._valid_hw, self._output_hw),) * len(frames)
             run = slot.run_uploaded
         else:
             placements = self._fill(slot, frames)
             run = slot.run
         prepared = time.perf_counter()
-        slot.begun.record(self._stream)
+        slot.begun.record(self.stream)
         run()
-        slot.done.record(self._stream)
+        slot.done.record(self.stream)
         self._slots.append(self._slots.pop(0))
-        self._pending.append(_Submission(slot, tuple(frames), placements, prepared - started))
+        self._pending.append(_Submission(slot, tuple(frames), placements, prepared - started, arrays))
 
     def collect(self) -> tuple[PanopticResult, ...]:
         """Wait for the oldest submission; a result for each of its frames, in order.
@@ -138,7 +140,7 @@ class TensorRTSession:
         self._check_open()
         if not self._pending:
             raise SessionError("session: nothing was submitted that could be collected.")
-        slot, frames, placements, preprocess = self._pending.popleft()
+        slot, frames, placements, preprocess, _ = self._pending.popleft()
         slot.done.synchronize()
         inference = slot.done.seconds_since(slot.begun)
         results = []
@@ -177,13 +179,13 @@ class TensorRTSession:
             fill(frame.image, placements[-1], self._free, target)
         return tuple(placements)
 
-    def _copy_from_device(self, slot: _Slot, frames: Sequence[Frame]) -> tuple[Placement, ...]:
+    def _copy_from_device(self, slot: _Slot, frames: Sequence[Frame]) -> list[cuda.DeviceArray]:
         height, width = self._valid_hw
-        arrays = [cuda.device_array(frame.image, self._stream, shape=(height, width, 3)) for frame in frames]
+        arrays = [cuda.device_array(frame.image, self.stream, shape=(height, width, 3)) for frame in frames]
         for index, array in enumerate(arrays):
             target, pitch = slot.image_on_device(index)
-            self._stream.copy_rows(target, pitch, array.address, array.pitch, width * 3, height)
-        return (Placement(self._valid_hw, self._output_hw),) * len(frames)
+            self.stream.copy_rows(target, pitch, array.address, array.pitch, width * 3, height)
+        return arrays
 
     def _record(self, resources: ExitStack) -> None:
         """Capture each slot's work, and let it run as a graph where that gives what it gives without."""
@@ -192,18 +194,18 @@ class TensorRTSession:
             slot.images[...] = noise
             for _ in range(WARM_UPS):
                 slot.enqueue()
-            self._stream.synchronize()
+            self.stream.synchronize()
             expected = slot.outputs.copy()
             slot.outputs[...] = UNWRITTEN
             try:
-                graph = _opened(resources, self._stream.capture(slot.enqueue))
-                uploaded = _opened(resources, self._stream.capture(slot.enqueue_uploaded))
+                graph = _opened(resources, self.stream.capture(slot.enqueue))
+                uploaded = _opened(resources, self.stream.capture(slot.enqueue_uploaded))
                 graph.launch()
             except (cuda.CudaError, EngineError) as error:
-                self._stream.synchronize()  # raises where it was not the capture that failed
+                self.stream.synchronize()  # raises where it was not the capture that failed
                 self.graph_refusal = f"its work cannot be captured: {error}"
                 break
-            self._stream.synchronize()
+            self.stream.synchronize()
             if not np.array_equal(slot.outputs, expected):
                 self.graph_refusal = "a replay gave other results than a run without graph"
                 break
@@ -214,14 +216,14 @@ class TensorRTSession:
                 slot.run, slot.run_uploaded = slot.enqueue, slot.enqueue_uploaded
             elif not slot.is_mapped:
                 slot.upload()
-        self._stream.synchronize()
+        self.stream.synchronize()
         if self.graph_refusal is not None:
             log.warning("%s: runs without CUDA graphs, which costs time: %s", self.path, self.graph_refusal)
 
     def _drain(self) -> None:
         try:
             self._context.enter()
-            self._stream.synchronize()
+            self.stream.synchronize()
         except cuda.CudaError as error:
             log.warning("%s: while closing: %s", self.path, error)
 
@@ -231,6 +233,7 @@ class _Submission(NamedTuple):
     frames: tuple[Frame, ...]
     placements: tuple[Placement, ...]
     preprocess: float  # seconds
+    arrays: Sequence[cuda.DeviceArray]  # what the GPU still reads
 
 
 class _Slot:
