@@ -4,8 +4,8 @@ It has what PanRT uses, with the signatures of TensorRT 10.3, and the traits tha
 weights on the device, an execution allocates when it first runs (which spoils a capture), addresses are baked into what
 is captured, a context that is gone takes its work down with it, and what fails returns None or False and logs why.
 
-A plan is `plan(...)`: MAGIC and JSON. Its network is "pattern", a small function of the input, or the path of an ONNX
-file, which runs on PanRT's CPU backend.
+A plan is `plan(...)`: MAGIC and JSON. Its network is "pattern", a small function of the input; "nothing", which takes no
+time and leaves the outputs as they are; or the path of an ONNX file, which runs on PanRT's CPU backend.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def plan(
 
     Args:
         tensors: (name, shape, name of the DataType, whether it is an input).
-        network: "pattern", or the path of an ONNX file.
+        network: "pattern", "nothing", or the path of an ONNX file.
         scratch_bytes: of activations.
         replays_differ: what is captured gives other results than what is not.
         uncapturable: it allocates whenever it runs.
@@ -273,6 +273,8 @@ def _execute(number: int) -> int:
     if context is None:
         failures.append("an execution context was destroyed before its work was done")
         return control.ILLEGAL_ADDRESS
+    if context.engine.network is nothing:
+        return 0
     try:
         run.execute(context.engine.network)
     except Exception:
@@ -282,13 +284,18 @@ def _execute(number: int) -> int:
 
 
 def _network(name: str) -> Callable[[NDArray[np.uint8]], PanopticSegments]:
-    if name == "pattern":
-        return pattern
+    if name in ("pattern", "nothing"):
+        return pattern if name == "pattern" else nothing
     from panrt.engine.backends.cpu import Graph  # noqa: PLC0415  # only where a network is asked for
     from panrt.engine.backends.partition import partition  # noqa: PLC0415
 
     path = Path(name)
     return Graph(partition(path), path, threads=1).run
+
+
+def nothing(images: NDArray[np.uint8]) -> PanopticSegments:
+    """Takes no time; never called."""
+    raise AssertionError(images)
 
 
 PATTERN_ROWS = 6  # of segments
