@@ -307,7 +307,7 @@ def test_an_explicit_backend_is_never_replaced(model: Path, tmp_path: Path) -> N
 
 
 def test_an_unknown_backend_is_answered_with_the_nearest(model: Path) -> None:
-    with pytest.raises(ValueError, match="got 'tensorrrt', expected auto, .*; did you mean 'tensorrt'"):
+    with pytest.raises(ValueError, match=r"got 'tensorrrt', expected auto, .*; did you mean 'tensorrt'"):
         panrt.load(model, backend="tensorrrt")
     with pytest.raises(ValueError, match="threads: got 0"):
         panrt.load(model, threads=0)
