@@ -41,7 +41,7 @@ constexpr int kTile = 32;          // pixels a side: a row of a tile is a word o
 constexpr int kTilesPerUnit = 32;  // of work on an instance
 constexpr int kStagedCells = 1024;
 constexpr int kSortedInShared = 1024;
-constexpr int kResolveBlocks = 128;  // an image; more than GPUs of the edge run at once, and enough for others
+constexpr int kResolveBlocks = 128;  // an image, at most; more than GPUs of the edge run at once
 
 // label_pixels: a block's pixels, and the cells of the semantic map that they reach.
 // Its 12 warps stand 4 by 3. A warp's pixels are 20 rows of 4 times 32; 10 rows where the number of a channel needs two
@@ -455,6 +455,7 @@ __global__ __launch_bounds__(kLabelThreads, 1) void label_pixels(View const view
   constexpr int kRows = kWarpRows<Channel>;
   constexpr int kInWord = 4 / sizeof(Channel), kBits = 8 * sizeof(Channel);
   constexpr std::uint32_t kOnes = (1U << kBits) - 1U;
+  constexpr int kInSector = 32 / sizeof(Logit);
 
   std::int64_t const image = blockIdx.z;
   int const left = static_cast<int>(blockIdx.x) * view.label_width;
@@ -514,10 +515,12 @@ __global__ __launch_bounds__(kLabelThreads, 1) void label_pixels(View const view
     for (int i = warp; i < channels * row_count; i += kLabelThreads / 32) {
       int const channel = i / row_count, row = i % row_count;
       Logit const* const line = map + (std::int64_t{channel} * view.h + row) * view.w;
-      float* const to = scratch.cells[channel] + row * kCellColumns - columns.begin;
+      float* const to = scratch.cells[channel] + row * kCellColumns;
+      // From where a sector begins: its other cells come with it, and no request crosses one more than it has to.
 #pragma unroll 5
-      for (int x = (columns.begin & ~15) + lane; x < columns.end; x += 32) {  // requests begin where sectors do
-        if (x >= columns.begin) to[x] = clamp_logit(as_float(line[x]));
+      for (int x = columns.begin / kInSector * kInSector + lane; x < columns.end; x += 32) {
+        float const logit = clamp_logit(as_float(line[x]));
+        if (x >= columns.begin) to[x - columns.begin] = logit;
       }
     }
     __syncthreads();
@@ -821,7 +824,10 @@ Status launch_with(PanopticMergeArgs const& args, View const& view, cudaStream_t
 
   auto* const resolve =
       args.mask_type == DataType::kFloat32 ? resolve_instances<float, Label> : resolve_instances<__half, Label>;
-  status = launch(resolve, {dim3(kResolveBlocks, images), dim3(256)}, stream, view);
+  std::int64_t const tiles = std::int64_t{view.tiles_across} * view.tiles_down;
+  std::int64_t const most_units = 2 * std::int64_t{view.K} * ((tiles + kTilesPerUnit - 1) / kTilesPerUnit);
+  unsigned const resolve_blocks = blocks_for(std::max<std::int64_t>(most_units, 1), 1, kResolveBlocks);
+  status = launch(resolve, {dim3(resolve_blocks, images), dim3(256)}, stream, view);
   if (!status.ok()) return status;
 
   auto* const label = args.logit_type == DataType::kFloat32 ? choose_label_pixels<float, Label>(args)
