@@ -91,11 +91,12 @@ def _address(target: str, uri: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _video(target: str, options: Mapping[str, str], _: Context) -> Writer:
+def _video(target: str, options: Mapping[str, str], context: Context) -> Writer:
     crf = options.get("crf", "23")
     if not crf.isdecimal() or int(crf) > 51:
         raise UnknownSinkError(f"{target}: crf: got {crf!r}, expected 0 (best) to 51.")
-    return VideoWriter(Path(target), crf=int(crf), preset=options.get("preset", "veryfast"))
+    sources = [source.name for source in context.status().sources]
+    return VideoWriter(Path(target), sources, crf=int(crf), preset=options.get("preset", "veryfast"))
 
 
 def _server(scheme: str, writer: type[WebWriter] | type[MetricsWriter]) -> _Kind:
