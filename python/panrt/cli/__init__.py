@@ -14,6 +14,7 @@ import typer
 import panrt
 from panrt.cli.convert import convert
 from panrt.cli.data import data
+from panrt.cli.doctor import doctor
 from panrt.cli.evaluate import evaluate
 from panrt.cli.export import export
 from panrt.cli.info import info
@@ -36,6 +37,7 @@ app.command("info")(info)
 app.command("train")(train)
 app.command("train-tabletop")(train_tabletop)
 app.command("eval")(evaluate)
+app.command("doctor")(doctor)
 app.add_typer(data, name="data")
 
 
