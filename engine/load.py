@@ -78,20 +78,26 @@ def load(path: str | os.PathLike[str], *, backend: str = AUTO, threads: int | No
 
 def verdict(backend: str, path: Path) -> Verdict:
     """Whether a backend can run a file here, without loading it."""
-    module = _module(backend)
-    if module is None:
+    if importlib.util.find_spec(_name(backend)) is None:
         return Verdict(backend, f"this PanRT comes without it (version {_version()})")
+    try:
+        module: Any = importlib.import_module(_name(backend))
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] == "panrt":
+            raise
+        extra = "" if backend == "cpu" else f"; pip install 'panrt[{backend}]' brings what it needs"
+        return Verdict(backend, f"the package {error.name!r} is not installed{extra}")
     return Verdict(backend, module.obstacle(path))
 
 
 def _open(backend: str, path: Path, threads: int | None) -> Session:
-    session: Session = _module(backend).open_session(path, threads=threads)
+    module: Any = importlib.import_module(_name(backend))
+    session: Session = module.open_session(path, threads=threads)
     return session
 
 
-def _module(backend: str) -> Any:
-    name = f"panrt.engine.backends.{backend}"
-    return importlib.import_module(name) if importlib.util.find_spec(name) is not None else None
+def _name(backend: str) -> str:
+    return f"panrt.engine.backends.{backend}"
 
 
 def _version() -> str:

@@ -14,6 +14,7 @@ import typer
 import panrt
 from panrt.cli.convert import convert
 from panrt.cli.data import data
+from panrt.cli.demo import demo
 from panrt.cli.doctor import doctor
 from panrt.cli.evaluate import evaluate
 from panrt.cli.export import export
@@ -32,6 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("demo")(demo)
 app.command("convert")(convert)
 app.command("export")(export)
 app.command("info")(info)
