@@ -41,7 +41,9 @@ def recipe(*, seed: int = 0) -> TrainConfig:
     lite = lite_recipe(iterations=4000, seed=seed)
     return dataclasses.replace(
         lite,
-        schedule=dataclasses.replace(lite.schedule, learning_rate=8e-4, warmup_iterations=500, horizon=8000, cooldown=2000),
+        schedule=dataclasses.replace(
+            lite.schedule, learning_rate=8e-4, warmup_iterations=500, horizon=8000, cooldown=2000
+        ),
         losses=dataclasses.replace(lite.losses, roi_samples=128),
         frozen_stages=3,
         cache_trunk=False,

@@ -248,8 +248,8 @@ def rpn_proposals(
         gpu,
         order,
         levels=[
-            Struct(RpnLevel, logits=l, deltas=d, height=l.shape[2], width=l.shape[3], stride=stride, anchor_size=size)
-            for l, d, stride, size in zip(logits, deltas, strides, anchor_sizes, strict=True)
+            Struct(RpnLevel, logits=x, deltas=d, height=x.shape[2], width=x.shape[3], stride=stride, anchor_size=size)
+            for x, d, stride, size in zip(logits, deltas, strides, anchor_sizes, strict=True)
         ],
         aspect_ratios=list(aspect_ratios),
         rois=Out((N, R, 4), np.float32),

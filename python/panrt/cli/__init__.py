@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 import panrt
+from panrt.cli.bench import bench
 from panrt.cli.convert import convert
 from panrt.cli.data import data
 from panrt.cli.demo import demo
@@ -42,6 +43,7 @@ app.command("train")(train)
 app.command("train-tabletop")(train_tabletop)
 app.command("eval")(evaluate)
 app.command("doctor")(doctor)
+app.add_typer(bench, name="bench")
 app.add_typer(data, name="data")
 
 
