@@ -253,7 +253,7 @@ class DeviceArray(NamedTuple):
 
 
 def device_array(thing: object, stream: Stream, *, shape: Sequence[int]) -> DeviceArray:
-    """See an array of another library where it is, by DLPack or `__cuda_array_interface__` (PyTorch, CuPy, PyCUDA, ...).
+    """See an array of another library where it is, by DLPack or `__cuda_array_interface__` (PyTorch, CuPy, PyCUDA).
 
     Whatever its library has queued on it comes first: the stream waits for that, the host does not.
 
@@ -272,8 +272,8 @@ def device_array(thing: object, stream: Stream, *, shape: Sequence[int]) -> Devi
     strides = tuple(view.strides or np.cumprod((1, *found[:0:-1]))[::-1].tolist())  # in elements; None: without gaps
     if not view.is_device_accessible or found != tuple(shape) or view.dtype != np.uint8 or strides[1:] != (3, 1):
         raise FrameError(
-            f"frame on the GPU: got {found} {view.dtype}, strides {strides}, expected {tuple(shape)} uint8 BGR, each row "
-            "without gaps: frames on the GPU have the size of the network's input."
+            f"frame on the GPU: got {found} {view.dtype}, strides {strides}, expected {tuple(shape)} uint8 BGR, each "
+            "row without gaps: frames on the GPU have the size of the network's input."
         )
     return DeviceArray(int(view.ptr), strides[0], view)
 

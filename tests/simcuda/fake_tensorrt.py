@@ -4,8 +4,8 @@ It has what PanRT uses, with the signatures of TensorRT 10.3, and the traits tha
 weights on the device, an execution allocates when it first runs (which spoils a capture), addresses are baked into what
 is captured, a context that is gone takes its work down with it, and what fails returns None or False and logs why.
 
-A plan is `plan(...)`: MAGIC and JSON. Its network is "pattern", a small function of the input; "nothing", which takes no
-time and leaves the outputs as they are; or the path of an ONNX file, which runs on PanRT's CPU backend.
+A plan is `plan(...)`: MAGIC and JSON. Its network is "pattern", a small function of the input; "nothing", which takes
+no time and leaves the outputs as they are; or the path of an ONNX file, which runs on PanRT's CPU backend.
 """
 
 from __future__ import annotations

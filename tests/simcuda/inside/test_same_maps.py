@@ -1,4 +1,4 @@
-"""A network on the simulated GPU gives what it gives on the CPU: the runtime between camera and result changes nothing."""
+"""A network on the simulated GPU gives what it gives on the CPU: the runtime around it changes nothing."""
 
 from __future__ import annotations
 
