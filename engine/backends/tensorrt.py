@@ -18,6 +18,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -315,3 +316,10 @@ def wanted_tensors(model: ModelFile) -> tuple[Tensor, ...]:
         Tensor("segment_scores", (n, rows), float32, False),
         Tensor("segment_count", (n,), int32, False),
     )
+
+
+def obstacle(path: Path) -> str | None:
+    """Why this backend cannot run a file here."""
+    if path.suffix != ".plan":
+        return f"it runs engines; build one:  panrt build {path} -o {path.with_suffix('.plan')}"
+    return "engines cannot be opened by their path yet"

@@ -7,6 +7,7 @@ not fit is a pair of numbers after a long load; this one names what differs.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,26 +93,23 @@ def check(file: PlanFile, here: Here, plan: Path) -> None:
             f"{plan}: has {size} bytes, its sidecar says {file.plan_bytes}: the copy is not whole, or they are of "
             f"different engines. Copy both again, or rebuild it here:\n  {rebuild(file, here, plan)}"
         )
-    bound = file.compute_capability != ""
-    differs = [
-        (file.runtime, file.runtime_version) != (here.runtime, here.runtime_version),
-        bound and file.compute_capability != here.compute_capability,
-        bool(file.plugins_sha256 and here.plugins_sha256) and file.plugins_sha256 != here.plugins_sha256,
+    facts = [
+        (
+            f"{NAMES[side.runtime]} {side.runtime_version}",
+            f"'{side.gpu}' of compute capability {side.compute_capability}",
+            f"plugins {side.plugins_sha256[:12]}",
+        )
+        for side in (file, here)
     ]
+    differs = (
+        (file.runtime, file.runtime_version) != (here.runtime, here.runtime_version),
+        file.compute_capability not in ("", here.compute_capability),
+        file.plugins_sha256 != here.plugins_sha256 and "" not in (file.plugins_sha256, here.plugins_sha256),
+    )
     if any(differs):
-        wants = [
-            f"{NAMES[file.runtime]} {file.runtime_version}",
-            f"'{file.gpu}' (compute capability {file.compute_capability})",
-            f"the plugin library {file.plugins_sha256[:12]}",
-        ]
-        has = [
-            f"{NAMES[here.runtime]} {here.runtime_version}",
-            f"'{here.gpu}' (compute capability {here.compute_capability})",
-            f"the plugin library {here.plugins_sha256[:12]}",
-        ]
+        wanted, found = (" with ".join(itertools.compress(side, differs)) for side in facts)
         raise PlanMismatchError(
-            f"{plan} was built for {_those(wants, differs)}, this process has {_those(has, differs)}.\n"
-            f"  Rebuild it here:  {rebuild(file, here, plan)}"
+            f"{plan} was built for {wanted}, this process has {found}.\n  Rebuild it here:  {rebuild(file, here, plan)}"
         )
 
 
@@ -120,17 +118,13 @@ def rebuild(file: PlanFile, here: Here, plan: Path) -> str:
     return f"panrt build {file.onnx_name} -o {plan}" + (" --backend rtx" if here.runtime == "rtx" else "")
 
 
-def _those(facts: list[str], chosen: list[bool]) -> str:
-    return ", ".join(fact for fact, is_chosen in zip(facts, chosen, strict=True) if is_chosen)
-
-
 def _from_json(data: Any, *, source: str) -> PlanFile:
     if not isinstance(data, dict):
         raise ModelFileError(f"{source}: got {type(data).__name__}, expected an object; build the engine again.")
     if data.get("schema") != SCHEMA:
         raise ModelFileError(
-            f"{source}: schema: got {data.get('schema')!r}, this PanRT reads {SCHEMA}; upgrade panrt, or build the engine "
-            "again with this version."
+            f"{source}: schema: got {data.get('schema')!r}, this PanRT reads {SCHEMA}; upgrade panrt, or build the "
+            "engine again with this version."
         )
     names = {field.name for field in dataclasses.fields(PlanFile)}
     for problem, wrong in (("missing", names - data.keys()), ("unknown", data.keys() - names - {"schema"})):
