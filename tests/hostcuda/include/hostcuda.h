@@ -331,8 +331,14 @@ inline double max(double a, double b) { return std::fmax(a, b); }
 // Vectors are read and written as the one request that they are; a plain copy may be taken apart by the compiler.
 namespace hc {
 typedef std::uint32_t Word4 __attribute__((vector_size(16)));
+// An integer of the vector's size, or a vector of them.
 template <typename T>
-using Words = std::conditional_t<sizeof(T) == 16, Word4, std::conditional_t<sizeof(T) == 8, std::uint64_t, T>>;
+using Words = std::conditional_t<
+    std::is_arithmetic_v<T>, T,
+    std::conditional_t<sizeof(T) == 16, Word4,
+                       std::conditional_t<sizeof(T) == 8, std::uint64_t,
+                                          std::conditional_t<sizeof(T) == 4, std::uint32_t,
+                                                             std::conditional_t<sizeof(T) == 2, std::uint16_t, T>>>>>;
 }  // namespace hc
 
 template <typename T>
