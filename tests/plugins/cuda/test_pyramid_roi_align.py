@@ -97,7 +97,7 @@ def test_rows_without_a_roi_are_zero(gpus: Gpus, layout: str, half: bool) -> Non
 
 
 def test_more_rois_than_a_grid_has_blocks(gpus: Gpus) -> None:
-    N, R = 2, 33000
+    N, R = 2, 32800
     features = [np.arange(2 * 9, dtype=np.float32).reshape(2, 1, 3, 3)]
     rois = np.zeros((N, R, 4), np.float32)
     rois[:, ::7] = 4, 4, 8, 8  # the centre cell alone
@@ -140,7 +140,7 @@ def test_no_two_threads_race(gpus: Gpus, layout: str, half: bool) -> None:
         ({"layout": 2}, 2, "NHWC8 in float16"),
         ({"rois": None}, 1, "rois or pooled is null"),
         ({"levels": [Struct(PyramidLevel, height=3, width=3, stride=4.0)]}, 1, "a level of features is null"),
-        ({"levels": [Struct(PyramidLevel, data=16, height=6500, width=1, stride=4.0)]}, 2, "shared memory"),
+        ({"levels": [Struct(PyramidLevel, data=16, height=12500, width=1, stride=4.0)]}, 2, "shared memory"),
         ({"levels": [Struct(PyramidLevel, data=8, height=3, width=3, stride=4.0)]}, 1, "aligned to 16 bytes"),
     ],
 )
@@ -190,7 +190,7 @@ def test_channels_last_reads_a_cell_about_once_a_roi_and_writes_whole_sectors(gp
     assert sectors == sum(read.ideal_sectors for read in reads)  # every request is whole sectors
     assert sectors <= 1.5 * ideal
     assert written.sectors == written.ideal_sectors == 8 * S * S * 256 * np.dtype(dtype).itemsize // 32
-    assert gpu.trace.shared_passes == gpu.trace.shared_ideal_passes
+    assert gpu.trace.shared_passes <= 1.05 * gpu.trace.shared_ideal_passes  # bins that write their weights at once
 
 
 @pytest.mark.parametrize("half", [False, True])
