@@ -21,7 +21,7 @@ from panrt.plugins.cuda_api import OverlayArgs, PyramidLevel, PyramidRoiAlignArg
 from support import cuda_ops
 from support.cases import RoiAlignCase, roi_align_cases
 from support.compare import assert_pooled, reached
-from support.hostcuda import Flavour, LaunchError, Out, SimulatedGpu, Struct, Traffic
+from support.hostcuda import Flavour, LaunchError, Out, SimulatedGpu, Struct, Traffic, kernels
 
 Gpus = Callable[[Flavour], SimulatedGpu]
 Array = NDArray[Any]
@@ -75,7 +75,7 @@ def test_channels_that_do_not_fill_a_block(gpus: Gpus, C: int, layout: str, half
 @pytest.mark.parametrize(("layout", "half"), FORMS)
 @pytest.mark.parametrize("output_size", [1, 6, 8, 14, 31])
 def test_bins_that_do_not_fill_a_tile(gpus: Gpus, output_size: int, layout: str, half: bool) -> None:
-    assert_agrees(friendly(9, output_size, half=half, N=2), layout, gpus("asan"), ("random", output_size))
+    assert_agrees(friendly(9, output_size, half=half, N=2, R=2), layout, gpus("asan"), ("random", output_size))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -119,6 +119,13 @@ def test_the_order_of_threads_changes_nothing(gpus: Gpus, layout: str, half: boo
 @pytest.mark.parametrize(("layout", "half"), FORMS)
 def test_no_two_threads_race(gpus: Gpus, layout: str, half: bool) -> None:
     assert_agrees(friendly(16, half=half, R=3), layout, gpus("tsan"))
+
+
+@pytest.mark.parametrize(("layout", "half"), [("NCHW", False), ("NHWC8", True)])
+def test_no_two_blocks_race(layout: str, half: bool) -> None:
+    gpu = SimulatedGpu(kernels("tsan"), {"HC_RACE": "grid"})
+    assert_agrees(friendly(8, 3, half=half, R=4), layout, gpu)
+    gpu.close()
 
 
 # --- Refusals ---------------------------------------------------------------------------------------------------------
