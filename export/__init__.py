@@ -1,1 +1,23 @@
-"""From a model to one portable ONNX file, and from that to a TensorRT engine."""
+"""From a model to one portable ONNX file, and from that to a TensorRT engine.
+
+The names below need PyTorch and ONNX, and import them when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from panrt.export.errors import ExportError
+    from panrt.export.onnx import to_onnx
+
+__all__ = ["ExportError", "to_onnx"]
+
+_HOMES = {"ExportError": "errors", "to_onnx": "onnx"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

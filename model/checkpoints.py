@@ -20,6 +20,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -422,12 +423,28 @@ def save(model: PanopticFPN, path: str | os.PathLike[str], *, half: bool = False
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
+# Models that come with PanRT, by name; weights/README.md says what they are.
+BUNDLED: Mapping[str, Path] = MappingProxyType(
+    {"tabletop": Path(__file__).parent / "weights" / "tabletop.safetensors"},
+)
+
+
+def locate(model: str | os.PathLike[str]) -> Path:
+    """The file of a model that comes with PanRT, by its name; anything else is a path already, `./tabletop` too."""
+    return BUNDLED.get(os.fspath(model), Path(model))
+
+
 def load(path: str | os.PathLike[str]) -> PanopticFPN:
     """The network that `save` wrote, in eval mode and float32.
 
+    Args:
+        path: a model file, or the name of a model that comes with PanRT: "tabletop".
+
     Raises:
         CheckpointError: no file of ours, of a later schema, or its tensors do not fit its configuration.
+        FileNotFoundError: there is no such file.
     """
+    path = locate(path)
     model = PanopticFPN(read_header(path).config)
     _fill(model, read_weights(path).tensors, lambda name: name, source=os.fspath(path))
     return model.eval()
@@ -473,6 +490,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     temporary = Path(name)
     try:
         write(temporary)
+        temporary.chmod(path.stat().st_mode if path.exists() else 0o644)  # not as private as a temporary file
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)

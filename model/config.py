@@ -20,7 +20,7 @@ from typing import Any, Literal
 from panrt.model.data.classes import COCO, TABLETOP, ClassTable
 
 Activation = Literal["relu", "relu6"]
-Norm = Literal["group", "batch"]
+Norm = Literal["none", "group", "batch"]
 Aggregation = Literal["sum", "concat"]
 
 
@@ -52,6 +52,7 @@ class EfficientNetLiteConfig:
 @dataclass(frozen=True, kw_only=True)
 class FpnConfig:
     width: int = 256
+    norm: Norm = "none"  # after every convolution
     separable: bool = False  # depthwise-separable output convolutions
 
 
@@ -88,6 +89,7 @@ class MaskHeadConfig:
     pooled_size: int = 14  # the masks have twice this side
     width: int = 256
     convolutions: int = 4
+    norm: Norm = "none"
     separable: bool = False
 
 
@@ -189,7 +191,7 @@ def panoptic_fpn_lite() -> PanopticFPNConfig:
         pixel_std=(128.0, 128.0, 128.0),
         activation="relu6",
         trunk=EfficientNetLiteConfig(),
-        fpn=FpnConfig(width=80, separable=True),
+        fpn=FpnConfig(width=80, norm="batch", separable=True),
         instance=InstanceConfig(
             rpn=RpnConfig(
                 anchor_sizes=(12.0, 24.0, 48.0, 96.0, 192.0),
@@ -198,7 +200,7 @@ def panoptic_fpn_lite() -> PanopticFPNConfig:
             ),
             roi=RoiConfig(canonical_size=112.0),
             box=BoxHeadConfig(pooled_size=7, hidden=256, max_detections=32),
-            mask=MaskHeadConfig(width=80, separable=True),
+            mask=MaskHeadConfig(width=80, norm="batch", separable=True),
         ),
         semantic=SemanticConfig(width=64, norm="batch", separable=True),
         merge=MergeConfig(stuff_area_limit=200),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from panrt.model.config import FpnConfig
-from panrt.model.layers import conv3x3, init_xavier
+from panrt.model.layers import conv1x1, conv3x3, init_xavier, make_norm
 
 STRIDES = (4, 8, 16, 32, 64)  # of P2..P6
 ROI_LEVELS = 4  # RoIs and the semantic branch read P2..P5, P6 is for the RPN alone
@@ -22,9 +22,10 @@ class Fpn(nn.Module):
 
     def __init__(self, in_channels: Sequence[int], config: FpnConfig) -> None:
         super().__init__()
-        self.lateral = nn.ModuleList(nn.Conv2d(channels, config.width, 1) for channels in in_channels)
+        width = config.width
+        self.lateral = nn.ModuleList(conv1x1(c, width, norm=make_norm(config.norm, width)) for c in in_channels)
         self.output = nn.ModuleList(
-            conv3x3(config.width, config.width, separable=config.separable) for _ in in_channels
+            conv3x3(width, width, separable=config.separable, norm=make_norm(config.norm, width)) for _ in in_channels
         )
         init_xavier(self)
 

@@ -74,7 +74,12 @@ class MaskHead(nn.Module):
         super().__init__()
         self.thing_classes = thing_classes
         self.fcn = nn.ModuleList(
-            conv3x3(width if index == 0 else config.width, config.width, separable=config.separable)
+            conv3x3(
+                width if index == 0 else config.width,
+                config.width,
+                separable=config.separable,
+                norm=make_norm(config.norm, config.width),
+            )
             for index in range(config.convolutions)
         )
         self.activation = make_activation(activation)

@@ -79,10 +79,14 @@ class SeparableConv2d(nn.Sequential):
     def __init__(self, in_channels: int, out_channels: int, *, norm: nn.Module | None = None) -> None:
         super().__init__()
         self.depthwise = nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False)
-        if norm is None:
-            self.pointwise = nn.Conv2d(in_channels, out_channels, 1)
-        else:
-            self.pointwise = NormedConv2d(in_channels, out_channels, 1, norm=norm)
+        self.pointwise = conv1x1(in_channels, out_channels, norm=norm)
+
+
+def conv1x1(in_channels: int, out_channels: int, *, norm: nn.Module | None = None) -> nn.Module:
+    """A 1x1 convolution, with a bias or a norm after it."""
+    if norm is None:
+        return nn.Conv2d(in_channels, out_channels, 1)
+    return NormedConv2d(in_channels, out_channels, 1, norm=norm)
 
 
 def conv3x3(in_channels: int, out_channels: int, *, separable: bool, norm: nn.Module | None = None) -> nn.Module:
@@ -94,8 +98,10 @@ def conv3x3(in_channels: int, out_channels: int, *, separable: bool, norm: nn.Mo
     return NormedConv2d(in_channels, out_channels, 3, padding=1, norm=norm)
 
 
-def make_norm(kind: Norm, channels: int) -> nn.Module:
-    """The heads' normalisation: 32 groups as in the paper, or a batch norm that folds into the convolution."""
+def make_norm(kind: Norm, channels: int) -> nn.Module | None:
+    """Normalisation of pyramid and heads: 32 groups as in the paper, or a batch norm, which folds into convolutions."""
+    if kind == "none":
+        return None
     return nn.GroupNorm(32, channels) if kind == "group" else nn.BatchNorm2d(channels)
 
 

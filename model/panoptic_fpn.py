@@ -98,7 +98,7 @@ class InstanceBranch(nn.Module):
         )
         pooled = self._pool(pyramid, detections.boxes, self.config.mask.pooled_size, ops)
         mask_logits: Tensor = self.mask_head(pooled, detections.classes)
-        mask_probs = mask_logits.sigmoid().reshape(images, -1, *mask_logits.shape[-2:])
+        mask_probs = mask_logits.float().sigmoid().reshape(images, -1, *mask_logits.shape[-2:])
         return Instances(rpn, proposals, box, detections, mask_probs)
 
     def propose(
@@ -171,41 +171,59 @@ class PanopticFPN(nn.Module):
             )
 
     @torch.no_grad()
-    def forward(self, image: Tensor, *, output_hw: tuple[int, int] | None = None) -> PanopticSegments:
+    def forward(
+        self, image: Tensor, *, valid_hw: tuple[int, int] | None = None, output_hw: tuple[int, int] | None = None
+    ) -> PanopticSegments:
         """Segment a batch.
 
         Args:
-            image: (N, H, W, 3) uint8, BGR. All of it is valid; padding to multiples of 32 happens inside.
-            output_hw: size of the panoptic map; H, W where not given.
+            image: (N, H, W, 3) uint8, BGR; padding to multiples of 32 happens inside.
+            valid_hw: the part of it, from the upper left, that holds the frame; the rest is never looked at. All of it
+                where not given.
+            output_hw: size of the panoptic map; that of the valid part where not given.
 
         Raises:
-            ValueError: the image has another shape or type.
+            ValueError: the image has another shape or type, or is smaller than its valid part.
         """
-        return self.infer(image, output_hw=output_hw)
+        return self.infer(image, valid_hw=valid_hw, output_hw=output_hw)
 
     def infer(
-        self, image: Tensor, *, output_hw: tuple[int, int] | None = None, ops: IrregularOps = irregular
+        self,
+        image: Tensor,
+        *,
+        valid_hw: tuple[int, int] | None = None,
+        output_hw: tuple[int, int] | None = None,
+        ops: IrregularOps = irregular,
     ) -> PanopticSegments:
         """As `forward`, with the irregular parts left to `ops`."""
-        branches = self.branches(image, ops=ops)
-        return merge(branches, config=self.config.merge, image=image, output_hw=output_hw, ops=ops)
+        branches = self.branches(image, valid_hw=valid_hw, ops=ops)
+        config = self.config.merge
+        return merge(branches, config=config, image=image, valid_hw=valid_hw, output_hw=output_hw, ops=ops)
 
-    def branches(self, image: Tensor, *, ops: IrregularOps = irregular) -> Branches:
+    def branches(
+        self, image: Tensor, *, valid_hw: tuple[int, int] | None = None, ops: IrregularOps = irregular
+    ) -> Branches:
         """Everything before the merge; arguments and errors as in `forward`."""
         if image.dtype != torch.uint8 or image.dim() != 4 or image.shape[-1] != 3:
             raise ValueError(
                 f"image: got {tuple(image.shape)} {image.dtype}, expected (N, H, W, 3) torch.uint8 in BGR order; "
                 "stack frames of one size and do not normalise them."
             )
-        pyramid: tuple[Tensor, ...] = self.backbone(self.prepare(image))
-        instances = None if self.instance is None else self.instance(pyramid, input_hw=_size(image), ops=ops)
+        size = _size(image)
+        if valid_hw is not None and not all(0 < valid <= side for valid, side in zip(valid_hw, size, strict=True)):
+            raise ValueError(f"valid_hw: got {valid_hw}, expected at least (1, 1) and at most the image's {size}.")
+        pyramid: tuple[Tensor, ...] = self.backbone(self.prepare(image, valid_hw=valid_hw))
+        instances = None if self.instance is None else self.instance(pyramid, input_hw=valid_hw or size, ops=ops)
         return Branches(pyramid, self.semantic_logits(pyramid), instances)
 
-    def prepare(self, image: Tensor) -> Tensor:
-        """(N, H, W, 3) uint8 -> (N, 3, Hp, Wp): normalised, then padded with zeros on the right and at the bottom."""
-        height, width = image.shape[1:3]
-        normalised = (image.permute(0, 3, 1, 2).to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
-        return functional.pad(normalised, (0, -width % SIZE_DIVISOR, 0, -height % SIZE_DIVISOR))
+    def prepare(self, image: Tensor, *, valid_hw: tuple[int, int] | None = None) -> Tensor:
+        """(N, H, W, 3) uint8 -> (N, 3, Hp, Wp): normalised, and zeros on the right and below what is valid."""
+        size = _size(image)
+        height, width = valid_hw or size
+        pixels = image.permute(0, 3, 1, 2).to(self.pixel_mean.dtype)
+        normalised = (pixels[:, :, :height, :width] - self.pixel_mean) / self.pixel_std
+        below, right = (side + -side % SIZE_DIVISOR - valid for side, valid in zip(size, (height, width), strict=True))
+        return functional.pad(normalised, (0, right, 0, below))
 
     def semantic_logits(self, pyramid: Sequence[Tensor]) -> Tensor | None:
         """(N, S, Hp/4, Wp/4), or None without a semantic branch."""
@@ -241,15 +259,16 @@ def merge(
     *,
     config: MergeConfig,
     image: Tensor,
+    valid_hw: tuple[int, int] | None = None,
     output_hw: tuple[int, int] | None = None,
     ops: IrregularOps = irregular,
 ) -> PanopticSegments:
-    """PanopticMerge at `output_hw` (the image's own size where not given); a branch that is missing found nothing.
+    """PanopticMerge; a branch that is missing found nothing. Sizes as in `PanopticFPN.forward`.
 
     Raises:
         ValueError: both branches are missing.
     """
-    input_hw = _size(image)
+    input_hw = valid_hw or _size(image)
     semantic_logits, instances = branches.semantic_logits, branches.instances
     if instances is not None:
         boxes, scores, classes, count = instances.detections

@@ -1,5 +1,8 @@
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .contract import Float32, Floating, Int32
 
 def rpn_proposals(
@@ -66,5 +69,15 @@ def panoptic_merge(
     overlap_threshold: float,
     stuff_area_limit: int,
     mask_threshold: float,
+    threads: int,
+) -> None: ...
+def overlay(
+    frame: NDArray[np.uint8],
+    panoptic: Int32,
+    colors: NDArray[np.uint8],
+    result: NDArray[np.uint8],
+    *,
+    opacity: int,
+    border: int,
     threads: int,
 ) -> None: ...

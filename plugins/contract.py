@@ -235,6 +235,20 @@ def check_panoptic_merge(
     return MergeSizes(*(sizes[name] for name in ("N", "K", "S", "h", "w", "mask_h", "mask_w")))
 
 
+def check_overlay(
+    frame: NDArray[np.uint8], panoptic: Int32, colors: NDArray[np.uint8], *, opacity: float, border: int
+) -> None:
+    """Raise unless the arguments of `overlay` fit."""
+    sizes: dict[str, int] = {}
+    _array("frame", frame, "H W 3", sizes, (np.uint8,))
+    _array("panoptic", panoptic, "h w", sizes, (np.int32,))
+    _array("colors", colors, "n 3", sizes, (np.uint8,))
+    _positive("frame", frame, sizes, "H", "W")
+    _positive("panoptic", panoptic, sizes, "h", "w")
+    _number("opacity", opacity, at_least=0.0, at_most=1.0)
+    _integer("border", border, 0)
+
+
 def check_threads(threads: int | None) -> int:
     """A thread count: None means every core this process may use; raises ValueError or TypeError."""
     return _cores() if threads is None else _integer("threads", threads, 1, 1024)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import _native, contract
 from .contract import Detections, Float32, Floating, Int32, Layout, PanopticSegments, Proposals
@@ -291,4 +292,36 @@ def panoptic_merge(
         mask_threshold=mask_threshold,
         threads=threads,
     )
+    return result
+
+
+def overlay(
+    frame: NDArray[np.uint8],
+    panoptic: Int32,
+    colors: NDArray[np.uint8],
+    *,
+    opacity: float,
+    border: int,
+    threads: int | None = None,
+) -> NDArray[np.uint8]:
+    """The colours of a panoptic map over a frame; not an op, but for people to look at. See `reference.overlay`.
+
+    Args:
+        frame: (H, W, 3) uint8.
+        panoptic: (h, w) int32 ids of any size; the frame's pixels show the cells that their centres lie in.
+        colors: (n, 3) uint8, the colour of each id; id 0 and ids from n on leave the frame as it is.
+        opacity: of the colours, 0 to 1, taken in steps of 1/256.
+        border: width of the lines between segments in pixels; 0 draws none, more than 64 are 64.
+        threads: how many to use; None takes `default_threads`.
+
+    Returns:
+        (H, W, 3) uint8, equal to the reference in every bit.
+
+    Raises:
+        ValueError, TypeError: an argument does not fit; the message names it.
+    """
+    contract.check_overlay(frame, panoptic, colors, opacity=opacity, border=border)
+    threads = contract.check_threads(threads)
+    result = np.empty_like(frame)
+    _native.overlay(frame, panoptic, colors, result, opacity=round(256 * opacity), border=border, threads=threads)
     return result

@@ -6,6 +6,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <array>
 #include <limits>
 #include <stdexcept>
@@ -249,6 +250,35 @@ void panoptic_merge(In<float, 4> const& semantic_logits, In<float, 3> const& box
   panrt::panoptic_merge(args, threads);
 }
 
+void overlay(In<std::uint8_t, 3> const& frame, In<std::int32_t, 2> const& panoptic, In<std::uint8_t, 2> const& colors,
+             Out<std::uint8_t, 3> const& result, int opacity, int border, int threads) {
+  std::size_t const height = frame.shape(0), width = frame.shape(1);
+  expect_shape("frame", frame, {height, width, 3});
+  expect_shape("colors", colors, {colors.shape(0), 3});
+  expect_shape("result", result, {height, width, 3});
+  if (threads < 1) throw std::invalid_argument("threads: expected at least 1");
+  if (opacity < 0 || opacity > 256 || border < 0) {
+    throw std::invalid_argument("opacity, border: expected 0 to 256, and at least 0");
+  }
+  if (height == 0 || width == 0 || panoptic.shape(0) == 0 || panoptic.shape(1) == 0) {
+    throw std::invalid_argument("frame, panoptic: expected at least one pixel");
+  }
+  panrt::OverlayArgs args{};
+  args.frame = frame.data();
+  args.map = panoptic.data();
+  args.colors = colors.data();
+  args.result = result.data();
+  args.height = to_int("frame", height);
+  args.width = to_int("frame", 3 * width) / 3;
+  args.map_height = to_int("panoptic", panoptic.shape(0));
+  args.map_width = to_int("panoptic", panoptic.shape(1));
+  args.colors_count = to_int("colors", colors.shape(0));
+  args.opacity = opacity;
+  args.border = std::min(border, 64);
+  nb::gil_scoped_release const release;
+  panrt::overlay(args, threads);
+}
+
 }  // namespace
 
 NB_MODULE(_native, module) {
@@ -262,4 +292,7 @@ NB_MODULE(_native, module) {
              nb::arg("segment_scores").noconvert(), nb::arg("segment_count").noconvert(), nb::kw_only(),
              nb::arg("input_height"), nb::arg("input_width"), nb::arg("score_threshold"), nb::arg("overlap_threshold"),
              nb::arg("stuff_area_limit"), nb::arg("mask_threshold"), nb::arg("threads"));
+  module.def("overlay", &overlay, nb::arg("frame").noconvert(), nb::arg("panoptic").noconvert(),
+             nb::arg("colors").noconvert(), nb::arg("result").noconvert(), nb::kw_only(), nb::arg("opacity"),
+             nb::arg("border"), nb::arg("threads"));
 }

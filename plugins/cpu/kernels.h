@@ -123,4 +123,23 @@ struct PanopticMergeArgs {
 // Throws std::bad_alloc only.
 void panoptic_merge(PanopticMergeArgs const& args, int threads);
 
+// Not an op: the colours of a panoptic map over a frame, for people to look at. `reference.overlay` says what it
+// computes.
+struct OverlayArgs {
+  std::uint8_t const* frame;   // (height, width, 3)
+  std::int32_t const* map;     // (map_height, map_width)
+  std::uint8_t const* colors;  // (colors_count, 3), by id
+  std::uint8_t* result;        // (height, width, 3)
+  int height;
+  int width;
+  int map_height;
+  int map_width;
+  int colors_count;
+  int opacity;  // of 256
+  int border;   // its width in pixels, 0 for none
+};
+
+// Throws std::bad_alloc only.
+void overlay(OverlayArgs const& args, int threads);
+
 }  // namespace panrt

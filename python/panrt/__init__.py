@@ -1,10 +1,47 @@
 """PanRT: real-time panoptic segmentation, from a PyTorch Panoptic FPN to an engine that streams.
 
+    with panrt.load("street.onnx") as session:
+        result = session(frame)  # (H, W, 3) uint8 BGR
+        for result in panrt.stream("rtsp://camera/1", session):
+            ...
+
 Importing this package is cheap and never imports PyTorch; `panrt.model` and `panrt.export` do when they are imported.
 """
 
+from __future__ import annotations
+
+import importlib
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from panrt.engine.frame import Frame as Frame
+    from panrt.engine.load import load as load
+    from panrt.engine.pipeline import stream as stream
+    from panrt.engine.result import PanopticResult as PanopticResult
+    from panrt.engine.result import Segment as Segment
 
 __version__ = version("panrt")
 
-__all__ = ["__version__"]
+# Name -> where it is; imported when it is asked for.
+_LAZY = {
+    "Frame": "panrt.engine.frame",
+    "PanopticResult": "panrt.engine.result",
+    "Segment": "panrt.engine.result",
+    "load": "panrt.engine.load",
+    "stream": "panrt.engine.pipeline",
+}
+
+__all__ = ["Frame", "PanopticResult", "Segment", "__version__", "load", "stream"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'panrt' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -37,7 +37,11 @@ struct Totals {
   long long shared_requests, shared_passes, shared_ideal_passes, atomics;
 };
 
+constexpr int kMaxLaunches = 64;
+
 Totals totals{};
+std::array<Totals, kMaxLaunches> launches{};  // the same, launch by launch since the last reset
+long long launches_before = 0;
 std::array<std::vector<Access>, 1024> accesses;
 std::array<std::unordered_set<std::uintptr_t>, 2 * kMaxBuffers> launch_sectors;
 unsigned current = kNoThread;
@@ -45,6 +49,20 @@ unsigned current = kNoThread;
 struct Request {
   std::vector<Access> lanes;
 };
+
+Totals& this_launch() {
+  long long const number = hc_launches() - launches_before - 1;
+  return launches[static_cast<std::size_t>(number < 0 ? 0 : number < kMaxLaunches ? number : kMaxLaunches - 1)];
+}
+
+void add(Traffic& to, Traffic const& more) {
+  to.requests += more.requests;
+  to.bytes += more.bytes;
+  to.sectors += more.sectors;
+  to.ideal_sectors += more.ideal_sectors;
+  to.block_sectors += more.block_sectors;
+  to.launch_sectors += more.launch_sectors;
+}
 
 void count_device(Request const& request, int buffer,
                   std::array<std::unordered_set<std::uintptr_t>, 2 * kMaxBuffers>& block_sectors) {
@@ -56,21 +74,23 @@ void count_device(Request const& request, int buffer,
       sectors.insert((access.address + i) / kSectorBytes);
     }
   }
-  Traffic& traffic = (is_write ? totals.writes : totals.reads)[buffer];
-  ++traffic.requests;
-  traffic.bytes += static_cast<long long>(bytes.size());
-  traffic.sectors += static_cast<long long>(sectors.size());
-  traffic.ideal_sectors += static_cast<long long>((bytes.size() + kSectorBytes - 1) / kSectorBytes);
+  Traffic more{1,
+               static_cast<long long>(bytes.size()),
+               static_cast<long long>(sectors.size()),
+               static_cast<long long>((bytes.size() + kSectorBytes - 1) / kSectorBytes),
+               0,
+               0};
   auto const set = static_cast<std::size_t>(2 * buffer + (is_write ? 1 : 0));
   for (std::uintptr_t sector : sectors) {
-    if (block_sectors[set].insert(sector).second) ++traffic.block_sectors;
-    if (launch_sectors[set].insert(sector).second) ++traffic.launch_sectors;
+    if (block_sectors[set].insert(sector).second) ++more.block_sectors;
+    if (launch_sectors[set].insert(sector).second) ++more.launch_sectors;
   }
+  for (Totals* to : {&totals, &this_launch()}) add((is_write ? to->writes : to->reads)[buffer], more);
 }
 
 void count_shared(std::array<Access const*, kLanes> const& lanes, std::uint32_t bytes) {
   unsigned const phases = bytes <= 4 ? 1 : bytes <= 8 ? 2 : 4;
-  ++totals.shared_requests;
+  long long passes = 0, ideal_passes = 0;
   for (unsigned phase = 0; phase < phases; ++phase) {
     std::array<std::unordered_set<std::uintptr_t>, kBanks> words;
     bool any = false;
@@ -84,8 +104,13 @@ void count_shared(std::array<Access const*, kLanes> const& lanes, std::uint32_t 
     }
     std::size_t most = 0;
     for (auto const& bank : words) most = bank.size() > most ? bank.size() : most;
-    totals.shared_passes += static_cast<long long>(most);
-    totals.shared_ideal_passes += any ? 1 : 0;
+    passes += static_cast<long long>(most);
+    ideal_passes += any ? 1 : 0;
+  }
+  for (Totals* to : {&totals, &this_launch()}) {
+    ++to->shared_requests;
+    to->shared_passes += passes;
+    to->shared_ideal_passes += ideal_passes;
   }
 }
 
@@ -148,8 +173,12 @@ void trace_block_end(unsigned threads) {
 extern "C" {
 
 void const* hc_trace_totals() { return &hc::totals; }
+// Of the launch with this number since the last reset; fills and copies have numbers too.
+void const* hc_trace_launch(int number) { return &hc::launches[static_cast<std::size_t>(number)]; }
 void hc_trace_reset() {
   hc::totals = {};
+  hc::launches = {};
+  hc::launches_before = hc_launches();
   for (auto& set : hc::launch_sectors) set.clear();
 }
 

@@ -163,6 +163,7 @@ class Struct:
 
 
 MAX_BUFFERS = 64
+MAX_LAUNCHES = 64
 
 
 class TrafficCounts(ctypes.Structure):
@@ -206,6 +207,7 @@ class Trace:
     shared_passes: int
     shared_ideal_passes: int
     atomics: int
+    launches: tuple[Trace, ...] = ()  # the same, launch by launch; their atomics are not counted apart
 
 
 class LaunchError(Exception):

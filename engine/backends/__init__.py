@@ -1,0 +1,1 @@
+"""One module a backend, each with `obstacle(path)` and `open_session(path, *, threads)`; see `panrt.engine.load`."""

@@ -1,0 +1,269 @@
+"""The CPU backend: dense parts in ONNX Runtime, the four ops in `panrt.plugins.native`, one set of threads for both.
+
+Parts and ops take turns, so each has all threads while it runs, and none spins while it waits. What passes between
+them is memory that both see: ONNX Runtime writes the features where the kernels read them.
+
+Shapes: N images, H x W network input, K detections of the file, k <= K that can enter the merge.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from panrt.engine.backends.partition import IMAGE, RESULTS, Op, Part, Partition, UnsupportedModelError, partition
+from panrt.engine.frame import Frame
+from panrt.engine.preprocess import Placement, check_frame, fill, place
+from panrt.engine.result import PanopticResult, Timings, panoptic_result
+from panrt.engine.session import SessionError
+from panrt.model_file import ModelFile
+from panrt.plugins import native
+from panrt.plugins.contract import Layout, PanopticSegments
+
+CAPACITY = 2  # one submission runs while the next one is prepared
+DENSE = "dense"  # what `stages` calls the parts
+
+# What ONNX Runtime raises for a graph that it cannot take.
+_REFUSALS = (
+    ort.capi.onnxruntime_pybind11_state.Fail,
+    ort.capi.onnxruntime_pybind11_state.InvalidArgument,
+    ort.capi.onnxruntime_pybind11_state.InvalidGraph,
+    ort.capi.onnxruntime_pybind11_state.NotImplemented,
+)
+
+
+def obstacle(path: Path) -> str | None:
+    """Why this backend cannot run a file here."""
+    if path.suffix == ".plan":
+        return "it is a TensorRT engine; give the ONNX file that it was built from"
+    return None
+
+
+def open_session(path: Path, *, threads: int | None = None) -> CpuSession:
+    """Load a file; errors as in `panrt.load`."""
+    return CpuSession(path, threads=threads or native.default_threads())
+
+
+class CpuSession:
+    """A model on the CPU; see `panrt.engine.session.Session`."""
+
+    backend = "cpu"
+    capacity = CAPACITY
+
+    def __init__(self, path: Path, *, threads: int) -> None:
+        self.path = path
+        self.threads = threads
+        self._graph = Graph(partition(path), path, threads=threads)
+        self.model: ModelFile = self._graph.file
+        if 0 in (*self.model.input_hw, self.model.batch):
+            raise UnsupportedModelError(
+                f"{path}: the CPU backend runs files of one input size and batch, this one leaves "
+                f"{self.model.batch} x {self.model.input_hw} open; export it with both."
+            )
+        self._valid_hw = self.model.valid_hw if all(self.model.valid_hw) else self.model.input_hw
+        self._output_hw = self.model.output_hw if all(self.model.output_hw) else self._valid_hw
+        self._free = np.clip(np.rint(self.model.pixel_mean), 0, 255).astype(np.uint8)
+        shape = (self.model.batch, *self.model.input_hw, 3)
+        self._slots: deque[NDArray[np.uint8]] = deque(
+            np.broadcast_to(self._free, shape).copy() for _ in range(self.capacity + 1)
+        )
+        self._pending: deque[Future[tuple[PanopticResult, ...]]] = deque()
+        self._worker: ThreadPoolExecutor | None = None
+        self._closed = False
+
+    @property
+    def stages(self) -> Mapping[str, float]:
+        """Seconds of the last inference: "dense", and each op by its name."""
+        return self._graph.stages
+
+    def __call__(self, frame: Frame | NDArray[np.uint8]) -> PanopticResult:
+        """The result of one frame, (H, W, 3) uint8 BGR of any size."""
+        self._check_open()
+        if self._pending:
+            raise SessionError("session: called while submissions wait for their collect; collect them first.")
+        prepared = self._prepare((frame if isinstance(frame, Frame) else Frame(frame, captured_at=time.monotonic()),))
+        return self._infer(prepared)[0]
+
+    def submit(self, frames: Sequence[Frame]) -> None:
+        """Start on some frames and return without waiting."""
+        self._check_open()
+        if len(self._pending) == self.capacity:
+            raise SessionError(f"session: {self.capacity} submissions wait for their collect already; collect one.")
+        if not 1 <= len(frames) <= self.model.batch:
+            raise ValueError(f"frames: got {len(frames)}, expected 1 to {self.model.batch}, the batch of {self.path}.")
+        if self._worker is None:
+            self._worker = ThreadPoolExecutor(1, thread_name_prefix="panrt-cpu")
+        self._pending.append(self._worker.submit(self._infer, self._prepare(frames)))
+
+    def collect(self) -> tuple[PanopticResult, ...]:
+        """Wait for the oldest submission; a result for each of its frames, in order."""
+        self._check_open()
+        if not self._pending:
+            raise SessionError("session: nothing was submitted that could be collected.")
+        return self._pending.popleft().result()
+
+    def close(self) -> None:
+        """Free everything; what is in flight is waited for and dropped. Twice is fine."""
+        self._closed = True
+        if self._worker is not None:
+            self._worker.shutdown(wait=True, cancel_futures=True)
+            self._worker = None
+        self._pending.clear()
+        self._slots.clear()
+        self._graph.close()
+
+    def __enter__(self) -> CpuSession:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SessionError(f"session: {self.path} is closed; panrt.load opens it again.")
+
+    def _prepare(self, frames: Sequence[Frame]) -> _Prepared:
+        started = time.perf_counter()
+        for frame in frames:
+            check_frame(frame.image)
+        self._slots.rotate()
+        slot = self._slots[0]
+        placements = []
+        for frame, target in zip(frames, slot, strict=False):
+            placements.append(place((frame.image.shape[0], frame.image.shape[1]), self._valid_hw, self._output_hw))
+            fill(frame.image, placements[-1], self._free, target)
+        return _Prepared(slot, tuple(frames), tuple(placements), time.perf_counter() - started)
+
+    def _infer(self, prepared: _Prepared) -> tuple[PanopticResult, ...]:
+        started = time.perf_counter()
+        segments = self._graph.run(prepared.images)
+        inferred = time.perf_counter()
+        results = []
+        for image, (frame, placement) in enumerate(zip(prepared.frames, prepared.placements, strict=True)):
+            begun = time.perf_counter()
+            result = panoptic_result(self.model, segments, image, frame=frame, map_hw=placement.map_hw)
+            timings = Timings(prepared.seconds, inferred - started, time.perf_counter() - begun)
+            results.append(dataclasses.replace(result, timings=timings))
+        return tuple(results)
+
+
+class _Prepared(NamedTuple):
+    images: NDArray[np.uint8]  # (N, H, W, 3)
+    frames: tuple[Frame, ...]  # at most N
+    placements: tuple[Placement, ...]
+    seconds: float
+
+
+class Graph:
+    """The steps of a partition, ready to run on a batch of network inputs."""
+
+    def __init__(self, plan: Partition, path: Path, *, threads: int) -> None:
+        self.file = plan.file
+        self.stages: dict[str, float] = {}
+        self._free_rows = plan.free_rows
+        merge = plan.steps[-1]
+        assert isinstance(merge, Op)
+        self._least_score = np.float32(merge.attributes["score_threshold"])
+        self._threads = threads
+        self._values: dict[str, NDArray[Any]] = {}
+        self._steps: list[_Dense | Op] = [
+            _Dense(step, path, threads) if isinstance(step, Part) else step for step in plan.steps
+        ]
+
+    def run(self, image: NDArray[np.uint8]) -> PanopticSegments:
+        """(N, H, W, 3) uint8 BGR at network size -> the panoptic maps."""
+        values = self._values
+        values[IMAGE] = image
+        stages: dict[str, float] = {}
+        for step in self._steps:
+            started = time.perf_counter()
+            if isinstance(step, _Dense):
+                step.run(values)
+                name = DENSE
+            else:
+                values.update(zip(step.outputs, self._compute(step), strict=True))
+                name = step.name or step.type
+            stages[name] = stages.get(name, 0.0) + time.perf_counter() - started
+        self.stages = stages
+        return PanopticSegments(*(values[name] for name in RESULTS))
+
+    def close(self) -> None:
+        self._steps.clear()
+        self._values.clear()
+
+    def _compute(self, op: Op) -> Sequence[NDArray[Any]]:
+        inputs: list[Any] = [self._values[name] for name in op.inputs]
+        attributes, threads = op.attributes, self._threads
+        if op.type == "RpnProposals":
+            levels = len(inputs) // 2
+            return native.rpn_proposals(inputs[:levels], inputs[levels:], **attributes, threads=threads)
+        if op.type == "PyramidRoiAlign":
+            layout: Layout = "NHWC" if op.nhwc else "NCHW"
+            return [native.pyramid_roi_align(inputs[:-1], inputs[-1], **attributes, layout=layout, threads=threads)]
+        if op.type == "BoxDetections":
+            found = native.box_detections(*inputs, **attributes, threads=threads)
+            return self._kept(found) if self._free_rows else found
+        return native.panoptic_merge(*inputs, **attributes, threads=threads)
+
+    def _kept(self, found: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Without the rows that the merge drops for their score; scores descend. One stays, for parts to have work."""
+        boxes, scores, classes, count = found
+        real = np.arange(scores.shape[1]) < count[:, None]
+        kept = max(int((real & (scores >= self._least_score)).sum(axis=1).max()), 1)
+        rows = [np.ascontiguousarray(array[:, :kept]) for array in (boxes, scores, classes)]
+        return [*rows, np.minimum(count, np.int32(kept))]
+
+
+class _Dense:
+    """A part in ONNX Runtime. Where its shapes are fixed, it writes to memory that is allocated once."""
+
+    def __init__(self, part: Part, path: Path, threads: int) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = ort.InferenceSession(part.model, options, providers=["CPUExecutionProvider"])
+        except _REFUSALS as error:
+            raise UnsupportedModelError(
+                f"{path}: ONNX Runtime {ort.__version__} cannot run a part of it ({error}); "
+                "export it again, or upgrade onnxruntime."
+            ) from error
+        self._part = part
+        self._names = [tensor.name for tensor in part.outputs]
+        self._binding: Any = None
+        self._outputs: dict[str, NDArray[Any]] = {}
+        if not any(size < 0 for tensor in (*part.inputs, *part.outputs) for size in tensor.shape):
+            self._binding = self._session.io_binding()
+            for name, dtype, shape in part.outputs:
+                self._outputs[name] = np.empty(shape, dtype)
+                self._binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(self._outputs[name]))
+
+    def run(self, values: dict[str, NDArray[Any]]) -> None:
+        """Compute the part's outputs from values by name, into them."""
+        if self._binding is None:
+            rows = {name: array[: self._rows(values)] for name, array in self._part.constants.items()}
+            feeds = {tensor.name: values[tensor.name] for tensor in self._part.inputs if tensor.name not in rows}
+            values.update(zip(self._names, self._session.run(self._names, feeds | rows), strict=True))
+            return
+        for tensor in self._part.inputs:
+            self._binding.bind_ortvalue_input(tensor.name, ort.OrtValue.ortvalue_from_numpy(values[tensor.name]))
+        self._session.run_with_iobinding(self._binding)
+        values.update(self._outputs)
+
+    def _rows(self, values: dict[str, NDArray[Any]]) -> int:
+        """Detections at hand, those of all images together."""
+        return next(len(values[t.name]) for t in self._part.inputs if len(t.shape) == 4 and t.name in values)

@@ -1,0 +1,27 @@
+"""A colour for every segment: that of its class, varied for things so that neighbours differ and ids keep theirs."""
+
+from __future__ import annotations
+
+import colorsys
+
+Rgb = tuple[int, int, int]
+
+_GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, spread evenly however many there are
+
+
+def segment_color(category_color: Rgb, segment_id: int, *, is_thing: bool) -> Rgb:
+    """The colour of a segment, a function of its class and id alone.
+
+    Args:
+        category_color: (R, G, B), 0..255, as the model file gives it.
+        segment_id: from 1.
+        is_thing: stuff has the colour of its class as it is.
+    """
+    if not is_thing:
+        return category_color
+    hue, lightness, saturation = colorsys.rgb_to_hls(*(channel / 255 for channel in category_color))
+    place = segment_id * _GOLDEN % 1.0 - 0.5
+    lightness = min(max(lightness, 0.35), 0.65) + 0.3 * place
+    saturation = max(saturation, 0.5)
+    red, green, blue = colorsys.hls_to_rgb((hue + 0.12 * place) % 1.0, lightness, saturation)
+    return round(red * 255), round(green * 255), round(blue * 255)

@@ -1,0 +1,106 @@
+"""A file becomes a session: on the backend that was asked for, or on the best one that works here.
+
+A backend is a module of `panrt.engine.backends` with
+
+    obstacle(path: Path) -> str | None                           why it cannot run this file here; None: it can
+    open_session(path: Path, *, threads: int | None) -> Session
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import logging
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from panrt.engine.bundled import locate
+from panrt.engine.session import Session
+from panrt.errors import PanrtError
+
+log = logging.getLogger("panrt")
+
+BACKENDS = ("tensorrt", "rtx", "cpu")  # the best first
+AUTO = "auto"
+
+
+class BackendError(PanrtError, RuntimeError):
+    """A backend cannot run a file here."""
+
+
+class Verdict(NamedTuple):
+    """Whether a backend can run a file here."""
+
+    backend: str
+    obstacle: str | None  # None: it can
+
+
+def load(path: str | os.PathLike[str], *, backend: str = AUTO, threads: int | None = None) -> Session:
+    """Open a model file.
+
+    Args:
+        path: an .onnx file of `panrt export`, a .plan file of `panrt build`, or the name of a model that comes with
+            PanRT: "tabletop".
+        backend: "cpu", "tensorrt", "rtx", or "auto" for the best one that works; which one and why is logged.
+        threads: of the CPU; None takes every core that this process may use.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ModelFileError: the file is not ours, is damaged, or is from a newer PanRT.
+        BackendError: the backend does not work here or not with this file. An explicit one is never replaced.
+        ValueError: no such backend, or threads are not positive.
+    """
+    if backend != AUTO and backend not in BACKENDS:
+        near = difflib.get_close_matches(backend, (*BACKENDS, AUTO), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"backend: got {backend!r}, expected {', '.join((AUTO, *BACKENDS))}{hint}")
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads: got {threads}, expected at least 1.")
+    path = locate(path)
+    if backend != AUTO:
+        found = verdict(backend, path)
+        if found.obstacle is not None:
+            raise BackendError(f"{path}: the backend {backend!r} cannot run it: {found.obstacle}")
+        return _open(backend, path, threads)
+    passed: list[Verdict] = []
+    for name in BACKENDS:
+        found = verdict(name, path)
+        if found.obstacle is None:
+            because = "; ".join(f"not {other}: {obstacle}" for other, obstacle in passed) or "it is the best"
+            log.info("%s: backend %s (%s)", path, name, because)
+            return _open(name, path, threads)
+        passed.append(found)
+    reasons = "".join(f"\n  {name}: {obstacle}" for name, obstacle in passed)
+    raise BackendError(f"{path}: no backend can run it here.{reasons}")
+
+
+def verdict(backend: str, path: Path) -> Verdict:
+    """Whether a backend can run a file here, without loading it."""
+    if importlib.util.find_spec(_name(backend)) is None:
+        return Verdict(backend, f"this PanRT comes without it (version {_version()})")
+    try:
+        module: Any = importlib.import_module(_name(backend))
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] == "panrt":
+            raise
+        extra = "" if backend == "cpu" else f"; pip install 'panrt[{backend}]' brings what it needs"
+        return Verdict(backend, f"the package {error.name!r} is not installed{extra}")
+    return Verdict(backend, module.obstacle(path))
+
+
+def _open(backend: str, path: Path, threads: int | None) -> Session:
+    module: Any = importlib.import_module(_name(backend))
+    session: Session = module.open_session(path, threads=threads)
+    return session
+
+
+def _name(backend: str) -> str:
+    return f"panrt.engine.backends.{backend}"
+
+
+def _version() -> str:
+    import panrt  # noqa: PLC0415
+
+    return panrt.__version__

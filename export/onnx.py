@@ -1,0 +1,297 @@
+"""A network becomes one portable ONNX file: pixels in, panoptic ids out.
+
+    to_onnx(model, "street.onnx", height=512, width=1024)
+
+Graph input: `image` (N, H, W, 3) uint8 BGR at network size, normalised in the graph. Graph outputs: `panoptic`,
+`segments`, `segment_scores`, `segment_count`, as PanopticMerge gives them. Everything between is plain ONNX but for the
+four ops of the domain `panrt`, whose ONNX functions are in the file. What the file says about itself is in
+`panrt.model_file`; how its nodes and edges are named, in `naming`.
+
+Shapes: N images, H x W the network's input, multiples of 32.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import errno
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import onnx
+import torch
+from onnx import ModelProto, helper
+from torch import Tensor, nn
+
+import panrt
+from panrt import model_file
+from panrt.export.errors import ExportError
+from panrt.export.folding import fold_batch_norms
+from panrt.export.naming import IMAGE, name_graph
+from panrt.export.symbolic import SymbolicOps
+from panrt.model.checkpoints import write_atomically
+from panrt.model.panoptic_fpn import SIZE_DIVISOR, PanopticFPN
+from panrt.model_file import ModelFile, Precision, Target, Thresholds
+from panrt.plugins.contract import MAX_SIDE
+from panrt.plugins.onnx_functions import DOMAIN, OUTPUTS, add_functions
+
+OPSETS: dict[Target, int] = {
+    "portable": 21,
+    # TensorRT 10.3 reads opsets up to 20, and would take a function in place of the plugin of the same name
+    "tensorrt-10.3": 20,
+}
+MASK_THRESHOLD = 0.5
+
+
+class Exported(NamedTuple):
+    """What was written."""
+
+    file: ModelFile
+    nodes: int  # of the graph, the functions' not counted
+    bytes: int
+
+
+def to_onnx(
+    model: PanopticFPN,
+    path: str | os.PathLike[str],
+    *,
+    height: int,
+    width: int,
+    batch: int = 1,
+    precision: Precision = "fp32",
+    valid_hw: tuple[int, int] | None = None,
+    output_size: tuple[int, int] | None = None,
+    thresholds: Thresholds | None = None,
+    target: Target = "portable",
+    provenance: str = "",
+) -> Exported:
+    """Export a network to one ONNX file, whole or not at all.
+
+    Args:
+        model: as it is, whatever its mode; it is left untouched.
+        path: destination; a file of that name is replaced.
+        height: of the network's input, a multiple of 32.
+        width: likewise.
+        batch: images an inference.
+        precision: of weights and features; boxes, scores and all decisions are float32 in every file.
+        valid_hw: the part of the input, from the upper left, that holds the frame; all of it where not given.
+        output_size: (height, width) of the panoptic map; `valid_hw` where not given.
+        thresholds: what decides which segments come out; those of the model's configuration where not given.
+        target: "portable" runs everywhere; "tensorrt-10.3" (JetPack 6) has an older opset and no functions.
+        provenance: of the weights, a line for people.
+
+    Raises:
+        ExportError: an option does not fit; the message names it.
+        OSError: from the file system.
+    """
+    path = Path(path)
+    _check_destination(path)
+    thresholds = thresholds or default_thresholds(model)
+    file = ModelFile(
+        name=model.config.name,
+        things=tuple(model_file.Category(*category) for category in model.config.classes.things),
+        stuff=tuple(model_file.Category(*category) for category in model.config.classes.stuff),
+        batch=_checked_batch(batch),
+        input_hw=_checked_input(height, width),
+        valid_hw=_checked_valid(valid_hw, (height, width)),
+        output_hw=_checked_size("output_size", output_size or valid_hw or (height, width)),
+        pixel_mean=model.config.pixel_mean,
+        pixel_std=model.config.pixel_std,
+        thresholds=_checked_thresholds(thresholds),
+        precision=precision,
+        target=target,
+        opset=OPSETS[target],
+        provenance=provenance,
+    )
+    network = _prepared(model, thresholds)
+    proto = _traced(network, file)
+    finish(proto, file)
+    write_atomically(path, lambda temporary: temporary.write_bytes(proto.SerializeToString(deterministic=True)))
+    return Exported(file, len(proto.graph.node), path.stat().st_size)
+
+
+def default_thresholds(model: PanopticFPN) -> Thresholds:
+    """Those of the model's configuration; without an instance branch the detections' are those of any."""
+    instance, merge = model.config.instance, model.config.merge
+    return Thresholds(
+        detection_score=instance.box.score_threshold if instance is not None else 0.0,
+        detection_nms=instance.box.nms_threshold if instance is not None else 1.0,
+        max_detections=instance.box.max_detections if instance is not None else 0,
+        instance_score=merge.score_threshold,
+        instance_overlap=merge.overlap_threshold,
+        stuff_area=merge.stuff_area_limit,
+        mask=MASK_THRESHOLD,
+    )
+
+
+def fit_camera(camera_hw: tuple[int, int], *, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The input size for frames of a camera, `height` high, and the part of it that the frame fills: (input, valid).
+
+    The frame keeps its aspect to the pixel; only its width is padded, to a multiple of 32.
+
+    Raises:
+        ExportError: a side of the camera is not positive.
+    """
+    if min(camera_hw) < 1:
+        raise ExportError(f"camera: got {camera_hw}, expected a positive height and width.")
+    valid = max(1, round(height * camera_hw[1] / camera_hw[0]))
+    return (height, valid + -valid % SIZE_DIVISOR), (height, valid)
+
+
+def finish(proto: ModelProto, file: ModelFile) -> None:
+    """Give a graph the functions of its ops and the file's word about itself, and check the whole; in place.
+
+    Raises:
+        onnx.checker.ValidationError: the graph is no valid ONNX, which is a fault of this exporter.
+    """
+    proto.producer_name, proto.producer_version = "panrt", panrt.__version__
+    proto.graph.name = file.name
+    proto.ClearField("metadata_props")
+    helper.set_model_props(proto, {model_file.KEY: model_file.dumps(file)})
+    if file.target == "portable":
+        add_functions(proto)
+    onnx.checker.check_model(proto)
+
+
+# Options --------------------------------------------------------------------------------------------------------------
+
+
+def _check_destination(path: Path) -> None:
+    """Before minutes of work, not after."""
+    if path.suffix != ".onnx":
+        raise ExportError(f"{path}: suffix {path.suffix!r}, expected '.onnx'.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "No such folder", str(path.parent))
+
+
+def _checked_batch(batch: int) -> int:
+    if batch < 1:
+        raise ExportError(f"batch: got {batch}, expected at least 1.")
+    return batch
+
+
+def _checked_input(height: int, width: int) -> tuple[int, int]:
+    for name, size in (("height", height), ("width", width)):
+        if size % SIZE_DIVISOR or not SIZE_DIVISOR <= size <= MAX_SIDE:
+            low = max(size // SIZE_DIVISOR, 1) * SIZE_DIVISOR
+            raise ExportError(
+                f"{name}: got {size}, expected a multiple of {SIZE_DIVISOR} from {SIZE_DIVISOR} to {MAX_SIDE}; "
+                f"near it are {low} and {low + SIZE_DIVISOR}."
+            )
+    return height, width
+
+
+def _checked_valid(valid_hw: tuple[int, int] | None, input_hw: tuple[int, int]) -> tuple[int, int]:
+    if valid_hw is None:
+        return input_hw
+    if not all(1 <= valid <= size for valid, size in zip(valid_hw, input_hw, strict=True)):
+        raise ExportError(f"valid_hw: got {valid_hw}, expected at least (1, 1) and at most the input's {input_hw}.")
+    return valid_hw
+
+
+def _checked_size(name: str, size: tuple[int, int]) -> tuple[int, int]:
+    if not all(1 <= side <= MAX_SIDE for side in size):
+        raise ExportError(f"{name}: got {size}, expected sides from 1 to {MAX_SIDE}.")
+    return size
+
+
+def _checked_thresholds(thresholds: Thresholds) -> Thresholds:
+    for name in ("detection_nms", "instance_overlap", "mask"):
+        value = getattr(thresholds, name)
+        if not 0 <= value <= 1:
+            raise ExportError(f"{name}: got {value}, expected a share from 0 to 1.")
+    for name in ("max_detections", "stuff_area"):
+        value = getattr(thresholds, name)
+        if value < 0:
+            raise ExportError(f"{name}: got {value}, expected no negative number.")
+    return thresholds
+
+
+# Tracing --------------------------------------------------------------------------------------------------------------
+
+
+class _Traced(nn.Module):
+    """What the exporter looks at: the network with its irregular parts left to the graph."""
+
+    def __init__(self, network: PanopticFPN, file: ModelFile) -> None:
+        super().__init__()
+        self.network = network
+        self.ops = SymbolicOps(mask_threshold=file.thresholds.mask)
+        self.valid_hw = None if file.valid_hw == file.input_hw else file.valid_hw
+        self.output_hw = file.output_hw
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return self.network.infer(image, valid_hw=self.valid_hw, output_hw=self.output_hw, ops=self.ops)
+
+
+def _prepared(model: PanopticFPN, thresholds: Thresholds) -> PanopticFPN:
+    """A copy on the CPU for inference alone, with these thresholds."""
+    network = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
+    fold_batch_norms(network)
+    merge = dataclasses.replace(
+        network.config.merge,
+        score_threshold=thresholds.instance_score,
+        overlap_threshold=thresholds.instance_overlap,
+        stuff_area_limit=thresholds.stuff_area,
+    )
+    network.config = dataclasses.replace(network.config, merge=merge)
+    if network.instance is not None:
+        box = dataclasses.replace(
+            network.instance.config.box,
+            score_threshold=thresholds.detection_score,
+            nms_threshold=thresholds.detection_nms,
+            max_detections=thresholds.max_detections,
+        )
+        network.instance.config = dataclasses.replace(network.instance.config, box=box)
+    return network
+
+
+def _traced(network: PanopticFPN, file: ModelFile) -> ModelProto:
+    """The graph of the network, with our names."""
+    image = torch.zeros((file.batch, *file.input_hw, 3), dtype=torch.uint8)
+    with _quiet_tracer():
+        program = torch.onnx.export(
+            _Traced(network, file).eval(),
+            (image,),
+            dynamo=True,
+            opset_version=file.opset,
+            input_names=[IMAGE],
+            output_names=list(OUTPUTS["PanopticMerge"]),
+            optimize=True,
+            verbose=False,
+        )
+    assert program is not None
+    proto: ModelProto = program.model_proto
+    name_graph(proto.graph, module="network")
+    _check_static(proto)
+    return proto
+
+
+# Operators whose result depends on data or whose use means that a shape was not known.
+_IRREGULAR = {"Shape", "If", "Loop", "NonZero", "NonMaxSuppression", "Scan", "Unique"}
+
+
+def _check_static(proto: ModelProto) -> None:
+    found = [node.name for node in proto.graph.node if node.op_type in _IRREGULAR and node.domain != DOMAIN]
+    if found:
+        raise ExportError(f"the traced graph is not static: {', '.join(found[:8])}; please report this network.")
+
+
+@contextmanager
+def _quiet_tracer() -> Iterator[None]:
+    """Without what torch says about itself: deprecations inside it, and packages that it does without."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for category in (DeprecationWarning, FutureWarning):
+                warnings.simplefilter("ignore", category)
+            yield
+    finally:
+        logger.setLevel(level)

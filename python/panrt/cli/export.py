@@ -1,0 +1,153 @@
+"""`panrt export`: a network becomes one portable ONNX file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from panrt.cli.support import JsonOption, Report, megabytes, named_config
+
+if TYPE_CHECKING:
+    from panrt.export.onnx import Exported
+    from panrt.model.panoptic_fpn import PanopticFPN
+    from panrt.model_file import Thresholds
+
+
+def export(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="A .safetensors file, or tabletop; with --untrained a configuration."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .onnx file to write.")],
+    height: Annotated[int | None, typer.Option(help="Of the input, a multiple of 32; default: the network's.")] = None,
+    width: Annotated[int | None, typer.Option(help="Likewise.")] = None,
+    camera: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WxH", help="Instead of --width: the camera's size. The input gets its aspect at --height."
+        ),
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Images an inference.")] = 1,
+    output_size: Annotated[
+        str | None, typer.Option(metavar="WxH", help="Of the panoptic map; default: of the valid input.")
+    ] = None,
+    max_detections: Annotated[int | None, typer.Option(help="Default, here and below: the network's.")] = None,
+    detection_score: Annotated[float | None, typer.Option(help="Detections below it are dropped before NMS.")] = None,
+    instance_score: Annotated[float | None, typer.Option(help="Detections below it are not in the map.")] = None,
+    instance_overlap: Annotated[float | None, typer.Option(help="Share of a mask that may be hidden.")] = None,
+    stuff_area: Annotated[int | None, typer.Option(help="Smallest stuff region, in output pixels.")] = None,
+    target: Annotated[
+        str, typer.Option(help="portable, or tensorrt-10.3 for JetPack 6: an older opset, and no ONNX functions.")
+    ] = "portable",
+    untrained: Annotated[
+        bool, typer.Option("--untrained", help="Random weights, to measure speed before there is a trained network.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """A network -> one ONNX file: pixels in, panoptic ids out.
+
+    The file runs in plain ONNX Runtime, in PanRT on a CPU, and is what TensorRT engines are built from.
+    """
+    from panrt.export.onnx import fit_camera, to_onnx
+    from panrt.model_file import TARGETS
+
+    chosen = next((known for known in TARGETS if known == target), None)
+    if chosen is None:
+        raise ValueError(f"--target: got {target!r}, expected {' or '.join(TARGETS)}.")
+    network, provenance = _network(model, untrained=untrained)
+    default = network.config.input_hw
+    if camera is not None:
+        if width is not None:
+            raise ValueError("give one of --camera and --width; the camera's aspect decides the width.")
+        camera_hw = _size("--camera", camera)
+        input_hw, valid_hw = fit_camera(camera_hw, height=height or default[0])
+    else:
+        input_hw, valid_hw = (height or default[0], width or default[1]), None
+    exported = to_onnx(
+        network,
+        output,
+        height=input_hw[0],
+        width=input_hw[1],
+        batch=batch,
+        valid_hw=valid_hw,
+        output_size=_size("--output-size", output_size) if output_size is not None else None,
+        thresholds=_thresholds(
+            network,
+            max_detections=max_detections,
+            detection_score=detection_score,
+            instance_score=instance_score,
+            instance_overlap=instance_overlap,
+            stuff_area=stuff_area,
+        ),
+        target=chosen,
+        provenance=provenance,
+    )
+    _report(exported, output, as_json=as_json)
+
+
+def _network(model: str, *, untrained: bool) -> tuple[PanopticFPN, str]:
+    """The network and where its weights come from."""
+    import torch
+
+    from panrt.model.checkpoints import load, locate, read_header
+    from panrt.model.panoptic_fpn import PanopticFPN
+
+    if untrained:
+        torch.manual_seed(0)
+        return PanopticFPN(named_config(model)).eval(), "not trained, seed 0"
+    path = locate(model)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; to export a configuration with random weights add --untrained.")
+    return load(path), read_header(path).provenance
+
+
+def _size(option: str, text: str) -> tuple[int, int]:
+    """`1920x1080` -> (1080, 1920)."""
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None:
+        raise ValueError(f"{option}: got {text!r}, expected width x height, such as 1920x1080.")
+    return int(match[2]), int(match[1])
+
+
+def _thresholds(network: PanopticFPN, **chosen: float | None) -> Thresholds:
+    from panrt.export.onnx import default_thresholds
+
+    given: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
+    return default_thresholds(network)._replace(**given)
+
+
+def _report(exported: Exported, output: Path, *, as_json: bool) -> None:
+    file = exported.file
+    height, width = file.input_hw
+    report = Report(as_json=as_json)
+    padded = "" if file.valid_hw == file.input_hw else f", the frame in its upper left {_text(file.valid_hw)}"
+    report.line("traced", f"{file.name} {_text(file.input_hw)} (height x width){padded}, {exported.nodes} nodes")
+    report.line(
+        "gives", f"panoptic maps of {_text(file.output_hw)}, {len(file.things)} things, {len(file.stuff)} stuff"
+    )
+    report.line("weights", file.provenance or "nothing is said about where they come from")
+    report.line("wrote", f"{output}  {megabytes(exported.bytes)}  {file.precision}  opset {file.opset}  {file.target}")
+    facts = {
+        "output": str(output),
+        "bytes": exported.bytes,
+        "nodes": exported.nodes,
+        "name": file.name,
+        "batch": file.batch,
+        "height": height,
+        "width": width,
+        "valid_hw": list(file.valid_hw),
+        "output_hw": list(file.output_hw),
+        "thresholds": file.thresholds._asdict(),
+        "precision": file.precision,
+        "target": file.target,
+        "opset": file.opset,
+        "provenance": file.provenance,
+    }
+    report.end(facts)
+
+
+def _text(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"

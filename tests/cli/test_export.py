@@ -1,0 +1,69 @@
+"""panrt export, from its options to its exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from panrt.cli import app
+from panrt.export.onnx import fit_camera
+from panrt.model import build, save
+
+
+def run(*arguments: object) -> Result:
+    torch.set_num_threads(1)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def fail(*arguments: object) -> str:
+    result = run(*arguments)
+    assert result.exit_code == 2, (result.output, result.exception)
+    assert result.stdout == ""
+    return result.stderr
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "lite.safetensors"
+    save(build("panoptic_fpn_lite"), path, provenance="seed 0, not trained")
+    return path
+
+
+def test_a_model_file_becomes_an_onnx_file_for_a_camera(weights: Path, tmp_path: Path) -> None:
+    path = tmp_path / "lite.onnx"
+    options = ("--camera", "640x480", "--height", 96, "--output-size", "64x48", "--max-detections", 7, "--json")
+    result = run("export", weights, "-o", path, *options)
+    assert result.exit_code == 0, (result.output, result.exception)
+    facts = json.loads(result.stdout)
+    assert (facts["height"], facts["width"], facts["valid_hw"], facts["output_hw"]) == (96, 128, [96, 128], [48, 64])
+    assert facts["thresholds"]["max_detections"] == 7
+    assert facts["provenance"] == "seed 0, not trained"
+    graph = onnx.load(path).graph
+    assert [dim.dim_value for dim in graph.input[0].type.tensor_type.shape.dim] == [1, 96, 128, 3]
+    assert len(graph.node) == facts["nodes"]
+
+
+def test_a_camera_keeps_its_aspect_and_only_the_width_is_padded() -> None:
+    assert fit_camera((1080, 1920), height=512) == ((512, 928), (512, 910))
+    assert fit_camera((480, 640), height=480) == ((480, 640), (480, 640))
+
+
+def test_what_cannot_be_exported_is_said_and_nothing_is_written(weights: Path, tmp_path: Path) -> None:
+    path = tmp_path / "no.onnx"
+    assert "height: got 100, expected a multiple of 32" in fail("export", weights, "-o", path, "--height", 100)
+    assert "expected width x height, such as 1920x1080" in fail("export", weights, "-o", path, "--camera", "wide")
+    assert "one of --camera and --width" in fail("export", weights, "-o", path, "--camera", "8x8", "--width", 64)
+    assert "portable or tensorrt-10.3" in fail("export", weights, "-o", path, "--target", "tensorrt-8")
+    assert "add --untrained" in fail("export", "panoptic_fpn_lite", "-o", path)
+    assert "did you mean panoptic_fpn_lite" in fail("export", "panoptic_fpn_lit", "--untrained", "-o", path)
+    truncated = tmp_path / "truncated.safetensors"
+    truncated.write_bytes(weights.read_bytes()[:-1000])
+    assert "truncated.safetensors: not a safetensors file, or a damaged one" in fail("export", truncated, "-o", path)
+    assert not path.exists()
+    assert not list(tmp_path.glob("*.part"))

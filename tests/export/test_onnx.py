@@ -1,0 +1,245 @@
+"""One ONNX file that says what it is, is static, and gives in plain ONNX Runtime what the network gives in PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from panrt import model_file
+from panrt.export import ExportError, to_onnx
+from panrt.export.folding import fold_batch_norms
+from panrt.export.onnx import default_thresholds
+from panrt.model import PanopticFPN, build
+from panrt.model.irregular import PanopticSegments
+from panrt.model_file import ModelFile
+from panrt.plugins.onnx_functions import ATTRIBUTES, OUTPUTS
+
+FRAMES = Path(__file__).parents[1] / "data" / "tabletop" / "eval" / "images"
+OPS = ["RpnProposals", "PyramidRoiAlign", "BoxDetections", "PyramidRoiAlign", "PanopticMerge"]
+
+
+def frames(count: int) -> NDArray[np.uint8]:
+    """(count, 256, 320, 3) BGR."""
+    images = [cv2.imread(str(path)) for path in sorted(FRAMES.iterdir())[:count]]
+    return np.stack([image for image in images if image is not None])
+
+
+def lively(name: str = "panoptic_fpn_lite") -> PanopticFPN:
+    """An untrained network whose heads are far from undecided: it finds things and several kinds of stuff."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    network = build(name).eval()
+    assert network.instance is not None
+    assert network.semantic is not None
+    with torch.no_grad():
+        for head in (network.instance.box_head.cls_score, network.instance.mask_head.predictor):
+            head.weight.mul_(60)
+        network.instance.box_head.bbox_pred.weight.mul_(20)
+        network.instance.rpn_head.objectness_logits.weight.mul_(20)
+        network.instance.rpn_head.anchor_deltas.weight.mul_(5)
+    return network
+
+
+def run(path: Path, image: NDArray[np.uint8]) -> PanopticSegments:
+    """By ONNX Runtime as it comes, which knows nothing of PanRT."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return PanopticSegments(*map(torch.from_numpy, session.run(None, {"image": image})))
+
+
+class Export(NamedTuple):
+    network: PanopticFPN
+    path: Path
+    file: ModelFile
+
+
+@pytest.fixture(scope="module")
+def lite(tmp_path_factory: pytest.TempPathFactory) -> Export:
+    network, path = lively(), tmp_path_factory.mktemp("lite") / "lite.onnx"
+    return Export(network, path, to_onnx(network, path, height=256, width=320, provenance="seed 0").file)
+
+
+def equal_share(found: PanopticSegments, expected: PanopticSegments) -> float:
+    return float((found.panoptic == expected.panoptic).float().mean())
+
+
+def test_plain_onnxruntime_gives_what_pytorch_gives(lite: Export) -> None:
+    for image in frames(3):
+        found, expected = run(lite.path, image[None]), lite.network(torch.from_numpy(image[None]))
+        count = int(expected.segment_count[0])
+        assert expected.segments[0, :count, 2].sum() >= 2, "the network finds no things, so this shows little"
+        assert int(found.segment_count[0]) == count
+        assert torch.equal(found.segments[0, :, :3], expected.segments[0, :, :3])
+        torch.testing.assert_close(found.segment_scores, expected.segment_scores, atol=1e-4, rtol=0)
+        assert equal_share(found, expected) >= 0.999
+
+
+def test_the_graph_is_the_network_and_nothing_else(lite: Export) -> None:
+    graph = onnx.load(lite.path).graph
+    assert [node.op_type for node in graph.node if node.domain == "panrt"] == OPS
+    assert [node.name for node in graph.input] == ["image"]
+    assert [node.name for node in graph.output] == list(OUTPUTS["PanopticMerge"])
+    kinds = {node.op_type for node in graph.node}
+    assert kinds.isdisjoint({"Shape", "If", "Loop", "NonZero", "NonMaxSuppression", "BatchNormalization", "Identity"})
+    assert len(graph.node) <= 220
+
+
+def test_every_node_of_ours_has_all_its_attributes_and_names_the_plugin(lite: Export) -> None:
+    for node in onnx.load(lite.path).graph.node:
+        if node.domain == "panrt":
+            found = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+            assert list(found) == [*ATTRIBUTES[node.op_type], "plugin_namespace", "plugin_version"]
+            assert (found["plugin_namespace"], found["plugin_version"]) == (b"panrt", b"1")
+            types = {a.name: a.type for a in node.attribute}
+            assert {name: types[name] for name in ATTRIBUTES[node.op_type]} == ATTRIBUTES[node.op_type]
+
+
+def test_edges_are_named_after_what_they_carry(lite: Export) -> None:
+    graph = onnx.load(lite.path).graph
+    made = {name: node.name for node in graph.node for name in node.output}
+    assert made["p2"] == "backbone.fpn.output.0.pointwise/Conv"
+    assert made["p5"] == "backbone.fpn.output.3.pointwise/Conv"
+    assert made["rpn_logits_p6"].startswith("instance.rpn_head.objectness_logits/Conv")
+    assert made["box_pooled"] == "instance/BoxRoiAlign"
+    assert made["mask_pooled"] == "instance/MaskRoiAlign"
+    assert made["semantic_logits"] == "semantic.predictor/Conv"
+    assert {"rois", "class_logits", "box_deltas", "boxes", "scores", "classes", "mask_probs"} <= made.keys()
+    assert len({node.name for node in graph.node}) == len(graph.node)
+
+
+def test_the_file_says_what_it_is(lite: Export) -> None:
+    props = {entry.key: entry.value for entry in onnx.load(lite.path).metadata_props}
+    file = model_file.loads(props["panrt"], source="lite.onnx")
+    assert file == lite.file
+    assert file.input_hw == file.valid_hw == file.output_hw == (256, 320)
+    assert (file.precision, file.opset, file.batch, file.provenance) == ("fp32", 21, 1, "seed 0")
+    assert file.category(0, is_thing=True).name == lite.network.config.classes.things[0].name
+    assert file.thresholds == default_thresholds(lite.network)
+
+
+def test_the_same_network_gives_the_same_bytes_that_name_no_path(lite: Export, tmp_path: Path) -> None:
+    again = tmp_path / "again.onnx"
+    to_onnx(lite.network, again, height=256, width=320, provenance="seed 0")
+    content = again.read_bytes()
+    assert content == lite.path.read_bytes()
+    assert str(Path.cwd()).encode() not in content
+
+
+def test_the_network_that_was_exported_is_as_it_was(tmp_path: Path) -> None:
+    network = lively().train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    to_onnx(network, tmp_path / "lite.onnx", height=64, width=64)
+    assert network.training
+    assert before.keys() == network.state_dict().keys()
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+
+
+def test_folding_batch_norms_changes_nothing_but_rounding() -> None:
+    network = lively().double()
+    generator = torch.Generator().manual_seed(1)
+    for name, value in network.state_dict().items():
+        if "norm." in name and value.is_floating_point():
+            value.copy_(0.5 + torch.rand(value.shape, generator=generator))
+    image = torch.from_numpy(frames(1))
+    with torch.inference_mode():
+        before = network.backbone(network.prepare(image))
+        fold_batch_norms(network)
+        after = network.backbone(network.prepare(image))
+    for a, b in zip(before, after, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12 * float(a.abs().max()))
+
+
+def test_padding_is_never_looked_at(tmp_path: Path) -> None:
+    network, path = lively(), tmp_path / "padded.onnx"
+    file = to_onnx(network, path, height=192, width=256, valid_hw=(180, 250), output_size=(90, 125)).file
+    assert (file.input_hw, file.valid_hw, file.output_hw) == ((192, 256), (180, 250), (90, 125))
+    image = np.full((1, 192, 256, 3), 255, np.uint8)
+    image[:, :180, :250] = frames(1)[:, :180, :250]
+    expected = network(torch.from_numpy(image[:, :180, :250].copy()), output_hw=(90, 125))
+    assert equal_share(run(path, image), expected) >= 0.999
+
+
+def test_thresholds_reach_the_ops(tmp_path: Path) -> None:
+    network, path = lively(), tmp_path / "strict.onnx"
+    thresholds = default_thresholds(network)._replace(max_detections=5, instance_score=0.25, stuff_area=7, mask=0.4)
+    file = to_onnx(network, path, height=64, width=96, thresholds=thresholds).file
+    assert file.thresholds == thresholds
+    values = {
+        node.op_type: {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        for node in onnx.load(path).graph.node
+        if node.domain == "panrt"
+    }
+    assert values["BoxDetections"]["max_detections"] == 5
+    merge = values["PanopticMerge"]
+    assert merge["score_threshold"] == 0.25
+    assert merge["stuff_area_limit"] == 7
+    assert merge["mask_threshold"] == np.float32(0.4)
+
+
+def test_a_batch_is_its_images(tmp_path: Path) -> None:
+    network, path = lively(), tmp_path / "two.onnx"
+    to_onnx(network, path, height=256, width=320, batch=2)
+    images = frames(2)
+    found, expected = run(path, images), network(torch.from_numpy(images))
+    assert equal_share(found, expected) >= 0.999
+
+
+def test_old_tensorrt_gets_an_older_opset_and_no_functions(tmp_path: Path) -> None:
+    path = tmp_path / "jetpack.onnx"
+    file = to_onnx(lively(), path, height=64, width=64, target="tensorrt-10.3").file
+    proto = onnx.load(path)
+    assert {entry.domain: entry.version for entry in proto.opset_import} == {"": 20, "panrt": 1}
+    assert not proto.functions
+    assert (file.target, file.opset) == ("tensorrt-10.3", 20)
+    assert [node.op_type for node in proto.graph.node if node.domain == "panrt"] == OPS
+
+
+@pytest.mark.parametrize("name", ["instance_fpn_r50", "semantic_fpn_r50"])
+def test_half_a_network_is_exported_too(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, path = build(name).eval(), tmp_path / "half.onnx"
+    to_onnx(network, path, height=64, width=96)
+    image = frames(1)[:, :64, :96].copy()
+    assert equal_share(run(path, image), network(torch.from_numpy(image))) >= 0.98
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"height": 500}, "height: got 500, expected a multiple of 32 from 32 to 32768; near it are 480 and 512."),
+        ({"width": 0}, "width: got 0, expected a multiple of 32"),
+        ({"batch": 0}, "batch: got 0, expected at least 1."),
+        ({"valid_hw": (257, 320)}, "valid_hw: got (257, 320)"),
+        ({"output_size": (0, 4)}, "output_size: got (0, 4)"),
+    ],
+)
+def test_what_does_not_fit_is_named_and_nothing_is_written(
+    options: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ExportError) as caught:
+        to_onnx(lively(), tmp_path / "no.onnx", **{"height": 256, "width": 320, **options})  # type: ignore[arg-type]
+    assert message in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_destination_that_cannot_be_is_refused_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"suffix '\.pt', expected '\.onnx'"):
+        to_onnx(lively(), tmp_path / "model.pt", height=64, width=64)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        to_onnx(lively(), tmp_path / "nowhere" / "model.onnx", height=64, width=64)
+
+
+def test_a_share_beyond_one_is_refused(tmp_path: Path) -> None:
+    network = lively()
+    thresholds = default_thresholds(network)._replace(instance_overlap=1.5)
+    with pytest.raises(ExportError, match=r"instance_overlap: got 1\.5, expected a share from 0 to 1\."):
+        to_onnx(network, tmp_path / "no.onnx", height=64, width=64, thresholds=thresholds)
