@@ -371,8 +371,8 @@ bool hc_set_order(char const* order, unsigned seed);
 char const* hc_report();
 // Kernels, copies and fills launched so far.
 long long hc_launches();
-// From now on work of a stream goes to `enqueue`, which calls run(context) once, later or never, and then
-// destroy(context). run gives a cudaError_t. Null: work runs at once.
+// From now on work of a stream goes to `enqueue`, which may call run(context) any number of times, as a graph does that
+// is replayed, and at last destroy(context). run gives a cudaError_t. Null: work runs at once.
 void hc_set_stream_hook(void (*enqueue)(cudaStream_t stream, int (*run)(void*), void (*destroy)(void*), void* context));
 void* hc_malloc(std::size_t bytes);
 void hc_free(void* memory);
