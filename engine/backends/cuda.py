@@ -272,8 +272,8 @@ def device_array(thing: object, stream: Stream, *, shape: Sequence[int]) -> Devi
     strides = tuple(view.strides or np.cumprod((1, *found[:0:-1]))[::-1].tolist())  # in elements; None: without gaps
     if not view.is_device_accessible or found != tuple(shape) or view.dtype != np.uint8 or strides[1:] != (3, 1):
         raise FrameError(
-            f"frame on the GPU: got {found} {view.dtype}, strides {strides}, expected {tuple(shape)} uint8 BGR, rows "
-            "without gaps: frames on the GPU have the size of the network's input."
+            f"frame on the GPU: got {found} {view.dtype}, strides {strides}, expected {tuple(shape)} uint8 BGR, each "
+            "row without gaps: frames on the GPU have the size of the network's input."
         )
     return DeviceArray(int(view.ptr), strides[0], view)
 

@@ -15,31 +15,33 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from panrt.engine.backends import cuda
-from panrt.engine.backends.trt_engine import Engine, EngineError, Execution, Tensor, expect
+from panrt.engine.backends.kernels import KernelError, Kernels, Layout, RawImage, layout_of
+from panrt.engine.backends.slot import IMAGE, Feed, Slot, opened
+from panrt.engine.backends.trt_engine import Engine, EngineError, Tensor, expect
 from panrt.engine.frame import Frame
-from panrt.engine.preprocess import Placement, check_frame, fill, place
+from panrt.engine.preprocess import FrameError, Placement, check_frame, fill, place
 from panrt.engine.result import PanopticResult, Timings, panoptic_result
 from panrt.engine.session import SessionError
 from panrt.model_file import ModelFile
-from panrt.plugins.contract import PanopticSegments
 
 log = logging.getLogger("panrt")
 
 SLOTS = 2  # one runs while the next one is prepared
 WARM_UPS = 2  # runs before a capture: TensorRT does on its first ones what a capture forbids
-IMAGE = "image"
+LAYOUTS = 4  # sizes and formats of frames that the GPU prepares; when more come, the one not seen for longest goes
 UNWRITTEN = 0xCD  # what outputs hold before the runs that are compared
+
+Preprocess: TypeAlias = Literal["host", "gpu"]
 
 
 class TensorRTSession:
@@ -49,10 +51,27 @@ class TensorRTSession:
     """
 
     def __init__(
-        self, model: ModelFile, engine: Engine, context: cuda.Context, *, backend: str, slots: int = SLOTS
+        self,
+        model: ModelFile,
+        engine: Engine,
+        context: cuda.Context,
+        *,
+        backend: str,
+        kernels: Kernels | None = None,
+        preprocess: Preprocess = "host",
+        slots: int = SLOTS,
     ) -> None:
         """Take over an engine and the context that it was deserialised in; both are closed with the session, or when
         this fails.
+
+        Args:
+            model: what the engine was built from says about itself.
+            engine: it, deserialised.
+            context: in which it was.
+            backend: "tensorrt" or "rtx".
+            kernels: of the plugin library; without them "gpu" does not work, and maps come down in int32.
+            preprocess: who resizes BGR frames. The host does it as the CPU backend does; the GPU is antialiased.
+            slots: submissions at once.
 
         Raises:
             EngineError: the engine is not of this model, or TensorRT refuses it.
@@ -64,7 +83,10 @@ class TensorRTSession:
         self.graph_refusal: str | None = None  # why there are no graphs; None: there are
         self._context = context
         self._free = np.clip(np.rint(model.pixel_mean), 0, 255).astype(np.uint8)
+        self._kernels = kernels
+        self._preprocess = preprocess
         self._pending: deque[_Submission] = deque()
+        self._layouts: OrderedDict[Layout, ExitStack] = OrderedDict()  # what their feeds hold
         self._resources = ExitStack()
         with ExitStack() as resources:
             resources.callback(context.close)
@@ -74,12 +96,15 @@ class TensorRTSession:
             self._batch, *input_hw, _ = tensors[IMAGE].shape
             self._valid_hw = model.valid_hw if all(model.valid_hw) else (input_hw[0], input_hw[1])
             self._output_hw = tensors["panoptic"].shape[1], tensors["panoptic"].shape[2]
-            self.stream = _opened(resources, cuda.Stream())
-            scratch = _opened(resources, cuda.DeviceMemory(engine.scratch_bytes)).address if engine.scratch_bytes else 0
+            self.stream = opened(resources, cuda.Stream())
+            scratch = opened(resources, cuda.DeviceMemory(engine.scratch_bytes)).address if engine.scratch_bytes else 0
             self._slots = []
             for _ in range(slots):
-                execution = _opened(resources, engine.execution(scratch))
-                self._slots.append(_Slot(resources, self.stream, execution, tensors, mapped=context.shares_memory))
+                execution = opened(resources, engine.execution(scratch))
+                self._slots.append(
+                    Slot(resources, self.stream, execution, tensors, kernels, mapped=context.shares_memory)
+                )
+            resources.callback(self._forget_layouts)
             resources.callback(self._drain)
             self._record(resources)
             self._resources = resources.pop_all()
@@ -116,20 +141,13 @@ class TensorRTSession:
         started = time.perf_counter()
         slot = self._slots[0]
         self._context.enter()
-        arrays: list[cuda.DeviceArray] = []
-        if any(cuda.is_on_device(frame.image) for frame in frames):
-            arrays = self._copy_from_device(slot, frames)
-            placements = (Placement(self._valid_hw, self._output_hw),) * len(frames)
-            run = slot.run_uploaded
-        else:
-            placements = self._fill(slot, frames)
-            run = slot.run
-        prepared = time.perf_counter()
+        prepared = self._prepare(slot, [frame.image for frame in frames])
+        seconds = time.perf_counter() - started
         slot.begun.record(self.stream)
-        run()
+        prepared.run()
         slot.done.record(self.stream)
         self._slots.append(self._slots.pop(0))
-        self._pending.append(_Submission(slot, tuple(frames), placements, prepared - started, arrays))
+        self._pending.append(_Submission(slot, tuple(frames), prepared, seconds))
 
     def collect(self) -> tuple[PanopticResult, ...]:
         """Wait for the oldest submission; a result for each of its frames, in order.
@@ -141,14 +159,14 @@ class TensorRTSession:
         self._check_open()
         if not self._pending:
             raise SessionError("session: nothing was submitted that could be collected.")
-        slot, frames, placements, preprocess, _ = self._pending.popleft()
+        slot, frames, prepared, preprocess = self._pending.popleft()
         slot.done.synchronize()
         inference = slot.done.seconds_since(slot.begun)
         results = []
-        for image, (frame, placement) in enumerate(zip(frames, placements, strict=True)):
+        for image, (frame, placement) in enumerate(zip(frames, prepared.placements, strict=True)):
             started = time.perf_counter()
             result = panoptic_result(self.model, slot.found, image, frame=frame, map_hw=placement.map_hw)
-            panoptic = result.panoptic.copy()  # the slot's memory is written to again
+            panoptic = result.panoptic.astype(np.int32)  # a copy: the slot's memory is written to again
             timings = Timings(preprocess, inference, time.perf_counter() - started)
             results.append(dataclasses.replace(result, panoptic=panoptic, timings=timings))
         return tuple(results)
@@ -171,22 +189,64 @@ class TensorRTSession:
         if not self._slots:
             raise SessionError(f"session: {self.path} is closed; panrt.load opens it again.")
 
-    def _fill(self, slot: _Slot, frames: Sequence[Frame]) -> tuple[Placement, ...]:
-        for frame in frames:
-            check_frame(frame.image)
-        placements = []
-        for frame, target in zip(frames, slot.images, strict=False):
-            placements.append(place((frame.image.shape[0], frame.image.shape[1]), self._valid_hw, self._output_hw))
-            fill(frame.image, placements[-1], self._free, target)
-        return tuple(placements)
+    def _prepare(self, slot: Slot, images: Sequence[Any]) -> _Prepared:
+        """Bring pictures where the slot's work expects them."""
+        if any(cuda.is_on_device(image) for image in images):
+            return self._copy_from_device(slot, images)
+        for image in images:
+            if not isinstance(image, RawImage):
+                check_frame(image)
+        layouts = [layout_of(image) for image in images]
+        sizes = [place(layout.hw, self._valid_hw, self._output_hw) for layout in layouts]
+        on_gpu = any(isinstance(image, RawImage) for image in images) or (
+            self._preprocess == "gpu"
+            and any(layout.hw != size.content_hw for layout, size in zip(layouts, sizes, strict=True))
+        )
+        if not on_gpu:
+            for image, placement, target in zip(images, sizes, slot.images, strict=False):
+                fill(image, placement, self._free, target)
+            return _Prepared(tuple(sizes), slot.run)
+        if len(set(layouts)) > 1:
+            raise FrameError(
+                "frames: those of one submission must be alike in size and format to be prepared on the GPU."
+            )
+        feed = self._feed(slot, layouts[0], sizes[0])
+        feed.write(images)
+        return _Prepared(tuple(sizes), feed.run)
 
-    def _copy_from_device(self, slot: _Slot, frames: Sequence[Frame]) -> list[cuda.DeviceArray]:
+    def _copy_from_device(self, slot: Slot, images: Sequence[Any]) -> _Prepared:
         height, width = self._valid_hw
-        arrays = [cuda.device_array(frame.image, self.stream, shape=(height, width, 3)) for frame in frames]
+        arrays = [cuda.device_array(image, self.stream, shape=(height, width, 3)) for image in images]
         for index, array in enumerate(arrays):
             target, pitch = slot.image_on_device(index)
             self.stream.copy_rows(target, pitch, array.address, array.pitch, width * 3, height)
-        return arrays
+        return _Prepared((Placement(self._valid_hw, self._output_hw),) * len(images), slot.run_uploaded, arrays)
+
+    def _feed(self, slot: Slot, layout: Layout, placement: Placement) -> Feed:
+        """The slot's way in for frames of a layout, made when the first one comes."""
+        if self._kernels is None:
+            raise FrameError(
+                "frame: without PanRT's plugin library the GPU cannot prepare frames; give BGR, prepared on the host."
+            )
+        if layout not in self._layouts:
+            if len(self._layouts) == LAYOUTS:
+                self.stream.synchronize()
+                _, oldest = self._layouts.popitem(last=False)
+                oldest.close()
+            with ExitStack() as resources:
+                for each in self._slots:
+                    resources.callback(each.feeds.pop, layout, None)
+                    args = layout.preprocess(placement.content_hw, each.images.shape, self._free)
+                    captures = self.graph_refusal is None
+                    each.feeds[layout] = opened(resources, Feed(each, self._kernels, args, captures=captures))
+                self._layouts[layout] = resources.pop_all()
+        self._layouts.move_to_end(layout)
+        return slot.feeds[layout]
+
+    def _forget_layouts(self) -> None:
+        for resources in self._layouts.values():
+            resources.close()
+        self._layouts.clear()
 
     def _record(self, resources: ExitStack) -> None:
         """Capture each slot's work, and let it run as a graph where that gives what it gives without."""
@@ -199,10 +259,10 @@ class TensorRTSession:
             expected = slot.outputs.copy()
             slot.outputs[...] = UNWRITTEN
             try:
-                graph = _opened(resources, self.stream.capture(slot.enqueue))
-                uploaded = _opened(resources, self.stream.capture(slot.enqueue_uploaded))
+                graph = opened(resources, self.stream.capture(slot.enqueue))
+                uploaded = opened(resources, self.stream.capture(slot.enqueue_uploaded))
                 graph.launch()
-            except (cuda.CudaError, EngineError) as error:
+            except (cuda.CudaError, EngineError, KernelError) as error:
                 self.stream.synchronize()  # raises where it was not the capture that failed
                 self.graph_refusal = f"its work cannot be captured: {error}"
                 break
@@ -229,91 +289,17 @@ class TensorRTSession:
             log.warning("%s: while closing: %s", self.path, error)
 
 
-class _Submission(NamedTuple):
-    slot: _Slot
-    frames: tuple[Frame, ...]
+class _Prepared(NamedTuple):
     placements: tuple[Placement, ...]
+    run: Callable[[], None]  # queues the slot's work
+    arrays: Sequence[cuda.DeviceArray] = ()  # of others, that the work reads
+
+
+class _Submission(NamedTuple):
+    slot: Slot
+    frames: tuple[Frame, ...]
+    prepared: _Prepared
     preprocess: float  # seconds
-    arrays: Sequence[cuda.DeviceArray]  # what the GPU still reads
-
-
-class _Slot:
-    """What one submission at a time works with. Inputs lie first and outputs behind them, alike on host and device, so
-    that each way is one copy.
-    """
-
-    def __init__(
-        self,
-        resources: ExitStack,
-        stream: cuda.Stream,
-        execution: Execution,
-        tensors: Mapping[str, Tensor],
-        *,
-        mapped: bool,
-    ) -> None:
-        self.is_mapped = mapped
-        self._stream = stream
-        self._execution = execution
-        image = tensors[IMAGE]
-        offsets, size = {}, 0
-        for tensor in (image, *(tensors[name] for name in PanopticSegments._fields)):
-            offsets[tensor.name] = size
-            size += -(-tensor.bytes // cuda.ALIGNMENT) * cuda.ALIGNMENT
-        self._outputs_at = offsets[PanopticSegments._fields[0]]
-        self._input_bytes = image.bytes
-        self._output_bytes = size - self._outputs_at
-
-        pinned = _opened(resources, cuda.PinnedMemory(size, mapped=mapped))
-        self._host = pinned.address
-        self._device = pinned.device_address if mapped else _opened(resources, cuda.DeviceMemory(size)).address
-        for name, offset in offsets.items():
-            execution.bind(name, self._device + offset)
-        self.begun = _opened(resources, cuda.Event())
-        self.done = _opened(resources, cuda.Event())
-
-        def view(tensor: Tensor) -> NDArray[Any]:
-            offset = offsets[tensor.name]
-            return pinned.array[offset : offset + tensor.bytes].view(tensor.dtype).reshape(tensor.shape)
-
-        self.images: NDArray[np.uint8] = view(image)  # (N, h, w, 3)
-        self.outputs = pinned.array[self._outputs_at :]
-        self.found = PanopticSegments(*(view(tensors[name]) for name in PanopticSegments._fields))
-        self.run: Callable[[], None] = self.enqueue  # what `images` hold
-        self.run_uploaded: Callable[[], None] = self.enqueue_uploaded  # what the device holds
-
-    def image_on_device(self, index: int) -> tuple[int, int]:
-        """Address and pitch of an image of the batch."""
-        _, height, width, channels = self.images.shape
-        return self._device + index * height * width * channels, width * channels
-
-    def upload(self) -> None:
-        """Queue the images' way to the device."""
-        self._stream.upload(self._device, self._host, self._input_bytes)
-
-    def enqueue(self) -> None:
-        """Queue a run on `images`."""
-        if not self.is_mapped:
-            self.upload()
-        self.enqueue_uploaded()
-
-    def enqueue_uploaded(self) -> None:
-        """Queue a run on what the device holds."""
-        self._execution.enqueue(self._stream.address)
-        if not self.is_mapped:
-            self._stream.download(self._host + self._outputs_at, self._device + self._outputs_at, self._output_bytes)
-
-
-class _Closes(Protocol):
-    def close(self) -> None: ...
-
-
-_Resource = TypeVar("_Resource", bound=_Closes)
-
-
-def _opened(resources: ExitStack, resource: _Resource) -> _Resource:
-    """Have it closed with the others, the last one first."""
-    resources.callback(resource.close)
-    return resource
 
 
 def wanted_tensors(model: ModelFile) -> tuple[Tensor, ...]:

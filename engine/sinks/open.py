@@ -92,14 +92,16 @@ def _address(target: str, uri: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _video(target: str, options: Mapping[str, str], _: Context) -> Writer:
+def _video(target: str, options: Mapping[str, str], context: Context) -> Writer:
     crf = options.get("crf", "23")
     if not crf.isdecimal() or int(crf) > 51:
         raise UnknownSinkError(f"{target}: crf: got {crf!r}, expected 0 (best) to 51.")
     scale = options.get("scale", "1")
     if scale not in _SCALES:
         raise UnknownSinkError(f"{target}: scale: got {scale!r}, expected {' or '.join(_SCALES)}.")
-    return VideoWriter(Path(target), crf=int(crf), preset=options.get("preset", "veryfast"), scale=int(scale))
+    sources = [source.name for source in context.status().sources]
+    preset = options.get("preset", "veryfast")
+    return VideoWriter(Path(target), sources, crf=int(crf), preset=preset, scale=int(scale))
 
 
 def _server(scheme: str, writer: type[WebWriter] | type[MetricsWriter]) -> _Kind:

@@ -263,10 +263,10 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
   int const S = pooling.bins, area = S * S;
   for (std::int64_t index = blockIdx.x; index < pooling.rois_total; index += gridDim.x) {
     PlacedRoi const roi = place_roi(pyramid, pooling, index);
-    std::int64_t const items = static_cast<std::int64_t>(pooling.channels) * area;
+    int const items = pooling.channels * area;
     std::int64_t const cells = static_cast<std::int64_t>(roi.level.height) * roi.level.width;
-    for (std::int64_t item = threadIdx.x; item < items; item += blockDim.x) {
-      auto const channel = static_cast<int>(item / area), bin = static_cast<int>(item % area);
+    for (int item = threadIdx.x; item < items; item += blockDim.x) {
+      int const channel = item / area, bin = item % area;
       float sum[1] = {0.0F};
       if (roi.usable) {
         int const p = bin / S, q = bin % S;
@@ -303,6 +303,9 @@ Status check(PyramidRoiAlignArgs const& args) {
   if (args.channels < 1) return invalid("PyramidRoiAlign: features must have at least 1 channel");
   if (args.output_size < 1 || args.output_size > 256) {
     return invalid("PyramidRoiAlign: output_size must be from 1 to 256");
+  }
+  if (std::int64_t{args.channels} * args.output_size * args.output_size > INT32_MAX / 2) {
+    return unsupported("PyramidRoiAlign: channels * output_size^2 must be at most 2^30");
   }
   if (args.sampling_ratio < 0) return invalid("PyramidRoiAlign: sampling_ratio must not be negative");
   if (!(args.canonical_size > 0.0F)) return invalid("PyramidRoiAlign: canonical_size must be greater than 0");

@@ -128,6 +128,11 @@ def busy_seconds() -> float:
     return float(_library.simcuda_busy_seconds())
 
 
+def address_of(function: str) -> int:
+    """Of an entry point of simcuda.h, for libraries that call it."""
+    return ctypes.cast(getattr(_library, function), ctypes.c_void_p).value or 0
+
+
 def launch(
     stream: int, name: str, kernel: Callable[..., int], argument: int, touched: Sequence[tuple[int, int]]
 ) -> int:

@@ -293,22 +293,25 @@ void leave_kernel(int) {
 }
 
 // A kernel built for the host, whose stray accesses are the device's error and not this process's end.
-CUresult run_kernel(Kernel const& kernel, void** parameters, unsigned const* grid, unsigned const* block) {
+CUresult run_kernel(char const* name, std::function<int()> const& kernel) {
+  static std::mutex one_at_a_time;
+  std::lock_guard<std::mutex> const turn(one_at_a_time);
   struct sigaction ours{}, before{};
   ours.sa_handler = leave_kernel;
   ours.sa_flags = SA_NODEFER;
   sigjmp_buf here;
   sigaction(SIGSEGV, &ours, &before);
   bool const strayed = sigsetjmp(here, 1) != 0;
+  int result = CUDA_SUCCESS;
   if (!strayed) {
     way_out = &here;
-    kernel.function(parameters, grid, block);
+    result = kernel();
   }
   way_out = nullptr;
   sigaction(SIGSEGV, &before, nullptr);
-  if (!strayed) return CUDA_SUCCESS;
+  if (!strayed) return static_cast<CUresult>(result);
   Lock const lock(driver().mutex);
-  driver().find(kernel.name + ": touches memory that is not its own");
+  driver().find(std::string(name) + ": touches memory that is not its own");
   return CUDA_ERROR_ILLEGAL_ADDRESS;
 }
 
@@ -1450,7 +1453,10 @@ CUresult launch_kernel(CUfunction handle, unsigned grid_x, unsigned grid_y, unsi
   return enqueue(call, stream, "kernel", [=] {
     std::vector<void*> pointers;
     for (auto& value : *values) pointers.push_back(value.data());
-    return run_kernel(*kernel, pointers.data(), grid.data(), block.data());
+    return run_kernel(kernel->name.c_str(), [&] {
+      kernel->function(pointers.data(), grid.data(), block.data());
+      return 0;
+    });
   });
 }
 
@@ -1810,4 +1816,14 @@ int simcuda_launch(void* stream_handle, char const* name, int (*function)(void*)
     }
     return static_cast<CUresult>(function(argument));
   });
+}
+
+void simcuda_enqueue(void* stream_handle, int (*run)(void*), void (*destroy)(void*), void* context) {
+  std::shared_ptr<void> const owned(context, destroy);
+  Call call("kernel launch", kContext);
+  if (call.refused()) return;
+  CUresult error = CUDA_SUCCESS;
+  auto* const stream = stream_of(call, static_cast<CUstream>(stream_handle), "kernel launch", &error);
+  if (stream == nullptr) return;
+  enqueue(call, stream, "kernel", [run, owned] { return run_kernel("kernel", [&] { return run(owned.get()); }); });
 }

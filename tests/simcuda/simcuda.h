@@ -48,3 +48,7 @@ SIMCUDA_API double simcuda_busy_seconds();
 // it. A result other than 0 is an error of the device that sticks. Returns a CUresult.
 SIMCUDA_API int simcuda_launch(void* stream, char const* name, int (*function)(void*), void* argument,
                                SimcudaRange const* ranges, std::size_t range_count);
+
+// The same for kernels that `tests/hostcuda` runs, in the form of its stream hook: run(context) any number of times,
+// destroy(context) when it cannot come to that again. Its memory is checked by the page; one kernel runs at a time.
+SIMCUDA_API void simcuda_enqueue(void* stream, int (*run)(void*), void (*destroy)(void*), void* context);

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from simcuda import build
+from support import hostcuda
 from support.networks import exported
 
 MODULES = sorted(path.name for path in (build.HERE / "inside").glob("test_*.py"))
@@ -21,5 +22,5 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("module", MODULES)
 def test_everything_inside_passes(module: str, model: Path) -> None:
     arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/simcuda/inside/{module}"]
-    result = build.run(arguments, PANRT_TEST_MODEL=str(model))
+    result = build.run(arguments, PANRT_TEST_MODEL=str(model), PANRT_TEST_KERNELS=str(hostcuda.kernels("plain")))
     assert result.returncode == 0, f"{result.stdout[-8000:]}\n{result.stderr[-2000:]}"

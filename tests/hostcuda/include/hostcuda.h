@@ -355,16 +355,13 @@ void __stwb(T* address, T value) {
   *reinterpret_cast<hc::Words<T>*>(address) = request;
 }
 
-// --- Host functions --------------------------------------------------------------------------------------------------
+// --- Host functions: those that a launch may call while a graph is captured
+// -------------------------------------------
 
 cudaError_t cudaGetLastError();
-cudaError_t cudaPeekAtLastError();
 char const* cudaGetErrorString(cudaError_t error);
-cudaError_t cudaMalloc(void** memory, std::size_t bytes);
-cudaError_t cudaFree(void* memory);
 cudaError_t cudaMemcpyAsync(void* to, void const* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t stream);
 cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStream_t stream);
-cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 
 // For tests, by ctypes.
 extern "C" {

@@ -133,6 +133,7 @@ def test_no_two_threads_race(gpus: Gpus, layout: str, half: bool) -> None:
         ({"level_count": 2}, 1, "a level must have at least one cell"),
         ({"channels": 0}, 1, "at least 1 channel"),
         ({"output_size": 0}, 1, "output_size must be from 1 to 256"),
+        ({"channels": 1 << 30}, 2, "channels * output_size^2 must be at most 2^30"),
         ({"sampling_ratio": -1}, 1, "sampling_ratio must not be negative"),
         ({"canonical_size": float("nan")}, 1, "canonical_size must be greater than 0"),
         ({"type": 2}, 2, "float32 or float16"),

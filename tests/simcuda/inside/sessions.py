@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from panrt.engine.backends import cuda
-from panrt.engine.backends.tensorrt import TensorRTSession, wanted_tensors
+from panrt.engine.backends.kernels import Kernels
+from panrt.engine.backends.tensorrt import Preprocess, TensorRTSession, wanted_tensors
 from panrt.engine.backends.trt_engine import Engine
 from panrt.engine.preprocess import place
 from panrt.engine.result import PanopticResult
@@ -43,7 +44,15 @@ def tensors(model: ModelFile) -> list[Row]:
     return [(t.name, t.shape, _NAMES[t.dtype], t.is_input) for t in wanted_tensors(model)]
 
 
-def open_session(folder: Path, model: ModelFile = MODEL, *, slots: int = 2, **options: Any) -> TensorRTSession:
+def open_session(
+    folder: Path,
+    model: ModelFile = MODEL,
+    *,
+    slots: int = 2,
+    kernels: Kernels | None = None,
+    preprocess: Preprocess = "host",
+    **options: Any,
+) -> TensorRTSession:
     """A session on a plan with these options of `fake_tensorrt.plan`."""
     path = folder / "pattern.plan"
     path.write_bytes(fake_tensorrt.plan(options.pop("tensors", None) or tensors(model), **options))
@@ -53,7 +62,9 @@ def open_session(folder: Path, model: ModelFile = MODEL, *, slots: int = 2, **op
     except BaseException:
         context.close()
         raise
-    return TensorRTSession(model, engine, context, backend="tensorrt", slots=slots)
+    return TensorRTSession(
+        model, engine, context, backend="tensorrt", kernels=kernels, preprocess=preprocess, slots=slots
+    )
 
 
 def picture(seed: int, hw: tuple[int, int] = HW) -> NDArray[np.uint8]:

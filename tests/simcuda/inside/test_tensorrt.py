@@ -143,7 +143,7 @@ def test_a_frame_costs_six_driver_calls_and_neither_memory_nor_hidden_waits(
 
 
 def test_the_host_spends_little_on_a_frame(tmp_path: Path, gpu: ModuleType) -> None:
-    """The thread's time less the device's, which the simulation spends in the same thread; the demo's frame size."""
+    """The thread's time less the device's, which the simulation spends in the same thread; at the demo's size."""
     model = dataclasses.replace(MODEL, input_hw=(256, 320), output_hw=(256, 320))
     with open_session(tmp_path, model, network="nothing") as session:
         image = picture(0, (256, 320))
