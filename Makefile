@@ -4,8 +4,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-NATIVE := $(shell find plugins \( -name '*.h' -o -name '*.cpp' \) -print)
-CPP    := $(NATIVE) $(shell find tests \( -name '*.h' -o -name '*.cpp' \) -print)
+NATIVE := $(shell find plugins \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' \) -print)
+CPP    := $(NATIVE) $(shell find tests \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' \) -print)
 JOBS   ?= 2
 
 .PHONY: demo test test-full lint format clean

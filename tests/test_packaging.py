@@ -63,6 +63,10 @@ def assert_only_the_package(wheel: Path) -> None:
         "panrt/plugins/reference.py",
         "panrt/plugins/native.py",
         "panrt/plugins/_native.pyi",
+        "panrt/plugins/CMakeLists.txt",
+        "panrt/plugins/cuda/panoptic_merge.cu",
+        "panrt/plugins/include/panrt/boxes.h",
+        "panrt/plugins/tensorrt/library.cpp",
     ):
         assert wanted in names
     assert len([name for name in names if name.startswith("panrt/plugins/_native.") and name.endswith(".so")]) == 1
@@ -70,7 +74,8 @@ def assert_only_the_package(wheel: Path) -> None:
     assert {Path(name).name for name in info} >= {"METADATA", "WHEEL", "RECORD", "LICENSE", "NOTICE"}
     assert {name.split("/")[0] for name in names if name not in info} == {"panrt"}
     kinds = {Path(name).suffix for name in names if name not in info}
-    assert kinds <= {".py", ".pyi", ".so", ".typed"}, kinds
+    assert kinds <= {".py", ".pyi", ".so", ".typed", ".cpp", ".cu", ".h", ".map", ".txt"}, kinds
+    assert not [name for name in names if name.startswith("panrt/plugins/cpu/")]
     assert not [name for name in names if "test" in name or "benchmark" in name]
 
 

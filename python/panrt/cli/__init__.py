@@ -18,6 +18,7 @@ from panrt.cli.doctor import doctor
 from panrt.cli.evaluate import evaluate
 from panrt.cli.export import export
 from panrt.cli.info import info
+from panrt.cli.plugins import plugins
 from panrt.cli.support import Commands
 from panrt.cli.train import train
 from panrt.cli.train_tabletop import train_tabletop
@@ -39,6 +40,7 @@ app.command("train-tabletop")(train_tabletop)
 app.command("eval")(evaluate)
 app.command("doctor")(doctor)
 app.add_typer(data, name="data")
+app.add_typer(plugins, name="plugins")
 
 
 def _show_version(wanted: bool) -> None:
