@@ -31,7 +31,7 @@ VERSION = "1"
 OPS = ("RpnProposals", "PyramidRoiAlign", "BoxDetections", "PanopticMerge")
 VARIABLE = "PANRT_PLUGINS"
 
-SOURCES = Path(__file__).parent
+SOURCES = Path(__file__).resolve().parent
 _COMPILED = ("CMakeLists.txt", "cuda", "include", "tensorrt")
 _SUFFIXES = {".cpp", ".cu", ".h", ".map", ".txt"}
 
@@ -250,21 +250,21 @@ def _fetched_headers(folder: Path) -> Path:
 def _generator(folder: Path) -> tuple[str, ...]:
     """Ninja where there is one; a build folder keeps what it began with."""
     fresh = not (folder / "CMakeCache.txt").is_file()
-    return ("-G", "Ninja") if fresh and shutil.which("ninja", path=_tool_path()) else ()
+    return ("-G", "Ninja") if fresh and shutil.which("ninja", path=tool_path()) else ()
 
 
-def _tool_path() -> str:
+def tool_path() -> str:
     """The cmake and ninja of this environment first."""
     return os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
 
 
 def _run(*command: str) -> None:
-    tool = shutil.which(command[0], path=_tool_path())
+    tool = shutil.which(command[0], path=tool_path())
     if tool is None:
         raise PluginLibraryError(f"{command[0]}: not found; pip install 'panrt[plugins]'.")
     done = subprocess.run(
         [tool, *command[1:]],
-        env={**os.environ, "PATH": _tool_path()},
+        env={**os.environ, "PATH": tool_path()},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -128,7 +128,8 @@ class OpPlugin final : public nvinfer1::IPluginV3,
       for (auto const& [letter, size] : sizes) {
         if (size < 0) return kOk;  // not known yet: checked when it is
       }
-      if (Op::kHasWorkspace && kHasKernels && Op::workspace_bytes(arguments_of_largest(inputs, input_count)) == 0) {
+      std::size_t const bytes = Op::workspace_bytes(arguments_of_largest(inputs, input_count));
+      if (Op::kHasWorkspace && kHasKernels && bytes == 0) {
         throw Refusal("these sizes are more than its kernels are made for; plugins/cuda/include says how much that is");
       }
       return kOk;
