@@ -15,8 +15,8 @@ import pytest
 from cuda.bindings import driver as cu
 
 from panrt.engine.backends import cuda
-from panrt.engine.backends.tensorrt import TensorRTSession
 from panrt.engine.backends.trt_engine import EngineError
+from panrt.engine.backends.trt_session import TensorRTSession
 from panrt.engine.frame import Frame
 from panrt.engine.preprocess import FrameError, fill, place
 from panrt.engine.session import SessionError

@@ -40,7 +40,7 @@ def opened(resources: ExitStack, resource: _Resource) -> _Resource:
     return resource
 
 
-class Slot:
+class GpuSlot:
     """Buffers that never move, and the work on them.
 
     Host and device have the same layout: image, panoptic, the other outputs, and the narrow map where there is one. So
@@ -124,7 +124,7 @@ class Slot:
 class Feed:
     """A slot's way in for frames of one layout, which a kernel brings to the network's input."""
 
-    def __init__(self, slot: Slot, kernels: Kernels, args: PreprocessArgs, *, captures: bool) -> None:
+    def __init__(self, slot: GpuSlot, kernels: Kernels, args: PreprocessArgs, *, captures: bool) -> None:
         """Take arguments whose addresses are open; the work becomes a graph where it `captures`."""
         self._slot = slot
         self._kernels = kernels
