@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from panrt.cli import app
-from panrt.plugins import _native, library
+from panrt.plugins import library
 from panrt.plugins.library import PluginLibraryError
 from support.plugin_library import plugin_library
 
