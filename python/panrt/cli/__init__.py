@@ -12,6 +12,8 @@ from typing import Annotated
 import typer
 
 import panrt
+from panrt.cli.build import build
+from panrt.cli.cache import cache
 from panrt.cli.convert import convert
 from panrt.cli.data import data
 from panrt.cli.doctor import doctor
@@ -34,12 +36,14 @@ app = typer.Typer(
 )
 app.command("convert")(convert)
 app.command("export")(export)
+app.command("build")(build)
 app.command("info")(info)
 app.command("train")(train)
 app.command("train-tabletop")(train_tabletop)
 app.command("eval")(evaluate)
 app.command("doctor")(doctor)
 app.add_typer(data, name="data")
+app.add_typer(cache, name="cache")
 app.add_typer(plugins, name="plugins")
 
 
