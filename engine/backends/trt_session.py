@@ -16,7 +16,7 @@ import dataclasses
 import logging
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -113,6 +113,11 @@ class TensorRTSession:
     def capacity(self) -> int:
         """How many submissions may wait for their `collect` at once."""
         return len(self._slots)
+
+    @property
+    def stages(self) -> Mapping[str, float]:
+        """None: a graph is one piece; `profile` takes it apart."""
+        return {}
 
     def __call__(self, frame: Any) -> PanopticResult:
         """The result of one frame, (H, W, 3) uint8 BGR of any size, or on the GPU of the network's."""
