@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from panrt.engine.machine import cpu_info, cpu_name, usable_threads
+from panrt.plugins import library
 
 State = Literal["ok", "missing", "broken"]  # missing: something else works without it; broken: PanRT does not
 
@@ -196,15 +197,11 @@ def _tensorrt_rtx() -> Finding:
 
 
 def _plugins() -> Finding:
-    if importlib.util.find_spec("panrt.plugins.library") is None:
-        return Finding("plugin library", "missing", "this PanRT has none", "only TensorRT needs it")
-    library = importlib.import_module("panrt.plugins.library")
     try:
-        return Finding("plugin library", "ok", str(library.find()))
-    except OSError as error:
-        return Finding(
-            "plugin library", "missing", str(error).splitlines()[0], "TensorRT needs it: panrt plugins build"
-        )
+        found = library.find()
+    except library.PluginLibraryError as error:
+        return Finding("plugin library", "missing", str(error).partition("; ")[0], "for TensorRT: panrt plugins build")
+    return Finding("plugin library", "ok", f"{found.path}, sha256 {found.sha256[:12]}")
 
 
 def _torch() -> Finding:

@@ -138,7 +138,7 @@ def load(registry: Any, library: PluginLibrary) -> None:
         return
     if registry.load_library(str(library.path)) is None or not _registered(registry):
         raise PluginLibraryError(
-            f"{library.path}: TensorRT loaded none of its plugins ({', '.join(OPS)}); TensorRT's log says why."
+            f"{library.path}: TensorRT did not take all of its plugins ({', '.join(OPS)}); its log says why."
         )
     _loaded.append(library.path)
 
@@ -289,7 +289,8 @@ _loaded: list[Path] = []  # at most one library, for each of TensorRT's registri
 
 
 def _registered(registry: Any) -> bool:
-    return all(registry.get_creator(name, VERSION, NAMESPACE) is not None for name in OPS)
+    there = {(creator.plugin_namespace, creator.name) for creator in registry.all_creators}
+    return all((NAMESPACE, name) in there for name in OPS)
 
 
 def _open(path: Path) -> ctypes.CDLL:

@@ -37,18 +37,6 @@ PanrtStatus panrt_cuda_pyramid_roi_align(void const* args, std::size_t args_byte
   return panrt::cuda::call(panrt::cuda::launch_pyramid_roi_align, args, args_bytes, stream);
 }
 
-PanrtStatus panrt_cuda_preprocess(void const* args, std::size_t args_bytes, void* stream) {
-  return panrt::cuda::call(panrt::cuda::launch_preprocess, args, args_bytes, stream);
-}
-
-PanrtStatus panrt_cuda_overlay(void const* args, std::size_t args_bytes, void* stream) {
-  return panrt::cuda::call(panrt::cuda::launch_overlay, args, args_bytes, stream);
-}
-
-PanrtStatus panrt_cuda_narrow_map(void const* args, std::size_t args_bytes, void* stream) {
-  return panrt::cuda::call(panrt::cuda::launch_narrow_map, args, args_bytes, stream);
-}
-
 PanrtStatus panrt_cuda_rpn_proposals(void const* args, std::size_t args_bytes, void* stream) {
   return panrt::cuda::call(panrt::cuda::launch_rpn_proposals, args, args_bytes, stream);
 }
@@ -68,4 +56,16 @@ PanrtStatus panrt_cuda_panoptic_merge(void const* args, std::size_t args_bytes, 
 }
 std::size_t panrt_cuda_panoptic_merge_workspace_bytes(void const* args, std::size_t args_bytes) {
   return panrt::cuda::bytes_of(panrt::cuda::panoptic_merge_workspace_bytes, args, args_bytes);
+}
+
+PanrtStatus panrt_cuda_preprocess(void const* args, std::size_t args_bytes, void* stream) {
+  return panrt::cuda::call(panrt::cuda::launch_preprocess, args, args_bytes, stream);
+}
+
+PanrtStatus panrt_cuda_overlay(void const* args, std::size_t args_bytes, void* stream) {
+  return panrt::cuda::call(panrt::cuda::launch_overlay, args, args_bytes, stream);
+}
+
+PanrtStatus panrt_cuda_narrow_map(void const* args, std::size_t args_bytes, void* stream) {
+  return panrt::cuda::call(panrt::cuda::launch_narrow_map, args, args_bytes, stream);
 }

@@ -25,12 +25,12 @@ struct PanrtStatus {
 //   PanrtStatus panrt_cuda_x(XArgs const* args, size_t args_bytes, cudaStream_t stream);
 //   size_t panrt_cuda_x_workspace_bytes(XArgs const* args, size_t args_bytes);    where it needs a workspace
 PANRT_EXPORT PanrtStatus panrt_cuda_pyramid_roi_align(void const* args, std::size_t args_bytes, void* stream);
-PANRT_EXPORT PanrtStatus panrt_cuda_preprocess(void const* args, std::size_t args_bytes, void* stream);
-PANRT_EXPORT PanrtStatus panrt_cuda_overlay(void const* args, std::size_t args_bytes, void* stream);
-PANRT_EXPORT PanrtStatus panrt_cuda_narrow_map(void const* args, std::size_t args_bytes, void* stream);
 PANRT_EXPORT PanrtStatus panrt_cuda_rpn_proposals(void const* args, std::size_t args_bytes, void* stream);
 PANRT_EXPORT std::size_t panrt_cuda_rpn_proposals_workspace_bytes(void const* args, std::size_t args_bytes);
 PANRT_EXPORT PanrtStatus panrt_cuda_box_detections(void const* args, std::size_t args_bytes, void* stream);
 PANRT_EXPORT std::size_t panrt_cuda_box_detections_workspace_bytes(void const* args, std::size_t args_bytes);
 PANRT_EXPORT PanrtStatus panrt_cuda_panoptic_merge(void const* args, std::size_t args_bytes, void* stream);
 PANRT_EXPORT std::size_t panrt_cuda_panoptic_merge_workspace_bytes(void const* args, std::size_t args_bytes);
+PANRT_EXPORT PanrtStatus panrt_cuda_preprocess(void const* args, std::size_t args_bytes, void* stream);
+PANRT_EXPORT PanrtStatus panrt_cuda_overlay(void const* args, std::size_t args_bytes, void* stream);
+PANRT_EXPORT PanrtStatus panrt_cuda_narrow_map(void const* args, std::size_t args_bytes, void* stream);

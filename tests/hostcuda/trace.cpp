@@ -74,8 +74,12 @@ void count_device(Request const& request, int buffer,
       sectors.insert((access.address + i) / kSectorBytes);
     }
   }
-  Traffic more{1, static_cast<long long>(bytes.size()), static_cast<long long>(sectors.size()),
-               static_cast<long long>((bytes.size() + kSectorBytes - 1) / kSectorBytes), 0, 0};
+  Traffic more{1,
+               static_cast<long long>(bytes.size()),
+               static_cast<long long>(sectors.size()),
+               static_cast<long long>((bytes.size() + kSectorBytes - 1) / kSectorBytes),
+               0,
+               0};
   auto const set = static_cast<std::size_t>(2 * buffer + (is_write ? 1 : 0));
   for (std::uintptr_t sector : sectors) {
     if (block_sectors[set].insert(sector).second) ++more.block_sectors;

@@ -105,92 +105,6 @@ def pyramid_roi_align(
     return pooled[..., :C] if layout == "NHWC8" else pooled
 
 
-def preprocess(
-    frames: Array,
-    *,
-    pixel_format: str,
-    resized_hw: tuple[int, int],
-    output_hw: tuple[int, int],
-    top_left: tuple[int, int] = (0, 0),
-    border: Sequence[int] = (0, 0, 0),
-    standard: str = "BT601",
-    padding: int = 0,
-    gpu: SimulatedGpu,
-    order: Order = FORWARD,
-) -> Array:
-    """As `frame_reference.preprocess` on frames (N, ...); rows are `padding` bytes longer than their pixels."""
-    N, lines = frames.shape[:2]
-    rows = np.pad(frames.reshape(N, lines, -1), [(0, 0), (0, 0), (0, padding)], constant_values=0xEE)
-    pitch = rows.shape[2]
-    height = lines * 2 // 3 if pixel_format == "NV12" else lines
-    # Both planes of NV12 come as buffers of their own, frame_bytes apart in each.
-    planes: dict[str, Array] = {"frame": rows}
-    if pixel_format == "NV12":
-        planes = {"frame": rows[:, :height], "chroma": np.pad(rows[:, height:], [(0, 0), (0, height // 2), (0, 0)])}
-    (output,) = gpu.launch(
-        "panrt_cuda_preprocess",
-        Struct(
-            PreprocessArgs,
-            **planes,
-            output=Out((N, *output_hw, 3), np.uint8),
-            pitch=pitch,
-            frame_bytes=height * pitch,
-            images=N,
-            format=PixelFormat[pixel_format],
-            standard=YuvStandard[standard],
-            height=height,
-            width=frames.shape[2],
-            resized_height=resized_hw[0],
-            resized_width=resized_hw[1],
-            top=top_left[0],
-            left=top_left[1],
-            output_height=output_hw[0],
-            output_width=output_hw[1],
-            border=[*border, 0],
-        ),
-        order,
-    )
-    return output
-
-
-def overlay(
-    frames: Array,
-    panoptic: Array,
-    colours: Array,
-    border_colour: Sequence[int] = (0, 0, 0, 0),
-    *,
-    gpu: SimulatedGpu,
-    order: Order = FORWARD,
-) -> Array:
-    """As `frame_reference.overlay` on frames (N, H, W, 3) and maps (N, H, W)."""
-    N, H, W = panoptic.shape
-    (output,) = gpu.launch(
-        "panrt_cuda_overlay",
-        Struct(
-            OverlayArgs,
-            frame=frames,
-            panoptic=panoptic,
-            colours=colours,
-            output=Out(frames.shape, np.uint8),
-            images=N,
-            height=H,
-            width=W,
-            colour_count=len(colours),
-            border_colour=list(border_colour),
-        ),
-        order,
-    )
-    return output
-
-
-def narrow_map(ids: Array, dtype: type[np.integer[Any]], *, gpu: SimulatedGpu, order: Order = FORWARD) -> Array:
-    """As `frame_reference.narrow_map`."""
-    narrow = Out(ids.shape, dtype)
-    struct = Struct(NarrowMapArgs, ids=ids, narrow=narrow, count=ids.size, bytes_per_id=np.dtype(dtype).itemsize)
-    (result,) = gpu.launch("panrt_cuda_narrow_map", struct, order)
-    return result
-
-
 @cache
 def _library() -> ctypes.CDLL:
     return ctypes.CDLL(str(kernels("plain")))
@@ -363,3 +277,89 @@ def panoptic_merge(
         mask_threshold=mask_threshold,
     )
     return PanopticSegments(*outputs)
+
+
+def preprocess(
+    frames: Array,
+    *,
+    pixel_format: str,
+    resized_hw: tuple[int, int],
+    output_hw: tuple[int, int],
+    top_left: tuple[int, int] = (0, 0),
+    border: Sequence[int] = (0, 0, 0),
+    standard: str = "BT601",
+    padding: int = 0,
+    gpu: SimulatedGpu,
+    order: Order = FORWARD,
+) -> Array:
+    """As `frame_reference.preprocess` on frames (N, ...); rows are `padding` bytes longer than their pixels."""
+    N, lines = frames.shape[:2]
+    rows = np.pad(frames.reshape(N, lines, -1), [(0, 0), (0, 0), (0, padding)], constant_values=0xEE)
+    pitch = rows.shape[2]
+    height = lines * 2 // 3 if pixel_format == "NV12" else lines
+    # Both planes of NV12 come as buffers of their own, frame_bytes apart in each.
+    planes: dict[str, Array] = {"frame": rows}
+    if pixel_format == "NV12":
+        planes = {"frame": rows[:, :height], "chroma": np.pad(rows[:, height:], [(0, 0), (0, height // 2), (0, 0)])}
+    (output,) = gpu.launch(
+        "panrt_cuda_preprocess",
+        Struct(
+            PreprocessArgs,
+            **planes,
+            output=Out((N, *output_hw, 3), np.uint8),
+            pitch=pitch,
+            frame_bytes=height * pitch,
+            images=N,
+            format=PixelFormat[pixel_format],
+            standard=YuvStandard[standard],
+            height=height,
+            width=frames.shape[2],
+            resized_height=resized_hw[0],
+            resized_width=resized_hw[1],
+            top=top_left[0],
+            left=top_left[1],
+            output_height=output_hw[0],
+            output_width=output_hw[1],
+            border=[*border, 0],
+        ),
+        order,
+    )
+    return output
+
+
+def overlay(
+    frames: Array,
+    panoptic: Array,
+    colours: Array,
+    border_colour: Sequence[int] = (0, 0, 0, 0),
+    *,
+    gpu: SimulatedGpu,
+    order: Order = FORWARD,
+) -> Array:
+    """As `frame_reference.overlay` on frames (N, H, W, 3) and maps (N, H, W)."""
+    N, H, W = panoptic.shape
+    (output,) = gpu.launch(
+        "panrt_cuda_overlay",
+        Struct(
+            OverlayArgs,
+            frame=frames,
+            panoptic=panoptic,
+            colours=colours,
+            output=Out(frames.shape, np.uint8),
+            images=N,
+            height=H,
+            width=W,
+            colour_count=len(colours),
+            border_colour=list(border_colour),
+        ),
+        order,
+    )
+    return output
+
+
+def narrow_map(ids: Array, dtype: type[np.integer[Any]], *, gpu: SimulatedGpu, order: Order = FORWARD) -> Array:
+    """As `frame_reference.narrow_map`."""
+    narrow = Out(ids.shape, dtype)
+    struct = Struct(NarrowMapArgs, ids=ids, narrow=narrow, count=ids.size, bytes_per_id=np.dtype(dtype).itemsize)
+    (result,) = gpu.launch("panrt_cuda_narrow_map", struct, order)
+    return result

@@ -15,6 +15,7 @@ import panrt
 from panrt.cli.bench import bench
 from panrt.cli.convert import convert
 from panrt.cli.data import data
+from panrt.cli.demo import demo
 from panrt.cli.doctor import doctor
 from panrt.cli.evaluate import evaluate
 from panrt.cli.export import export
@@ -34,6 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("demo")(demo)
 app.command("convert")(convert)
 app.command("export")(export)
 app.command("info")(info)

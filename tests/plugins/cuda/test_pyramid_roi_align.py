@@ -21,7 +21,7 @@ from panrt.plugins.cuda_api import OverlayArgs, PyramidLevel, PyramidRoiAlignArg
 from support import cuda_ops
 from support.cases import RoiAlignCase, roi_align_cases
 from support.compare import assert_pooled, reached
-from support.hostcuda import Flavour, LaunchError, Out, SimulatedGpu, Struct, Traffic
+from support.hostcuda import Flavour, LaunchError, Out, SimulatedGpu, Struct, Traffic, kernels
 
 Gpus = Callable[[Flavour], SimulatedGpu]
 Array = NDArray[Any]
@@ -75,7 +75,7 @@ def test_channels_that_do_not_fill_a_block(gpus: Gpus, C: int, layout: str, half
 @pytest.mark.parametrize(("layout", "half"), FORMS)
 @pytest.mark.parametrize("output_size", [1, 6, 8, 14, 31])
 def test_bins_that_do_not_fill_a_tile(gpus: Gpus, output_size: int, layout: str, half: bool) -> None:
-    assert_agrees(friendly(9, output_size, half=half, N=2), layout, gpus("asan"), ("random", output_size))
+    assert_agrees(friendly(9, output_size, half=half, N=2, R=2), layout, gpus("asan"), ("random", output_size))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -97,7 +97,7 @@ def test_rows_without_a_roi_are_zero(gpus: Gpus, layout: str, half: bool) -> Non
 
 
 def test_more_rois_than_a_grid_has_blocks(gpus: Gpus) -> None:
-    N, R = 2, 33000
+    N, R = 2, 32800
     features = [np.arange(2 * 9, dtype=np.float32).reshape(2, 1, 3, 3)]
     rois = np.zeros((N, R, 4), np.float32)
     rois[:, ::7] = 4, 4, 8, 8  # the centre cell alone
@@ -121,6 +121,13 @@ def test_no_two_threads_race(gpus: Gpus, layout: str, half: bool) -> None:
     assert_agrees(friendly(16, half=half, R=3), layout, gpus("tsan"))
 
 
+@pytest.mark.parametrize(("layout", "half"), [("NCHW", False), ("NHWC8", True)])
+def test_no_two_blocks_race(layout: str, half: bool) -> None:
+    gpu = SimulatedGpu(kernels("tsan"), {"HC_RACE": "grid"})
+    assert_agrees(friendly(8, 3, half=half, R=4), layout, gpu)
+    gpu.close()
+
+
 # --- Refusals ---------------------------------------------------------------------------------------------------------
 
 
@@ -133,13 +140,14 @@ def test_no_two_threads_race(gpus: Gpus, layout: str, half: bool) -> None:
         ({"level_count": 2}, 1, "a level must have at least one cell"),
         ({"channels": 0}, 1, "at least 1 channel"),
         ({"output_size": 0}, 1, "output_size must be from 1 to 256"),
+        ({"channels": 1 << 30}, 2, "channels * output_size^2 must be at most 2^30"),
         ({"sampling_ratio": -1}, 1, "sampling_ratio must not be negative"),
         ({"canonical_size": float("nan")}, 1, "canonical_size must be greater than 0"),
         ({"type": 2}, 2, "float32 or float16"),
         ({"layout": 2}, 2, "NHWC8 in float16"),
         ({"rois": None}, 1, "rois or pooled is null"),
         ({"levels": [Struct(PyramidLevel, height=3, width=3, stride=4.0)]}, 1, "a level of features is null"),
-        ({"levels": [Struct(PyramidLevel, data=16, height=6500, width=1, stride=4.0)]}, 2, "shared memory"),
+        ({"levels": [Struct(PyramidLevel, data=16, height=12500, width=1, stride=4.0)]}, 2, "shared memory"),
         ({"levels": [Struct(PyramidLevel, data=8, height=3, width=3, stride=4.0)]}, 1, "aligned to 16 bytes"),
     ],
 )
@@ -189,7 +197,7 @@ def test_channels_last_reads_a_cell_about_once_a_roi_and_writes_whole_sectors(gp
     assert sectors == sum(read.ideal_sectors for read in reads)  # every request is whole sectors
     assert sectors <= 1.5 * ideal
     assert written.sectors == written.ideal_sectors == 8 * S * S * 256 * np.dtype(dtype).itemsize // 32
-    assert gpu.trace.shared_passes == gpu.trace.shared_ideal_passes
+    assert gpu.trace.shared_passes <= 1.05 * gpu.trace.shared_ideal_passes  # bins that write their weights at once
 
 
 @pytest.mark.parametrize("half", [False, True])

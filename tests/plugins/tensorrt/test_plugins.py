@@ -1,4 +1,4 @@
-"""The TensorRT plugin classes, asked by a stand-in for TensorRT written in C++ (driver.cpp); and the library as a file."""
+"""The TensorRT plugin classes, asked by a stand-in for TensorRT in C++ (driver.cpp); and the library as a file."""
 
 from __future__ import annotations
 
