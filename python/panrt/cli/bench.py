@@ -37,7 +37,7 @@ bench = typer.Typer(
 
 @bench.command("run")
 def run(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx or .plan file.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx or .plan file, or tabletop.")],
     source: Annotated[str, typer.Option(help="Where the frames come from: a file, folder or URI.")] = "demo://tabletop",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="NAME", help="Write NAME.json, NAME.md and NAME.html.")
@@ -56,8 +56,10 @@ def run(
     import panrt
     from panrt.engine.benchmark import BenchmarkConfig, run_benchmark
     from panrt.engine.benchmark_report import facts, latency_table, stage_table, to_html, to_json, to_markdown
+    from panrt.engine.bundled import locate
 
     config = BenchmarkConfig(frames=frames, warm_up=warm_up, rate=rate)
+    model = locate(model)
     pictures = _read(source, frames)
     with panrt.load(model, backend=backend, threads=threads) as session, progress_bar("measure") as show:
         measured = run_benchmark(session, pictures, config, path=model, progress=show)
