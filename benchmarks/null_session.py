@@ -54,6 +54,7 @@ class NullSession:
         self.model = model_file(batch)
         self.backend = "cpu"
         self.capacity = capacity
+        self.stages: dict[str, float] = {}
         self.batches: list[int] = []  # how many frames each submission held
         self._seconds = seconds
         self._waiting: deque[tuple[float, Sequence[Frame]]] = deque()

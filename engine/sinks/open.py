@@ -1,6 +1,6 @@
 """From a URI to a sink.
 
-    out.mp4  out.mkv        annotated video, H.264; ?crf=23&preset=veryfast
+    out.mp4  out.mkv        annotated video, H.264; ?crf=23&preset=veryfast&scale=1
     out.jsonl  -            a line of JSON for each result, in a file or on standard output
     coco://FOLDER           a folder in the COCO panoptic format
     npy://FOLDER            panoptic maps as NumPy arrays, and results.jsonl
@@ -33,6 +33,7 @@ from panrt.engine.sources.open import nearest
 
 _VIDEO = (".mp4", ".mkv", ".mov")
 _LINES = (".jsonl", ".ndjson")
+_SCALES = ("1", "2", "3", "4")  # times that a video is larger than its frames
 
 
 class _Kind(NamedTuple):
@@ -95,8 +96,12 @@ def _video(target: str, options: Mapping[str, str], context: Context) -> Writer:
     crf = options.get("crf", "23")
     if not crf.isdecimal() or int(crf) > 51:
         raise UnknownSinkError(f"{target}: crf: got {crf!r}, expected 0 (best) to 51.")
+    scale = options.get("scale", "1")
+    if scale not in _SCALES:
+        raise UnknownSinkError(f"{target}: scale: got {scale!r}, expected {' or '.join(_SCALES)}.")
     sources = [source.name for source in context.status().sources]
-    return VideoWriter(Path(target), sources, crf=int(crf), preset=options.get("preset", "veryfast"))
+    preset = options.get("preset", "veryfast")
+    return VideoWriter(Path(target), sources, crf=int(crf), preset=preset, scale=int(scale))
 
 
 def _server(scheme: str, writer: type[WebWriter] | type[MetricsWriter]) -> _Kind:
@@ -108,7 +113,7 @@ def _server(scheme: str, writer: type[WebWriter] | type[MetricsWriter]) -> _Kind
 
 
 _KINDS: dict[str, _Kind] = {
-    "video": _Kind(_video, recording=True, options=("crf", "preset")),
+    "video": _Kind(_video, recording=True, options=("crf", "preset", "scale")),
     "jsonl": _Kind(lambda target, _, __: JsonLinesWriter(Path(target) if target else None), recording=True),
     "coco": _Kind(lambda target, _, context: CocoWriter(Path(target), context.model), recording=True),
     "npy": _Kind(lambda target, _, __: NumpyWriter(Path(target)), recording=True),

@@ -25,7 +25,7 @@ _LONGEST_GAP = 10.0  # seconds; a clock that jumps further was set anew
 class VideoWriter:
     """One video for each source: the first in `path`, the second beside it with -2 in its name, and so on."""
 
-    def __init__(self, path: Path, sources: Sequence[str], *, crf: int, preset: str) -> None:
+    def __init__(self, path: Path, sources: Sequence[str], *, crf: int, preset: str, scale: int = 1) -> None:
         if CODEC not in av.codecs_available:
             raise SinkError(f"{path}: this PyAV has no H.264 encoder ({CODEC}); install the wheel of av from PyPI.")
         check_folder(path.parent, path)
@@ -34,11 +34,12 @@ class VideoWriter:
             for number, source in enumerate(sources, start=1)
         }
         self._options = {"crf": str(crf), "preset": preset}
+        self._scale = scale
         self._videos: dict[str, _Video] = {}
 
     def write(self, item: Item) -> None:
         """Encode one frame."""
-        source, picture = item.frame.source, annotated(item)
+        source, picture = item.frame.source, annotated(item, scale=self._scale)
         if source not in self._videos:
             self._videos[source] = _Video(self._paths[source], picture, self._options)
         clock = item.frame.captured_at if item.frame.media_time is None else item.frame.media_time
