@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import statistics
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -83,6 +85,7 @@ class TensorRTSession:
         self.graph_refusal: str | None = None  # why there are no graphs; None: there are
         self._context = context
         self._free = np.clip(np.rint(model.pixel_mean), 0, 255).astype(np.uint8)
+        self._engine = engine
         self._kernels = kernels
         self._preprocess = preprocess
         self._pending: deque[_Submission] = deque()
@@ -97,10 +100,12 @@ class TensorRTSession:
             self._valid_hw = model.valid_hw if all(model.valid_hw) else (input_hw[0], input_hw[1])
             self._output_hw = tensors["panoptic"].shape[1], tensors["panoptic"].shape[2]
             self.stream = opened(resources, cuda.Stream())
-            scratch = opened(resources, cuda.DeviceMemory(engine.scratch_bytes)).address if engine.scratch_bytes else 0
+            self._scratch = 0
+            if engine.scratch_bytes:
+                self._scratch = opened(resources, cuda.DeviceMemory(engine.scratch_bytes)).address
             self._slots = []
             for _ in range(slots):
-                execution = opened(resources, engine.execution(scratch))
+                execution = opened(resources, engine.execution(self._scratch))
                 self._slots.append(
                     GpuSlot(resources, self.stream, execution, tensors, kernels, mapped=context.device.shares_memory)
                 )
@@ -113,6 +118,11 @@ class TensorRTSession:
     def capacity(self) -> int:
         """How many submissions may wait for their `collect` at once."""
         return len(self._slots)
+
+    @property
+    def stages(self) -> Mapping[str, float]:
+        """None: a graph is one piece; `profile` takes it apart."""
+        return {}
 
     def __call__(self, frame: Any) -> PanopticResult:
         """The result of one frame, (H, W, 3) uint8 BGR of any size, or on the GPU of the network's."""
@@ -170,6 +180,53 @@ class TensorRTSession:
             timings = Timings(preprocess, inference, time.perf_counter() - started)
             results.append(dataclasses.replace(result, panoptic=panoptic, timings=timings))
         return tuple(results)
+
+    def profile(self, runs: int = 50) -> GpuProfile:
+        """Where the GPU's time of a frame goes, measured on the frame that was submitted last.
+
+        Raises:
+            SessionError: closed, or submissions wait.
+            EngineError, CudaError: TensorRT or the driver refuses it.
+        """
+        self._check_open()
+        if self._pending:
+            raise SessionError("session: submissions wait for their collect; collect them before profiling.")
+        self._context.enter()
+        slot, stream = self._slots[-1], self.stream
+        with ExitStack() as resources:
+            marks = [opened(resources, cuda.Event()) for _ in range(4)]
+
+            def seconds(*steps: Callable[[], None]) -> list[float]:
+                """The median of each step over the runs."""
+                spent = []
+                for _ in range(runs):
+                    marks[0].record(stream)
+                    for step, mark in zip(steps, marks[1:], strict=False):
+                        step()
+                        mark.record(stream)
+                    stream.synchronize()
+                    spent.append([after.seconds_since(before) for before, after in pairwise(marks[: len(steps) + 1])])
+                return [statistics.median(step) for step in zip(*spent, strict=True)]
+
+            def network() -> None:
+                slot.execution.enqueue(stream.address)
+
+            def back_to_back() -> None:
+                for _ in range(runs):
+                    network()
+
+            upload, alone, download = seconds(slot.upload, network, slot.download)
+            (whole,) = seconds(slot.run)
+            (many,) = seconds(back_to_back)
+            watched = opened(resources, self._engine.execution(self._scratch))
+            watched.bind(slot.addresses)
+
+            def run_watched() -> None:
+                watched.enqueue(stream.address)
+                stream.synchronize()
+
+            run_watched()  # the first one is no measure
+            return GpuProfile(upload, alone, download, whole, many / runs, watched.layer_seconds(run_watched))
 
     def close(self) -> None:
         """Free everything; what is in flight is waited for and dropped. Twice is fine."""
@@ -275,8 +332,7 @@ class TensorRTSession:
             slot.images[...] = self._free
             if self.graph_refusal is not None:
                 slot.run, slot.run_uploaded = slot.enqueue, slot.enqueue_uploaded
-            elif not slot.is_mapped:
-                slot.upload()
+            slot.upload()
         self.stream.synchronize()
         if self.graph_refusal is not None:
             log.warning("%s: runs without CUDA graphs, which costs time: %s", self.path, self.graph_refusal)
@@ -287,6 +343,17 @@ class TensorRTSession:
             self.stream.synchronize()
         except cuda.CudaError as error:
             log.warning("%s: while closing: %s", self.path, error)
+
+
+class GpuProfile(NamedTuple):
+    """Where the GPU's time of a frame goes: seconds on its own clock, medians over some runs."""
+
+    upload: float
+    network: float  # without a graph
+    download: float  # with the narrowing of the map, where it is narrowed
+    whole: float  # all three as the session runs them: one graph, where there are graphs
+    back_to_back: float  # the network alone, one right after the other, as trtexec measures
+    layers: dict[str, float]  # by TensorRT's profiler, one run
 
 
 class _Prepared(NamedTuple):
