@@ -18,13 +18,15 @@ import errno
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from onnx import ModelProto, helper
 from torch import Tensor, nn
 
@@ -32,9 +34,11 @@ import panrt
 from panrt import model_file
 from panrt.export.errors import ExportError
 from panrt.export.folding import fold_batch_norms
+from panrt.export.frames import Frame
 from panrt.export.naming import IMAGE, name_graph
+from panrt.export.precision import Peak, Progress, largest_feature, quantize, to_half
 from panrt.export.symbolic import SymbolicOps
-from panrt.model.checkpoints import write_atomically
+from panrt.files import write_atomically
 from panrt.model.panoptic_fpn import SIZE_DIVISOR, PanopticFPN
 from panrt.model_file import ModelFile, Precision, Target, Thresholds
 from panrt.plugins.contract import MAX_SIDE
@@ -54,6 +58,7 @@ class Exported(NamedTuple):
     file: ModelFile
     nodes: int  # of the graph, the functions' not counted
     bytes: int
+    peak: Peak | None  # of a float16 file: the largest feature on the sample frames, where there were any
 
 
 def to_onnx(
@@ -68,7 +73,10 @@ def to_onnx(
     output_size: tuple[int, int] | None = None,
     thresholds: Thresholds | None = None,
     target: Target = "portable",
+    samples: Sequence[Frame] = (),
+    int8_heads: bool = False,
     provenance: str = "",
+    progress: Progress | None = None,
 ) -> Exported:
     """Export a network to one ONNX file, whole or not at all.
 
@@ -83,10 +91,14 @@ def to_onnx(
         output_size: (height, width) of the panoptic map; `valid_hw` where not given.
         thresholds: what decides which segments come out; those of the model's configuration where not given.
         target: "portable" runs everywhere; "tensorrt-10.3" (JetPack 6) has an older opset and no functions.
+        samples: frames of the kind that the network will see, each of the input's size: int8 is calibrated on
+            them, fp16 is checked on them for overflow.
+        int8_heads: in an int8 file the RPN, box and mask heads are int8 too.
         provenance: of the weights, a line for people.
+        progress: called with the samples that are done and their number.
 
     Raises:
-        ExportError: an option does not fit; the message names it.
+        ExportError: an option does not fit, or a weight or feature is beyond float16; the message names it.
         OSError: from the file system.
     """
     path = Path(path)
@@ -108,11 +120,18 @@ def to_onnx(
         opset=OPSETS[target],
         provenance=provenance,
     )
+    images = _batches(samples, file)
     network = _prepared(model, thresholds)
+    peak = None
+    if precision == "fp16":
+        peak = largest_feature(network, images, progress) if images else None
+        to_half(network)
     proto = _traced(network, file)
+    if precision == "int8":
+        proto = quantize(proto, images, heads=int8_heads, progress=progress)
     finish(proto, file)
     write_atomically(path, lambda temporary: temporary.write_bytes(proto.SerializeToString(deterministic=True)))
-    return Exported(file, len(proto.graph.node), path.stat().st_size)
+    return Exported(file, len(proto.graph.node), path.stat().st_size, peak)
 
 
 def default_thresholds(model: PanopticFPN) -> Thresholds:
@@ -153,6 +172,7 @@ def finish(proto: ModelProto, file: ModelFile) -> None:
     proto.graph.name = file.name
     proto.ClearField("metadata_props")
     helper.set_model_props(proto, {model_file.KEY: model_file.dumps(file)})
+    del proto.functions[:]
     if file.target == "portable":
         add_functions(proto)
     onnx.checker.check_model(proto)
@@ -210,6 +230,21 @@ def _checked_thresholds(thresholds: Thresholds) -> Thresholds:
         if value < 0:
             raise ExportError(f"{name}: got {value}, expected no negative number.")
     return thresholds
+
+
+def _batches(samples: Sequence[Frame], file: ModelFile) -> list[NDArray[np.uint8]]:
+    """The samples as the graph takes them; the last one fills up a batch that is not full."""
+    for index, frame in enumerate(samples):
+        if frame.shape != (*file.input_hw, 3) or frame.dtype != np.uint8:
+            raise ExportError(
+                f"samples[{index}]: got {frame.shape} {frame.dtype}, expected {(*file.input_hw, 3)} uint8, the "
+                "network's input."
+            )
+    if file.precision == "int8" and len(samples) == 0:
+        raise ExportError("int8 is calibrated on sample frames, and there are none; give samples.")
+    starts = range(0, len(samples), file.batch)
+    groups = [[*samples[start : start + file.batch]] for start in starts]
+    return [np.stack(group + group[-1:] * (file.batch - len(group))) for group in groups]
 
 
 # Tracing --------------------------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ class PluginLibrary(NamedTuple):
     sha256: str  # of the file
     sources_sha256: str  # of what it was compiled from; "" where that was done by hand
     tensorrt_headers: str  # version, e.g. "10.3.0"
-    cuda_architectures: tuple[str, ...]  # e.g. ("75", "87"); none: no kernels, so engines can be built but not run
+    cuda_architectures: tuple[str, ...]  # e.g. ("86", "87", "87-ptx"); none: no kernels; engines can be built, not run
 
     @property
     def rtx_loader(self) -> Path:
@@ -116,7 +116,7 @@ def inspect(path: Path) -> PluginLibrary:
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         sources_sha256=info["sources_sha256"],
         tensorrt_headers=info["tensorrt_headers"],
-        cuda_architectures=tuple(filter(None, info["cuda_architectures"].split(";"))),
+        cuda_architectures=tuple(filter(None, info["cuda_architectures"].split(","))),
     )
 
 
@@ -138,7 +138,7 @@ def load(registry: Any, library: PluginLibrary) -> None:
         return
     if registry.load_library(str(library.path)) is None or not _registered(registry):
         raise PluginLibraryError(
-            f"{library.path}: TensorRT loaded none of its plugins ({', '.join(OPS)}); TensorRT's log says why."
+            f"{library.path}: TensorRT did not take all of its plugins ({', '.join(OPS)}); its log says why."
         )
     _loaded.append(library.path)
 
@@ -289,7 +289,8 @@ _loaded: list[Path] = []  # at most one library, for each of TensorRT's registri
 
 
 def _registered(registry: Any) -> bool:
-    return all(registry.get_creator(name, VERSION, NAMESPACE) is not None for name in OPS)
+    there = {(creator.plugin_namespace, creator.name) for creator in registry.all_creators}
+    return all((NAMESPACE, name) in there for name in OPS)
 
 
 def _open(path: Path) -> ctypes.CDLL:

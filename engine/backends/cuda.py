@@ -23,6 +23,7 @@ log = logging.getLogger("panrt")
 
 ALIGNMENT = 256  # of tensors; what cuMemAlloc gives and TensorRT asks for
 
+_ATTRIBUTE = "CU_DEVICE_ATTRIBUTE_"
 _HINTS = {
     "CUDA_ERROR_OUT_OF_MEMORY": "close other programs on the GPU, or lower the engine's batch or input size",
     "CUDA_ERROR_NO_DEVICE": "no NVIDIA GPU is visible to this process; see CUDA_VISIBLE_DEVICES and `panrt doctor`",
@@ -57,20 +58,48 @@ def _release(function: Callable[..., tuple[Any, ...]], *arguments: Any) -> None:
         log.warning("%s: %s while closing", function.__name__, error.name)
 
 
+class Device(NamedTuple):
+    """A GPU."""
+
+    handle: Any
+    name: str  # as its maker calls it
+    compute_capability: str  # "8.7" is Orin
+    shares_memory: bool  # with the host, so that there is nothing to copy: Jetson
+
+
+def device() -> Device:
+    """The GPU of the calling thread's context, where it has one, else the first one. No context is made.
+
+    Raises:
+        CudaError: there is none that works.
+    """
+    _call(driver.cuInit, 0)
+    has_context = int(_call(driver.cuCtxGetCurrent)) != 0
+    handle = _call(driver.cuCtxGetDevice) if has_context else _call(driver.cuDeviceGet, 0)
+
+    def attribute(name: str) -> int:
+        return int(_call(driver.cuDeviceGetAttribute, getattr(driver.CUdevice_attribute, _ATTRIBUTE + name), handle))
+
+    text: bytes = _call(driver.cuDeviceGetName, 256, handle)
+    return Device(
+        handle,
+        text.partition(b"\0")[0].decode(),
+        f"{attribute('COMPUTE_CAPABILITY_MAJOR')}.{attribute('COMPUTE_CAPABILITY_MINOR')}",
+        bool(attribute("INTEGRATED") and attribute("CAN_MAP_HOST_MEMORY")),
+    )
+
+
 class Context:
     """Where work runs: the calling thread's context where it has one (PyCUDA's, PyTorch's), else the primary one."""
 
-    def __init__(self, ordinal: int = 0) -> None:
-        _call(driver.cuInit, 0)
+    def __init__(self) -> None:
+        self.device = device()
         self._handle = _call(driver.cuCtxGetCurrent)
-        self._retained = None
-        if int(self._handle) == 0:
-            device = _call(driver.cuDeviceGet, ordinal)
-            self._handle = _call(driver.cuDevicePrimaryCtxRetain, device)
-            self._retained = device
+        self._is_retained = int(self._handle) == 0
+        if self._is_retained:
+            self._handle = _call(driver.cuDevicePrimaryCtxRetain, self.device.handle)
         try:
             self.enter()
-            self._device = _call(driver.cuCtxGetDevice)
         except CudaError:
             self.close()
             raise
@@ -79,39 +108,12 @@ class Context:
         """Make it the calling thread's current one, as all that follows needs it."""
         _call(driver.cuCtxSetCurrent, self._handle)
 
-    @property
-    def name(self) -> str:
-        """Of the device, as its maker calls it."""
-        text: bytes = _call(driver.cuDeviceGetName, 256, self._device)
-        return text.partition(b"\0")[0].decode()
-
-    @property
-    def compute_capability(self) -> tuple[int, int]:
-        """(8, 7) is Orin."""
-        attribute = driver.CUdevice_attribute
-        return (
-            self._attribute(attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR),
-            self._attribute(attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR),
-        )
-
-    @property
-    def shares_memory(self) -> bool:
-        """Whether the GPU reads and writes the host's memory itself, so that there is nothing to copy (Jetson)."""
-        attribute = driver.CUdevice_attribute
-        return bool(
-            self._attribute(attribute.CU_DEVICE_ATTRIBUTE_INTEGRATED)
-            and self._attribute(attribute.CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY)
-        )
-
-    def _attribute(self, attribute: Any) -> int:
-        return int(_call(driver.cuDeviceGetAttribute, attribute, self._device))
-
     def close(self) -> None:
         """Let go of it; one that was the caller's stays as it is."""
-        if self._retained is not None:
+        if self._is_retained:
+            self._is_retained = False
             _release(driver.cuCtxSetCurrent, driver.CUcontext(0))
-            _release(driver.cuDevicePrimaryCtxRelease, self._retained)
-            self._retained = None
+            _release(driver.cuDevicePrimaryCtxRelease, self.device.handle)
 
 
 class Stream:

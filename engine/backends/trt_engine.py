@@ -9,7 +9,7 @@ import functools
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -50,7 +50,7 @@ class Engine:
         Raises:
             EngineError: TensorRT does not take it; the message carries what TensorRT logged.
         """
-        self._trt = trt
+        self.trt = trt
         self.path = path
         self._logger = _logger(trt)
         self._runtime = trt.Runtime(self._logger)
@@ -78,7 +78,7 @@ class Engine:
 
         Executions may share scratch memory where no two of them run at once.
         """
-        strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        strategy = self.trt.ExecutionContextAllocationStrategy.USER_MANAGED
         context = self._ask("make an execution context of it", lambda: self._engine.create_execution_context(strategy))
         if scratch:
             context.set_device_memory(scratch, self.scratch_bytes)
@@ -92,7 +92,7 @@ class Engine:
     def complain(self, problem: str, advice: str) -> EngineError:
         """An error with what TensorRT last had to say."""
         said = "; ".join(self._logger.take_errors()) or "it logged no reason"
-        return EngineError(f"{self.path}: {self._trt.__name__} {self._trt.__version__} {problem}: {said}. {advice}")
+        return EngineError(f"{self.path}: {self.trt.__name__} {self.trt.__version__} {problem}: {said}. {advice}")
 
     def _ask(self, what: str, question: Callable[[], Any]) -> Any:
         """The answer to a question that TensorRT answers with None where it fails."""
@@ -111,14 +111,15 @@ class Execution:
         self._engine = engine
         self._context = context
 
-    def bind(self, name: str, address: int) -> None:
-        """Where an input or output is, on the device.
+    def bind(self, addresses: Mapping[str, int]) -> None:
+        """Where inputs and outputs are, on the device.
 
         Raises:
-            EngineError: TensorRT refuses it.
+            EngineError: TensorRT refuses one.
         """
-        if not self._context.set_tensor_address(name, address):
-            raise self._engine.complain(f"takes no address for {name!r}", "Please report this.")
+        for name, address in addresses.items():
+            if not self._context.set_tensor_address(name, address):
+                raise self._engine.complain(f"takes no address for {name!r}", "Please report this.")
 
     def enqueue(self, stream: int) -> None:
         """Queue a run on a CUDA stream.
@@ -128,6 +129,16 @@ class Execution:
         """
         if not self._context.execute_async_v3(stream):
             raise self._engine.complain("could not run the engine", "Open the session again.")
+
+    def layer_seconds(self, run: Callable[[], None]) -> dict[str, float]:
+        """How long each layer takes while `run` runs this execution and waits for it, in the order of execution.
+
+        TensorRT waits after each layer then, so their sum is more than they take together.
+        """
+        self._context.profiler = profiler = _profiler(self._engine.trt)
+        run()
+        seconds: dict[str, float] = profiler.seconds
+        return seconds
 
     def close(self) -> None:
         """Its work must be done."""
@@ -189,3 +200,17 @@ def _logger(trt: ModuleType) -> Any:
             return errors
 
     return Logger()
+
+
+def _profiler(trt: ModuleType) -> Any:
+    """Something that adds up what TensorRT tells about layers."""
+
+    class Profiler(trt.IProfiler):  # type: ignore[misc, name-defined]  # a class of a module chosen at run time
+        def __init__(self) -> None:
+            trt.IProfiler.__init__(self)
+            self.seconds: dict[str, float] = {}
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            self.seconds[layer_name] = self.seconds.get(layer_name, 0.0) + ms * 1e-3
+
+    return Profiler()

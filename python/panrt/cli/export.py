@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from panrt.cli.support import JsonOption, Report, megabytes, named_config
+from panrt.cli.frames import network_frames
+from panrt.cli.support import JsonOption, Report, megabytes, named_config, one_of, progress_bar
 
 if TYPE_CHECKING:
+    from panrt.export.frames import Frame
     from panrt.export.onnx import Exported
     from panrt.model.panoptic_fpn import PanopticFPN
     from panrt.model_file import Thresholds
@@ -42,6 +44,17 @@ def export(
     target: Annotated[
         str, typer.Option(help="portable, or tensorrt-10.3 for JetPack 6: an older opset, and no ONNX functions.")
     ] = "portable",
+    precision: Annotated[
+        str, typer.Option(help="fp32, fp16 or int8; boxes and scores are fp32 in every file.")
+    ] = "fp32",
+    samples: Annotated[
+        Path | None,
+        typer.Option(help="Pictures or a clip of what the network will see: int8 is calibrated, fp16 checked on them."),
+    ] = None,
+    max_samples: Annotated[int, typer.Option(min=1, help="Frames that are taken from --samples, evenly.")] = 64,
+    int8_heads: Annotated[
+        bool, typer.Option("--int8-heads", help="In int8 the RPN, box and mask heads too; they are more sensitive.")
+    ] = False,
     untrained: Annotated[
         bool, typer.Option("--untrained", help="Random weights, to measure speed before there is a trained network.")
     ] = False,
@@ -52,11 +65,12 @@ def export(
     The file runs in plain ONNX Runtime, in PanRT on a CPU, and is what TensorRT engines are built from.
     """
     from panrt.export.onnx import fit_camera, to_onnx
-    from panrt.model_file import TARGETS
+    from panrt.model_file import PRECISIONS, TARGETS
 
-    chosen = next((known for known in TARGETS if known == target), None)
-    if chosen is None:
-        raise ValueError(f"--target: got {target!r}, expected {' or '.join(TARGETS)}.")
+    chosen_target = one_of("--target", target, TARGETS)
+    chosen_precision = one_of("--precision", precision, PRECISIONS)
+    if chosen_precision == "int8" and samples is None:
+        raise ValueError("--precision int8 needs --samples, pictures or a clip to calibrate on.")
     network, provenance = _network(model, untrained=untrained)
     default = network.config.input_hw
     if camera is not None:
@@ -66,26 +80,35 @@ def export(
         input_hw, valid_hw = fit_camera(camera_hw, height=height or default[0])
     else:
         input_hw, valid_hw = (height or default[0], width or default[1]), None
-    exported = to_onnx(
-        network,
-        output,
-        height=input_hw[0],
-        width=input_hw[1],
-        batch=batch,
-        valid_hw=valid_hw,
-        output_size=_size("--output-size", output_size) if output_size is not None else None,
-        thresholds=_thresholds(
+    frames: list[Frame] = []
+    if samples is not None and chosen_precision != "fp32":
+        free = network.config.pixel_mean
+        frames = network_frames(samples, limit=max_samples, input_hw=input_hw, valid_hw=valid_hw, free=free)
+    with progress_bar("calibrate" if chosen_precision == "int8" else "check") as show:
+        exported = to_onnx(
             network,
-            max_detections=max_detections,
-            detection_score=detection_score,
-            instance_score=instance_score,
-            instance_overlap=instance_overlap,
-            stuff_area=stuff_area,
-        ),
-        target=chosen,
-        provenance=provenance,
-    )
-    _report(exported, output, as_json=as_json)
+            output,
+            height=input_hw[0],
+            width=input_hw[1],
+            batch=batch,
+            valid_hw=valid_hw,
+            output_size=_size("--output-size", output_size) if output_size is not None else None,
+            thresholds=_thresholds(
+                network,
+                max_detections=max_detections,
+                detection_score=detection_score,
+                instance_score=instance_score,
+                instance_overlap=instance_overlap,
+                stuff_area=stuff_area,
+            ),
+            precision=chosen_precision,
+            target=chosen_target,
+            samples=frames,
+            int8_heads=int8_heads,
+            provenance=provenance,
+            progress=show,
+        )
+    _report(exported, output, model=None if untrained else model, as_json=as_json)
 
 
 def _network(model: str, *, untrained: bool) -> tuple[PanopticFPN, str]:
@@ -119,7 +142,9 @@ def _thresholds(network: PanopticFPN, **chosen: float | None) -> Thresholds:
     return default_thresholds(network)._replace(**given)
 
 
-def _report(exported: Exported, output: Path, *, as_json: bool) -> None:
+def _report(exported: Exported, output: Path, *, model: str | None, as_json: bool) -> None:
+    from panrt.export.precision import LARGEST_HALF
+
     file = exported.file
     height, width = file.input_hw
     report = Report(as_json=as_json)
@@ -129,6 +154,11 @@ def _report(exported: Exported, output: Path, *, as_json: bool) -> None:
         "gives", f"panoptic maps of {_text(file.output_hw)}, {len(file.things)} things, {len(file.stuff)} stuff"
     )
     report.line("weights", file.provenance or "nothing is said about where they come from")
+    if exported.peak is not None:
+        share = 100 * exported.peak.value / LARGEST_HALF
+        report.line("checked", f"features reach {exported.peak.value:.3g}, {share:.2g} % of what float16 holds")
+    elif file.precision == "fp16":
+        report.line("checked", "the weights fit float16; give --samples to check the features too")
     report.line("wrote", f"{output}  {megabytes(exported.bytes)}  {file.precision}  opset {file.opset}  {file.target}")
     facts = {
         "output": str(output),
@@ -142,11 +172,13 @@ def _report(exported: Exported, output: Path, *, as_json: bool) -> None:
         "output_hw": list(file.output_hw),
         "thresholds": file.thresholds._asdict(),
         "precision": file.precision,
+        "largest_feature": exported.peak._asdict() if exported.peak is not None else None,
         "target": file.target,
         "opset": file.opset,
         "provenance": file.provenance,
     }
-    report.end(facts)
+    verify = [f"panrt verify {model} {output} --frames DIR"] if model is not None else []
+    report.end(facts, next_commands=[*verify, f"panrt build {output} -o {output.with_suffix('.plan')}"])
 
 
 def _text(size: tuple[int, int]) -> str:

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperGroup
@@ -16,6 +16,8 @@ from panrt.errors import PanrtError
 
 if TYPE_CHECKING:
     from panrt.model.config import PanopticFPNConfig
+
+Choice = TypeVar("Choice", bound=str)
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -128,6 +130,18 @@ def named_config(name: str) -> PanopticFPNConfig:
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(CONFIGS)}."
         raise ValueError(f"configuration {name!r} is unknown; {hint}")
     return make_config(name)
+
+
+def one_of(option: str, value: str, choices: tuple[Choice, ...]) -> Choice:
+    """The value, if it is one of the choices.
+
+    Raises:
+        ValueError: it is not.
+    """
+    for choice in choices:
+        if choice == value:
+            return choice
+    raise ValueError(f"{option}: got {value!r}, expected {', '.join(choices[:-1])} or {choices[-1]}.")
 
 
 def choose_device(name: str | None) -> str:

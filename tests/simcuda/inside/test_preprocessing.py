@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from panrt.engine.backends import cuda
 from panrt.engine.backends.kernels import KernelError, Kernels, RawImage
-from panrt.engine.backends.tensorrt import LAYOUTS
 from panrt.engine.backends.trt_engine import EngineError
+from panrt.engine.backends.trt_session import LAYOUTS
 from panrt.engine.frame import Frame
 from panrt.engine.preprocess import FrameError, place
 from panrt.plugins import frame_reference

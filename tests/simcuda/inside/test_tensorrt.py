@@ -15,8 +15,8 @@ import pytest
 from cuda.bindings import driver as cu
 
 from panrt.engine.backends import cuda
-from panrt.engine.backends.tensorrt import TensorRTSession
 from panrt.engine.backends.trt_engine import EngineError
+from panrt.engine.backends.trt_session import TensorRTSession
 from panrt.engine.frame import Frame
 from panrt.engine.preprocess import FrameError, fill, place
 from panrt.engine.session import SessionError
@@ -182,6 +182,21 @@ def test_the_host_never_follows_a_device_pointer(tmp_path: Path, gpu: ModuleType
     gpu.guard()
     with open_session(tmp_path) as session:
         check(session(picture(0)), picture(0))
+
+
+def test_a_profile_takes_a_frame_apart_and_leaves_the_session_as_it_was(tmp_path: Path, gpu: ModuleType) -> None:
+    with open_session(tmp_path) as session:
+        before = gpu.alive()
+        check(session(picture(0)), picture(0))
+        profile = session.profile(runs=5)
+        assert all(seconds > 0 for seconds in profile[:-1])
+        assert profile.layers == {"backbone": 0.5e-3, "merge": 0.5e-3}
+        assert gpu.alive() == before
+        assert session.stages == {}
+        check(session(picture(1)), picture(1))
+        session.submit([Frame(picture(0))])
+        with pytest.raises(SessionError, match="collect them before profiling"):
+            session.profile()
 
 
 # Graphs

@@ -40,7 +40,7 @@ def opened(resources: ExitStack, resource: _Resource) -> _Resource:
     return resource
 
 
-class Slot:
+class GpuSlot:
     """Buffers that never move, and the work on them.
 
     Host and device have the same layout: image, panoptic, the other outputs, and the narrow map where there is one. So
@@ -60,7 +60,7 @@ class Slot:
         self.is_mapped = mapped  # the GPU works in the host's memory, and nothing is copied
         self.stream = stream
         self.feeds: dict[Layout, Feed] = {}
-        self._execution = execution
+        self.execution = execution
         self._kernels = kernels
         panoptic = tensors[PANOPTIC]
         narrows = kernels is not None and not mapped and tensors["segments"].shape[1] <= MOST_NARROW_IDS
@@ -77,8 +77,8 @@ class Slot:
         pinned = opened(resources, cuda.PinnedMemory(size, mapped=mapped))
         self._host = pinned.address
         self._device = pinned.device_address if mapped else opened(resources, cuda.DeviceMemory(size)).address
-        for name in (IMAGE, PANOPTIC, *REST):
-            execution.bind(name, self._device + offsets[name])
+        self.addresses = {name: self._device + offsets[name] for name in (IMAGE, PANOPTIC, *REST)}
+        execution.bind(self.addresses)
         self.begun = opened(resources, cuda.Event())
         self.done = opened(resources, cuda.Event())
 
@@ -103,17 +103,21 @@ class Slot:
 
     def upload(self) -> None:
         """Queue the images' way to the device."""
-        self.stream.upload(self._device, self._host, self._input_bytes)
+        if not self.is_mapped:
+            self.stream.upload(self._device, self._host, self._input_bytes)
 
     def enqueue(self) -> None:
         """Queue a run on `images`."""
-        if not self.is_mapped:
-            self.upload()
+        self.upload()
         self.enqueue_uploaded()
 
     def enqueue_uploaded(self) -> None:
         """Queue a run on what the device holds."""
-        self._execution.enqueue(self.stream.address)
+        self.execution.enqueue(self.stream.address)
+        self.download()
+
+    def download(self) -> None:
+        """Queue the outputs' way to the host."""
         if self._kernels is not None and self._narrow_map is not None:
             self._kernels.narrow_map(self._narrow_map, self.stream.address)
         if not self.is_mapped:
@@ -124,7 +128,7 @@ class Slot:
 class Feed:
     """A slot's way in for frames of one layout, which a kernel brings to the network's input."""
 
-    def __init__(self, slot: Slot, kernels: Kernels, args: PreprocessArgs, *, captures: bool) -> None:
+    def __init__(self, slot: GpuSlot, kernels: Kernels, args: PreprocessArgs, *, captures: bool) -> None:
         """Take arguments whose addresses are open; the work becomes a graph where it `captures`."""
         self._slot = slot
         self._kernels = kernels

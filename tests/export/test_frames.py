@@ -1,0 +1,63 @@
+"""Sample frames from folders and clips, spread evenly; what is no picture is named."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from panrt.cli.frames import network_frames
+from panrt.export import ExportError
+from panrt.export.frames import read_frames
+
+DATA = Path(__file__).parents[1] / "data" / "tabletop"
+PICTURES = sorted((DATA / "eval" / "images").iterdir())
+
+
+def test_pictures_are_taken_evenly_from_a_folder() -> None:
+    found = list(read_frames(DATA / "eval" / "images", limit=4))
+    expected = [cv2.imread(str(PICTURES[index])) for index in (0, 16, 32, 48)]
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_frames_are_taken_evenly_from_a_clip() -> None:
+    with av.open(str(DATA / "clip.mp4")) as container:
+        every = [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
+    found = list(read_frames(DATA / "clip.mp4", limit=5))
+    assert all(np.array_equal(a, every[index]) for a, index in zip(found, (0, 40, 80, 120, 160), strict=True))
+
+
+def test_a_picture_is_one_frame_and_a_short_folder_is_taken_whole(tmp_path: Path) -> None:
+    for picture in PICTURES[:3]:
+        shutil.copy(picture, tmp_path)
+    (tmp_path / "notes.txt").write_text("not a picture")
+    assert len(list(read_frames(PICTURES[0], limit=9))) == 1
+    assert len(list(read_frames(tmp_path, limit=9))) == 3
+
+
+def test_no_pictures_and_damaged_ones_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="no images; expected files that end in"):
+        list(read_frames(tmp_path, limit=1))
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(PICTURES[0].read_bytes()[:100])
+    with pytest.raises(ExportError, match=r"broken\.jpg: not an image, or a damaged one"):
+        list(read_frames(tmp_path, limit=1))
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        list(read_frames(tmp_path / "nowhere", limit=1))
+    (tmp_path / "notes.txt").write_text("nothing to see")
+    with pytest.raises(ExportError, match=r"notes\.txt: neither an image nor a video"):
+        list(read_frames(tmp_path / "notes.txt", limit=1))
+    with pytest.raises(ExportError, match="limit: got 0"):
+        list(read_frames(tmp_path, limit=0))
+
+
+def test_a_frame_is_placed_as_a_session_places_it() -> None:
+    (placed,) = network_frames(PICTURES[0], limit=1, input_hw=(128, 192), valid_hw=(128, 180), free=(1.4, 2, 3))
+    original = cv2.imread(str(PICTURES[0]))  # 256 x 320, so 128 x 160 is left of it
+    half = cv2.resize(original, (160, 128), interpolation=cv2.INTER_LINEAR)
+    assert np.array_equal(placed[:, :160], half)
+    assert (placed[:, 160:] == (1, 2, 3)).all()
