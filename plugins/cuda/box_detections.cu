@@ -213,7 +213,7 @@ __device__ std::uint32_t keep_of_round(View const& view, RoundScratch& round, st
 
 // A block owns an image. Reads the lists once and then, a few times a round and from L2, their ranks without gaps;
 // writes the detections, and zero behind them. Bound by the latency of its steps, some tens of barriers a round.
-__global__ __launch_bounds__(512) void keep_detections(View const view) {
+__global__ __launch_bounds__(512, 1) void keep_detections(View const view) {
   constexpr int kThreads = 512;
   __shared__ SelectScratch scratch;
   __shared__ RoundScratch round;
