@@ -217,13 +217,16 @@ class OverlayArgs(ctypes.Structure):
     _fields_ = (
         ("frame", _pointer),
         ("panoptic", _pointer),
-        ("colours", _pointer),
+        ("colors", _pointer),
         ("output", _pointer),
         ("images", _i32),
         ("height", _i32),
         ("width", _i32),
-        ("colour_count", _i32),
-        ("border_colour", _u8 * 4),
+        ("map_height", _i32),
+        ("map_width", _i32),
+        ("color_count", _i32),
+        ("opacity", _i32),
+        ("border", _i32),
     )
 
 

@@ -1,9 +1,7 @@
-"""What surrounds the network on the GPU, in NumPy: a frame to its input, its map to an overlay. The specification.
+"""A frame to the network's input, and its map made narrow, in NumPy: the specification of `cuda/preprocess.cu` and
+`cuda/narrow_map.cu`, which agree with it to the bit where no multiplication is fused with an addition.
 
-The CUDA kernels of `cuda/preprocess.cu`, `cuda/overlay.cu` and `cuda/narrow_map.cu` agree with this to the bit where no
-multiplication is fused with an addition.
-
-Shapes: H x W a frame, h x w its resized size, OH x OW the network's input, M colours. Images are uint8 BGR.
+Shapes: H x W a frame, h x w its resized size, OH x OW the network's input. Images are uint8 BGR.
 """
 
 from __future__ import annotations
@@ -114,31 +112,6 @@ def antialias_weights(pixel: int, source: int, output: int) -> tuple[int, Float3
     distance = (np.arange(first, end, dtype=np.float32) + half - centre) / width
     weights: Float32 = np.maximum(one - np.abs(distance), np.float32(0))
     return first, weights
-
-
-def overlay(frame: UInt8, panoptic: Int32, colours: UInt8, border_colour: Sequence[int] = (0, 0, 0, 0)) -> UInt8:
-    """The panoptic map drawn over the frame.
-
-    Args:
-        frame: (H, W, 3) uint8 BGR.
-        panoptic: (H, W) int32 ids.
-        colours: (M, 4) uint8 b, g, r, a by id; row 0 is void's. Ids without a row are not tinted.
-        border_colour: b, g, r, a of pixels whose id is not that of the pixel to the left or above; none where a is 0.
-
-    Returns:
-        (H, W, 3) uint8 BGR.
-    """
-    known = (panoptic >= 0) & (panoptic < len(colours))
-    table = np.concatenate([colours.reshape(-1, 4), np.zeros((1, 4), np.uint8)])
-    tint = table[np.where(known, panoptic, len(colours))].astype(np.int32)
-    on_border = np.zeros(panoptic.shape, np.bool_)
-    on_border[:, 1:] |= panoptic[:, 1:] != panoptic[:, :-1]
-    on_border[1:] |= panoptic[1:] != panoptic[:-1]
-    if border_colour[3]:
-        tint[on_border] = border_colour
-    alpha = tint[..., 3:]
-    drawn: UInt8 = ((frame * (255 - alpha) + tint[..., :3] * alpha + 127) // 255).astype(np.uint8)
-    return drawn
 
 
 def narrow_map(ids: Int32, dtype: DTypeLike) -> NDArray[Any]:

@@ -80,7 +80,7 @@ __device__ bool all_boxes_finite(View const& view, float4 const* rois, float4 co
 // and the deltas of RoIs that have a candidate; writes a list without gaps. Bound by the read of the logits: where no
 // class can reach the threshold, and most RoIs are background, the maximum is all that is taken. The softmax is in
 // double, which some GPUs are slow at.
-__global__ __launch_bounds__(256) void score_rois(View const view) {
+__global__ __launch_bounds__(256, 4) void score_rois(View const view) {
   __shared__ std::uint32_t listed;
 
   std::int64_t const image = blockIdx.y;
@@ -213,7 +213,7 @@ __device__ std::uint32_t keep_of_round(View const& view, RoundScratch& round, st
 
 // A block owns an image. Reads the lists once and then, a few times a round and from L2, their ranks without gaps;
 // writes the detections, and zero behind them. Bound by the latency of its steps, some tens of barriers a round.
-__global__ __launch_bounds__(512) void keep_detections(View const view) {
+__global__ __launch_bounds__(512, 1) void keep_detections(View const view) {
   constexpr int kThreads = 512;
   __shared__ SelectScratch scratch;
   __shared__ RoundScratch round;

@@ -1,5 +1,5 @@
-// The panoptic map over the frame. Bound by memory bandwidth: 3 bytes and an id in, 3 bytes out a pixel; the ids above
-// come from cache.
+// The colours of a panoptic map over a frame. Bound by memory bandwidth: 3 bytes and an id in, 3 bytes out a pixel; the
+// ids to the right and below come from cache.
 #include "byte_tile.h"
 #include "launch.h"
 #include "panrt/cuda/overlay.h"
@@ -7,40 +7,54 @@
 namespace panrt::cuda {
 namespace {
 
-__device__ __forceinline__ std::uint8_t blend(int under, int over, int alpha) {
-  return static_cast<std::uint8_t>((under * (255 - alpha) + over * alpha + 127) / 255);
+constexpr std::int32_t kMaxSide = 32768;
+constexpr std::int32_t kMaxBorder = 64;
+constexpr int kOpaque = 256;
+
+// Cell of a map axis that pixel i of a frame axis shows: the one that its centre lies in. Sides are at most kMaxSide.
+__device__ __forceinline__ int cell_below(int i, int pixels, int cells) {
+  if (pixels == cells) return i;
+  return static_cast<int>((2U * static_cast<unsigned>(i) + 1U) * static_cast<unsigned>(cells) /
+                          (2U * static_cast<unsigned>(pixels)));
 }
 
-// A block owns kTilePixels pixels in a row of memory, a thread one of them. Borders look at the image, not at the tile.
-__global__ void __launch_bounds__(kTilePixels, 4) draw_segments(OverlayArgs const args) {
+__device__ __forceinline__ std::uint8_t blend(int under, int over, int opacity) {
+  return static_cast<std::uint8_t>((under * (kOpaque - opacity) + over * opacity + kOpaque / 2) / kOpaque);
+}
+
+// A block owns kTilePixels pixels that lie side by side in memory, a thread one of them.
+__global__ void __launch_bounds__(kTilePixels, 4) paint_segments(OverlayArgs const args) {
   __shared__ std::uint32_t tile[kTileWords];
   auto* const bytes = reinterpret_cast<std::uint8_t*>(tile);
   std::int64_t const area = static_cast<std::int64_t>(args.height) * args.width, total = area * args.images;
+  std::int64_t const map_area = static_cast<std::int64_t>(args.map_height) * args.map_width;
   for (std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * kTilePixels; first < total;
        first += static_cast<std::int64_t>(gridDim.x) * kTilePixels) {
     int const pixels = total - first < kTilePixels ? static_cast<int>(total - first) : kTilePixels;
     load_pixels(args.frame + 3 * first, pixels, tile);
     __syncthreads();
-    bool const is_mine = static_cast<int>(threadIdx.x) < pixels;
-    std::int64_t const pixel = first + threadIdx.x;
-    int const id = is_mine ? args.panoptic[pixel] : 0;
-    int left = __shfl_up_sync(0xFFFFFFFFU, id, 1);
-    if (is_mine) {
-      auto const within = static_cast<std::uint32_t>(pixel % area);  // an image has at most 2^30 pixels
-      bool const has_left = within % static_cast<std::uint32_t>(args.width) != 0;
-      bool const has_above = within >= static_cast<std::uint32_t>(args.width);
-      if (has_left && threadIdx.x % 32 == 0) left = args.panoptic[pixel - 1];
-      bool const on_border = (has_left && left != id) || (has_above && args.panoptic[pixel - args.width] != id);
-      uchar4 colour{0, 0, 0, 0};
-      if (on_border && args.border_colour[3] != 0) {
-        colour = {args.border_colour[0], args.border_colour[1], args.border_colour[2], args.border_colour[3]};
-      } else if (id >= 0 && id < args.colour_count) {
-        colour = __ldg(reinterpret_cast<uchar4 const*>(args.colours) + id);
+    if (static_cast<int>(threadIdx.x) < pixels) {
+      std::int64_t const pixel = first + threadIdx.x, image = pixel / area;
+      auto const within = static_cast<std::uint32_t>(pixel - image * area);  // an image has at most 2^30 pixels
+      int const y = static_cast<int>(within / static_cast<std::uint32_t>(args.width));
+      int const x = static_cast<int>(within % static_cast<std::uint32_t>(args.width));
+      std::int32_t const* const map = args.panoptic + image * map_area;
+      auto const id_at = [&](int row, int column) {
+        std::int64_t const line = cell_below(row, args.height, args.map_height);
+        return map[line * args.map_width + cell_below(column, args.width, args.map_width)];
+      };
+      int const id = id_at(y, x);
+      if (id > 0 && id < args.color_count) {
+        bool const on_border = args.border > 0 && (id_at(y, min(x + args.border, args.width - 1)) != id ||
+                                                   id_at(min(y + args.border, args.height - 1), x) != id);
+        std::uint8_t const* const color = args.colors + 3 * static_cast<std::int64_t>(id);
+        std::uint8_t* const mine = bytes + 3 * threadIdx.x;
+#pragma unroll
+        for (int c = 0; c < 3; ++c) {
+          mine[c] =
+              on_border ? static_cast<std::uint8_t>((color[c] + 256) / 2) : blend(mine[c], color[c], args.opacity);
+        }
       }
-      std::uint8_t* const mine = bytes + 3 * threadIdx.x;
-      mine[0] = blend(mine[0], colour.x, colour.w);
-      mine[1] = blend(mine[1], colour.y, colour.w);
-      mine[2] = blend(mine[2], colour.z, colour.w);
     }
     __syncthreads();
     store_pixels(tile, pixels, args.output + 3 * first);
@@ -48,27 +62,30 @@ __global__ void __launch_bounds__(kTilePixels, 4) draw_segments(OverlayArgs cons
   }
 }
 
-bool is_aligned(void const* pointer) { return reinterpret_cast<std::uintptr_t>(pointer) % 4 == 0; }
+bool is_side(std::int32_t size) { return size >= 1 && size <= kMaxSide; }
 
 }  // namespace
 
 Status launch_overlay(OverlayArgs const& args, cudaStream_t stream) noexcept {
-  constexpr std::int32_t kMaxSide = 32768;
   if (args.images < 1) return invalid("overlay: images must be at least 1");
-  if (args.height < 1 || args.width < 1 || args.height > kMaxSide || args.width > kMaxSide) {
-    return invalid("overlay: height and width must be from 1 to 32768");
+  if (!is_side(args.height) || !is_side(args.width) || !is_side(args.map_height) || !is_side(args.map_width)) {
+    return invalid("overlay: height and width of frame and map must be from 1 to 32768");
   }
-  if (args.colour_count < 0) return invalid("overlay: colour_count must not be negative");
+  if (args.color_count < 0) return invalid("overlay: color_count must not be negative");
+  if (args.opacity < 0 || args.opacity > kOpaque) return invalid("overlay: opacity must be from 0 to 256");
+  if (args.border < 0) return invalid("overlay: border must not be negative");
   if (args.frame == nullptr || args.panoptic == nullptr || args.output == nullptr ||
-      (args.colours == nullptr && args.colour_count > 0)) {
-    return invalid("overlay: frame, panoptic, colours or output is null");
+      (args.colors == nullptr && args.color_count > 0)) {
+    return invalid("overlay: frame, panoptic, colors or output is null");
   }
-  if (!is_aligned(args.panoptic) || !is_aligned(args.colours)) {
-    return invalid("overlay: panoptic and colours must be aligned to 4 bytes");
+  if (reinterpret_cast<std::uintptr_t>(args.panoptic) % 4 != 0) {
+    return invalid("overlay: panoptic must be aligned to 4 bytes");
   }
+  OverlayArgs bounded = args;
+  if (bounded.border > kMaxBorder) bounded.border = kMaxBorder;
   std::int64_t const pixels = static_cast<std::int64_t>(args.height) * args.width * args.images;
   LaunchShape const shape{blocks_for(pixels, kTilePixels), kTilePixels};
-  return launch(draw_segments, shape, stream, args);
+  return launch(paint_segments, shape, stream, bounded);
 }
 
 }  // namespace panrt::cuda

@@ -127,7 +127,7 @@ __device__ __forceinline__ std::uint32_t units_of(Instance const& item) {
 
 // The first block of an image owns its instances, a thread one at a time; the other blocks fill what begins as zero, 16
 // bytes a lane. Bound by the fill, one bit a pixel, and beside it by the latency of the sort.
-__global__ __launch_bounds__(256) void order_instances(View const view) {
+__global__ __launch_bounds__(256, 4) void order_instances(View const view) {
   __shared__ Rank shared_ranks[kSortedInShared];
   __shared__ std::uint32_t warp_sums[32];
 

@@ -130,6 +130,8 @@ void trace_block_end(unsigned threads) {
   std::array<std::unordered_set<std::uintptr_t>, 2 * kMaxBuffers> block_sectors;
   Range const fixed = static_shared(), dynamic = dynamic_shared_range();
   Range const of_templates{reinterpret_cast<std::uintptr_t>(__bss_start), reinterpret_cast<std::uintptr_t>(_end)};
+  auto const indices = reinterpret_cast<std::uintptr_t>(&view);  // threadIdx and its like lie there too
+  Range const own{indices, indices + sizeof view};
   for (unsigned warp = 0; warp * kLanes < threads; ++warp) {
     struct Key {
       void* instruction;
@@ -158,7 +160,7 @@ void trace_block_end(unsigned threads) {
         Access const* const access = lanes[lane];
         if (access == nullptr) continue;
         if (fixed.contains(access->address) || dynamic.contains(access->address) ||
-            of_templates.contains(access->address)) {
+            (of_templates.contains(access->address) && !own.contains(access->address))) {
           shared[lane] = access;
           shared_bytes = access->bytes;
           continue;

@@ -330,27 +330,30 @@ def preprocess(
 def overlay(
     frames: Array,
     panoptic: Array,
-    colours: Array,
-    border_colour: Sequence[int] = (0, 0, 0, 0),
+    colors: Array,
     *,
+    opacity: float,
+    border: int,
     gpu: SimulatedGpu,
     order: Order = FORWARD,
 ) -> Array:
-    """As `frame_reference.overlay` on frames (N, H, W, 3) and maps (N, H, W)."""
-    N, H, W = panoptic.shape
+    """As `reference.overlay` on frames (N, H, W, 3) and maps (N, h, w)."""
     (output,) = gpu.launch(
         "panrt_cuda_overlay",
         Struct(
             OverlayArgs,
             frame=frames,
             panoptic=panoptic,
-            colours=colours,
+            colors=colors,
             output=Out(frames.shape, np.uint8),
-            images=N,
-            height=H,
-            width=W,
-            colour_count=len(colours),
-            border_colour=list(border_colour),
+            images=len(frames),
+            height=frames.shape[1],
+            width=frames.shape[2],
+            map_height=panoptic.shape[1],
+            map_width=panoptic.shape[2],
+            color_count=len(colors),
+            opacity=round(256 * opacity),
+            border=border,
         ),
         order,
     )

@@ -17,7 +17,8 @@
 //   trace    counts memory requests: sectors, ideal sectors, bank conflicts (trace.cpp)
 //
 // HC_ORDER=forward|reverse|random with HC_SEED, or hc_set_order(), chooses the order of blocks, warps and threads.
-// Uninitialised shared memory reads 0xCB bytes (static arrays not under asan), device memory 0xCD.
+// Uninitialised shared memory reads 0xCB bytes (static arrays neither under asan nor in templates, which GCC puts
+// elsewhere), device memory 0xCD.
 //
 // What it does not show: timing, fused multiply-add, memory models weaker than that of x86, the limits of registers, a
 // missing __launch_bounds__, and races that only appear while threads run at once in the plain flavour.

@@ -1,4 +1,4 @@
-"""Preprocessing, overlay and the narrow map: their NumPy reference by hand and against OpenCV and PyTorch, and the CUDA
+"""Preprocessing, overlay and the narrow map: the NumPy reference by hand and against OpenCV and PyTorch, and the CUDA
 kernels in the simulation against the reference, to the byte.
 
 Kernels run under AddressSanitizer and UndefinedBehaviorSanitizer but where a test says otherwise.
@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from panrt.plugins import frame_reference
+from panrt.plugins import frame_reference, reference
 from panrt.plugins.cuda_api import NarrowMapArgs, OverlayArgs, PreprocessArgs
 from support import cuda_ops
 from support.hostcuda import Flavour, LaunchError, Out, SimulatedGpu, Struct, in_out
@@ -83,18 +83,6 @@ def test_the_letterbox_is_border_around_the_resized_frame() -> None:
     inside[1:3, 2:5] = True
     assert (output[inside] == 200).all()
     assert (output[~inside] == (1, 2, 3)).all()
-
-
-def test_an_overlay_by_hand() -> None:
-    frame = np.full((2, 3, 3), 100, np.uint8)
-    panoptic = np.array([[0, 1, 1], [0, 7, -1]], np.int32)
-    colours = np.array([[0, 0, 0, 0], [255, 0, 50, 128]], np.uint8)
-    plain = frame_reference.overlay(frame, panoptic, colours)
-    # (100 * 127 + c * 128 + 127) // 255 for c = 255, 0, 50
-    assert plain[0].tolist() == [[100, 100, 100], [178, 50, 75], [178, 50, 75]]
-    assert (plain[1] == 100).all()  # void, and ids without a row
-    bordered = frame_reference.overlay(frame, panoptic, colours, (255, 255, 255, 255))
-    assert bordered[..., 0].tolist() == [[100, 255, 178], [100, 255, 255]]
 
 
 # --- Preprocessing ----------------------------------------------------------------------------------------------------
@@ -222,75 +210,89 @@ def test_frames_outside_the_contract_are_refused(gpus: Gpus, changes: dict[str, 
 
 # --- Overlay ----------------------------------------------------------------------------------------------------------
 
-map_shapes = st.tuples(st.integers(1, 2), st.integers(1, 40), st.sampled_from([1, 2, 31, 33, 64, 100]))
+frame_shapes = st.tuples(st.integers(1, 2), st.integers(1, 40), st.sampled_from([1, 2, 31, 33, 64, 100]))
 
 
-def draw_map(shape: tuple[int, ...], ids: int, seed: int) -> tuple[Array, Array, Array]:
-    """Frames, a map of blocks of ids (some without a colour), and colours."""
+def draw_map(shape: tuple[int, int, int], map_hw: tuple[int, int], ids: int, seed: int) -> tuple[Array, Array, Array]:
+    """Frames, maps of blocks of ids (some without a colour), and colours."""
     rng = np.random.default_rng(seed)
-    coarse = rng.integers(-1, ids + 1, (shape[0], (shape[1] + 3) // 4, (shape[2] + 3) // 4), np.int32)
-    panoptic = coarse.repeat(4, axis=1).repeat(4, axis=2)[:, : shape[1], : shape[2]]
+    coarse = rng.integers(-1, ids + 1, (shape[0], (map_hw[0] + 3) // 4, (map_hw[1] + 3) // 4), np.int32)
+    panoptic = coarse.repeat(4, axis=1).repeat(4, axis=2)[:, : map_hw[0], : map_hw[1]]
     frames = rng.integers(0, 256, (*shape, 3), np.uint8)
-    return frames, np.ascontiguousarray(panoptic), rng.integers(0, 256, (ids, 4), np.uint8)
+    return frames, np.ascontiguousarray(panoptic), rng.integers(0, 256, (ids, 3), np.uint8)
 
 
 @given(
-    shape=map_shapes,
+    shape=frame_shapes,
+    map_hw=st.none() | st.tuples(st.integers(1, 40), st.integers(1, 40)),
     ids=st.integers(0, 9),
-    border=st.sampled_from([(0, 0, 0, 0), (255, 255, 255, 255), (3, 2, 1, 99)]),
+    opacity=st.floats(0, 1),
+    border=st.sampled_from([0, 1, 2, 5, 64, 1000]),
     order=st.sampled_from(ORDERS),
     seed=st.integers(0, 2**16),
 )
 def test_segments_are_drawn_as_the_reference_does(
-    gpus: Gpus, shape: tuple[int, int, int], ids: int, border: tuple[int, ...], order: tuple[str, int], seed: int
+    gpus: Gpus,
+    shape: tuple[int, int, int],
+    map_hw: tuple[int, int] | None,
+    ids: int,
+    opacity: float,
+    border: int,
+    order: tuple[str, int],
+    seed: int,
 ) -> None:
-    frames, panoptic, colours = draw_map(shape, ids, seed)
-    got = cuda_ops.overlay(frames, panoptic, colours, border, gpu=gpus("asan"), order=order)
+    frames, panoptic, colors = draw_map(shape, map_hw or shape[1:], ids, seed)
+    options: dict[str, Any] = {"opacity": opacity, "border": border}
+    got = cuda_ops.overlay(frames, panoptic, colors, gpu=gpus("asan"), order=order, **options)
     for i, frame in enumerate(frames):
-        assert np.array_equal(got[i], frame_reference.overlay(frame, panoptic[i], colours, border))
+        assert np.array_equal(got[i], reference.overlay(frame, panoptic[i], colors, **options))
+    assert gpus("asan").launches == 1
 
 
 def test_an_overlay_may_be_drawn_in_place(gpus: Gpus) -> None:
-    frames, panoptic, colours = draw_map((1, 9, 33), 5, 0)
+    frames, panoptic, colors = draw_map((1, 9, 33), (9, 33), 5, 0)
     struct = Struct(
-        OverlayArgs, frame=in_out(frames), panoptic=panoptic, colours=colours, output="frame", images=1, height=9,
-        width=33, colour_count=5, border_colour=[1, 2, 3, 255],
+        OverlayArgs, frame=in_out(frames), panoptic=panoptic, colors=colors, output="frame", images=1, height=9,
+        width=33, map_height=9, map_width=33, color_count=5, opacity=100, border=1,
     )  # fmt: skip
     (got,) = gpus("asan").launch("panrt_cuda_overlay", struct)
-    assert np.array_equal(got[0], frame_reference.overlay(frames[0], panoptic[0], colours, (1, 2, 3, 255)))
+    assert np.array_equal(got[0], reference.overlay(frames[0], panoptic[0], colors, opacity=100 / 256, border=1))
+
+
+def test_the_largest_sides_have_cells_too(gpus: Gpus) -> None:
+    frames, panoptic, colors = draw_map((1, 1, 32768), (1, 32767), 9, 0)
+    got = cuda_ops.overlay(frames, panoptic, colors, opacity=0.5, border=3, gpu=gpus("asan"))
+    assert np.array_equal(got[0], reference.overlay(frames[0], panoptic[0], colors, opacity=0.5, border=3))
 
 
 def test_no_two_threads_race_for_an_overlay(gpus: Gpus) -> None:
-    frames, panoptic, colours = draw_map((1, 9, 65), 5, 0)
-    got = cuda_ops.overlay(frames, panoptic, colours, (1, 2, 3, 255), gpu=gpus("tsan"))
-    assert np.array_equal(got[0], frame_reference.overlay(frames[0], panoptic[0], colours, (1, 2, 3, 255)))
+    frames, panoptic, colors = draw_map((1, 9, 65), (9, 65), 5, 0)
+    got = cuda_ops.overlay(frames, panoptic, colors, opacity=0.5, border=1, gpu=gpus("tsan"))
+    assert np.array_equal(got[0], reference.overlay(frames[0], panoptic[0], colors, opacity=0.5, border=1))
 
 
 def test_an_overlay_moves_whole_sectors(gpus: Gpus) -> None:
     gpu = gpus("trace")
-    frames, panoptic, colours = draw_map((1, 64, 128), 5, 0)
-    cuda_ops.overlay(frames, panoptic, colours, (1, 2, 3, 255), gpu=gpu)
+    frames, panoptic, colors = draw_map((1, 64, 128), (64, 128), 5, 0)
+    cuda_ops.overlay(frames, panoptic, colors, opacity=0.5, border=1, gpu=gpu)
     assert gpu.trace is not None
     frame, ids, output = gpu.trace.reads[0], gpu.trace.reads[1], gpu.trace.writes[3]
     assert frame.sectors == frame.launch_sectors == output.sectors == output.ideal_sectors == 64 * 128 * 3 // 32
-    assert ids.sectors <= 2.3 * ids.launch_sectors  # of each pixel, of the one above, and of the one before a warp
+    assert ids.sectors <= 3.3 * ids.launch_sectors  # a pixel's own, the one to the right, the one below
 
 
 def test_maps_outside_the_contract_are_refused(gpus: Gpus) -> None:
     gpu, memory = gpus("asan"), np.zeros(64, np.uint8)
-    given: dict[str, Any] = {
-        "frame": memory,
-        "panoptic": memory,
-        "output": memory,
-        "images": 1,
-        "height": 1,
-        "width": 1,
-    }
+    given: dict[str, Any] = {"frame": memory, "panoptic": memory, "output": memory, "images": 1}
+    given |= {"height": 1, "width": 1, "map_height": 1, "map_width": 1}
     refusals: list[tuple[dict[str, Any], str]] = [
         ({"images": 0}, "images must be at least 1"),
-        ({"width": 32769}, "height and width must be from 1 to 32768"),
-        ({"colour_count": -1}, "colour_count must not be negative"),
-        ({"colour_count": 1}, "colours or output is null"),
+        ({"width": 32769}, "height and width of frame and map must be from 1 to 32768"),
+        ({"map_height": 0}, "height and width of frame and map must be from 1 to 32768"),
+        ({"color_count": -1}, "color_count must not be negative"),
+        ({"opacity": 257}, "opacity must be from 0 to 256"),
+        ({"border": -1}, "border must not be negative"),
+        ({"color_count": 1}, "colors or output is null"),
         ({"panoptic": 3}, "aligned to 4 bytes"),
     ]
     for changes, message in refusals:

@@ -1,10 +1,12 @@
-// The panoptic map drawn over the frame.
+// The colours of a panoptic map over a frame, as `reference.overlay` has it.
 //
-// Each pixel takes the colour of its segment's row, (b, g, r, a): out = (frame * (255 - a) + colour * a + 127) / 255,
-// in integers. Ids without a row are not tinted. A pixel whose id is not that of the pixel to the left or above is on a
-// border and takes border_colour in the same way instead, unless its a is 0.
+// Each pixel shows the cell of the map that its centre lies in: with c the colour of the id, out = (frame * (256 -
+// opacity)
+// + c * opacity + 128) / 256 in integers. A pixel whose id differs from the one `border` pixels to its right or below
+// (the last pixel stands for those beyond) is (c + 256) / 2, opaque. Ids under 1 and from color_count on leave the
+// frame as it is.
 //
-// Shapes: N images of height x width, M colours.
+// Shapes: N frames of height x width, maps of map_height x map_width.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -16,14 +18,16 @@
 namespace panrt::cuda {
 
 struct OverlayArgs {
-  std::uint8_t const* frame;     // (N, height, width, 3) BGR; device
-  std::int32_t const* panoptic;  // (N, height, width); device
-  std::uint8_t const* colours;   // (M, 4) b, g, r, a by id, row 0 is void's; aligned to 4 bytes; device
-  std::uint8_t* output;          // (N, height, width, 3) BGR; may be `frame`; device
+  std::uint8_t const* frame;     // (N, height, width, 3); device
+  std::int32_t const* panoptic;  // (N, map_height, map_width); device
+  std::uint8_t const* colors;    // (color_count, 3) by id; device
+  std::uint8_t* output;          // (N, height, width, 3); may be `frame`; device
   std::int32_t images;
   std::int32_t height, width;
-  std::int32_t colour_count;      // M
-  std::uint8_t border_colour[4];  // b, g, r, a
+  std::int32_t map_height, map_width;
+  std::int32_t color_count;
+  std::int32_t opacity;  // 0 to 256
+  std::int32_t border;   // 0 draws none; more than 64 is 64
 };
 
 // One launch.
