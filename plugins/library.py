@@ -206,7 +206,7 @@ def build(
     folder = path.parent / f"{path.stem}-build"
     folder.mkdir(parents=True, exist_ok=True)
     with _only_one_builds(folder):
-        fallback = _fetched_headers(path.parent / "tensorrt-headers") if fetch_headers else None
+        fallback = fetched_headers(path.parent / "tensorrt-headers") if fetch_headers else None
         definitions = {
             "CMAKE_BUILD_TYPE": "Release",
             "PANRT_KERNELS": kernels.upper(),
@@ -236,7 +236,8 @@ def _replace(source: Path, target: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def _fetched_headers(folder: Path) -> Path:
+def fetched_headers(folder: Path) -> Path:
+    """TensorRT's headers from PyPI, below this folder; fetched once."""
     headers = folder / _HEADERS_FOLDER
     if not (headers / "NvInferRuntime.h").is_file():
         with tempfile.TemporaryDirectory() as scratch:
