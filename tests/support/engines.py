@@ -22,6 +22,7 @@ from support.plans import MODEL
 from support.plugin_library import plugin_library
 
 TIMEOUT = 300  # seconds
+PLAIN = (sys.executable, "-c", "from panrt.cli import main; main()")  # the command, wherever it is installed
 
 _LAYERS = """
 import json, sys
@@ -55,7 +56,7 @@ class Ended(NamedTuple):
 
 def panrt(*arguments: object, cache: Path, **environment: str) -> Ended:
     """Run the command with our plugin library, and with a cache of its own."""
-    return _run([sys.executable, "-c", "from panrt.cli import main; main()", *map(str, arguments)], cache, environment)
+    return _run([*PLAIN, *map(str, arguments)], cache, environment)
 
 
 def layers(path: Path, *, cache: Path) -> list[list[str]]:
@@ -66,10 +67,19 @@ def layers(path: Path, *, cache: Path) -> list[list[str]]:
     return found
 
 
+def ours(cache: Path, **environment: str) -> dict[str, str]:
+    """The environment of a process that has our plugin library, and a cache of its own."""
+    return {
+        **os.environ,
+        "PANRT_PLUGINS": str(plugin_library("auto").path),
+        "XDG_CACHE_HOME": str(cache),
+        **environment,
+    }
+
+
 def _run(command: list[str], cache: Path, environment: dict[str, str]) -> Ended:
-    ours = {"PANRT_PLUGINS": str(plugin_library("auto").path), "XDG_CACHE_HOME": str(cache), **environment}
     done = subprocess.run(
-        command, env={**os.environ, **ours}, capture_output=True, text=True, check=False, timeout=TIMEOUT
+        command, env=ours(cache, **environment), capture_output=True, text=True, check=False, timeout=TIMEOUT
     )
     return Ended(done.returncode, done.stdout, done.stderr)
 
