@@ -1,7 +1,7 @@
 """The argument structs of the CUDA kernels' C interface, for ctypes; they mirror plugins/cuda/include/panrt/cuda/*.h.
 
-A function `panrt_cuda_x(args, sizeof(args), stream)` of the library takes a struct of device pointers and sizes, puts its
-kernels on the stream and gives a `Status`. It refuses a struct of another size.
+A function `panrt_cuda_x(args, sizeof(args), stream)` of the library takes a struct of device pointers and sizes, puts
+its kernels on the stream and gives a `Status`. It refuses a struct of another size.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ MAX_PYRAMID_LEVELS = 8
 MAX_RPN_LEVELS = 8
 MAX_RPN_ANCHORS = 16
 
-_i32, _i64, _f32, _size, _pointer = ctypes.c_int32, ctypes.c_int64, ctypes.c_float, ctypes.c_size_t, ctypes.c_void_p
+_u8, _i32, _i64 = ctypes.c_uint8, ctypes.c_int32, ctypes.c_int64
+_f32, _size, _pointer = ctypes.c_float, ctypes.c_size_t, ctypes.c_void_p
 
 
 class Code(IntEnum):
@@ -39,6 +40,22 @@ class MemoryLayout(IntEnum):
     NCHW = 0
     NHWC = 1
     NHWC8 = 2
+
+
+class PixelFormat(IntEnum):
+    """Of a camera frame; panrt/cuda/preprocess.h."""
+
+    BGR8 = 0
+    RGB8 = 1
+    NV12 = 2
+    YUYV = 3
+
+
+class YuvStandard(IntEnum):
+    """Of an NV12 or YUYV frame, limited range; panrt/cuda/preprocess.h."""
+
+    BT601 = 0
+    BT709 = 1
 
 
 class Status(ctypes.Structure):
@@ -168,3 +185,49 @@ class PanopticMergeArgs(ctypes.Structure):
         ("stuff_area_limit", _i32),
         ("mask_threshold", _f32),
     )
+
+
+class PreprocessArgs(ctypes.Structure):
+    """panrt/cuda/preprocess.h."""
+
+    _fields_ = (
+        ("frame", _pointer),
+        ("chroma", _pointer),
+        ("output", _pointer),
+        ("pitch", _i64),
+        ("frame_bytes", _i64),
+        ("images", _i32),
+        ("format", _i32),
+        ("standard", _i32),
+        ("height", _i32),
+        ("width", _i32),
+        ("resized_height", _i32),
+        ("resized_width", _i32),
+        ("top", _i32),
+        ("left", _i32),
+        ("output_height", _i32),
+        ("output_width", _i32),
+        ("border", _u8 * 4),
+    )
+
+
+class OverlayArgs(ctypes.Structure):
+    """panrt/cuda/overlay.h."""
+
+    _fields_ = (
+        ("frame", _pointer),
+        ("panoptic", _pointer),
+        ("colours", _pointer),
+        ("output", _pointer),
+        ("images", _i32),
+        ("height", _i32),
+        ("width", _i32),
+        ("colour_count", _i32),
+        ("border_colour", _u8 * 4),
+    )
+
+
+class NarrowMapArgs(ctypes.Structure):
+    """panrt/cuda/narrow_map.h."""
+
+    _fields_ = (("ids", _pointer), ("narrow", _pointer), ("count", _i64), ("bytes_per_id", _i32))

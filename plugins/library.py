@@ -51,7 +51,7 @@ class PluginLibrary(NamedTuple):
     sha256: str  # of the file
     sources_sha256: str  # of what it was compiled from; "" where that was done by hand
     tensorrt_headers: str  # version, e.g. "10.3.0"
-    cuda_architectures: tuple[str, ...]  # e.g. ("75", "87"); none: no kernels, so engines can be built but not run
+    cuda_architectures: tuple[str, ...]  # e.g. ("86", "87", "87-ptx"); none: no kernels; engines can be built, not run
 
     @property
     def rtx_loader(self) -> Path:
@@ -116,7 +116,7 @@ def inspect(path: Path) -> PluginLibrary:
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         sources_sha256=info["sources_sha256"],
         tensorrt_headers=info["tensorrt_headers"],
-        cuda_architectures=tuple(filter(None, info["cuda_architectures"].split(";"))),
+        cuda_architectures=tuple(filter(None, info["cuda_architectures"].split(","))),
     )
 
 
@@ -138,7 +138,7 @@ def load(registry: Any, library: PluginLibrary) -> None:
         return
     if registry.load_library(str(library.path)) is None or not _registered(registry):
         raise PluginLibraryError(
-            f"{library.path}: TensorRT loaded none of its plugins ({', '.join(OPS)}); TensorRT's log says why."
+            f"{library.path}: TensorRT did not take all of its plugins ({', '.join(OPS)}); its log says why."
         )
     _loaded.append(library.path)
 
@@ -206,7 +206,7 @@ def build(
     folder = path.parent / f"{path.stem}-build"
     folder.mkdir(parents=True, exist_ok=True)
     with _only_one_builds(folder):
-        fallback = _fetched_headers(path.parent / "tensorrt-headers") if fetch_headers else None
+        fallback = fetched_headers(path.parent / "tensorrt-headers") if fetch_headers else None
         definitions = {
             "CMAKE_BUILD_TYPE": "Release",
             "PANRT_KERNELS": kernels.upper(),
@@ -236,7 +236,8 @@ def _replace(source: Path, target: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def _fetched_headers(folder: Path) -> Path:
+def fetched_headers(folder: Path) -> Path:
+    """TensorRT's headers from PyPI, below this folder; fetched once."""
     headers = folder / _HEADERS_FOLDER
     if not (headers / "NvInferRuntime.h").is_file():
         with tempfile.TemporaryDirectory() as scratch:
@@ -289,7 +290,8 @@ _loaded: list[Path] = []  # at most one library, for each of TensorRT's registri
 
 
 def _registered(registry: Any) -> bool:
-    return all(registry.get_creator(name, VERSION, NAMESPACE) is not None for name in OPS)
+    there = {(creator.plugin_namespace, creator.name) for creator in registry.all_creators}
+    return all((NAMESPACE, name) in there for name in OPS)
 
 
 def _open(path: Path) -> ctypes.CDLL:

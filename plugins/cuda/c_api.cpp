@@ -1,7 +1,10 @@
 #include "c_api.h"
 
 #include "panrt/cuda/box_detections.h"
+#include "panrt/cuda/narrow_map.h"
+#include "panrt/cuda/overlay.h"
 #include "panrt/cuda/panoptic_merge.h"
+#include "panrt/cuda/preprocess.h"
 #include "panrt/cuda/pyramid_roi_align.h"
 #include "panrt/cuda/rpn_proposals.h"
 
@@ -53,4 +56,16 @@ PanrtStatus panrt_cuda_panoptic_merge(void const* args, std::size_t args_bytes, 
 }
 std::size_t panrt_cuda_panoptic_merge_workspace_bytes(void const* args, std::size_t args_bytes) {
   return panrt::cuda::bytes_of(panrt::cuda::panoptic_merge_workspace_bytes, args, args_bytes);
+}
+
+PanrtStatus panrt_cuda_preprocess(void const* args, std::size_t args_bytes, void* stream) {
+  return panrt::cuda::call(panrt::cuda::launch_preprocess, args, args_bytes, stream);
+}
+
+PanrtStatus panrt_cuda_overlay(void const* args, std::size_t args_bytes, void* stream) {
+  return panrt::cuda::call(panrt::cuda::launch_overlay, args, args_bytes, stream);
+}
+
+PanrtStatus panrt_cuda_narrow_map(void const* args, std::size_t args_bytes, void* stream) {
+  return panrt::cuda::call(panrt::cuda::launch_narrow_map, args, args_bytes, stream);
 }

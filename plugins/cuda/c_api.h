@@ -31,3 +31,6 @@ PANRT_EXPORT PanrtStatus panrt_cuda_box_detections(void const* args, std::size_t
 PANRT_EXPORT std::size_t panrt_cuda_box_detections_workspace_bytes(void const* args, std::size_t args_bytes);
 PANRT_EXPORT PanrtStatus panrt_cuda_panoptic_merge(void const* args, std::size_t args_bytes, void* stream);
 PANRT_EXPORT std::size_t panrt_cuda_panoptic_merge_workspace_bytes(void const* args, std::size_t args_bytes);
+PANRT_EXPORT PanrtStatus panrt_cuda_preprocess(void const* args, std::size_t args_bytes, void* stream);
+PANRT_EXPORT PanrtStatus panrt_cuda_overlay(void const* args, std::size_t args_bytes, void* stream);
+PANRT_EXPORT PanrtStatus panrt_cuda_narrow_map(void const* args, std::size_t args_bytes, void* stream);

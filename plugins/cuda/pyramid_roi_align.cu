@@ -1,9 +1,9 @@
 // PyramidRoiAlign. A block owns a RoI.
 //
 // The samples of a bin form a separable grid, so their taps are collapsed to one weight a row and one a column of
-// cells: a bin is a sum over rows and columns of row_weight * column_weight * feature. Two threads, one an axis, do
-// that once for the RoI into shared memory, and the whole block pools by it. Work is bounded by the map, however far a
-// RoI reaches.
+// cells: a bin is a sum over rows and columns of row_weight * column_weight * feature. That is done once for the RoI
+// into shared memory, by a thread for each bin of each axis, and the whole block pools by it. Work is bounded by the
+// map, however far a RoI reaches.
 #include <cmath>
 
 #include "launch.h"
@@ -15,31 +15,25 @@ namespace panrt::cuda {
 namespace {
 
 constexpr int kMaxThreads = 256;
-constexpr int kMinThreads = 64;  // two warps, so that both axes are collapsed at once
 
 // --- A RoI's taps in shared memory -----------------------------------------------------------------------------------
 
-// One axis. `cells` are those that any bin touches; bin b touches cells[begin[b]] to cells[end[b] - 1], and
-// weights[first[b] + i] belongs to its i-th. Neighbouring bins share up to two cells.
+// One axis: bin b reads the cells begin[b] to end[b] - 1, none where they are equal; weights[first[b] + i] belongs to
+// its i-th. A weight is 0 where samples are so far apart that none is near the cell.
 struct AxisTaps {
-  int* cells;
   float* weights;
   int* begin;
   int* end;
   int* first;
 };
 
-// Cells ascend but where rounding turns two samples of a very thin RoI about; then a bin adds up to two again.
-__host__ __device__ constexpr int cell_capacity(int size, int bins) { return size + 2 * bins; }
+// Neighbouring bins share up to two cells, and three where rounding turns samples of a very thin RoI about.
 __host__ __device__ constexpr int weight_capacity(int size, int bins) { return size + 4 * bins; }
-__host__ __device__ constexpr int axis_words(int size, int bins) {
-  return cell_capacity(size, bins) + weight_capacity(size, bins) + 3 * bins;
-}
+__host__ __device__ constexpr int axis_words(int size, int bins) { return weight_capacity(size, bins) + 3 * bins; }
 
 __device__ AxisTaps place_axis(int* words, int size, int bins) {
-  int* const weights = words + cell_capacity(size, bins);
-  int* const bounds = weights + weight_capacity(size, bins);
-  return {words, reinterpret_cast<float*>(weights), bounds, bounds + bins, bounds + 2 * bins};
+  int* const bounds = words + weight_capacity(size, bins);
+  return {reinterpret_cast<float*>(words), bounds, bounds + bins, bounds + 2 * bins};
 }
 
 struct SampleRange {
@@ -59,44 +53,32 @@ __device__ SampleRange samples_near_map(RoiAxis const& axis, int bin, int size) 
   return {first, min(last + 1, axis.samples)};
 }
 
-// By one thread.
-__device__ void collapse(RoiAxis const& axis, int bins, int size, AxisTaps const& taps) {
-  int cells = 0, weights = 0;
-  for (int bin = 0; bin < bins; ++bin) {
-    int begin = cells;
-    int const first = weights;
-    auto const add = [&](int cell, float weight) {
-      int const touched = weights - first;
-      for (int back = 1; back <= 2 && back <= touched; ++back) {  // positions ascend: an equal one can only be here
-        if (taps.cells[begin + touched - back] == cell) {
-          taps.weights[weights - back] += weight;
-          return;
-        }
-      }
-      if (begin + touched == cells) taps.cells[cells++] = cell;
-      taps.weights[weights++] = weight;
-    };
-    SampleRange const samples = samples_near_map(axis, bin, size);
-    for (int sample = samples.first; sample < samples.end; ++sample) {
-      float const position = sample_position(axis, bin, sample);
-      if (!is_inside(position, size)) continue;
-      LinearTaps const pair = linear_taps(position, size);
-      if (weights == first) {  // the bin's first cells may be the last ones of the bin before
-        bool const is_pair = pair.low != pair.high;
-        if (is_pair && cells >= 2 && taps.cells[cells - 2] == pair.low && taps.cells[cells - 1] == pair.high) {
-          begin = cells - 2;
-        } else if (cells >= 1 && taps.cells[cells - 1] == pair.low) {
-          begin = cells - 1;
-        }
-      }
-      add(pair.low, pair.low_weight);
-      if (pair.high != pair.low) add(pair.high, pair.high_weight);
-    }
-    for (int i = first; i < weights; ++i) taps.weights[i] /= static_cast<float>(axis.samples);
-    taps.begin[bin] = begin;
-    taps.end[bin] = begin + weights - first;
-    taps.first[bin] = first;
+struct CellRange {
+  int begin, end;
+};
+
+// Cells that the samples of a bin touch.
+__device__ CellRange touched_cells(RoiAxis const& axis, int bin, int size, SampleRange const& samples) {
+  int first = samples.first, last = samples.end - 1;
+  while (first <= last && !is_inside(sample_position(axis, bin, first), size)) ++first;
+  while (last >= first && !is_inside(sample_position(axis, bin, last), size)) --last;
+  if (first > last) return {0, 0};
+  return {linear_taps(sample_position(axis, bin, first), size).low,
+          linear_taps(sample_position(axis, bin, last), size).high + 1};
+}
+
+// Weights of a bin's `cells`.
+__device__ void collapse(RoiAxis const& axis, int bin, int size, SampleRange const& samples, CellRange const& cells,
+                         float* weights) {
+  for (int i = 0; i < cells.end - cells.begin; ++i) weights[i] = 0.0F;
+  for (int sample = samples.first; sample < samples.end; ++sample) {
+    float const position = sample_position(axis, bin, sample);
+    if (!is_inside(position, size)) continue;
+    LinearTaps const taps = linear_taps(position, size);
+    weights[taps.low - cells.begin] += taps.low_weight;
+    weights[taps.high - cells.begin] += taps.high_weight;
   }
+  for (int i = 0; i < cells.end - cells.begin; ++i) weights[i] /= static_cast<float>(axis.samples);
 }
 
 struct Pyramid {
@@ -118,72 +100,111 @@ struct PlacedRoi {
   AxisTaps rows, columns;
   PyramidLevel level;
   std::int64_t image;
-  bool usable;
 };
 
-// By the whole block; ends with a barrier. Every thread reads the RoI itself, threads 0 and 32 collapse an axis each.
+// What a thread collapses: a bin of one axis. Of 2 * S, rows first.
+struct BinOfRoi {
+  RoiAxis axis;
+  AxisTaps taps;
+  SampleRange samples;
+  int bin, size;
+};
+
+__device__ __forceinline__ BinOfRoi bin_of_roi(Pyramid const& pyramid, Pooling const& pooling, Roi const& roi,
+                                               int level, int item) {
+  int const S = pooling.bins, row_words = axis_words(pyramid.max_height, S);
+  bool const is_row = item < S;
+  int* const words = dynamic_shared<int>() + (is_row ? 0 : row_words);
+  int const size = is_row ? pyramid.levels[level].height : pyramid.levels[level].width;
+  RoiAxis const axis = roi_axis(is_row ? roi.y0 : roi.x0, is_row ? roi.y1 : roi.x1, pyramid.levels[level].stride, S,
+                                pooling.sampling_ratio);
+  int const bin = is_row ? item : item - S;
+  return {axis, place_axis(words, is_row ? pyramid.max_height : pyramid.max_width, S),
+          samples_near_map(axis, bin, size), bin, size};
+}
+
+// By the whole block; ends with a barrier. What is not usable has no cells in any bin.
 __device__ PlacedRoi place_roi(Pyramid const& pyramid, Pooling const& pooling, std::int64_t index) {
-  int* const words = dynamic_shared<int>();
+  int const S = pooling.bins;
   float4 const row = __ldg(reinterpret_cast<float4 const*>(pooling.rois) + index);
-  Roi const roi{row.x, row.y, row.z, row.w};
-  PlacedRoi placed{place_axis(words, pyramid.max_height, pooling.bins),
-                   place_axis(words + axis_words(pyramid.max_height, pooling.bins), pyramid.max_width, pooling.bins),
-                   {},
-                   index / pooling.rois_per_image,
-                   is_usable(roi)};
-  __shared__ int level;
-  if (placed.usable && threadIdx.x % 32 == 0 && threadIdx.x < kMinThreads) {
-    int const i =
-        pyramid_level(roi, pyramid.canonical_size, pyramid.canonical_level, pyramid.min_level, pyramid.level_count);
-    PyramidLevel const& here = pyramid.levels[i];
-    if (threadIdx.x == 0) {
-      level = i;
-      collapse(roi_axis(roi.y0, roi.y1, here.stride, pooling.bins, pooling.sampling_ratio), pooling.bins, here.height,
-               placed.rows);
-    } else {
-      collapse(roi_axis(roi.x0, roi.x1, here.stride, pooling.bins, pooling.sampling_ratio), pooling.bins, here.width,
-               placed.columns);
+  Roi roi{row.x, row.y, row.z, row.w};
+  bool const usable = is_usable(roi);
+  int level = 0;
+  if (!usable) {
+    roi = {0.0F, 0.0F, 0.0F, 0.0F};
+  } else {
+    level = pyramid_level(roi, pyramid.canonical_size, pyramid.canonical_level, pyramid.min_level, pyramid.level_count);
+  }
+  for (int item = threadIdx.x; item < 2 * S; item += blockDim.x) {
+    BinOfRoi const own = bin_of_roi(pyramid, pooling, roi, level, item);
+    CellRange const cells = usable ? touched_cells(own.axis, own.bin, own.size, own.samples) : CellRange{0, 0};
+    own.taps.begin[own.bin] = cells.begin;
+    own.taps.end[own.bin] = cells.end;
+  }
+  __syncthreads();
+  for (int item = threadIdx.x; item < 2 * S; item += blockDim.x) {
+    BinOfRoi const own = bin_of_roi(pyramid, pooling, roi, level, item);
+    int first = 0;
+    for (int before = 0; before < own.bin; ++before) first += own.taps.end[before] - own.taps.begin[before];
+    own.taps.first[own.bin] = first;
+    CellRange const cells{own.taps.begin[own.bin], own.taps.end[own.bin]};
+    if (cells.begin < cells.end) {
+      collapse(own.axis, own.bin, own.size, own.samples, cells, own.taps.weights + first);
     }
   }
   __syncthreads();
-  if (placed.usable) placed.level = pyramid.levels[level];
-  return placed;
+  int* const words = dynamic_shared<int>();
+  return {place_axis(words, pyramid.max_height, S),
+          place_axis(words + axis_words(pyramid.max_height, S), pyramid.max_width, S), pyramid.levels[level],
+          index / pooling.rois_per_image};
 }
 
 // --- Channels last ---------------------------------------------------------------------------------------------------
 
-// `sums[q]` of one row of cells: over the columns of bin first_bin + q. Each column is read once, a few at a time.
+// `sums[q]` of one row of cells: over the columns of bin first_bin + q, which lie in `cells`. Each of these is read
+// once, a few at a time; where samples are more than two cells apart, those that none needs are read too.
 template <typename T, int channels, int kBins>
-__device__ __forceinline__ void pool_row(T const* row, int pitch, AxisTaps const& columns, int first_bin, int bins,
-                                         float (&sums)[kBins][channels]) {
+__device__ __forceinline__ void pool_row(T const* row, int pitch, AxisTaps const& columns, CellRange const& cells,
+                                         int first_bin, int bins, float (&sums)[kBins][channels]) {
   constexpr int kBatch = channels == 8 ? 2 : 4;  // loads in flight, as many as registers hold
 #pragma unroll
   for (int q = 0; q < kBins; ++q) {
 #pragma unroll
     for (int c = 0; c < channels; ++c) sums[q][c] = 0.0F;
   }
-  int const end = columns.end[first_bin + bins - 1];
-  for (int at = columns.begin[first_bin]; at < end; at += kBatch) {
+  for (int cell = cells.begin; cell < cells.end; cell += kBatch) {
     float values[kBatch][channels];
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
-      if (at + i < end) load_vector(row + static_cast<std::int64_t>(columns.cells[at + i]) * pitch, values[i]);
+      if (cell + i < cells.end) load_vector(row + static_cast<std::int64_t>(cell + i) * pitch, values[i]);
     }
 #pragma unroll
     for (int q = 0; q < kBins; ++q) {
       if (q >= bins) break;
-      int const bin = first_bin + q, bin_begin = columns.begin[bin], bin_end = columns.end[bin];
-      if (bin_end <= at || bin_begin >= at + kBatch) continue;
-      float const* const weights = columns.weights + columns.first[bin] - bin_begin;
+      int const bin = first_bin + q, begin = columns.begin[bin], end = columns.end[bin];
+      if (end <= cell || begin >= cell + kBatch) continue;
+      float const* const weights = columns.weights + columns.first[bin] - begin;
 #pragma unroll
       for (int i = 0; i < kBatch; ++i) {
-        if (at + i < bin_begin || at + i >= bin_end) continue;
-        float const weight = weights[at + i];
+        float const weight = cell + i >= begin && cell + i < end ? weights[cell + i] : 0.0F;
+        if (weight == 0.0F) continue;  // what the cell holds may not be finite
 #pragma unroll
         for (int c = 0; c < channels; ++c) sums[q][c] = fmaf(weight, values[i][c], sums[q][c]);
       }
     }
   }
+}
+
+// Columns of a few neighbouring bins together.
+__device__ __forceinline__ CellRange cells_of_bins(AxisTaps const& taps, int first_bin, int bins) {
+  CellRange cells{0, 0};
+  for (int bin = first_bin; bin < first_bin + bins; ++bin) {
+    int const begin = taps.begin[bin], end = taps.end[bin];
+    if (begin == end) continue;
+    cells.begin = cells.begin == cells.end ? begin : min(cells.begin, begin);
+    cells.end = max(cells.end, end);
+  }
+  return cells;
 }
 
 template <int channels, int kBins>
@@ -201,7 +222,7 @@ __device__ __forceinline__ void add_scaled(float weight, float const (&from)[kBi
 // once, and keeps the last two such rows in registers, since the next row of bins begins with them. So a cell is read
 // once a tile; with kRows = kBins = S, once a RoI. Bound by memory latency, which the batches of pool_row hide.
 template <typename T, int channels, int kBins>
-__global__ void __launch_bounds__(kMaxThreads, 1)
+__global__ void __launch_bounds__(kMaxThreads, channels == 8 ? 1 : 2)
     pool_channels_last(Pyramid const pyramid, Pooling const pooling, T* pooled) {
   constexpr int kRows = 7;
   int const S = pooling.bins, pitch = pooling.channels, vectors = pitch / channels;
@@ -213,33 +234,32 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
       int const tile = item / vectors, channel = item % vectors * channels;
       int const first_row = tile / tiles_across * kRows, end_row = min(first_row + kRows, S);
       int const first_bin = tile % tiles_across * kBins, bins = min(kBins, S - first_bin);
+      CellRange const columns = cells_of_bins(roi.columns, first_bin, bins);
       float here[kBins][channels], above[kBins][channels];
       int here_cell = -1, above_cell = -1;
       T const* const map =
           static_cast<T const*>(roi.level.data) + roi.image * roi.level.height * roi.level.width * pitch + channel;
       for (int p = first_row; p < end_row; ++p) {
         float sums[kBins][channels] = {};
-        if (roi.usable) {
-          for (int at = roi.rows.begin[p]; at < roi.rows.end[p]; ++at) {
-            int const cell = roi.rows.cells[at];
-            float const weight = roi.rows.weights[roi.rows.first[p] + at - roi.rows.begin[p]];
-            if (cell == above_cell) {
-              add_scaled(weight, above, sums);
-              continue;
-            }
-            if (cell != here_cell) {
-#pragma unroll
-              for (int q = 0; q < kBins; ++q) {
-#pragma unroll
-                for (int c = 0; c < channels; ++c) above[q][c] = here[q][c];
-              }
-              above_cell = here_cell;
-              here_cell = cell;
-              pool_row(map + static_cast<std::int64_t>(cell) * roi.level.width * pitch, pitch, roi.columns, first_bin,
-                       bins, here);
-            }
-            add_scaled(weight, here, sums);
+        for (int cell = roi.rows.begin[p]; cell < roi.rows.end[p]; ++cell) {
+          float const weight = roi.rows.weights[roi.rows.first[p] + cell - roi.rows.begin[p]];
+          if (weight == 0.0F) continue;
+          if (cell == above_cell) {
+            add_scaled(weight, above, sums);
+            continue;
           }
+          if (cell != here_cell) {
+#pragma unroll
+            for (int q = 0; q < kBins; ++q) {
+#pragma unroll
+              for (int c = 0; c < channels; ++c) above[q][c] = here[q][c];
+            }
+            above_cell = here_cell;
+            here_cell = cell;
+            pool_row(map + static_cast<std::int64_t>(cell) * roi.level.width * pitch, pitch, roi.columns, columns,
+                     first_bin, bins, here);
+          }
+          add_scaled(weight, here, sums);
         }
 #pragma unroll
         for (int q = 0; q < kBins; ++q) {
@@ -258,28 +278,28 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
 // A thread owns a bin of a channel; lanes follow the result, so writes are whole sectors, and neighbouring lanes read
 // neighbouring cells of a row. Bound by the requests for cells; engines choose channels last where they can.
 template <typename T>
-__global__ void __launch_bounds__(kMaxThreads, 1)
+__global__ void __launch_bounds__(kMaxThreads, 2)
     pool_channels_first(Pyramid const pyramid, Pooling const pooling, T* pooled) {
   int const S = pooling.bins, area = S * S;
   for (std::int64_t index = blockIdx.x; index < pooling.rois_total; index += gridDim.x) {
     PlacedRoi const roi = place_roi(pyramid, pooling, index);
-    std::int64_t const items = static_cast<std::int64_t>(pooling.channels) * area;
+    int const items = pooling.channels * area;
     std::int64_t const cells = static_cast<std::int64_t>(roi.level.height) * roi.level.width;
-    for (std::int64_t item = threadIdx.x; item < items; item += blockDim.x) {
-      auto const channel = static_cast<int>(item / area), bin = static_cast<int>(item % area);
+    for (int item = threadIdx.x; item < items; item += blockDim.x) {
+      int const channel = item / area, bin = item % area;
       float sum[1] = {0.0F};
-      if (roi.usable) {
-        int const p = bin / S, q = bin % S;
-        T const* const map = static_cast<T const*>(roi.level.data) + (roi.image * pooling.channels + channel) * cells;
-        float const* const row_weights = roi.rows.weights + roi.rows.first[p] - roi.rows.begin[p];
-        float const* const column_weights = roi.columns.weights + roi.columns.first[q] - roi.columns.begin[q];
-        for (int y = roi.rows.begin[p]; y < roi.rows.end[p]; ++y) {
-          T const* const row = map + static_cast<std::int64_t>(roi.rows.cells[y]) * roi.level.width;
-          for (int x = roi.columns.begin[q]; x < roi.columns.end[q]; ++x) {
-            float value[1];
-            load_vector(row + roi.columns.cells[x], value);
-            sum[0] = fmaf(row_weights[y] * column_weights[x], value[0], sum[0]);
-          }
+      int const p = bin / S, q = bin % S;
+      T const* const map = static_cast<T const*>(roi.level.data) + (roi.image * pooling.channels + channel) * cells;
+      float const* const row_weights = roi.rows.weights + roi.rows.first[p] - roi.rows.begin[p];
+      float const* const column_weights = roi.columns.weights + roi.columns.first[q] - roi.columns.begin[q];
+      for (int y = roi.rows.begin[p]; y < roi.rows.end[p]; ++y) {
+        T const* const row = map + static_cast<std::int64_t>(y) * roi.level.width;
+        for (int x = roi.columns.begin[q]; x < roi.columns.end[q]; ++x) {
+          float const weight = row_weights[y] * column_weights[x];
+          if (weight == 0.0F) continue;  // what the cell holds may not be finite
+          float value[1];
+          load_vector(row + x, value);
+          sum[0] = fmaf(weight, value[0], sum[0]);
         }
       }
       store_vector(sum, pooled + index * items + item);
@@ -303,6 +323,9 @@ Status check(PyramidRoiAlignArgs const& args) {
   if (args.channels < 1) return invalid("PyramidRoiAlign: features must have at least 1 channel");
   if (args.output_size < 1 || args.output_size > 256) {
     return invalid("PyramidRoiAlign: output_size must be from 1 to 256");
+  }
+  if (std::int64_t{args.channels} * args.output_size * args.output_size > INT32_MAX / 2) {
+    return unsupported("PyramidRoiAlign: channels * output_size^2 must be at most 2^30");
   }
   if (args.sampling_ratio < 0) return invalid("PyramidRoiAlign: sampling_ratio must not be negative");
   if (!(args.canonical_size > 0.0F)) return invalid("PyramidRoiAlign: canonical_size must be greater than 0");
@@ -339,7 +362,7 @@ Status launch_as(PyramidRoiAlignArgs const& args, Plan plan, cudaStream_t stream
   auto* const pooled = static_cast<T*>(args.pooled);
   auto const threads_for = [](std::int64_t items) {
     std::int64_t const rounded = (items + 31) / 32 * 32;
-    return static_cast<unsigned>(rounded < kMinThreads ? kMinThreads : rounded > kMaxThreads ? kMaxThreads : rounded);
+    return static_cast<unsigned>(rounded > kMaxThreads ? kMaxThreads : rounded);
   };
   if (args.layout == Layout::kNchw) {
     plan.shape.block = threads_for(std::int64_t{args.channels} * args.output_size * args.output_size);
@@ -372,12 +395,11 @@ Status launch_pyramid_roi_align(PyramidRoiAlignArgs const& args, cudaStream_t st
     if (args.levels[i].width > plan.pyramid.max_width) plan.pyramid.max_width = args.levels[i].width;
   }
   plan.pooling = {args.rois, rois, args.rois_per_image, args.channels, args.output_size, args.sampling_ratio};
-  std::int64_t const words =
-      std::int64_t{2} * plan.pyramid.max_height + 2 * plan.pyramid.max_width + 18 * args.output_size;
+  std::int64_t const words = std::int64_t{plan.pyramid.max_height} + plan.pyramid.max_width + 14 * args.output_size;
   plan.shape.shared_bytes = static_cast<std::size_t>(words) * sizeof(int);
-  if (plan.shape.shared_bytes > kMaxSharedBytes - 64) {
+  if (plan.shape.shared_bytes > kMaxSharedBytes) {
     return unsupported(
-        "PyramidRoiAlign: a level is larger than the taps that fit into shared memory (about 6000 cells "
+        "PyramidRoiAlign: a level is larger than the taps that fit into shared memory (about 12000 cells "
         "of height and width together)");
   }
   plan.shape.grid = blocks_for(rois, 1);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import panrt
 from panrt import model_file
+from panrt.engine import bundled
 from panrt.engine.backends.cpu import DENSE, CpuSession, Graph
 from panrt.engine.backends.partition import Op, Part, UnsupportedModelError, partition
 from panrt.engine.frame import Frame
@@ -169,6 +171,14 @@ def test_a_float16_file_gives_what_the_float32_file_gives_but_for_rounding(tmp_p
     assert min(agreement) > 0.9  # an untrained network is far more nervous than a trained one
 
 
+@pytest.mark.skipif(os.environ.get("PANRT_TEST_PROFILE") != "full", reason="quantising takes half a minute")
+def test_an_int8_file_gives_what_plain_onnx_runtime_gives(tmp_path: Path) -> None:
+    small = exported(tmp_path / "int8.onnx", precision="int8", samples=list(frames(1)))
+    with panrt.load(small, threads=1) as opened:
+        for image in frames(2):
+            assert np.mean(opened(image).panoptic != by_onnx_runtime(small, image[None])[0][0]) < 1e-2
+
+
 # Frames of any size
 
 
@@ -311,6 +321,19 @@ def test_an_unknown_backend_is_answered_with_the_nearest(model: Path) -> None:
         panrt.load(model, backend="tensorrrt")
     with pytest.raises(ValueError, match="threads: got 0"):
         panrt.load(model, threads=0)
+
+
+def test_a_model_that_comes_with_panrt_goes_by_its_name(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(bundled.MODELS, "tabletop", model)
+    with panrt.load("tabletop", threads=1) as opened:
+        assert opened.model.name == "panoptic_fpn_lite"
+    monkeypatch.setitem(bundled.MODELS, "tabletop", tmp_path / "tabletop.onnx")
+    with pytest.raises(FileNotFoundError, match="comes without the model 'tabletop'; 'panrt export tabletop"):
+        panrt.load("tabletop")
+    with pytest.raises(FileNotFoundError, match="no such file; by name there is tabletop"):
+        panrt.load("tabeltop")
 
 
 def test_a_file_that_is_not_ours_is_refused_by_what_is_wrong_with_it(model: Path, tmp_path: Path) -> None:

@@ -761,7 +761,6 @@ void submit(cudaStream_t stream, Launch const& launch) {
 // --- Host functions --------------------------------------------------------------------------------------------------
 
 cudaError_t cudaGetLastError() { return std::exchange(hc::simulation().error, cudaSuccess); }
-cudaError_t cudaPeekAtLastError() { return hc::simulation().error; }
 
 char const* cudaGetErrorString(cudaError_t error) {
   switch (error) {
@@ -779,16 +778,6 @@ char const* cudaGetErrorString(cudaError_t error) {
   return "unrecognized error code";
 }
 
-cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
-  *memory = hc_malloc(bytes);
-  return *memory == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
-}
-
-cudaError_t cudaFree(void* memory) {
-  hc_free(memory);
-  return cudaSuccess;
-}
-
 cudaError_t cudaMemcpyAsync(void* to, void const* from, std::size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
   if (bytes > 0 && (to == nullptr || from == nullptr)) return hc::simulation().error = cudaErrorInvalidValue;
   hc::enqueue(stream, hc::run_copy, hc::destroy_copy, new hc::Copy{to, from, bytes, 0});
@@ -800,8 +789,6 @@ cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStre
   hc::enqueue(stream, hc::run_copy, hc::destroy_copy, new hc::Copy{memory, nullptr, bytes, value});
   return cudaSuccess;
 }
-
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 
 bool hc_set_order(char const* order, unsigned seed) { return hc::set_order(order, seed); }
 

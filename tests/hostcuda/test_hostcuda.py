@@ -77,6 +77,22 @@ def test_unwritten_memory_is_garbage(gpus: Gpus) -> None:
     assert device.tolist() == [0, 0xCDCDCDCD, 0xCDCDCDCD, 0xCDCDCDCD]
 
 
+def test_a_hooked_stream_runs_nothing_until_it_is_told_to(gpus: Gpus) -> None:
+    numbers = np.arange(5, dtype=np.int32) + 7
+    copied, early = gpus("asan").call("run_held_back", numbers, Out((5,), np.int32), Out((1,), np.uint32), 5)
+    assert (copied == numbers).all()
+    assert early == 0xCDCDCDCD
+
+
+def test_blocks_follow_the_order_too(gpus: Gpus) -> None:
+    # The last block to write wins.
+    forward, reverse = (
+        gpus("plain").call("run_blocks_meet", INT_OUT[32], 3, order=order)[0] for order in (ORDERS[0], ORDERS[1])
+    )
+    assert (forward == 2).all()
+    assert (reverse == 0).all()
+
+
 # --- Bugs that every flavour finds ------------------------------------------------------------------------------------
 
 

@@ -19,11 +19,16 @@ from panrt.plugins.cuda_api import (
     BoxDetectionsArgs,
     DataType,
     MemoryLayout,
+    NarrowMapArgs,
+    OverlayArgs,
     PanopticMergeArgs,
+    PixelFormat,
+    PreprocessArgs,
     PyramidLevel,
     PyramidRoiAlignArgs,
     RpnLevel,
     RpnProposalsArgs,
+    YuvStandard,
 )
 from support.hostcuda import Out, SimulatedGpu, Struct, kernels
 
@@ -157,8 +162,8 @@ def rpn_proposals(
         gpu,
         order,
         levels=[
-            Struct(RpnLevel, logits=l, deltas=d, height=l.shape[2], width=l.shape[3], stride=stride, anchor_size=size)
-            for l, d, stride, size in zip(logits, deltas, strides, anchor_sizes, strict=True)
+            Struct(RpnLevel, logits=x, deltas=d, height=x.shape[2], width=x.shape[3], stride=stride, anchor_size=size)
+            for x, d, stride, size in zip(logits, deltas, strides, anchor_sizes, strict=True)
         ],
         aspect_ratios=list(aspect_ratios),
         rois=Out((N, R, 4), np.float32),
@@ -272,3 +277,89 @@ def panoptic_merge(
         mask_threshold=mask_threshold,
     )
     return PanopticSegments(*outputs)
+
+
+def preprocess(
+    frames: Array,
+    *,
+    pixel_format: str,
+    resized_hw: tuple[int, int],
+    output_hw: tuple[int, int],
+    top_left: tuple[int, int] = (0, 0),
+    border: Sequence[int] = (0, 0, 0),
+    standard: str = "BT601",
+    padding: int = 0,
+    gpu: SimulatedGpu,
+    order: Order = FORWARD,
+) -> Array:
+    """As `frame_reference.preprocess` on frames (N, ...); rows are `padding` bytes longer than their pixels."""
+    N, lines = frames.shape[:2]
+    rows = np.pad(frames.reshape(N, lines, -1), [(0, 0), (0, 0), (0, padding)], constant_values=0xEE)
+    pitch = rows.shape[2]
+    height = lines * 2 // 3 if pixel_format == "NV12" else lines
+    # Both planes of NV12 come as buffers of their own, frame_bytes apart in each.
+    planes: dict[str, Array] = {"frame": rows}
+    if pixel_format == "NV12":
+        planes = {"frame": rows[:, :height], "chroma": np.pad(rows[:, height:], [(0, 0), (0, height // 2), (0, 0)])}
+    (output,) = gpu.launch(
+        "panrt_cuda_preprocess",
+        Struct(
+            PreprocessArgs,
+            **planes,
+            output=Out((N, *output_hw, 3), np.uint8),
+            pitch=pitch,
+            frame_bytes=height * pitch,
+            images=N,
+            format=PixelFormat[pixel_format],
+            standard=YuvStandard[standard],
+            height=height,
+            width=frames.shape[2],
+            resized_height=resized_hw[0],
+            resized_width=resized_hw[1],
+            top=top_left[0],
+            left=top_left[1],
+            output_height=output_hw[0],
+            output_width=output_hw[1],
+            border=[*border, 0],
+        ),
+        order,
+    )
+    return output
+
+
+def overlay(
+    frames: Array,
+    panoptic: Array,
+    colours: Array,
+    border_colour: Sequence[int] = (0, 0, 0, 0),
+    *,
+    gpu: SimulatedGpu,
+    order: Order = FORWARD,
+) -> Array:
+    """As `frame_reference.overlay` on frames (N, H, W, 3) and maps (N, H, W)."""
+    N, H, W = panoptic.shape
+    (output,) = gpu.launch(
+        "panrt_cuda_overlay",
+        Struct(
+            OverlayArgs,
+            frame=frames,
+            panoptic=panoptic,
+            colours=colours,
+            output=Out(frames.shape, np.uint8),
+            images=N,
+            height=H,
+            width=W,
+            colour_count=len(colours),
+            border_colour=list(border_colour),
+        ),
+        order,
+    )
+    return output
+
+
+def narrow_map(ids: Array, dtype: type[np.integer[Any]], *, gpu: SimulatedGpu, order: Order = FORWARD) -> Array:
+    """As `frame_reference.narrow_map`."""
+    narrow = Out(ids.shape, dtype)
+    struct = Struct(NarrowMapArgs, ids=ids, narrow=narrow, count=ids.size, bytes_per_id=np.dtype(dtype).itemsize)
+    (result,) = gpu.launch("panrt_cuda_narrow_map", struct, order)
+    return result

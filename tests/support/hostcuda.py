@@ -150,7 +150,7 @@ def in_out(array: NDArray[Any]) -> Out:
 
 @dataclass(frozen=True)
 class Struct:
-    """An argument struct: arrays and Outs become pointers, lists fill arrays, nested Structs nested structs."""
+    """An argument struct: arrays and Outs become pointers, lists fill arrays, a name takes that field's pointer."""
 
     kind: type[ctypes.Structure]
     fields: dict[str, Any]

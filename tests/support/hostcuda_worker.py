@@ -76,6 +76,8 @@ class Device:
             if isinstance(given, (list, tuple)) and not isinstance(given, Out):
                 for i, item in enumerate(given):
                     getattr(filled, name)[i] = self.value(item)
+            elif isinstance(given, str):  # the buffer of another field
+                setattr(filled, name, getattr(filled, given))
             else:
                 setattr(filled, name, self.value(given))
         return filled

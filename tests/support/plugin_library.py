@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sysconfig
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -30,11 +31,32 @@ def driver(kernels: Kernels) -> Path:
     """The C++ tests of the plugin classes, tests/plugins/tensorrt/driver.cpp."""
     plugin_library(kernels)
     build = folder(kernels) / "libpanrt_plugins-build"
-    command = ["cmake", "--build", str(build), "--target", "panrt_plugin_driver"]
-    environment = {**os.environ, "PATH": library.tool_path()}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    cmake("--build", build, "--target", "panrt_plugin_driver")
     return build / "panrt_plugin_driver"
+
+
+@lru_cache
+def sanitized() -> tuple[Path, Path]:
+    """Library, without kernels, and driver, both with AddressSanitizer and UndefinedBehaviorSanitizer."""
+    build = BUILD / "sanitized"
+    flags = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g -O1"
+    headers = library.fetched_headers(folder("off") / "tensorrt-headers")
+    options = {
+        "CMAKE_BUILD_TYPE": "None",
+        "CMAKE_CXX_FLAGS": flags,
+        "PANRT_KERNELS": "OFF",
+        "PANRT_TENSORRT_FALLBACK": headers,
+        "PANRT_WHEELS": sysconfig.get_path("purelib"),
+    }
+    cmake("-S", library.SOURCES, "-B", build, "-G", "Ninja", *(f"-D{name}={value}" for name, value in options.items()))
+    cmake("--build", build, "--target", "panrt_plugins", "panrt_plugin_driver")
+    return build / library.NAME, build / "panrt_plugin_driver"
+
+
+def cmake(*arguments: str | Path) -> None:
+    environment = {**os.environ, "PATH": library.tool_path()}
+    done = subprocess.run(["cmake", *arguments], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def folder(kernels: Kernels) -> Path:

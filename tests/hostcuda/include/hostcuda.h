@@ -331,8 +331,14 @@ inline double max(double a, double b) { return std::fmax(a, b); }
 // Vectors are read and written as the one request that they are; a plain copy may be taken apart by the compiler.
 namespace hc {
 typedef std::uint32_t Word4 __attribute__((vector_size(16)));
+// An integer of the vector's size, or a vector of them.
 template <typename T>
-using Words = std::conditional_t<sizeof(T) == 16, Word4, std::conditional_t<sizeof(T) == 8, std::uint64_t, T>>;
+using Words = std::conditional_t<
+    std::is_arithmetic_v<T>, T,
+    std::conditional_t<sizeof(T) == 16, Word4,
+                       std::conditional_t<sizeof(T) == 8, std::uint64_t,
+                                          std::conditional_t<sizeof(T) == 4, std::uint32_t,
+                                                             std::conditional_t<sizeof(T) == 2, std::uint16_t, T>>>>>;
 }  // namespace hc
 
 template <typename T>
@@ -349,16 +355,13 @@ void __stwb(T* address, T value) {
   *reinterpret_cast<hc::Words<T>*>(address) = request;
 }
 
-// --- Host functions --------------------------------------------------------------------------------------------------
+// --- Host functions: those that a launch may call while a graph is captured
+// -------------------------------------------
 
 cudaError_t cudaGetLastError();
-cudaError_t cudaPeekAtLastError();
 char const* cudaGetErrorString(cudaError_t error);
-cudaError_t cudaMalloc(void** memory, std::size_t bytes);
-cudaError_t cudaFree(void* memory);
 cudaError_t cudaMemcpyAsync(void* to, void const* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t stream);
 cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStream_t stream);
-cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 
 // For tests, by ctypes.
 extern "C" {
@@ -368,8 +371,8 @@ bool hc_set_order(char const* order, unsigned seed);
 char const* hc_report();
 // Kernels, copies and fills launched so far.
 long long hc_launches();
-// From now on work of a stream goes to `enqueue`, which calls run(context) once, later or never, and then
-// destroy(context). run gives a cudaError_t. Null: work runs at once.
+// From now on work of a stream goes to `enqueue`, which may call run(context) any number of times, as a graph does that
+// is replayed, and at last destroy(context). run gives a cudaError_t. Null: work runs at once.
 void hc_set_stream_hook(void (*enqueue)(cudaStream_t stream, int (*run)(void*), void (*destroy)(void*), void* context));
 void* hc_malloc(std::size_t bytes);
 void hc_free(void* memory);

@@ -1,7 +1,8 @@
-"""The TensorRT plugin classes, asked by a stand-in for TensorRT written in C++ (driver.cpp); and the library as a file."""
+"""The TensorRT plugin classes, asked by a stand-in for TensorRT in C++ (driver.cpp); and the library as a file."""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -41,6 +42,13 @@ def test_plugins_behave_as_tensorrt_expects(driver: Path, kernels: Kernels, name
     assert done.stderr == ""
 
 
+def test_no_sanitizer_finds_anything() -> None:
+    library, driver = plugin_library.sanitized()
+    for name in TESTS:
+        done = subprocess.run([driver, library, name], capture_output=True, text=True, check=False, timeout=60)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), f"{name}:\n{done.stdout}{done.stderr}"
+
+
 def test_the_library_links_no_tensorrt_and_exports_its_entry_points_alone(kernels: Kernels) -> None:
     library = plugin_library.plugin_library(kernels)
     needed = re.findall(r"NEEDED.*\[(.*)\]", _read("readelf", "-d", library.path))
@@ -52,6 +60,15 @@ def test_the_library_links_no_tensorrt_and_exports_its_entry_points_alone(kernel
     assert not [name for name in others if not name.startswith("panrt_")], exported
     undefined = {line.split()[-1] for line in _read("nm", "-D", "--undefined-only", library.path).splitlines()}
     assert not [name for name in undefined if "nvinfer" in name or "getPluginRegistry" in name or "getLogger" in name]
+
+
+def test_kernels_round_after_every_operation() -> None:
+    library = plugin_library.plugin_library("auto")
+    database = library.path.parent / "libpanrt_plugins-build" / "compile_commands.json"
+    kernels = [entry for entry in json.loads(database.read_text()) if entry["file"].endswith(".cu")]
+    assert bool(kernels) == bool(library.cuda_architectures)
+    assert all("--fmad=false" in entry["command"].split() for entry in kernels)
+    assert not [entry for entry in kernels if "fast" in entry["command"]]
 
 
 def _read(*command: str | Path) -> str:
