@@ -42,7 +42,7 @@ def test_layers_that_fell_to_float32_are_listed_by_node(capsys: pytest.CaptureFi
     _report(Built(plan_file(), warnings, (), False), Path("street.plan"), as_json=False)
     said = capsys.readouterr().out
     assert "  built       TensorRT 10.3.0, for Orin (nvgpu) (compute capability 8.7)\n" in said
-    assert "  layers      10 fp32, 90 fp16, 5 plugin, 20 of integers\n" in said
+    assert "  layers      10 fp32, 90 fp16, 5 plugin, 20 that only move or convert\n" in said
     assert "  fp32        box/Gemm, though the file says fp16\n" in said
     assert "  note        a/Conv: is odd\n" in said
 
