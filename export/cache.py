@@ -75,7 +75,10 @@ def locked(key: Key) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / _LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield folder / _ENGINE
+        try:
+            yield folder / _ENGINE
+        finally:
+            fcntl.flock(lock, fcntl.LOCK_UN)  # closing does not free it while a forked process has it open too
 
 
 def get(plan: Path) -> PlanFile | None:

@@ -237,6 +237,7 @@ class Network:
 # Layers ---------------------------------------------------------------------------------------------------------------
 
 _TYPES = {"FLOAT": "fp32", "HALF": "fp16", "INT8": "int8"}
+_MOVING = ("CAST", "CONCATENATION", "CONSTANT", "DEQUANTIZE", "GATHER", "IDENTITY", "QUANTIZE", "SHUFFLE", "SLICE")
 WEIGHTED = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")  # where nearly all of the time goes
 
 
@@ -249,6 +250,8 @@ def _node(layer: Any) -> str:
 def _precision(layer: Any, makers: dict[str, Any]) -> str:
     if layer.type.name.startswith("PLUGIN"):
         return "plugin"
+    if layer.type.name in _MOVING:
+        return "other"
     if layer.type.name in WEIGHTED and _is_dequantized(layer, makers):
         return "int8"
     output = layer.get_output(0) if layer.num_outputs else None

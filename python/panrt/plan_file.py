@@ -72,7 +72,7 @@ class Precisions:
     fp16: int
     int8: int
     plugins: int  # layers of the four ops, whose geometry is float32 in every file
-    other: int  # integers, shapes, copies
+    other: int  # that compute nothing, or integers: constants, copies, conversions
     fallen_to_fp32: tuple[str, ...]  # nodes with weights that compute in float32 although the file says otherwise
 
 

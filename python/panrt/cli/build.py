@@ -119,7 +119,7 @@ def _report(built: Built, output: Path, *, as_json: bool) -> None:
     precisions = file.precisions
     counts = {"fp32": precisions.fp32, "fp16": precisions.fp16, "int8": precisions.int8, "plugin": precisions.plugins}
     layers = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    report.line("layers", f"{layers}, {precisions.other} of integers")
+    report.line("layers", f"{layers}, {precisions.other} that only move or convert")
     _list(
         report, "fp32", [f"{node}, though the file says {file.model.precision}" for node in precisions.fallen_to_fp32]
     )

@@ -1,0 +1,176 @@
+"""ONNX files become engines: real builds by TensorRT for RTX, with our plugins, on the CPU.
+
+Nothing runs an engine here. `data/engine_layers.json` is what TensorRT made of the demo network: rewrite it with
+PANRT_REWRITE_GOLDEN=1 when the network or its export changes, and look at the difference.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+
+from panrt import plan_file
+from panrt.export import to_onnx
+from panrt.export.tensorrt import WEIGHTED
+from panrt.model import build
+from panrt.model_file import PRECISIONS, Precision
+from panrt.plan_file import Process
+from support.engines import PLAIN, demo, layers, ours, panrt, tiny_model
+from support.plugin_library import plugin_library
+
+GOLDEN = Path(__file__).parents[1] / "data" / "engine_layers.json"
+FULL = os.environ.get("PANRT_TEST_PROFILE") == "full"
+
+_STOPPED = """
+import os, signal, sys
+from panrt.export import build_engine
+phases = []
+def show(phase, done, of):
+    if not phases:
+        os.kill(os.getpid(), signal.SIGINT)
+    phases.append(phase)
+try:
+    build_engine(sys.argv[1], sys.argv[2], rtx=True, progress=show)
+except KeyboardInterrupt:
+    print("stopped in", phases[-1])
+"""
+
+
+def facts(path: Path, plan: Path, *options: object, cache: Path) -> dict[str, Any]:
+    ended = panrt("build", path, "-o", plan, "--rtx", "--json", *options, cache=cache)
+    assert ended.code == 0, ended
+    found: dict[str, Any] = json.loads(ended.stdout)
+    return found
+
+
+def fail(*arguments: object, cache: Path, **environment: str) -> str:
+    ended = panrt("build", *arguments, cache=cache, **environment)
+    assert ended.code == 2, ended
+    assert ended.stdout == ""
+    assert not list(cache.rglob("*.plan*")), "something was left behind"
+    return ended.stderr
+
+
+def saved(model: onnx.ModelProto, folder: Path) -> Path:
+    path = folder / "tiny.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_demo_network_builds_and_its_sidecar_fits_the_engine(precision: Precision, tmp_path: Path) -> None:
+    plan = tmp_path / "lite.plan"
+    found = facts(demo(precision), plan, "--no-cache", cache=tmp_path / "cache")
+    file = plan_file.read(plan)
+    assert file.model.precision == precision
+    assert found["plan_sha256"] == file.plan_sha256 == plan_file.sha256_of(plan)
+    assert file.precisions.plugins == 5  # proposals, two poolings, detections, merge
+    assert getattr(file.precisions, precision) > 60
+    library = plugin_library("auto")
+    here = Process("rtx", file.tensorrt, "NVIDIA RTX 4090", "8.9", "1", library.sha256, library.sources_sha256)
+    plan_file.check(plan, file, here)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lite.plan", "lite.plan.json"]
+
+
+def test_the_demo_network_has_the_layers_that_it_always_had(tmp_path: Path) -> None:
+    found = {}
+    for precision in PRECISIONS:
+        parsed = layers(demo(precision), cache=tmp_path)
+        counts = Counter(f"{kind} {computes}" for _, kind, computes in parsed)
+        decisive = [f"{node}  {computes}" for node, kind, computes in parsed if kind in (*WEIGHTED, "PLUGIN_V3")]
+        found[precision] = {"counts": dict(sorted(counts.items())), "weights and plugins": decisive}
+    if os.environ.get("PANRT_REWRITE_GOLDEN"):
+        GOLDEN.write_text(json.dumps(found, indent=1) + "\n")
+    assert found == json.loads(GOLDEN.read_text())
+
+
+def test_a_second_build_gives_the_same_bytes_and_the_cache_gives_them_at_once(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    apart = facts(demo("fp32"), tmp_path / "a.plan", "--no-cache", cache=cache)
+    assert not (cache / "panrt" / "engines").exists()
+    kept = facts(demo("fp32"), tmp_path / "b.plan", cache=cache)
+    again = facts(demo("fp32"), tmp_path / "c.plan", cache=cache)
+    assert [found["from_cache"] for found in (apart, kept, again)] == [False, False, True]
+    assert (
+        apart["plan_sha256"] == kept["plan_sha256"] == again["plan_sha256"] == plan_file.sha256_of(tmp_path / "c.plan")
+    )
+    other = facts(demo("fp32"), tmp_path / "d.plan", "--compute-capability", "8.6", cache=cache)
+    assert not other["from_cache"]
+    assert plan_file.read(tmp_path / "d.plan").options.compute_capabilities == ("8.6",)
+
+
+def test_without_the_plugin_library_nothing_is_built(tmp_path: Path) -> None:
+    said = fail(saved(tiny_model(), tmp_path), "-o", tmp_path / "m.plan", "--rtx", cache=tmp_path, PANRT_PLUGINS="")
+    assert "the TensorRT plugins of this PanRT are not built; run  panrt plugins build" in said
+
+
+def test_a_stopped_build_leaves_nothing_behind(tmp_path: Path) -> None:
+    plan = tmp_path / "m.plan"
+    command = [sys.executable, "-c", _STOPPED, demo("fp32"), plan]
+    done = subprocess.run(command, env=ours(tmp_path), capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done
+    assert done.stdout.startswith("stopped in "), done
+    assert "Building engine from subgraph" not in done.stdout  # the last phase, where nearly all of the time goes
+    assert not list(tmp_path.rglob("*.plan*"))
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Files of at most a kilobyte stand for a disk without room."""
+    path = saved(tiny_model(), tmp_path)
+    limited = ["sh", "-c", 'ulimit -f 2; exec "$@"', "sh", *PLAIN, "build", path, "-o", tmp_path / "m.plan", "--rtx"]
+    done = subprocess.run(limited, env=ours(tmp_path), capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 2, done
+    assert "ile too large" in done.stderr
+    assert not list(tmp_path.rglob("*.plan*"))
+
+
+def test_open_sizes_need_a_range_and_fixed_ones_take_none(tmp_path: Path) -> None:
+    plan = tmp_path / "m.plan"
+    path = saved(tiny_model(height="h"), tmp_path)
+    assert "height: the file leaves it open; give the smallest" in fail(path, "-o", plan, "--rtx", cache=tmp_path)
+    taken = facts(path, plan, "--height", "4:8:16", "--no-cache", cache=tmp_path)
+    assert taken["bytes"] == plan.stat().st_size
+    assert plan_file.read(plan).options.height == (4, 8, 16)
+    for left in (plan, plan_file.sidecar(plan)):
+        left.unlink()
+    fixed = saved(tiny_model(), tmp_path)
+    assert "height: the file fixes it at 4" in fail(fixed, "-o", plan, "--rtx", "--height", "1:2:3", cache=tmp_path)
+
+
+def test_what_does_not_do_is_said_and_nothing_is_written(tmp_path: Path) -> None:
+    path = saved(tiny_model(), tmp_path)
+    plan = tmp_path / "m.plan"
+    assert "suffix '.engine', expected '.plan'" in fail(path, "-o", tmp_path / "m.engine", cache=tmp_path)
+    assert "no such file" in fail(tmp_path / "no.onnx", "-o", plan, "--rtx", cache=tmp_path)
+    assert "expected smallest:usual:largest" in fail(path, "-o", plan, "--batch", "4", cache=tmp_path)
+    assert "version_compatible: TensorRT-RTX" in fail(path, "-o", plan, "--rtx", "--version-compatible", cache=tmp_path)
+    said = fail(path, "-o", plan, "--rtx", "--compute-capability", "8.7", cache=tmp_path)
+    assert "compute capability '8.7': TensorRT-RTX" in said
+    assert "builds for 7.5, 8.0, 8.6, 8.9, 12.0, 12.1" in said
+    assert "No module named 'tensorrt'" in fail(path, "-o", plan, cache=tmp_path)
+    assert "says fp16, but TensorRT finds no layer" in fail(
+        saved(tiny_model(precision="fp16"), tmp_path), "-o", plan, "--rtx", cache=tmp_path
+    )
+    path.write_bytes(path.read_bytes()[:-10])
+    assert "cut off" in fail(path, "-o", plan, "--rtx", cache=tmp_path)
+
+
+@pytest.mark.skipif(not FULL, reason="minutes; PANRT_TEST_PROFILE=full")
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_paper_s_network_builds_in_all_precisions(precision: Precision, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    path = tmp_path / "r50.onnx"
+    samples = [] if precision == "fp32" else [torch.randint(0, 256, (512, 1024, 3), dtype=torch.uint8).numpy()]
+    to_onnx(build("panoptic_fpn_r50"), path, height=512, width=1024, precision=precision, samples=samples)
+    found = facts(path, tmp_path / "r50.plan", "--no-cache", cache=tmp_path / "cache")
+    assert found["precisions"]["plugins"] == 5
+    assert found["precisions"][precision] > 60

@@ -1,0 +1,51 @@
+"""The GPU is asked of its driver; a driver written for the test answers."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from panrt import gpu
+from panrt.gpu import Gpu, GpuError
+
+DRIVER = """
+#include <stddef.h>
+#include <string.h>
+int pushed;
+int cuInit(unsigned flags) { return NO_DEVICE ? 100 : 0; }
+int cuDeviceGetCount(int* count) { *count = 1; return 0; }
+int cuDriverGetVersion(int* version) { *version = 12060; return 0; }
+int cuDeviceGet(int* device, int ordinal) { *device = ordinal; return 0; }
+int cuDeviceGetName(char* name, int size, int device) { strcpy(name, "Orin (nvgpu)"); return 0; }
+int cuDeviceGetAttribute(int* value, int attribute, int device) { *value = attribute == 75 ? 8 : 7; return 0; }
+int cuDevicePrimaryCtxRetain(void** context, int device) { *context = &pushed; return 0; }
+int cuDevicePrimaryCtxRelease_v2(int device) { return pushed ? 201 : 0; }
+int cuCtxPushCurrent_v2(void* context) { pushed += context == &pushed; return 0; }
+int cuCtxPopCurrent_v2(void** context) { --pushed; return 0; }
+int cuMemGetInfo_v2(size_t* free, size_t* total) { *free = (size_t)5 << 29; return pushed && !BROKEN ? 0 : 700; }
+"""
+
+
+def driver(folder: Path, **traits: int) -> str:
+    library = folder / "libcuda.so"
+    source = folder / "driver.c"
+    source.write_text(DRIVER)
+    defines = [f"-D{name}={traits.get(name, 0)}" for name in ("NO_DEVICE", "BROKEN")]
+    subprocess.run(["cc", "-shared", "-fPIC", *defines, "-o", library, source], check=True)
+    return str(library)
+
+
+def test_a_gpu_is_what_its_driver_says(tmp_path: Path) -> None:
+    assert gpu.find(library=driver(tmp_path)) == Gpu("Orin (nvgpu)", "8.7", "12.6", 5 * 2**29)
+
+
+def test_a_machine_without_driver_or_gpu_has_none(tmp_path: Path) -> None:
+    assert gpu.find(library="libno-such-driver.so") is None
+    assert gpu.find(library=driver(tmp_path, NO_DEVICE=1)) is None
+
+
+def test_a_driver_that_fails_is_named_by_the_call(tmp_path: Path) -> None:
+    with pytest.raises(GpuError, match="cuMemGetInfo_v2: CUDA error 700"):
+        gpu.find(library=driver(tmp_path, BROKEN=1))
