@@ -21,6 +21,7 @@ from panrt.cli.info import info
 from panrt.cli.support import Commands
 from panrt.cli.train import train
 from panrt.cli.train_tabletop import train_tabletop
+from panrt.cli.verify import verify
 
 app = typer.Typer(
     name="panrt",
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 app.command("convert")(convert)
 app.command("export")(export)
+app.command("verify")(verify)
 app.command("info")(info)
 app.command("train")(train)
 app.command("train-tabletop")(train_tabletop)
