@@ -4,15 +4,15 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-NATIVE := $(shell find plugins \( -name '*.h' -o -name '*.cpp' \) -print)
-CPP    := $(NATIVE) $(shell find tests \( -name '*.h' -o -name '*.cpp' \) -print)
+NATIVE := $(shell find plugins \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' \) -print)
+CPP    := $(NATIVE) $(shell find tests \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' \) -print)
 JOBS   ?= 2
 
 .PHONY: demo test test-full lint format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/product.stamp
-	$(BIN)/python -m benchmarks.ops --short --output out/ops.json
+	@$(BIN)/panrt demo --out out
 
 test: lint
 	$(BIN)/python -m pytest -n $(JOBS)
@@ -43,7 +43,7 @@ $(BIN)/python:
 
 # One environment for both: the tests add to what the product needs, and neither reinstalls what is there.
 $(VENV)/product.stamp: $(BIN)/python pyproject.toml CMakeLists.txt $(NATIVE)
-	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
 $(VENV)/tests.stamp: $(BIN)/python pyproject.toml CMakeLists.txt $(NATIVE) tests/requirements.txt

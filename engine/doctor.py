@@ -10,10 +10,13 @@ import importlib
 import importlib.util
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, NamedTuple
+
+from panrt.engine.machine import cpu_info, cpu_name, usable_threads
+from panrt.plugins import library
 
 State = Literal["ok", "missing", "broken"]  # missing: something else works without it; broken: PanRT does not
 
@@ -54,29 +57,11 @@ def _python() -> Finding:
 
 
 def _processor() -> Finding:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    features = [name for name in ("avx2", "avx512f", "amx_int8", "asimd", "asimddp") if name in _cpu_flags()]
-    return Finding(
-        "processor", "ok", f"{_cpu_name()}, {usable} threads, {' '.join(features) or 'no vector units known'}"
-    )
-
-
-def _cpu_info() -> Iterator[tuple[str, str]]:
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        yield key.strip(), value.strip()
-
-
-def _cpu_name() -> str:
-    return next((value for key, value in _cpu_info() if key == "model name"), platform.processor() or "unknown")
-
-
-def _cpu_flags() -> set[str]:
-    return set(next((value for key, value in _cpu_info() if key in ("flags", "Features")), "").split())
+    info = cpu_info()
+    there = set(info.get("flags", info.get("Features", "")).split())
+    units = [name for name in ("avx2", "avx512f", "amx_int8", "asimd", "asimddp") if name in there]
+    found = f"{cpu_name()}, {usable_threads()} threads, {' '.join(units) or 'no vector units known'}"
+    return Finding("processor", "ok", found)
 
 
 def _kernels() -> Finding:
@@ -212,15 +197,11 @@ def _tensorrt_rtx() -> Finding:
 
 
 def _plugins() -> Finding:
-    if importlib.util.find_spec("panrt.plugins.library") is None:
-        return Finding("plugin library", "missing", "this PanRT has none", "only TensorRT needs it")
-    library = importlib.import_module("panrt.plugins.library")
     try:
-        return Finding("plugin library", "ok", str(library.find()))
-    except OSError as error:
-        return Finding(
-            "plugin library", "missing", str(error).splitlines()[0], "TensorRT needs it: panrt plugins build"
-        )
+        found = library.find()
+    except library.PluginLibraryError as error:
+        return Finding("plugin library", "missing", str(error).partition("; ")[0], "for TensorRT: panrt plugins build")
+    return Finding("plugin library", "ok", f"{found.path}, sha256 {found.sha256[:12]}")
 
 
 def _torch() -> Finding:

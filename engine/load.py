@@ -16,6 +16,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from panrt.engine.bundled import locate
 from panrt.engine.session import Session
 from panrt.errors import PanrtError
 
@@ -40,7 +41,8 @@ def load(path: str | os.PathLike[str], *, backend: str = AUTO, threads: int | No
     """Open a model file.
 
     Args:
-        path: an .onnx file of `panrt export` or a .plan file of `panrt build`.
+        path: an .onnx file of `panrt export`, a .plan file of `panrt build`, or the name of a model that comes with
+            PanRT: "tabletop".
         backend: "cpu", "tensorrt", "rtx", or "auto" for the best one that works; which one and why is logged.
         threads: of the CPU; None takes every core that this process may use.
 
@@ -50,15 +52,13 @@ def load(path: str | os.PathLike[str], *, backend: str = AUTO, threads: int | No
         BackendError: the backend does not work here or not with this file. An explicit one is never replaced.
         ValueError: no such backend, or threads are not positive.
     """
-    path = Path(path)
     if backend != AUTO and backend not in BACKENDS:
         near = difflib.get_close_matches(backend, (*BACKENDS, AUTO), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"backend: got {backend!r}, expected {', '.join((AUTO, *BACKENDS))}{hint}")
     if threads is not None and threads < 1:
         raise ValueError(f"threads: got {threads}, expected at least 1.")
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file.")
+    path = locate(path)
     if backend != AUTO:
         found = verdict(backend, path)
         if found.obstacle is not None:
@@ -78,20 +78,26 @@ def load(path: str | os.PathLike[str], *, backend: str = AUTO, threads: int | No
 
 def verdict(backend: str, path: Path) -> Verdict:
     """Whether a backend can run a file here, without loading it."""
-    module = _module(backend)
-    if module is None:
+    if importlib.util.find_spec(_name(backend)) is None:
         return Verdict(backend, f"this PanRT comes without it (version {_version()})")
+    try:
+        module: Any = importlib.import_module(_name(backend))
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] == "panrt":
+            raise
+        extra = "" if backend == "cpu" else f"; pip install 'panrt[{backend}]' brings what it needs"
+        return Verdict(backend, f"the package {error.name!r} is not installed{extra}")
     return Verdict(backend, module.obstacle(path))
 
 
 def _open(backend: str, path: Path, threads: int | None) -> Session:
-    session: Session = _module(backend).open_session(path, threads=threads)
+    module: Any = importlib.import_module(_name(backend))
+    session: Session = module.open_session(path, threads=threads)
     return session
 
 
-def _module(backend: str) -> Any:
-    name = f"panrt.engine.backends.{backend}"
-    return importlib.import_module(name) if importlib.util.find_spec(name) is not None else None
+def _name(backend: str) -> str:
+    return f"panrt.engine.backends.{backend}"
 
 
 def _version() -> str:

@@ -17,6 +17,8 @@ from panrt.plugins import native
 
 BORDER_EVERY = 500  # pixels of the shorter side for each pixel that a border is wide
 SMALLEST = 0.002  # share of the map under which a segment gets no name
+SPILLS = 1.2  # how much wider than a thing its name may be and still stand on it
+FONT = cv2.FONT_HERSHEY_SIMPLEX
 LOOKED_AT = 128 * 128  # pixels of a map, at least, before it is thinned out to find room for names
 
 
@@ -49,22 +51,32 @@ def draw(
 
 
 def _write_names(result: PanopticResult, picture: NDArray[np.uint8]) -> None:
+    """In white on a darkened box: within the segment where there is room, else above a thing."""
     height, width = picture.shape[:2]
     map_height, map_width = result.panoptic.shape
-    size = max(0.35, min(height, width) / 1200)
+    size = min(max(0.35, min(height, width) / 1200), 2.0)
     thickness = max(1, round(1.5 * size))
+    pad = thickness + 1
     for segment in result.segments:
         if segment.area < SMALLEST * map_height * map_width:
             continue
-        x, y = _roomiest(result.panoptic, segment)
+        x0, y0, x1, _ = segment.box
+        room = (x1 - x0) * width / map_width
         text = f"{segment.name} {segment.score:.2f}" if segment.is_thing else segment.name
-        (text_width, text_height), baseline = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, thickness)
-        left = min(max(round(x * width / map_width - text_width / 2), 1), max(width - text_width - 1, 1))
-        bottom = min(max(round(y * height / map_height + text_height / 2), text_height + 1), height - baseline)
-        for color, width_of_lines in (((0, 0, 0), thickness + 2), ((255, 255, 255), thickness)):
-            cv2.putText(
-                picture, text, (left, bottom), cv2.FONT_HERSHEY_SIMPLEX, size, color, width_of_lines, cv2.LINE_AA
-            )
+        (text_width, text_height), baseline = cv2.getTextSize(text, FONT, size, thickness)
+        if segment.is_thing and text_width > room:
+            text = segment.name
+            (text_width, text_height), baseline = cv2.getTextSize(text, FONT, size, thickness)
+        if segment.is_thing and text_width > SPILLS * room:
+            x, y = (x0 + x1) / 2 * width / map_width, y0 * height / map_height - text_height / 2 - pad
+        else:
+            column, row = _roomiest(result.panoptic, segment)
+            x, y = column * width / map_width, row * height / map_height
+        left = min(max(round(x - text_width / 2), pad), max(width - text_width - pad, pad))
+        bottom = min(max(round(y + text_height / 2), text_height + pad), max(height - baseline - pad, 1))
+        box = picture[max(bottom - text_height - pad, 0) : bottom + pad, left - pad : left + text_width + pad]
+        box //= 3
+        cv2.putText(picture, text, (left, bottom), FONT, size, (255, 255, 255), thickness, cv2.LINE_AA)
 
 
 def _roomiest(panoptic: NDArray[np.int32], segment: Segment) -> tuple[float, float]:

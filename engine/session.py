@@ -7,7 +7,7 @@ turn: a session is not locked.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Protocol
 
@@ -40,6 +40,11 @@ class Session(Protocol):
     @property
     def capacity(self) -> int:
         """How many submissions may wait for their `collect` at once; one more is an error."""
+        ...
+
+    @property
+    def stages(self) -> Mapping[str, float]:
+        """Seconds that each part of the last inference took, by name; empty where the backend does not tell."""
         ...
 
     def __call__(self, frame: Frame | NDArray[np.uint8]) -> PanopticResult:

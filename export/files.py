@@ -17,6 +17,7 @@ from panrt.model_file import ModelFile, ModelFileError
 class OnnxFile(NamedTuple):
     proto: ModelProto
     file: ModelFile
+    content: bytes
 
 
 def read_onnx(path: str | os.PathLike[str]) -> OnnxFile:
@@ -27,14 +28,15 @@ def read_onnx(path: str | os.PathLike[str]) -> OnnxFile:
         OSError: from the file system.
     """
     path = Path(path)
+    content = path.read_bytes()
     try:
-        proto = onnx.load_model_from_string(path.read_bytes())
+        proto = onnx.load_model_from_string(content)
     except DecodeError as error:
-        raise ModelFileError(f"{path}: no ONNX file, or only a part of one; export the model again.") from error
-    entries = {entry.key: entry.value for entry in proto.metadata_props}
-    if model_file.KEY not in entries:
+        raise ModelFileError(f"{path}: not an ONNX file, or cut off ({error}); export or copy it again.") from error
+    said = next((entry.value for entry in proto.metadata_props if entry.key == model_file.KEY), None)
+    if said is None:
         raise ModelFileError(
-            f"{path}: no PanRT metadata in it, so it is no file of ours or its end is missing; files of ours come from "
-            "`panrt export`."
+            f"{path}: not exported by PanRT, or cut off: it has no metadata {model_file.KEY!r}; "
+            "make one with  panrt export MODEL -o model.onnx"
         )
-    return OnnxFile(proto, model_file.loads(entries[model_file.KEY], source=os.fspath(path)))
+    return OnnxFile(proto, model_file.loads(said, source=str(path)), content)

@@ -139,7 +139,7 @@ class OnnxRunner:
             ModelFileError: see `read_onnx`.
             VerifyError: ONNX Runtime refuses it.
         """
-        proto, self.file = read_onnx(path)
+        proto, self.file, _ = read_onnx(path)
         self.name = f"{path} in ONNX Runtime"
         if not proto.functions:  # for TensorRT alone; here it takes the functions to run
             add_functions(proto)

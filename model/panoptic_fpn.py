@@ -220,7 +220,7 @@ class PanopticFPN(nn.Module):
         """(N, H, W, 3) uint8 -> (N, 3, Hp, Wp): normalised, and zeros on the right and below what is valid."""
         size = _size(image)
         height, width = valid_hw or size
-        pixels = image.permute(0, 3, 1, 2).to(self.pixel_mean.dtype)
+        pixels = image.to(self.pixel_mean.dtype).permute(0, 3, 1, 2)  # TensorRT moves no axes of bytes, so cast first
         normalised = (pixels[:, :, :height, :width] - self.pixel_mean) / self.pixel_std
         below, right = (side + -side % SIZE_DIVISOR - valid for side, valid in zip(size, (height, width), strict=True))
         return functional.pad(normalised, (0, right, 0, below))

@@ -82,3 +82,12 @@ def semantic_map(labelled: Prediction, categories: Sequence[Category]) -> npt.ND
     classes = np.array([meaning[i] for i in ids.tolist()], np.int64)
     by_pixel: npt.NDArray[np.int64] = classes[places].reshape(labelled.panoptic.shape)
     return by_pixel
+
+
+def resized(panoptic: npt.NDArray[np.int32], size: tuple[int, int]) -> npt.NDArray[np.int32]:
+    """A map (H, W) at another size, each pixel taking the id under its centre."""
+    rows, columns = (
+        ((np.arange(new) + 0.5) * (old / new)).astype(np.intp) for new, old in zip(size, panoptic.shape, strict=True)
+    )
+    taken: npt.NDArray[np.int32] = panoptic[rows[:, None], columns[None]]
+    return taken

@@ -38,10 +38,12 @@ def recipe(*, seed: int = 0) -> TrainConfig:
 
     In float32 a step takes half as long again, on a CPU that has instructions for bfloat16.
     """
-    lite = lite_recipe(iterations=8000, seed=seed)
+    lite = lite_recipe(iterations=4000, seed=seed)
     return dataclasses.replace(
         lite,
-        schedule=dataclasses.replace(lite.schedule, learning_rate=8e-4, warmup_iterations=500),
+        schedule=dataclasses.replace(
+            lite.schedule, learning_rate=8e-4, warmup_iterations=500, horizon=8000, cooldown=2000
+        ),
         losses=dataclasses.replace(lite.losses, roi_samples=128),
         frozen_stages=3,
         cache_trunk=False,

@@ -1,17 +1,22 @@
 """How long property tests search, and which tests a machine cannot run.
 
-PANRT_TEST_PROFILE is "short" (the default, the same examples every time) or "full". Tests that draw need OpenGL, a
-system library; a machine without it leaves them out and says so, CI never does.
+PANRT_TEST_PROFILE is "short" (the default, the same examples every time) or "full". Tests that draw need OpenGL, those
+with a network camera GStreamer's RTSP server: system libraries. A machine without them leaves such tests out and says
+so, CI never does.
 """
 
 from __future__ import annotations
 
 import ctypes.util
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from support.rtsp_server import SETUP as RTSP_SETUP
 
 # A case is built from a drawn seed, so one example may take long and most of its size is not drawn: neither is a fault.
 _slow_is_fine = (HealthCheck.too_slow, HealthCheck.data_too_large)
@@ -32,12 +37,20 @@ def _cannot_draw() -> str | None:
     return None
 
 
-_DRAWING = "model/data/test_tabletop.py"
-_LEFT_OUT = None if os.environ.get("CI") else _cannot_draw()
-collect_ignore = [_DRAWING] if _LEFT_OUT else []
+def _cannot_serve_rtsp() -> str | None:
+    python = Path("/usr/bin/python3")  # `gi` is a package of the system's Python
+    probe = "import gi; gi.require_version('GstRtspServer', '1.0')"
+    if python.exists() and subprocess.run([python, "-c", probe], capture_output=True, check=False).returncode == 0:
+        return None
+    return f"GStreamer's RTSP server is missing; on Debian and Ubuntu: {RTSP_SETUP}"
+
+
+_NEEDS = {"model/data/test_tabletop.py": _cannot_draw, "engine/sources/test_rtsp.py": _cannot_serve_rtsp}
+_LEFT_OUT = {} if os.environ.get("CI") else {name: why for name, cannot in _NEEDS.items() if (why := cannot())}
+collect_ignore = list(_LEFT_OUT)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say at the end, where it is seen, what did not run."""
-    if _LEFT_OUT:
-        terminalreporter.write_line(f"LEFT OUT tests/{_DRAWING}: {_LEFT_OUT}", yellow=True)
+    for name, why in _LEFT_OUT.items():
+        terminalreporter.write_line(f"LEFT OUT tests/{name}: {why}", yellow=True)

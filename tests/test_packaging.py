@@ -58,11 +58,16 @@ def assert_only_the_package(wheel: Path) -> None:
         "panrt/model/__init__.py",
         "panrt/export/__init__.py",
         "panrt/engine/__init__.py",
+        "panrt/data/tabletop/clip.mp4",
         "panrt/plugins/__init__.py",
         "panrt/plugins/contract.py",
         "panrt/plugins/reference.py",
         "panrt/plugins/native.py",
         "panrt/plugins/_native.pyi",
+        "panrt/plugins/CMakeLists.txt",
+        "panrt/plugins/cuda/panoptic_merge.cu",
+        "panrt/plugins/include/panrt/boxes.h",
+        "panrt/plugins/tensorrt/library.cpp",
     ):
         assert wanted in names
     assert len([name for name in names if name.startswith("panrt/plugins/_native.") and name.endswith(".so")]) == 1
@@ -70,8 +75,10 @@ def assert_only_the_package(wheel: Path) -> None:
     assert {Path(name).name for name in info} >= {"METADATA", "WHEEL", "RECORD", "LICENSE", "NOTICE"}
     assert {name.split("/")[0] for name in names if name not in info} == {"panrt"}
     kinds = {Path(name).suffix for name in names if name not in info}
-    assert kinds <= {".py", ".pyi", ".so", ".typed"}, kinds
-    assert not [name for name in names if "test" in name or "benchmark" in name]
+    sources = {".cpp", ".cu", ".h", ".map", ".txt"}
+    assert kinds <= {".html", ".mp4", ".onnx", ".py", ".pyi", ".safetensors", ".so", ".typed", *sources}, kinds
+    assert not [name for name in names if name.startswith("panrt/plugins/cpu/")]
+    assert not [name for name in names if "test" in name or "benchmarks" in name]
 
 
 def test_the_wheel_is_the_package_alone_and_runs_away_from_the_source_tree(tmp_path: Path) -> None:

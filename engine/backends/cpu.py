@@ -25,7 +25,7 @@ from panrt.engine.backends.partition import IMAGE, RESULTS, Op, Part, Partition,
 from panrt.engine.frame import Frame
 from panrt.engine.preprocess import Placement, check_frame, fill, place
 from panrt.engine.result import PanopticResult, Timings, panoptic_result
-from panrt.engine.session import SessionError
+from panrt.engine.session import Session, SessionError
 from panrt.model_file import ModelFile
 from panrt.plugins import native
 from panrt.plugins.contract import Layout, PanopticSegments
@@ -49,7 +49,7 @@ def obstacle(path: Path) -> str | None:
     return None
 
 
-def open_session(path: Path, *, threads: int | None = None) -> CpuSession:
+def open_session(path: Path, *, threads: int | None = None) -> Session:
     """Load a file; errors as in `panrt.load`."""
     return CpuSession(path, threads=threads or native.default_threads())
 

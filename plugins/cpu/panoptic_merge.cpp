@@ -84,24 +84,6 @@ struct Mask {
   std::int64_t area;
 };
 
-// The pixels whose samples touch the mask; all, when even nothing reaches the threshold.
-Range support(Extent const& extent, int cells, int output, float threshold) {
-  if (!(threshold > 0.0F)) return {0, output};
-  auto const first_above = [&](float position) {
-    Range left{0, output};
-    while (left.begin < left.end) {
-      int const middle = (left.begin + left.end) / 2;
-      if (paste_position(middle, extent, cells) > position) {
-        left.end = middle;
-      } else {
-        left.begin = middle + 1;
-      }
-    }
-    return left.begin;
-  };
-  return {first_above(-1.0F), first_above(std::nextafter(static_cast<float>(cells), 0.0F))};
-}
-
 std::vector<Instance> find_instances(PanopticMergeArgs const& args, std::int64_t image) {
   float const* const scores = args.scores + image * args.detections;
   std::vector<std::int64_t> order;
@@ -120,8 +102,10 @@ std::vector<Instance> find_instances(PanopticMergeArgs const& args, std::int64_t
                   {},
                   0};
     if (is_empty(item.y) || is_empty(item.x)) continue;
-    item.rows = support(item.y, args.mask_height, args.output_height, args.mask_threshold);
-    item.columns = support(item.x, args.mask_width, args.output_width, args.mask_threshold);
+    PixelRange const rows = paste_support(item.y, args.mask_height, args.output_height, args.mask_threshold);
+    PixelRange const columns = paste_support(item.x, args.mask_width, args.output_width, args.mask_threshold);
+    item.rows = {rows.begin, rows.end};
+    item.columns = {columns.begin, columns.end};
     // A cell adds one span at most, two spans have a pixel between them, and every row closes with one more.
     int const spans = std::min(args.mask_width + 1, (item.columns.size() + 1) / 2) + 1;
     item.most_spans = std::int64_t{item.rows.size()} * spans;

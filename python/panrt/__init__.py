@@ -2,6 +2,8 @@
 
     with panrt.load("street.onnx") as session:
         result = session(frame)  # (H, W, 3) uint8 BGR
+        for result in panrt.stream("rtsp://camera/1", session):
+            ...
 
 Importing this package is cheap and never imports PyTorch; `panrt.model` and `panrt.export` do when they are imported.
 """
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from panrt.engine.frame import Frame as Frame
     from panrt.engine.load import load as load
+    from panrt.engine.pipeline import stream as stream
     from panrt.engine.result import PanopticResult as PanopticResult
     from panrt.engine.result import Segment as Segment
 
@@ -26,9 +29,10 @@ _LAZY = {
     "PanopticResult": "panrt.engine.result",
     "Segment": "panrt.engine.result",
     "load": "panrt.engine.load",
+    "stream": "panrt.engine.pipeline",
 }
 
-__all__ = ["Frame", "PanopticResult", "Segment", "__version__", "load"]
+__all__ = ["Frame", "PanopticResult", "Segment", "__version__", "load", "stream"]
 
 
 def __getattr__(name: str) -> Any:

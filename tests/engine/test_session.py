@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import panrt
 from panrt import model_file
+from panrt.engine import bundled
 from panrt.engine.backends.cpu import DENSE, CpuSession, Graph
 from panrt.engine.backends.partition import Op, Part, UnsupportedModelError, partition
 from panrt.engine.frame import Frame
@@ -311,6 +312,19 @@ def test_an_unknown_backend_is_answered_with_the_nearest(model: Path) -> None:
         panrt.load(model, backend="tensorrrt")
     with pytest.raises(ValueError, match="threads: got 0"):
         panrt.load(model, threads=0)
+
+
+def test_a_model_that_comes_with_panrt_goes_by_its_name(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(bundled.MODELS, "tabletop", model)
+    with panrt.load("tabletop", threads=1) as opened:
+        assert opened.model.name == "panoptic_fpn_lite"
+    monkeypatch.setitem(bundled.MODELS, "tabletop", tmp_path / "tabletop.onnx")
+    with pytest.raises(FileNotFoundError, match="comes without the model 'tabletop'; 'panrt export tabletop"):
+        panrt.load("tabletop")
+    with pytest.raises(FileNotFoundError, match="no such file; by name there is tabletop"):
+        panrt.load("tabeltop")
 
 
 def test_a_file_that_is_not_ours_is_refused_by_what_is_wrong_with_it(model: Path, tmp_path: Path) -> None:

@@ -219,12 +219,12 @@ def test_files_that_are_not_ours_are_told_from_damaged_and_newer_ones(lite: Form
             read_onnx(path)
         return str(caught.value)
 
-    assert "only a part of one" in refusal(content[: len(content) // 2])
-    assert "no file of ours" in refusal(b"")
+    assert "not an ONNX file, or cut off" in refusal(content[: len(content) // 2])
+    assert "not exported by PanRT" in refusal(b"")
     model = onnx.load_from_string(content)
     newer = {"schema": 99}
     del model.metadata_props[:]
-    assert "no file of ours" in refusal(model.SerializeToString())
+    assert "not exported by PanRT" in refusal(model.SerializeToString())
     onnx.helper.set_model_props(model, {"panrt": json.dumps(newer)})
     assert "written with metadata schema 99" in refusal(model.SerializeToString())
 
@@ -282,7 +282,7 @@ def test_the_command_ends_with_0_within_limits_and_with_1_past_them(lite: Form, 
     [
         (("{weights}", "{weights}"), "both PyTorch models"),
         (("{weights}", "missing.onnx"), "missing.onnx"),
-        (("{weights}", "{broken}"), "no ONNX file, or only a part of one"),
+        (("{weights}", "{broken}"), "not an ONNX file, or cut off"),
         (("{weights}", "{path}", "--frames", "{empty}"), "no images"),
     ],
 )

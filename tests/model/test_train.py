@@ -253,3 +253,11 @@ def test_a_cosine_ends_near_zero_and_is_half_in_the_middle() -> None:
     assert learning_rate(config, 0, 100) == 1
     assert learning_rate(config, 50, 100) == pytest.approx(0.5)
     assert 0 < learning_rate(config, 99, 100) < 1e-3
+
+
+def test_a_cool_down_falls_to_zero_from_wherever_the_cosine_is() -> None:
+    config = ScheduleConfig(learning_rate=1.0, kind="cosine", warmup_iterations=0, horizon=200, cooldown=50)
+    uncooled = ScheduleConfig(learning_rate=1.0, kind="cosine", warmup_iterations=0)
+    assert learning_rate(config, 50, 100) == learning_rate(uncooled, 50, 200)
+    assert learning_rate(config, 75, 100) == pytest.approx(learning_rate(uncooled, 75, 200) / 2)
+    assert learning_rate(config, 99, 100) == pytest.approx(learning_rate(uncooled, 99, 200) / 50)

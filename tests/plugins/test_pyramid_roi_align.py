@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from panrt.plugins import reference
 from support import oracles
 from support.cases import RoiAlignCase, network_cases, roi_align_cases
-from support.compare import assert_pooled
+from support.compare import assert_pooled, reached
 
 Array = NDArray[Any]
 
@@ -208,19 +208,6 @@ def test_pooling_is_the_sum_over_samples_in_float64(ops: ModuleType, seed: int, 
 
 
 # --- agreement and properties -----------------------------------------------------------------------------------------
-
-
-def reached(case: RoiAlignCase, cells: int) -> Array:
-    """Bins, (N*R, C, S, S), with a sample of weight in a cell that is not finite or so many cells from one."""
-    (features, rois), options = case.arguments()
-    masks = []
-    for feature in features:
-        mask = np.pad(~np.isfinite(feature), [(0, 0), (0, 0), (cells, cells), (cells, cells)])
-        size = 2 * cells + 1
-        mask = np.lib.stride_tricks.sliding_window_view(mask, (size, size), axis=(2, 3)).any(axis=(4, 5))
-        masks.append(mask.astype(np.float32))
-    found: Array = reference.pyramid_roi_align(masks, rois, **options) > 0
-    return found
 
 
 def at_the_border(case: RoiAlignCase) -> Array:

@@ -61,6 +61,7 @@ def test_every_kernel_runs_without_a_report(driver: Path) -> None:
         "pyramid_roi_align",
         "box_detections",
         "panoptic_merge",
+        "overlay",
     ]
 
 

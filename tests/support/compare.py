@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from panrt.plugins import reference
 from panrt.plugins.contract import Detections, PanopticSegments, Proposals
+from support.cases import RoiAlignCase
 
 
 def assert_identical(
@@ -57,3 +59,16 @@ def assert_no_difference(name: str, got: NDArray[Any], wanted: NDArray[Any], wro
             f"{name}{list(first)}: {got[first]!r}, wanted {wanted[first]!r}; "
             f"{np.count_nonzero(wrong)} of {wrong.size} elements differ"
         )
+
+
+def reached(case: RoiAlignCase, cells: int) -> NDArray[np.bool_]:
+    """Bins, (N*R, C, S, S), with a sample of weight in a cell that is not finite or so many cells from one."""
+    (features, rois), options = case.arguments()
+    masks = []
+    for feature in features:
+        mask = np.pad(~np.isfinite(feature), [(0, 0), (0, 0), (cells, cells), (cells, cells)])
+        size = 2 * cells + 1
+        mask = np.lib.stride_tricks.sliding_window_view(mask, (size, size), axis=(2, 3)).any(axis=(4, 5))
+        masks.append(mask.astype(np.float32))
+    found: NDArray[np.bool_] = reference.pyramid_roi_align(masks, rois, **options) > 0
+    return found

@@ -2,6 +2,8 @@
 // the order written.
 #pragma once
 
+#include <cmath>
+
 #include "panrt/host_device.h"
 
 namespace panrt {
@@ -32,6 +34,32 @@ PANRT_HD float paste_position(int pixel, Extent const& extent, int cells) {
   auto const limit = static_cast<float>(cells);
   float const position = across * limit - 0.5F;
   return position < -1.0F ? -1.0F : position > limit ? limit : position;
+}
+
+// Pixels begin to end - 1 of an axis; empty where end <= begin.
+struct PixelRange {
+  int begin, end;
+};
+
+// The first pixel whose position is greater, `output` where none is.
+PANRT_HD int first_pixel_above(float position, Extent const& extent, int cells, int output) {
+  int begin = 0, end = output;
+  while (begin < end) {
+    int const middle = (begin + end) / 2;
+    if (paste_position(middle, extent, cells) > position) {
+      end = middle;
+    } else {
+      begin = middle + 1;
+    }
+  }
+  return begin;
+}
+
+// The pixels whose samples touch the mask; all, when even nothing reaches the threshold.
+PANRT_HD PixelRange paste_support(Extent const& extent, int cells, int output, float threshold) {
+  if (!(threshold > 0.0F)) return {0, output};
+  return {first_pixel_above(-1.0F, extent, cells, output),
+          first_pixel_above(std::nextafter(static_cast<float>(cells), 0.0F), extent, cells, output)};
 }
 
 // The lower of the two cells of a sample, from -1 to cells - 1, and the share of the next. Cells -1 and `cells` are 0.

@@ -22,7 +22,8 @@ PANRT_HD ResizeTaps resize_taps(int pixel, int valid, int output) {
   int const first = truncated < valid - 1 ? truncated : valid - 1;
   float const beyond = source - static_cast<float>(first);
   float const fraction = beyond < 1.0F ? beyond : 1.0F;
-  ResizeTaps taps{0, {0.0F, 0.0F, 0.0F}};
+  int base = 0;
+  float w0 = 0.0F, w1 = 0.0F, w2 = 0.0F;  // by name: a GPU keeps in registers only what no variable indexes
   for (int step = 0; step < 2; ++step) {  // the two neighbours in the map of 4 times as many pixels
     float const share = step == 0 ? 1.0F - fraction : fraction;
     int const neighbour = first + step < valid - 1 ? first + step : valid - 1;
@@ -30,11 +31,17 @@ PANRT_HD ResizeTaps resize_taps(int pixel, int valid, int output) {
     float const position = quarter > 0.0F ? quarter : 0.0F;
     int const cell = static_cast<int>(position);
     float const part = position - static_cast<float>(cell);
-    if (step == 0) taps.cell = cell;
-    taps.weight[cell - taps.cell] += share * (1.0F - part);
-    taps.weight[cell - taps.cell + 1] += share * part;
+    if (step == 0) base = cell;
+    float const lower = share * (1.0F - part), upper = share * part;
+    if (cell == base) {
+      w0 += lower;
+      w1 += upper;
+    } else {
+      w1 += lower;
+      w2 += upper;
+    }
   }
-  return taps;
+  return {base, {w0, w1, w2}};
 }
 
 }  // namespace panrt

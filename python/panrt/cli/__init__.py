@@ -12,12 +12,18 @@ from typing import Annotated
 import typer
 
 import panrt
+from panrt.cli.bench import bench
+from panrt.cli.build import build
+from panrt.cli.cache import cache
 from panrt.cli.convert import convert
 from panrt.cli.data import data
+from panrt.cli.demo import demo
 from panrt.cli.doctor import doctor
 from panrt.cli.evaluate import evaluate
 from panrt.cli.export import export
 from panrt.cli.info import info
+from panrt.cli.plugins import plugins
+from panrt.cli.run import run
 from panrt.cli.support import Commands
 from panrt.cli.train import train
 from panrt.cli.train_tabletop import train_tabletop
@@ -32,15 +38,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("demo")(demo)
 app.command("convert")(convert)
 app.command("export")(export)
 app.command("verify")(verify)
+app.command("build")(build)
 app.command("info")(info)
+app.command("run")(run)
 app.command("train")(train)
 app.command("train-tabletop")(train_tabletop)
 app.command("eval")(evaluate)
 app.command("doctor")(doctor)
+app.add_typer(bench, name="bench")
 app.add_typer(data, name="data")
+app.add_typer(cache, name="cache")
+app.add_typer(plugins, name="plugins")
 
 
 def _show_version(wanted: bool) -> None:
@@ -60,7 +72,7 @@ def options(
 ) -> None:
     """Real-time panoptic segmentation: train, convert, evaluate and export Panoptic FPN.
 
-    Exit codes: 0 done, 2 something given does not do (the message says what), 130 interrupted.
+    Exit codes: 0 done, 1 done but not whole, 2 something given does not do (the message says what), 130 interrupted.
     """
 
 

@@ -21,7 +21,9 @@ def evaluate(
     labels: Annotated[
         Path | None, typer.Option(help="Its label maps; default: the folder of the JSON's name without .json.")
     ] = None,
-    model: Annotated[Path | None, typer.Option(help="A .safetensors file, or tabletop, to be run on --images.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="A .safetensors, .onnx or .plan file, or tabletop; run on --images.")
+    ] = None,
     images: Annotated[Path | None, typer.Option(help="The pictures of the ground truth.")] = None,
     predictions: Annotated[Path | None, typer.Option(help="Instead of a model: predictions as such a JSON.")] = None,
     prediction_labels: Annotated[
@@ -50,7 +52,12 @@ def evaluate(
     if model is not None:
         if images is None:
             raise ValueError("--model needs --images, the folder of the pictures.")
-        results = _of_model(model, truth, images, labels, chosen, short_side, max_side, device)
+        if model.suffix in (".onnx", ".plan"):
+            if short_side is not None or device is not None:
+                raise ValueError(f"{model}: has a size and a device of its own; leave --short-side and --device out.")
+            results = _of_session(model, truth, images, labels, chosen)
+        else:
+            results = _of_model(model, truth, images, labels, chosen, short_side, max_side, device)
     else:
         assert predictions is not None
         results = _of_folders(predictions, prediction_labels, truth, labels, chosen, workers)
@@ -144,6 +151,43 @@ def _of_model(
             progress=lambda done: show(done, len(dataset.records)),
         )
     return Results(categories_of(classes), pq=measured.pq, ap=measured.ap, miou=measured.miou)
+
+
+def _of_session(path: Path, truth: Path, images: Path, labels: Path | None, metrics: tuple[str, ...]) -> Results:
+    """As the runtime sees the pictures: fitted into the file's input, the maps compared at the pictures' own sizes."""
+    import numpy as np
+
+    import panrt
+    from panrt.model.data.coco_panoptic import load_sample, read_coco_panoptic
+    from panrt.model.panoptic_map import Category, PanopticMap, Segment, resized, semantic_map
+    from panrt.model.panoptic_quality import PanopticStatistics, image_statistics, panoptic_quality
+    from panrt.model.semantic_iou import confusion_matrix, semantic_iou
+
+    if "ap" in metrics:
+        raise ValueError(f"--metrics: ap is taken before the merge, which is inside {path}; evaluate the .safetensors.")
+    dataset = read_coco_panoptic(truth, images=images, labels=labels)
+    with panrt.load(path) as session, progress_bar("evaluate") as show:
+        categories = tuple(Category(c.id, c.name, c.is_thing) for c in (*session.model.things, *session.model.stuff))
+        statistics = PanopticStatistics.empty(len(categories))
+        confusion = np.zeros((len(categories), len(categories) + 1), np.int64)
+        for done, record in enumerate(dataset.records, start=1):
+            sample = load_sample(record)
+            found = session(sample.image)
+            segments = [Segment(s.id, s.category_id, s.area, s.is_crowd) for s in sample.segments]
+            expected = PanopticMap(sample.panoptic, segments)
+            shown = resized(found.panoptic, (sample.image.shape[0], sample.image.shape[1]))
+            left = set(np.unique(shown).tolist())  # the smallest may lose their last pixel on the way
+            predicted = PanopticMap(shown, [Segment(s.id, s.category_id) for s in found.segments if s.id in left])
+            statistics += image_statistics(expected, predicted, categories)
+            classes = (semantic_map(labelled, categories) for labelled in (expected, predicted))
+            confusion += confusion_matrix(*classes, classes=len(categories), ignored=-1)
+            show(done, len(dataset.records))
+    return Results(
+        categories,
+        pq=panoptic_quality(statistics, categories) if "pq" in metrics else None,
+        ap=None,
+        miou=semantic_iou(confusion) if "miou" in metrics else None,
+    )
 
 
 def _of_folders(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from panrt.cli.info_onnx import info_onnx
 from panrt.cli.support import JsonOption, Report, megabytes, named_config
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def info(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="A .safetensors file, tabletop (comes with PanRT), or a configuration.",
+            help="A .safetensors or .onnx file, tabletop (comes with PanRT), or a configuration.",
         ),
     ],
     height: Annotated[int | None, typer.Option(min=32, help="Input size to count for; default: the network's.")] = None,
@@ -28,6 +29,10 @@ def info(
     as_json: JsonOption = False,
 ) -> None:
     """What a network is, costs and comes from."""
+    if model.endswith(".onnx"):
+        info_onnx(Path(model), as_json=as_json)
+        return
+
     from panrt.model.checkpoints import locate
 
     path = locate(model)

@@ -74,8 +74,9 @@ def message(error: Exception) -> str:
 class Report:
     """Lines for people as a command goes along, or one JSON object for machines at its end."""
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, *, as_json: bool, to_stderr: bool = False) -> None:
         self.as_json = as_json
+        self._to_stderr = to_stderr  # standard output is taken by something else
         self._gap = False  # an empty line is due, between a table and what is above and below
 
     def line(self, label: str, text: str) -> None:
@@ -96,7 +97,7 @@ class Report:
 
     def _echo(self, text: str, *, gap: bool) -> None:
         if not self.as_json:
-            typer.echo(f"\n{text}" if self._gap else text)
+            typer.echo(f"\n{text}" if self._gap else text, err=self._to_stderr)
         self._gap = gap
 
 

@@ -467,6 +467,52 @@ Op box_detections() {
   return op;
 }
 
+// --- overlay
+// -----------------------------------------------------------------------------------------------------------
+
+struct OverlayCase {
+  char const* name;
+  int height, width, map_height, map_width, colors, border;
+};
+
+Op overlay() {
+  std::vector<OverlayCase> const items = {
+      {"same size", 33, 45, 33, 45, 9, 1}, {"map smaller", 31, 50, 7, 3, 9, 2},  {"map larger", 5, 3, 64, 48, 9, 1},
+      {"one pixel", 1, 1, 1, 1, 9, 64},    {"wide border", 9, 40, 9, 40, 9, 64}, {"no colours", 9, 9, 9, 9, 0, 0},
+  };
+  Op op{"overlay", {}};
+  for (OverlayCase const& item : items) {
+    op.cases.push_back({item.name, [item](int threads, unsigned char filling) {
+                          std::vector<unsigned char> frame(static_cast<std::size_t>(3 * item.height * item.width));
+                          std::vector<unsigned char> colors(static_cast<std::size_t>(3 * item.colors));
+                          std::vector<std::int32_t> map(static_cast<std::size_t>(item.map_height * item.map_width));
+                          std::vector<unsigned char> result(frame.size(), filling);
+                          for (std::size_t i = 0; i < frame.size(); ++i) frame[i] = static_cast<unsigned char>(7 * i);
+                          for (std::size_t i = 0; i < colors.size(); ++i) {
+                            colors[i] = static_cast<unsigned char>(31 * i);
+                          }
+                          // ids without a colour among them
+                          for (std::size_t i = 0; i < map.size(); ++i)
+                            map[i] = static_cast<std::int32_t>(i / 5 % 13) - 2;
+                          panrt::OverlayArgs args{};
+                          args.frame = frame.data();
+                          args.map = map.data();
+                          args.colors = colors.data();
+                          args.result = result.data();
+                          args.height = item.height;
+                          args.width = item.width;
+                          args.map_height = item.map_height;
+                          args.map_width = item.map_width;
+                          args.colors_count = item.colors;
+                          args.opacity = 100;
+                          args.border = item.border;
+                          panrt::overlay(args, threads);
+                          return result;
+                        }});
+  }
+  return op;
+}
+
 // --- parallel_for ----------------------------------------------------------------------------------------------------
 
 void check_parallel_for() {
@@ -516,4 +562,5 @@ int main(int argc, char** argv) {
   run(pyramid_roi_align());
   run(box_detections());
   run(panoptic_merge());
+  run(overlay());
 }

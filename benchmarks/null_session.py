@@ -1,0 +1,115 @@
+"""A session without a network: what is left of a frame's time when it is in place is the runtime's own.
+
+Its map is made from the frame, so that a result shows which frame it is of: pixels whose blue is above 90 are the thing
+(id 1), the others the stuff (id 2).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from panrt.engine.frame import Frame
+from panrt.engine.result import PanopticResult, Segment, Timings
+from panrt.model_file import Category, ModelFile, Thresholds
+
+THING, STUFF = Category(1, "bright", True, (230, 60, 40)), Category(2, "dark", False, (40, 90, 160))
+BLUE = 90
+
+
+def map_of(image: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """The panoptic map, (H, W), that the session gives to a frame."""
+    ids: NDArray[np.int32] = (image[..., 0] <= BLUE).astype(np.int32) + 1
+    return ids
+
+
+def model_file(batch: int = 1) -> ModelFile:
+    """What a file of this session would say about itself."""
+    return ModelFile(
+        name="null",
+        things=(THING,),
+        stuff=(STUFF,),
+        batch=batch,
+        input_hw=(0, 0),
+        valid_hw=(0, 0),
+        output_hw=(0, 0),
+        pixel_mean=(0.0, 0.0, 0.0),
+        pixel_std=(1.0, 1.0, 1.0),
+        thresholds=Thresholds(0.05, 0.5, 100, 0.5, 0.5, 0, 0.5),
+        precision="fp32",
+        opset=17,
+        provenance="none",
+    )
+
+
+class NullSession:
+    """Takes `seconds` for a submission, one after the other as a device would."""
+
+    def __init__(self, *, seconds: float = 0.0, batch: int = 1, capacity: int = 1, fixed_map: bool = False) -> None:
+        self.model = model_file(batch)
+        self.backend = "cpu"
+        self.capacity = capacity
+        self.stages: dict[str, float] = {}
+        self.batches: list[int] = []  # how many frames each submission held
+        self._seconds = seconds
+        self._waiting: deque[tuple[float, Sequence[Frame]]] = deque()
+        self._busy_until = 0.0
+        self._fixed_map = fixed_map
+        self._last: NDArray[np.int32] | None = None
+
+    def __call__(self, frame: Frame | NDArray[np.uint8]) -> PanopticResult:
+        self.submit([frame if isinstance(frame, Frame) else Frame(frame)])
+        return self.collect()[0]
+
+    def submit(self, frames: Sequence[Frame]) -> None:
+        """As `Session.submit`."""
+        if len(self._waiting) >= self.capacity:
+            raise RuntimeError(f"{len(self._waiting)} submissions wait already, the capacity is {self.capacity}")
+        self.batches.append(len(frames))
+        self._busy_until = max(self._busy_until, time.monotonic()) + self._seconds
+        self._waiting.append((self._busy_until, frames))
+
+    def collect(self) -> tuple[PanopticResult, ...]:
+        """As `Session.collect`."""
+        ready, frames = self._waiting.popleft()
+        wait = ready - time.monotonic()
+        if wait > 0:
+            time.sleep(wait)
+        return tuple(self._result(frame) for frame in frames)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def __enter__(self) -> NullSession:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _result(self, frame: Frame) -> PanopticResult:
+        if self._last is None or not self._fixed_map:
+            self._last = map_of(frame.image)
+        height, width = self._last.shape
+        box = 0, 0, width, height
+        segments = tuple(
+            Segment(number, c.id, c.name, c.is_thing, float(c.is_thing), area, box)
+            for number, c in enumerate((THING, STUFF), start=1)
+            if (area := int(np.count_nonzero(self._last == number)))
+        )
+        return PanopticResult(
+            self._last,
+            segments,
+            Timings(0.0, self._seconds, 0.0),
+            frame.index,
+            frame.captured_at,
+            frame.media_time,
+            frame.source,
+            {1: THING.color, 2: STUFF.color},
+        )

@@ -1,0 +1,179 @@
+"""What one submission at a time works with on the GPU: buffers, an execution of the engine, and their work as graphs.
+
+Shapes: N images of the engine's batch, h x w network input, H x W panoptic map.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from panrt.engine.backends import cuda
+from panrt.engine.backends.kernels import KernelError, Kernels, Layout, RawImage
+from panrt.engine.backends.trt_engine import EngineError, Execution, Tensor
+from panrt.plugins.contract import PanopticSegments
+from panrt.plugins.cuda_api import NarrowMapArgs, PixelFormat, PreprocessArgs
+
+log = logging.getLogger("panrt")
+
+IMAGE = "image"
+PANOPTIC, *REST = PanopticSegments._fields
+NARROW = "narrow"  # the panoptic map in uint8
+MOST_NARROW_IDS = 255
+
+
+class _Closes(Protocol):
+    def close(self) -> None: ...
+
+
+_Resource = TypeVar("_Resource", bound=_Closes)
+
+
+def opened(resources: ExitStack, resource: _Resource) -> _Resource:
+    """Have it closed with the others, the last one first."""
+    resources.callback(resource.close)
+    return resource
+
+
+class GpuSlot:
+    """Buffers that never move, and the work on them.
+
+    Host and device have the same layout: image, panoptic, the other outputs, and the narrow map where there is one. So
+    the way up is one copy, and so is the way down: all outputs, or all but the wide map.
+    """
+
+    def __init__(
+        self,
+        resources: ExitStack,
+        stream: cuda.Stream,
+        execution: Execution,
+        tensors: Mapping[str, Tensor],
+        kernels: Kernels | None,
+        *,
+        mapped: bool,
+    ) -> None:
+        self.is_mapped = mapped  # the GPU works in the host's memory, and nothing is copied
+        self.stream = stream
+        self.feeds: dict[Layout, Feed] = {}
+        self.execution = execution
+        self._kernels = kernels
+        panoptic = tensors[PANOPTIC]
+        narrows = kernels is not None and not mapped and tensors["segments"].shape[1] <= MOST_NARROW_IDS
+        parts = [tensors[IMAGE], panoptic, *(tensors[name] for name in REST)]
+        if narrows:
+            parts.append(Tensor(NARROW, panoptic.shape, np.dtype(np.uint8), False))
+        offsets, size = {}, 0
+        for part in parts:
+            offsets[part.name] = size
+            size += -(-part.bytes // cuda.ALIGNMENT) * cuda.ALIGNMENT
+        self._input_bytes = parts[0].bytes
+        self._down = offsets[REST[0] if narrows else PANOPTIC], size
+
+        pinned = opened(resources, cuda.PinnedMemory(size, mapped=mapped))
+        self._host = pinned.address
+        self._device = pinned.device_address if mapped else opened(resources, cuda.DeviceMemory(size)).address
+        self.addresses = {name: self._device + offsets[name] for name in (IMAGE, PANOPTIC, *REST)}
+        execution.bind(self.addresses)
+        self.begun = opened(resources, cuda.Event())
+        self.done = opened(resources, cuda.Event())
+
+        views: dict[str, NDArray[Any]] = {
+            part.name: pinned.array[offsets[part.name] :][: part.bytes].view(part.dtype).reshape(part.shape)
+            for part in parts
+        }
+        self.images: NDArray[np.uint8] = views[IMAGE]  # (N, h, w, 3)
+        self.outputs = pinned.array[self._down[0] : self._down[1]]  # all that comes down
+        self.found = PanopticSegments(views[NARROW if narrows else PANOPTIC], *(views[name] for name in REST))
+        self._narrow_map: NarrowMapArgs | None = None
+        if narrows:
+            ids, narrow = self._device + offsets[PANOPTIC], self._device + offsets[NARROW]
+            self._narrow_map = NarrowMapArgs(ids=ids, narrow=narrow, count=views[NARROW].size, bytes_per_id=1)
+        self.run: Callable[[], None] = self.enqueue  # on `images`
+        self.run_uploaded: Callable[[], None] = self.enqueue_uploaded  # on what the device holds
+
+    def image_on_device(self, index: int) -> tuple[int, int]:
+        """Address and pitch of an image of the batch."""
+        _, height, width, channels = self.images.shape
+        return self._device + index * height * width * channels, width * channels
+
+    def upload(self) -> None:
+        """Queue the images' way to the device."""
+        if not self.is_mapped:
+            self.stream.upload(self._device, self._host, self._input_bytes)
+
+    def enqueue(self) -> None:
+        """Queue a run on `images`."""
+        self.upload()
+        self.enqueue_uploaded()
+
+    def enqueue_uploaded(self) -> None:
+        """Queue a run on what the device holds."""
+        self.execution.enqueue(self.stream.address)
+        self.download()
+
+    def download(self) -> None:
+        """Queue the outputs' way to the host."""
+        if self._kernels is not None and self._narrow_map is not None:
+            self._kernels.narrow_map(self._narrow_map, self.stream.address)
+        if not self.is_mapped:
+            begin, end = self._down
+            self.stream.download(self._host + begin, self._device + begin, end - begin)
+
+
+class Feed:
+    """A slot's way in for frames of one layout, which a kernel brings to the network's input."""
+
+    def __init__(self, slot: GpuSlot, kernels: Kernels, args: PreprocessArgs, *, captures: bool) -> None:
+        """Take arguments whose addresses are open; the work becomes a graph where it `captures`."""
+        self._slot = slot
+        self._kernels = kernels
+        self._args = args
+        self._size = args.images * args.frame_bytes
+        with ExitStack() as resources:
+            pinned = opened(resources, cuda.PinnedMemory(self._size, mapped=slot.is_mapped))
+            self._host = pinned.address
+            self._device = (
+                pinned.device_address if slot.is_mapped else opened(resources, cuda.DeviceMemory(self._size)).address
+            )
+            self._resources = resources.pop_all()
+        self._frames = pinned.array.reshape(args.images, args.frame_bytes)
+        args.frame = self._device
+        args.chroma = self._device + args.height * args.pitch if args.format == PixelFormat.NV12 else None
+        args.output, _ = slot.image_on_device(0)
+        self.run: Callable[[], None] = self._first_run if captures else self.enqueue
+
+    def write(self, images: Sequence[NDArray[np.uint8] | RawImage]) -> None:
+        """Have these frames go with the next run."""
+        for image, target in zip(images, self._frames, strict=False):
+            data = image.data if isinstance(image, RawImage) else image
+            target.reshape(data.shape)[...] = data
+
+    def enqueue(self) -> None:
+        """Queue a run on them."""
+        if not self._slot.is_mapped:
+            self._slot.stream.upload(self._device, self._host, self._size)
+        self._kernels.preprocess(self._args, self._slot.stream.address)
+        self._slot.enqueue_uploaded()
+
+    def close(self) -> None:
+        """Its work must be done."""
+        self._resources.close()
+
+    def _first_run(self) -> None:
+        self.enqueue()  # CUDA loads the kernel, which a capture forbids
+        self.run = self._second_run
+
+    def _second_run(self) -> None:
+        self.run = self.enqueue
+        try:
+            graph = opened(self._resources, self._slot.stream.capture(self.enqueue))
+        except (cuda.CudaError, EngineError, KernelError) as error:
+            log.warning("frames that the GPU prepares run without CUDA graphs, which costs time: %s", error)
+        else:
+            self.run = graph.launch
+        self.run()

@@ -1,0 +1,22 @@
+"""The TensorRT backend; see `panrt.engine.load` for what a backend is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from panrt.engine.backends import plans
+
+if TYPE_CHECKING:
+    from panrt.engine.backends.trt_session import Preprocess, TensorRTSession
+
+
+def obstacle(path: Path) -> str | None:
+    """Why this backend cannot run a file here."""
+    return plans.obstacle(path, "tensorrt")
+
+
+def open_session(path: Path, *, threads: int | None = None, preprocess: Preprocess = "host") -> TensorRTSession:
+    """Load an engine; errors as in `plans.open_session`. The GPU takes no threads."""
+    del threads
+    return plans.open_session(path, "tensorrt", preprocess=preprocess)

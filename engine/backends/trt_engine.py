@@ -1,0 +1,216 @@
+"""A serialised engine in the hands of TensorRT or TensorRT-RTX, which are alike in all that is used here.
+
+Only what TensorRT 10.3 has is used (JetPack 6), and what 11 and RTX still have.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from panrt.errors import PanrtError
+
+log = logging.getLogger("panrt.tensorrt")
+
+REMEMBERED = 8  # errors that TensorRT logged and nobody has asked for
+
+
+class EngineError(PanrtError, RuntimeError):
+    """TensorRT refuses an engine, or the engine is not what its sidecar says."""
+
+
+class Tensor(NamedTuple):
+    """An input or output of an engine."""
+
+    name: str
+    shape: tuple[int, ...]  # -1 where it is left open
+    dtype: np.dtype[Any]
+    is_input: bool
+
+    @property
+    def bytes(self) -> int:
+        """Of all its elements."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+class Engine:
+    """Weights on the device, and what goes in and out."""
+
+    def __init__(self, trt: ModuleType, path: Path) -> None:
+        """Read and deserialise a file, whose sidecar has been found to fit this process.
+
+        Raises:
+            EngineError: TensorRT does not take it; the message carries what TensorRT logged.
+        """
+        self.trt = trt
+        self.path = path
+        self._logger = _logger(trt)
+        self._runtime = trt.Runtime(self._logger)
+        self._engine: Any = self._ask(
+            "deserialise it", lambda: self._runtime.deserialize_cuda_engine(path.read_bytes())
+        )
+        engine = self._engine
+        self.tensors: tuple[Tensor, ...] = tuple(
+            Tensor(
+                name,
+                tuple(engine.get_tensor_shape(name)),
+                np.dtype(trt.nptype(engine.get_tensor_dtype(name))),
+                engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT,
+            )
+            for name in map(engine.get_tensor_name, range(engine.num_io_tensors))
+        )
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Device memory that an execution needs while it runs."""
+        return int(self._engine.device_memory_size_v2)
+
+    def execution(self, scratch: int) -> Execution:
+        """Something that runs the engine, on scratch memory at this address (0 where `scratch_bytes` is 0).
+
+        Executions may share scratch memory where no two of them run at once.
+        """
+        strategy = self.trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        context = self._ask("make an execution context of it", lambda: self._engine.create_execution_context(strategy))
+        if scratch:
+            context.set_device_memory(scratch, self.scratch_bytes)
+        return Execution(self, context)
+
+    def close(self) -> None:
+        """Free the weights; executions must be gone."""
+        self._engine = None  # TensorRT frees with the last reference
+        self._runtime = None
+
+    def complain(self, problem: str, advice: str) -> EngineError:
+        """An error with what TensorRT last had to say."""
+        said = "; ".join(self._logger.take_errors()) or "it logged no reason"
+        return EngineError(f"{self.path}: {self.trt.__name__} {self.trt.__version__} {problem}: {said}. {advice}")
+
+    def _ask(self, what: str, question: Callable[[], Any]) -> Any:
+        """The answer to a question that TensorRT answers with None where it fails."""
+        answer = question()
+        if answer is None:
+            raise self.complain(
+                f"cannot {what}", "If the file is whole, free GPU memory and try again; else `panrt build` it again."
+            )
+        return answer
+
+
+class Execution:
+    """One run of an engine at a time, on memory whose addresses are set once."""
+
+    def __init__(self, engine: Engine, context: Any) -> None:
+        self._engine = engine
+        self._context = context
+
+    def bind(self, addresses: Mapping[str, int]) -> None:
+        """Where inputs and outputs are, on the device.
+
+        Raises:
+            EngineError: TensorRT refuses one.
+        """
+        for name, address in addresses.items():
+            if not self._context.set_tensor_address(name, address):
+                raise self._engine.complain(f"takes no address for {name!r}", "Please report this.")
+
+    def enqueue(self, stream: int) -> None:
+        """Queue a run on a CUDA stream.
+
+        Raises:
+            EngineError: TensorRT refuses it.
+        """
+        if not self._context.execute_async_v3(stream):
+            raise self._engine.complain("could not run the engine", "Open the session again.")
+
+    def layer_seconds(self, run: Callable[[], None]) -> dict[str, float]:
+        """How long each layer takes while `run` runs this execution and waits for it, in the order of execution.
+
+        TensorRT waits after each layer then, so their sum is more than they take together.
+        """
+        self._context.profiler = profiler = _profiler(self._engine.trt)
+        run()
+        seconds: dict[str, float] = profiler.seconds
+        return seconds
+
+    def close(self) -> None:
+        """Its work must be done."""
+        self._context = None
+
+
+def expect(tensors: Sequence[Tensor], wanted: Sequence[Tensor], *, path: Path) -> dict[str, Tensor]:
+    """The tensors of an engine by name, where they are those that its sidecar promises (-1: any size).
+
+    Raises:
+        EngineError: they are not; the message names the first that differs.
+    """
+    found = {tensor.name: tensor for tensor in tensors}
+    for tensor in wanted:
+        has = found.pop(tensor.name, None)
+        if has is None or has[2:] != tensor[2:] or not _fits(has.shape, tensor.shape):
+            raise EngineError(
+                f"{path}: {_describe(tensor)} is expected, the engine has {_describe(has) if has else 'none'}. Engine "
+                "and sidecar do not belong together; build it again with `panrt build`."
+            )
+    if found:
+        raise EngineError(f"{path}: the engine has {_describe(next(iter(found.values())))}, which PanRT does not know.")
+    return {tensor.name: tensor for tensor in tensors}
+
+
+def _fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
+    return len(shape) == len(wanted) and all(h > 0 and w in (-1, h) for h, w in zip(shape, wanted, strict=True))
+
+
+def _describe(tensor: Tensor) -> str:
+    kind = "input" if tensor.is_input else "output"
+    return f"{kind} {tensor.name!r} {tensor.shape} {tensor.dtype}"
+
+
+@functools.cache
+def _logger(trt: ModuleType) -> Any:
+    """TensorRT's one logger of this process; it ignores any other that comes later."""
+
+    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]  # a class of a module chosen at run time
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self._errors: deque[str] = deque(maxlen=REMEMBERED)
+            self._levels = {
+                trt.ILogger.INTERNAL_ERROR: logging.ERROR,
+                trt.ILogger.ERROR: logging.ERROR,
+                trt.ILogger.WARNING: logging.WARNING,
+            }
+
+        def log(self, severity: Any, message: str) -> None:
+            level = self._levels.get(severity, logging.DEBUG)
+            if level == logging.ERROR:
+                self._errors.append(message)
+            log.log(level, "%s", message)
+
+        def take_errors(self) -> list[str]:
+            """What went wrong since the last time."""
+            errors = list(self._errors)
+            self._errors.clear()
+            return errors
+
+    return Logger()
+
+
+def _profiler(trt: ModuleType) -> Any:
+    """Something that adds up what TensorRT tells about layers."""
+
+    class Profiler(trt.IProfiler):  # type: ignore[misc, name-defined]  # a class of a module chosen at run time
+        def __init__(self) -> None:
+            trt.IProfiler.__init__(self)
+            self.seconds: dict[str, float] = {}
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            self.seconds[layer_name] = self.seconds.get(layer_name, 0.0) + ms * 1e-3
+
+    return Profiler()

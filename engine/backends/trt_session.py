@@ -1,0 +1,392 @@
+"""The TensorRT backend: frames go through a ring of slots, each with its own buffers, execution and captured graph.
+
+A frame costs one graph launch: upload, network with its plugins, download. All slots share one stream, so their work
+runs in the order of `submit`, and one block of scratch memory serves all. The host prepares frame t + 1 in the next
+slot and queues it while the GPU is still at frame t. Nothing is allocated after the session is open.
+
+Where the GPU shares the host's memory (Jetson), the network reads and writes the pinned buffers in place, and nothing
+is copied.
+
+Shapes: N images of the engine's batch, h x w network input, H x W panoptic map.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import statistics
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+
+from panrt.engine.backends import cuda
+from panrt.engine.backends.gpu_slot import IMAGE, Feed, GpuSlot, opened
+from panrt.engine.backends.kernels import KernelError, Kernels, Layout, RawImage, layout_of
+from panrt.engine.backends.trt_engine import Engine, EngineError, Tensor, expect
+from panrt.engine.frame import Frame
+from panrt.engine.preprocess import FrameError, Placement, check_frame, fill, place
+from panrt.engine.result import PanopticResult, Timings, panoptic_result
+from panrt.engine.session import SessionError
+from panrt.model_file import ModelFile
+
+log = logging.getLogger("panrt")
+
+SLOTS = 2  # one runs while the next one is prepared
+WARM_UPS = 2  # runs before a capture: TensorRT does on its first ones what a capture forbids
+LAYOUTS = 4  # sizes and formats of frames that the GPU prepares; when more come, the one not seen for longest goes
+UNWRITTEN = 0xCD  # what outputs hold before the runs that are compared
+
+Preprocess: TypeAlias = Literal["host", "gpu"]
+
+
+class TensorRTSession:
+    """An engine on a GPU; see `panrt.engine.session.Session`.
+
+    Beside frames in host memory it takes frames on the GPU: see `submit`.
+    """
+
+    def __init__(
+        self,
+        model: ModelFile,
+        engine: Engine,
+        context: cuda.Context,
+        *,
+        backend: str,
+        kernels: Kernels | None = None,
+        preprocess: Preprocess = "host",
+        slots: int = SLOTS,
+    ) -> None:
+        """Take over an engine and the context that it was deserialised in; both are closed with the session, or when
+        this fails.
+
+        Args:
+            model: what the engine was built from says about itself.
+            engine: it, deserialised.
+            context: in which it was.
+            backend: "tensorrt" or "rtx".
+            kernels: of the plugin library; without them "gpu" does not work, and maps come down in int32.
+            preprocess: who resizes BGR frames. The host does it as the CPU backend does; the GPU is antialiased.
+            slots: submissions at once.
+
+        Raises:
+            EngineError: the engine is not of this model, or TensorRT refuses it.
+            CudaError: the driver refuses a call, most likely for want of memory. Nothing is left over.
+        """
+        self.model = model
+        self.backend = backend
+        self.path = engine.path
+        self.graph_refusal: str | None = None  # why there are no graphs; None: there are
+        self._context = context
+        self._free = np.clip(np.rint(model.pixel_mean), 0, 255).astype(np.uint8)
+        self._engine = engine
+        self._kernels = kernels
+        self._preprocess = preprocess
+        self._pending: deque[_Submission] = deque()
+        self._layouts: OrderedDict[Layout, ExitStack] = OrderedDict()  # what their feeds hold
+        self._resources = ExitStack()
+        with ExitStack() as resources:
+            resources.callback(context.close)
+            resources.callback(engine.close)
+            context.enter()
+            tensors = expect(engine.tensors, wanted_tensors(model), path=engine.path)
+            self._batch, *input_hw, _ = tensors[IMAGE].shape
+            self._valid_hw = model.valid_hw if all(model.valid_hw) else (input_hw[0], input_hw[1])
+            self._output_hw = tensors["panoptic"].shape[1], tensors["panoptic"].shape[2]
+            self.stream = opened(resources, cuda.Stream())
+            self._scratch = 0
+            if engine.scratch_bytes:
+                self._scratch = opened(resources, cuda.DeviceMemory(engine.scratch_bytes)).address
+            self._slots = []
+            for _ in range(slots):
+                execution = opened(resources, engine.execution(self._scratch))
+                self._slots.append(
+                    GpuSlot(resources, self.stream, execution, tensors, kernels, mapped=context.device.shares_memory)
+                )
+            resources.callback(self._forget_layouts)
+            resources.callback(self._drain)
+            self._record(resources)
+            self._resources = resources.pop_all()
+
+    @property
+    def capacity(self) -> int:
+        """How many submissions may wait for their `collect` at once."""
+        return len(self._slots)
+
+    @property
+    def stages(self) -> Mapping[str, float]:
+        """None: a graph is one piece; `profile` takes it apart."""
+        return {}
+
+    def __call__(self, frame: Any) -> PanopticResult:
+        """The result of one frame, (H, W, 3) uint8 BGR of any size, or on the GPU of the network's."""
+        if self._pending:
+            raise SessionError("session: called while submissions wait for their collect; collect them first.")
+        self.submit((frame if isinstance(frame, Frame) else Frame(frame, captured_at=time.monotonic()),))
+        return self.collect()[0]
+
+    def submit(self, frames: Sequence[Frame]) -> None:
+        """Start on 1 to `model.batch` frames and return without waiting.
+
+        A frame may hold, in place of a NumPy array, an array on the GPU: whatever has DLPack or
+        `__cuda_array_interface__`, (h, w, 3) uint8 BGR, the part of the network's input that holds frames. It is copied
+        on the GPU, after what its library has queued on it; until `collect` its owner must not write to it.
+
+        Raises:
+            SessionError: closed, or `capacity` submissions wait already.
+            FrameError, ValueError: what was given is not 1 to `model.batch` frames.
+            CudaError: the GPU cannot be used any more.
+        """
+        self._check_open()
+        if len(self._pending) == self.capacity:
+            raise SessionError(f"session: {self.capacity} submissions wait for their collect already; collect one.")
+        if not 1 <= len(frames) <= self._batch:
+            raise ValueError(f"frames: got {len(frames)}, expected 1 to {self._batch}, the batch of {self.path}.")
+        started = time.perf_counter()
+        slot = self._slots[0]
+        self._context.enter()
+        prepared = self._prepare(slot, [frame.image for frame in frames])
+        seconds = time.perf_counter() - started
+        slot.begun.record(self.stream)
+        prepared.run()
+        slot.done.record(self.stream)
+        self._slots.append(self._slots.pop(0))
+        self._pending.append(_Submission(slot, tuple(frames), prepared, seconds))
+
+    def collect(self) -> tuple[PanopticResult, ...]:
+        """Wait for the oldest submission; a result for each of its frames, in order.
+
+        Raises:
+            SessionError: closed, or nothing was submitted.
+            CudaError: the GPU cannot be used any more.
+        """
+        self._check_open()
+        if not self._pending:
+            raise SessionError("session: nothing was submitted that could be collected.")
+        slot, frames, prepared, preprocess = self._pending.popleft()
+        slot.done.synchronize()
+        inference = slot.done.seconds_since(slot.begun)
+        results = []
+        for image, (frame, placement) in enumerate(zip(frames, prepared.placements, strict=True)):
+            started = time.perf_counter()
+            result = panoptic_result(self.model, slot.found, image, frame=frame, map_hw=placement.map_hw)
+            panoptic = result.panoptic.astype(np.int32)  # a copy: the slot's memory is written to again
+            timings = Timings(preprocess, inference, time.perf_counter() - started)
+            results.append(dataclasses.replace(result, panoptic=panoptic, timings=timings))
+        return tuple(results)
+
+    def profile(self, runs: int = 50) -> GpuProfile:
+        """Where the GPU's time of a frame goes, measured on the frame that was submitted last.
+
+        Raises:
+            SessionError: closed, or submissions wait.
+            EngineError, CudaError: TensorRT or the driver refuses it.
+        """
+        self._check_open()
+        if self._pending:
+            raise SessionError("session: submissions wait for their collect; collect them before profiling.")
+        self._context.enter()
+        slot, stream = self._slots[-1], self.stream
+        with ExitStack() as resources:
+            marks = [opened(resources, cuda.Event()) for _ in range(4)]
+
+            def seconds(*steps: Callable[[], None]) -> list[float]:
+                """The median of each step over the runs."""
+                spent = []
+                for _ in range(runs):
+                    marks[0].record(stream)
+                    for step, mark in zip(steps, marks[1:], strict=False):
+                        step()
+                        mark.record(stream)
+                    stream.synchronize()
+                    spent.append([after.seconds_since(before) for before, after in pairwise(marks[: len(steps) + 1])])
+                return [statistics.median(step) for step in zip(*spent, strict=True)]
+
+            def network() -> None:
+                slot.execution.enqueue(stream.address)
+
+            def back_to_back() -> None:
+                for _ in range(runs):
+                    network()
+
+            upload, alone, download = seconds(slot.upload, network, slot.download)
+            (whole,) = seconds(slot.run)
+            (many,) = seconds(back_to_back)
+            watched = opened(resources, self._engine.execution(self._scratch))
+            watched.bind(slot.addresses)
+
+            def run_watched() -> None:
+                watched.enqueue(stream.address)
+                stream.synchronize()
+
+            run_watched()  # the first one is no measure
+            return GpuProfile(upload, alone, download, whole, many / runs, watched.layer_seconds(run_watched))
+
+    def close(self) -> None:
+        """Free everything; what is in flight is waited for and dropped. Twice is fine."""
+        self._pending.clear()
+        self._slots = []
+        self._resources.close()
+
+    def __enter__(self) -> TensorRTSession:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if not self._slots:
+            raise SessionError(f"session: {self.path} is closed; panrt.load opens it again.")
+
+    def _prepare(self, slot: GpuSlot, images: Sequence[Any]) -> _Prepared:
+        """Bring pictures where the slot's work expects them."""
+        if any(cuda.is_on_device(image) for image in images):
+            return self._copy_from_device(slot, images)
+        for image in images:
+            if not isinstance(image, RawImage):
+                check_frame(image)
+        layouts = [layout_of(image) for image in images]
+        sizes = [place(layout.hw, self._valid_hw, self._output_hw) for layout in layouts]
+        on_gpu = any(isinstance(image, RawImage) for image in images) or (
+            self._preprocess == "gpu"
+            and any(layout.hw != size.content_hw for layout, size in zip(layouts, sizes, strict=True))
+        )
+        if not on_gpu:
+            for image, placement, target in zip(images, sizes, slot.images, strict=False):
+                fill(image, placement, self._free, target)
+            return _Prepared(tuple(sizes), slot.run)
+        if len(set(layouts)) > 1:
+            raise FrameError(
+                "frames: those of one submission must be alike in size and format to be prepared on the GPU."
+            )
+        feed = self._feed(slot, layouts[0], sizes[0])
+        feed.write(images)
+        return _Prepared(tuple(sizes), feed.run)
+
+    def _copy_from_device(self, slot: GpuSlot, images: Sequence[Any]) -> _Prepared:
+        height, width = self._valid_hw
+        arrays = [cuda.device_array(image, self.stream, shape=(height, width, 3)) for image in images]
+        for index, array in enumerate(arrays):
+            target, pitch = slot.image_on_device(index)
+            self.stream.copy_rows(target, pitch, array.address, array.pitch, width * 3, height)
+        return _Prepared((Placement(self._valid_hw, self._output_hw),) * len(images), slot.run_uploaded, arrays)
+
+    def _feed(self, slot: GpuSlot, layout: Layout, placement: Placement) -> Feed:
+        """The slot's way in for frames of a layout, made when the first one comes."""
+        if self._kernels is None:
+            raise FrameError(
+                "frame: without PanRT's plugin library the GPU cannot prepare frames; give BGR, prepared on the host."
+            )
+        if layout not in self._layouts:
+            if len(self._layouts) == LAYOUTS:
+                self.stream.synchronize()
+                _, oldest = self._layouts.popitem(last=False)
+                oldest.close()
+            with ExitStack() as resources:
+                for each in self._slots:
+                    resources.callback(each.feeds.pop, layout, None)
+                    args = layout.preprocess(placement.content_hw, each.images.shape, self._free)
+                    captures = self.graph_refusal is None
+                    each.feeds[layout] = opened(resources, Feed(each, self._kernels, args, captures=captures))
+                self._layouts[layout] = resources.pop_all()
+        self._layouts.move_to_end(layout)
+        return slot.feeds[layout]
+
+    def _forget_layouts(self) -> None:
+        for resources in self._layouts.values():
+            resources.close()
+        self._layouts.clear()
+
+    def _record(self, resources: ExitStack) -> None:
+        """Capture each slot's work, and let it run as a graph where that gives what it gives without."""
+        noise = np.random.default_rng(0).integers(0, 256, self._slots[0].images.shape, np.uint8)
+        for slot in self._slots:
+            slot.images[...] = noise
+            for _ in range(WARM_UPS):
+                slot.enqueue()
+            self.stream.synchronize()
+            expected = slot.outputs.copy()
+            slot.outputs[...] = UNWRITTEN
+            try:
+                graph = opened(resources, self.stream.capture(slot.enqueue))
+                uploaded = opened(resources, self.stream.capture(slot.enqueue_uploaded))
+                graph.launch()
+            except (cuda.CudaError, EngineError, KernelError) as error:
+                self.stream.synchronize()  # raises where it was not the capture that failed
+                self.graph_refusal = f"its work cannot be captured: {error}"
+                break
+            self.stream.synchronize()
+            if not np.array_equal(slot.outputs, expected):
+                self.graph_refusal = "a replay gave other results than a run without graph"
+                break
+            slot.run, slot.run_uploaded = graph.launch, uploaded.launch
+        for slot in self._slots:
+            slot.images[...] = self._free
+            if self.graph_refusal is not None:
+                slot.run, slot.run_uploaded = slot.enqueue, slot.enqueue_uploaded
+            slot.upload()
+        self.stream.synchronize()
+        if self.graph_refusal is not None:
+            log.warning("%s: runs without CUDA graphs, which costs time: %s", self.path, self.graph_refusal)
+
+    def _drain(self) -> None:
+        try:
+            self._context.enter()
+            self.stream.synchronize()
+        except cuda.CudaError as error:
+            log.warning("%s: while closing: %s", self.path, error)
+
+
+class GpuProfile(NamedTuple):
+    """Where the GPU's time of a frame goes: seconds on its own clock, medians over some runs."""
+
+    upload: float
+    network: float  # without a graph
+    download: float  # with the narrowing of the map, where it is narrowed
+    whole: float  # all three as the session runs them: one graph, where there are graphs
+    back_to_back: float  # the network alone, one right after the other, as trtexec measures
+    layers: dict[str, float]  # by TensorRT's profiler, one run
+
+
+class _Prepared(NamedTuple):
+    placements: tuple[Placement, ...]
+    run: Callable[[], None]  # queues the slot's work
+    arrays: Sequence[cuda.DeviceArray] = ()  # of others, that the work reads
+
+
+class _Submission(NamedTuple):
+    slot: GpuSlot
+    frames: tuple[Frame, ...]
+    prepared: _Prepared
+    preprocess: float  # seconds
+
+
+def wanted_tensors(model: ModelFile) -> tuple[Tensor, ...]:
+    """What an engine of a model takes and gives; -1 where the model leaves a size open."""
+    n = model.batch or -1
+    height, width = model.input_hw if all(model.input_hw) else (-1, -1)
+    out_height, out_width = model.output_hw if all(model.output_hw) else (-1, -1)
+    rows = model.thresholds.max_detections + len(model.stuff) + 1
+    int32, float32 = np.dtype(np.int32), np.dtype(np.float32)
+    return (
+        Tensor(IMAGE, (n, height, width, 3), np.dtype(np.uint8), True),
+        Tensor("panoptic", (n, out_height, out_width), int32, False),
+        Tensor("segments", (n, rows, 8), int32, False),
+        Tensor("segment_scores", (n, rows), float32, False),
+        Tensor("segment_count", (n,), int32, False),
+    )
+
+
+def obstacle(path: Path) -> str | None:
+    """Why this backend cannot run a file here."""
+    if path.suffix != ".plan":
+        return f"it runs engines; build one:  panrt build {path} -o {path.with_suffix('.plan')}"
+    return "engines cannot be opened by their path yet"

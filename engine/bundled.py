@@ -1,0 +1,28 @@
+"""The models that come with PanRT as ONNX files, by name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import panrt
+
+MODELS = {"tabletop": Path(panrt.__file__).parent / "models" / "tabletop.onnx"}
+
+
+def locate(model: str | os.PathLike[str]) -> Path:
+    """The file of a model that comes with PanRT, by its name; anything else is a path already, `./tabletop` too.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    name = os.fspath(model)
+    path = MODELS.get(name, Path(name))
+    if not path.is_file():
+        if name in MODELS:
+            raise FileNotFoundError(
+                f"{path}: this installation comes without the model {name!r}; "
+                f"'panrt export {name} --precision fp16 -o {path}' makes it."
+            )
+        raise FileNotFoundError(f"{path}: no such file; by name there is {', '.join(MODELS)}.")
+    return path

@@ -1,0 +1,106 @@
+"""What a measurement was made on: the words that make two figures comparable, or show that they are not."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NamedTuple
+
+_PACKAGES = ("panrt", "numpy", "onnxruntime", "opencv-python-headless", "av", "tensorrt", "tensorrt-rtx", "cuda-core")
+
+
+class Machine(NamedTuple):
+    """Empty where this system does not tell."""
+
+    processor: str
+    threads: int  # that this process may use
+    clock_mhz: float | None  # of the first core, at the moment of asking
+    governor: str  # that decides the clock
+    load: float  # processes that wanted to run in the last minute: near 0 on a quiet machine
+    gpus: tuple[str, ...]
+    power_mode: str  # of a Jetson
+    system: str
+    versions: dict[str, str]
+
+    def lines(self) -> list[tuple[str, str]]:
+        """For people: what is known, label by label."""
+        clock = f", {self.clock_mhz:.0f} MHz" if self.clock_mhz is not None else ""
+        governor = f", governor {self.governor}" if self.governor else ""
+        rows = [
+            ("processor", f"{self.processor}, {self.threads} threads{clock}{governor}, load {self.load:.1f}"),
+            ("GPU", ", ".join(self.gpus)),
+            ("power mode", self.power_mode),
+            ("system", self.system),
+            ("versions", ", ".join(f"{name} {number}" for name, number in self.versions.items())),
+        ]
+        return [(label, text) for label, text in rows if text]
+
+
+def machine() -> Machine:
+    """The one that this runs on, now."""
+    frequency = Path("/sys/devices/system/cpu/cpu0/cpufreq")
+    clock = _read(frequency / "scaling_cur_freq")
+    return Machine(
+        processor=cpu_name(),
+        threads=usable_threads(),
+        clock_mhz=int(clock) / 1000 if clock.isdigit() else None,
+        governor=_read(frequency / "scaling_governor"),
+        load=os.getloadavg()[0],
+        gpus=tuple(_asked("nvidia-smi", "--query-gpu=name,clocks.sm,power.draw", "--format=csv,noheader")),
+        power_mode=" ".join(_asked("nvpmodel", "-q")),
+        system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        versions=dict(_versions()),
+    )
+
+
+def cpu_name() -> str:
+    """As the system calls it."""
+    return cpu_info().get("model name") or platform.processor() or platform.machine()
+
+
+def cpu_info() -> dict[str, str]:
+    """What /proc/cpuinfo says of the first core."""
+    rows = (line.partition(":") for line in _read(Path("/proc/cpuinfo")).partition("\n\n")[0].splitlines())
+    return {key.strip(): value.strip() for key, _, value in rows}
+
+
+def usable_threads() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def resident_bytes() -> int:
+    """Memory of this process that is in RAM; 0 where the system does not tell."""
+    fields = _read(Path("/proc/self/statm")).split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if len(fields) > 1 else 0
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for package in _PACKAGES:
+        try:
+            yield package, version(package)
+        except PackageNotFoundError:
+            continue
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _asked(*command: str) -> list[str]:
+    """The lines that a program of the vendor prints, none where it is not installed or fails."""
+    if shutil.which(command[0]) is None:
+        return []
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [line.strip() for line in said.stdout.splitlines() if line.strip()] if said.returncode == 0 else []

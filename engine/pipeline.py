@@ -1,0 +1,268 @@
+"""Frames from sources through a session to sinks.
+
+    Source ──frames──▶ Slot ──▶ Session.submit ... collect ──▶ PanopticResult ──▶ Sinks
+    (own thread each)           (the thread that iterates)                        (own thread each)
+
+Capture and sinks run beside the session, and the next frames are submitted before a result is handed out. Where frames
+may be dropped ("latest"), only one submission is on its way at a time: a frame that waits behind another one only ages.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from panrt.engine.frame import Frame
+from panrt.engine.result import PanopticResult
+from panrt.engine.session import Session
+from panrt.engine.sinks.open import open_sink
+from panrt.engine.sinks.sink import Context, Item, Sink
+from panrt.engine.slot import Policy
+from panrt.engine.sources.open import open_source, redact
+from panrt.engine.sources.source import Source, SourceOptions
+from panrt.engine.status import Meter, StreamStatus
+from panrt.engine.tracking import Tracker
+
+LOOK_EVERY = 0.1  # seconds between looks at sources that give nothing
+
+
+def stream(
+    source: str | Path | Sequence[str | Path],
+    session: Session,
+    *,
+    sinks: Sequence[str | Sink] = (),
+    policy: Policy | None = None,
+    options: SourceOptions | None = None,
+    in_flight: int | None = None,
+    track: bool = True,
+    limit: int | None = None,
+) -> Stream:
+    """Run a session on one or several sources.
+
+    Args:
+        source: one or several URIs or paths, see `panrt.engine.sources.open`. Several take turns and share batches.
+        session: of `panrt.load`; it is not closed.
+        sinks: URIs, see `panrt.engine.sinks.open`, or sinks.
+        policy: "latest" drops what cannot be kept up with, "block" never drops; by default the first for live sources
+            and the second for files. A file under "latest" plays at its own speed.
+        options: how the sources behave.
+        in_flight: submissions on their way at once; by default the session's capacity under "block", else one.
+        track: things keep their ids from frame to frame, see `panrt.engine.tracking`.
+        limit: end after so many results.
+
+    Returns:
+        An iterator over results. A `with` block or its end closes sources and sinks.
+
+    Raises:
+        UnknownSourceError, UnknownSinkError, SourceError: from here.
+        SinkError: from the first step of the iteration, where a sink cannot be opened.
+        SourceError: from the last step of the iteration, where a source ended by one.
+        ValueError: an option does not do.
+    """
+    uris = [source] if isinstance(source, (str, Path)) else list(source)
+    if not uris:
+        raise ValueError("source: got none, expected at least one.")
+    options = options or SourceOptions()
+    if policy is not None:
+        options = replace(options, policy=policy)
+    wake = threading.Event()
+    sources = [
+        open_source(uri, name=_name(uris, number), options=options, wake=wake) for number, uri in enumerate(uris)
+    ]
+    opened = [open_sink(sink) if isinstance(sink, str) else sink for sink in sinks]
+    blocking = all(each.policy == "block" for each in sources)
+    if in_flight is None:
+        in_flight = session.capacity if blocking else 1
+    if not 1 <= in_flight <= session.capacity:
+        raise ValueError(f"in_flight: got {in_flight}, this session takes from 1 to {session.capacity}.")
+    return Stream(sources, session, opened, wake=wake, in_flight=in_flight, track=track, limit=limit)
+
+
+class Stream(Iterator[PanopticResult]):
+    """A session at work on sources; iterate over it for results, or over `pairs` for frames beside them."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        session: Session,
+        sinks: Sequence[Sink],
+        *,
+        wake: threading.Event,
+        in_flight: int,
+        track: bool,
+        limit: int | None,
+    ) -> None:
+        self._sources = tuple(sources)
+        self._session = session
+        self._sinks = tuple(sinks)
+        self._wake = wake
+        self._in_flight = in_flight
+        classes = (*session.model.things, *session.model.stuff)
+        self._trackers = {source.name: Tracker(classes) for source in sources} if track else {}
+        self._batch = session.model.batch or len(sources)
+        self._left = limit  # results that are still wanted; None: all
+        self._meter = Meter()
+        self._flying: deque[list[Frame]] = deque()
+        self._turn = 0  # the source whose turn it is
+        self._looked_at = 0.0
+        self._stopping = False
+        self._pairs = self._run()
+
+    def __next__(self) -> PanopticResult:
+        return next(self._pairs).result
+
+    def pairs(self) -> Iterator[Item]:
+        """Each result with its frame."""
+        return self._pairs
+
+    @property
+    def status(self) -> StreamStatus:
+        """How it is doing; may be asked from any thread."""
+        sources = tuple(source.status for source in self._sources)
+        return self._meter.status(sources, tuple(sink.status for sink in self._sinks))
+
+    def stop(self) -> None:
+        """Capture no more; the iteration ends when what was captured is done. May be called in a signal handler."""
+        self._stopping = True
+
+    def close(self) -> None:
+        """End now: what is on its way is finished and goes to the sinks, which are flushed. Twice is fine."""
+        self._pairs.close()
+        self._shut()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self) -> Generator[Item, None, None]:
+        try:
+            self._start()
+            while True:
+                self._submit()
+                if self._flying:
+                    done = self._collect()
+                    self._submit(wait=False)  # the session works on while the caller looks at the results
+                    yield from done
+                elif self._left == 0 or all(source.exhausted for source in self._sources):
+                    break
+            for error in filter(None, (source.error for source in self._sources)):
+                raise error
+        finally:
+            self._shut()
+
+    def _start(self) -> None:
+        context = Context(self._session.model, lambda: self.status)
+        blocking = all(source.policy == "block" for source in self._sources)
+        for sink in self._sinks:
+            sink.start(context, stream_policy="block" if blocking else "latest")
+        for source in self._sources:
+            source.start()
+
+    def _submit(self, *, wait: bool = True) -> None:
+        """Fill the session as far as there are frames; wait for one, for a moment, if there is nothing to do."""
+        while len(self._flying) < self._in_flight:
+            self._look_after_sources()
+            frames = self._next_frames()
+            if not frames and wait and not self._flying and self._left != 0:
+                self._wake.wait(LOOK_EVERY)
+                self._wake.clear()
+                frames = self._next_frames()
+            if not frames:
+                return
+            self._session.submit(frames)
+            self._flying.append(frames)
+
+    def _next_frames(self) -> list[Frame]:
+        """As many frames as a batch holds, of the sources in turn."""
+        frames: list[Frame] = []
+        empty = 0
+        most = self._batch if self._left is None else min(self._batch, self._left)
+        while len(frames) < most and empty < len(self._sources):
+            frame = self._sources[self._turn].take()
+            self._turn = (self._turn + 1) % len(self._sources)
+            empty = empty + 1 if frame is None else 0
+            if frame is not None:
+                frames.append(frame)
+        if self._left is not None:
+            self._left -= len(frames)
+        return frames
+
+    def _collect(self) -> list[Item]:
+        frames = self._flying.popleft()
+        try:
+            results = self._session.collect()
+        except BaseException:
+            self._flying.clear()  # there is no collecting from a session that failed
+            raise
+        now = time.monotonic()
+        items = []
+        for frame, result in zip(frames, results, strict=True):
+            tracker = self._trackers.get(frame.source)
+            item = Item(frame, tracker.update(result) if tracker else result)
+            self._meter.add(item.result, now)
+            for sink in self._sinks:
+                sink.put(item)
+            items.append(item)
+        return items
+
+    def _look_after_sources(self) -> None:
+        if self._stopping:
+            for source in self._sources:
+                source.stop()
+        now = time.monotonic()
+        if now - self._looked_at > LOOK_EVERY:
+            self._looked_at = now
+            for source in self._sources:
+                source.notice_stall()
+
+    def _shut(self) -> None:
+        for source in self._sources:
+            source.stop()
+        try:
+            while self._flying:  # empty if it is the session that failed
+                self._collect()
+        finally:
+            for source in self._sources:
+                source.close()
+            for sink in self._sinks:
+                sink.close()
+
+
+@contextmanager
+def stop_on_signals(stream: Stream) -> Iterator[None]:
+    """The first SIGINT or SIGTERM stops the stream with everything flushed; the second acts as if we were not here."""
+    previous: dict[int, Any] = {}
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stream.stop()
+        restore()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        previous[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        restore()
+
+
+def _name(uris: Sequence[str | Path], number: int) -> str:
+    """A source is called by its URI; one that comes again, by a number as well."""
+    uri = redact(str(uris[number]))
+    before = [redact(str(other)) for other in uris[:number]].count(uri)
+    return f"{uri}#{before + 1}" if before else uri

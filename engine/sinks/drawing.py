@@ -1,0 +1,19 @@
+"""Pictures of results, for the sinks that show them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from panrt.engine.sinks.sink import Item
+
+
+def annotated(item: Item, *, scale: int = 1) -> NDArray[np.uint8]:
+    """The frame, `scale` times as large, with its segments drawn over it, (H, W, 3) BGR."""
+    frame: NDArray[Any] = item.frame.image
+    if scale > 1:  # before drawing, so that names and borders stay sharp
+        frame = cv2.resize(frame, (scale * frame.shape[1], scale * frame.shape[0]), interpolation=cv2.INTER_CUBIC)
+    return item.result.overlay(frame)

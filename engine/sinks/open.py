@@ -1,0 +1,125 @@
+"""From a URI to a sink.
+
+    out.mp4  out.mkv        annotated video, H.264; ?crf=23&preset=veryfast&scale=1
+    out.jsonl  -            a line of JSON for each result, in a file or on standard output
+    coco://FOLDER           a folder in the COCO panoptic format
+    npy://FOLDER            panoptic maps as NumPy arrays, and results.jsonl
+    shm://NAME              shared memory, for `SharedMemoryReader` in another process
+    window://               a window on the screen
+    web://:8080             a live page, with /metrics and /healthz; web://127.0.0.1:8080 for this machine only
+    metrics://:9090         /metrics for Prometheus and /healthz, alone
+
+?policy=block makes the stream wait for a sink, ?policy=latest lets results give way; recordings (files and folders) do
+as their stream does by default, views drop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import parse_qsl
+
+from panrt.engine.sinks.errors import UnknownSinkError
+from panrt.engine.sinks.files import CocoWriter, JsonLinesWriter, NumpyWriter
+from panrt.engine.sinks.http import MetricsWriter
+from panrt.engine.sinks.shared_memory import SharedMemoryWriter
+from panrt.engine.sinks.sink import Context, Sink, SinkSpec, Writer
+from panrt.engine.sinks.video import VideoWriter
+from panrt.engine.sinks.web import WebWriter
+from panrt.engine.sinks.window import WindowWriter
+from panrt.engine.slot import POLICIES
+from panrt.engine.sources.open import nearest
+
+_VIDEO = (".mp4", ".mkv", ".mov")
+_LINES = (".jsonl", ".ndjson")
+_SCALES = ("1", "2", "3", "4")  # times that a video is larger than its frames
+
+
+class _Kind(NamedTuple):
+    open: Callable[[str, Mapping[str, str], Context], Writer]
+    recording: bool
+    options: tuple[str, ...] = ()
+
+
+def open_sink(uri: str) -> Sink:
+    """A sink for a URI, not yet started.
+
+    Raises:
+        UnknownSinkError: nothing answers to that URI, or not to its options.
+    """
+    scheme, target, options = _split(uri)
+    kind = _KINDS[scheme]
+    for name in options:
+        if name not in (*kind.options, "policy"):
+            raise UnknownSinkError(f"{uri}: there is no option {name!r}; {nearest(name, (*kind.options, 'policy'))}")
+    policy = options.get("policy")
+    if policy is not None and policy not in POLICIES:
+        raise UnknownSinkError(f"{uri}: policy: got {policy!r}, expected {' or '.join(POLICIES)}.")
+    if scheme in ("web", "metrics"):
+        _address(target, uri)
+    elif scheme in ("coco", "npy", "shm") and not target:
+        raise UnknownSinkError(f"{uri}: names nothing; expected {scheme}://NAME.")
+    return Sink(SinkSpec(uri, lambda context: kind.open(target, options, context), kind.recording, policy))
+
+
+def _split(uri: str) -> tuple[str, str, dict[str, str]]:
+    """The scheme, what it is about, and the options."""
+    path, _, query = uri.partition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    scheme, separator, target = path.partition("://")
+    if separator:
+        if scheme not in _KINDS:
+            raise UnknownSinkError(f"{uri}: no sink is called {scheme!r}; {nearest(scheme, tuple(_KINDS))}")
+        return scheme, target, options
+    if path == "-":
+        return "jsonl", "", options
+    suffix = Path(path).suffix.lower()
+    if suffix in _VIDEO:
+        return "video", path, options
+    if suffix in _LINES:
+        return "jsonl", path, options
+    raise UnknownSinkError(
+        f"{uri}: what is to be written there? A file ends in {', '.join((*_VIDEO, *_LINES))}; "
+        f"else there are {', '.join(f'{name}://' for name in _KINDS)}."
+    )
+
+
+def _address(target: str, uri: str) -> tuple[str, int]:
+    host, _, port = target.rpartition(":")
+    if not port.isdecimal() or int(port) > 65535:
+        raise UnknownSinkError(f"{uri}: got {target!r}, expected HOST:PORT or :PORT such as :8080.")
+    return host.strip("[]"), int(port)
+
+
+def _video(target: str, options: Mapping[str, str], context: Context) -> Writer:
+    crf = options.get("crf", "23")
+    if not crf.isdecimal() or int(crf) > 51:
+        raise UnknownSinkError(f"{target}: crf: got {crf!r}, expected 0 (best) to 51.")
+    scale = options.get("scale", "1")
+    if scale not in _SCALES:
+        raise UnknownSinkError(f"{target}: scale: got {scale!r}, expected {' or '.join(_SCALES)}.")
+    sources = [source.name for source in context.status().sources]
+    preset = options.get("preset", "veryfast")
+    return VideoWriter(Path(target), sources, crf=int(crf), preset=preset, scale=int(scale))
+
+
+def _server(scheme: str, writer: type[WebWriter] | type[MetricsWriter]) -> _Kind:
+    def start(target: str, _: Mapping[str, str], context: Context) -> Writer:
+        uri = f"{scheme}://{target}"
+        return writer(*_address(target, uri), context, uri=uri)
+
+    return _Kind(start, recording=False)
+
+
+_KINDS: dict[str, _Kind] = {
+    "video": _Kind(_video, recording=True, options=("crf", "preset", "scale")),
+    "jsonl": _Kind(lambda target, _, __: JsonLinesWriter(Path(target) if target else None), recording=True),
+    "coco": _Kind(lambda target, _, context: CocoWriter(Path(target), context.model), recording=True),
+    "npy": _Kind(lambda target, _, __: NumpyWriter(Path(target)), recording=True),
+    "shm": _Kind(lambda target, _, __: SharedMemoryWriter(target), recording=False),
+    "window": _Kind(lambda _, __, ___: WindowWriter(), recording=False),
+    "web": _server("web", WebWriter),
+    "metrics": _server("metrics", MetricsWriter),
+}
+SCHEMES = tuple(_KINDS)

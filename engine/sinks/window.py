@@ -1,0 +1,36 @@
+"""A window on the screen."""
+
+from __future__ import annotations
+
+import re
+
+import cv2
+
+from panrt.engine.sinks.drawing import annotated
+from panrt.engine.sinks.errors import SinkError
+from panrt.engine.sinks.sink import Item
+
+
+class WindowWriter:
+    """One window for each source. OpenCV wants all of a window's calls from one thread, which is the sink's."""
+
+    def __init__(self) -> None:
+        if not has_windows():
+            raise SinkError(
+                f"window://: this OpenCV ({cv2.__version__}) is built without windows; install opencv-python in place "
+                "of opencv-python-headless, or watch in a browser with web://:8080."
+            )
+
+    def write(self, item: Item) -> None:
+        """Show one result."""
+        cv2.imshow(f"panrt {item.frame.source}", annotated(item))
+        cv2.waitKey(1)
+
+    def close(self) -> None:
+        """Close the windows."""
+        cv2.destroyAllWindows()
+
+
+def has_windows() -> bool:
+    """Whether OpenCV can open a window."""
+    return re.search(r"GUI:\s+NONE", cv2.getBuildInformation()) is None

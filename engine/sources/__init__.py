@@ -1,0 +1,29 @@
+"""Where frames come from: cameras, network streams, files and patterns, all by URI."""
+
+from panrt.engine.sources.errors import (
+    SourceDeniedError,
+    SourceError,
+    SourceNotFoundError,
+    SourceRefusedError,
+    SourceTimeoutError,
+    SourceUndecodableError,
+    UnknownSourceError,
+)
+from panrt.engine.sources.open import open_source
+from panrt.engine.sources.source import Source, SourceOptions, SourceStatus, State, Transition
+
+__all__ = [
+    "Source",
+    "SourceDeniedError",
+    "SourceError",
+    "SourceNotFoundError",
+    "SourceOptions",
+    "SourceRefusedError",
+    "SourceStatus",
+    "SourceTimeoutError",
+    "SourceUndecodableError",
+    "State",
+    "Transition",
+    "UnknownSourceError",
+    "open_source",
+]

@@ -1,0 +1,83 @@
+"""Files of pictures and video, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from panrt.engine.sources.errors import SourceDeniedError, SourceNotFoundError, SourceUndecodableError
+from panrt.engine.sources.source import Opening, Picture
+from panrt.engine.sources.video import file_pictures
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"})
+
+
+def pictures(paths: Sequence[Path], opening: Opening) -> Generator[Picture, None, None]:
+    """The pictures of every file in turn, again and again where the options say `loop`."""
+    while True:
+        for path in paths:
+            if opening.stop.is_set():
+                return
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                yield Picture(read_image(path))
+            else:
+                _check(path)
+                yield from file_pictures(str(path), str(path), opening)
+        if not opening.options.loop:
+            return
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """(H, W, 3) BGR; grey pictures get three equal channels, 16 bits become 8, transparency is dropped.
+
+    Raises:
+        SourceError: there is no such file, it may not be read, or it does not decode.
+    """
+    data = _check(path)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise SourceUndecodableError(f"{path}: not a picture that OpenCV can read, or one that is damaged.")
+    return np.asarray(image, np.uint8)
+
+
+def _check(path: Path) -> bytes:
+    """The start of a file that exists and is not empty; all of it if it is a picture."""
+    is_image = path.suffix.lower() in IMAGE_SUFFIXES
+    try:
+        with path.open("rb") as file:
+            data = file.read(-1 if is_image else 1)
+    except FileNotFoundError as error:
+        raise SourceNotFoundError(f"{path}: no such file.") from error
+    except PermissionError as error:
+        raise SourceDeniedError(f"{path}: may not be read.") from error
+    if not data:
+        raise SourceUndecodableError(f"{path}: the file is empty.")
+    return data
+
+
+def select(pattern: str) -> tuple[Path, ...]:
+    """The files that a path, a folder or a glob means, in order of their names.
+
+    Raises:
+        SourceNotFoundError: there are none.
+    """
+    path = Path(pattern)
+    if path.is_dir():
+        found = tuple(sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES))
+        if not found:
+            raise SourceNotFoundError(f"{path}: a folder without pictures ({', '.join(sorted(IMAGE_SUFFIXES))}).")
+        return found
+    if path.exists() or not any(letter in pattern for letter in "*?["):
+        return (path,)
+    base = Path(path.anchor) if path.is_absolute() else Path()
+    known = IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    relative = str(path.relative_to(path.anchor)) if path.is_absolute() else pattern
+    found = tuple(sorted(file for file in base.glob(relative) if file.suffix.lower() in known))
+    if not found:
+        raise SourceNotFoundError(f"{pattern}: no picture or video matches.")
+    return found

@@ -1,0 +1,53 @@
+"""A moving test pattern, as a camera would show it: for trying things out, and for tests that know every pixel."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from panrt.engine.sources.source import Opening, Picture
+
+STEP = 3  # pixels that the pattern moves from frame to frame
+
+
+def pattern_pictures(
+    hw: tuple[int, int], fps: float | None, frames: int | None, opening: Opening
+) -> Generator[Picture, None, None]:
+    """Frames of the pattern at `fps` a second (None: as fast as they are taken), without end unless `frames` says."""
+    wide = _wide(hw)
+    started = time.monotonic()
+    index = 0
+    while frames is None or index < frames:
+        captured_at = None
+        if fps is not None:  # each frame has its moment; one that cannot be kept is late, not left out
+            captured_at = started + index / fps
+            if opening.stop.wait(max(captured_at - time.monotonic(), 0.0)):
+                return
+        elif opening.stop.is_set():
+            return
+        yield Picture(_shifted(wide, hw[1], index), index / (fps or 30.0), captured_at)
+        index += 1
+
+
+def pattern(index: int, hw: tuple[int, int]) -> NDArray[np.uint8]:
+    """Frame `index` of the pattern, (H, W, 3) BGR: eight colour bars with a ramp across, moving to the left."""
+    return _shifted(_wide(hw), hw[1], index)
+
+
+def _wide(hw: tuple[int, int]) -> NDArray[np.uint8]:
+    """The pattern twice side by side, so that every shift of it is one slice."""
+    height, width = hw
+    x = np.arange(width)
+    bar = (8 * x // width) + 1
+    colors = np.stack([(bar >> bit & 1) * 180 for bit in range(3)], axis=1)  # (W, 3)
+    ramp = 60 * np.arange(height)[:, None, None] // max(height - 1, 1)
+    picture = (colors[None] + ramp).astype(np.uint8)
+    return np.concatenate([picture, picture], axis=1)
+
+
+def _shifted(wide: NDArray[np.uint8], width: int, index: int) -> NDArray[np.uint8]:
+    shift = STEP * index % width
+    return np.ascontiguousarray(wide[:, shift : shift + width])

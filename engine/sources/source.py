@@ -1,0 +1,290 @@
+"""A source: a thread that captures frames, and the truth about how it goes.
+
+    connecting ──▶ live ◀──▶ stalled ──▶ reconnecting ──▶ live ... ──▶ ended
+
+A source never makes up a frame: while nothing comes it is stalled or reconnecting, and says so. Frames wait for their
+reader in a slot; what gives way there is counted.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from panrt.engine.frame import Frame
+from panrt.engine.slot import POLICIES, Policy, Slot
+from panrt.engine.sources.errors import SourceDeniedError, SourceError, SourceRefusedError
+
+LOG = logging.getLogger("panrt.sources")
+HISTORY = 64  # transitions that are remembered
+
+
+class State(enum.Enum):
+    """Where a source is in its life."""
+
+    CONNECTING = "connecting"  # opened, no frame yet
+    LIVE = "live"
+    STALLED = "stalled"  # connected, but no frame for `stall_after` seconds
+    RECONNECTING = "reconnecting"  # lost, trying again
+    ENDED = "ended"
+
+
+class Transition(NamedTuple):
+    """A source went into a state."""
+
+    state: State
+    at: float  # seconds of `time.monotonic()`
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """How a source behaves; times in seconds.
+
+    Raises:
+        ValueError: a value does not do; the message names it.
+    """
+
+    policy: Policy | None = None  # None: "latest" for what is live, "block" for files
+    depth: int = 4  # frames that may wait under "block"; under "latest" it is one
+    timeout: float = 5.0  # to open, and to read on: after that the source is lost
+    stall_after: float = 1.0
+    reconnect: bool = True  # a live source that was live before and is lost
+    backoff: tuple[float, float] = (0.25, 5.0)  # first and longest wait between attempts; doubles
+    loop: bool = False  # files: start again at their end
+    rtsp_transport: str = "tcp"  # or "udp"
+
+    def __post_init__(self) -> None:
+        if self.policy is not None and self.policy not in POLICIES:
+            raise ValueError(f"policy: got {self.policy!r}, expected {' or '.join(POLICIES)}.")
+        if self.rtsp_transport not in ("tcp", "udp"):
+            raise ValueError(f"rtsp_transport: got {self.rtsp_transport!r}, expected tcp or udp.")
+        for name in ("depth", "timeout", "stall_after"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected a positive number.")
+        if not 0 < self.backoff[0] <= self.backoff[1]:
+            raise ValueError(f"backoff: got {self.backoff}, expected the first wait, then one at least as long.")
+
+
+class Picture(NamedTuple):
+    """What is read from a source."""
+
+    image: NDArray[np.uint8]  # (H, W, 3) BGR
+    media_time: float | None = None  # seconds on the clock of the file or stream
+    captured_at: float | None = None  # seconds of `time.monotonic()`; None: now
+
+
+@dataclass
+class Opening:
+    """What a reader needs beside its address. `stop` is set when nobody wants its pictures any more."""
+
+    options: SourceOptions
+    realtime: bool  # a file plays at its own speed
+    stop: threading.Event = field(default_factory=threading.Event)
+    damaged: int = 0  # packets that could not be decoded; the reader counts
+
+
+# Opens, yields pictures, and closes when it is closed. Raises SourceError.
+Reader = Callable[[Opening], Generator[Picture, None, None]]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a URI means."""
+
+    uri: str  # without credentials, fit for messages
+    reader: Reader
+    live: bool  # gives frames at its own pace, wanted or not
+    lasting: bool = False  # has no end of its own: when it ends it is lost, and worth another attempt
+
+
+@dataclass(frozen=True)
+class SourceStatus:
+    """A source at one moment. `captured == delivered + dropped + waiting`."""
+
+    name: str
+    uri: str
+    state: State
+    reason: str  # of the state
+    captured: int
+    delivered: int
+    dropped: int
+    waiting: int
+    damaged: int  # packets that could not be decoded
+    reconnects: int
+    last_frame_at: float | None  # seconds of `time.monotonic()`
+    history: tuple[Transition, ...]
+
+
+class Source:
+    """Captures from one URI on a thread of its own until it ends or is stopped.
+
+    Made by `open_source`. One reader takes frames with `take`; `status` may be asked from anywhere.
+    """
+
+    def __init__(
+        self, spec: Spec, *, name: str = "", options: SourceOptions | None = None, wake: threading.Event | None = None
+    ) -> None:
+        options = options or SourceOptions()
+        self.name = name or spec.uri
+        self.spec = spec
+        self.policy: Policy = options.policy or ("latest" if spec.live else "block")
+        self._options = options
+        self._opening = Opening(options, realtime=self.policy == "latest")
+        depth = 1 if self.policy == "latest" else options.depth
+        self._slot: Slot[Frame] = Slot(self.policy, depth=depth, wake=wake)
+        self._lock = threading.Lock()  # of the five below
+        self._state = State.CONNECTING
+        self._history: deque[Transition] = deque(maxlen=HISTORY)
+        self._last_frame_at: float | None = None
+        self._error: Exception | None = None
+        self._reconnects = 0
+        self._captured = 0
+        self._enter(State.CONNECTING, "opening")
+        self._thread = threading.Thread(target=self._run, name=f"source {self.name}", daemon=True)
+
+    def start(self) -> Source:
+        """Begin to capture."""
+        self._thread.start()
+        return self
+
+    def take(self, timeout: float | None = 0.0) -> Frame | None:
+        """The next frame; None if none came within `timeout` seconds, or none will come any more (see `exhausted`)."""
+        return self._slot.take(timeout)
+
+    @property
+    def exhausted(self) -> bool:
+        """Ended, and every frame taken."""
+        return self._slot.exhausted
+
+    @property
+    def error(self) -> Exception | None:
+        """Why it ended, if not of itself."""
+        return self._error
+
+    @property
+    def status(self) -> SourceStatus:
+        """State and counters now."""
+        self.notice_stall()
+        counts = self._slot.counts
+        with self._lock:
+            return SourceStatus(
+                name=self.name,
+                uri=self.spec.uri,
+                state=self._state,
+                reason=self._history[-1].reason,
+                captured=counts.put,
+                delivered=counts.taken,
+                dropped=counts.dropped,
+                waiting=counts.waiting,
+                damaged=self._opening.damaged,
+                reconnects=self._reconnects,
+                last_frame_at=self._last_frame_at,
+                history=tuple(self._history),
+            )
+
+    def notice_stall(self) -> None:
+        """Go into the stalled state if it is due. The capturing thread cannot: it waits for the frame."""
+        with self._lock:
+            silent = time.monotonic() - (self._last_frame_at or time.monotonic())
+            late = self._state is State.LIVE and silent > self._options.stall_after
+        if late and self._slot.counts.waiting == 0:
+            self._enter(State.STALLED, f"no frame for {self._options.stall_after:g} s", only_from=State.LIVE)
+
+    def stop(self) -> None:
+        """Capture no more; what was captured can still be taken."""
+        self._opening.stop.set()
+        self._slot.close()
+
+    def close(self) -> None:
+        """Stop and wait for the thread. Twice is fine."""
+        self.stop()
+        if self._thread.is_alive():
+            self._thread.join(2 * self._options.timeout + 1)
+
+    def __enter__(self) -> Source:
+        return self if self._thread.is_alive() else self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        first_wait, longest_wait = self._options.backoff
+        wait = first_wait
+        reason = "stopped"
+        try:
+            while not self._opening.stop.is_set():
+                seen = self._captured
+                problem = self._read()
+                if self._opening.stop.is_set():
+                    break
+                if problem is None or not self._may_return(problem):
+                    self._error = problem
+                    reason = str(problem) if problem else "its end"
+                    break
+                wait = first_wait if self._captured > seen else min(2 * wait, longest_wait)
+                with self._lock:
+                    self._reconnects += 1
+                self._enter(State.RECONNECTING, str(problem))
+                self._opening.stop.wait(wait)
+        except Exception as error:  # a bug: whoever takes the frames gets to see it, instead of a thread that is gone
+            self._error = error
+            reason = f"{type(error).__name__}: {error}"
+        finally:
+            self._enter(State.ENDED, reason)
+            self._slot.close()
+
+    def _read(self) -> SourceError | None:
+        """Capture until the source ends or fails; why, if that is not its natural end."""
+        pictures = self.spec.reader(self._opening)
+        try:
+            for picture in pictures:
+                if not self._hand_over(picture):
+                    return None
+        except SourceError as error:
+            return error
+        finally:
+            pictures.close()
+        if self.spec.lasting:
+            return SourceRefusedError(f"{self.spec.uri}: the stream ended.")
+        return None
+
+    def _hand_over(self, picture: Picture) -> bool:
+        now = time.monotonic()
+        with self._lock:
+            self._last_frame_at = now
+        if self._state is not State.LIVE:
+            self._enter(State.LIVE, "a frame came")
+        captured_at = now if picture.captured_at is None else picture.captured_at
+        frame = Frame(picture.image, self._captured, captured_at, picture.media_time, self.name)
+        if not self._slot.put(frame):
+            return False
+        self._captured += 1
+        with self._lock:  # the time that a reader kept us waiting is no stall
+            self._last_frame_at = time.monotonic()
+        return True
+
+    def _may_return(self, problem: SourceError) -> bool:
+        was_live = self._captured > 0
+        return self.spec.lasting and self._options.reconnect and was_live and not isinstance(problem, SourceDeniedError)
+
+    def _enter(self, state: State, reason: str, *, only_from: State | None = None) -> None:
+        with self._lock:
+            if only_from is not None and self._state is not only_from:
+                return
+            self._state = state
+            self._history.append(Transition(state, time.monotonic(), reason))
+        level = logging.WARNING if state in (State.STALLED, State.RECONNECTING) else logging.INFO
+        LOG.log(level, "%s: %s (%s)", self.name, state.value, reason)

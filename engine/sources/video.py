@@ -1,0 +1,161 @@
+"""Video through FFmpeg: files, RTSP, and what HTTP serves (MJPEG and files).
+
+A file is decoded frame by frame. A live stream is decoded in full as well, with nothing held back to be smoothed, and
+its frames carry the time at which they arrived.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Generator
+from urllib.parse import urlsplit
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+
+from panrt.engine.sources.errors import (
+    SourceDeniedError,
+    SourceError,
+    SourceNotFoundError,
+    SourceRefusedError,
+    SourceTimeoutError,
+    SourceUndecodableError,
+)
+from panrt.engine.sources.source import Opening, Picture
+
+# Look at half a second of a stream at most before the first frame, and hold back none.
+_LIVE = {"fflags": "nobuffer", "flags": "low_delay", "analyzeduration": "500000", "probesize": "500000"}
+
+
+def file_pictures(address: str, uri: str, opening: Opening) -> Generator[Picture, None, None]:
+    """Every frame of a video file or of one on a web server."""
+    with _open(address, uri, {}, opening) as container:
+        stream = _video_stream(container, uri)
+        stream.thread_type = "AUTO"
+        started = time.monotonic()
+        count = 0
+        first_time: float | None = None
+        for image, media_time, _ in _decode(container, stream, uri, opening):
+            count += 1
+            if opening.realtime and media_time is not None:
+                first_time = media_time if first_time is None else first_time
+                opening.stop.wait(max(started + media_time - first_time - time.monotonic(), 0.0))
+            yield Picture(image, media_time)
+        if count == 0:
+            raise SourceUndecodableError(f"{uri}: holds no frame that can be decoded; is the file complete?")
+        if count + opening.damaged < stream.frames:
+            raise SourceUndecodableError(
+                f"{uri}: ends after {count} of its {stream.frames} frames; the file is cut short."
+            )
+
+
+def live_pictures(address: str, uri: str, opening: Opening) -> Generator[Picture, None, None]:
+    """The frames of a live stream as they come, each with the time of its arrival."""
+    options = dict(_LIVE)
+    if address.startswith("rtsp"):
+        options["rtsp_transport"] = opening.options.rtsp_transport
+    with _open(address, uri, options, opening) as container:
+        stream = _video_stream(container, uri)
+        stream.thread_type = "SLICE"  # threads over frames would hold back one each
+        stream.codec_context.flags |= av.codec.context.Flags.low_delay
+        for image, media_time, arrived in _decode(container, stream, uri, opening):
+            yield Picture(image, media_time, arrived)
+
+
+def _open(address: str, uri: str, options: dict[str, str], opening: Opening) -> av.container.InputContainer:
+    timeout = opening.options.timeout
+    try:
+        return av.open(address, options=options, timeout=(timeout, timeout))
+    except (FFmpegError, OSError) as error:
+        raise _typed(error, address, uri, timeout) from error
+
+
+def _video_stream(container: av.container.InputContainer, uri: str) -> av.VideoStream:
+    if not container.streams.video:
+        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+        raise SourceUndecodableError(f"{uri}: expected video, found {kinds}.")
+    stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise SourceUndecodableError(f"{uri}: its video codec is unknown to FFmpeg {av.ffmpeg_version_info}.")
+    return stream
+
+
+def _decode(
+    container: av.container.InputContainer, stream: av.VideoStream, uri: str, opening: Opening
+) -> Generator[tuple[NDArray[np.uint8], float | None, float], None, None]:
+    """Frames, their media time, and when the packet that completed them arrived."""
+    reformatter = VideoReformatter()
+    packets = container.demux(stream)
+    while not opening.stop.is_set():
+        try:
+            packet = next(packets, None)
+        except (FFmpegError, OSError) as error:
+            raise _typed(error, uri, uri, opening.options.timeout) from error
+        if packet is None:
+            return
+        arrived = time.monotonic()
+        try:
+            frames = packet.decode()
+        except FFmpegError:  # decoding goes on at the next frame that stands alone
+            opening.damaged += 1
+            continue
+        for frame in frames:
+            image = np.asarray(reformatter.reformat(frame, format="bgr24").to_ndarray(), np.uint8)
+            if frame.rotation:  # a phone held upright
+                image = np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90) % 4))
+            yield image, frame.time, arrived
+
+
+_NOT_A_VIDEO = (av.error.InvalidDataError, av.error.DecoderNotFoundError, av.error.DemuxerNotFoundError)
+_CAUSES: tuple[tuple[tuple[type[Exception], ...], type[SourceError], str, str], ...] = (
+    # what FFmpeg raises, what it is to us, and what to say of a stream and of a file
+    (
+        (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError, PermissionError),
+        SourceDeniedError,
+        "needs a login (SCHEME://USER:PASSWORD@HOST/PATH), or the one given is wrong",
+        "may not be read",
+    ),
+    (
+        (av.error.HTTPNotFoundError, FileNotFoundError),
+        SourceNotFoundError,
+        "the server has no such stream",
+        "no such file",
+    ),
+    (
+        (av.error.ExitError, TimeoutError),
+        SourceTimeoutError,
+        "nothing came for {timeout:g} s",
+        "took longer than {timeout:g} s",
+    ),
+    (
+        _NOT_A_VIDEO,
+        SourceUndecodableError,
+        "not video that FFmpeg can read",
+        "not a video that FFmpeg can read, or damaged",
+    ),
+)
+
+
+def _typed(error: Exception, address: str, uri: str, timeout: float) -> SourceError:
+    """What an error of FFmpeg means to who gave the URI. FFmpeg's own text may hold a password, so it is not used."""
+    host = urlsplit(address).hostname if "://" in address else None
+    for raised, meaning, of_stream, of_file in _CAUSES:
+        if isinstance(error, raised):
+            return meaning(f"{uri}: {(of_file if host is None else of_stream).format(timeout=timeout)}.")
+    if host is not None and not _resolves(host):
+        return SourceNotFoundError(f"{uri}: there is no host {host!r}.")
+    what = str(getattr(error, "strerror", None) or type(error).__name__)
+    kind = SourceUndecodableError if host is None else SourceRefusedError
+    return kind(f"{uri}: {what[0].lower()}{what[1:]}.")
+
+
+def _resolves(host: str) -> bool:
+    try:
+        socket.getaddrinfo(host, None)
+    except socket.gaierror:
+        return False
+    return True

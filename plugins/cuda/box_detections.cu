@@ -1,0 +1,383 @@
+// BoxDetections on the GPU, in two kernels:
+//
+//   score_rois       softmax, and a list of what scores more than the threshold
+//   keep_detections  class-wise greedy NMS, 256 candidates at a time, until K are kept or none is left
+//
+// Taking the best 256, then the next, is exact: no candidate changes what happens to a better one. A network's frame
+// has a few hundred candidates and keeps 100, so one or two rounds are the rule; any number is right.
+//
+// Shapes: N images, R RoIs, C thing classes, K = max_detections.
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+
+#include "block_select.h"
+#include "launch.h"
+#include "panrt/boxes.h"
+#include "panrt/cuda/box_detections.h"
+#include "workspace.h"
+
+namespace panrt::cuda {
+namespace {
+
+constexpr int kRoisPerChunk = 32;
+constexpr int kRound = 256;  // candidates
+constexpr int kRoundWords = kRound / 32;
+
+struct View {
+  float const* class_logits;
+  float4 const* box_deltas;
+  float4 const* rois;
+  std::int32_t const* roi_count;
+  float4* boxes;
+  float* scores;
+  std::int32_t* classes;
+  std::int32_t* count;
+  Rank* listed;           // (N, chunks, kRoisPerChunk * C) candidates of each chunk
+  std::uint32_t* counts;  // (N, chunks)
+  Rank* candidates;       // (N, R * C), those of all chunks without gaps
+  std::int32_t rois_per_image, chunks;
+  std::uint32_t thing_classes, most;
+  BoxDeltas weights;
+  double least_logit;  // below the row's maximum by more than this no class reaches the threshold
+  float score_threshold, nms_threshold, width, height, sane_delta;
+};
+
+__device__ __forceinline__ std::int32_t real_rois(View const& view, std::int64_t image) {
+  std::int32_t const count = view.roi_count[image];
+  return count < 0 ? 0 : count < view.rois_per_image ? count : view.rois_per_image;
+}
+
+__device__ __forceinline__ Box as_box(float4 const& corners) { return {corners.x, corners.y, corners.z, corners.w}; }
+
+// The box of a (RoI, class), `rois` and `deltas` being the image's.
+__device__ __forceinline__ Box decode(View const& view, float4 const* rois, float4 const* deltas, std::uint32_t i) {
+  float4 const delta = deltas[i];
+  return decode_box({delta.x, delta.y, delta.z, delta.w}, as_box(rois[i / view.thing_classes]), view.weights);
+}
+
+__device__ __forceinline__ bool within(float4 const& v, float bound) {  // false for NaN
+  return fabsf(v.x) <= bound && fabsf(v.y) <= bound && fabsf(v.z) <= bound && fabsf(v.w) <= bound;
+}
+
+// Whether the boxes of all classes of a RoI are finite, asked by a warp. Where RoI and deltas are of sane size nothing
+// overflows: a side is at most 2e6, a shift 1e6 sides, and a side grows at most 62.5 times.
+__device__ bool all_boxes_finite(View const& view, float4 const* rois, float4 const* deltas, std::uint32_t roi) {
+  std::uint32_t const first = roi * view.thing_classes;
+  bool sane = within(rois[roi], 1e6F);
+  for (std::uint32_t c = lane_id(); c < view.thing_classes; c += 32) sane &= within(deltas[first + c], view.sane_delta);
+  if (__all_sync(kAllLanes, sane)) return true;
+  bool finite = true;
+  for (std::uint32_t c = lane_id(); c < view.thing_classes; c += 32) {
+    finite &= is_finite(decode(view, rois, deltas, first + c));
+  }
+  return __all_sync(kAllLanes, finite) != 0;
+}
+
+// A block owns 32 RoIs, a warp one at a time, a lane every 32nd class. Reads each logit twice, the second time from L1,
+// and the deltas of RoIs that have a candidate; writes a list without gaps. Bound by the read of the logits: where no
+// class can reach the threshold, and most RoIs are background, the maximum is all that is taken. The softmax is in
+// double, which some GPUs are slow at.
+__global__ __launch_bounds__(256) void score_rois(View const view) {
+  __shared__ std::uint32_t listed;
+
+  std::int64_t const image = blockIdx.y;
+  auto const C = view.thing_classes;
+  std::int64_t const first_roi = image * view.rois_per_image;
+  float4 const* const rois = view.rois + first_roi;
+  float4 const* const deltas = view.box_deltas + first_roi * C;
+  std::int64_t const chunk = image * view.chunks + blockIdx.x;
+  Rank* const list = view.listed + chunk * kRoisPerChunk * C;
+  std::int32_t const count = real_rois(view, image);
+  if (threadIdx.x == 0) listed = 0;
+  __syncthreads();
+
+  for (unsigned turn = 0; turn < kRoisPerChunk; turn += 8) {
+    std::uint32_t const roi = blockIdx.x * kRoisPerChunk + turn + warp_id();
+    if (static_cast<std::int64_t>(roi) >= count) break;
+    float const* const logits = view.class_logits + (first_roi + roi) * (C + 1);
+    float best_thing = -INFINITY;  // NaN is passed over
+    for (std::uint32_t c = lane_id(); c < C; c += 32) best_thing = fmaxf(best_thing, logits[c]);
+    for (unsigned step = 16; step > 0; step /= 2) {
+      best_thing = fmaxf(best_thing, __shfl_xor_sync(kAllLanes, best_thing, static_cast<int>(step)));
+    }
+    double const maximum = static_cast<double>(fmaxf(best_thing, logits[C]));
+    if (static_cast<double>(best_thing) - maximum < view.least_logit) continue;
+
+    double total = 0.0;  // NaN where a logit is NaN or +inf, or all are -inf: then no score is greater than anything
+    for (std::uint32_t c = lane_id(); c <= C; c += 32) total += exp(static_cast<double>(logits[c]) - maximum);
+    for (unsigned step = 16; step > 0; step /= 2) total += __shfl_xor_sync(kAllLanes, total, static_cast<int>(step));
+    bool asked = false;
+    for (std::uint32_t first = 0; first < C; first += 32) {
+      std::uint32_t const c = first + lane_id();
+      float score = 0.0F;
+      bool wanted = false;
+      if (c < C) {
+        double const logit = static_cast<double>(logits[c]) - maximum;
+        if (!(logit < view.least_logit)) {
+          score = static_cast<float>(exp(logit) / total);
+          wanted = score > view.score_threshold;
+        }
+      }
+      if (!__any_sync(kAllLanes, wanted)) continue;
+      if (!asked && !all_boxes_finite(view, rois, deltas, roi)) break;
+      asked = true;
+      std::uint32_t const place = take_place(wanted, &listed);
+      if (wanted) list[place] = rank_of(score, roi * C + c);
+    }
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) view.counts[chunk] = listed;
+}
+
+struct RoundScratch {
+  Rank ranks[kRound];
+  Box boxes[kRound];
+  std::uint32_t classes[kRound];
+  std::uint32_t alive[kRoundWords];
+  std::uint32_t suppresses[kRound][kRoundWords];  // bits of better to worse candidates
+};
+
+// Which candidates of the round the kept ones leave alive; a thread owns a candidate.
+__device__ void thin_by_kept(View const& view, RoundScratch& round, std::uint32_t size, std::int64_t row,
+                             std::uint32_t kept) {
+  if (threadIdx.x < kRound) {
+    bool alive = threadIdx.x < size;
+    if (alive) {
+      Box const box = round.boxes[threadIdx.x];
+      float const area = box_area(box);
+      auto const group = static_cast<std::int32_t>(round.classes[threadIdx.x]);
+      for (std::uint32_t k = 0; k < kept && alive; ++k) {
+        if (view.classes[row + k] != group) continue;
+        Box const better = as_box(view.boxes[row + k]);
+        alive = !(iou(better, box_area(better), box, area) > view.nms_threshold);
+      }
+    }
+    unsigned const bits = __ballot_sync(kAllLanes, alive);
+    if (lane_id() == 0) round.alive[warp_id()] = bits;
+  }
+}
+
+// Which candidates of the round suppress which; a warp owns a word, a lane a bit of it.
+template <int kThreads>
+__device__ void compare_round(View const& view, RoundScratch& round, std::uint32_t size) {
+  for (std::uint32_t at = warp_id(); at < size * kRoundWords; at += kThreads / 32) {
+    std::uint32_t const row = at / kRoundWords, word = at % kRoundWords, column = word * 32 + lane_id();
+    if (word < row / 32) continue;  // never asked for
+    bool suppressed = column > row && column < size && round.classes[row] == round.classes[column];
+    if (suppressed) {
+      Box const better = round.boxes[row], box = round.boxes[column];
+      suppressed = iou(better, box_area(better), box, box_area(box)) > view.nms_threshold;
+    }
+    unsigned const bits = __ballot_sync(kAllLanes, suppressed);
+    if (lane_id() == 0) round.suppresses[row][word] = bits;
+  }
+}
+
+// The greedy rule over a round, by one warp. Writes what is kept behind the `kept` there are and returns how many then.
+__device__ std::uint32_t keep_of_round(View const& view, RoundScratch& round, std::uint32_t size, std::int64_t row,
+                                       std::uint32_t kept) {
+  for (std::uint32_t word = 0; word * 32 < size && kept < view.most; ++word) {
+    __syncwarp(kAllLanes);
+    std::uint32_t const at = word * 32 + lane_id();
+    std::uint32_t const mine = at < size ? round.suppresses[at][word] : 0;
+    std::uint32_t left = round.alive[word], keep = 0;
+    for (unsigned i = 0; i < 32; ++i) {
+      std::uint32_t const suppressed = __shfl_sync(kAllLanes, mine, static_cast<int>(i));
+      if ((left >> i & 1U) == 0) continue;
+      keep |= 1U << i;
+      left &= ~suppressed;
+    }
+    std::uint32_t const place = kept + static_cast<std::uint32_t>(__popc(keep & lanes_below(lane_id())));
+    if ((keep >> lane_id() & 1U) != 0 && place < view.most) {
+      Box const box = round.boxes[at];
+      view.boxes[row + place] = make_float4(box.x0, box.y0, box.x1, box.y1);
+      view.scores[row + place] = score_of(round.ranks[at]);
+      view.classes[row + place] = static_cast<std::int32_t>(round.classes[at]);
+    }
+    kept += static_cast<std::uint32_t>(__popc(keep));
+    std::uint32_t const later = lane_id();
+    if (later > word && later * 32 < size) {
+      std::uint32_t suppressed = 0;
+      for (std::uint32_t rest = keep; rest != 0; rest &= rest - 1) {
+        suppressed |=
+            round.suppresses[word * 32 + static_cast<std::uint32_t>(__ffs(static_cast<int>(rest)) - 1)][later];
+      }
+      round.alive[later] &= ~suppressed;
+    }
+  }
+  return kept < view.most ? kept : view.most;
+}
+
+// A block owns an image. Reads the lists once and then, a few times a round and from L2, their ranks without gaps;
+// writes the detections, and zero behind them. Bound by the latency of its steps, some tens of barriers a round.
+__global__ __launch_bounds__(512) void keep_detections(View const view) {
+  constexpr int kThreads = 512;
+  __shared__ SelectScratch scratch;
+  __shared__ RoundScratch round;
+  __shared__ std::uint32_t taken, kept_so_far;
+  __shared__ std::uint32_t offsets[kThreads];
+
+  std::int64_t const image = blockIdx.x;
+  std::int64_t const row = image * view.most;
+  auto const C = view.thing_classes;
+  float4 const* const rois = view.rois + image * view.rois_per_image;
+  float4 const* const deltas = view.box_deltas + image * view.rois_per_image * C;
+  Rank* const candidates = view.candidates + image * view.rois_per_image * C;
+
+  std::uint32_t left = 0;
+  for (std::int32_t first = 0; first < view.chunks; first += kThreads) {
+    std::int32_t const chunk = first + static_cast<std::int32_t>(threadIdx.x);
+    std::uint32_t const mine = chunk < view.chunks ? view.counts[image * view.chunks + chunk] : 0;
+    std::uint32_t total;
+    offsets[threadIdx.x] = left + exclusive_sum<kThreads>(mine, scratch.warp_sums, total);
+    __syncthreads();
+    for (std::int32_t i = static_cast<std::int32_t>(warp_id()); i < kThreads && first + i < view.chunks;
+         i += kThreads / 32) {
+      std::uint32_t const end = i + 1 < kThreads ? offsets[i + 1] : left + total;
+      Rank const* const list = view.listed + (image * view.chunks + first + i) * kRoisPerChunk * C;
+      for (std::uint32_t j = lane_id(); offsets[i] + j < end; j += 32) candidates[offsets[i] + j] = list[j];
+    }
+    __syncthreads();
+    left += total;
+  }
+
+  std::uint32_t const all = left;
+  std::uint32_t kept = 0;
+  Rank last = 0;  // the worst of the rounds before; no real rank is 0, that is infinity's
+  while (left > 0 && kept < view.most) {
+    std::uint32_t const size = left < kRound ? left : kRound;
+    Rank bound = kNoRank - 1;
+    if (size < left) {
+      bound = select_bound<kThreads>(
+          scratch, all, size,
+          [&](std::int64_t i) { return candidates[i] > last ? static_cast<std::uint32_t>(candidates[i] >> 32) : ~0U; },
+          [&](std::int64_t i) { return candidates[i] > last ? index_of(candidates[i]) : ~0U; });
+    }
+    if (threadIdx.x == 0) taken = 0;
+    __syncthreads();
+    for (std::uint32_t i = threadIdx.x; i < (all + 31) / 32 * 32; i += kThreads) {
+      Rank const rank = i < all ? candidates[i] : kNoRank;
+      bool const take = rank > last && rank <= bound;
+      std::uint32_t const place = take_place(take, &taken);
+      if (take) round.ranks[place] = rank;
+    }
+    std::uint32_t const padded = power_of_two_from(size);
+    if (threadIdx.x >= size && threadIdx.x < padded) round.ranks[threadIdx.x] = kNoRank;
+    sort_ranks<kThreads>(round.ranks, padded);
+    if (threadIdx.x < size) {
+      std::uint32_t const i = index_of(round.ranks[threadIdx.x]);
+      round.boxes[threadIdx.x] = clip_box(decode(view, rois, deltas, i), view.width, view.height);
+      round.classes[threadIdx.x] = i % C;
+    }
+    __syncthreads();
+    thin_by_kept(view, round, size, row, kept);
+    compare_round<kThreads>(view, round, size);
+    __syncthreads();
+    if (threadIdx.x < 32) {
+      std::uint32_t const now = keep_of_round(view, round, size, row, kept);
+      if (threadIdx.x == 0) kept_so_far = now;
+    }
+    __syncthreads();
+    kept = kept_so_far;
+    last = bound;
+    left -= size;
+  }
+
+  for (std::uint32_t k = kept + threadIdx.x; k < view.most; k += kThreads) {
+    view.boxes[row + k] = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
+    view.scores[row + k] = 0.0F;
+    view.classes[row + k] = 0;
+  }
+  if (threadIdx.x == 0) view.count[image] = static_cast<std::int32_t>(kept);
+}
+
+// Null where the arguments are fine.
+char const* refusal(BoxDetectionsArgs const& args, Code& code) noexcept {
+  code = Code::kInvalidArgument;
+  if (args.images < 1) return "BoxDetections: images: expected at least 1";
+  if (args.images > 65535) return "BoxDetections: images: expected at most 65535, the most a grid has rows";
+  if (args.rois_per_image < 0) return "BoxDetections: rois_per_image: expected at least 0";
+  if (args.thing_classes < 1) return "BoxDetections: thing_classes: expected at least 1";
+  if (args.max_detections < 1 || args.max_detections > 1 << 20) {
+    return "BoxDetections: max_detections: expected 1 to 2^20";
+  }
+  if (!(args.nms_threshold >= 0.0F && args.nms_threshold <= 1.0F)) {
+    return "BoxDetections: nms_threshold: expected 0 to 1";
+  }
+  if (!is_finite(args.score_threshold)) return "BoxDetections: score_threshold: expected a finite number";
+  for (float const weight : args.box_weights) {
+    if (!(weight > 0.0F && is_finite(weight))) return "BoxDetections: box_weights: expected finite numbers above 0";
+  }
+  if (args.input_height < 1 || args.input_width < 1) return "BoxDetections: input size: expected at least 1 x 1";
+  code = Code::kUnsupported;
+  if (std::int64_t{args.rois_per_image} * args.thing_classes >= std::int64_t{1} << 31) {
+    return "BoxDetections: rois_per_image: the CUDA kernel takes 2^31 - 1 pairs of RoI and class at most";
+  }
+  return nullptr;
+}
+
+// Sizes of `view`, and its arrays from the workspace.
+std::size_t plan(BoxDetectionsArgs const& args, void* base, View& view) noexcept {
+  view.rois_per_image = args.rois_per_image;
+  view.thing_classes = static_cast<std::uint32_t>(args.thing_classes);
+  view.most = static_cast<std::uint32_t>(args.max_detections);
+  view.chunks = (args.rois_per_image + kRoisPerChunk - 1) / kRoisPerChunk;
+  Workspace workspace(base);
+  std::int64_t const images = args.images;
+  view.listed = workspace.take<Rank>(images * view.chunks * kRoisPerChunk * args.thing_classes);
+  view.counts = workspace.take<std::uint32_t>(images * view.chunks);
+  view.candidates = workspace.take<Rank>(images * args.rois_per_image * args.thing_classes);
+  return workspace.bytes();
+}
+
+}  // namespace
+
+std::size_t box_detections_workspace_bytes(BoxDetectionsArgs const& args) noexcept {
+  Code code;
+  View view;
+  return refusal(args, code) == nullptr ? plan(args, nullptr, view) : 0;
+}
+
+Status launch_box_detections(BoxDetectionsArgs const& args, cudaStream_t stream) noexcept {
+  Code code;
+  if (char const* const message = refusal(args, code)) return {code, 0, message};
+  if (!is_aligned(args.box_deltas, 16) || !is_aligned(args.rois, 16) || !is_aligned(args.boxes, 16)) {
+    return invalid("BoxDetections: box_deltas, rois and boxes: expected memory aligned to 16 bytes");
+  }
+  View view;
+  if (plan(args, args.workspace, view) > args.workspace_bytes) {
+    return workspace_too_small("BoxDetections: workspace: smaller than box_detections_workspace_bytes");
+  }
+  if (!is_aligned(args.workspace, 256))
+    return invalid("BoxDetections: workspace: expected memory aligned to 256 bytes");
+  view.class_logits = args.class_logits;
+  view.box_deltas = reinterpret_cast<float4 const*>(args.box_deltas);
+  view.rois = reinterpret_cast<float4 const*>(args.rois);
+  view.roi_count = args.roi_count;
+  view.boxes = reinterpret_cast<float4*>(args.boxes);
+  view.scores = args.scores;
+  view.classes = args.classes;
+  view.count = args.count;
+  float const* const w = args.box_weights;
+  view.weights = {w[0], w[1], w[2], w[3]};
+  // Far more than rounding; -inf or NaN, and so below nothing, where no class may be left out.
+  view.least_logit = std::log(static_cast<double>(args.score_threshold)) - 1e-6;
+  view.sane_delta = std::min(1e6F * std::min({w[0], w[1], w[2], w[3]}), FLT_MAX);
+  view.score_threshold = args.score_threshold;
+  view.nms_threshold = args.nms_threshold;
+  view.width = static_cast<float>(args.input_width);
+  view.height = static_cast<float>(args.input_height);
+
+  auto const images = static_cast<unsigned>(args.images);
+  if (view.chunks > 0) {  // a grid is not empty
+    Status const status =
+        launch(score_rois, {dim3(static_cast<unsigned>(view.chunks), images), dim3(256)}, stream, view);
+    if (!status.ok()) return status;
+  }
+  return launch(keep_detections, {dim3(images), dim3(512)}, stream, view);
+}
+
+}  // namespace panrt::cuda

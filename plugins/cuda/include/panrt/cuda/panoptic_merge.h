@@ -1,0 +1,56 @@
+// PanopticMerge on the GPU. plugins/OPS.md says what it computes.
+//
+// Shapes: N images, K detections, Gh x Gw a mask, S semantic channels, h x w semantic map, H x W output.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "panrt/cuda/status.h"
+#include "panrt/cuda/types.h"
+
+namespace panrt::cuda {
+
+constexpr int kMaxMergeCodes = 65536;  // K + S
+
+struct PanopticMergeArgs {
+  void const* semantic_logits;  // (N, S, h, w), logit_type
+  float const* boxes;           // (N, K, 4)
+  float const* scores;          // (N, K)
+  std::int32_t const* classes;  // (N, K)
+  std::int32_t const* count;    // (N)
+  void const* mask_probs;       // (N, K, Gh, Gw), mask_type
+  std::int32_t* panoptic;       // (N, H, W), aligned to 16 bytes
+  std::int32_t* segments;       // (N, K + S, 8), aligned to 16 bytes
+  float* segment_scores;        // (N, K + S)
+  std::int32_t* segment_count;  // (N)
+  void* workspace;              // aligned to 256 bytes
+  std::size_t workspace_bytes;
+  DataType logit_type;
+  DataType mask_type;
+  std::int32_t images;
+  std::int32_t detections;  // K, may be 0
+  std::int32_t channels;    // S
+  std::int32_t height;      // h
+  std::int32_t width;       // w
+  std::int32_t mask_height;
+  std::int32_t mask_width;
+  std::int32_t input_height;   // valid part of the network input, at most 4h
+  std::int32_t input_width;    // at most 4w
+  std::int32_t output_height;  // H, at most 32768
+  std::int32_t output_width;   // W, at most 32768
+  float score_threshold;
+  float overlap_threshold;
+  std::int32_t stuff_area_limit;
+  float mask_threshold;
+};
+
+// Reads sizes and attributes only. 0 where launch_panoptic_merge would refuse them.
+std::size_t panoptic_merge_workspace_bytes(PanopticMergeArgs const& args) noexcept;
+
+// Five kernels.
+Status launch_panoptic_merge(PanopticMergeArgs const& args, cudaStream_t stream) noexcept;
+
+}  // namespace panrt::cuda

@@ -1,0 +1,43 @@
+// PyramidRoiAlign on the GPU; OPS.md section 3.
+//
+// Shapes: N images, L levels of height x width cells, C channels, R RoIs an image, S bins a side.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "panrt/cuda/status.h"
+#include "panrt/cuda/types.h"
+
+namespace panrt::cuda {
+
+constexpr int kMaxPyramidLevels = 8;
+
+struct PyramidLevel {
+  void const* data;  // (N, C, height, width) in `layout`; device
+  std::int32_t height, width;
+  float stride;  // pixels of the network input per cell
+};
+
+struct PyramidRoiAlignArgs {
+  PyramidLevel levels[kMaxPyramidLevels];  // finest first
+  float const* rois;                       // (N, R, 4); device
+  void* pooled;                            // (N*R, C, S, S) in `layout`; device
+  std::int64_t images;
+  std::int64_t rois_per_image;
+  std::int32_t level_count;
+  std::int32_t channels;
+  std::int32_t output_size;
+  std::int32_t sampling_ratio;  // samples a bin and axis, 0 is adaptive
+  float canonical_size;
+  std::int32_t canonical_level;
+  std::int32_t min_level;
+  DataType type;  // of features and pooled
+  Layout layout;  // of features and pooled
+};
+
+// One launch. Pointers are aligned to 16 bytes.
+Status launch_pyramid_roi_align(PyramidRoiAlignArgs const& args, cudaStream_t stream) noexcept;
+
+}  // namespace panrt::cuda

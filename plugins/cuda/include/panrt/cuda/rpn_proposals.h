@@ -1,0 +1,51 @@
+// RpnProposals on the GPU. plugins/OPS.md says what it computes.
+//
+// Shapes: N images, L pyramid levels, A anchors a cell, R = post_nms_top_k.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "panrt/cuda/status.h"
+
+namespace panrt::cuda {
+
+constexpr int kMaxRpnLevels = 8;
+constexpr int kMaxRpnAnchors = 16;
+constexpr int kMaxRpnCandidates = 16384;  // of a level that enter NMS
+
+struct RpnLevel {
+  float const* logits;  // (N, A, height, width)
+  float const* deltas;  // (N, 4A, height, width)
+  std::int32_t height;
+  std::int32_t width;
+  float stride;  // pixels of the network input per cell
+  float anchor_size;
+};
+
+struct RpnProposalsArgs {
+  RpnLevel levels[kMaxRpnLevels];       // L of them, finest first
+  float aspect_ratios[kMaxRpnAnchors];  // A of them
+  float* rois;                          // (N, R, 4), aligned to 16 bytes
+  std::int32_t* roi_count;              // (N)
+  void* workspace;                      // aligned to 256 bytes
+  std::size_t workspace_bytes;
+  std::int32_t images;
+  std::int32_t level_count;   // L
+  std::int32_t anchor_count;  // A
+  std::int32_t pre_nms_top_k;
+  std::int32_t post_nms_top_k;
+  float nms_threshold;
+  std::int32_t input_height;
+  std::int32_t input_width;
+};
+
+// Reads sizes and attributes only. 0 where launch_rpn_proposals would refuse them.
+std::size_t rpn_proposals_workspace_bytes(RpnProposalsArgs const& args) noexcept;
+
+// Five kernels. Boxes, and the order of equal scores, are the reference's to the bit.
+Status launch_rpn_proposals(RpnProposalsArgs const& args, cudaStream_t stream) noexcept;
+
+}  // namespace panrt::cuda

@@ -1,0 +1,146 @@
+"""What surrounds the network on the GPU, in NumPy: a frame to its input, its map to an overlay. The specification.
+
+The CUDA kernels of `cuda/preprocess.cu`, `cuda/overlay.cu` and `cuda/narrow_map.cu` agree with this to the bit where no
+multiplication is fused with an addition.
+
+Shapes: H x W a frame, h x w its resized size, OH x OW the network's input, M colours. Images are uint8 BGR.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from .contract import Float32, Int32
+
+UInt8 = NDArray[np.uint8]
+
+# Limited range; coefficients of Y, V in R, U in G, V in G, U in B, times 2^20. Those of BT.601 are OpenCV's.
+YUV_MATRICES = {
+    "BT601": (1220542, 1673527, -409993, -852492, 2116026),
+    "BT709": (1220542, 1880097, -223347, -558891, 2214593),
+}
+
+
+def preprocess(
+    frame: UInt8,
+    *,
+    pixel_format: str,
+    resized_hw: tuple[int, int],
+    output_hw: tuple[int, int],
+    top_left: tuple[int, int] = (0, 0),
+    border: Sequence[int] = (0, 0, 0),
+    standard: str = "BT601",
+) -> UInt8:
+    """A camera frame as the network's input.
+
+    Args:
+        frame: BGR8 and RGB8 (H, W, 3), NV12 (H * 3 / 2, W), YUYV (H, W, 2); uint8.
+        pixel_format: "BGR8", "RGB8", "NV12" or "YUYV".
+        resized_hw: (h, w) that the frame is resized to, antialiased.
+        output_hw: (OH, OW) of the result.
+        top_left: where the resized frame lies in it, in pixels.
+        border: BGR of the pixels around it.
+        standard: "BT601" or "BT709", of YUV formats, limited range.
+
+    Returns:
+        (OH, OW, 3) uint8 BGR.
+    """
+    output = np.empty((*output_hw, 3), np.uint8)
+    output[:] = border
+    (top, left), (h, w) = top_left, resized_hw
+    output[top : top + h, left : left + w] = resize_antialiased(to_bgr(frame, pixel_format, standard), resized_hw)
+    return output
+
+
+def to_bgr(frame: UInt8, pixel_format: str, standard: str = "BT601") -> UInt8:
+    """(H, W, 3) BGR of a frame; each chroma sample serves the pixels that it covers."""
+    match pixel_format:
+        case "BGR8":
+            return frame
+        case "RGB8":
+            return frame[..., ::-1]
+        case "NV12":
+            height, width = frame.shape[0] * 2 // 3, frame.shape[1]
+            chroma = frame[height:].reshape(height // 2, width // 2, 2).repeat(2, axis=0).repeat(2, axis=1)
+            return yuv_to_bgr(frame[:height], chroma[..., 0], chroma[..., 1], standard)
+        case "YUYV":
+            pairs = frame.reshape(frame.shape[0], -1, 4)
+            return yuv_to_bgr(frame[..., 0], pairs[..., 1].repeat(2, axis=1), pairs[..., 3].repeat(2, axis=1), standard)
+    raise ValueError(f"pixel_format: expected BGR8, RGB8, NV12 or YUYV, got {pixel_format!r}")
+
+
+def yuv_to_bgr(y: UInt8, u: UInt8, v: UInt8, standard: str) -> UInt8:
+    """Planes (H, W) of 8 bits to (H, W, 3)."""
+    scale, r_v, g_u, g_v, b_u = YUV_MATRICES[standard]
+    luma = np.maximum(y.astype(np.int32) - 16, 0) * scale + (1 << 19)
+    cb, cr = u.astype(np.int32) - 128, v.astype(np.int32) - 128
+    channels = luma + b_u * cb, luma + g_u * cb + g_v * cr, luma + r_v * cr
+    return np.stack([np.clip(channel >> 20, 0, 255) for channel in channels], axis=-1).astype(np.uint8)
+
+
+def resize_antialiased(image: UInt8, hw: tuple[int, int]) -> UInt8:
+    """(H, W, 3) to (h, w, 3): bilinear, a triangle as wide as the shrinking asks for, half-pixel centres."""
+    rows = weighted_sums(image.astype(np.float32), hw[0])
+    columns = weighted_sums(rows.transpose(1, 0, 2), hw[1]).transpose(1, 0, 2)
+    resized: UInt8 = np.minimum((columns + np.float32(0.5)).astype(np.int32), 255).astype(np.uint8)
+    return resized
+
+
+def weighted_sums(lines: Float32, output: int) -> Float32:
+    """Resize the first axis: sums in ascending order, divided by the sum of weights; float32, nothing fused."""
+    source = lines.shape[0]
+    result = np.empty((output, *lines.shape[1:]), np.float32)
+    for pixel in range(output):
+        first, weights = antialias_weights(pixel, source, output)
+        total, acc = np.float32(0), np.zeros(lines.shape[1:], np.float32)
+        for i, weight in enumerate(weights):
+            acc += weight * lines[first + i]
+            total += weight
+        result[pixel] = acc / total
+    return result
+
+
+def antialias_weights(pixel: int, source: int, output: int) -> tuple[int, Float32]:
+    """First source pixel of an output pixel along an axis, and the weights from it on, not normalised."""
+    half, one = np.float32(0.5), np.float32(1)
+    scale = np.float32(source) / np.float32(output)
+    width = max(scale, one)
+    centre = (np.float32(pixel) + half) * scale
+    first, end = max(int(centre - width + half), 0), min(int(centre + width + half), source)
+    distance = (np.arange(first, end, dtype=np.float32) + half - centre) / width
+    weights: Float32 = np.maximum(one - np.abs(distance), np.float32(0))
+    return first, weights
+
+
+def overlay(frame: UInt8, panoptic: Int32, colours: UInt8, border_colour: Sequence[int] = (0, 0, 0, 0)) -> UInt8:
+    """The panoptic map drawn over the frame.
+
+    Args:
+        frame: (H, W, 3) uint8 BGR.
+        panoptic: (H, W) int32 ids.
+        colours: (M, 4) uint8 b, g, r, a by id; row 0 is void's. Ids without a row are not tinted.
+        border_colour: b, g, r, a of pixels whose id is not that of the pixel to the left or above; none where a is 0.
+
+    Returns:
+        (H, W, 3) uint8 BGR.
+    """
+    known = (panoptic >= 0) & (panoptic < len(colours))
+    table = np.concatenate([colours.reshape(-1, 4), np.zeros((1, 4), np.uint8)])
+    tint = table[np.where(known, panoptic, len(colours))].astype(np.int32)
+    on_border = np.zeros(panoptic.shape, np.bool_)
+    on_border[:, 1:] |= panoptic[:, 1:] != panoptic[:, :-1]
+    on_border[1:] |= panoptic[1:] != panoptic[:-1]
+    if border_colour[3]:
+        tint[on_border] = border_colour
+    alpha = tint[..., 3:]
+    drawn: UInt8 = ((frame * (255 - alpha) + tint[..., :3] * alpha + 127) // 255).astype(np.uint8)
+    return drawn
+
+
+def narrow_map(ids: Int32, dtype: DTypeLike) -> NDArray[Any]:
+    """Ids as uint8 or uint16; those that do not fit become the nearest that does."""
+    return np.clip(ids, 0, np.iinfo(np.dtype(dtype)).max).astype(dtype)

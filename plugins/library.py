@@ -1,0 +1,306 @@
+"""The TensorRT plugin library, libpanrt_plugins.so: building, finding and loading it.
+
+The library is compiled from the sources beside this file, on the machine that needs it: `panrt plugins build`. What
+was built lies in the user's cache under the hash of its sources, so that a library of other sources is never taken for
+this one's. The environment variable PANRT_PLUGINS names a library that is used instead.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from panrt.errors import PanrtError
+
+NAME = "libpanrt_plugins.so"
+RTX_LOADER_NAME = "libtensorrt_rtx.so"
+NAMESPACE = "panrt"
+VERSION = "1"
+OPS = ("RpnProposals", "PyramidRoiAlign", "BoxDetections", "PanopticMerge")
+VARIABLE = "PANRT_PLUGINS"
+
+SOURCES = Path(__file__).resolve().parent
+_COMPILED = ("CMakeLists.txt", "cuda", "include", "tensorrt")
+_SUFFIXES = {".cpp", ".cu", ".h", ".map", ".txt"}
+
+# TensorRT's headers for machines without its SDK, from a wheel that is unpacked and never imported.
+_HEADERS = "kernel-lens==2.0.1 --hash=sha256:07cc714e8b5e7f34b672f7c7fad93febe7c747be5837ba276b1527370134ffe0"
+_HEADERS_FOLDER = Path("kernel_lens/include/tensorrt")
+
+
+class PluginLibraryError(PanrtError, RuntimeError):
+    """The plugin library is missing, is another's, or does not build or load."""
+
+
+class PluginLibrary(NamedTuple):
+    """A library, and what it says about itself."""
+
+    path: Path
+    sha256: str  # of the file
+    sources_sha256: str  # of what it was compiled from; "" where that was done by hand
+    tensorrt_headers: str  # version, e.g. "10.3.0"
+    cuda_architectures: tuple[str, ...]  # e.g. ("75", "87"); none: no kernels, so engines can be built but not run
+
+    @property
+    def rtx_loader(self) -> Path:
+        """What lets TensorRT for RTX's ONNX parser find its runtime; lies beside the library."""
+        return self.path.parent / RTX_LOADER_NAME
+
+
+def sources_sha256() -> str:
+    """Of all that is compiled."""
+    digest = hashlib.sha256()
+    for root in _COMPILED:
+        top = SOURCES / root
+        for path in [top] if top.is_file() else sorted(p for p in top.rglob("*") if p.suffix in _SUFFIXES):
+            digest.update(f"{path.relative_to(SOURCES).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def cached_path() -> Path:
+    """Where a library of these sources lies once it is built."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "panrt" / "plugins" / sources_sha256()[:16] / NAME
+
+
+def find() -> PluginLibrary:
+    """The library that engines are built and run with.
+
+    Raises:
+        PluginLibraryError: there is none; the message says how to get one.
+    """
+    chosen = os.environ.get(VARIABLE)
+    if chosen:
+        return inspect(Path(chosen))
+    path = cached_path()
+    if not path.is_file():
+        raise PluginLibraryError(
+            f"{path}: the TensorRT plugins of this PanRT are not built; run  panrt plugins build  "
+            f"or set {VARIABLE} to a {NAME}."
+        )
+    return inspect(path)
+
+
+def inspect(path: Path) -> PluginLibrary:
+    """Load a library into this process and ask what it is.
+
+    Raises:
+        PluginLibraryError: no such file, not a shared library, or not ours.
+    """
+    path = path.expanduser().resolve()
+    if not path.is_file():
+        raise PluginLibraryError(f"{path}: no such plugin library; run  panrt plugins build.")
+    library = _open(path)
+    if not hasattr(library, "panrt_plugins_info"):
+        raise PluginLibraryError(f"{path}: not a PanRT plugin library; run  panrt plugins build.")
+    info = json.loads(_text_function(library, "panrt_plugins_info")())
+    if info["plugin_version"] != VERSION:
+        raise PluginLibraryError(
+            f"{path}: has plugins of version {info['plugin_version']}, this PanRT needs {VERSION}; "
+            "run  panrt plugins build."
+        )
+    return PluginLibrary(
+        path=path,
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        sources_sha256=info["sources_sha256"],
+        tensorrt_headers=info["tensorrt_headers"],
+        cuda_architectures=tuple(filter(None, info["cuda_architectures"].split(";"))),
+    )
+
+
+def load(registry: Any, library: PluginLibrary) -> None:
+    """Register the library's plugins with a TensorRT plugin registry; twice is fine.
+
+    Args:
+        registry: `builder.get_plugin_registry()` or `runtime.get_plugin_registry()` of TensorRT or TensorRT for RTX.
+        library: from `find` or `build`.
+
+    Raises:
+        PluginLibraryError: TensorRT does not take it, or the registry has plugins of these names from elsewhere.
+    """
+    if _registered(registry):
+        if any(loaded != library.path for loaded in _loaded):
+            raise PluginLibraryError(
+                f"{library.path}: this process has loaded {_loaded[0]}; start another for another plugin library."
+            )
+        return
+    if registry.load_library(str(library.path)) is None or not _registered(registry):
+        raise PluginLibraryError(
+            f"{library.path}: TensorRT did not take all of its plugins ({', '.join(OPS)}); its log says why."
+        )
+    _loaded.append(library.path)
+
+
+def load_rtx_loader(library: PluginLibrary) -> None:
+    """Let TensorRT for RTX's ONNX parser find its runtime library; call it after `import tensorrt_rtx_libs`.
+
+    The parser opens libtensorrt_rtx.so by that name, which the PyPI wheel does not have, and ends the process where it
+    finds none.
+
+    Raises:
+        PluginLibraryError: there is none on this machine and none beside the plugin library.
+    """
+    for name in (RTX_LOADER_NAME, str(library.rtx_loader)):
+        try:
+            ctypes.CDLL(name)
+        except OSError:
+            continue
+        return
+    raise PluginLibraryError(
+        f"{library.rtx_loader}: not found or not loadable; TensorRT for RTX's parser needs it. "
+        "It is built with the plugins: run  panrt plugins build."
+    )
+
+
+@contextmanager
+def refusals(library: PluginLibrary) -> Iterator[list[str]]:
+    """Collect why plugins said no, instead of on stderr; complete when the block ends."""
+    handle = _open(library.path)
+    keep, take = handle.panrt_plugins_keep_refusals, _text_function(handle, "panrt_plugins_take_refusals")
+    lines: list[str] = []
+    take()
+    keep(1)
+    try:
+        yield lines
+    finally:
+        lines.extend(take().splitlines())
+        keep(0)
+
+
+# --- building ---------------------------------------------------------------------------------------------------------
+
+
+def build(
+    *,
+    output: Path | None = None,
+    kernels: Literal["auto", "on", "off"] = "auto",
+    architectures: Sequence[str] = (),
+    tensorrt_include: Path | None = None,
+    fetch_headers: bool = False,
+) -> PluginLibrary:
+    """Compile the library with the CMake, the compiler and, where there is one, the nvcc of this machine.
+
+    Args:
+        output: the library to write; default: in the user's cache, where `find` looks.
+        kernels: "auto" takes CUDA kernels in where nvcc is found. Without them engines can be built, not run.
+        architectures: CUDA architectures, e.g. ("87",); default: all that PanRT and nvcc know, which takes minutes.
+        tensorrt_include: folder of NvInferRuntime.h; default: TENSORRT_HOME, or the system's.
+        fetch_headers: where the system has no TensorRT headers take those of a PyPI package.
+
+    Raises:
+        PluginLibraryError: a tool or header is missing, or the compiler complains; the message holds its last lines.
+    """
+    path = (output or cached_path()).expanduser().absolute()
+    folder = path.parent / f"{path.stem}-build"
+    folder.mkdir(parents=True, exist_ok=True)
+    with _only_one_builds(folder):
+        fallback = _fetched_headers(path.parent / "tensorrt-headers") if fetch_headers else None
+        definitions = {
+            "CMAKE_BUILD_TYPE": "Release",
+            "PANRT_KERNELS": kernels.upper(),
+            "PANRT_CUDA_ARCHITECTURES": ";".join(architectures),
+            "PANRT_SOURCES_SHA256": sources_sha256(),
+            "PANRT_TENSORRT_INCLUDE": tensorrt_include or "",
+            "PANRT_TENSORRT_FALLBACK": fallback or "",
+            "PANRT_WHEELS": sysconfig.get_path("purelib"),
+        }
+        options = [f"-D{name}={value}" for name, value in definitions.items()]
+        _run("cmake", "-S", str(SOURCES), "-B", str(folder), *_generator(folder), *options)
+        _run("cmake", "--build", str(folder), "--parallel", str(len(os.sched_getaffinity(0))))
+        for name, target in ((NAME, path), (RTX_LOADER_NAME, path.parent / RTX_LOADER_NAME)):
+            _replace(folder / name, target)
+    return inspect(path)
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Copy in one step, so that no process ever loads half of it; leave a target that is equal alone."""
+    if target.is_file() and target.read_bytes() == source.read_bytes():
+        return
+    part = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        shutil.copy2(source, part)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _fetched_headers(folder: Path) -> Path:
+    headers = folder / _HEADERS_FOLDER
+    if not (headers / "NvInferRuntime.h").is_file():
+        with tempfile.TemporaryDirectory() as scratch:
+            requirements = Path(scratch, "headers.txt")
+            requirements.write_text(_HEADERS + "\n")
+            pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--require-hashes")
+            _run(*pip, "--target", str(folder), "--requirement", str(requirements))
+    return headers
+
+
+def _generator(folder: Path) -> tuple[str, ...]:
+    """Ninja where there is one; a build folder keeps what it began with."""
+    fresh = not (folder / "CMakeCache.txt").is_file()
+    return ("-G", "Ninja") if fresh and shutil.which("ninja", path=tool_path()) else ()
+
+
+def tool_path() -> str:
+    """The cmake and ninja of this environment first."""
+    return os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
+
+
+def _run(*command: str) -> None:
+    tool = shutil.which(command[0], path=tool_path())
+    if tool is None:
+        raise PluginLibraryError(f"{command[0]}: not found; pip install 'panrt[plugins]'.")
+    done = subprocess.run(
+        [tool, *command[1:]],
+        env={**os.environ, "PATH": tool_path()},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        said = "\n".join(f"  {line}" for line in (done.stdout + done.stderr).splitlines()[-30:] if line.strip())
+        raise PluginLibraryError(f"the plugin library does not build; {' '.join(command[:2])} ended with:\n{said}")
+
+
+@contextmanager
+def _only_one_builds(folder: Path) -> Iterator[None]:
+    """Others who would build into this folder wait; the lock goes with the process."""
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+# --- the library's C functions ----------------------------------------------------------------------------------------
+
+_loaded: list[Path] = []  # at most one library, for each of TensorRT's registries; those belong to the process
+
+
+def _registered(registry: Any) -> bool:
+    there = {(creator.plugin_namespace, creator.name) for creator in registry.all_creators}
+    return all((NAMESPACE, name) in there for name in OPS)
+
+
+def _open(path: Path) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise PluginLibraryError(f"{path}: does not load as a library ({error}); run  panrt plugins build.") from error
+
+
+def _text_function(library: ctypes.CDLL, name: str) -> Any:
+    function = library[name]  # a function object of its own, whose result type is nobody else's business
+    function.restype = ctypes.c_char_p
+    return lambda: function().decode()

@@ -1,0 +1,39 @@
+// What TensorRT looks for in a plugin library, and what the library says about itself.
+#include <NvInferRuntime.h>
+#include <NvInferVersion.h>
+
+#include "box_detections.h"
+#include "panoptic_merge.h"
+#include "pyramid_roi_align.h"
+#include "report.h"
+#include "rpn_proposals.h"
+
+#define PANRT_EXPORT extern "C" __attribute__((visibility("default")))
+
+PANRT_EXPORT nvinfer1::IPluginCreatorInterface* const* getCreators(std::int32_t& count) {
+  using namespace panrt::tensorrt;
+  static OpCreator<RpnProposals> rpn_proposals;
+  static OpCreator<PyramidRoiAlign> pyramid_roi_align;
+  static OpCreator<BoxDetections> box_detections;
+  static OpCreator<PanopticMerge> panoptic_merge;
+  static nvinfer1::IPluginCreatorInterface* const creators[] = {&rpn_proposals, &pyramid_roi_align, &box_detections,
+                                                                &panoptic_merge};
+  count = 4;
+  return creators;
+}
+
+PANRT_EXPORT void setLoggerFinder(nvinfer1::ILoggerFinder* finder) { panrt::tensorrt::set_logger_finder(finder); }
+
+// Why TensorRT got no for an answer; report.h.
+PANRT_EXPORT void panrt_plugins_keep_refusals(int keep) { panrt::tensorrt::keep_refusals(keep != 0); }
+PANRT_EXPORT char const* panrt_plugins_take_refusals() { return panrt::tensorrt::take_refusals(); }
+
+#define PANRT_TEXT_OF(macro) PANRT_TEXT(macro)
+#define PANRT_TEXT(text) #text
+
+// JSON. PANRT_CUDA_ARCHITECTURES is empty where the library has no kernels.
+PANRT_EXPORT char const* panrt_plugins_info() {
+  return "{\"plugin_version\": \"1\", \"tensorrt_headers\": \"" PANRT_TEXT_OF(NV_TENSORRT_MAJOR) "." PANRT_TEXT_OF(
+      NV_TENSORRT_MINOR) "." PANRT_TEXT_OF(NV_TENSORRT_PATCH) "\", \"cuda_architectures\": \"" PANRT_CUDA_ARCHITECTURES
+                                                              "\", \"sources_sha256\": \"" PANRT_SOURCES_SHA256 "\"}";
+}

@@ -1,0 +1,25 @@
+// Launchers of a library that was built without nvcc. Engines can be built with it; it says so where one is run.
+#include "panrt/cuda/box_detections.h"
+#include "panrt/cuda/panoptic_merge.h"
+#include "panrt/cuda/pyramid_roi_align.h"
+#include "panrt/cuda/rpn_proposals.h"
+
+namespace panrt::cuda {
+namespace {
+
+constexpr Status kNoKernels = unsupported(
+    "this plugin library was built without CUDA kernels; build it where nvcc is found (panrt plugins build) and the "
+    "engine with that library");
+
+}  // namespace
+
+std::size_t rpn_proposals_workspace_bytes(RpnProposalsArgs const&) noexcept { return 0; }
+std::size_t box_detections_workspace_bytes(BoxDetectionsArgs const&) noexcept { return 0; }
+std::size_t panoptic_merge_workspace_bytes(PanopticMergeArgs const&) noexcept { return 0; }
+
+Status launch_rpn_proposals(RpnProposalsArgs const&, cudaStream_t) noexcept { return kNoKernels; }
+Status launch_pyramid_roi_align(PyramidRoiAlignArgs const&, cudaStream_t) noexcept { return kNoKernels; }
+Status launch_box_detections(BoxDetectionsArgs const&, cudaStream_t) noexcept { return kNoKernels; }
+Status launch_panoptic_merge(PanopticMergeArgs const&, cudaStream_t) noexcept { return kNoKernels; }
+
+}  // namespace panrt::cuda

@@ -1,0 +1,245 @@
+// The TensorRT plugin around one op, and the creator that TensorRT finds it by.
+//
+// An `Op` is a copyable struct of attributes:
+//   static constexpr char const* kName;
+//   using Args = ...;                                     of the kernel's launcher, panrt/cuda/<op>.h
+//   void attributes(Visit&&);                             visits each attribute (attributes.h)
+//   void check_attributes() const;                        throws Refusal
+//   Signature signature() const;                          of its tensors (signature.h)
+//   Args arguments(Sizes const&, PluginTensorDesc const* inputs) const;      all but the pointers
+//   static void point(Args&, void const* const* inputs, void* const* outputs, void* workspace, std::size_t bytes);
+//   static constexpr bool kHasWorkspace;
+//   static std::size_t workspace_bytes(Args const&);      0: not needed or, where it has one, refused
+//   static cuda::Status launch(Args const&, cudaStream_t);
+//
+// Only version 1.0 interfaces, whose layout is the same from TensorRT 10.3 to 11 and in TensorRT for RTX; nothing of
+// libnvinfer is called, so that one library loads into all of them.
+#pragma once
+
+#include <NvInferRuntime.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "attributes.h"
+#include "panrt/cuda/status.h"
+#include "report.h"
+#include "signature.h"
+
+namespace panrt::tensorrt {
+
+constexpr char const* kNamespace = "panrt";
+constexpr char const* kVersion = "1";
+#ifdef PANRT_NO_KERNELS
+constexpr bool kHasKernels = false;
+#else
+constexpr bool kHasKernels = true;
+#endif
+constexpr std::int32_t kOk = 0;
+constexpr std::int32_t kFailed = 1;
+
+// A size that is passed on as int32.
+inline std::int32_t narrow(Sizes const& sizes, char const* letter) {
+  std::int64_t const size = sizes.at(letter);
+  if (size < 0 || size > std::numeric_limits<std::int32_t>::max()) {
+    throw Refusal("size " + std::string(letter) + ": expected 0 to 2^31 - 1, got " + std::to_string(size));
+  }
+  return static_cast<std::int32_t>(size);
+}
+
+inline std::string level_name(char const* stem, std::size_t level) { return stem + std::to_string(level); }
+
+template <typename Op>
+class OpPlugin final : public nvinfer1::IPluginV3,
+                       public nvinfer1::IPluginV3OneCore,
+                       public nvinfer1::IPluginV3OneBuild,
+                       public nvinfer1::IPluginV3OneRuntime {
+ public:
+  // `node` is the ONNX node's name, for messages. Throws Refusal.
+  OpPlugin(std::string const& node, nvinfer1::PluginFieldCollection const& fields)
+      : label_(node.empty() || node == Op::kName ? Op::kName : std::string(Op::kName) + " '" + node + "'") {
+    op_.attributes(Reader(fields));
+    op_.check_attributes();
+    signature_ = op_.signature();
+    Printer printer;
+    op_.attributes(printer);
+    text_ = printer.text();
+  }
+
+  // --- IPluginV3
+
+  nvinfer1::IPluginCapability* getCapabilityInterface(nvinfer1::PluginCapabilityType type) noexcept override {
+    switch (type) {
+      case nvinfer1::PluginCapabilityType::kCORE:
+        return static_cast<nvinfer1::IPluginV3OneCore*>(this);
+      case nvinfer1::PluginCapabilityType::kBUILD:
+        return static_cast<nvinfer1::IPluginV3OneBuild*>(this);
+      case nvinfer1::PluginCapabilityType::kRUNTIME:
+        return static_cast<nvinfer1::IPluginV3OneRuntime*>(this);
+    }
+    return nullptr;
+  }
+
+  nvinfer1::IPluginV3* clone() noexcept override {
+    return guarded(label_, static_cast<nvinfer1::IPluginV3*>(nullptr), [&] { return new OpPlugin(*this); });
+  }
+
+  // --- core
+
+  nvinfer1::AsciiChar const* getPluginName() const noexcept override { return Op::kName; }
+  nvinfer1::AsciiChar const* getPluginVersion() const noexcept override { return kVersion; }
+  nvinfer1::AsciiChar const* getPluginNamespace() const noexcept override { return kNamespace; }
+
+  // --- build
+
+  std::int32_t getNbOutputs() const noexcept override { return static_cast<std::int32_t>(signature_.outputs.size()); }
+
+  std::int32_t getOutputDataTypes(nvinfer1::DataType* output_types, std::int32_t output_count,
+                                  nvinfer1::DataType const* input_types,
+                                  std::int32_t input_count) const noexcept override {
+    return guarded(label_, kFailed, [&] {
+      signature_.output_types(input_types, input_count, output_types, output_count);
+      return kOk;
+    });
+  }
+
+  std::int32_t getOutputShapes(nvinfer1::DimsExprs const* inputs, std::int32_t input_count,
+                               nvinfer1::DimsExprs const* /*shape_inputs*/, std::int32_t /*shape_input_count*/,
+                               nvinfer1::DimsExprs* outputs, std::int32_t output_count,
+                               nvinfer1::IExprBuilder& builder) noexcept override {
+    return guarded(label_, kFailed, [&] {
+      signature_.output_shapes(inputs, input_count, outputs, output_count, builder);
+      return kOk;
+    });
+  }
+
+  bool supportsFormatCombination(std::int32_t position, nvinfer1::DynamicPluginTensorDesc const* tensors,
+                                 std::int32_t input_count, std::int32_t output_count) noexcept override {
+    return guarded(label_, false, [&] { return signature_.supports(position, tensors, input_count, output_count); });
+  }
+
+  std::int32_t configurePlugin(nvinfer1::DynamicPluginTensorDesc const* inputs, std::int32_t input_count,
+                               nvinfer1::DynamicPluginTensorDesc const* /*outputs*/,
+                               std::int32_t output_count) noexcept override {
+    return guarded(label_, kFailed, [&] {
+      signature_.check_counts(input_count, output_count);
+      Sizes const sizes = signature_.bind(largest_dims(inputs, input_count));
+      for (auto const& [letter, size] : sizes) {
+        if (size < 0) return kOk;  // not known yet: checked when it is
+      }
+      std::size_t const bytes = Op::workspace_bytes(arguments_of_largest(inputs, input_count));
+      if (Op::kHasWorkspace && kHasKernels && bytes == 0) {
+        throw Refusal("these sizes are more than its kernels are made for; plugins/cuda/include says how much that is");
+      }
+      return kOk;
+    });
+  }
+
+  std::size_t getWorkspaceSize(nvinfer1::DynamicPluginTensorDesc const* inputs, std::int32_t input_count,
+                               nvinfer1::DynamicPluginTensorDesc const* /*outputs*/,
+                               std::int32_t /*output_count*/) const noexcept override {
+    return guarded(label_, std::size_t{0},
+                   [&] { return Op::workspace_bytes(arguments_of_largest(inputs, input_count)); });
+  }
+
+  // One way to run it, so no tactics. TensorRT times it once for equal attributes, shapes and formats.
+  std::int32_t getNbTactics() noexcept override { return 0; }
+  std::int32_t getValidTactics(std::int32_t* /*tactics*/, std::int32_t /*count*/) noexcept override { return kOk; }
+  char const* getTimingCacheID() noexcept override { return text_.c_str(); }
+  char const* getMetadataString() noexcept override { return text_.c_str(); }
+
+  // --- runtime
+
+  std::int32_t setTactic(std::int32_t /*tactic*/) noexcept override { return kOk; }
+
+  std::int32_t onShapeChange(nvinfer1::PluginTensorDesc const* inputs, std::int32_t input_count,
+                             nvinfer1::PluginTensorDesc const* /*outputs*/,
+                             std::int32_t output_count) noexcept override {
+    return guarded(label_, kFailed, [&] {
+      signature_.check_counts(input_count, output_count);
+      arguments_ = op_.arguments(signature_.bind(dims_of(inputs, input_count)), inputs);
+      workspace_bytes_ = Op::workspace_bytes(arguments_);
+      return kOk;
+    });
+  }
+
+  // Nothing is allocated, waited for or read back, so that a CUDA graph can capture it.
+  std::int32_t enqueue(nvinfer1::PluginTensorDesc const* /*input_descs*/,
+                       nvinfer1::PluginTensorDesc const* /*output_descs*/, void const* const* inputs,
+                       void* const* outputs, void* workspace, cudaStream_t stream) noexcept override {
+    Op::point(arguments_, inputs, outputs, workspace, workspace_bytes_);
+    cuda::Status const status = Op::launch(arguments_, stream);
+    if (status.ok()) return kOk;
+    report(label_, status.message);
+    return kFailed;
+  }
+
+  // The builder calls this too, on machines without a GPU: CUDA is not touched.
+  nvinfer1::IPluginV3* attachToContext(nvinfer1::IPluginResourceContext* /*context*/) noexcept override {
+    return clone();
+  }
+
+  nvinfer1::PluginFieldCollection const* getFieldsToSerialize() noexcept override {
+    return guarded(label_, static_cast<nvinfer1::PluginFieldCollection const*>(nullptr), [&] {
+      fields_.clear();
+      op_.attributes(Serializer(fields_, Serializer::Data::kValues));
+      collection_ = {static_cast<std::int32_t>(fields_.size()), fields_.data()};
+      return &collection_;
+    });
+  }
+
+ private:
+  static std::vector<nvinfer1::Dims> largest_dims(nvinfer1::DynamicPluginTensorDesc const* inputs, std::int32_t count) {
+    std::vector<nvinfer1::Dims> dims;
+    for (std::int32_t i = 0; i < count; ++i) dims.push_back(inputs[i].max);
+    return dims;
+  }
+
+  typename Op::Args arguments_of_largest(nvinfer1::DynamicPluginTensorDesc const* inputs, std::int32_t count) const {
+    std::vector<nvinfer1::PluginTensorDesc> descs;
+    for (std::int32_t i = 0; i < count; ++i) descs.push_back(inputs[i].desc);
+    return op_.arguments(signature_.bind(largest_dims(inputs, count)), descs.data());
+  }
+
+  Op op_{};
+  Signature signature_;
+  std::string label_;
+  std::string text_;                           // attributes
+  typename Op::Args arguments_{};              // of the shapes that onShapeChange told
+  std::size_t workspace_bytes_ = 0;            // likewise
+  std::vector<nvinfer1::PluginField> fields_;  // of getFieldsToSerialize
+  nvinfer1::PluginFieldCollection collection_{};
+};
+
+template <typename Op>
+class OpCreator final : public nvinfer1::IPluginCreatorV3One {
+ public:
+  OpCreator() {
+    Op op{};
+    op.attributes(Serializer(fields_, Serializer::Data::kNamesOnly));
+    collection_ = {static_cast<std::int32_t>(fields_.size()), fields_.data()};
+  }
+
+  // `fields` are the ONNX node's attributes or, at run time, what getFieldsToSerialize gave: the same list.
+  nvinfer1::IPluginV3* createPlugin(nvinfer1::AsciiChar const* name, nvinfer1::PluginFieldCollection const* fields,
+                                    nvinfer1::TensorRTPhase /*phase*/) noexcept override {
+    std::string const node = name == nullptr ? "" : name;
+    return guarded(node.empty() ? Op::kName : Op::kName + (" '" + node + "'"),
+                   static_cast<nvinfer1::IPluginV3*>(nullptr), [&] {
+                     if (fields == nullptr) throw Refusal("no attributes were given");
+                     return new OpPlugin<Op>(node, *fields);
+                   });
+  }
+
+  nvinfer1::PluginFieldCollection const* getFieldNames() noexcept override { return &collection_; }
+  nvinfer1::AsciiChar const* getPluginName() const noexcept override { return Op::kName; }
+  nvinfer1::AsciiChar const* getPluginVersion() const noexcept override { return kVersion; }
+  nvinfer1::AsciiChar const* getPluginNamespace() const noexcept override { return kNamespace; }
+
+ private:
+  std::vector<nvinfer1::PluginField> fields_;
+  nvinfer1::PluginFieldCollection collection_{};
+};
+
+}  // namespace panrt::tensorrt

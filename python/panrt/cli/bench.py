@@ -1,0 +1,120 @@
+"""`panrt bench`: how fast a model is on this machine, and how two measurements compare."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from panrt.cli.support import JsonOption, Report, progress_bar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class _RunByDefault(TyperGroup):
+    """`panrt bench MODEL` is `panrt bench run MODEL`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the command in that was meant."""
+        if args and args[0] not in (*self.commands, "-h", "--help"):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+bench = typer.Typer(
+    cls=_RunByDefault,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Measure a model on this machine (panrt bench MODEL), or compare two measurements.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@bench.command("run")
+def run(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx or .plan file, or tabletop.")],
+    source: Annotated[str, typer.Option(help="Where the frames come from: a file, folder or URI.")] = "demo://tabletop",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="NAME", help="Write NAME.json, NAME.md and NAME.html.")
+    ] = None,
+    frames: Annotated[int, typer.Option(min=1, help="Of each run.")] = 200,
+    warm_up: Annotated[int, typer.Option(min=0, help="Frames before, not measured.")] = 20,
+    rate: Annotated[float, typer.Option(min=0, help="Frames a second of the paced run; 0: none.")] = 30.0,
+    backend: Annotated[str, typer.Option(help="auto, cpu, tensorrt or rtx.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU backend; default: all.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure back to back, then at the pace of a camera.
+
+    Frames are decoded before, so sources cost nothing. Close other programs: the load is reported, not corrected.
+    """
+    import panrt
+    from panrt.engine.benchmark import BenchmarkConfig, run_benchmark
+    from panrt.engine.benchmark_report import facts, latency_table, stage_table, to_html, to_json, to_markdown
+    from panrt.engine.bundled import locate
+
+    config = BenchmarkConfig(frames=frames, warm_up=warm_up, rate=rate)
+    model = locate(model)
+    pictures = _read(source, frames)
+    with panrt.load(model, backend=backend, threads=threads) as session, progress_bar("measure") as show:
+        measured = run_benchmark(session, pictures, config, path=model, progress=show)
+    report = Report(as_json=as_json)
+    report.table(latency_table(measured).text())
+    report.table(stage_table(measured).text())
+    for label, text in facts(measured):
+        report.line(label, text)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        written = {
+            ".json": json.dumps(to_json(measured), indent=1) + "\n",
+            ".md": to_markdown(measured),
+            ".html": to_html(measured),
+        }
+        for suffix, text in written.items():
+            output.with_name(output.name + suffix).write_text(text)
+        report.line("wrote", ", ".join(f"{output}{suffix}" for suffix in written))
+    next_commands = [f"panrt bench compare {output}.json OTHER.json"] if output is not None else []
+    report.end(to_json(measured), next_commands=next_commands)
+
+
+@bench.command("compare")
+def compare(
+    first: Annotated[Path, typer.Argument(help="A JSON file of panrt bench.")],
+    second: Annotated[Path, typer.Argument(help="Another.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Two measurements side by side, and what else differs between them."""
+    from panrt.engine import benchmark_report
+
+    before, after = (benchmark_report.read_benchmark(path) for path in (first, second))
+    table = benchmark_report.compare(before, after)
+    differing = benchmark_report.differences(before, after)
+    report = Report(as_json=as_json)
+    report.table(table.text())
+    for index, difference in enumerate(differing):
+        report.line("" if index else "differ in", difference)
+    report.end({"header": list(table.header), "rows": [list(row) for row in table.rows], "differing": differing})
+
+
+def _read(source: str, count: int) -> list[NDArray[np.uint8]]:
+    """The first frames of a source, in memory.
+
+    Raises:
+        SourceError: it gives none.
+    """
+    from panrt.engine.sources import SourceError, SourceOptions, open_source
+
+    pictures: list[NDArray[np.uint8]] = []
+    with open_source(source, options=SourceOptions(policy="block")) as opened:
+        while len(pictures) < min(count, 100) and (frame := opened.take(None)) is not None:
+            pictures.append(frame.image)
+        if opened.error is not None:
+            raise opened.error
+    if not pictures:
+        raise SourceError(f"{source}: gave no frame to measure with.")
+    return pictures

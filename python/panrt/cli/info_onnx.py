@@ -1,0 +1,76 @@
+"""`panrt info` of an ONNX file: what it says about itself, and the steps in which the CPU runs it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from panrt.cli.support import Report, megabytes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from panrt.engine.backends.partition import Partition
+    from panrt.model_file import Category, ModelFile
+
+
+def info_onnx(path: Path, *, as_json: bool) -> None:
+    """Report on a file."""
+    from panrt.engine.backends.partition import partition
+    from panrt.engine.bundled import locate
+
+    plan = partition(locate(path))
+    file = plan.file
+    report = Report(as_json=as_json)
+    report.line("network", f"{file.name}, {file.precision}, opset {file.opset}, target {file.target}")
+    report.line("file", f"{path}, {megabytes(path.stat().st_size)}")
+    report.line("input", f"{_images(file)} of {_size(file.input_hw)} (height x width), BGR, uint8")
+    report.line("frame", f"in the upper left {_size(file.valid_hw)} of it; any size is brought there")
+    report.line("map", f"{_size(file.output_hw)}")
+    report.line("things", _names(file.things))
+    report.line("stuff", _names(file.stuff))
+    report.line("thresholds", ", ".join(f"{name} {value:g}" for name, value in file.thresholds._asdict().items()))
+    report.line("weights", file.provenance or "nothing is said about where they come from")
+    report.table("\n".join(_steps(plan)))
+    facts = {
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "model": dataclasses.asdict(file)
+        | {
+            "things": [category._asdict() for category in file.things],
+            "stuff": [category._asdict() for category in file.stuff],
+            "thresholds": file.thresholds._asdict(),
+        },
+        "steps": _steps(plan),
+    }
+    report.end(facts, next_commands=[f"panrt run demo://tabletop --model {path} --sink out.mp4", f"panrt bench {path}"])
+
+
+def _size(hw: tuple[int, int]) -> str:
+    return f"{hw[0]}x{hw[1]}" if all(hw) else "any size"
+
+
+def _images(file: ModelFile) -> str:
+    return f"{file.batch} image{'s' if file.batch > 1 else ''}" if file.batch else "any number of images"
+
+
+def _names(categories: Sequence[Category]) -> str:
+    shown = ", ".join(category.name for category in categories[:12])
+    return f"{len(categories)}: {shown}{', ...' if len(categories) > 12 else ''}" if categories else "none"
+
+
+def _steps(plan: Partition) -> list[str]:
+    """One line a step of the CPU backend."""
+    import onnx
+
+    from panrt.engine.backends.partition import Part
+
+    lines = []
+    for step in plan.steps:
+        if isinstance(step, Part):
+            nodes: Any = onnx.load_model_from_string(step.model).graph.node
+            lines.append(f"dense        {len(nodes)} nodes, by ONNX Runtime")
+        else:
+            lines.append(f"op           {step.type}")
+    return lines

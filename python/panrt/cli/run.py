@@ -1,0 +1,151 @@
+"""`panrt run`: sources through a model to sinks, until they end or are stopped."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from panrt.cli.support import JsonOption, Report, interactive
+
+if TYPE_CHECKING:
+    from panrt.engine.pipeline import Stream
+    from panrt.engine.status import StreamStatus
+
+NOT_WHOLE = 1
+
+
+def run(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="camera://0, csi://0, rtsp://..., http://..., a file, folder or glob, test://640x480@30, demo://tabletop.",
+        ),
+    ],
+    model: Annotated[Path, typer.Option("--model", "-m", help="An .onnx file of panrt export, or a .plan file.")],
+    sinks: Annotated[
+        list[str],
+        typer.Option(
+            "--sink",
+            "-s",
+            help="out.mp4, out.jsonl, - (JSON lines on standard output), coco://DIR, npy://DIR, shm://NAME, window://, "
+            "web://:8080, metrics://:9090. May be given several times.",
+        ),
+    ] = [],  # noqa: B006  (typer reads it, nobody writes to it)
+    backend: Annotated[str, typer.Option(help="auto, cpu, tensorrt or rtx.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU; default: all.")] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(help="latest drops what cannot be kept up with, block never drops; default: latest where live."),
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.0, help="Stop after so long.")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many results.")] = None,
+    loop: Annotated[bool, typer.Option("--loop", help="Play files again and again.")] = False,
+    track: Annotated[bool, typer.Option(help="Keep the ids of things from frame to frame.")] = True,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds after which a silent source is lost.")] = 5.0,
+    rtsp_transport: Annotated[str, typer.Option(help="tcp or udp.")] = "tcp",
+    as_json: JsonOption = False,
+) -> None:
+    """Run a model on cameras, streams and files.
+
+    Ctrl-C and SIGTERM end it with everything written. Exit codes: 0 done or stopped, 1 a sink lost results that
+    it should have kept, 2 a source, sink or model does not do.
+    """
+    import panrt
+    from panrt.engine.pipeline import stop_on_signals
+    from panrt.engine.sources.source import SourceOptions
+    from panrt.errors import PanrtError
+
+    if as_json and "-" in sinks:
+        raise ValueError("--json and --sink -: both write to standard output; give the sink a file, out.jsonl.")
+    options = SourceOptions(loop=loop, timeout=timeout, rtsp_transport=rtsp_transport)
+    if policy is not None:
+        options = replace(options, policy=policy)  # type: ignore[arg-type]  # it checks
+    report = Report(as_json=as_json, to_stderr="-" in sinks)
+    with panrt.load(model, backend=backend, threads=threads) as session:
+        stream = panrt.stream(sources, session, sinks=sinks, options=options, track=track, limit=frames)
+        report.line("model", f"{model}: {session.model.name}, {session.model.precision}, backend {session.backend}")
+        problem: PanrtError | None = None
+        with stream, stop_on_signals(stream), _stop_after(seconds, stream), _progress(stream):
+            try:
+                for _ in stream:
+                    pass
+            except PanrtError as error:
+                if stream.status.results == 0:
+                    raise
+                problem = error  # after results: tell of them first
+        status = stream.status
+    lost = [sink for sink in status.sinks if sink.lost and sink.keeps]
+    _tell(report, status)
+    report.end(status.to_json() | {"error": str(problem) if problem else None})
+    if problem is not None:
+        raise problem
+    if lost or any(sink.state != "closed" for sink in status.sinks):
+        for sink in status.sinks:
+            if sink.lost or sink.error:
+                typer.echo(f"error: {sink.name}: {sink.lost} results lost; {sink.error}", err=True)
+        raise typer.Exit(NOT_WHOLE)
+
+
+@contextmanager
+def _stop_after(seconds: float | None, stream: Stream) -> Iterator[None]:
+    if seconds is None:
+        yield
+        return
+    timer = threading.Timer(seconds, stream.stop)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+@contextmanager
+def _progress(stream: Stream) -> Iterator[None]:
+    """A line on a terminal's stderr that is kept up to date, and gone at the end."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    if not interactive():
+        yield
+        return
+
+    def line() -> Text:
+        return Text(_line(stream.status), no_wrap=True, overflow="ellipsis")
+
+    with Live(get_renderable=line, console=Console(stderr=True), refresh_per_second=4, transient=True):
+        yield
+
+
+def _line(status: StreamStatus) -> str:
+    age = f"{1000 * status.age.last:.0f} ms" if status.age else "-"
+    parts = [f"{status.results} results", f"{status.fps:.1f} fps", f"age {age}", f"{status.dropped} dropped"]
+    return "  ".join(["", *parts, *status.trouble])
+
+
+def _tell(report: Report, status: StreamStatus) -> None:
+    rate = status.results / status.elapsed if status.elapsed else 0.0
+    report.line("results", f"{status.results} in {status.elapsed:.1f} s, {rate:.1f} a second")
+    if status.age is not None:
+        ages = " / ".join(f"{1000 * age:.0f}" for age in (status.age.median, status.age.p99, status.age.worst))
+        report.line("age", f"{ages} ms, median / p99 / worst, from capture to result")
+    for source in status.sources:
+        counts = f"{source.captured} captured, {source.dropped} dropped"
+        extra = [
+            f"{count} {what}"
+            for count, what in ((source.damaged, "damaged packets"), (source.reconnects, "reconnects"))
+            if count
+        ]
+        report.line("source", f"{source.name}: {', '.join([counts, *extra])}; {source.state.value}: {source.reason}")
+    for sink in status.sinks:
+        losses: dict[str, Any] = {"dropped": sink.dropped, "failed": sink.failed}
+        extra = [f"{count} {what}" for what, count in losses.items() if count]
+        report.line("sink", f"{sink.name}: {', '.join([f'{sink.written} written', *extra])}")

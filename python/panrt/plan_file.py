@@ -1,0 +1,304 @@
+"""What an engine says about itself: the JSON file beside it, written by `panrt build` and read by the runtime.
+
+`street.plan` is TensorRT's own and opaque; `street.plan.json` holds the model's metadata (`panrt.model_file`) and what
+the engine was built with. The runtime compares that with the process it is in before it deserialises, so that a
+mismatch is one sentence and not a pair of numbers after a long load. Reading needs neither TensorRT nor ONNX.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args, get_type_hints
+
+from panrt import model_file
+from panrt.errors import PanrtError
+from panrt.model_file import ModelFile, ModelFileError
+
+SCHEMA = 1
+SUFFIX = ".plan"
+
+Flavour = Literal["tensorrt", "rtx"]
+HardwareCompatibility = Literal["none", "ampere_plus", "same_compute_capability"]
+
+FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
+HARDWARE_COMPATIBILITIES: tuple[HardwareCompatibility, ...] = get_args(HardwareCompatibility)
+PRODUCTS: dict[Flavour, str] = {"tensorrt": "TensorRT", "rtx": "TensorRT-RTX"}
+
+
+class PlanFileError(ModelFileError):
+    """An engine's sidecar is missing, damaged, from a newer PanRT, or of another engine."""
+
+
+class PlanMismatch(PanrtError, RuntimeError):  # noqa: N818  # the word that the message is known by
+    """An engine was built for something else than this process; `field` says in what."""
+
+    def __init__(self, path: Path, field: str, *, built: str, found: str, rebuild: str) -> None:
+        super().__init__(
+            f"{path}: {field}: built with {built}, this process has {found}.\n  Rebuild it here:  {rebuild}"
+        )
+        self.path = path
+        self.field = field
+        self.built = built
+        self.found = found
+        self.rebuild = rebuild
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """What a user can choose about an engine. With the ONNX file, TensorRT and the GPU it decides all about it."""
+
+    optimization_level: int = 3  # 0..5, TensorRT's; higher takes longer to build
+    workspace_bytes: int = 0  # scratch memory that tactics may use; 0: TensorRT's own limit, all of the GPU's
+    version_compatible: bool = False  # also for later TensorRT versions
+    hardware_compatibility: HardwareCompatibility = "none"  # also for other GPUs
+    compute_capabilities: tuple[str, ...] = ()  # TensorRT-RTX: of the GPUs it is for, e.g. "8.6"; (): 8.0 and newer
+    dla_core: int = -1  # of a Jetson; -1: the GPU alone
+    batch: tuple[int, ...] = ()  # (min, opt, max) images where the ONNX file leaves it open
+    height: tuple[int, ...] = ()  # likewise
+    width: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precisions:
+    """How many layers of the network compute in which type, as parsed."""
+
+    fp32: int
+    fp16: int
+    int8: int
+    plugins: int  # layers of the four ops, whose geometry is float32 in every file
+    other: int  # integers, shapes, copies
+    fallen_to_fp32: tuple[str, ...]  # nodes with weights that compute in float32 although the file says otherwise
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanFile:
+    """The metadata of one engine."""
+
+    model: ModelFile
+    flavour: Flavour
+    tensorrt: str  # version
+    gpu: str  # on which it was built; "": none took part, as TensorRT-RTX needs none
+    compute_capability: str  # of that GPU, e.g. "8.7"; ""
+    driver: str  # the newest CUDA that the driver knows, e.g. "13.0"; ""
+    panrt: str  # version
+    plugin_version: str
+    plugins_sha256: str  # of the plugin library
+    plugins_sources_sha256: str  # of what it was compiled from; "": unknown
+    onnx: str  # name of the file that it was built from
+    onnx_sha256: str
+    plan_sha256: str
+    plan_bytes: int
+    options: BuildOptions
+    precisions: Precisions
+    build_seconds: float
+
+
+class Process(NamedTuple):
+    """What an engine meets where it is to run."""
+
+    flavour: Flavour
+    tensorrt: str  # version
+    gpu: str
+    compute_capability: str  # e.g. "8.7"
+    plugin_version: str
+    plugins_sha256: str
+    plugins_sources_sha256: str
+
+
+def sidecar(plan: str | os.PathLike[str]) -> Path:
+    """The JSON file that belongs to an engine."""
+    return Path(f"{os.fspath(plan)}.json")
+
+
+def dumps(file: PlanFile) -> str:
+    """As JSON, with the schema version first."""
+    fields = dataclasses.asdict(file)
+    fields["model"] = json.loads(model_file.dumps(file.model))
+    return json.dumps({"schema": SCHEMA, **fields}, indent=2)
+
+
+def read(plan: str | os.PathLike[str]) -> PlanFile:
+    """Read the sidecar of an engine; the engine itself is not opened.
+
+    Raises:
+        PlanFileError: there is no sidecar, or it is damaged or from a newer PanRT; the message names the field.
+    """
+    path = sidecar(plan)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise PlanFileError(
+            f"{path}: no such file; it belongs to {Path(plan).name} and tells what that was built with. Copy it along, "
+            "or build the engine again:  panrt build"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise PlanFileError(f"{path}: not JSON ({error}); build the engine again:  panrt build") from error
+    return loads(text, source=str(path))
+
+
+def loads(text: str, *, source: str) -> PlanFile:
+    """Read what `dumps` wrote; `source` names the file in messages.
+
+    Raises:
+        PlanFileError: not JSON, another schema, or a field that is missing, unknown or of the wrong type.
+    """
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise PlanFileError(f"{source}: not JSON ({error}); build the engine again:  panrt build") from error
+    if not isinstance(data, dict):
+        raise PlanFileError(f"{source}: got {type(data).__name__}, expected an object; build the engine again.")
+    schema = data.pop("schema", None)
+    if type(schema) is int and schema > SCHEMA:
+        raise PlanFileError(
+            f"{source}: written with schema {schema}, this PanRT reads up to {SCHEMA}; upgrade panrt, or build the "
+            "engine again with this version."
+        )
+    if type(schema) is not int or schema != SCHEMA:
+        raise PlanFileError(f"{source}: schema: got {schema!r}, expected {SCHEMA}; build the engine again.")
+    file: PlanFile = _record(PlanFile, data, source)
+    return file
+
+
+def check(plan: str | os.PathLike[str], file: PlanFile, process: Process) -> None:
+    """Whether an engine fits the process that wants to run it.
+
+    Raises:
+        PlanMismatch: it was built with another TensorRT, for another GPU, or with other plugins.
+        PlanFileError: the engine is not the one that the sidecar describes.
+        OSError: the engine cannot be read.
+    """
+    path = Path(plan)
+
+    def expect(field: str, built: str, found: str, fits: bool) -> None:
+        if not fits:
+            raise PlanMismatch(path, field, built=built, found=found, rebuild=rebuild_command(path, file, process))
+
+    expect("kind of TensorRT", PRODUCTS[file.flavour], PRODUCTS[process.flavour], file.flavour == process.flavour)
+    expect("kind of TensorRT", PRODUCTS[file.flavour], PRODUCTS[process.flavour], file.flavour == process.flavour)
+    expect("TensorRT version", file.tensorrt, process.tensorrt, _fits_version(file, process))
+    expect("GPU", _built_for(file), _gpu(process.gpu, process.compute_capability), _fits_gpu(file, process))
+    expect("plugin version", file.plugin_version, process.plugin_version, file.plugin_version == process.plugin_version)
+    libraries = [f"sha256 {digest[:12]}" for digest in (file.plugins_sha256, process.plugins_sha256)]
+    expect("plugin library", libraries[0], f"{libraries[1]} from other sources", _fits_plugins(file, process))
+    check_engine(path, file)
+
+
+def check_engine(path: Path, file: PlanFile) -> None:
+    """Whether an engine is the one that its sidecar describes.
+
+    Raises:
+        PlanFileError: it is not, or it is damaged.
+        OSError: it cannot be read.
+    """
+    size = path.stat().st_size
+    if size != file.plan_bytes:
+        raise PlanFileError(
+            f"{path}: has {size} bytes, {sidecar(path).name} tells of {file.plan_bytes}; the file is cut off, or the "
+            "two do not belong together. Copy both again, or build the engine again."
+        )
+    found = sha256_of(path)
+    if found != file.plan_sha256:
+        raise PlanFileError(
+            f"{path}: sha256 is {found[:12]}..., {sidecar(path).name} tells of {file.plan_sha256[:12]}...; the file is "
+            "damaged, or the two do not belong together. Copy both again, or build the engine again."
+        )
+
+
+def rebuild_command(plan: Path, file: PlanFile, process: Process) -> str:
+    """What builds this engine for a process; the ONNX file is looked for beside the engine."""
+    onnx = plan.with_name(file.onnx)
+    return f"panrt build {onnx} -o {plan}{' --rtx' if process.flavour == 'rtx' else ''}"
+
+
+def version_of(text: str) -> tuple[int, ...]:
+    """`10.3.0` -> (10, 3, 0)."""
+    return tuple(int(part) for part in text.split(".") if part.isdigit())
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file, in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _fits_version(file: PlanFile, process: Process) -> bool:
+    if file.options.version_compatible:
+        return version_of(process.tensorrt) >= version_of(file.tensorrt)
+    return file.tensorrt == process.tensorrt
+
+
+def _fits_plugins(file: PlanFile, process: Process) -> bool:
+    """The same library, or one of the same sources, compiled elsewhere."""
+    if file.plugins_sha256 == process.plugins_sha256:
+        return True
+    return file.plugins_sources_sha256 != "" and file.plugins_sources_sha256 == process.plugins_sources_sha256
+
+
+def _fits_gpu(file: PlanFile, process: Process) -> bool:
+    if file.flavour == "rtx":
+        targets = file.options.compute_capabilities
+        found = process.compute_capability
+        return found in targets if targets else version_of(found) >= (8, 0)
+    match file.options.hardware_compatibility:
+        case "ampere_plus":
+            return version_of(process.compute_capability) >= (8, 0)
+        case "same_compute_capability":
+            return file.compute_capability == process.compute_capability
+        case "none":
+            return (file.gpu, file.compute_capability) == (process.gpu, process.compute_capability)
+
+
+def _built_for(file: PlanFile) -> str:
+    if file.flavour == "rtx":
+        return f"compute capability {' or '.join(file.options.compute_capabilities) or '8.0 and newer'} as target"
+    if file.options.hardware_compatibility == "ampere_plus":
+        return "compute capability 8.0 and newer as target"
+    if file.options.hardware_compatibility == "same_compute_capability":
+        return f"compute capability {file.compute_capability} as target"
+    return _gpu(file.gpu, file.compute_capability)
+
+
+def _gpu(name: str, compute_capability: str) -> str:
+    return f"{name!r} (compute capability {compute_capability})"
+
+
+# Reading --------------------------------------------------------------------------------------------------------------
+
+
+def _record(kind: type[Any], data: Any, source: str) -> Any:
+    """A dataclass from a JSON object with exactly its fields."""
+    if not isinstance(data, Mapping):
+        raise PlanFileError(f"{source}: got {data!r}, expected an object; build the engine again.")
+    names = {field.name for field in dataclasses.fields(kind)}
+    for problem, wrong in (("missing", names - data.keys()), ("unknown", data.keys() - names)):
+        if wrong:
+            raise PlanFileError(f"{source}: {problem} field {', '.join(sorted(wrong))}; build the engine again.")
+    types = get_type_hints(kind)
+    return kind(**{name: _value(types[name], data[name], f"{source}: {name}") for name in names})
+
+
+def _value(kind: Any, value: Any, source: str) -> Any:
+    if kind is ModelFile:
+        return model_file.from_json(value, source=source)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _record(kind, value, source)
+    if kind is float and type(value) in (int, float):
+        return float(value)
+    if kind in (str, int, bool) and type(value) is kind:
+        return value
+    if kind in (tuple[int, ...], tuple[str, ...]) and isinstance(value, list):
+        return tuple(_value(get_args(kind)[0], item, f"{source}[{index}]") for index, item in enumerate(value))
+    if value in get_args(kind) and isinstance(value, str):
+        return value
+    expected = " or ".join(map(repr, get_args(kind))) if get_args(kind) else kind.__name__
+    raise PlanFileError(f"{source}: got {value!r}, expected {expected}; build the engine again.")

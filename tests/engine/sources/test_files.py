@@ -1,0 +1,243 @@
+"""Files as sources: what is in them comes out, and what is wrong with them is said."""
+
+from __future__ import annotations
+
+import struct
+import time
+import wave
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from panrt.engine.sources import (
+    SourceError,
+    SourceNotFoundError,
+    SourceOptions,
+    SourceUndecodableError,
+    State,
+    open_source,
+)
+from panrt.engine.sources.pattern import pattern
+from support.streams import CLIP, IMAGES, bikes, drain
+
+
+def reference(path: Path) -> list[NDArray[np.uint8]]:
+    """Frames as OpenCV's own FFmpeg decodes them."""
+    capture = cv2.VideoCapture(str(path))
+    frames = []
+    while True:
+        good, image = capture.read()
+        if not good:
+            capture.release()
+            return frames
+        frames.append(np.asarray(image, np.uint8))
+
+
+def encode(path: Path, images: list[NDArray[np.uint8]], *, codec: str = "libx264", pixels: str = "yuv420p") -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width = images[0].shape[:2]
+        stream.pix_fmt = pixels
+        for image in images:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("which", ["clip", "bikes"])
+def test_every_frame_of_a_video_comes_out_in_order(which: str) -> None:
+    path = CLIP if which == "clip" else bikes()
+    with open_source(path) as source:
+        frames = drain(source)
+    wanted = reference(path)
+    assert len(frames) == len(wanted) == {"clip": 200, "bikes": 250}[which]
+    for frame, image in zip(frames[::20], wanted[::20], strict=True):
+        assert frame.image.shape == image.shape
+        # Two builds of FFmpeg round colour differently, by a little; another frame is off by far more.
+        assert np.abs(frame.image.astype(int) - image).mean() < 2
+    assert [frame.index for frame in frames] == list(range(len(frames)))
+    assert np.allclose(np.diff([frame.media_time for frame in frames]), 0.04, atol=1e-3)
+    assert np.all(np.diff([frame.captured_at for frame in frames]) >= 0)
+    status = source.status
+    assert (status.state, status.reason, status.dropped) == (State.ENDED, "its end", 0)
+    assert [transition.state for transition in status.history] == [State.CONNECTING, State.LIVE, State.ENDED]
+
+
+def test_block_never_drops_however_slow_the_reader() -> None:
+    with open_source("test://32x32@max?frames=60") as source:
+        frames = []
+        while not source.exhausted:
+            frame = source.take(1.0)
+            if frame is not None:
+                frames.append(frame)
+                time.sleep(0.002)
+    assert [frame.index for frame in frames] == list(range(60))
+    assert all(np.array_equal(frame.image, pattern(frame.index, (32, 32))) for frame in frames)
+
+
+def test_a_file_under_latest_plays_at_its_own_speed() -> None:
+    started = time.monotonic()
+    with open_source(CLIP, options=SourceOptions(policy="latest")) as source:
+        frames = drain(source, most=25)
+        last = frames[-1]
+    assert last.media_time is not None
+    assert last.captured_at - started >= last.media_time - 0.01
+    # It is on time as well, if this machine can decode 25 small frames a second.
+    assert last.captured_at - started < last.media_time + 1.0
+
+
+def test_a_file_that_loops_starts_again() -> None:
+    with open_source(IMAGES / "000001.jpg", options=SourceOptions(loop=True)) as source:
+        frames = drain(source, most=3)
+    assert [frame.index for frame in frames] == [0, 1, 2]
+    assert np.array_equal(frames[0].image, frames[2].image)
+
+
+def test_pictures_of_a_folder_come_in_the_order_of_their_names() -> None:
+    with open_source(IMAGES) as source:
+        folder = drain(source)
+    with open_source(f"{IMAGES}/00000[1-3].jpg") as source:
+        glob = drain(source)
+    assert (len(folder), len(glob)) == (64, 3)
+    for frame, number in zip(glob, (1, 2, 3), strict=True):
+        assert np.array_equal(frame.image, cv2.imread(str(IMAGES / f"{number:06d}.jpg")))
+    assert np.array_equal(folder[2].image, glob[2].image)
+
+
+def test_a_folder_may_hold_pictures_of_any_size_and_kind(tmp_path: Path) -> None:
+    grey = np.arange(35, dtype=np.uint8).reshape(5, 7)
+    cv2.imwrite(str(tmp_path / "a.png"), grey)
+    cv2.imwrite(str(tmp_path / "b.png"), grey.astype(np.uint16) * 256)
+    cv2.imwrite(str(tmp_path / "c.png"), np.zeros((3, 1, 4), np.uint8))
+    cv2.imwrite(str(tmp_path / "d.png"), np.full((64, 48, 3), 200, np.uint8))
+    (tmp_path / "notes.txt").write_text("not a picture")
+    with open_source(tmp_path) as source:
+        images = [frame.image for frame in drain(source)]
+    assert [image.shape for image in images] == [(5, 7, 3), (5, 7, 3), (3, 1, 3), (64, 48, 3)]
+    assert all(np.array_equal(image, np.repeat(grey[..., None], 3, axis=2)) for image in images[:2])
+
+
+def test_a_video_of_odd_size_and_one_in_grey_come_out_whole(tmp_path: Path) -> None:
+    odd = [np.full((33, 47, 3), 40 * index, np.uint8) for index in range(4)]
+    paths = [
+        encode(tmp_path / "odd.mkv", odd, codec="ffv1", pixels="bgr0"),
+        encode(tmp_path / "grey.mkv", odd, codec="ffv1", pixels="gray"),
+    ]
+    for path in paths:
+        with open_source(path) as source:
+            frames = drain(source)
+        assert [frame.image.shape for frame in frames] == 4 * [(33, 47, 3)]
+        assert all(np.abs(frame.image.astype(int) - image).max() <= 3 for frame, image in zip(frames, odd, strict=True))
+
+
+def test_a_video_whose_size_changes_gives_frames_of_both_sizes(tmp_path: Path) -> None:
+    parts = [encode(tmp_path / f"{size}.h264", 5 * [pattern(3, (size, size))]) for size in (64, 96)]
+    joined = tmp_path / "joined.h264"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    with open_source(f"file://{joined}") as source:
+        shapes = [frame.image.shape for frame in drain(source)]
+    assert shapes == 5 * [(64, 64, 3)] + 5 * [(96, 96, 3)]
+
+
+def test_a_phone_video_comes_upright(tmp_path: Path) -> None:
+    image = np.zeros((32, 64, 3), np.uint8)
+    image[:, :16] = 255  # white at the left
+    path = encode(tmp_path / "clip.mp4", 3 * [image])
+    data = bytearray(path.read_bytes())
+    identity = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    quarter = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)  # to be shown turned clockwise
+    at = data.index(identity, data.index(b"tkhd"))
+    data[at : at + len(quarter)] = quarter
+    path.write_bytes(data)
+    with open_source(path) as source:
+        upright = drain(source)[0].image
+    assert upright.shape == (64, 32, 3)
+    assert upright[:12].mean() > 240  # the left went to the top
+    assert upright[20:].mean() < 15
+    assert np.abs(upright.astype(int) - reference(path)[0]).mean() < 4  # OpenCV turns it too
+
+
+def damaged(kind: str, folder: Path) -> Path:
+    path = folder / {"picture": "a.png", "empty picture": "e.jpg"}.get(kind, "a.mp4")
+    if kind == "audio":
+        with wave.open(str(path), "wb") as sound:
+            sound.setparams((1, 2, 8000, 0, "NONE", ""))
+            sound.writeframes(bytes(16000))
+        return path
+    whole = CLIP.read_bytes()
+    contents = {
+        "picture": b"\x89PNG\r\n\x1a\n but no more",
+        "empty picture": b"",
+        "empty": b"",
+        "text": b"this is no video\n" * 200,
+        "no index": whole[: len(whole) // 2],
+    }
+    path.write_bytes(contents[kind])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("picture", "not a picture that OpenCV can read, or one that is damaged"),
+        ("empty picture", "the file is empty"),
+        ("empty", "the file is empty"),
+        ("text", "not a video that FFmpeg can read, or damaged"),
+        ("no index", "not a video that FFmpeg can read, or damaged|holds no frame|cut short"),
+        ("audio", "expected video, found audio"),
+    ],
+)
+def test_a_file_that_does_not_decode_is_named_with_what_is_wrong(kind: str, said: str, tmp_path: Path) -> None:
+    path = damaged(kind, tmp_path)
+    with open_source(path) as source:
+        drain(source)
+    assert isinstance(source.error, SourceUndecodableError)
+    with pytest.raises(SourceError, match=said):
+        raise source.error
+    assert str(path) in str(source.error)
+    assert source.status.state is State.ENDED
+    assert source.status.reason == str(source.error)
+
+
+def test_a_file_that_is_cut_short_gives_what_it_holds_and_then_says_so(tmp_path: Path) -> None:
+    first = tmp_path / "index_first.mp4"
+    with av.open(str(CLIP)) as whole, av.open(str(first), "w", options={"movflags": "faststart"}) as copy:
+        stream = copy.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(whole.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                copy.mux(packet)
+    path = tmp_path / "cut.mp4"
+    path.write_bytes(first.read_bytes()[:200_000])
+    with open_source(path) as source:
+        frames = drain(source)
+    assert 50 < len(frames) < 200
+    assert isinstance(source.error, SourceUndecodableError)
+    assert f"ends after {len(frames)} of its 200 frames" in str(source.error)
+
+
+def test_damage_inside_a_video_is_counted_and_the_rest_is_shown(tmp_path: Path) -> None:
+    path = encode(tmp_path / "clip.mov", [pattern(index, (64, 64)) for index in range(40)], codec="png", pixels="rgb24")
+    data = bytearray(path.read_bytes())
+    starts = [at for at in range(len(data) - 1) if data[at : at + 4] == b"\x89PNG"]
+    assert len(starts) == 40
+    data[starts[9] : starts[9] + 200] = bytes(200)  # one picture's head
+    path.write_bytes(data)
+    with open_source(path) as source:
+        frames = drain(source)
+    assert len(frames) == 39
+    assert source.status.damaged == 1
+    assert source.error is None
+
+
+@pytest.mark.parametrize("name", ["nope.mp4", "nope.png"])
+def test_a_file_that_is_not_there_is_not_found(name: str, tmp_path: Path) -> None:
+    with open_source(tmp_path / name) as source:
+        assert drain(source) == []
+    assert isinstance(source.error, SourceNotFoundError)
+    assert isinstance(source.error, FileNotFoundError)
+    assert str(source.error).endswith(f"{name}: no such file.")

@@ -1,0 +1,99 @@
+"""What a URI means, and what is said of one that means nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from panrt.engine.sources import SourceNotFoundError, SourceOptions, UnknownSourceError, open_source
+from panrt.engine.sources.camera import CameraOptions, argus_pipeline
+from panrt.engine.sources.demo import demo_clip
+from panrt.engine.sources.open import parse, redact
+
+
+@pytest.mark.parametrize(
+    ("uri", "live", "lasting"),
+    [
+        ("camera://0", True, True),
+        ("/dev/video0", True, True),
+        ("csi://0?width=1920&height=1080&fps=60&flip=2", True, True),
+        ("rtsp://host/path?channel=1", True, True),
+        ("http://host/stream", True, True),
+        ("http://host/clip.mp4", False, False),
+        ("test://64x48@30", True, False),
+        ("test://64x48@max", False, False),
+        ("test://", True, False),
+        ("demo://tabletop", False, False),
+        ("clip.mp4", False, False),
+    ],
+)
+def test_what_is_live_drops_by_default_and_what_lasts_is_connected_again(uri: str, live: bool, lasting: bool) -> None:
+    spec = parse(uri)
+    assert (spec.live, spec.lasting) == (live, lasting)
+    assert open_source(uri).policy == ("latest" if live else "block")
+    assert open_source(uri, options=SourceOptions(policy="block")).policy == "block"
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("rstp://host/a", "did you mean rtsp"),
+        ("camra://0", "did you mean camera"),
+        ("zzz://0", "there are camera, csi, rtsp"),
+        ("camera://front", "'front' where a number is expected"),
+        ("camera://0?widht=3", "no option 'widht'; did you mean width"),
+        ("camera://0?fourcc=MJPEG", "expected four letters"),
+        ("rtsp:///path", "names no host"),
+        ("test://64@30", "expected WIDTHxHEIGHT@FPS"),
+        ("test://0x48@30", "expected sizes from 1"),
+        ("test://64x48@0", "a rate above 0"),
+        ("demo://street", "there are tabletop"),
+        ("", "got an empty name"),
+    ],
+)
+def test_a_uri_that_means_nothing_is_answered_with_what_would(uri: str, said: str) -> None:
+    with pytest.raises(UnknownSourceError) as caught:
+        parse(uri)
+    assert said in str(caught.value)
+
+
+def test_a_login_is_never_shown() -> None:
+    uri = "rtsp://admin:secret@10.0.0.9:554/live?x=1"
+    assert redact(uri) == "rtsp://10.0.0.9:554/live?x=1"
+    assert "secret" not in repr(open_source(uri).status)
+    assert redact("test://640x480@60") == "test://640x480@60"
+
+
+def test_a_folder_or_glob_without_pictures_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(SourceNotFoundError, match="a folder without pictures"):
+        parse(str(tmp_path))
+    with pytest.raises(SourceNotFoundError, match="no picture or video matches"):
+        parse(str(tmp_path / "*.png"))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"policy": "newest"}, "policy: got 'newest', expected latest or block"),
+        ({"timeout": 0}, "timeout: got 0"),
+        ({"backoff": (2.0, 1.0)}, "backoff"),
+        ({"rtsp_transport": "quic"}, "tcp or udp"),
+    ],
+)
+def test_an_option_that_does_not_do_is_named(options: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        SourceOptions(**options)  # type: ignore[arg-type]
+
+
+def test_the_argus_pipeline_asks_for_what_was_asked_and_keeps_the_newest() -> None:
+    pipeline = argus_pipeline(1, CameraOptions(width=1920, height=1080, fps=60, flip=2))
+    steps = pipeline.split(" ! ")
+    assert steps[0] == "nvarguscamerasrc sensor-id=1"
+    assert steps[1] == "video/x-raw(memory:NVMM),width=1920,height=1080,framerate=60/1"
+    assert "flip-method=2" in pipeline
+    assert steps[-2:] == ["video/x-raw,format=BGR", "appsink drop=true max-buffers=1 sync=false"]
+
+
+def test_the_demo_clip_is_there() -> None:
+    assert demo_clip("tabletop").stat().st_size > 100_000

@@ -1,0 +1,143 @@
+"""Benchmarks of a session whose speed is known: it sleeps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from benchmarks.null_session import NullSession
+
+from panrt.engine.benchmark import Benchmark, BenchmarkConfig, Spread, run_benchmark
+from panrt.engine.benchmark_report import (
+    BenchmarkFileError,
+    compare,
+    differences,
+    from_json,
+    latency_table,
+    read_benchmark,
+    stage_table,
+    to_html,
+    to_json,
+    to_markdown,
+)
+from panrt.engine.frame import Frame
+from panrt.engine.result import PanopticResult
+
+
+class SleepingSession(NullSession):
+    """Takes a known time a frame, and remembers which it saw."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds=seconds)
+        self.seen: list[int] = []
+
+    def __call__(self, frame: Frame | Any) -> PanopticResult:
+        if isinstance(frame, Frame):
+            self.seen.append(frame.index)
+        return super().__call__(frame)
+
+
+FRAMES = [np.full((4, 6, 3), value, np.uint8) for value in (1, 2)]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"weights")
+    return path
+
+
+def measured(session: Any, file: Path, **options: Any) -> Benchmark:
+    config = BenchmarkConfig(**{"frames": 8, "warm_up": 1, **options})
+    return run_benchmark(session, FRAMES, config, path=file)
+
+
+def test_percentiles_are_values_that_occurred() -> None:
+    assert Spread.of([float(x) for x in range(1, 101)]) == Spread(50.0, 90.0, 99.0, 100.0, 50.5)
+    assert Spread.of([3.0]) == Spread(3.0, 3.0, 3.0, 3.0, 3.0)
+
+
+def test_back_to_back_measures_the_session_and_nothing_else(file: Path) -> None:
+    run = measured(SleepingSession(0.02), file, rate=0).back_to_back
+    assert len(run.latencies) == 8
+    assert all(0.02 <= latency < 0.2 for latency in run.latencies)
+    assert run.stages.keys() == {"preprocess", "inference", "postprocess"}
+    assert run.ages == ()
+
+
+def test_a_paced_session_that_is_too_slow_skips_frames_and_counts_them(file: Path) -> None:
+    session = SleepingSession(0.05)
+    run = measured(session, file, rate=50).paced
+    assert run is not None
+    assert session.seen == sorted(set(session.seen))
+    assert run.dropped == session.seen[-1] + 1 - len(session.seen)
+    assert run.dropped >= 8  # two of three at least: 50 ms are 2.5 frames
+    assert all(age >= 0.05 for age in run.ages)
+
+
+def test_a_paced_session_that_is_fast_waits_for_every_frame(file: Path) -> None:
+    session = SleepingSession(0.0)
+    run = measured(session, file, rate=20).paced
+    assert run is not None
+    assert run.seconds >= 7 / 20
+    assert len(session.seen) == 8
+
+
+def test_a_measurement_reads_back_as_it_was_written(file: Path) -> None:
+    found = measured(SleepingSession(0.001), file, rate=100)
+    assert from_json(json.loads(json.dumps(to_json(found))), source="x") == found
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "not JSON"),
+        ("[]", "schema 'list'"),
+        ('{"schema": 1}', "not what `panrt bench` writes"),
+        ('{"schema": 7}', "schema 7"),
+    ],
+)
+def test_a_file_that_is_no_measurement_is_refused_by_name(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(BenchmarkFileError, match=f"a.json: .*{said}"):
+        read_benchmark(path)
+
+
+def test_the_page_is_well_formed_and_draws_every_frame(file: Path) -> None:
+    found = measured(SleepingSession(0.001), file, rate=100)._replace(model="<&>.onnx")
+    page = to_html(found)
+    plots = [ElementTree.fromstring(f"<svg{part.partition('</svg>')[0]}</svg>") for part in page.split("<svg")[1:]]
+    assert len(plots) == 3
+    lines = [line.attrib["points"].split() for line in plots[1].iter("polyline")]
+    assert [len(line) for line in lines] == [8, 8]
+    assert "&lt;&amp;&gt;.onnx" in page
+    assert "<&>" not in page
+
+
+def test_tables_give_milliseconds_and_shares(file: Path) -> None:
+    found = measured(SleepingSession(0.01), file, rate=0)
+    (row,) = latency_table(found).rows
+    assert row[0] == "back to back: latency"
+    assert 10 <= float(row[1]) < 100
+    shares = [float(row[2]) for row in stage_table(found).rows]
+    assert sum(shares) == pytest.approx(100, abs=0.3)
+    assert "| ms | p50 |" in to_markdown(found)
+
+
+def test_comparing_gives_ratios_and_says_what_else_differs(file: Path) -> None:
+    slow, fast = (measured(SleepingSession(seconds), file, rate=0) for seconds in (0.04, 0.01))
+    rows = {row[0]: row for row in compare(slow, fast).rows}
+    assert 0.1 < float(rows["back to back: latency p50"][3]) < 0.7
+    moved = fast._replace(machine=fast.machine._replace(processor="another"))
+    assert f"processor: {slow.machine.processor} | another" in differences(slow, moved)
+
+
+def test_frames_of_two_sizes_and_none_are_refused(file: Path) -> None:
+    for frames, said in (([], "none to measure"), ([FRAMES[0], FRAMES[0][:2]], "of 2 sizes")):
+        with pytest.raises(ValueError, match=said):
+            run_benchmark(SleepingSession(0.0), frames, BenchmarkConfig(), path=file)

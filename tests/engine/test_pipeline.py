@@ -1,0 +1,242 @@
+"""Frames through a session to sinks: order, fairness, age, losses, and how it all ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from benchmarks.null_session import NullSession, map_of
+from benchmarks.pipeline import live, overhead
+
+import panrt
+from panrt.engine.pipeline import Stream, stop_on_signals
+from panrt.engine.sources import SourceNotFoundError, SourceOptions, SourceUndecodableError, State, UnknownSourceError
+from panrt.engine.sources.pattern import pattern
+from support.streams import CLIP, IMAGES, drain, wait_for
+
+HW = 24, 32
+
+
+def uri(frames: int, rate: str = "max") -> str:
+    return f"test://{HW[1]}x{HW[0]}@{rate}?frames={frames}"
+
+
+@pytest.mark.parametrize(("capacity", "batch"), [(1, 1), (3, 1), (2, 4), (2, 0)])
+def test_every_frame_of_a_file_has_its_own_result_in_order(capacity: int, batch: int) -> None:
+    session = NullSession(capacity=capacity, batch=batch)
+    with panrt.stream(uri(50), session, track=False) as stream:
+        items = list(stream.pairs())
+    assert [item.result.frame_index for item in items] == list(range(50))
+    for item in items:
+        assert np.array_equal(item.frame.image, pattern(item.frame.index, HW))
+        assert np.array_equal(item.result.panoptic, map_of(pattern(item.frame.index, HW)))
+        assert (item.result.captured_at, item.result.media_time) == (item.frame.captured_at, item.frame.media_time)
+    assert max(session.batches) <= max(batch, 1)
+    assert stream.status.results == sum(session.batches) == 50
+
+
+def test_submissions_overlap_up_to_the_capacity_of_the_session() -> None:
+    waiting = []
+
+    class Watched(NullSession):
+        def collect(self) -> tuple[panrt.PanopticResult, ...]:
+            waiting.append(len(self._waiting))
+            time.sleep(0.002)
+            return super().collect()
+
+    assert len(list(panrt.stream(uri(30), Watched(capacity=3)))) == 30
+    assert max(waiting) == 3
+    waiting.clear()
+    # A live source gains nothing from frames that wait behind others.
+    assert list(panrt.stream(uri(10, "100"), Watched(capacity=3)))
+    assert max(waiting) == 1
+
+
+def test_several_sources_take_turns_and_share_batches() -> None:
+    session = NullSession(batch=4, seconds=0.002)
+    sources = [uri(60), uri(60), str(IMAGES)]
+    counts: Counter[str] = Counter()
+    indices: dict[str, list[int]] = {}
+    with panrt.stream(sources, session) as stream:
+        for result in stream:
+            counts[result.source] += 1
+            indices.setdefault(result.source, []).append(result.frame_index)
+            if sum(counts.values()) == 90:
+                assert min(counts.values()) > 15, "a source was left behind"
+    assert dict(counts) == {uri(60): 60, f"{uri(60)}#2": 60, str(IMAGES): 64}
+    assert all(found == list(range(len(found))) for found in indices.values())
+    assert max(session.batches) == 4
+
+
+def test_of_live_sources_the_newest_frames_are_taken_and_every_drop_is_counted() -> None:
+    with panrt.stream([uri(100, "100"), uri(100, "100")], NullSession(seconds=0.03)) as stream:
+        results = list(stream)
+    status = stream.status
+    for source in status.sources:
+        assert source.captured == 100
+        assert source.captured == source.delivered + source.dropped
+        assert source.dropped > 50
+    assert abs(status.sources[0].delivered - status.sources[1].delivered) <= 2
+    assert len(results) == sum(source.delivered for source in status.sources)
+
+
+def test_a_live_source_that_is_faster_than_the_session_does_not_age(tmp_path: Path) -> None:
+    run = live(seconds=4.0, source_fps=60.0, inference=0.040, folder=tmp_path)
+    assert run.every_drop_counted
+    assert run.dropped > 100
+    # Two frame periods and inference; a machine that is busy with other things may miss it now and then.
+    assert run.age_median_ms <= run.age_bar_ms
+    assert run.over_bar < 0.2 * run.results
+
+
+def test_the_pipeline_and_a_json_sink_cost_less_than_half_a_millisecond_a_frame(tmp_path: Path) -> None:
+    rows = {row.setup: row for row in overhead(frames=500, rounds=3, folder=tmp_path)}
+    assert rows["pipeline, JSON sink"].processor_ms <= 0.5
+
+
+def test_things_keep_their_ids_unless_that_is_switched_off() -> None:
+    tracked = [{s.name: s.id for s in result.segments} for result in panrt.stream(CLIP, NullSession(), limit=10)]
+    assert len({ids["bright"] for ids in tracked}) == 1
+    plain = [result.panoptic for result in panrt.stream(CLIP, NullSession(), limit=3, track=False)]
+    with panrt.engine.sources.open_source(CLIP) as source:
+        frames = drain(source, most=3)
+    assert all(np.array_equal(ids, map_of(frame.image)) for ids, frame in zip(plain, frames, strict=True))
+
+
+def test_a_limit_ends_the_stream_after_just_so_many() -> None:
+    session = NullSession(capacity=3, batch=4)
+    assert len(list(panrt.stream(uri(50), session, limit=7))) == 7
+    assert sum(session.batches) == 7
+
+
+def test_leaving_the_loop_early_hands_what_was_begun_to_the_sinks(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    session = NullSession(capacity=3)
+    with panrt.stream(uri(50), session, sinks=[str(path)]) as stream:
+        for result in stream:
+            if result.frame_index == 4:
+                break
+    lines = [json.loads(line)["frame_index"] for line in path.read_text().splitlines()]
+    assert lines == list(range(len(lines)))
+    assert len(lines) == sum(session.batches) >= 5
+    assert session._waiting == type(session._waiting)()  # the session can go on to something else
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("source", "sink"))]
+
+
+def test_a_source_that_ends_by_an_error_raises_it_after_the_last_result(tmp_path: Path) -> None:
+    broken = tmp_path / "b.png"
+    broken.write_bytes(b"no picture")
+    (tmp_path / "a.jpg").write_bytes((IMAGES / "000001.jpg").read_bytes())
+    path = tmp_path / "out.jsonl"
+    results = []
+    with pytest.raises(SourceUndecodableError, match=r"b\.png: not a picture"):
+        results.extend(panrt.stream([tmp_path, uri(9)], NullSession(), sinks=[str(path)]))
+    assert len(path.read_text().splitlines()) == 10  # the other source was not cut off
+    with pytest.raises(SourceNotFoundError):
+        list(panrt.stream(tmp_path / "nope.mp4", NullSession()))
+    with pytest.raises(UnknownSourceError):
+        panrt.stream("tset://", NullSession())
+
+
+def test_a_session_that_fails_ends_the_stream_with_its_error_and_sinks_keep_what_they_have(tmp_path: Path) -> None:
+    class Failing(NullSession):
+        def collect(self) -> tuple[panrt.PanopticResult, ...]:
+            if self._waiting[0][1][0].index == 5:
+                raise RuntimeError("the device is gone")
+            return super().collect()
+
+    path = tmp_path / "out.jsonl"
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        list(panrt.stream(uri(50), Failing(capacity=3), sinks=[str(path)]))
+    assert len(path.read_text().splitlines()) == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"in_flight": 3}, "from 1 to 2"),
+        ({"in_flight": 0}, "from 1 to 2"),
+        ({"policy": "oldest"}, "policy: got 'oldest'"),
+    ],
+)
+def test_an_option_that_does_not_do_is_refused_before_anything_starts(options: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        panrt.stream("test://", NullSession(capacity=2), **options)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="source: got none"):
+        panrt.stream([], NullSession())
+
+
+def test_stopping_ends_a_live_stream_with_all_that_was_captured() -> None:
+    with panrt.stream("test://32x24@100", NullSession()) as stream:
+        for count, _ in enumerate(stream):
+            if count == 10:
+                stream.stop()
+    source = stream.status.sources[0]
+    assert source.state is State.ENDED
+    assert source.captured == source.delivered + source.dropped
+    assert stream.status.results == source.delivered
+
+
+def test_the_status_tells_of_a_source_that_stalls_while_nobody_asks() -> None:
+    seen: list[str] = []
+
+    def watch(stream: Stream) -> None:
+        wait_for(lambda: any("stalled" in trouble for trouble in stream.status.trouble))
+        seen.extend(stream.status.trouble)
+        stream.stop()
+
+    # Two frames a second, where a frame is due every 0.1 s.
+    options = SourceOptions(stall_after=0.1)
+    with panrt.stream("test://32x24@2", NullSession(), options=options) as stream:
+        watcher = threading.Thread(target=watch, args=(stream,))
+        watcher.start()
+        list(stream)
+        watcher.join()
+    assert seen == ["test://32x24@2: stalled (no frame for 0.1 s)"]
+
+
+SCRIPT = """
+import sys, panrt
+from benchmarks.null_session import NullSession
+from panrt.engine.pipeline import stop_on_signals
+with panrt.stream("test://32x24@100", NullSession(), sinks=sys.argv[1:]) as stream, stop_on_signals(stream):
+    for count, _ in enumerate(stream):
+        if count == 5:
+            print("running", flush=True)
+print(stream.status.results, stream.status.sources[0].delivered, flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_stream_with_everything_written(number: signal.Signals, tmp_path: Path) -> None:
+    lines, video = tmp_path / "out.jsonl", tmp_path / "out.mp4"
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, f"{lines}?policy=block", f"{video}?policy=block"],
+        stdout=subprocess.PIPE, text=True, cwd=root,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "running\n"
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == 0
+    results, delivered = map(int, output.split())
+    assert results == delivered == len(lines.read_text().splitlines())
+    with panrt.engine.sources.open_source(video) as source:
+        assert len(drain(source)) == results
+
+
+def test_signal_handlers_are_put_back() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with panrt.stream(uri(3), NullSession()) as stream, stop_on_signals(stream):
+        assert signal.getsignal(signal.SIGINT) is not before
+        list(stream)
+    assert signal.getsignal(signal.SIGINT) is before

@@ -1,0 +1,328 @@
+"""Preprocessing, overlay and the narrow map: their NumPy reference by hand and against OpenCV and PyTorch, and the CUDA
+kernels in the simulation against the reference, to the byte.
+
+Kernels run under AddressSanitizer and UndefinedBehaviorSanitizer but where a test says otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from panrt.plugins import frame_reference
+from panrt.plugins.cuda_api import NarrowMapArgs, OverlayArgs, PreprocessArgs
+from support import cuda_ops
+from support.hostcuda import Flavour, LaunchError, Out, SimulatedGpu, Struct, in_out
+
+Gpus = Callable[[Flavour], SimulatedGpu]
+Array = NDArray[Any]
+
+FORMATS = ["BGR8", "RGB8", "NV12", "YUYV"]
+ORDERS = [("forward", 0), ("reverse", 0), ("random", 0), ("random", 1)]
+
+
+def frame_shape(pixel_format: str, height: int, width: int) -> tuple[int, ...]:
+    """Of a frame as `frame_reference` takes it."""
+    return {"NV12": (height * 3 // 2, width), "YUYV": (height, width, 2)}.get(pixel_format, (height, width, 3))
+
+
+# --- The reference ----------------------------------------------------------------------------------------------------
+
+
+def test_video_colours_are_those_of_opencv_to_the_bit() -> None:
+    rng = np.random.default_rng(0)
+    nv12 = rng.integers(0, 256, (240 * 3 // 2, 320), np.uint8)
+    yuyv = rng.integers(0, 256, (240, 320, 2), np.uint8)
+    assert np.array_equal(frame_reference.to_bgr(nv12, "NV12"), cv2.cvtColor(nv12, cv2.COLOR_YUV2BGR_NV12))
+    assert np.array_equal(frame_reference.to_bgr(yuyv, "YUYV"), cv2.cvtColor(yuyv, cv2.COLOR_YUV2BGR_YUYV))
+
+
+@pytest.mark.parametrize("standard", ["BT601", "BT709"])
+def test_black_white_and_primaries_survive_video(standard: str) -> None:
+    # Primaries to limited range by the standard's luma shares, back by the reference.
+    share = {"BT601": (0.299, 0.587, 0.114), "BT709": (0.2126, 0.7152, 0.0722)}[standard]
+    for rgb in ((0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 255, 0), (0, 0, 255), (128, 128, 128)):
+        r, g, b = (channel / 255 for channel in rgb)
+        y = share[0] * r + share[1] * g + share[2] * b
+        u, v = (b - y) / (2 * (1 - share[2])), (r - y) / (2 * (1 - share[0]))
+        planes = (np.array([[round(value)]], np.uint8) for value in (16 + 219 * y, 128 + 224 * u, 128 + 224 * v))
+        bgr = frame_reference.yuv_to_bgr(*planes, standard)[0, 0].astype(int)
+        assert np.abs(bgr - np.array(rgb[::-1])).max() <= 3
+
+
+@pytest.mark.parametrize("hw", [(50, 70), (13, 9), (31, 90), (100, 33), (1, 1), (120, 160)])
+def test_the_resize_is_the_antialiased_one_of_pytorch(hw: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (67, 89, 3), np.uint8)
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].double()
+    wanted = torch.nn.functional.interpolate(pixels, hw, mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
+    got = frame_reference.resize_antialiased(image, hw).astype(float)
+    assert np.abs(got - wanted).max() <= 0.501  # rounding to a byte, and of float32
+
+
+def test_the_same_size_is_the_same_frame() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (17, 23, 3), np.uint8)
+    assert np.array_equal(frame_reference.resize_antialiased(image, (17, 23)), image)
+
+
+def test_the_letterbox_is_border_around_the_resized_frame() -> None:
+    frame = np.full((4, 6, 3), 200, np.uint8)
+    output = frame_reference.preprocess(
+        frame, pixel_format="BGR8", resized_hw=(2, 3), output_hw=(5, 7), top_left=(1, 2), border=(1, 2, 3)
+    )
+    inside = np.zeros((5, 7), bool)
+    inside[1:3, 2:5] = True
+    assert (output[inside] == 200).all()
+    assert (output[~inside] == (1, 2, 3)).all()
+
+
+def test_an_overlay_by_hand() -> None:
+    frame = np.full((2, 3, 3), 100, np.uint8)
+    panoptic = np.array([[0, 1, 1], [0, 7, -1]], np.int32)
+    colours = np.array([[0, 0, 0, 0], [255, 0, 50, 128]], np.uint8)
+    plain = frame_reference.overlay(frame, panoptic, colours)
+    # (100 * 127 + c * 128 + 127) // 255 for c = 255, 0, 50
+    assert plain[0].tolist() == [[100, 100, 100], [178, 50, 75], [178, 50, 75]]
+    assert (plain[1] == 100).all()  # void, and ids without a row
+    bordered = frame_reference.overlay(frame, panoptic, colours, (255, 255, 255, 255))
+    assert bordered[..., 0].tolist() == [[100, 255, 178], [100, 255, 255]]
+
+
+# --- Preprocessing ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FrameCase:
+    """Frames of a format and where they go."""
+
+    N: int
+    pixel_format: str
+    half_hw: tuple[int, int]  # sizes are even
+    resized_hw: tuple[int, int]
+    margins: tuple[int, int, int, int]  # top, left, bottom, right
+    standard: str
+    padding: int
+    seed: int
+
+    def frames(self) -> Array:
+        """(N, ...)."""
+        shape = frame_shape(self.pixel_format, 2 * self.half_hw[0], 2 * self.half_hw[1])
+        return np.random.default_rng(self.seed).integers(0, 256, (self.N, *shape), np.uint8)
+
+    def options(self) -> dict[str, Any]:
+        """Of both forms."""
+        top, left, bottom, right = self.margins
+        return {
+            "pixel_format": self.pixel_format,
+            "resized_hw": self.resized_hw,
+            "output_hw": (top + self.resized_hw[0] + bottom, left + self.resized_hw[1] + right),
+            "top_left": (top, left),
+            "border": (10, 20, 30),
+            "standard": self.standard,
+        }
+
+
+def assert_prepared(case: FrameCase, gpu: SimulatedGpu, order: tuple[str, int] = ("forward", 0)) -> None:
+    """As the reference, to the byte."""
+    frames = case.frames()
+    got = cuda_ops.preprocess(frames, padding=case.padding, gpu=gpu, order=order, **case.options())
+    for i, frame in enumerate(frames):
+        assert np.array_equal(got[i], frame_reference.preprocess(frame, **case.options()))
+    assert gpu.launches == 1
+
+
+_small = st.integers(0, 3)
+frame_cases = st.builds(
+    FrameCase,
+    N=st.integers(1, 2),
+    pixel_format=st.sampled_from(FORMATS),
+    half_hw=st.tuples(st.integers(1, 30), st.integers(1, 40)),
+    resized_hw=st.tuples(st.sampled_from([1, 2, 7, 20, 31, 50]), st.sampled_from([1, 3, 16, 31, 33, 70])),
+    margins=st.tuples(_small, _small, _small, _small),
+    standard=st.sampled_from(["BT601", "BT709"]),
+    padding=st.sampled_from([0, 4, 64]),
+    seed=st.integers(0, 2**16),
+)
+
+
+@given(case=frame_cases, order=st.sampled_from(ORDERS))
+def test_frames_are_prepared_as_the_reference_does(gpus: Gpus, case: FrameCase, order: tuple[str, int]) -> None:
+    assert_prepared(case, gpus("asan"), order)
+
+
+@pytest.mark.parametrize("pixel_format", FORMATS)
+@pytest.mark.parametrize(("width", "resized"), [(2, 1025), (2050, 31), (2050, 1), (600, 257), (1500, 255)])
+def test_rows_wider_and_narrower_than_a_block(gpus: Gpus, pixel_format: str, width: int, resized: int) -> None:
+    # 2050 to 1 is more than shared memory has room for at the widest tile; 32 pixels are enough for any.
+    case = FrameCase(1, pixel_format, (2, width // 2), (3, resized), (0, 1, 0, 2), "BT709", 0, resized)
+    assert_prepared(case, gpus("asan"), ("random", 0))
+
+
+@pytest.mark.parametrize("pixel_format", FORMATS)
+def test_no_two_threads_race_for_a_frame(gpus: Gpus, pixel_format: str) -> None:
+    assert_prepared(FrameCase(1, pixel_format, (3, 20), (2, 31), (1, 1, 0, 1), "BT601", 0, 0), gpus("tsan"))
+
+
+@pytest.mark.parametrize("pixel_format", FORMATS)
+def test_a_frame_is_read_by_the_row_and_written_in_whole_sectors(gpus: Gpus, pixel_format: str) -> None:
+    # Each source row weighs in the two output rows that it lies between and is read for both; beyond that a sector is
+    # asked for twice only where stretches of 256 output pixels meet.
+    gpu = gpus("trace")
+    case = FrameCase(1, pixel_format, (24, 480), (32, 640), (0, 0, 0, 0), "BT601", 0, 0)
+    assert_prepared(case, gpu)
+    assert gpu.trace is not None
+    planes = 2 if pixel_format == "NV12" else 1
+    sectors = sum(gpu.trace.reads[i].sectors for i in range(planes))
+    different = sum(gpu.trace.reads[i].launch_sectors for i in range(planes))
+    # A row of NV12's chroma is read for both of its rows of luma.
+    assert sectors <= (3.2 if pixel_format == "NV12" else 2.2) * different
+    written = gpu.trace.writes[planes]
+    assert written.sectors == written.ideal_sectors == 32 * 640 * 3 // 32
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "message"),
+    [
+        ({"images": 0}, 1, "images must be at least 1"),
+        ({"height": 0}, 1, "height and width of the frame must be from 1 to 32768"),
+        ({"output_width": 40000}, 1, "resized and output sizes must be from 1 to 32768"),
+        ({"left": 3}, 1, "the resized frame must lie within the output"),
+        ({"top": -1}, 1, "the resized frame must lie within the output"),
+        ({"frame": None}, 1, "frame or output is null"),
+        ({"pitch": 11}, 1, "pitch is less than 3 * width"),
+        ({"format": 2}, 1, "NV12 needs the plane of chroma"),
+        ({"format": 2, "chroma": 16, "height": 3}, 1, "height and width of an NV12 frame must be even"),
+        ({"format": 2, "chroma": 17}, 1, "aligned to 2 bytes"),
+        ({"format": 3, "width": 3}, 1, "the width of a YUYV frame must be even"),
+        ({"format": 3, "pitch": 14}, 1, "aligned to 4 bytes"),
+        ({"format": 4}, 2, "format must be BGR8, RGB8, NV12 or YUYV"),
+        ({"standard": 2}, 2, "standard must be BT.601 or BT.709"),
+        ({"width": 32000, "pitch": 96000}, 2, "shrinks by more than"),
+    ],
+)
+def test_frames_outside_the_contract_are_refused(gpus: Gpus, changes: dict[str, Any], code: int, message: str) -> None:
+    given: dict[str, Any] = {
+        "frame": np.zeros((4, 4, 3), np.uint8), "output": Out((4, 2, 3), np.uint8), "pitch": 12, "frame_bytes": 48,
+        "images": 1, "format": 0, "standard": 0, "height": 4, "width": 4, "resized_height": 4, "resized_width": 2,
+        "output_height": 4, "output_width": 2,
+    }  # fmt: skip
+    with pytest.raises(LaunchError, match=re.escape(message)) as refused:
+        gpus("asan").launch("panrt_cuda_preprocess", Struct(PreprocessArgs, **(given | changes)))
+    assert refused.value.code == code
+
+
+# --- Overlay ----------------------------------------------------------------------------------------------------------
+
+map_shapes = st.tuples(st.integers(1, 2), st.integers(1, 40), st.sampled_from([1, 2, 31, 33, 64, 100]))
+
+
+def draw_map(shape: tuple[int, ...], ids: int, seed: int) -> tuple[Array, Array, Array]:
+    """Frames, a map of blocks of ids (some without a colour), and colours."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(-1, ids + 1, (shape[0], (shape[1] + 3) // 4, (shape[2] + 3) // 4), np.int32)
+    panoptic = coarse.repeat(4, axis=1).repeat(4, axis=2)[:, : shape[1], : shape[2]]
+    frames = rng.integers(0, 256, (*shape, 3), np.uint8)
+    return frames, np.ascontiguousarray(panoptic), rng.integers(0, 256, (ids, 4), np.uint8)
+
+
+@given(
+    shape=map_shapes,
+    ids=st.integers(0, 9),
+    border=st.sampled_from([(0, 0, 0, 0), (255, 255, 255, 255), (3, 2, 1, 99)]),
+    order=st.sampled_from(ORDERS),
+    seed=st.integers(0, 2**16),
+)
+def test_segments_are_drawn_as_the_reference_does(
+    gpus: Gpus, shape: tuple[int, int, int], ids: int, border: tuple[int, ...], order: tuple[str, int], seed: int
+) -> None:
+    frames, panoptic, colours = draw_map(shape, ids, seed)
+    got = cuda_ops.overlay(frames, panoptic, colours, border, gpu=gpus("asan"), order=order)
+    for i, frame in enumerate(frames):
+        assert np.array_equal(got[i], frame_reference.overlay(frame, panoptic[i], colours, border))
+
+
+def test_an_overlay_may_be_drawn_in_place(gpus: Gpus) -> None:
+    frames, panoptic, colours = draw_map((1, 9, 33), 5, 0)
+    struct = Struct(
+        OverlayArgs, frame=in_out(frames), panoptic=panoptic, colours=colours, output="frame", images=1, height=9,
+        width=33, colour_count=5, border_colour=[1, 2, 3, 255],
+    )  # fmt: skip
+    (got,) = gpus("asan").launch("panrt_cuda_overlay", struct)
+    assert np.array_equal(got[0], frame_reference.overlay(frames[0], panoptic[0], colours, (1, 2, 3, 255)))
+
+
+def test_no_two_threads_race_for_an_overlay(gpus: Gpus) -> None:
+    frames, panoptic, colours = draw_map((1, 9, 65), 5, 0)
+    got = cuda_ops.overlay(frames, panoptic, colours, (1, 2, 3, 255), gpu=gpus("tsan"))
+    assert np.array_equal(got[0], frame_reference.overlay(frames[0], panoptic[0], colours, (1, 2, 3, 255)))
+
+
+def test_an_overlay_moves_whole_sectors(gpus: Gpus) -> None:
+    gpu = gpus("trace")
+    frames, panoptic, colours = draw_map((1, 64, 128), 5, 0)
+    cuda_ops.overlay(frames, panoptic, colours, (1, 2, 3, 255), gpu=gpu)
+    assert gpu.trace is not None
+    frame, ids, output = gpu.trace.reads[0], gpu.trace.reads[1], gpu.trace.writes[3]
+    assert frame.sectors == frame.launch_sectors == output.sectors == output.ideal_sectors == 64 * 128 * 3 // 32
+    assert ids.sectors <= 2.3 * ids.launch_sectors  # of each pixel, of the one above, and of the one before a warp
+
+
+def test_maps_outside_the_contract_are_refused(gpus: Gpus) -> None:
+    gpu, memory = gpus("asan"), np.zeros(64, np.uint8)
+    given: dict[str, Any] = {
+        "frame": memory,
+        "panoptic": memory,
+        "output": memory,
+        "images": 1,
+        "height": 1,
+        "width": 1,
+    }
+    refusals: list[tuple[dict[str, Any], str]] = [
+        ({"images": 0}, "images must be at least 1"),
+        ({"width": 32769}, "height and width must be from 1 to 32768"),
+        ({"colour_count": -1}, "colour_count must not be negative"),
+        ({"colour_count": 1}, "colours or output is null"),
+        ({"panoptic": 3}, "aligned to 4 bytes"),
+    ]
+    for changes, message in refusals:
+        with pytest.raises(LaunchError, match=message):
+            gpu.launch("panrt_cuda_overlay", Struct(OverlayArgs, **(given | changes)))
+
+
+# --- The narrow map ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("count", [1, 3, 4, 31, 33, 1024, 1025, 4099])
+def test_ids_narrow_and_saturate(gpus: Gpus, count: int, dtype: type[np.integer[Any]]) -> None:
+    edges = [0, 1, 254, 255, 256, 65534, 65535, 65536, 2**31 - 1, -1, -(2**31)]
+    ids = np.resize(np.array(edges, np.int32), count)
+    for order in ORDERS:
+        narrow = cuda_ops.narrow_map(ids, dtype, gpu=gpus("asan"), order=order)
+        assert np.array_equal(narrow, frame_reference.narrow_map(ids, dtype))
+
+
+def test_a_narrow_map_moves_whole_sectors(gpus: Gpus) -> None:
+    gpu = gpus("trace")
+    cuda_ops.narrow_map(np.zeros((64, 128), np.int32), np.uint16, gpu=gpu)
+    assert gpu.trace is not None
+    assert gpu.trace.reads[0].sectors == 64 * 128 * 4 // 32
+    assert gpu.trace.writes[1].sectors == 64 * 128 * 2 // 32
+
+
+def test_a_map_of_no_ids_is_no_launch_and_odd_widths_are_refused(gpus: Gpus) -> None:
+    gpu = gpus("asan")
+    gpu.launch("panrt_cuda_narrow_map", Struct(NarrowMapArgs, count=0, bytes_per_id=2))
+    assert gpu.launches == 0
+    for changes, message in (({"count": -1}, "not be negative"), ({"bytes_per_id": 4}, "1 or 2"), ({}, "null")):
+        with pytest.raises(LaunchError, match=message):
+            gpu.launch("panrt_cuda_narrow_map", Struct(NarrowMapArgs, **({"count": 4, "bytes_per_id": 2} | changes)))

@@ -1,0 +1,159 @@
+"""Building, finding and loading the plugin library, and what is said where that fails."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from typer.testing import CliRunner
+
+from panrt.cli import app
+from panrt.plugins import library, native
+from panrt.plugins.library import PluginLibraryError
+from support.plugin_library import plugin_library
+
+
+class Registry:
+    """What TensorRT's plugin registry shows of itself."""
+
+    def __init__(self, *, brings: Iterable[str] = library.OPS) -> None:
+        self.all_creators: list[SimpleNamespace] = []
+        self.brings = brings
+        self.loaded: list[str] = []
+
+    def load_library(self, path: str) -> object:
+        self.loaded.append(path)
+        self.all_creators += [SimpleNamespace(name=name, plugin_namespace="panrt") for name in self.brings]
+        return object() if self.brings else None
+
+
+@pytest.fixture(autouse=True)
+def fresh_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No library is loaded, chosen or cached."""
+    monkeypatch.setattr(library, "_loaded", [])
+    monkeypatch.delenv("PANRT_PLUGINS", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_what_is_built_is_found_and_tells_what_it_was_built_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = plugin_library("off")
+    assert built.cuda_architectures == ()
+    assert built.sources_sha256 == library.sources_sha256()
+    assert built.sha256 == hashlib.sha256(built.path.read_bytes()).hexdigest()
+    assert tuple(map(int, built.tensorrt_headers.split("."))) >= (10, 0, 0)
+    assert built.rtx_loader.is_file()
+    monkeypatch.setenv("PANRT_PLUGINS", str(built.path))
+    assert library.find() == built
+
+
+def test_building_again_changes_nothing() -> None:
+    built = plugin_library("off")
+    before = built.path.stat().st_mtime_ns
+    plugin_library.cache_clear()
+    assert plugin_library("off") == built
+    assert built.path.stat().st_mtime_ns == before
+    assert [p.name for p in built.path.parent.iterdir() if p.name.startswith(".")] == []
+
+
+def test_a_library_that_was_not_built_is_missed_with_the_way_to_it(tmp_path: Path) -> None:
+    with pytest.raises(PluginLibraryError, match=r"plugins of this PanRT are not built; run  panrt plugins build"):
+        library.find()
+    assert str(library.cached_path()).startswith(str(tmp_path))
+
+
+def test_the_cache_never_gives_a_library_of_other_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = library.cached_path()
+    path.parent.mkdir(parents=True)
+    path.write_bytes(plugin_library("off").path.read_bytes())
+    assert library.find().path == path
+    monkeypatch.setattr(library, "sources_sha256", lambda: "0" * 64)
+    with pytest.raises(PluginLibraryError, match="not built"):
+        library.find()
+
+
+def test_the_hash_covers_every_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(library, "SOURCES", tmp_path)
+    (tmp_path / "cuda" / "include").mkdir(parents=True)
+    (tmp_path / "include").mkdir()
+    (tmp_path / "tensorrt").mkdir()
+    (tmp_path / "CMakeLists.txt").write_text("")
+    seen = {library.sources_sha256()}
+    for name in ("cuda/a.cu", "cuda/include/a.h", "include/b.h", "tensorrt/c.cpp", "tensorrt/exports.map"):
+        (tmp_path / name).write_text("int x;")
+        seen.add(library.sources_sha256())
+    (tmp_path / "CMakeLists.txt").write_text("# changed")
+    assert len(seen | {library.sources_sha256()}) == 7
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such plugin library"),
+        (b"text", "does not load as a library"),
+        (Path(native._native.__file__).read_bytes(), "not a PanRT plugin library"),
+    ],
+)
+def test_what_is_no_plugin_library_is_refused(
+    content: bytes | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "other.so"
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setenv("PANRT_PLUGINS", str(path))
+    with pytest.raises(PluginLibraryError, match=message) as error:
+        library.find()
+    assert str(path) in str(error.value)
+    assert "panrt plugins build" in str(error.value)
+
+
+def test_plugins_are_registered_once() -> None:
+    registry, built = Registry(), plugin_library("off")
+    for _ in range(3):
+        library.load(registry, built)
+    assert registry.loaded == [str(built.path)]
+
+
+def test_a_second_library_in_one_process_is_refused() -> None:
+    registry, built = Registry(), plugin_library("off")
+    library.load(registry, built)
+    other = built._replace(path=Path("/elsewhere") / library.NAME)
+    with pytest.raises(PluginLibraryError, match=rf"^/elsewhere/.*this process has loaded {built.path}"):
+        library.load(registry, other)
+
+
+@pytest.mark.parametrize("brings", [(), library.OPS[:3]])
+def test_a_library_that_brings_too_little_is_refused(brings: tuple[str, ...]) -> None:
+    with pytest.raises(PluginLibraryError, match="TensorRT did not take all of its plugins"):
+        library.load(Registry(brings=brings), plugin_library("off"))
+
+
+def test_a_compiler_error_is_shown_and_leaves_no_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    (sources / "CMakeLists.txt").write_text(
+        'cmake_minimum_required(VERSION 3.21)\nproject(x LANGUAGES NONE)\nmessage(FATAL_ERROR "no such header")'
+    )
+    monkeypatch.setattr(library, "SOURCES", sources)
+    with pytest.raises(PluginLibraryError, match=r"(?s)does not build; cmake -S ended with:.*no such header"):
+        library.build(output=tmp_path / "out" / library.NAME)
+    assert not (tmp_path / "out" / library.NAME).exists()
+
+
+def test_a_missing_cmake_is_named_with_the_extra_that_has_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(library, "tool_path", lambda: str(tmp_path))
+    with pytest.raises(PluginLibraryError, match=r"cmake: not found; pip install 'panrt\[plugins\]'"):
+        library.build(output=tmp_path / library.NAME)
+
+
+def test_the_command_tells_which_library_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = CliRunner().invoke(app, ["plugins", "info"])
+    assert missing.exit_code == 2
+    assert "run  panrt plugins build" in missing.stderr
+    monkeypatch.setenv("PANRT_PLUGINS", str(plugin_library("off").path))
+    found = CliRunner().invoke(app, ["plugins", "info"])
+    assert found.exit_code == 0
+    assert str(plugin_library("off").path) in found.stdout
+    assert "none: engines can be built, not run" in found.stdout

@@ -1,0 +1,59 @@
+"""The TensorRT plugin classes, asked by a stand-in for TensorRT in C++ (driver.cpp); and the library as a file."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from support import plugin_library
+from support.plugin_library import Kernels
+
+TESTS = re.findall(r"^    TEST\((\w+)\),$", Path(__file__).with_name("driver.cpp").read_text(), re.MULTILINE)
+
+
+@pytest.fixture(scope="module", params=["auto", "off"])
+def kernels(request: pytest.FixtureRequest) -> Kernels:
+    """The library as a GPU runs it, and as a machine without nvcc builds it."""
+    value: Kernels = request.param
+    return value
+
+
+@pytest.fixture(scope="module")
+def driver(kernels: Kernels) -> Path:
+    return plugin_library.driver(kernels)
+
+
+def test_the_driver_has_the_tests_that_are_run(driver: Path) -> None:
+    done = subprocess.run([driver, "-", "--list"], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == TESTS
+    assert len(TESTS) >= 18
+
+
+@pytest.mark.parametrize("name", TESTS)
+def test_plugins_behave_as_tensorrt_expects(driver: Path, kernels: Kernels, name: str) -> None:
+    library = plugin_library.plugin_library(kernels).path
+    done = subprocess.run([driver, library, name], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, f"{name}:\n{done.stdout}{done.stderr}"
+    assert done.stderr == ""
+
+
+def test_the_library_links_no_tensorrt_and_exports_its_entry_points_alone(kernels: Kernels) -> None:
+    library = plugin_library.plugin_library(kernels)
+    needed = re.findall(r"NEEDED.*\[(.*)\]", _read("readelf", "-d", library.path))
+    assert needed
+    assert not [name for name in needed if "nvinfer" in name or "tensorrt" in name or "cuda" in name]
+    exported = {line.split()[-1] for line in _read("nm", "-D", "--defined-only", library.path).splitlines()}
+    assert exported >= {"getCreators", "setLoggerFinder"}
+    others = exported - {"getCreators", "setLoggerFinder"}
+    assert not [name for name in others if not name.startswith("panrt_")], exported
+    undefined = {line.split()[-1] for line in _read("nm", "-D", "--undefined-only", library.path).splitlines()}
+    assert not [name for name in undefined if "nvinfer" in name or "getPluginRegistry" in name or "getLogger" in name]
+
+
+def _read(*command: str | Path) -> str:
+    assert shutil.which(str(command[0])) is not None, f"{command[0]} is part of binutils, which the compiler needs too"
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout

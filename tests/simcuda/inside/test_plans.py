@@ -1,0 +1,215 @@
+"""An engine file is opened where it fits, and where it does not the message says what to do."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import panrt
+from panrt import plan_file
+from panrt.engine.backends import plans, rtx, tensorrt
+from panrt.engine.backends.plans import MissingError
+from panrt.engine.load import BackendError
+from panrt.plan_file import BuildOptions, PlanFile, PlanFileError, PlanMismatch, Precisions
+from panrt.plugins import library
+from panrt.plugins.library import PluginLibrary, PluginLibraryError
+from simcuda import fake_tensorrt
+from simcuda.inside.sessions import MODEL, check, picture, tensors
+from simcuda.inside.test_preprocessing import LIBRARY, kernels
+
+__all__ = ["kernels"]  # the fixture that lets the library's kernels run on the device
+
+PLUGINS = PluginLibrary(LIBRARY, "1" * 64, "2" * 64, "10.3.0", ("87", "89"))
+Engine = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch, kernels: object) -> None:
+    """TensorRT and the plugin library are installed."""
+    monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", fake_tensorrt)
+    monkeypatch.setattr(library, "find", lambda: PLUGINS)
+    monkeypatch.setattr(library, "_loaded", [])
+    monkeypatch.setattr(fake_tensorrt.registry, "loaded", [])
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    """Writes an engine and its sidecar."""
+
+    def write(**changes: Any) -> Path:
+        path = tmp_path / "street.plan"
+        path.write_bytes(fake_tensorrt.plan(tensors(MODEL)))
+        file = PlanFile(
+            model=MODEL,
+            flavour="tensorrt",
+            tensorrt="10.3.0",
+            gpu="Simulated GPU",
+            compute_capability="8.9",
+            driver="13.0",
+            panrt="0.1.0",
+            plugin_version=library.VERSION,
+            plugins_sha256=PLUGINS.sha256,
+            plugins_sources_sha256=PLUGINS.sources_sha256,
+            onnx="street.onnx",
+            onnx_sha256="0" * 64,
+            plan_sha256=plan_file.sha256_of(path),
+            plan_bytes=path.stat().st_size,
+            options=BuildOptions(),
+            precisions=Precisions(fp32=1, fp16=0, int8=0, plugins=5, other=0),
+            build_seconds=1.0,
+        )
+        plan_file.sidecar(path).write_text(plan_file.dumps(dataclasses.replace(file, **changes)))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("backend", ["auto", "tensorrt"])
+def test_an_engine_that_fits_is_opened(engine: Engine, backend: str) -> None:
+    with panrt.load(engine(), backend=backend) as session:
+        assert (session.backend, session.capacity, session.model) == ("tensorrt", 2, MODEL)
+        check(session(picture(0)), picture(0))
+
+
+def test_an_engine_of_tensorrt_for_rtx_is_opened_by_its_backend(engine: Engine) -> None:
+    path = engine(flavour="rtx", gpu="", compute_capability="")
+    with panrt.load(path) as session:
+        assert session.backend == "rtx"
+        check(session(picture(0)), picture(0))
+    with pytest.raises(BackendError, match="it is an engine of TensorRT-RTX, not of TensorRT"):
+        panrt.load(path, backend="tensorrt")
+
+
+def test_the_plugin_library_is_loaded_once_in_a_process(engine: Engine) -> None:
+    for _ in range(3):
+        panrt.load(engine()).close()
+    assert fake_tensorrt.registry.loaded == [str(LIBRARY)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tensorrt": "10.13.2"}, "TensorRT version: built with 10.13.2, this process has 10.3.0.\n  Rebuild it here:  "
+         "panrt build .*street.onnx -o .*street.plan"),
+        ({"gpu": "Orin (nvgpu)", "compute_capability": "8.7"}, r"GPU: built with 'Orin \(nvgpu\)' .*8\.7.*, this "
+         r"process has 'Simulated GPU' \(compute capability 8\.9\)"),
+        ({"plugins_sha256": "3" * 64, "plugins_sources_sha256": "4" * 64}, "plugin library: built with sha256 33333"),
+        ({"plugin_version": "0"}, "plugin version: built with 0, this process has 1"),
+    ],
+)  # fmt: skip
+def test_an_engine_of_something_else_is_refused_before_tensorrt_sees_it(
+    engine: Engine, gpu: ModuleType, changes: dict[str, Any], message: str
+) -> None:
+    path = engine(**changes)
+    gpu.take_log()
+    with pytest.raises(BackendError, match=message):
+        panrt.load(path, backend="tensorrt")
+    assert "cuMemAlloc" not in gpu.take_log()
+    with pytest.raises(PlanMismatch, match=message):
+        plans.open_session(path, "tensorrt")
+
+
+def test_an_engine_that_was_cut_off_or_changed_is_refused(engine: Engine) -> None:
+    path = engine()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5])
+    assert "the file is cut off" in str(tensorrt.obstacle(path))
+    path.write_bytes(whole[:-1] + b"!")
+    assert "the file is damaged" in str(tensorrt.obstacle(path))
+
+
+def test_an_engine_without_its_sidecar_is_refused(engine: Engine) -> None:
+    path = engine()
+    plan_file.sidecar(path).unlink()
+    with pytest.raises(BackendError, match=r"street\.plan\.json: no such file"):
+        panrt.load(path, backend="tensorrt")
+    with pytest.raises(PlanFileError):
+        tensorrt.open_session(path)
+
+
+def test_an_onnx_file_is_answered_with_how_to_build(tmp_path: Path) -> None:
+    for backend in (tensorrt, rtx):
+        assert backend.obstacle(tmp_path / "street.onnx") == (
+            f"it is no engine; build one:  panrt build {tmp_path}/street.onnx -o {tmp_path}/street.plan"
+        )
+
+
+# A machine that lacks something
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        ("tensorrt", "TensorRT's Python module does not import .*it comes with JetPack, .*--system-site-packages"),
+        ("cuda", r"cuda-python does not import .*pip install 'panrt\[cuda\]'"),
+    ],
+)
+def test_what_does_not_import_is_named_with_how_to_get_it(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, module: str, message: str
+) -> None:
+    path = engine()
+    monkeypatch.delitem(sys.modules, module)
+    for name in [name for name in sys.modules if name.startswith((f"{module}.", "panrt.engine.backends.cuda"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr("panrt.engine.backends.cuda")
+
+    class Finder:
+        """Finds nothing."""
+
+        def find_spec(self, name: str, *_: Any) -> None:
+            if name == module or name.startswith(f"{module}."):
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    with pytest.raises(BackendError, match=message):
+        panrt.load(path, backend="tensorrt")
+
+
+def test_a_tensorrt_that_is_too_old_is_refused(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fake_tensorrt, "__version__", "10.2.0")
+    assert tensorrt.obstacle(engine()) == "TensorRT 10.2.0 is too old, PanRT needs 10.3; upgrade it."
+
+
+@pytest.mark.parametrize(("call", "error", "name"), [("cuInit", 100, "CUDA_ERROR_NO_DEVICE"), ("cuDeviceGet", 999, "")])
+def test_a_machine_without_a_gpu_is_said_to_be_one(
+    engine: Engine, gpu: ModuleType, call: str, error: int, name: str
+) -> None:
+    gpu.fail(call, error)
+    with pytest.raises(BackendError, match=rf"there is no GPU to run it on \({call}: {name}"):
+        panrt.load(engine(), backend="tensorrt")
+
+
+def test_a_plugin_library_without_kernels_is_refused(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "find", lambda: PLUGINS._replace(cuda_architectures=()))
+    with pytest.raises(BackendError, match=r"has no CUDA kernels, .* panrt plugins build"):
+        panrt.load(engine(), backend="tensorrt")
+
+
+def test_a_plugin_library_that_is_missing_or_does_not_load_is_named(
+    engine: Engine, gpu: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> PluginLibrary:
+        raise PluginLibraryError("libpanrt_plugins.so: not built; run  panrt plugins build.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(library, "find", missing)
+        with pytest.raises(BackendError, match="not built; run  panrt plugins build"):
+            panrt.load(engine(), backend="tensorrt")
+    monkeypatch.setattr(fake_tensorrt.registry, "load_library", lambda path: None)
+    before = gpu.alive()
+    with pytest.raises(PluginLibraryError, match="TensorRT loaded none of its plugins"):
+        panrt.load(engine(), backend="tensorrt")
+    assert gpu.alive() == before
+
+
+def test_what_is_missing_is_an_error_of_its_own(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fake_tensorrt, "__version__", "8.6.1")
+    with pytest.raises(MissingError, match="too old"):
+        tensorrt.open_session(engine())

@@ -1,0 +1,231 @@
+"""Frames that the GPU prepares, and maps that it narrows: PanRT's own kernels, unmodified, behind the session."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import os
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+import numpy as np
+import pytest
+from cuda.bindings import driver as cu
+from numpy.typing import NDArray
+
+from panrt.engine.backends import cuda
+from panrt.engine.backends.kernels import KernelError, Kernels, RawImage
+from panrt.engine.backends.trt_engine import EngineError
+from panrt.engine.backends.trt_session import LAYOUTS
+from panrt.engine.frame import Frame
+from panrt.engine.preprocess import FrameError, place
+from panrt.plugins import frame_reference
+from panrt.plugins.cuda_api import NarrowMapArgs
+from simcuda import control, fake_tensorrt
+from simcuda.control import SCHEDULES, Schedule
+from simcuda.inside.sessions import HW, MODEL, check, open_session, picture
+
+LIBRARY = Path(os.environ["PANRT_TEST_KERNELS"])
+FREE = (104, 116, 123)  # of MODEL's mean
+Kind = Literal["rgb8", "nv12", "yuyv"]
+
+
+@pytest.fixture(scope="module")
+def kernels() -> Kernels:
+    loaded = Kernels(LIBRARY)
+    hook = ctypes.CDLL(str(LIBRARY)).hc_set_stream_hook
+    hook.argtypes = [ctypes.c_void_p]
+    hook(control.address_of("simcuda_enqueue"))
+    return loaded
+
+
+def shape_of(kind: str, height: int, width: int) -> tuple[int, ...]:
+    return {"nv12": (height * 3 // 2, width), "yuyv": (height, width, 2)}.get(kind, (height, width, 3))
+
+
+def raw(kind: Kind, hw: tuple[int, int], seed: int) -> RawImage:
+    data = np.random.default_rng(seed).integers(0, 256, shape_of(kind, *hw), np.uint8)
+    return RawImage(data, kind, "bt709" if seed % 2 else "bt601")
+
+
+def expected(image: NDArray[np.uint8] | RawImage, hw: tuple[int, int]) -> NDArray[np.int32]:
+    """The map of a frame, by the kernels' references."""
+    data, kind, standard = image if isinstance(image, RawImage) else (image, "bgr8", "bt601")
+    placement = place(hw, HW, MODEL.output_hw)
+    input_image = frame_reference.preprocess(
+        data,
+        pixel_format=kind.upper(),
+        resized_hw=placement.content_hw,
+        output_hw=HW,
+        border=FREE,
+        standard=standard.upper(),
+    )
+    height, width = placement.map_hw
+    return fake_tensorrt.pattern(input_image[None]).panoptic[0, :height, :width]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("integrated", [False, True])
+@pytest.mark.parametrize("kind", ["rgb8", "nv12", "yuyv"])
+def test_frames_of_a_camera_are_converted_and_resized_on_the_gpu(
+    tmp_path: Path, gpu: ModuleType, kernels: Kernels, kind: Kind, integrated: bool, schedule: Schedule
+) -> None:
+    gpu.schedule(schedule, 5)
+    gpu.set_attribute(cu.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_INTEGRATED, int(integrated))
+    hw = (50, 64)
+    with open_session(tmp_path, kernels=kernels) as session:
+        waiting: list[RawImage] = []
+        for seed in range(6):
+            if len(waiting) == session.capacity:
+                np.testing.assert_array_equal(session.collect()[0].panoptic, expected(waiting.pop(0), hw))
+            waiting.append(raw(kind, hw, seed % 2))
+            session.submit([Frame(waiting[-1], index=seed)])  # type: ignore[arg-type]
+        for image in waiting:
+            np.testing.assert_array_equal(session.collect()[0].panoptic, expected(image, hw))
+
+
+def test_bgr_frames_are_resized_by_whom_the_user_says(tmp_path: Path, gpu: ModuleType, kernels: Kernels) -> None:
+    image = picture(0, (90, 70))
+    with open_session(tmp_path, kernels=kernels, preprocess="gpu") as session:
+        for _ in range(4):
+            np.testing.assert_array_equal(session(image).panoptic, expected(image, (90, 70)))
+        check(session(picture(1)), picture(1))  # nothing to resize: it goes the short way
+    with open_session(tmp_path, kernels=kernels) as session:
+        gpu.take_log()
+        by_host = session(image)
+        assert "cuMemHostAlloc" not in gpu.take_log()
+    assert (by_host.panoptic != expected(image, (90, 70))).any()  # OpenCV's way to resize is another
+
+
+def test_the_third_frame_of_a_size_costs_what_any_other_does(tmp_path: Path, gpu: ModuleType, kernels: Kernels) -> None:
+    with open_session(tmp_path, kernels=kernels, preprocess="gpu") as session:
+        for seed in range(4):  # two for each slot
+            session(picture(seed, (64, 64)))
+        gpu.take_log()
+        for seed in range(10):
+            session(picture(seed, (64, 64)))
+        calls = gpu.take_log()
+    assert len(calls) == 60
+    assert not set(calls) & gpu.ALLOCATIONS
+    assert "cuGraphLaunch" in calls
+
+
+def test_of_many_sizes_the_last_ones_are_kept(tmp_path: Path, gpu: ModuleType, kernels: Kernels) -> None:
+    sizes = [(40 + 2 * n, 64) for n in range(LAYOUTS + 2)]
+    with open_session(tmp_path, kernels=kernels, preprocess="gpu") as session:
+        before = gpu.alive()["host memory"]
+        for _ in range(3):
+            for index, hw in enumerate(sizes):
+                image = picture(index, hw)
+                session.submit([Frame(image)])
+                session.submit([Frame(image)])
+                for _ in range(2):
+                    np.testing.assert_array_equal(session.collect()[0].panoptic, expected(image, hw))
+        assert gpu.alive()["host memory"] - before == LAYOUTS * session.capacity
+
+
+def test_a_batch_of_equal_frames_is_prepared_at_once(tmp_path: Path, kernels: Kernels) -> None:
+    hw = (48, 64)
+    with open_session(tmp_path, dataclasses.replace(MODEL, batch=2), kernels=kernels) as session:
+        for seed in range(0, 6, 2):
+            images = [raw("nv12", hw, seed), raw("nv12", hw, seed + 2)]
+            session.submit([Frame(image) for image in images])  # type: ignore[arg-type]
+            for result, image in zip(session.collect(), images, strict=True):
+                np.testing.assert_array_equal(result.panoptic, expected(image, hw))
+        with pytest.raises(FrameError, match="must be alike in size and format"):
+            session.submit([Frame(raw("nv12", hw, 0)), Frame(raw("nv12", (32, 64), 0))])  # type: ignore[arg-type]
+
+
+def test_the_map_comes_down_in_bytes_where_ids_fit(tmp_path: Path, gpu: ModuleType, kernels: Kernels) -> None:
+    with open_session(tmp_path, kernels=kernels) as session:
+        result = session(picture(0))
+        check(result, picture(0))
+        assert result.panoptic.dtype == np.int32
+    many = dataclasses.replace(MODEL, thresholds=MODEL.thresholds._replace(max_detections=400))
+    with open_session(tmp_path, many, kernels=kernels) as session:
+        check(session(picture(0)), picture(0))
+
+
+@pytest.mark.parametrize("nth", range(1, 4))
+@pytest.mark.parametrize("call", ["cuMemHostAlloc", "cuMemAlloc", "cuStreamBeginCapture", "kernel launch"])
+def test_whatever_fails_for_a_new_size_leaves_nothing_behind(
+    tmp_path: Path, gpu: ModuleType, kernels: Kernels, call: str, nth: int
+) -> None:
+    image = raw("yuyv", HW, 0)
+    with open_session(tmp_path, kernels=kernels) as session:
+        before = gpu.alive()
+        gpu.fail(call, gpu.OUT_OF_MEMORY, nth=nth)
+        try:
+            for _ in range(4):
+                session(image)
+        except (cuda.CudaError, EngineError) as error:
+            assert re.search(r"OUT_OF_MEMORY|error 2\b", str(error))  # noqa: PT017
+            if "Alloc" in call:
+                assert gpu.alive() == before
+        gpu.reset()
+        if call != "kernel launch":  # the fake kernels cannot say that they were not launched
+            for _ in range(3):
+                np.testing.assert_array_equal(session(image).panoptic, expected(image, HW))
+
+
+def test_without_graphs_frames_are_prepared_all_the_same(tmp_path: Path, kernels: Kernels) -> None:
+    image = raw("rgb8", (40, 40), 0)
+    with open_session(tmp_path, kernels=kernels, uncapturable=True) as session:
+        for _ in range(4):
+            np.testing.assert_array_equal(session(image).panoptic, expected(image, (40, 40)))
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (RawImage(np.zeros((48, 64), np.uint8), "nv21"), "got format 'nv21'"),  # type: ignore[arg-type]
+        (RawImage(np.zeros((48, 64), np.uint8), "nv12", "bt2020"), "standard 'bt2020'"),  # type: ignore[arg-type]
+        (RawImage(np.zeros((47, 64), np.uint8), "nv12"), r"got \(47, 64\) uint8 as nv12"),
+        (RawImage(np.zeros((48, 63), np.uint8), "nv12"), r"got \(48, 63\)"),
+        (RawImage(np.zeros((48, 63, 2), np.uint8), "yuyv"), r"got \(48, 63, 2\)"),
+        (RawImage(np.zeros((48, 64, 3), np.uint8), "yuyv"), r"got \(48, 64, 3\)"),
+        (RawImage(np.zeros((48, 64, 3), np.int8), "rgb8"), "int8 as rgb8"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_raw_image_that_is_none_is_refused(tmp_path: Path, kernels: Kernels, image: RawImage, message: str) -> None:
+    with open_session(tmp_path, kernels=kernels) as session:
+        with pytest.raises(FrameError, match=message):
+            session(image)
+        check(session(picture(0)), picture(0))
+
+
+def test_without_the_library_raw_images_are_refused(tmp_path: Path) -> None:
+    with (
+        open_session(tmp_path) as session,
+        pytest.raises(FrameError, match="without PanRT's plugin library the GPU cannot prepare frames"),
+    ):
+        session(raw("rgb8", HW, 0))
+
+
+def test_a_library_without_the_kernels_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(KernelError, match=r"no\.so: not PanRT's plugin library"):
+        Kernels(tmp_path / "no.so")
+    with pytest.raises(KernelError, match="panrt_cuda_preprocess"):
+        Kernels(Path(os.environ["PANRT_SIMCUDA"]))
+
+
+def test_a_kernel_that_refuses_its_arguments_says_why(kernels: Kernels) -> None:
+    with pytest.raises(KernelError, match="kernel narrow_map: "):
+        kernels.narrow_map(NarrowMapArgs(bytes_per_id=3), 0)
+
+
+def test_memory_of_a_kernel_is_checked(gpu: ModuleType, kernels: Kernels) -> None:
+    context = cuda.Context()
+    stream = cuda.Stream()
+    gone = cuda.DeviceMemory(4096)
+    gone.close()
+    args = NarrowMapArgs(ids=gone.address, narrow=gone.address, count=64, bytes_per_id=1)
+    kernels.narrow_map(args, stream.address)
+    with pytest.raises(cuda.CudaError, match="ILLEGAL_ADDRESS"):
+        stream.synchronize()
+    assert gpu.findings() == ["kernel: touches memory that is not its own"]
+    gpu.reset()
+    stream.close()
+    context.close()

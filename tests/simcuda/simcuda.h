@@ -1,0 +1,54 @@
+// What a test asks of the simulated driver beside the CUDA driver API. Plain C, for ctypes and for kernels built for
+// the host. See simcuda.cpp for what is simulated.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#define SIMCUDA_API extern "C" __attribute__((visibility("default")))
+
+// Memory that a piece of work reads or writes, checked when it runs.
+struct SimcudaRange {
+  std::uint64_t address;
+  std::uint64_t bytes;
+};
+
+// When work runs: as late as it may, at once, or by a seeded dice between the two.
+enum SimcudaSchedule { SIMCUDA_LAZY = 0, SIMCUDA_EAGER = 1, SIMCUDA_RANDOM = 2 };
+
+// Everything but live resources back to how it was when the library was loaded.
+SIMCUDA_API void simcuda_reset();
+SIMCUDA_API void simcuda_schedule(int schedule, unsigned seed);
+// The `nth` call from now (1 is the next) of that entry point, "*" for any, returns `error` and does nothing; an entry
+// point that releases something does so all the same, as the CUDA manual has it. Where it sticks, so does every later
+// call.
+SIMCUDA_API void simcuda_fail(char const* entry_point, int nth, int error, int sticks);
+// Whether the failure that was asked for has happened.
+SIMCUDA_API int simcuda_failed();
+// The device is lost: from now on every call returns `error`.
+SIMCUDA_API void simcuda_kill(int error);
+SIMCUDA_API void simcuda_set_memory(std::uint64_t bytes);
+SIMCUDA_API void simcuda_set_attribute(int attribute, int value);
+SIMCUDA_API void simcuda_set_name(char const* name);
+// Device memory can be read by kernels and copies alone; a host that follows a device pointer crashes.
+SIMCUDA_API void simcuda_guard(int on);
+
+// Text into `buffer`, cut to `size` with its ending zero; the return value is how long it would be.
+// The names of all calls since the log was last taken, one a line, marked "name!pageable" where a copy had to wait.
+SIMCUDA_API std::size_t simcuda_take_log(char* buffer, std::size_t size);
+// "kind count" of whatever is alive, one a line; empty where nothing is.
+SIMCUDA_API std::size_t simcuda_alive(char* buffer, std::size_t size);
+// What was misused since the last reset, one a line.
+SIMCUDA_API std::size_t simcuda_findings(char* buffer, std::size_t size);
+
+// How long work has run on the device, in seconds.
+SIMCUDA_API double simcuda_busy_seconds();
+
+// A kernel: runs `function(argument)` when its turn comes on the stream, or at each replay of the graph that captures
+// it. A result other than 0 is an error of the device that sticks. Returns a CUresult.
+SIMCUDA_API int simcuda_launch(void* stream, char const* name, int (*function)(void*), void* argument,
+                               SimcudaRange const* ranges, std::size_t range_count);
+
+// The same for kernels that `tests/hostcuda` runs, in the form of its stream hook: run(context) any number of times,
+// destroy(context) when it cannot come to that again. Its memory is checked by the page; one kernel runs at a time.
+SIMCUDA_API void simcuda_enqueue(void* stream, int (*run)(void*), void (*destroy)(void*), void* context);

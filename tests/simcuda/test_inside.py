@@ -1,0 +1,54 @@
+"""What runs on the simulated driver runs, and together it runs all of the GPU runtime."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from simcuda import build
+from support import hostcuda
+from support.networks import exported
+
+INSIDE = build.HERE / "inside"
+OF_THE_SIMULATION = ["test_cuda_core.py", "test_driver.py"]
+OF_THE_RUNTIME = sorted({path.name for path in INSIDE.glob("test_*.py")} - set(OF_THE_SIMULATION))
+GPU_RUNTIME = ["cuda", "gpu_slot", "kernels", "plans", "rtx", "tensorrt", "trt_engine", "trt_session"]
+LEAST_BRANCH_COVERAGE = 95.0  # percent
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Exported out here: what exports loads PyTorch, which may look for a GPU."""
+    return exported(tmp_path_factory.mktemp("model") / "model.onnx")
+
+
+@pytest.mark.parametrize("module", OF_THE_SIMULATION)
+def test_the_simulation_does_what_it_promises(module: str) -> None:
+    passes(["-m", "pytest", str(INSIDE / module)])
+
+
+def test_the_gpu_runtime_works_on_the_simulated_device_and_all_of_it_was_executed(model: Path, tmp_path: Path) -> None:
+    data, report = tmp_path / "coverage", tmp_path / "coverage.json"
+    included = ",".join(f"*/engine/backends/{name}.py" for name in GPU_RUNTIME)
+    coverage = ["-m", "coverage", "run", "--branch", f"--data-file={data}", f"--include={included}"]
+    passes(
+        [*coverage, "-m", "pytest", *(str(INSIDE / module) for module in OF_THE_RUNTIME)],
+        PANRT_TEST_MODEL=str(model),
+        PANRT_TEST_KERNELS=str(hostcuda.kernels("plain")),
+    )
+    passes(["-m", "coverage", "json", "--quiet", f"--data-file={data}", "-o", str(report)])
+    measured = json.loads(report.read_text())
+    assert {Path(name).stem for name in measured["files"]} == set(GPU_RUNTIME)
+    percent = measured["totals"]["percent_covered"]
+    missing = {name: file["missing_lines"] for name, file in measured["files"].items() if file["missing_lines"]}
+    print(f"branch coverage of the GPU runtime: {percent:.1f} %; lines not run: {missing}")
+    assert percent >= LEAST_BRANCH_COVERAGE, missing
+
+
+def passes(arguments: list[str], **environment: str) -> None:
+    """A process on the simulated driver ends well."""
+    options = ["-q", "-p", "no:cacheprovider"] if "pytest" in arguments else []
+    result = build.run([*arguments, *options], **environment)
+    assert result.returncode == 0, f"{result.stdout[-8000:]}\n{result.stderr[-2000:]}"

@@ -1,0 +1,51 @@
+"""Sidecars of engines that nobody built."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from panrt.model_file import Category, ModelFile, Thresholds
+from panrt.plan_file import BuildOptions, PlanFile, Precisions
+
+ENGINE = b"an engine"
+
+MODEL = ModelFile(
+    name="panoptic_fpn_lite",
+    things=(Category(1, "mug", True, (255, 0, 0)), Category(2, "bottle", True, (0, 255, 0))),
+    stuff=(Category(9, "floor", False, (0, 0, 255)),),
+    batch=1,
+    input_hw=(256, 320),
+    valid_hw=(240, 320),
+    output_hw=(480, 640),
+    pixel_mean=(103.5, 116.25, 123.0),
+    pixel_std=(1.0, 1.0, 1.0),
+    thresholds=Thresholds(0.05, 0.5, 100, 0.5, 0.5, 4096, 0.5),
+    precision="fp16",
+    opset=21,
+    provenance="random weights",
+)
+
+
+def plan_file(**changes: Any) -> PlanFile:
+    """Of an engine for a Jetson Orin with JetPack 6, whose bytes are `ENGINE`."""
+    fields: dict[str, Any] = {
+        "model": MODEL,
+        "flavour": "tensorrt",
+        "tensorrt": "10.3.0",
+        "gpu": "Orin (nvgpu)",
+        "compute_capability": "8.7",
+        "driver": "12.6",
+        "panrt": "0.1.0",
+        "plugin_version": "1",
+        "plugins_sha256": "a" * 64,
+        "plugins_sources_sha256": "b" * 64,
+        "onnx": "street.onnx",
+        "onnx_sha256": "c" * 64,
+        "plan_sha256": hashlib.sha256(ENGINE).hexdigest(),
+        "plan_bytes": len(ENGINE),
+        "options": BuildOptions(workspace_bytes=2**30),
+        "precisions": Precisions(fp32=10, fp16=90, int8=0, plugins=5, other=20, fallen_to_fp32=("box/Gemm",)),
+        "build_seconds": 61.5,
+    }
+    return PlanFile(**{**fields, **changes})

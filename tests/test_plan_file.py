@@ -1,0 +1,149 @@
+"""An engine's sidecar survives writing and reading, and a process that the engine does not fit is told why."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from panrt.errors import PanrtError
+from panrt.plan_file import BuildOptions, PlanFile, PlanFileError, PlanMismatch, Process, check, dumps, loads, read
+from support.plans import ENGINE, plan_file
+
+HERE = Process("tensorrt", "10.3.0", "Orin (nvgpu)", "8.7", "1", "a" * 64, "b" * 64)
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    path = tmp_path / "street.plan"
+    path.write_bytes(ENGINE)
+    return path
+
+
+def changed(**fields: object) -> str:
+    return json.dumps({**json.loads(dumps(plan_file())), **fields})
+
+
+def test_reading_gives_what_was_written(plan: Path) -> None:
+    file = plan_file(options=BuildOptions(compute_capabilities=("8.6", "8.9"), batch=(1, 1, 4)))
+    Path(f"{plan}.json").write_text(dumps(file))
+    assert read(plan) == file
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", r"^a\.json: not JSON"),
+        ("[]", r"^a\.json: got list, expected an object"),
+        (changed(schema=2), r"schema 2, this PanRT reads up to 1; upgrade"),
+        (changed(schema=True), r"schema: got True, expected 1"),
+        (changed(flavour="openvino"), r"a\.json: flavour: got 'openvino', expected 'tensorrt' or 'rtx'"),
+        (changed(plan_bytes="9"), r"a\.json: plan_bytes: got '9', expected int"),
+        (changed(colour="red"), r"a\.json: unknown field colour"),
+        (changed(options={}), r"a\.json: options: missing field batch, compute_capabilities"),
+        (changed(options=7), r"a\.json: options: got 7, expected an object"),
+        (changed(model={"schema": 9}), r"a\.json: model: written with metadata schema 9"),
+    ],
+)
+def test_what_is_not_ours_is_refused_by_the_name_of_the_field(text: str, message: str) -> None:
+    with pytest.raises(PanrtError, match=message):
+        loads(text, source="a.json")
+
+
+def test_an_engine_without_its_sidecar_says_which_file_to_copy_along(plan: Path) -> None:
+    with pytest.raises(PlanFileError, match=r"street\.plan\.json: no such file; it belongs to street\.plan"):
+        read(plan)
+
+
+def test_an_engine_fits_the_process_it_was_built_in(plan: Path) -> None:
+    check(plan, plan_file(), HERE)
+
+
+@pytest.mark.parametrize(
+    ("process", "field", "built", "found"),
+    [
+        ({"flavour": "rtx"}, "kind of TensorRT", "TensorRT", "TensorRT-RTX"),
+        ({"tensorrt": "10.13.2"}, "TensorRT version", "10.3.0", "10.13.2"),
+        ({"gpu": "NVIDIA Thor", "compute_capability": "11.0"}, "GPU", "'Orin (nvgpu)'", "'NVIDIA Thor'"),
+        ({"plugin_version": "2"}, "plugin version", "1", "2"),
+        (
+            {"plugins_sha256": "d" * 64, "plugins_sources_sha256": "e" * 64},
+            "plugin library",
+            "aaaaaaaaaaaa",
+            "dddddddddddd",
+        ),
+    ],
+)
+def test_a_mismatch_names_the_field_both_values_and_the_command(
+    plan: Path, process: dict[str, str], field: str, built: str, found: str
+) -> None:
+    with pytest.raises(PlanMismatch) as caught:
+        check(plan, plan_file(), HERE._replace(**process))  # type: ignore[arg-type]
+    assert caught.value.field == field
+    assert built in caught.value.built
+    assert found in caught.value.found
+    rtx = " --rtx" if process.get("flavour") == "rtx" else ""
+    command = f"panrt build {plan.with_name('street.onnx')} -o {plan}{rtx}"
+    assert str(caught.value).endswith(f"\n  Rebuild it here:  {command}")
+    assert f"{plan}: {field}: built with" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "process", "fits"),
+    [
+        ({"version_compatible": True}, {"tensorrt": "11.4.1"}, True),
+        ({"version_compatible": True}, {"tensorrt": "10.2.9"}, False),
+        ({"hardware_compatibility": "ampere_plus"}, {"gpu": "NVIDIA A40", "compute_capability": "8.6"}, True),
+        ({"hardware_compatibility": "ampere_plus"}, {"gpu": "NVIDIA Thor", "compute_capability": "11.0"}, True),
+        ({"hardware_compatibility": "ampere_plus"}, {"gpu": "Tesla T4", "compute_capability": "7.5"}, False),
+        ({"hardware_compatibility": "same_compute_capability"}, {"gpu": "Other Orin"}, True),
+        ({"hardware_compatibility": "same_compute_capability"}, {"compute_capability": "8.6"}, False),
+        ({}, {"gpu": "Other Orin"}, False),
+        ({}, {"plugins_sha256": "d" * 64}, True),  # compiled here, from the same sources
+    ],
+)
+def test_compatibility_is_what_was_asked_for_at_the_build(
+    plan: Path, options: dict[str, Any], process: dict[str, str], fits: bool
+) -> None:
+    assert fit(plan, plan_file(options=BuildOptions(**options)), HERE._replace(**process)) is fits  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("targets", "compute_capability", "fits"),
+    [
+        ((), "8.9", True),
+        ((), "12.0", True),
+        ((), "7.5", False),
+        (("7.5", "8.6"), "7.5", True),
+        (("8.6",), "8.9", False),
+    ],
+)
+def test_an_rtx_engine_runs_on_its_targets(
+    plan: Path, targets: tuple[str, ...], compute_capability: str, fits: bool
+) -> None:
+    file = plan_file(flavour="rtx", tensorrt="1.7.1.116", gpu="", options=BuildOptions(compute_capabilities=targets))
+    process = HERE._replace(flavour="rtx", tensorrt="1.7.1.116", compute_capability=compute_capability)
+    assert fit(plan, file, process) is fits
+
+
+def test_libraries_of_unknown_sources_are_told_apart_by_their_bytes(plan: Path) -> None:
+    by_hand = plan_file(plugins_sources_sha256="")
+    assert fit(plan, by_hand, HERE._replace(plugins_sources_sha256=""))
+    assert not fit(plan, by_hand, HERE._replace(plugins_sha256="d" * 64, plugins_sources_sha256=""))
+
+
+@pytest.mark.parametrize(
+    ("engine", "message"), [(ENGINE[:-1], r"has 8 bytes, street\.plan\.json tells of 9"), (b"otherwise", "damaged")]
+)
+def test_a_truncated_or_changed_engine_is_found_before_it_is_loaded(plan: Path, engine: bytes, message: str) -> None:
+    plan.write_bytes(engine)
+    with pytest.raises(PlanFileError, match=message):
+        check(plan, plan_file(), HERE)
+
+
+def fit(plan: Path, file: PlanFile, process: Process) -> bool:
+    try:
+        check(plan, file, process)
+    except PlanMismatch:
+        return False
+    return True
