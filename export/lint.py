@@ -10,13 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import onnx
-from google.protobuf.message import DecodeError
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from panrt import model_file
 from panrt.export.errors import ExportError
-from panrt.model_file import ModelFile, ModelFileError
+from panrt.export.files import read_onnx
+from panrt.model_file import ModelFile
 from panrt.plan_file import Flavour
 from panrt.plugins.library import NAMESPACE, OPS, VERSION
 from panrt.plugins.onnx_functions import DOMAIN
@@ -70,18 +68,7 @@ def lint(path: Path, *, flavour: Flavour, release: tuple[int, ...]) -> Linted:
         ModelFileError: it is not ours, cut off, or from a newer PanRT.
         OSError: it cannot be read.
     """
-    content = path.read_bytes()
-    try:
-        model = onnx.load_model_from_string(content)
-    except DecodeError as error:
-        raise ModelFileError(f"{path}: not an ONNX file, or cut off ({error}); export or copy it again.") from error
-    said = next((entry.value for entry in model.metadata_props if entry.key == model_file.KEY), None)
-    if said is None:
-        raise ModelFileError(
-            f"{path}: not exported by PanRT, or cut off: it has no metadata {model_file.KEY!r}; "
-            "make one with  panrt export MODEL -o model.onnx"
-        )
-    file = model_file.loads(said, source=str(path))
+    model, file, content = read_onnx(path)
     findings = tuple(find(model, file, flavour=flavour, release=release))
     errors = tuple(finding for finding in findings if finding.level == "error")
     if errors:
@@ -143,7 +130,7 @@ def _top_k(node: NodeProto, constants: dict[str, TensorProto]) -> str | None:
     k = constants.get(node.input[1])
     if k is None:
         return "TopK with a k that depends on the data; no CUDA graph can hold it."
-    value = int(onnx.numpy_helper.to_array(k).reshape(-1)[0])
+    value = int(numpy_helper.to_array(k).reshape(-1)[0])
     return f"TopK of {value}, TensorRT takes up to {MAX_TOP_K}." if value > MAX_TOP_K else None
 
 

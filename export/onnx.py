@@ -103,25 +103,19 @@ def to_onnx(
     """
     path = Path(path)
     _check_destination(path)
-    thresholds = thresholds or default_thresholds(model)
-    file = ModelFile(
-        name=model.config.name,
-        things=tuple(model_file.Category(*category) for category in model.config.classes.things),
-        stuff=tuple(model_file.Category(*category) for category in model.config.classes.stuff),
-        batch=_checked_batch(batch),
-        input_hw=_checked_input(height, width),
-        valid_hw=_checked_valid(valid_hw, (height, width)),
-        output_hw=_checked_size("output_size", output_size or valid_hw or (height, width)),
-        pixel_mean=model.config.pixel_mean,
-        pixel_std=model.config.pixel_std,
-        thresholds=_checked_thresholds(thresholds),
+    file = describe(
+        model,
+        input_hw=(height, width),
+        batch=batch,
         precision=precision,
+        valid_hw=valid_hw,
+        output_hw=output_size,
+        thresholds=thresholds,
         target=target,
-        opset=OPSETS[target],
         provenance=provenance,
     )
     images = _batches(samples, file)
-    network = _prepared(model, thresholds)
+    network = prepared(model, file.thresholds)
     peak = None
     if precision == "fp16":
         peak = largest_feature(network, images, progress) if images else None
@@ -132,6 +126,37 @@ def to_onnx(
     finish(proto, file)
     write_atomically(path, lambda temporary: temporary.write_bytes(proto.SerializeToString(deterministic=True)))
     return Exported(file, len(proto.graph.node), path.stat().st_size, peak)
+
+
+def describe(
+    model: PanopticFPN,
+    *,
+    input_hw: tuple[int, int],
+    batch: int = 1,
+    precision: Precision = "fp32",
+    valid_hw: tuple[int, int] | None = None,
+    output_hw: tuple[int, int] | None = None,
+    thresholds: Thresholds | None = None,
+    target: Target = "portable",
+    provenance: str = "",
+) -> ModelFile:
+    """What a file of the network would say about itself; arguments and errors as in `to_onnx`."""
+    return ModelFile(
+        name=model.config.name,
+        things=tuple(model_file.Category(*category) for category in model.config.classes.things),
+        stuff=tuple(model_file.Category(*category) for category in model.config.classes.stuff),
+        batch=_checked_batch(batch),
+        input_hw=_checked_input(*input_hw),
+        valid_hw=_checked_valid(valid_hw, input_hw),
+        output_hw=_checked_size("output_size", output_hw or valid_hw or input_hw),
+        pixel_mean=model.config.pixel_mean,
+        pixel_std=model.config.pixel_std,
+        thresholds=_checked_thresholds(thresholds or default_thresholds(model)),
+        precision=precision,
+        target=target,
+        opset=OPSETS[target],
+        provenance=provenance,
+    )
 
 
 def default_thresholds(model: PanopticFPN) -> Thresholds:
@@ -264,7 +289,7 @@ class _Traced(nn.Module):
         return self.network.infer(image, valid_hw=self.valid_hw, output_hw=self.output_hw, ops=self.ops)
 
 
-def _prepared(model: PanopticFPN, thresholds: Thresholds) -> PanopticFPN:
+def prepared(model: PanopticFPN, thresholds: Thresholds) -> PanopticFPN:
     """A copy on the CPU for inference alone, with these thresholds."""
     network = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
     fold_batch_norms(network)

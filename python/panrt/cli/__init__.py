@@ -27,6 +27,7 @@ from panrt.cli.run import run
 from panrt.cli.support import Commands
 from panrt.cli.train import train
 from panrt.cli.train_tabletop import train_tabletop
+from panrt.cli.verify import verify
 
 app = typer.Typer(
     name="panrt",
@@ -40,6 +41,7 @@ app = typer.Typer(
 app.command("demo")(demo)
 app.command("convert")(convert)
 app.command("export")(export)
+app.command("verify")(verify)
 app.command("build")(build)
 app.command("info")(info)
 app.command("run")(run)

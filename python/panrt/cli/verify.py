@@ -1,0 +1,130 @@
+"""`panrt verify`: two forms of one network, compared stage by stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from panrt.cli.frames import network_frames
+from panrt.cli.support import JsonOption, Report, progress_bar
+
+if TYPE_CHECKING:
+    from panrt.engine.session import Session
+    from panrt.export.frames import Frame
+    from panrt.export.verify import Runner, Stages
+    from panrt.model_file import ModelFile
+
+PAST_LIMITS = 1
+_FORMS = (
+    "a .safetensors file (PyTorch), an .onnx file (plain ONNX Runtime), or cpu:FILE, tensorrt:FILE, rtx:FILE (PanRT)"
+)
+
+
+def verify(
+    a: Annotated[str, typer.Argument(metavar="A", help=f"The reference: {_FORMS}.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="What is judged, likewise.")],
+    frames: Annotated[Path, typer.Option(help="Pictures or a clip to compare on.")],
+    max_frames: Annotated[int, typer.Option(min=1, help="Frames that are taken from --frames, evenly.")] = 64,
+    pixels: Annotated[
+        float | None, typer.Option(min=0, max=100, help="Smallest share of pixels that agree, in percent.")
+    ] = None,
+    pq: Annotated[
+        float | None, typer.Option(min=0, max=100, help="Smallest panoptic quality of B against A, in percent.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two forms of one network stage by stage.
+
+    Without --pixels and --pq the limits are those of the coarser precision of the two. Exit codes: 0 within the limits,
+    1 past them, 2 the two cannot be compared.
+    """
+    from panrt.export.verify import VerifyError, compare, limits_of
+
+    files = [file for file in map(_described, (a, b)) if file is not None]
+    if not files:
+        raise VerifyError("A and B are both PyTorch models, whose sizes are not fixed; give an exported file for one.")
+    runners = [_runner(form, files[0]) for form in (a, b)]
+    file = files[0]
+    images = network_frames(
+        frames, limit=max_frames, input_hw=file.input_hw, valid_hw=file.valid_hw, free=file.pixel_mean
+    )
+    limits = limits_of(runners[0].file, runners[1].file)
+    limits = limits._replace(
+        pixels=limits.pixels if pixels is None else pixels / 100, pq=limits.pq if pq is None else pq / 100
+    )
+    with progress_bar("compare") as show:
+        found = compare(runners[0], runners[1], images, limits=limits, progress=show)
+    report = Report(as_json=as_json)
+    report.line("A", found.a)
+    report.line("B", found.b)
+    report.table(found.table())
+    report.line("segments", f"{found.matched} matched, of {found.segments[0]} of A and {found.segments[1]} of B")
+    report.line("verdict", f"{'within' if found.passed else 'PAST'} the limits on {found.images} frames")
+    report.end(found.to_json())
+    if not found.passed:
+        raise typer.Exit(PAST_LIMITS)
+
+
+def _described(form: str) -> ModelFile | None:
+    """What the file says about itself; None for a PyTorch model, which takes what the other has."""
+    from panrt.export.files import read_onnx
+
+    backend, path = _split(form)
+    if backend is None and path.suffix == ".onnx":
+        return read_onnx(path).file
+    if backend is None:
+        return None
+    with _open(backend, path) as session:
+        return session.model
+
+
+def _runner(form: str, file: ModelFile) -> Runner:
+    from panrt.export.verify import OnnxRunner, TorchRunner
+    from panrt.model.checkpoints import load, locate
+
+    backend, path = _split(form)
+    if backend is not None:
+        return SessionRunner(_open(backend, path), form)
+    if path.suffix == ".onnx":
+        return OnnxRunner(path)
+    network = load(locate(form))
+    if network.config.name != file.name:
+        from panrt.export.verify import VerifyError
+
+        raise VerifyError(f"{form}: a {network.config.name}, the other is a {file.name}.")
+    return TorchRunner(network, file, name=f"{form} in PyTorch")
+
+
+def _split(form: str) -> tuple[str | None, Path]:
+    """`cpu:street.onnx` -> ("cpu", street.onnx); a .plan file needs no backend, the best one takes it."""
+    from panrt.engine.load import AUTO, BACKENDS
+
+    backend, colon, rest = form.partition(":")
+    if colon and backend in (AUTO, *BACKENDS):
+        return backend, Path(rest)
+    return (AUTO if form.endswith(".plan") else None), Path(form)
+
+
+def _open(backend: str, path: Path) -> Session:
+    import panrt
+
+    return panrt.load(path, backend=backend)
+
+
+class SessionRunner:
+    """A file in a session of PanRT, which tells of the panoptic map alone."""
+
+    def __init__(self, session: Session, name: str) -> None:
+        self.name = f"{name} in PanRT ({session.backend})"
+        self.file = session.model
+        self._session = session
+
+    def __call__(self, image: Frame) -> Stages:
+        from panrt.export.verify import Stages
+        from panrt.model.panoptic_map import PanopticMap, Segment
+
+        height, width = self.file.valid_hw
+        result = self._session(image[:height, :width])
+        return Stages(PanopticMap(result.panoptic, [Segment(s.id, s.category_id) for s in result.segments]))
