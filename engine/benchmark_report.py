@@ -9,11 +9,14 @@ import html
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from panrt.engine.benchmark import Benchmark, BenchmarkConfig, Run, Spread
 from panrt.engine.machine import Machine
 from panrt.errors import PanrtError
+
+if TYPE_CHECKING:
+    from panrt.engine.backends.trt_session import GpuProfile
 
 SCHEMA = 1
 
@@ -127,6 +130,20 @@ def stage_table(benchmark: Benchmark) -> Table:
     rest = whole - sum(stages.values())
     rows.append(("the rest", f"{1e3 * rest:.2f}", f"{100 * rest / whole:.1f}"))
     return Table(("stage", "ms a frame", "%"), tuple(rows))
+
+
+def profile_tables(profile: GpuProfile, *, layers: int = 20) -> tuple[Table, Table]:
+    """Where the GPU's time of a frame goes, and the layers that take longest."""
+    parts = [(name.replace("_", " "), seconds) for name, seconds in profile._asdict().items() if name != "layers"]
+    slowest = sorted(profile.layers.items(), key=lambda item: -item[1])[:layers]
+    total = sum(profile.layers.values()) or 1.0
+    return (
+        Table(("on the GPU", "ms"), tuple((name, f"{1e3 * seconds:.3f}") for name, seconds in parts)),
+        Table(
+            (f"slowest of {len(profile.layers)} layers", "ms", "%"),
+            tuple((name[:80], f"{1e3 * seconds:.3f}", f"{100 * seconds / total:.1f}") for name, seconds in slowest),
+        ),
+    )
 
 
 def facts(benchmark: Benchmark) -> list[tuple[str, str]]:

@@ -18,6 +18,7 @@ import traceback
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -67,9 +68,10 @@ class PluginRegistry:
     def __init__(self) -> None:
         self.loaded: list[str] = []
 
-    def get_creator(self, name: str, version: str, namespace: str) -> object | None:
-        """One of the four ops', where their library is loaded."""
-        return object() if self.loaded and (version, namespace) == ("1", "panrt") and name in OPS else None
+    @property
+    def all_creators(self) -> list[SimpleNamespace]:
+        """Those of the four ops, where their library is loaded."""
+        return [SimpleNamespace(plugin_namespace="panrt", name=name) for name in OPS if self.loaded]
 
     def load_library(self, path: str) -> object | None:
         """A handle; None where it is loaded already, or there is no such file."""

@@ -47,6 +47,9 @@ def run(
     rate: Annotated[float, typer.Option(min=0, help="Frames a second of the paced run; 0: none.")] = 30.0,
     backend: Annotated[str, typer.Option(help="auto, cpu, tensorrt or rtx.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU backend; default: all.")] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="On a GPU: also take a frame apart, and time every layer.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure back to back, then at the pace of a camera.
@@ -55,17 +58,31 @@ def run(
     """
     import panrt
     from panrt.engine.benchmark import BenchmarkConfig, run_benchmark
-    from panrt.engine.benchmark_report import facts, latency_table, stage_table, to_html, to_json, to_markdown
+    from panrt.engine.benchmark_report import (
+        facts,
+        latency_table,
+        profile_tables,
+        stage_table,
+        to_html,
+        to_json,
+        to_markdown,
+    )
     from panrt.engine.bundled import locate
 
     config = BenchmarkConfig(frames=frames, warm_up=warm_up, rate=rate)
     model = locate(model)
     pictures = _read(source, frames)
     with panrt.load(model, backend=backend, threads=threads) as session, progress_bar("measure") as show:
+        if profile and not hasattr(session, "profile"):
+            raise ValueError(f"--profile: the backend {session.backend!r} has no GPU to take apart; leave it out.")
         measured = run_benchmark(session, pictures, config, path=model, progress=show)
+        gpu = session.profile() if profile else None  # type: ignore[attr-defined]  # of GPU sessions alone
     report = Report(as_json=as_json)
     report.table(latency_table(measured).text())
     report.table(stage_table(measured).text())
+    if gpu is not None:
+        for table in profile_tables(gpu):
+            report.table(table.text())
     for label, text in facts(measured):
         report.line(label, text)
     if output is not None:
@@ -79,7 +96,8 @@ def run(
             output.with_name(output.name + suffix).write_text(text)
         report.line("wrote", ", ".join(f"{output}{suffix}" for suffix in written))
     next_commands = [f"panrt bench compare {output}.json OTHER.json"] if output is not None else []
-    report.end(to_json(measured), next_commands=next_commands)
+    facts_of_all = to_json(measured) | ({} if gpu is None else {"gpu_profile": gpu._asdict()})
+    report.end(facts_of_all, next_commands=next_commands)
 
 
 @bench.command("compare")

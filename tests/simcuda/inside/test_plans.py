@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import cv2
 import pytest
+from typer.testing import CliRunner
 
 import panrt
 from panrt import plan_file
+from panrt.cli import app
 from panrt.engine.backends import plans, rtx, tensorrt
 from panrt.engine.backends.plans import MissingError
 from panrt.engine.load import BackendError
@@ -204,7 +209,7 @@ def test_a_plugin_library_that_is_missing_or_does_not_load_is_named(
             panrt.load(engine(), backend="tensorrt")
     monkeypatch.setattr(fake_tensorrt.registry, "load_library", lambda path: None)
     before = gpu.alive()
-    with pytest.raises(PluginLibraryError, match="TensorRT loaded none of its plugins"):
+    with pytest.raises(PluginLibraryError, match="TensorRT did not take all of its plugins"):
         panrt.load(engine(), backend="tensorrt")
     assert gpu.alive() == before
 
@@ -213,3 +218,15 @@ def test_what_is_missing_is_an_error_of_its_own(engine: Engine, monkeypatch: pyt
     monkeypatch.setattr(fake_tensorrt, "__version__", "8.6.1")
     with pytest.raises(MissingError, match="too old"):
         tensorrt.open_session(engine())
+
+
+def test_bench_takes_a_frame_on_the_gpu_apart(engine: Engine, tmp_path: Path) -> None:
+    frame = tmp_path / "frame.png"
+    assert cv2.imwrite(str(frame), picture(0))
+    arguments = ["bench", str(engine()), "--source", str(tmp_path), "--frames", "3", "--warm-up", "1", "--rate", "0"]
+    shown = CliRunner().invoke(app, [*arguments, "--profile"])
+    assert shown.exit_code == 0, shown.output
+    for text in ("on the GPU", "back to back", "slowest of 2 layers", r"backbone +0\.500 +50\.0"):
+        assert re.search(text, shown.output)
+    told = json.loads(CliRunner().invoke(app, [*arguments, "--profile", "--json"]).output)
+    assert told["gpu_profile"]["layers"] == {"backbone": 0.5e-3, "merge": 0.5e-3}
