@@ -138,7 +138,7 @@ class SharedMemoryReader:
         self._name = name
         self._path = memory_path(name)
         self._memory: mmap.mmap | None = None
-        self._slots = self._slot_bytes = self._seen = 0
+        self._slots = self._slot_bytes = self._seen = self._inode = 0
 
     def read(self, timeout: float | None = None) -> PanopticResult | None:
         """The newest result that was not read yet; None if none came within `timeout` seconds (None: wait)."""
@@ -169,8 +169,9 @@ class SharedMemoryReader:
             return None
         number = _PUBLISHED[0].unpack_from(memory, _PUBLISHED[1])[0]
         if number in (0, self._seen):
-            if _STATE[0].unpack_from(memory, _STATE[1])[0]:
+            if _STATE[0].unpack_from(memory, _STATE[1])[0] or self._replaced():
                 self._memory = None  # closed, or moved to a larger one
+                self._seen = 0
             return None
         at = _SLOTS_AT + number % self._slots * self._slot_bytes
         height, width, length = _SIZES.unpack_from(memory, at + _NUMBERS.size)
@@ -185,10 +186,18 @@ class SharedMemoryReader:
         self._seen = number
         return _load(text, ids)
 
+    def _replaced(self) -> bool:
+        """Whether the memory under the name is another one now: a writer that is killed closes nothing."""
+        try:
+            return self._path.stat().st_ino != self._inode
+        except FileNotFoundError:
+            return True
+
     def _attach(self) -> mmap.mmap | None:
         try:
             with self._path.open("rb") as file:
                 memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                self._inode = os.fstat(file.fileno()).st_ino
         except FileNotFoundError:
             return None
         magic, version, self._slots, self._slot_bytes, _, state = _HEADER.unpack_from(memory, 0)

@@ -28,7 +28,7 @@ def run(
             help="camera://0, csi://0, rtsp://..., http://..., a file, folder or glob, test://640x480@30, demo://tabletop.",
         ),
     ],
-    model: Annotated[Path, typer.Option("--model", "-m", help="An .onnx file of panrt export, or a .plan file.")],
+    model: Annotated[Path, typer.Option("--model", "-m", help="An .onnx or .plan file, or a name: tabletop.")],
     sinks: Annotated[
         list[str],
         typer.Option(

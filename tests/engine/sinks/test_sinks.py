@@ -16,7 +16,7 @@ from benchmarks.null_session import NullSession, map_of, model_file
 
 import panrt
 from panrt.engine.sinks import Context, Item, SharedMemoryReader, Sink, SinkError, SinkSpec, UnknownSinkError, open_sink
-from panrt.engine.sinks.shared_memory import memory_path
+from panrt.engine.sinks.shared_memory import SharedMemoryWriter, memory_path
 from panrt.engine.sinks.video import VideoWriter
 from panrt.engine.slot import Policy
 from panrt.engine.sources.pattern import pattern
@@ -192,6 +192,26 @@ def test_shared_memory_is_never_torn_and_grows_with_the_map() -> None:
     reader.join()
     assert torn == []
     assert sizes == {(40, 64), (120, 160)}
+
+
+def test_a_reader_finds_the_writer_that_follows_one_that_was_killed() -> None:
+    name = f"test-{time.monotonic_ns()}"
+    session, context = NullSession(), Context(model_file(), lambda: Meter().status((), ()))
+    with SharedMemoryReader(name) as reader:
+        assert reader.read(0.0) is None
+        for start in (0, 100):
+            writer = SharedMemoryWriter(name)
+            for index in (start, start + 1):
+                frame = panrt.Frame(pattern(index, HW), index)
+                writer.write(Item(frame, session(frame)))
+            result = reader.read(2.0)
+            assert result is not None
+            assert result.frame_index == start + 1
+            writer._lock.close()  # as the system does when the process is gone; nothing is closed or unlinked
+        last = open_sink(f"shm://{name}")
+        last.start(context, stream_policy="block")
+        last.close()
+    memory_path(name).unlink(missing_ok=True)
 
 
 # what befalls a sink
