@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +30,7 @@ from panrt.engine.sources.open import open_source, redact
 from panrt.engine.sources.source import Source, SourceOptions
 from panrt.engine.status import Meter, StreamStatus
 from panrt.engine.tracking import Tracker
+from panrt.errors import PanrtError
 
 LOOK_EVERY = 0.1  # seconds between looks at sources that give nothing
 
@@ -59,7 +60,7 @@ def stream(
         limit: end after so many results.
 
     Returns:
-        An iterator over results. A `with` block or its end closes sources and sinks.
+        Results, to be iterated over once. The end of the loop, or of a `with` block, closes sources and sinks.
 
     Raises:
         UnknownSourceError, UnknownSinkError, SourceError: from here.
@@ -86,8 +87,12 @@ def stream(
     return Stream(sources, session, opened, wake=wake, in_flight=in_flight, track=track, limit=limit)
 
 
-class Stream(Iterator[PanopticResult]):
-    """A session at work on sources; iterate over it for results, or over `pairs` for frames beside them."""
+class StreamError(PanrtError, RuntimeError):
+    """A stream is used again."""
+
+
+class Stream(Iterable[PanopticResult]):
+    """A session at work on sources; iterate over it, once, for results, or over `pairs` for frames beside them."""
 
     def __init__(
         self,
@@ -114,14 +119,23 @@ class Stream(Iterator[PanopticResult]):
         self._turn = 0  # the source whose turn it is
         self._looked_at = 0.0
         self._stopping = False
-        self._pairs = self._run()
+        self._begun = False
 
-    def __next__(self) -> PanopticResult:
-        return next(self._pairs).result
+    def __iter__(self) -> Generator[PanopticResult, None, None]:
+        # Only the loop holds the generator: when it is left, the generator goes, and closes what it opened.
+        for item in self.pairs():
+            yield item.result
 
-    def pairs(self) -> Iterator[Item]:
-        """Each result with its frame."""
-        return self._pairs
+    def pairs(self) -> Generator[Item, None, None]:
+        """Each result with its frame.
+
+        Raises:
+            StreamError: the stream has run before.
+        """
+        if self._begun:
+            raise StreamError("stream: it runs once; call panrt.stream again for another run.")
+        self._begun = True
+        return self._run()
 
     @property
     def status(self) -> StreamStatus:
@@ -135,7 +149,7 @@ class Stream(Iterator[PanopticResult]):
 
     def close(self) -> None:
         """End now: what is on its way is finished and goes to the sinks, which are flushed. Twice is fine."""
-        self._pairs.close()
+        self._begun = True
         self._shut()
 
     def __enter__(self) -> Stream:

@@ -9,12 +9,13 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from panrt.export.build import build_engine
     from panrt.export.errors import ExportError
     from panrt.export.onnx import to_onnx
 
-__all__ = ["ExportError", "to_onnx"]
+__all__ = ["ExportError", "build_engine", "to_onnx"]
 
-_HOMES = {"ExportError": "errors", "to_onnx": "onnx"}
+_HOMES = {"ExportError": "errors", "build_engine": "build", "to_onnx": "onnx"}
 
 
 def __getattr__(name: str) -> object:

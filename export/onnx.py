@@ -38,7 +38,7 @@ from panrt.export.frames import Frame
 from panrt.export.naming import IMAGE, name_graph
 from panrt.export.precision import Peak, Progress, largest_feature, quantize, to_half
 from panrt.export.symbolic import SymbolicOps
-from panrt.model.checkpoints import write_atomically
+from panrt.files import write_atomically
 from panrt.model.panoptic_fpn import SIZE_DIVISOR, PanopticFPN
 from panrt.model_file import ModelFile, Precision, Target, Thresholds
 from panrt.plugins.contract import MAX_SIDE

@@ -17,7 +17,6 @@ import json
 import os
 import pickle
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -31,6 +30,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from panrt.errors import PanrtError
+from panrt.files import write_atomically
 from panrt.model.backbones.efficientnet_lite import STAGES
 from panrt.model.config import EfficientNetLiteConfig, PanopticFPNConfig, ResNetConfig, from_json, to_json
 from panrt.model.panoptic_fpn import PanopticFPN
@@ -481,18 +481,3 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         raise
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then move it there; on any error `path` is as it was."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        temporary.chmod(path.stat().st_mode if path.exists() else 0o644)  # not as private as a temporary file
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from panrt.errors import PanrtError
-from panrt.model.checkpoints import CheckpointError, load_torch, save, write_atomically
+from panrt.files import write_atomically
+from panrt.model.checkpoints import CheckpointError, load_torch, save
 from panrt.model.curves import plot_curves
 from panrt.model.losses import LossConfig, Losses, joint_losses
 from panrt.model.panoptic_fpn import PanopticFPN

@@ -51,7 +51,7 @@ class PluginLibrary(NamedTuple):
     sha256: str  # of the file
     sources_sha256: str  # of what it was compiled from; "" where that was done by hand
     tensorrt_headers: str  # version, e.g. "10.3.0"
-    cuda_architectures: tuple[str, ...]  # e.g. ("75", "87"); none: no kernels, so engines can be built but not run
+    cuda_architectures: tuple[str, ...]  # e.g. ("86", "87", "87-ptx"); none: no kernels; engines can be built, not run
 
     @property
     def rtx_loader(self) -> Path:
@@ -116,7 +116,7 @@ def inspect(path: Path) -> PluginLibrary:
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         sources_sha256=info["sources_sha256"],
         tensorrt_headers=info["tensorrt_headers"],
-        cuda_architectures=tuple(filter(None, info["cuda_architectures"].split(";"))),
+        cuda_architectures=tuple(filter(None, info["cuda_architectures"].split(","))),
     )
 
 

@@ -27,8 +27,14 @@ from panrt.engine.sources.errors import (
 )
 from panrt.engine.sources.source import Opening, Picture
 
-# Look at half a second of a stream at most before the first frame, and hold back none.
-_LIVE = {"fflags": "nobuffer", "flags": "low_delay", "analyzeduration": "500000", "probesize": "500000"}
+# Look at half a second of a stream at most before the first frame, and count no frames to guess its rate. What was
+# looked at is shown too: "nobuffer" would throw it away, and with it the key frame that a stream often begins with.
+_LIVE = {
+    "analyzeduration": "500000",
+    "flags": "low_delay",
+    "fpsprobesize": "0",
+    "probesize": "500000",
+}
 
 
 def file_pictures(address: str, uri: str, opening: Opening) -> Generator[Picture, None, None]:

@@ -73,6 +73,7 @@ class Precisions:
     int8: int
     plugins: int  # layers of the four ops, whose geometry is float32 in every file
     other: int  # integers, shapes, copies
+    fallen_to_fp32: tuple[str, ...]  # nodes with weights that compute in float32 although the file says otherwise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,10 +187,16 @@ def check(plan: str | os.PathLike[str], file: PlanFile, process: Process) -> Non
     expect("plugin version", file.plugin_version, process.plugin_version, file.plugin_version == process.plugin_version)
     libraries = [f"sha256 {digest[:12]}" for digest in (file.plugins_sha256, process.plugins_sha256)]
     expect("plugin library", libraries[0], f"{libraries[1]} from other sources", _fits_plugins(file, process))
-    _check_engine(path, file)
+    check_engine(path, file)
 
 
-def _check_engine(path: Path, file: PlanFile) -> None:
+def check_engine(path: Path, file: PlanFile) -> None:
+    """Whether an engine is the one that its sidecar describes.
+
+    Raises:
+        PlanFileError: it is not, or it is damaged.
+        OSError: it cannot be read.
+    """
     size = path.stat().st_size
     if size != file.plan_bytes:
         raise PlanFileError(

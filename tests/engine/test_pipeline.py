@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from benchmarks.null_session import NullSession, map_of
 from benchmarks.pipeline import live, overhead
 
 import panrt
-from panrt.engine.pipeline import Stream, stop_on_signals
+from panrt.engine.pipeline import Stream, StreamError, stop_on_signals
 from panrt.engine.sources import SourceNotFoundError, SourceOptions, SourceUndecodableError, State, UnknownSourceError
 from panrt.engine.sources.pattern import pattern
 from support.streams import CLIP, IMAGES, drain, wait_for
@@ -128,7 +129,30 @@ def test_leaving_the_loop_early_hands_what_was_begun_to_the_sinks(tmp_path: Path
     assert lines == list(range(len(lines)))
     assert len(lines) == sum(session.batches) >= 5
     assert session._waiting == type(session._waiting)()  # the session can go on to something else
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("source", "sink"))]
+    assert threads_of_ours() == []
+
+
+def threads_of_ours() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(("source", "sink"))]
+
+
+def test_leaving_the_loop_is_enough_to_end_everything(tmp_path: Path) -> None:
+    gc.disable()  # it must not take a search for cycles
+    try:
+        for result in panrt.stream("test://32x24@100", NullSession(), sinks=[str(tmp_path / "out.jsonl")]):
+            if result.frame_index > 3:
+                assert len(threads_of_ours()) == 2
+                break
+        wait_for(lambda: not threads_of_ours(), seconds=2)
+    finally:
+        gc.enable()
+
+
+def test_a_stream_runs_once() -> None:
+    stream = panrt.stream(uri(3), NullSession())
+    assert len(list(stream)) == 3
+    with pytest.raises(StreamError, match="it runs once"):
+        list(stream)
 
 
 def test_a_source_that_ends_by_an_error_raises_it_after_the_last_result(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -168,6 +169,14 @@ def test_a_float16_file_gives_what_the_float32_file_gives_but_for_rounding(tmp_p
         assert opened.model.precision == "fp16"
         agreement = [np.mean(opened(image).panoptic == session(image).panoptic) for image in frames(3)]
     assert min(agreement) > 0.9  # an untrained network is far more nervous than a trained one
+
+
+@pytest.mark.skipif(os.environ.get("PANRT_TEST_PROFILE") != "full", reason="quantising takes half a minute")
+def test_an_int8_file_gives_what_plain_onnx_runtime_gives(tmp_path: Path) -> None:
+    small = exported(tmp_path / "int8.onnx", precision="int8", samples=list(frames(1)))
+    with panrt.load(small, threads=1) as opened:
+        for image in frames(2):
+            assert np.mean(opened(image).panoptic != by_onnx_runtime(small, image[None])[0][0]) < 1e-2
 
 
 # Frames of any size

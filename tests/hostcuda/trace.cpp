@@ -15,6 +15,9 @@
 #include "hostcuda.h"
 #include "internal.h"
 
+// This library's own. GCC puts static arrays of templates here, whatever section they ask for.
+extern "C" __attribute__((visibility("hidden"))) char __bss_start[], _end[];
+
 namespace hc {
 namespace {
 
@@ -126,6 +129,7 @@ void trace_thread(unsigned thread) { current = thread; }
 void trace_block_end(unsigned threads) {
   std::array<std::unordered_set<std::uintptr_t>, 2 * kMaxBuffers> block_sectors;
   Range const fixed = static_shared(), dynamic = dynamic_shared_range();
+  Range const of_templates{reinterpret_cast<std::uintptr_t>(__bss_start), reinterpret_cast<std::uintptr_t>(_end)};
   for (unsigned warp = 0; warp * kLanes < threads; ++warp) {
     struct Key {
       void* instruction;
@@ -153,7 +157,8 @@ void trace_block_end(unsigned threads) {
       for (unsigned lane = 0; lane < kLanes; ++lane) {
         Access const* const access = lanes[lane];
         if (access == nullptr) continue;
-        if (fixed.contains(access->address) || dynamic.contains(access->address)) {
+        if (fixed.contains(access->address) || dynamic.contains(access->address) ||
+            of_templates.contains(access->address)) {
           shared[lane] = access;
           shared_bytes = access->bytes;
           continue;

@@ -7,7 +7,12 @@ from types import ModuleType
 
 import pytest
 
-MODULES = {"reference": "panrt.plugins.reference", "native": "panrt.plugins.native", "onnx": "support.onnx_ops"}
+MODULES = {
+    "reference": "panrt.plugins.reference",
+    "native": "panrt.plugins.native",
+    "onnx": "support.onnx_ops",
+    "cuda": "support.cuda_form",
+}
 
 
 @pytest.fixture(scope="session", params=list(MODULES))
@@ -16,7 +21,7 @@ def ops(request: pytest.FixtureRequest) -> ModuleType:
     return importlib.import_module(MODULES[request.param])
 
 
-@pytest.fixture(scope="session", params=["native", "onnx"])
+@pytest.fixture(scope="session", params=["native", "onnx", "cuda"])
 def form(request: pytest.FixtureRequest) -> ModuleType:
     """The forms that are compared with the reference."""
     return importlib.import_module(MODULES[request.param])

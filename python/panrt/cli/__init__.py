@@ -13,6 +13,8 @@ import typer
 
 import panrt
 from panrt.cli.bench import bench
+from panrt.cli.build import build
+from panrt.cli.cache import cache
 from panrt.cli.convert import convert
 from panrt.cli.data import data
 from panrt.cli.demo import demo
@@ -38,6 +40,7 @@ app = typer.Typer(
 app.command("demo")(demo)
 app.command("convert")(convert)
 app.command("export")(export)
+app.command("build")(build)
 app.command("info")(info)
 app.command("run")(run)
 app.command("train")(train)
@@ -46,6 +49,7 @@ app.command("eval")(evaluate)
 app.command("doctor")(doctor)
 app.add_typer(bench, name="bench")
 app.add_typer(data, name="data")
+app.add_typer(cache, name="cache")
 app.add_typer(plugins, name="plugins")
 
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[3]
 CUDA = ROOT / "plugins" / "cuda"
 ALL_ARCHITECTURES = [75, 80, 86, 87, 89, 90, 100, 110, 120]
 FULL = os.environ.get("PANRT_TEST_PROFILE") == "full"
-ARCHITECTURES = ALL_ARCHITECTURES if FULL else [75, 120]
+ARCHITECTURES = ALL_ARCHITECTURES if FULL else [100]  # which takes the most registers
 FLAGS = ["-std=c++17", "-O3", "--fmad=false", "-Xptxas", "-v", "-Xcompiler", "-Wall", "-Werror", "all-warnings"]
 INCLUDE = [f"-I{path}" for path in (CUDA, CUDA / "include", ROOT / "plugins" / "include")]
 FUNCTION = re.compile(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from panrt.cli import app
-from panrt.plugins import library
+from panrt.plugins import library, native
 from panrt.plugins.library import PluginLibraryError
 from support.plugin_library import plugin_library
 
@@ -47,6 +48,16 @@ def test_what_is_built_is_found_and_tells_what_it_was_built_from(monkeypatch: py
     assert built.rtx_loader.is_file()
     monkeypatch.setenv("PANRT_PLUGINS", str(built.path))
     assert library.find() == built
+
+
+def test_kernels_are_there_for_each_architecture_and_as_ptx_for_newer_ones() -> None:
+    architectures = plugin_library("auto").cuda_architectures
+    if architectures:  # nvcc was found
+        *real, ptx = architectures
+        assert "75" in real
+        assert ptx == f"{real[-1]}-ptx"
+    else:
+        assert shutil.which("nvcc", path=f"{library.tool_path()}:/usr/local/cuda/bin") is None
 
 
 def test_building_again_changes_nothing() -> None:
@@ -93,7 +104,7 @@ def test_the_hash_covers_every_source(monkeypatch: pytest.MonkeyPatch, tmp_path:
     [
         (None, "no such plugin library"),
         (b"text", "does not load as a library"),
-        ("libtensorrt_rtx", "does not load|not a PanRT"),
+        (Path(native._native.__file__).read_bytes(), "not a PanRT plugin library"),
     ],
 )
 def test_what_is_no_plugin_library_is_refused(

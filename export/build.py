@@ -1,0 +1,289 @@
+"""An ONNX file of ours becomes a TensorRT engine, with a sidecar that says what it was built with.
+
+    build_engine("street.onnx", "street.plan")              # TensorRT, on the GPU that will run it
+    build_engine("street.onnx", "street.plan", rtx=True)    # TensorRT for RTX, on any machine
+
+Steps: lint the file, look in the cache, parse, report in which precision each layer computes, build, write. Nothing is
+left behind when a step fails or the user stops it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import panrt
+from panrt import gpu as gpus
+from panrt import plan_file
+from panrt.export import cache as engine_cache
+from panrt.export.errors import ExportError
+from panrt.export.lint import Finding, Linted, lint
+from panrt.export.tensorrt import WEIGHTED, BuildError, Layer, Network, Profile, TensorRT
+from panrt.files import write_atomically
+from panrt.gpu import Gpu
+from panrt.model_file import ModelFile
+from panrt.plan_file import SUFFIX, BuildOptions, Flavour, PlanFile, Precisions, version_of
+from panrt.plugins import library as plugin_library
+from panrt.plugins.library import PluginLibrary
+
+IMAGE = "image"
+FREE_SHARE = 0.8  # of the GPU's free memory that tactics may use as scratch
+MAX_OPTIMIZATION_LEVEL = 5
+
+Progress = Callable[[str, int, int], None]  # phase, done, of
+_T = TypeVar("_T")
+
+
+class Built(NamedTuple):
+    """What was written."""
+
+    file: PlanFile
+    warnings: tuple[Finding, ...]
+    layers: tuple[Layer, ...]  # as parsed; empty where the engine came from the cache
+    from_cache: bool
+
+
+def build_engine(
+    onnx_path: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    rtx: bool = False,
+    options: BuildOptions | None = None,
+    cache: bool = True,
+    progress: Progress | None = None,
+) -> Built:
+    """Build an engine and its sidecar, both or neither.
+
+    Args:
+        onnx_path: a file of `panrt export`.
+        path: destination, a .plan file; it and its sidecar are replaced.
+        rtx: for TensorRT for RTX, which needs no GPU to build, in place of TensorRT, which builds for the GPU it is on.
+        options: what can be chosen about the engine.
+        cache: take the same engine from the user's cache where it was built before, and keep it there.
+        progress: called with the phase, its steps done and its steps in all, from another thread.
+
+    Raises:
+        ModelFileError: the file is not ours, damaged, or from a newer PanRT.
+        LintError: it has nodes that TensorRT does not build.
+        BuildError: TensorRT is missing, lacks an option, or refuses the network.
+        PluginLibraryError: the plugin library is missing or not of this PanRT.
+        ExportError: an option does not fit.
+        OSError: from the file system. Nothing is written in any of these cases.
+        KeyboardInterrupt: the user stopped it; likewise.
+    """
+    onnx_path, path, options = Path(onnx_path), Path(path), options or BuildOptions()
+    flavour: Flavour = "rtx" if rtx else "tensorrt"
+    _check_destination(path)
+    _check_options(options)
+    library = plugin_library.find()
+    tensorrt = TensorRT(flavour, library)
+    tensorrt.check(options)
+    linted = lint(onnx_path, flavour=flavour, release=version_of(tensorrt.version))
+    target = _Target(tensorrt, library, _gpu(flavour), options)
+    if not cache:
+        file, layers = _build(linted, onnx_path, path, target, progress)
+        return Built(file, linted.warnings, layers, False)
+    with engine_cache.locked(target.key(linted.model)) as cached:
+        layers = ()
+        found = engine_cache.get(cached)
+        if found is None:
+            made, layers = _build(linted, onnx_path, cached, target, progress)
+        file = dataclasses.replace(found or made, onnx=onnx_path.name)
+        _write(path, file, lambda temporary: temporary.write_bytes(cached.read_bytes()))
+    return Built(file, linted.warnings, layers, found is not None)
+
+
+class _Target(NamedTuple):
+    """All that decides an engine beside the model."""
+
+    tensorrt: TensorRT
+    library: PluginLibrary
+    gpu: Gpu | None
+    options: BuildOptions
+
+    @property
+    def workspace_bytes(self) -> int:
+        """What was asked for, or a share of what is free, in steps that make the same of a little more or less."""
+        if self.options.workspace_bytes or self.gpu is None:
+            return self.options.workspace_bytes
+        return max(int(self.gpu.free_bytes * FREE_SHARE) >> 28 << 28, 1 << 28)
+
+    def key(self, model: bytes) -> engine_cache.Key:
+        gpu = self.gpu
+        return engine_cache.Key(
+            onnx_sha256=hashlib.sha256(model).hexdigest(),
+            flavour=self.tensorrt.flavour,
+            tensorrt=self.tensorrt.version,
+            gpu=gpu.name if gpu else "",
+            compute_capability=gpu.compute_capability if gpu else "",
+            driver=gpu.driver if gpu else "",
+            plugins_sha256=self.library.sha256,
+            panrt=panrt.__version__,
+            options=self.options,
+        )
+
+
+def _build(
+    linted: Linted, source: Path, path: Path, target: _Target, progress: Progress | None
+) -> tuple[PlanFile, tuple[Layer, ...]]:
+    """Parse, build and write."""
+    started = time.monotonic()
+    tensorrt, options = target.tensorrt, target.options
+    timings = engine_cache.timings_path(tensorrt.version, target.gpu)
+    stop = threading.Event()
+
+    def watch(phase: str, done: int, of: int) -> bool:
+        if progress is not None:
+            progress(phase, done, of)
+        return not stop.is_set()
+
+    def work() -> tuple[bytes | None, tuple[Layer, ...]]:
+        network = tensorrt.parse(linted.model, source=str(source))
+        layers = network.layers()
+        _check_precision(layers, linted.file, source)
+        config = tensorrt.config(options, workspace_bytes=target.workspace_bytes, timings=engine_cache.timings(timings))
+        profiles = _profiles(network, options)
+        if profiles:
+            network.add_profile(config, profiles)
+        config.progress_monitor = tensorrt.monitor(watch)
+        engine = tensorrt.build(network, config, source=str(source))
+        if engine is not None and (measured := tensorrt.timings(config)) is not None:
+            timings.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(timings, lambda temporary: temporary.write_bytes(measured))
+        return engine, layers
+
+    engine, layers = _interruptible(work, stop)
+    if engine is None:
+        raise KeyboardInterrupt
+    gpu = target.gpu
+    file = PlanFile(
+        model=linted.file,
+        flavour=tensorrt.flavour,
+        tensorrt=tensorrt.version,
+        gpu=gpu.name if gpu else "",
+        compute_capability=gpu.compute_capability if gpu else "",
+        driver=gpu.driver if gpu else "",
+        panrt=panrt.__version__,
+        plugin_version=plugin_library.VERSION,
+        plugins_sha256=target.library.sha256,
+        plugins_sources_sha256=target.library.sources_sha256,
+        onnx=source.name,
+        onnx_sha256=hashlib.sha256(linted.model).hexdigest(),
+        plan_sha256=hashlib.sha256(engine).hexdigest(),
+        plan_bytes=len(engine),
+        options=options,
+        precisions=_precisions(layers, linted.file),
+        build_seconds=round(time.monotonic() - started, 1),
+    )
+    _write(path, file, lambda temporary: temporary.write_bytes(engine))
+    return file, layers
+
+
+def _interruptible(work: Callable[[], _T], stop: threading.Event) -> _T:
+    """Do it in another thread: TensorRT would not let Python see a Ctrl-C in this one. It sets `stop`, and waits."""
+    with ThreadPoolExecutor(1, thread_name_prefix="panrt-build") as pool:
+        future = pool.submit(work)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            stop.set()
+            raise
+
+
+def _write(path: Path, file: PlanFile, engine: Callable[[Path], object]) -> None:
+    """The engine, then its sidecar: should the second fail, the first goes as well, and a half pair is never taken."""
+    write_atomically(path, engine)
+    try:
+        write_atomically(plan_file.sidecar(path), lambda temporary: temporary.write_text(plan_file.dumps(file)))
+    except BaseException:
+        path.unlink()
+        plan_file.sidecar(path).unlink(missing_ok=True)
+        raise
+
+
+# Options --------------------------------------------------------------------------------------------------------------
+
+
+def _check_destination(path: Path) -> None:
+    if path.suffix != SUFFIX:
+        raise ExportError(f"{path}: suffix {path.suffix!r}, expected {SUFFIX!r}.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "No such folder", str(path.parent))
+
+
+def _check_options(options: BuildOptions) -> None:
+    if not 0 <= options.optimization_level <= MAX_OPTIMIZATION_LEVEL:
+        raise ExportError(
+            f"optimization_level: got {options.optimization_level}, expected 0 to {MAX_OPTIMIZATION_LEVEL}."
+        )
+    if options.workspace_bytes < 0:
+        raise ExportError(f"workspace_bytes: got {options.workspace_bytes}, expected no negative number.")
+    for name in ("batch", "height", "width"):
+        sizes = getattr(options, name)
+        if sizes and not (len(sizes) == 3 and 1 <= sizes[0] <= sizes[1] <= sizes[2]):
+            raise ExportError(f"{name}: got {sizes}, expected (smallest, usual, largest), ascending and positive.")
+
+
+def _gpu(flavour: Flavour) -> Gpu | None:
+    """The GPU that TensorRT builds for; TensorRT for RTX needs none and looks at none."""
+    if flavour == "rtx":
+        return None
+    found = gpus.find()
+    if found is None:
+        raise BuildError(
+            "TensorRT builds on the GPU that is to run the engine, and this machine has none; build there, or for an "
+            "RTX GPU on any machine:  panrt build --rtx"
+        )
+    return found
+
+
+def _profiles(network: Network, options: BuildOptions) -> dict[str, Profile]:
+    """The shapes that an open input takes; none where the file leaves nothing open."""
+    shape = network.inputs[IMAGE]
+    ranges: list[tuple[int, ...]] = []
+    for name, size in zip(("batch", "height", "width", "channels"), shape, strict=True):
+        chosen = getattr(options, name, ())
+        if size >= 0 and chosen:
+            raise ExportError(f"{name}: the file fixes it at {size}; give no range, or export the model with it open.")
+        if size < 0 and not chosen:
+            raise ExportError(f"{name}: the file leaves it open; give the smallest, usual and largest, such as 1:1:4.")
+        ranges.append(chosen or (size,) * 3)
+    if all(size >= 0 for size in shape):
+        return {}
+    smallest, usual, largest = (tuple(sizes) for sizes in zip(*ranges, strict=True))
+    return {IMAGE: Profile(smallest, usual, largest)}
+
+
+# Precision ------------------------------------------------------------------------------------------------------------
+
+
+def _precisions(layers: tuple[Layer, ...], file: ModelFile) -> Precisions:
+    counts = {
+        name: sum(layer.precision == name for layer in layers) for name in ("fp32", "fp16", "int8", "plugin", "other")
+    }
+    fallen = [layer.node for layer in layers if layer.type in WEIGHTED and layer.precision == "fp32"]
+    return Precisions(
+        fp32=counts["fp32"],
+        fp16=counts["fp16"],
+        int8=counts["int8"],
+        plugins=counts["plugin"],
+        other=counts["other"],
+        fallen_to_fp32=tuple(dict.fromkeys(fallen)) if file.precision != "fp32" else (),
+    )
+
+
+def _check_precision(layers: tuple[Layer, ...], file: ModelFile, source: Path) -> None:
+    """A file that says int8 gives an int8 engine, or none."""
+    if not any(layer.type in WEIGHTED and layer.precision == file.precision for layer in layers):
+        raise BuildError(
+            f"{source}: says {file.precision}, but TensorRT finds no layer with weights that computes in it; "
+            "export the model again."
+        )

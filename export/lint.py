@@ -1,0 +1,218 @@
+"""What keeps an ONNX file from becoming a TensorRT engine, found before the build and named by node.
+
+TensorRT itself finds most of it too, but after minutes, one at a time, and by its own names; some of it (weights that
+stay in float32 in a file that says fp16) it takes without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
+
+from panrt import model_file
+from panrt.export.errors import ExportError
+from panrt.model_file import ModelFile, ModelFileError
+from panrt.plan_file import Flavour
+from panrt.plugins.library import NAMESPACE, OPS, VERSION
+from panrt.plugins.onnx_functions import DOMAIN
+
+MAX_TOP_K = 3840  # TensorRT's
+_PLUGINS_BEFORE_FUNCTIONS = (10, 7)  # older TensorRT takes a function in place of the plugin of its name
+_OPSETS: tuple[tuple[tuple[int, ...], int], ...] = (((10, 7), 21), ((0,), 20))  # release -> newest that it reads
+
+# Operators whose output has a size that only the data decide; a CUDA graph cannot hold them.
+_DATA_DEPENDENT = {"Compress", "If", "Loop", "NonMaxSuppression", "NonZero", "Scan", "Unique"}
+# Measured with TensorRT-RTX 1.7: the parser or the builder refuses them.
+_UNSUPPORTED = {"BitwiseAnd", "DeformConv", "RoiAlign"}
+_WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+
+Level = Literal["error", "warning"]
+
+
+class LintError(ExportError):
+    """A file that no engine can be built of; `findings` has every reason."""
+
+    def __init__(self, source: str, findings: tuple[Finding, ...]) -> None:
+        lines = "\n".join(f"  {finding}" for finding in findings)
+        super().__init__(f"{source}: no engine can be built of it:\n{lines}")
+        self.findings = findings
+
+
+class Finding(NamedTuple):
+    """One thing about one node; "" is the file as a whole."""
+
+    level: Level
+    node: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.node}: {self.problem}" if self.node else self.problem
+
+
+class Linted(NamedTuple):
+    """A file that may become an engine."""
+
+    file: ModelFile
+    model: bytes  # its content
+    warnings: tuple[Finding, ...]
+
+
+def lint(path: Path, *, flavour: Flavour, release: tuple[int, ...]) -> Linted:
+    """Read an ONNX file and check it for a TensorRT of this flavour and release, e.g. (10, 3, 0).
+
+    Raises:
+        LintError: it has nodes that do not build; the message lists them all.
+        ModelFileError: it is not ours, cut off, or from a newer PanRT.
+        OSError: it cannot be read.
+    """
+    content = path.read_bytes()
+    try:
+        model = onnx.load_model_from_string(content)
+    except DecodeError as error:
+        raise ModelFileError(f"{path}: not an ONNX file, or cut off ({error}); export or copy it again.") from error
+    said = next((entry.value for entry in model.metadata_props if entry.key == model_file.KEY), None)
+    if said is None:
+        raise ModelFileError(
+            f"{path}: not exported by PanRT, or cut off: it has no metadata {model_file.KEY!r}; "
+            "make one with  panrt export MODEL -o model.onnx"
+        )
+    file = model_file.loads(said, source=str(path))
+    findings = tuple(find(model, file, flavour=flavour, release=release))
+    errors = tuple(finding for finding in findings if finding.level == "error")
+    if errors:
+        raise LintError(str(path), errors)
+    return Linted(file, content, findings)
+
+
+def find(model: ModelProto, file: ModelFile, *, flavour: Flavour, release: tuple[int, ...]) -> Iterator[Finding]:
+    """Everything that there is to say about a graph; bodies of functions are not built and not looked at."""
+    if flavour == "tensorrt":
+        yield from _version(model, release)
+    constants = _constants(model.graph)
+    for node in model.graph.node:
+        for check in (_plugin, _operator):
+            if (problem := check(node, constants)) is not None:
+                yield Finding("error", _name(node), problem)
+    yield from _precision(model, file)
+
+
+def _version(model: ModelProto, release: tuple[int, ...]) -> Iterator[Finding]:
+    newest = next(opset for oldest, opset in _OPSETS if release >= oldest)
+    opset = next((entry.version for entry in model.opset_import if entry.domain == ""), 0)
+    again = "export again with --target tensorrt-10.3"
+    version = ".".join(map(str, release))
+    if opset > newest:
+        yield Finding("error", "", f"opset {opset}: TensorRT {version} reads up to {newest}; {again}.")
+    if model.functions and release < _PLUGINS_BEFORE_FUNCTIONS:
+        yield Finding("error", "", f"has ONNX functions, which TensorRT {version} prefers to plugins; {again}.")
+
+
+def _plugin(node: NodeProto, constants: dict[str, TensorProto]) -> str | None:
+    """What is wrong with a node of ours, or of a domain that is nobody's."""
+    if node.domain in ("", "ai.onnx"):
+        return None
+    if node.domain != DOMAIN:
+        return f"operator {node.domain}::{node.op_type} is neither ONNX's nor PanRT's."
+    if node.op_type not in OPS:
+        return f"PanRT has no operator {node.op_type!r}, it has {', '.join(OPS)}; upgrade panrt, or export again."
+    for name, wanted in (("plugin_namespace", NAMESPACE), ("plugin_version", VERSION)):
+        found = _text(node, name, "")
+        if found != wanted:
+            return f"{name}: got {found!r}, expected {wanted!r}, which is what this PanRT has; export the model again."
+    return None
+
+
+def _operator(node: NodeProto, constants: dict[str, TensorProto]) -> str | None:
+    if node.domain not in ("", "ai.onnx"):
+        return None
+    kind = node.op_type
+    if kind in _DATA_DEPENDENT:
+        return f"{kind} gives a size that depends on the data, which no CUDA graph can hold."
+    if kind in _UNSUPPORTED:
+        return f"TensorRT builds no {kind}."
+    special = _SPECIAL.get(kind)
+    return special(node, constants) if special is not None else None
+
+
+def _top_k(node: NodeProto, constants: dict[str, TensorProto]) -> str | None:
+    k = constants.get(node.input[1])
+    if k is None:
+        return "TopK with a k that depends on the data; no CUDA graph can hold it."
+    value = int(onnx.numpy_helper.to_array(k).reshape(-1)[0])
+    return f"TopK of {value}, TensorRT takes up to {MAX_TOP_K}." if value > MAX_TOP_K else None
+
+
+def _resize(node: NodeProto, constants: dict[str, TensorProto]) -> str | None:
+    mode = _text(node, "coordinate_transformation_mode", "half_pixel")
+    if mode in ("half_pixel_symmetric", "tf_crop_and_resize"):
+        return f"Resize with {mode}, which TensorRT does not have."
+    return "Resize with antialias, which TensorRT does not have." if _attribute(node, "antialias", 0) else None
+
+
+def _scatter(node: NodeProto, constants: dict[str, TensorProto]) -> str | None:
+    reduction = _text(node, "reduction", "none")
+    return None if reduction == "none" else f"{node.op_type} that reduces by {reduction}, which TensorRT does not have."
+
+
+def _dequantize(node: NodeProto, constants: dict[str, TensorProto]) -> str | None:
+    weight = constants.get(node.input[0])
+    if weight is not None and weight.data_type == TensorProto.INT32:
+        return "DequantizeLinear of int32, which TensorRT does not take; quantise no biases."
+    return None
+
+
+_SPECIAL: dict[str, Callable[[NodeProto, dict[str, TensorProto]], str | None]] = {
+    "DequantizeLinear": _dequantize,
+    "Resize": _resize,
+    "ScatterElements": _scatter,
+    "ScatterND": _scatter,
+    "TopK": _top_k,
+}
+
+
+def _precision(model: ModelProto, file: ModelFile) -> Iterator[Finding]:
+    """Weighted nodes that stay in float32 in a file that says otherwise."""
+    if file.precision == "fp32":
+        return
+    graph = model.graph
+    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info, *graph.output)}
+    types.update({weight.name: weight.data_type for weight in graph.initializer})
+    dequantized = set()
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear":
+            dequantized.update(node.output)
+            types[node.output[0]] = types.get(node.input[1], 0)  # its result is of its scale's type
+        elif node.op_type == "Cast":
+            types[node.output[0]] = _attribute(node, "to", 0)
+    for node in graph.node:
+        if node.op_type in _WEIGHTED and node.input[0] not in dequantized:
+            known = [types[name] for name in node.input if types.get(name)]
+            if TensorProto.FLOAT in known:
+                yield Finding("warning", _name(node), f"computes in fp32, in a file that says {file.precision}.")
+
+
+def _constants(graph: GraphProto) -> dict[str, TensorProto]:
+    found = {weight.name: weight for weight in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and (value := _attribute(node, "value", None)) is not None:
+            found[node.output[0]] = value
+    return found
+
+
+def _text(node: NodeProto, name: str, default: str) -> str:
+    value: bytes = _attribute(node, name, default.encode())
+    return value.decode()
+
+
+def _attribute(node: NodeProto, name: str, default: Any) -> Any:
+    attribute: AttributeProto | None = next((a for a in node.attribute if a.name == name), None)
+    return default if attribute is None else helper.get_attribute_value(attribute)
+
+
+def _name(node: NodeProto) -> str:
+    return node.name or f"{node.op_type} that gives {node.output[0]!r}"

@@ -1,0 +1,154 @@
+"""`panrt build`: an ONNX file becomes a TensorRT engine."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from panrt.cli.support import JsonOption, Report, interactive, megabytes
+
+if TYPE_CHECKING:
+    from panrt.export.build import Built
+
+_SHOWN = 8  # nodes and findings that are listed
+
+
+def build(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file of panrt export.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .plan file to write, with a .plan.json beside.")],
+    rtx: Annotated[
+        bool, typer.Option("--rtx", help="For TensorRT for RTX: any machine builds, GeForce and RTX GPUs run it.")
+    ] = False,
+    compute_capability: Annotated[
+        list[str] | None,
+        typer.Option(metavar="X.Y", help="With --rtx: of a GPU to build for, again for more; default: 8.0 and newer."),
+    ] = None,
+    optimization_level: Annotated[
+        int, typer.Option(help="0 to 5; more tries more kernels and takes longer.", min=0, max=5)
+    ] = 3,
+    workspace: Annotated[
+        float, typer.Option(metavar="GB", help="Scratch memory for kernels; default: most of what the GPU has free.")
+    ] = 0.0,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="The engine also runs with later TensorRT versions.")
+    ] = False,
+    hardware_compatibility: Annotated[
+        Literal["none", "ampere_plus", "same_compute_capability"],
+        typer.Option(help="Other GPUs that run the engine too; it may be slower."),
+    ] = "none",
+    dla: Annotated[
+        int | None, typer.Option(metavar="CORE", help="Of a Jetson AGX Orin; what it cannot do stays on the GPU.")
+    ] = None,
+    batch: Annotated[
+        str | None, typer.Option(metavar="MIN:USUAL:MAX", help="Images, where the file leaves them open.")
+    ] = None,
+    height: Annotated[str | None, typer.Option(metavar="MIN:USUAL:MAX", help="Likewise.")] = None,
+    width: Annotated[str | None, typer.Option(metavar="MIN:USUAL:MAX", help="Likewise.")] = None,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Build even what was built before, and do not keep it.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """An ONNX file -> a TensorRT engine.
+
+    TensorRT builds on the GPU that runs the engine later, which takes minutes. The same engine is never built twice:
+    see panrt cache.
+    """
+    from panrt.export.build import build_engine
+    from panrt.plan_file import BuildOptions
+
+    options = BuildOptions(
+        optimization_level=optimization_level,
+        workspace_bytes=round(workspace * 1e9),
+        version_compatible=version_compatible,
+        hardware_compatibility=hardware_compatibility,
+        compute_capabilities=tuple(compute_capability or ()),
+        dla_core=-1 if dla is None else dla,
+        batch=_range("--batch", batch),
+        height=_range("--height", height),
+        width=_range("--width", width),
+    )
+    with _phases() as show:
+        built = build_engine(model, output, rtx=rtx, options=options, cache=not no_cache, progress=show)
+    _report(built, output, as_json=as_json)
+
+
+def _range(option: str, text: str | None) -> tuple[int, ...]:
+    """`1:2:4` -> (1, 2, 4)."""
+    if text is None:
+        return ()
+    match = re.fullmatch(r"(\d+):(\d+):(\d+)", text)
+    if match is None:
+        raise ValueError(f"{option}: got {text!r}, expected smallest:usual:largest, such as 1:1:4.")
+    return tuple(map(int, match.groups()))
+
+
+@contextmanager
+def _phases() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr for each phase of the build that is under way, gone when all is done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not interactive()) as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(phase: str, done: int, of: int) -> None:
+            if phase not in tasks:
+                tasks[phase] = bar.add_task(phase, total=of)
+            bar.update(tasks[phase], completed=done, total=of, visible=done < of)
+
+        yield show
+
+
+def _report(built: Built, output: Path, *, as_json: bool) -> None:
+    from panrt.plan_file import PRODUCTS, sidecar
+
+    file = built.file
+    report = Report(as_json=as_json)
+    where = f"for {file.gpu} (compute capability {file.compute_capability})" if file.gpu else _targets(file.options)
+    report.line("built", f"{PRODUCTS[file.flavour]} {file.tensorrt}, {where}")
+    took = "taken from the cache; it took" if built.from_cache else "in"
+    report.line("", f"{took} {file.build_seconds} s")
+    precisions = file.precisions
+    counts = {"fp32": precisions.fp32, "fp16": precisions.fp16, "int8": precisions.int8, "plugin": precisions.plugins}
+    layers = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    report.line("layers", f"{layers}, {precisions.other} of integers")
+    _list(
+        report, "fp32", [f"{node}, though the file says {file.model.precision}" for node in precisions.fallen_to_fp32]
+    )
+    _list(report, "note", [str(finding) for finding in built.warnings if finding.node not in precisions.fallen_to_fp32])
+    report.line("plugins", f"version {file.plugin_version}, sha256 {file.plugins_sha256[:12]}")
+    report.line("wrote", f"{output}  {megabytes(file.plan_bytes)}  {file.model.precision}, and {sidecar(output).name}")
+    facts = {
+        "output": str(output),
+        "bytes": file.plan_bytes,
+        "from_cache": built.from_cache,
+        "build_seconds": file.build_seconds,
+        "flavour": file.flavour,
+        "tensorrt": file.tensorrt,
+        "gpu": file.gpu,
+        "precision": file.model.precision,
+        "precisions": dataclasses.asdict(precisions),
+        "warnings": [str(finding) for finding in built.warnings],
+        "plan_sha256": file.plan_sha256,
+    }
+    report.end(facts, next_commands=[f"panrt run demo://tabletop --model {output}"])
+
+
+def _targets(options: Any) -> str:
+    targets = options.compute_capabilities
+    return f"for compute capability {', '.join(targets)}" if targets else "for compute capability 8.0 and newer"
+
+
+def _list(report: Report, label: str, lines: list[str]) -> None:
+    for index, line in enumerate(lines[:_SHOWN]):
+        report.line("" if index else label, line)
+    if len(lines) > _SHOWN:
+        report.line("", f"and {len(lines) - _SHOWN} more; --json has them all")

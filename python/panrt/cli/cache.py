@@ -1,0 +1,60 @@
+"""`panrt cache`: the engines that were built before."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from panrt.cli.support import JsonOption, Report, megabytes
+
+cache = typer.Typer(help="The engines that panrt build keeps.", no_args_is_help=True)
+
+
+@cache.command("ls")
+def ls(as_json: JsonOption = False) -> None:
+    """What is in the cache, the last used first."""
+    from panrt.export.cache import entries, root
+    from panrt.plan_file import PRODUCTS
+
+    report = Report(as_json=as_json)
+    found = entries()
+    for entry in found:
+        file = entry.file
+        what = f"{file.model.name} {file.model.precision}  {PRODUCTS[file.flavour]} {file.tensorrt}"
+        gpu = f"  {file.gpu}" if file.gpu else ""
+        used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")
+        report.line(entry.name, f"{megabytes(entry.bytes):>9}  used {used}  {file.onnx}  {what}{gpu}")
+    report.line("total", f"{megabytes(sum(entry.bytes for entry in found))} in {len(found)} engines, {root()}")
+    engines = [
+        {
+            "name": entry.name,
+            "bytes": entry.bytes,
+            "used": entry.used,
+            "onnx": entry.file.onnx,
+            "model": entry.file.model.name,
+            "precision": entry.file.model.precision,
+            "flavour": entry.file.flavour,
+            "tensorrt": entry.file.tensorrt,
+            "gpu": entry.file.gpu,
+        }
+        for entry in found
+    ]
+    report.end({"folder": str(root()), "engines": engines})
+
+
+@cache.command()
+def prune(
+    unused_days: Annotated[
+        float, typer.Option(metavar="DAYS", min=0, help="Remove what was not used for so long; 0: everything.")
+    ] = 30.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove engines that nobody used of late, and remains of builds that were cut off."""
+    from panrt.export import cache as engines
+
+    count, freed = engines.prune(unused_days=unused_days)
+    report = Report(as_json=as_json)
+    report.line("removed", f"{count} engines, {megabytes(freed)}")
+    report.end({"removed": count, "bytes": freed})

@@ -1,0 +1,156 @@
+"""panrt run, from its options to its exit codes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+from benchmarks.null_session import NullSession
+from typer.testing import CliRunner, Result
+
+import panrt
+from panrt.cli import app
+from panrt.cli.run import _line
+from panrt.engine.pipeline import Stream
+from support.networks import exported
+from support.streams import CLIP, IMAGES
+
+URI = "test://64x48@max?frames=20"
+
+
+@pytest.fixture(scope="module")
+def lively(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return exported(tmp_path_factory.mktemp("model") / "lively.onnx")
+
+
+@pytest.fixture
+def null_model(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Whatever model is named, the null session is loaded; what it was asked for."""
+    asked: list[dict[str, Any]] = []
+
+    def load(path: Path, **options: Any) -> NullSession:
+        asked.append({"path": path, **options})
+        return NullSession(capacity=2)
+
+    monkeypatch.setattr(panrt, "load", load, raising=False)
+    return asked
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["run", "--model", "any.onnx", *map(str, arguments)])
+
+
+def test_a_clip_through_a_real_model_gives_a_video_and_a_line_for_each_frame(lively: Path, tmp_path: Path) -> None:
+    sinks = "--sink", tmp_path / "out.mp4", "--sink", tmp_path / "out.jsonl"
+    arguments = "run", "demo://tabletop", "--model", lively, *sinks, "--frames", 6, "--json", "--threads", 1
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert facts["results"] == 6
+    assert facts["error"] is None
+    assert [sink["written"] for sink in facts["sinks"]] == [6, 6]
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["frame_index"] for row in rows] == list(range(6))
+    assert all(row["segments"] and row["timings"]["inference"] > 0 for row in rows)
+    assert (tmp_path / "out.mp4").stat().st_size > 1000
+
+
+def test_the_end_of_a_run_is_told_for_people(null_model: list[dict[str, Any]], tmp_path: Path) -> None:
+    result = run(URI, IMAGES / "000001.jpg", "-s", tmp_path / "out.jsonl", "--backend", "cpu", "--threads", 2)
+    assert result.exit_code == 0, result.output
+    assert null_model == [{"path": Path("any.onnx"), "backend": "cpu", "threads": 2}]
+    lines = {line.split()[0]: line for line in result.stdout.splitlines()}
+    assert "21 in" in lines["results"]
+    assert "ms, median / p99 / worst" in lines["age"]
+    assert f"source      {URI}: 20 captured, 0 dropped; ended: its end" in result.stdout
+    assert "out.jsonl: 21 written" in lines["sink"]
+
+
+@pytest.mark.usefixtures("null_model")
+def test_json_lines_on_standard_output_are_alone_there() -> None:
+    result = run(URI, "-s", "-")
+    assert result.exit_code == 0
+    assert [json.loads(line)["frame_index"] for line in result.stdout.splitlines()] == list(range(20))
+    assert "20 written" in result.stderr
+    both = run(URI, "-s", "-", "--json")
+    assert both.exit_code == 2
+    assert "both write to standard output" in both.stderr
+
+
+@pytest.mark.usefixtures("null_model")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["rstp://camera/1"], "error: rstp://camera/1: no source is called 'rstp'; did you mean rtsp"),
+        ([URI, "-s", "wep://:80"], "error: wep://:80: no sink is called 'wep'; did you mean web?"),
+        ([URI, "--policy", "newest"], "error: policy: got 'newest', expected latest or block."),
+        (["nope.mp4"], "error: nope.mp4: no such file."),
+        (["rtsp://127.0.0.1:1/a"], "error: rtsp://127.0.0.1:1/a: connection refused."),
+        ([URI, "-s", "window://"], "watch in a browser with web://:8080"),
+    ],
+)
+def test_what_does_not_do_is_told_in_one_line_with_exit_code_2(arguments: list[str], said: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.usefixtures("null_model")
+def test_a_source_that_ends_by_an_error_is_told_after_its_results(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes((IMAGES / "000001.jpg").read_bytes())
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    result = run(tmp_path)
+    assert result.exit_code == 2
+    assert "1 captured" in result.stdout
+    assert "b.png: not a picture" in result.stderr
+
+
+@pytest.mark.usefixtures("null_model")
+def test_a_recording_that_lost_results_is_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, "imwrite", lambda *_: False)
+    result = run(URI, "-s", f"coco://{tmp_path}")
+    assert result.exit_code == 1
+    assert "20 results lost" in result.stderr
+    assert "is the disk full?" in result.stderr
+
+
+@pytest.mark.usefixtures("null_model")
+def test_a_run_of_so_many_seconds_ends_although_nothing_comes() -> None:
+    started = time.monotonic()
+    result = run("test://64x48@0.01", "--seconds", 0.5)
+    assert result.exit_code == 0
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.usefixtures("null_model")
+def test_the_progress_line_tells_rate_age_losses_and_trouble() -> None:
+    stream: Stream = panrt.stream("test://64x48@50?frames=10", NullSession(), policy="block")
+    list(stream)
+    line = _line(stream.status)
+    assert line.startswith("  10 results  ")
+    assert " fps  age " in line
+    assert line.endswith(" ms  0 dropped")
+
+
+def test_ctrl_c_ends_a_run_with_everything_written(lively: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    panrt_command = Path(sys.executable).with_name("panrt")
+    command = [panrt_command, "run", CLIP, "--loop", "--model", lively, "-s", out, "--threads", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (out.exists() and out.read_text()):
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    shown, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (0, "")
+    lines = out.read_text().splitlines()
+    assert f"out.jsonl: {len(lines)} written" in shown
+    assert [json.loads(line)["frame_index"] for line in lines] == list(range(len(lines)))
