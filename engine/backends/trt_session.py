@@ -170,6 +170,7 @@ class TensorRTSession:
         if not self._pending:
             raise SessionError("session: nothing was submitted that could be collected.")
         slot, frames, prepared, preprocess = self._pending.popleft()
+        self._context.enter_once()
         slot.done.synchronize()
         inference = slot.done.seconds_since(slot.begun)
         results = []

@@ -466,6 +466,19 @@ def test_a_session_may_be_opened_used_and_closed_by_different_threads(tmp_path: 
     thread.join()
 
 
+def test_one_thread_may_submit_and_another_one_collect(tmp_path: Path) -> None:
+    with open_session(tmp_path) as session:
+        collected: list[Any] = []
+        for seed in range(3):
+            session.submit([Frame(picture(seed))])
+            thread = threading.Thread(target=lambda: collected.extend(session.collect()))
+            thread.start()
+            thread.join()
+        for seed, result in enumerate(collected):
+            check(result, picture(seed))
+    assert len(collected) == 3
+
+
 def test_a_context_that_is_current_is_joined(tmp_path: Path, gpu: ModuleType) -> None:
     cu.cuInit(0)
     made = cu.cuCtxCreate(None, 0, 0) if cu.CUDA_VERSION >= 13000 else cu.cuCtxCreate(0, 0)
