@@ -20,7 +20,6 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import pairwise
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -384,10 +383,3 @@ def wanted_tensors(model: ModelFile) -> tuple[Tensor, ...]:
         Tensor("segment_scores", (n, rows), float32, False),
         Tensor("segment_count", (n,), int32, False),
     )
-
-
-def obstacle(path: Path) -> str | None:
-    """Why this backend cannot run a file here."""
-    if path.suffix != ".plan":
-        return f"it runs engines; build one:  panrt build {path} -o {path.with_suffix('.plan')}"
-    return "engines cannot be opened by their path yet"
