@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -94,6 +95,7 @@ class Context:
 
     def __init__(self) -> None:
         self.device = device()
+        self._entered = threading.local()
         self._handle = _call(driver.cuCtxGetCurrent)
         self._is_retained = int(self._handle) == 0
         if self._is_retained:
@@ -107,6 +109,12 @@ class Context:
     def enter(self) -> None:
         """Make it the calling thread's current one, as all that follows needs it."""
         _call(driver.cuCtxSetCurrent, self._handle)
+        self._entered.by_this_thread = True
+
+    def enter_once(self) -> None:
+        """The same, but in a thread's first call alone: for work between two that `enter`."""
+        if not getattr(self._entered, "by_this_thread", False):
+            self.enter()
 
     def close(self) -> None:
         """Let go of it; one that was the caller's stays as it is."""

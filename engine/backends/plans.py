@@ -72,7 +72,7 @@ def open_session(path: Path, flavour: Flavour, *, preprocess: Preprocess = "host
     context = cuda.Context()
     try:
         library.load(trt.get_plugin_registry(), plugins)
-        engine = Engine(trt, path)
+        engine = Engine(trt, path, runs_host_code=file.options.version_compatible)
     except BaseException:
         context.close()
         raise

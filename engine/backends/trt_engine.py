@@ -44,8 +44,13 @@ class Tensor(NamedTuple):
 class Engine:
     """Weights on the device, and what goes in and out."""
 
-    def __init__(self, trt: ModuleType, path: Path) -> None:
+    def __init__(self, trt: ModuleType, path: Path, *, runs_host_code: bool = False) -> None:
         """Read and deserialise a file, whose sidecar has been found to fit this process.
+
+        Args:
+            trt: the module `tensorrt` or `tensorrt_rtx`.
+            path: of the engine.
+            runs_host_code: as version-compatible engines need it: they carry a part of TensorRT itself.
 
         Raises:
             EngineError: TensorRT does not take it; the message carries what TensorRT logged.
@@ -54,6 +59,8 @@ class Engine:
         self.path = path
         self._logger = _logger(trt)
         self._runtime = trt.Runtime(self._logger)
+        if runs_host_code:
+            self._runtime.engine_host_code_allowed = True
         self._engine: Any = self._ask(
             "deserialise it", lambda: self._runtime.deserialize_cuda_engine(path.read_bytes())
         )
@@ -154,6 +161,11 @@ def expect(tensors: Sequence[Tensor], wanted: Sequence[Tensor], *, path: Path) -
     found = {tensor.name: tensor for tensor in tensors}
     for tensor in wanted:
         has = found.pop(tensor.name, None)
+        if has is not None and min(has.shape, default=1) < 1:
+            raise EngineError(
+                f"{path}: {_describe(has)} leaves a size open, and PanRT runs engines of one size. Export the model "
+                "with a fixed size and batch, and build it again."
+            )
         if has is None or has[2:] != tensor[2:] or not _fits(has.shape, tensor.shape):
             raise EngineError(
                 f"{path}: {_describe(tensor)} is expected, the engine has {_describe(has) if has else 'none'}. Engine "
@@ -165,7 +177,7 @@ def expect(tensors: Sequence[Tensor], wanted: Sequence[Tensor], *, path: Path) -
 
 
 def _fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
-    return len(shape) == len(wanted) and all(h > 0 and w in (-1, h) for h, w in zip(shape, wanted, strict=True))
+    return len(shape) == len(wanted) and all(w in (-1, h) for h, w in zip(shape, wanted, strict=True))
 
 
 def _describe(tensor: Tensor) -> str:

@@ -20,7 +20,6 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import pairwise
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -170,6 +169,7 @@ class TensorRTSession:
         if not self._pending:
             raise SessionError("session: nothing was submitted that could be collected.")
         slot, frames, prepared, preprocess = self._pending.popleft()
+        self._context.enter_once()
         slot.done.synchronize()
         inference = slot.done.seconds_since(slot.begun)
         results = []
@@ -383,10 +383,3 @@ def wanted_tensors(model: ModelFile) -> tuple[Tensor, ...]:
         Tensor("segment_scores", (n, rows), float32, False),
         Tensor("segment_count", (n,), int32, False),
     )
-
-
-def obstacle(path: Path) -> str | None:
-    """Why this backend cannot run a file here."""
-    if path.suffix != ".plan":
-        return f"it runs engines; build one:  panrt build {path} -o {path.with_suffix('.plan')}"
-    return "engines cannot be opened by their path yet"

@@ -96,6 +96,7 @@ def plan(
     scratch_bytes: int = 1 << 12,
     replays_differ: bool = False,
     uncapturable: bool = False,
+    has_host_code: bool = False,
 ) -> bytes:
     """The bytes of an engine.
 
@@ -105,9 +106,10 @@ def plan(
         scratch_bytes: of activations.
         replays_differ: what is captured gives other results than what is not.
         uncapturable: it allocates whenever it runs.
+        has_host_code: as version-compatible engines have.
     """
-    names = "tensors", "network", "scratch_bytes", "replays_differ", "uncapturable"
-    values = [list(map(list, tensors)), network, scratch_bytes, replays_differ, uncapturable]
+    names = "tensors", "network", "scratch_bytes", "replays_differ", "uncapturable", "has_host_code"
+    values = [list(map(list, tensors)), network, scratch_bytes, replays_differ, uncapturable, has_host_code]
     return MAGIC + json.dumps(dict(zip(names, values, strict=True))).encode() + b"\nend"
 
 
@@ -117,6 +119,7 @@ class Runtime:
     def __init__(self, logger: Any) -> None:
         assert isinstance(logger, ILogger)
         self.logger = logger
+        self.engine_host_code_allowed = False
 
     def deserialize_cuda_engine(self, data: bytes) -> ICudaEngine | None:
         """None where it is not a plan, or the device has no room for its weights."""
@@ -126,8 +129,12 @@ class Runtime:
         if not data.endswith(b"\nend"):
             self.logger.log(ILogger.ERROR, "Deserialization failed: unexpected end of the serialized engine.")
             return None
+        description = json.loads(data[len(MAGIC) : -3])
+        if description["has_host_code"] and not self.engine_host_code_allowed:
+            self.logger.log(ILogger.ERROR, "Cannot deserialize engine with lean runtime: host code is not allowed.")
+            return None
         weights = _allocate(WEIGHTS_BYTES, self.logger)
-        return ICudaEngine(json.loads(data[len(MAGIC) : -3]), weights, self.logger) if weights else None
+        return ICudaEngine(description, weights, self.logger) if weights else None
 
 
 def _allocate(size: int, logger: Any) -> int:

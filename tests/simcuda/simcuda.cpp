@@ -870,7 +870,7 @@ CUresult event_record_with_flags(CUevent event, CUstream stream, unsigned flags)
 }
 
 CUresult event_synchronize(CUevent handle) {
-  ENTER("cuEventSynchronize", kSafe);
+  ENTER("cuEventSynchronize", kContext | kSafe);
   CUresult error = CUDA_SUCCESS;
   auto* const event = event_of(call, handle, "cuEventSynchronize", &error);
   if (event == nullptr) return error;
@@ -880,7 +880,7 @@ CUresult event_synchronize(CUevent handle) {
 }
 
 CUresult event_query(CUevent handle) {
-  ENTER("cuEventQuery", kSafe);
+  ENTER("cuEventQuery", kContext | kSafe);
   CUresult error = CUDA_SUCCESS;
   auto* const event = event_of(call, handle, "cuEventQuery", &error);
   if (event == nullptr) return error;
@@ -891,7 +891,7 @@ CUresult event_query(CUevent handle) {
 }
 
 CUresult event_elapsed_time(float* milliseconds, CUevent from_handle, CUevent to_handle) {
-  ENTER("cuEventElapsedTime", kNothing);
+  ENTER("cuEventElapsedTime", kContext);
   CUresult error = CUDA_SUCCESS;
   auto* const from = event_of(call, from_handle, "cuEventElapsedTime", &error);
   auto* const to = from ? event_of(call, to_handle, "cuEventElapsedTime", &error) : nullptr;

@@ -20,6 +20,7 @@ from panrt import plan_file
 from panrt.cli import app
 from panrt.engine.backends import plans, rtx, tensorrt
 from panrt.engine.backends.plans import MissingError
+from panrt.engine.backends.trt_engine import EngineError
 from panrt.engine.load import BackendError
 from panrt.plan_file import BuildOptions, PlanFile, PlanFileError, PlanMismatch, Precisions
 from panrt.plugins import library
@@ -48,9 +49,9 @@ def machine(monkeypatch: pytest.MonkeyPatch, kernels: object) -> None:
 def engine(tmp_path: Path) -> Engine:
     """Writes an engine and its sidecar."""
 
-    def write(**changes: Any) -> Path:
+    def write(*, has_host_code: bool = False, **changes: Any) -> Path:
         path = tmp_path / "street.plan"
-        path.write_bytes(fake_tensorrt.plan(tensors(MODEL)))
+        path.write_bytes(fake_tensorrt.plan(tensors(MODEL), has_host_code=has_host_code))
         file = PlanFile(
             model=MODEL,
             flavour="tensorrt",
@@ -67,7 +68,7 @@ def engine(tmp_path: Path) -> Engine:
             plan_sha256=plan_file.sha256_of(path),
             plan_bytes=path.stat().st_size,
             options=BuildOptions(),
-            precisions=Precisions(fp32=1, fp16=0, int8=0, plugins=5, other=0),
+            precisions=Precisions(fp32=1, fp16=0, int8=0, plugins=5, other=0, fallen_to_fp32=()),
             build_seconds=1.0,
         )
         plan_file.sidecar(path).write_text(plan_file.dumps(dataclasses.replace(file, **changes)))
@@ -90,6 +91,14 @@ def test_an_engine_of_tensorrt_for_rtx_is_opened_by_its_backend(engine: Engine) 
         check(session(picture(0)), picture(0))
     with pytest.raises(BackendError, match="it is an engine of TensorRT-RTX, not of TensorRT"):
         panrt.load(path, backend="tensorrt")
+
+
+def test_only_an_engine_that_was_built_version_compatible_may_bring_code(engine: Engine) -> None:
+    compatible = BuildOptions(version_compatible=True)
+    with panrt.load(engine(has_host_code=True, tensorrt="10.1.0", options=compatible)) as session:
+        check(session(picture(0)), picture(0))
+    with pytest.raises(EngineError, match="host code is not allowed"):
+        tensorrt.open_session(engine(has_host_code=True))
 
 
 def test_the_plugin_library_is_loaded_once_in_a_process(engine: Engine) -> None:

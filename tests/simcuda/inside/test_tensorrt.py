@@ -292,7 +292,8 @@ def test_what_is_no_frame_is_refused_and_the_session_goes_on(tmp_path: Path) -> 
         ({"image": ("image", (1, 32, 96, 3), "UINT8", True)}, r"input 'image' \(1, 32, 64, 3\) uint8 is expected, the "
          r"engine has input 'image' \(1, 32, 96, 3\) uint8.*build it again"),
         ({"image": ("image", (1, 32, 64, 3), "FLOAT", True)}, r"the engine has input 'image' .* float32"),
-        ({"image": ("image", (-1, 32, 64, 3), "UINT8", True)}, r"the engine has input 'image' \(-1, 32, 64, 3\)"),
+        ({"image": ("image", (-1, 32, 64, 3), "UINT8", True)}, r"input 'image' \(-1, 32, 64, 3\) uint8 leaves a size "
+         "open.*Export the model with a fixed size"),
         ({"panoptic": ("ids", (1, 16, 32), "INT32", False)}, r"output 'panoptic' .* is expected, the engine has none"),
         ({"segments": ("segments", (1, 6), "INT32", False)}, r"the engine has output 'segments' \(1, 6\)"),
         ({"more": ("more", (1,), "INT32", False)}, r"the engine has output 'more' \(1,\) int32, which PanRT does not"),
@@ -320,6 +321,12 @@ def test_a_damaged_plan_is_refused_with_what_tensorrt_says(
     whole = fake_tensorrt.plan
     monkeypatch.setattr(fake_tensorrt, "plan", lambda *args, **options: damage(whole(*args, **options)))
     with pytest.raises(EngineError, match=rf"pattern\.plan: .* 10\.3\.0 cannot deserialise it: .*{message}"):
+        open_session(tmp_path)
+
+
+def test_an_address_that_tensorrt_refuses_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fake_tensorrt.IExecutionContext, "set_tensor_address", lambda *_: False)
+    with pytest.raises(EngineError, match="takes no address for 'image': it logged no reason"):
         open_session(tmp_path)
 
 
@@ -463,6 +470,19 @@ def test_a_session_may_be_opened_used_and_closed_by_different_threads(tmp_path: 
     thread = threading.Thread(target=opened[0].close)
     thread.start()
     thread.join()
+
+
+def test_one_thread_may_submit_and_another_one_collect(tmp_path: Path) -> None:
+    with open_session(tmp_path) as session:
+        collected: list[Any] = []
+        for seed in range(3):
+            session.submit([Frame(picture(seed))])
+            thread = threading.Thread(target=lambda: collected.extend(session.collect()))
+            thread.start()
+            thread.join()
+        for seed, result in enumerate(collected):
+            check(result, picture(seed))
+    assert len(collected) == 3
 
 
 def test_a_context_that_is_current_is_joined(tmp_path: Path, gpu: ModuleType) -> None:
