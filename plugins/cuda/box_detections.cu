@@ -54,8 +54,8 @@ __device__ __forceinline__ Box as_box(float4 const& corners) { return {corners.x
 
 // The box of a (RoI, class), `rois` and `deltas` being the image's.
 __device__ __forceinline__ Box decode(View const& view, float4 const* rois, float4 const* deltas, std::uint32_t i) {
-  float4 const delta = deltas[i];
-  return decode_box({delta.x, delta.y, delta.z, delta.w}, as_box(rois[i / view.thing_classes]), view.weights);
+  float4 const delta = __ldg(deltas + i);
+  return decode_box({delta.x, delta.y, delta.z, delta.w}, as_box(__ldg(rois + i / view.thing_classes)), view.weights);
 }
 
 __device__ __forceinline__ bool within(float4 const& v, float bound) {  // false for NaN
@@ -66,8 +66,9 @@ __device__ __forceinline__ bool within(float4 const& v, float bound) {  // false
 // overflows: a side is at most 2e6, a shift 1e6 sides, and a side grows at most 62.5 times.
 __device__ bool all_boxes_finite(View const& view, float4 const* rois, float4 const* deltas, std::uint32_t roi) {
   std::uint32_t const first = roi * view.thing_classes;
-  bool sane = within(rois[roi], 1e6F);
-  for (std::uint32_t c = lane_id(); c < view.thing_classes; c += 32) sane &= within(deltas[first + c], view.sane_delta);
+  bool sane = within(__ldg(rois + roi), 1e6F);
+  for (std::uint32_t c = lane_id(); c < view.thing_classes; c += 32)
+    sane &= within(__ldg(deltas + first + c), view.sane_delta);
   if (__all_sync(kAllLanes, sane)) return true;
   bool finite = true;
   for (std::uint32_t c = lane_id(); c < view.thing_classes; c += 32) {
@@ -193,7 +194,7 @@ __device__ std::uint32_t keep_of_round(View const& view, RoundScratch& round, st
     std::uint32_t const place = kept + static_cast<std::uint32_t>(__popc(keep & lanes_below(lane_id())));
     if ((keep >> lane_id() & 1U) != 0 && place < view.most) {
       Box const box = round.boxes[at];
-      view.boxes[row + place] = make_float4(box.x0, box.y0, box.x1, box.y1);
+      __stwb(view.boxes + row + place, make_float4(box.x0, box.y0, box.x1, box.y1));
       view.scores[row + place] = score_of(round.ranks[at]);
       view.classes[row + place] = static_cast<std::int32_t>(round.classes[at]);
     }
@@ -287,7 +288,7 @@ __global__ __launch_bounds__(512, 1) void keep_detections(View const view) {
   }
 
   for (std::uint32_t k = kept + threadIdx.x; k < view.most; k += kThreads) {
-    view.boxes[row + k] = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
+    __stwb(view.boxes + row + k, make_float4(0.0F, 0.0F, 0.0F, 0.0F));
     view.scores[row + k] = 0.0F;
     view.classes[row + k] = 0;
   }

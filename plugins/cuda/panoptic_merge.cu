@@ -136,7 +136,7 @@ __global__ __launch_bounds__(256, 4) void order_instances(View const view) {
     std::int64_t const blocks = std::int64_t{gridDim.x - 1} * gridDim.y;
     std::int64_t const block = std::int64_t{blockIdx.y} * (gridDim.x - 1) + blockIdx.x - 1;
     for (std::int64_t i = block * 256 + threadIdx.x; i < view.zero_bytes / 16; i += blocks * 256) {
-      zero[i] = make_uint4(0, 0, 0, 0);
+      __stwb(zero + i, make_uint4(0, 0, 0, 0));
     }
     return;
   }
@@ -656,16 +656,18 @@ __global__ __launch_bounds__(256) void number_segments(View const view) {
     auto const row = count + static_cast<std::int32_t>(exclusive_sum<256>(exists ? 1U : 0U, warp_sums, total));
     if (exists) {
       std::int64_t const detection = image * view.K + (thing ? view.instances[image * view.K + i].detection : 0);
-      segments[2 * row] = make_int4(row + 1, thing ? view.classes[detection] : channel, thing ? 1 : 0, region.area);
-      segments[2 * row + 1] = make_int4(view.W - region.from_right, view.H - region.from_bottom, region.x1, region.y1);
+      __stwb(segments + 2 * row,
+             make_int4(row + 1, thing ? view.classes[detection] : channel, thing ? 1 : 0, region.area));
+      __stwb(segments + 2 * row + 1,
+             make_int4(view.W - region.from_right, view.H - region.from_bottom, region.x1, region.y1));
       scores[row] = thing ? view.scores[detection] : 0.0F;
     }
     if (i < found + view.S) ids[thing ? view.S + i : channel] = exists ? row + 1 : 0;
     count += static_cast<std::int32_t>(total);
   }
   for (std::int64_t row = count + static_cast<std::int64_t>(threadIdx.x); row < rows; row += 256) {
-    segments[2 * row] = make_int4(0, 0, 0, 0);
-    segments[2 * row + 1] = make_int4(0, 0, 0, 0);
+    __stwb(segments + 2 * row, make_int4(0, 0, 0, 0));
+    __stwb(segments + 2 * row + 1, make_int4(0, 0, 0, 0));
     scores[row] = 0.0F;
   }
   if (threadIdx.x == 0) view.segment_count[image] = count;
@@ -703,11 +705,11 @@ __global__ __launch_bounds__(256) void write_map(View const view) {
     if constexpr (kEach == 1) {
       *to = ids[*from];
     } else if constexpr (sizeof(Label) == 1) {
-      uchar4 const four = *reinterpret_cast<uchar4 const*>(from);
-      *reinterpret_cast<int4*>(to) = make_int4(ids[four.x], ids[four.y], ids[four.z], ids[four.w]);
+      uchar4 const four = __ldg(reinterpret_cast<uchar4 const*>(from));
+      __stwb(reinterpret_cast<int4*>(to), make_int4(ids[four.x], ids[four.y], ids[four.z], ids[four.w]));
     } else {
-      ushort4 const four = *reinterpret_cast<ushort4 const*>(from);
-      *reinterpret_cast<int4*>(to) = make_int4(ids[four.x], ids[four.y], ids[four.z], ids[four.w]);
+      ushort4 const four = __ldg(reinterpret_cast<ushort4 const*>(from));
+      __stwb(reinterpret_cast<int4*>(to), make_int4(ids[four.x], ids[four.y], ids[four.z], ids[four.w]));
     }
   }
 }

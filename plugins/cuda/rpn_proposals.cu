@@ -180,7 +180,7 @@ __global__ __launch_bounds__(128) void decode_candidates(View const view) {
       valid = !is_empty(box);
     }
   }
-  view.boxes[row * view.slots + slot] = make_float4(box.x0, box.y0, box.x1, box.y1);
+  __stwb(view.boxes + row * view.slots + slot, make_float4(box.x0, box.y0, box.x1, box.y1));
   unsigned const bits = __ballot_sync(kAllLanes, valid);
   if (lane_id() == 0) view.valid[(row * view.slots + slot) / 32] = bits;
 }
@@ -199,9 +199,9 @@ __global__ __launch_bounds__(256) void find_overlaps(View const view) {
   if (first_row >= count || first_column >= count || first_column + 256 <= first_row) return;
 
   float4 const* const boxes = view.boxes + level * view.slots;
-  if (threadIdx.x < 32) better[threadIdx.x] = boxes[first_row + threadIdx.x];
+  if (threadIdx.x < 32) better[threadIdx.x] = __ldg(boxes + first_row + threadIdx.x);
   std::uint32_t const column = first_column + threadIdx.x;
-  float4 const corners = boxes[column];
+  float4 const corners = __ldg(boxes + column);
   Box const box{corners.x, corners.y, corners.z, corners.w};
   float const area = box_area(box);
   __syncthreads();
@@ -312,7 +312,7 @@ __global__ __launch_bounds__(1024) void keep_best(View const view, bool const in
   __syncthreads();
   float4 const* const boxes = view.boxes + image * view.level_count * view.slots;
   for (std::uint32_t r = threadIdx.x; r < most; r += 1024) {
-    view.rois[image * most + r] = r < total ? boxes[order[r]] : make_float4(0.0F, 0.0F, 0.0F, 0.0F);
+    __stwb(view.rois + image * most + r, r < total ? __ldg(boxes + order[r]) : make_float4(0.0F, 0.0F, 0.0F, 0.0F));
   }
   if (threadIdx.x == 0) view.roi_count[image] = static_cast<std::int32_t>(total);
 }

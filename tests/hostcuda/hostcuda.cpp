@@ -689,6 +689,9 @@ bool const order_from_environment = [] {
 
 int block_op(BlockOp op, int predicate, Place place) {
   Thread& self = *simulation().current;
+#ifdef HC_TRACE
+  trace_meeting();
+#endif
   self.block_op = op;
   self.predicate = predicate;
   self.place = place;
@@ -699,6 +702,9 @@ int block_op(BlockOp op, int predicate, Place place) {
 
 std::uint64_t warp_op(WarpOp op, unsigned mask, std::uint64_t value, int source, Place place) {
   Thread& self = *simulation().current;
+#ifdef HC_TRACE
+  trace_meeting();
+#endif
   self.warp_op = op;
   self.mask = mask;
   self.value = value;

@@ -1,7 +1,8 @@
 // Memory requests of kernels: the "trace" flavour compiles kernels with -fsanitize=thread and links these callbacks
 // instead of that tool's library.
 //
-// The k-th visit of an instruction by each lane of a warp is taken as one request, as if lanes ran in step. A request
+// The k-th visit of an instruction by each lane of a warp, counted from the last barrier or warp operation, is taken as
+// one request, as if lanes ran in step. A request
 // to device memory costs the 32-byte sectors that it touches; ideal are as many as its bytes would fill. A request to
 // shared memory costs as many passes as distinct 4-byte words meet in one of 32 banks; 8- and 16-byte accesses go by
 // halves and quarters of a warp. Caches are not modelled: a sector counts each time that it is asked for. Beside that
@@ -28,6 +29,7 @@ struct Access {
   void* instruction;
   std::uintptr_t address;
   std::uint32_t bytes;
+  std::uint32_t meeting;  // how many barriers and warp operations the thread had met
   bool is_write;
 };
 
@@ -47,6 +49,7 @@ std::array<Totals, kMaxLaunches> launches{};  // the same, launch by launch sinc
 long long launches_before = 0;
 std::array<std::vector<Access>, 1024> accesses;
 std::array<std::unordered_set<std::uintptr_t>, 2 * kMaxBuffers> launch_sectors;
+std::array<std::uint32_t, 1024> meetings{};
 unsigned current = kNoThread;
 
 struct Request {
@@ -119,12 +122,14 @@ void count_shared(std::array<Access const*, kLanes> const& lanes, std::uint32_t 
 
 __attribute__((noinline)) void record(void* instruction, std::uintptr_t address, std::size_t bytes, bool is_write) {
   if (current != kNoThread)
-    accesses[current].push_back({instruction, address, static_cast<std::uint32_t>(bytes), is_write});
+    accesses[current].push_back({instruction, address, static_cast<std::uint32_t>(bytes), meetings[current], is_write});
 }
 
 }  // namespace
 
 void trace_thread(unsigned thread) { current = thread; }
+
+void trace_meeting() { ++meetings[current]; }
 
 void trace_block_end(unsigned threads) {
   std::array<std::unordered_set<std::uintptr_t>, 2 * kMaxBuffers> block_sectors;
@@ -135,19 +140,24 @@ void trace_block_end(unsigned threads) {
   for (unsigned warp = 0; warp * kLanes < threads; ++warp) {
     struct Key {
       void* instruction;
-      std::size_t visit;
-      bool operator==(Key const& other) const { return instruction == other.instruction && visit == other.visit; }
+      std::uint32_t meeting, visit;
+      bool operator==(Key const& other) const {
+        return instruction == other.instruction && meeting == other.meeting && visit == other.visit;
+      }
     };
     struct Hash {
       std::size_t operator()(Key const& key) const {
-        return std::hash<void*>()(key.instruction) * 1000003U + key.visit;
+        return (std::hash<void*>()(key.instruction) * 1000003U + key.meeting) * 1000003U + key.visit;
       }
     };
     std::unordered_map<Key, std::array<Access const*, kLanes>, Hash> requests;
     for (unsigned lane = 0; lane < kLanes && warp * kLanes + lane < threads; ++lane) {
-      std::unordered_map<void*, std::size_t> visits;
+      std::unordered_map<void*, std::uint32_t> visits;
+      std::uint32_t meeting = 0;
       for (Access const& access : accesses[warp * kLanes + lane]) {
-        auto const [found, is_new] = requests.try_emplace({access.instruction, visits[access.instruction]++});
+        if (access.meeting != meeting) visits.clear();
+        meeting = access.meeting;
+        auto const [found, is_new] = requests.try_emplace({access.instruction, meeting, visits[access.instruction]++});
         if (is_new) found->second.fill(nullptr);
         found->second[lane] = &access;
       }
@@ -173,6 +183,7 @@ void trace_block_end(unsigned threads) {
     }
   }
   for (unsigned i = 0; i < threads; ++i) accesses[i].clear();
+  meetings.fill(0);
 }
 
 }  // namespace hc

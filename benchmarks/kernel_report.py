@@ -1,0 +1,343 @@
+"""What can be said of the CUDA kernels without a GPU: registers, occupancy and instructions, and simulated traffic.
+
+    python -m benchmarks.kernel_report                      both parts, all architectures, all workloads
+    python -m benchmarks.kernel_report --traffic tabletop   the traffic of one workload; the rest stays as it was
+
+Writes benchmarks/results/kernels.json, which a test compares with, and docs/kernel_report.md from it. The static part
+needs nvcc, and cuobjdump of a toolkit or of the nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm wheels. The traffic
+comes from running the kernels in the simulation of tests/hostcuda: requests of warps to memory, no caches. No figure is
+a measurement on a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from benchmarks.kernel_workloads import LAUNCHES, OPS, WORKLOADS, Workload, ideal_bytes
+
+ROOT = Path(__file__).resolve().parents[1]
+CUDA = ROOT / "plugins" / "cuda"
+RESULTS = ROOT / "benchmarks" / "results" / "kernels.json"
+DOCUMENT = ROOT / "docs" / "kernel_report.md"
+ARCHITECTURES = (75, 80, 86, 87, 89, 90, 100, 110, 120)
+SECTOR = 32  # bytes
+
+# Per SM: threads, blocks, bytes of shared memory that blocks can have; registers are 65536 everywhere. From the CUDA
+# programming guide's table of compute capabilities, typed in by hand.
+LIMITS = {
+    75: (1024, 16, 64 << 10),
+    80: (2048, 32, 164 << 10),
+    86: (1536, 16, 100 << 10),
+    87: (1536, 16, 164 << 10),
+    89: (1536, 24, 100 << 10),
+    90: (2048, 32, 228 << 10),
+    100: (2048, 32, 228 << 10),
+    110: (1536, 24, 228 << 10),
+    120: (1536, 24, 100 << 10),
+}
+# Peak memory bandwidth, GB/s, as the makers publish it.
+BANDWIDTHS = {
+    "Orin Nano 8GB": 68,
+    "Orin Nano Super": 102,
+    "AGX Orin 64GB": 204.8,
+    "AGX Thor T5000": 273,
+    "T4": 320,
+    "RTX 4090": 1008,
+    "RTX 5090": 1792,
+}
+
+# --- Static ----------------------------------------------------------------------------------------------------------
+
+_FUNCTION = re.compile(
+    r"Function properties for (\S+)\s+(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads"
+    r".*?Used (\d+) registers(.*?)\n",
+    re.DOTALL,
+)
+_SASS = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", re.MULTILINE)
+_BOUNDS = re.compile(r"__launch_bounds__\(([^),]+)[^)]*\)\s*(?:void\s+)?(?:__maxnreg__\(\d+\)\s*)?(?:void\s+)?(\w+)")
+
+
+def compile_static(source: Path, architecture: int, *, with_sass: bool = True) -> dict[str, dict[str, Any]]:
+    """Registers, spills, shared memory, occupancy and instruction mix of each kernel of a file, by readable name.
+
+    Raises:
+        RuntimeError: nvcc or cuobjdump is missing or fails; the message has its output.
+    """
+    threads_of = block_sizes(source)
+    with tempfile.TemporaryDirectory() as scratch:
+        cubin = Path(scratch) / "kernels.cubin"
+        include = [f"-I{path}" for path in (CUDA, CUDA / "include", ROOT / "plugins" / "include")]
+        flags = ["-std=c++17", "-O3", "--fmad=false", f"-arch=sm_{architecture}", "-cubin", "-Xptxas", "-v"]
+        log = _run([_tool("nvcc"), *flags, *include, "-o", str(cubin), str(source)])
+        sass = _sass_mix(cubin) if with_sass else {}
+    kernels = {}
+    for mangled, stack, stores, loads, registers, more in _FUNCTION.findall(log):
+        name = readable(mangled)
+        shared = re.search(r"(\d+) bytes smem", more)
+        threads = threads_of[name.split("<")[0]]
+        size = int(shared[1]) if shared else 0
+        kernels[name] = {
+            "threads": threads,
+            "registers": int(registers),
+            "stack_bytes": int(stack),
+            "spill_bytes": int(stores) + int(loads),
+            "shared_bytes": size,
+            "occupancy": round(occupancy(architecture, threads, int(registers), size), 2),
+        } | ({"instructions": sass[mangled]} if with_sass else {})
+    return kernels
+
+
+def block_sizes(source: Path) -> dict[str, int]:
+    """Threads a block of each kernel of a file, from its launch bounds."""
+    text = source.read_text()
+    constants = dict(re.findall(r"constexpr \w+ (k\w+) = (\d+)[,;]", text))
+    return {name: int(constants.get(bound.strip(), bound)) for bound, name in _BOUNDS.findall(text)}
+
+
+def occupancy(architecture: int, threads: int, registers: int, shared: int) -> float:
+    """Share of an SM's threads that can be resident, dynamic shared memory left aside."""
+    most_threads, most_blocks, most_shared = LIMITS[architecture]
+    warps = -(-threads // 32)
+    of_warp = -(-registers * 32 // 256) * 256
+    by_registers = 65536 // of_warp // warps
+    by_shared = most_shared // (-(-(shared + 1024) // 128) * 128)  # every block has 1 KiB of the system's
+    return min(most_threads // threads, most_blocks, by_registers, by_shared) * threads / most_threads
+
+
+def readable(mangled: str) -> str:
+    """A kernel's name and template arguments, without namespaces and parameters."""
+    name = _run([_tool("c++filt"), mangled]).strip()
+    name = re.sub(r"panrt::cuda::|\(anonymous namespace\)::|^void ", "", name)
+    return name[: name.rindex("(")].strip() if "(" in name else name
+
+
+def _sass_mix(cubin: Path) -> dict[str, dict[str, int]]:
+    """Instructions by kind that matter: loads and stores by width, double precision, local memory, all."""
+    mix = {}
+    for part in _run([_tool("cuobjdump"), "-sass", str(cubin)]).split("Function : ")[1:]:
+        counts: Counter[str] = Counter()
+        for opcode in _SASS.findall(part):
+            base, *modifiers = opcode.split(".")
+            counts["all"] += 1
+            if base in ("LDG", "STG"):
+                width = next((m for m in modifiers if m in ("64", "128", "U8", "S8", "U16")), "32")
+                counts[f"{base}.{width}"] += 1
+            elif base in ("LDS", "STS", "LDL", "STL", "SHFL", "BAR", "ATOMS", "ATOMG", "RED", "VOTE"):
+                counts[base] += 1
+            elif base.startswith("D") and base in ("DADD", "DMUL", "DFMA", "DSETP"):
+                counts["double"] += 1
+        mix[part.split()[0]] = dict(sorted(counts.items()))
+    return mix
+
+
+def _tool(name: str) -> str:
+    wheels = Path(sysconfig.get_path("purelib")) / "nvidia" / "cu13" / "bin"
+    found = shutil.which(name) or shutil.which(name, path=str(wheels))
+    if found is None:
+        raise RuntimeError(
+            f"{name} is neither on PATH nor in {wheels}; install a CUDA toolkit, or: "
+            "pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm"
+        )
+    return found
+
+
+def _run(command: list[str]) -> str:
+    wheels = Path(sysconfig.get_path("purelib")) / "nvidia" / "cu13" / "bin"  # cuobjdump calls nvdisasm
+    environment = {**os.environ, "PATH": os.pathsep.join([os.environ["PATH"], str(wheels)])}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode != 0:
+        raise RuntimeError(" ".join(command) + "\n" + done.stdout + done.stderr)
+    return done.stdout + done.stderr
+
+
+# --- Traffic ---------------------------------------------------------------------------------------------------------
+
+
+def trace(op: str, load: Workload, gpu: Any) -> dict[str, Any]:
+    """Sectors that an op's kernels ask for on a workload, kernel by kernel, and how they compare with the ideal.
+
+    Args:
+        op: a key of `OPS`.
+        load: the workload.
+        gpu: a `SimulatedGpu` of the "trace" flavour.
+    """
+    from support import cuda_ops
+
+    inputs, options = OPS[op](load)
+    getattr(cuda_ops, op)(*inputs, **options, gpu=gpu)
+    kernels = {}
+    for name, launch in zip(LAUNCHES[op], gpu.trace.launches, strict=True):
+        read = sum(buffer.sectors for buffer in launch.reads.values())
+        written = sum(buffer.sectors for buffer in launch.writes.values())
+        kernels[name] = {  # the columns of the report; packed is what a request's bytes take side by side
+            "sectors_read": read,
+            "packed_read": sum(buffer.ideal_sectors for buffer in launch.reads.values()),
+            "sectors_written": written,
+            "packed_written": sum(buffer.ideal_sectors for buffer in launch.writes.values()),
+            "shared_passes": launch.shared_passes,
+            "shared_passes_without_conflicts": launch.shared_ideal_passes,
+        }
+    sectors = sum(kernel["sectors_read"] + kernel["sectors_written"] for kernel in kernels.values())
+    ideal = -(-ideal_bytes(op, load) // SECTOR)
+    return {
+        "launches": gpu.launches,
+        "sectors": sectors,
+        "ideal_sectors": ideal,
+        "ratio": round(sectors / ideal, 3),
+        "kernels": kernels,
+    }
+
+
+def traced_gpu() -> Any:
+    """A simulated GPU that counts requests; of the tests, so it works from a source tree only."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from support.hostcuda import SimulatedGpu, kernels
+
+    return SimulatedGpu(kernels("trace"))
+
+
+# --- Report ----------------------------------------------------------------------------------------------------------
+
+
+def write_document(report: dict[str, Any]) -> None:
+    """docs/kernel_report.md from the figures."""
+    lines = [
+        "# Kernel report",
+        "",
+        "Written by `python -m benchmarks.kernel_report`; the figures are in `benchmarks/results/kernels.json`.",
+        "**Nothing here was measured on a GPU.** The static part is what the compiler says. The traffic is that of the",
+        "kernels run in the simulation of `tests/hostcuda`: 32-byte sectors that warps ask for, caches left out.",
+        "",
+        "## Traffic",
+        "",
+        "*Ideal* is each byte of the op's large inputs and outputs once (`benchmarks/kernel_workloads.py` says which);",
+        "*packed* is what the bytes of each request would take side by side: where sectors exceed it, lanes lie apart.",
+        "What lies between packed and ideal are intermediate results and bytes that are asked for more than once; they",
+        "mostly come from L2.",
+        "",
+    ]
+    for name, ops in report["traffic"].items():
+        load = WORKLOADS[name]
+        lines += [
+            f"### {name}: {load.hw[0]} x {load.hw[1]}, {load.proposals} proposals, {load.detections} detections "
+            f"({load.instances} painted), {load.channels} semantic channels",
+            "",
+            "| op | launches | sectors | ideal | ratio | MB a frame |",
+            "|---|---|---|---|---|---|",
+        ]
+        for op, facts in ops.items():
+            lines.append(
+                f"| `{op}` | {facts['launches']} | {facts['sectors']} | {facts['ideal_sectors']} | "
+                f"{facts['ratio']:.2f} | {facts['sectors'] * SECTOR / 1e6:.2f} |"
+            )
+        lines += [
+            "",
+            "| kernel | read | packed | written | packed | shared passes | without conflicts |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for facts in ops.values():
+            for kernel, counts in facts["kernels"].items():
+                lines.append(f"| `{kernel}` | " + " | ".join(str(count) for count in counts.values()) + " |")
+        lines += [
+            "",
+            "Time that the traffic takes at peak bandwidth, microseconds, *estimated from simulated traffic*: a lower "
+            "bound that leaves out latency and arithmetic, which bound the small kernels.",
+            "",
+            "| op | " + " | ".join(BANDWIDTHS) + " |",
+            "|---|" + "---|" * len(BANDWIDTHS),
+        ]
+        for op, facts in ops.items():
+            times = (facts["sectors"] * SECTOR / bandwidth / 1e3 for bandwidth in BANDWIDTHS.values())
+            lines.append(f"| `{op}` | " + " | ".join(f"{time:.1f}" for time in times) + " |")
+        lines.append("")
+    static = report["static"]
+    architectures = [a for a in ARCHITECTURES if str(a) in static]
+    lines += [
+        "## Registers, shared memory, occupancy",
+        "",
+        "Registers, and in brackets the share of an SM's threads that can be resident. No kernel spills or has local "
+        "memory on any of them."
+        if not _spills(report)
+        else "**These kernels spill:** " + ", ".join(_spills(report)),
+        "",
+        "| kernel | threads | shared bytes | " + " | ".join(f"sm_{a}" for a in architectures) + " |",
+        "|---|---|---|" + "---|" * len(architectures),
+    ]
+    for kernel, facts in static[str(architectures[0])].items():
+        each = (static[str(a)][kernel] for a in architectures)
+        lines.append(
+            f"| `{kernel}` | {facts['threads']} | {facts['shared_bytes']} | "
+            + " | ".join(f"{k['registers']} ({k['occupancy']:.0%})" for k in each)
+            + " |"
+        )
+    lines += [
+        "",
+        "## Instructions",
+        "",
+        f"Of sm_{architectures[-1]}, counted in the listing, not as often as they run. `LDG.128` loads 16 bytes a lane.",
+        "",
+        "| kernel | all | global loads | global stores | shared loads, stores | shuffles, votes | double | local |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for kernel, facts in static[str(architectures[-1])].items():
+        mix = facts["instructions"]
+        by_width = (
+            ", ".join(f"{count} x {key.split('.')[1]}" for key, count in mix.items() if key.startswith(kind)) or "0"
+            for kind in ("LDG", "STG")
+        )
+        lines.append(
+            f"| `{kernel}` | {mix['all']} | {' | '.join(by_width)} | {mix.get('LDS', 0)}, {mix.get('STS', 0)} | "
+            f"{mix.get('SHFL', 0)}, {mix.get('VOTE', 0)} | {mix.get('double', 0)} | "
+            f"{mix.get('LDL', 0) + mix.get('STL', 0)} |"
+        )
+    DOCUMENT.write_text("\n".join(lines) + "\n")
+
+
+def _spills(report: dict[str, Any]) -> list[str]:
+    return [
+        f"{kernel} on sm_{architecture}"
+        for architecture, kernels in report["static"].items()
+        for kernel, facts in kernels.items()
+        if facts["spill_bytes"] or facts["stack_bytes"]
+    ]
+
+
+def main() -> None:
+    """Measure what is asked for, keep the rest of the committed figures, and write both files."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--static", action="store_true", help="only what the compiler says")
+    parser.add_argument("--architectures", nargs="*", type=int, default=ARCHITECTURES, help="only these, such as 87")
+    parser.add_argument("--traffic", nargs="*", choices=list(WORKLOADS), help="only the traffic, of these workloads")
+    chosen = parser.parse_args()
+    everything = not chosen.static and chosen.traffic is None
+    report: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"static": {}, "traffic": {}}
+    if everything or chosen.static:
+        sources = sorted(CUDA.glob("*.cu"))
+        for architecture in chosen.architectures:
+            compiled = [compile_static(source, architecture) for source in sources]
+            report["static"][str(architecture)] = {k: v for kernels in compiled for k, v in sorted(kernels.items())}
+    if everything or chosen.traffic is not None:
+        gpu = traced_gpu()
+        for name in chosen.traffic or WORKLOADS:
+            report["traffic"][name] = {op: trace(op, WORKLOADS[name], gpu) for op in OPS}
+        gpu.close()
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    RESULTS.write_text(json.dumps(report, indent=1) + "\n")
+    if report["static"]:
+        write_document(report)
+    print(f"wrote {RESULTS.relative_to(ROOT)} and {DOCUMENT.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
