@@ -1,14 +1,15 @@
 """How long property tests search, and which tests a machine cannot run.
 
 PANRT_TEST_PROFILE is "short" (the default, the same examples every time) or "full". Tests that draw need OpenGL, those
-with a network camera GStreamer's RTSP server: system libraries. A machine without them leaves such tests out and says
-so, CI never does.
+with a network camera GStreamer's RTSP server, the one that looks at the live page Chromium. A machine without them
+leaves such tests out and says so, CI never does.
 """
 
 from __future__ import annotations
 
 import ctypes.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,7 +46,15 @@ def _cannot_serve_rtsp() -> str | None:
     return f"GStreamer's RTSP server is missing; on Debian and Ubuntu: {RTSP_SETUP}"
 
 
-_NEEDS = {"model/data/test_tabletop.py": _cannot_draw, "engine/sources/test_rtsp.py": _cannot_serve_rtsp}
+def _cannot_browse() -> str | None:
+    return None if shutil.which("chromium") else "Chromium is missing; on Debian: apt-get install chromium"
+
+
+_NEEDS = {
+    "model/data/test_tabletop.py": _cannot_draw,
+    "engine/sinks/test_page.py": _cannot_browse,
+    "engine/sources/test_rtsp.py": _cannot_serve_rtsp,
+}
 _LEFT_OUT = {} if os.environ.get("CI") else {name: why for name, cannot in _NEEDS.items() if (why := cannot())}
 collect_ignore = list(_LEFT_OUT)
 

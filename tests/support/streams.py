@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import socket
 import subprocess
 import threading
@@ -17,6 +18,7 @@ from panrt.engine.sources import Source
 
 CLIP = Path(__file__).parents[1] / "data" / "tabletop" / "clip.mp4"
 IMAGES = CLIP.parent / "eval" / "images"
+CHROMIUM = shutil.which("chromium") or ""
 RTSP_PYTHON = Path("/usr/bin/python3")
 PATTERN = (
     "videotestsrc is-live=true ! video/x-raw,width=160,height=120,framerate=25/1 ! "

@@ -88,7 +88,7 @@ def run(
         raise problem
     if lost or any(sink.state != "closed" for sink in status.sinks):
         for sink in status.sinks:
-            if sink.lost or sink.error:
+            if sink in lost or sink.state != "closed":
                 typer.echo(f"error: {sink.name}: {sink.lost} results lost; {sink.error}", err=True)
         raise typer.Exit(NOT_WHOLE)
 
