@@ -285,7 +285,7 @@ def write_document(report: dict[str, Any]) -> None:
         "",
         "## Instructions",
         "",
-        f"Of sm_{architectures[-1]}, counted in the listing, not as often as they run. `LDG.128` loads 16 bytes a lane.",
+        f"Of sm_{architectures[-1]}, counted in the listing, not as often as they run; widths are bits a lane.",
         "",
         "| kernel | all | global loads | global stores | shared loads, stores | shuffles, votes | double | local |",
         "|---|---|---|---|---|---|---|---|",

@@ -280,6 +280,7 @@ __global__ __launch_bounds__(256, 4) void resolve_instances(View const view) {
   __shared__ float staged[kStagedCells];
   __shared__ std::uint32_t ticket, drawn, area, taken;
   __shared__ Region region;
+  __shared__ Instance item;
   __shared__ bool wanted;
 
   std::int64_t const image = blockIdx.y;
@@ -303,11 +304,13 @@ __global__ __launch_bounds__(256, 4) void resolve_instances(View const view) {
     __syncthreads();
     if (ticket >= tickets) return;
     for (auto i = static_cast<std::int32_t>(threadIdx.x); i < found; i += 256) {
-      if (first_ticket[i] <= ticket && ticket < first_ticket[i + 1]) drawn = static_cast<std::uint32_t>(i);
+      if (first_ticket[i] <= ticket && ticket < first_ticket[i + 1]) {
+        drawn = static_cast<std::uint32_t>(i);
+        item = instances[i];
+      }
     }
     __syncthreads();
     auto const number = static_cast<std::int32_t>(drawn);
-    Instance const item = instances[number];
     InstanceState* const state = states + number;
     std::uint32_t const units = (first_ticket[number + 1] - first_ticket[number]) / 2;
     bool const paints = ticket - first_ticket[number] >= units;

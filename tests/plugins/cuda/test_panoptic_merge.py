@@ -72,7 +72,7 @@ def test_golden_merges_are_the_cpu_kernels(gpus: Gpus, path: Path) -> None:
 @settings(max_examples=settings.default.max_examples // 4)
 @given(
     boxes=st.lists(
-        st.tuples(st.integers(0, 90), st.integers(0, 50), st.integers(1, 70), st.integers(1, 40)), max_size=30
+        st.tuples(st.integers(0, 90), st.integers(0, 50), st.integers(1, 28), st.integers(1, 28)), max_size=30
     ),
     overlap_threshold=st.sampled_from([0.0, 0.25, 0.5, 0.9, 1.0]),
     order=st.integers(0, 99),
@@ -80,7 +80,7 @@ def test_golden_merges_are_the_cpu_kernels(gpus: Gpus, path: Path) -> None:
 def test_chains_of_overlaps_are_decided_as_one_after_another(
     gpus: Gpus, boxes: list[tuple[int, int, int, int]], overlap_threshold: float, order: int
 ) -> None:
-    # Whole-pixel boxes with masks of ones; the sequential rule in a few lines.
+    # Masks of ones over up to as many pixels as they have cells are just their boxes. The sequential rule in a few lines:
     K, height, width = len(boxes), 60, 100
     owner = np.zeros((height, width), np.int32)
     for x, y, w, h in boxes:
@@ -97,7 +97,7 @@ def test_chains_of_overlaps_are_decided_as_one_after_another(
         np.linspace(1, 0.5, K, dtype=np.float32)[None],
         np.zeros((1, K), np.int32),
         np.array([K], np.int32),
-        np.ones((1, K, 2, 2), np.float32),
+        np.ones((1, K, 28, 28), np.float32),
         input_hw=(height, width),
         output_hw=(height, width),
         score_threshold=0.0,
