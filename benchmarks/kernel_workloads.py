@@ -118,7 +118,8 @@ def _boxes(rng: np.random.Generator, load: Workload, count: int) -> Array:
     sides = rng.uniform(0.05, 0.3, (count, 2)) * height
     centres = rng.uniform(0, 1, (count, 2)) * (width, height)
     boxes = np.concatenate([centres - sides / 2, centres + sides / 2], axis=1)
-    return np.clip(boxes, 0, [width, height, width, height]).astype(np.float32)[None]
+    clipped: Array = np.clip(boxes, 0, [width, height, width, height]).astype(np.float32)[None]
+    return clipped
 
 
 OPS: dict[str, Callable[[Workload], Call]] = {
@@ -145,10 +146,10 @@ def ideal_bytes(op: str, load: Workload) -> int:
     match op:
         case "rpn_proposals":
             candidates = sum(min(load.proposals, x.size) for x in inputs[0])
-            return sum(x.nbytes for x in inputs[0]) + 16 * candidates + 16 * load.proposals
+            return sum(int(x.nbytes) for x in inputs[0]) + 16 * int(candidates) + 16 * load.proposals
         case "box_detections":
             objects = load.proposals // 10
             return int(inputs[0].nbytes) + 16 * load.things * objects + 24 * load.detections
         case _:
-            masks = inputs[5].nbytes // load.detections * load.instances
+            masks = int(inputs[5].nbytes) // load.detections * load.instances
             return int(inputs[0].nbytes) + masks + 4 * load.hw[0] * load.hw[1]

@@ -80,7 +80,7 @@ def test_golden_merges_are_the_cpu_kernels(gpus: Gpus, path: Path) -> None:
 def test_chains_of_overlaps_are_decided_as_one_after_another(
     gpus: Gpus, boxes: list[tuple[int, int, int, int]], overlap_threshold: float, order: int
 ) -> None:
-    # Masks of ones over up to as many pixels as they have cells are just their boxes. The sequential rule in a few lines:
+    # Masks of ones over up to as many pixels as they have cells are just their boxes. The sequential rule in short:
     K, height, width = len(boxes), 60, 100
     owner = np.zeros((height, width), np.int32)
     for x, y, w, h in boxes:
