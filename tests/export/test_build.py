@@ -33,6 +33,7 @@ FULL = os.environ.get("PANRT_TEST_PROFILE") == "full"
 _STOPPED = """
 import os, signal, sys
 from panrt.export import build_engine
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background hands down that it is ignored
 phases = []
 def show(phase, done, of):
     if not phases:

@@ -31,7 +31,7 @@ def test_a_browser_shows_the_stream_the_classes_and_the_plots(tmp_path: Path) ->
         """The page in a frame, beside a picture that is late: Chromium waits for that before it looks."""
         if handler.path == "/late":
             asked.set()
-            time.sleep(4)
+            time.sleep(8)
             handler.send_error(404)
             return
         handler.send_response(200)
