@@ -101,7 +101,8 @@ def compile_static(source: Path, architecture: int, *, with_sass: bool = True) -
 def block_sizes(source: Path) -> dict[str, int]:
     """Threads a block of each kernel of a file, from its launch bounds."""
     text = source.read_text()
-    constants = dict(re.findall(r"constexpr \w+ (k\w+) = (\d+)[,;]", text))
+    shared = "\n".join(path.read_text() for path in sorted(source.parent.glob("*.h")))
+    constants = dict(re.findall(r"constexpr \w+ (k\w+) = (\d+)[,;]", f"{shared}\n{text}"))
     return {name: int(constants.get(bound.strip(), bound)) for bound, name in _BOUNDS.findall(text)}
 
 
