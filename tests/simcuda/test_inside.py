@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from panrt.export import to_onnx
+from panrt.model import load
 from simcuda import build
 from support import hostcuda
-from support.networks import exported
 
 INSIDE = build.HERE / "inside"
 OF_THE_SIMULATION = ["test_cuda_core.py", "test_driver.py"]
@@ -20,8 +21,10 @@ LEAST_BRANCH_COVERAGE = 95.0  # percent
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Exported out here: what exports loads PyTorch, which may look for a GPU."""
-    return exported(tmp_path_factory.mktemp("model") / "model.onnx")
+    """The demo model in float32, exported out here: what exports loads PyTorch, which may look for a GPU."""
+    path = tmp_path_factory.mktemp("model") / "tabletop.onnx"
+    to_onnx(load("tabletop"), path, height=256, width=320)
+    return path
 
 
 @pytest.mark.parametrize("module", OF_THE_SIMULATION)
