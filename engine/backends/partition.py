@@ -7,6 +7,7 @@ on the way:
 * Weights and features of float16 become float32: CPUs convert to it for every convolution anyway.
 * RoIs are pooled from NHWC features, where channels lie next to one another. ONNX Runtime keeps features in a blocked
   layout of its own and writes NHWC as readily as NCHW, so this saves a transpose of the whole pyramid.
+* Convolutions that see one pixel at a time move to where there are fewer pixels or channels; see `rewrites`.
 * The mask part takes any number of rows, so that only detections that can enter the merge go through it.
 
 Shapes: N images, R RoIs, K detections, C channels, S bins a side, G mask side.
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from panrt import model_file
+from panrt.engine.backends.rewrites import rewrite
 from panrt.errors import PanrtError
 from panrt.model_file import ModelFile, ModelFileError
 from panrt.plugins.onnx_functions import ATTRIBUTES, DOMAIN, INPUTS, OUTPUTS
@@ -117,6 +119,7 @@ def partition(path: Path) -> Partition:
             f"{', '.join(RESULTS)}."
         )
     _widen(graph)
+    rewrite(graph)
     ops = tuple(_op(node, path) for node in graph.node if node.domain == DOMAIN)
     if not ops or ops[-1].type != "PanopticMerge" or ops[-1].outputs != results:
         raise UnsupportedModelError(f"{path}: its graph does not end in PanopticMerge; export the model again.")
@@ -376,7 +379,7 @@ class _Splitter:
 # Operators that compute each row of their first input on its own, as the exporter uses them.
 _ROW_WISE = {
     *("Conv", "ConvTranspose", "Relu", "Clip", "Sigmoid", "Cast", "QuantizeLinear", "DequantizeLinear"),
-    *("GroupNormalization", "InstanceNormalization", "Gather", "Transpose"),
+    *("GroupNormalization", "InstanceNormalization", "Gather", "Transpose", "DepthToSpace"),
 }
 
 
