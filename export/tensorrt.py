@@ -6,11 +6,8 @@ decides, never the presence of a name: a name that is missing is a build that is
 
 from __future__ import annotations
 
-import functools
 import importlib
-import logging
 import re
-from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -20,15 +17,13 @@ from panrt.errors import PanrtError
 from panrt.plan_file import PRODUCTS, BuildOptions, Flavour, version_of
 from panrt.plugins import library as plugin_library
 from panrt.plugins.library import PluginLibrary
-
-log = logging.getLogger("panrt.tensorrt")
+from panrt.tensorrt_logger import tensorrt_logger
 
 OLDEST: dict[Flavour, tuple[int, ...]] = {"tensorrt": (10, 3), "rtx": (1, 7)}
 _MODULES: dict[Flavour, str] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 _ALWAYS_STRONGLY_TYPED = (11,)  # before, a flag asks for it
 _SAME_COMPUTE_CAPABILITY = (10, 14)  # the oldest that is known to have this level
 _STRONGLY_TYPED_DLA = (11, 4, 1)  # 10.x has a DLA, but not for strongly typed networks; 11.0 to 11.4.0 have none
-_REMEMBERED = 16  # errors that TensorRT logged
 
 
 class BuildError(PanrtError, RuntimeError):
@@ -67,7 +62,7 @@ class TensorRT:
         if version_of(self.version) < OLDEST[flavour]:
             wanted = ".".join(map(str, OLDEST[flavour]))
             raise BuildError(f"{PRODUCTS[flavour]} {self.version} is too old, PanRT needs {wanted} or newer.")
-        self._logger = _logger(self.module)
+        self._logger = tensorrt_logger(self.module)
         self._library = library
         self._builder = self.module.Builder(self._logger)
         plugin_library.load(self._builder.get_plugin_registry(), library)
@@ -295,28 +290,3 @@ def _advice(flavour: Flavour) -> str:
     if Path("/etc/nv_tegra_release").exists():
         return "JetPack brings it; a virtual environment sees it only with --system-site-packages."
     return "Install it from NVIDIA, or build for an RTX GPU:  panrt build --rtx"
-
-
-@functools.cache
-def _logger(trt: ModuleType) -> Any:
-    """TensorRT's one logger of this process; it ignores any other that comes later."""
-
-    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]  # a class of a module chosen at run time
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self._errors: deque[str] = deque(maxlen=_REMEMBERED)
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
-                self._errors.append(message)
-                log.debug("%s", message)  # who fails says so
-            elif severity == trt.ILogger.WARNING:
-                log.info("%s", message)
-
-        def take_errors(self) -> list[str]:
-            """What went wrong since the last time."""
-            errors = list(self._errors)
-            self._errors.clear()
-            return errors
-
-    return Logger()

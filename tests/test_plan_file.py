@@ -7,7 +7,19 @@ from typing import Any
 import pytest
 
 from panrt.errors import PanrtError
-from panrt.plan_file import BuildOptions, PlanFile, PlanFileError, PlanMismatch, Process, check, dumps, loads, read
+from panrt.plan_file import (
+    BuildOptions,
+    PlanFile,
+    PlanFileError,
+    PlanMismatch,
+    Process,
+    check,
+    check_engine,
+    dumps,
+    loads,
+    read,
+    read_engine,
+)
 from support.plans import ENGINE, plan_file
 
 HERE = Process("tensorrt", "10.3.0", "Orin (nvgpu)", "8.7", "1", "a" * 64, "b" * 64)
@@ -137,7 +149,17 @@ def test_libraries_of_unknown_sources_are_told_apart_by_their_bytes(plan: Path) 
 )
 def test_a_truncated_or_changed_engine_is_found_before_it_is_loaded(plan: Path, engine: bytes, message: str) -> None:
     plan.write_bytes(engine)
-    with pytest.raises(PlanFileError, match=message):
+    for read_or_check in (check_engine, read_engine):
+        with pytest.raises(PlanFileError, match=message):
+            read_or_check(plan, plan_file())
+
+
+def test_an_engine_that_fits_is_looked_into_when_it_is_read_and_not_before(plan: Path) -> None:
+    assert read_engine(plan, plan_file()) == ENGINE
+    plan.write_bytes(b"otherwise")
+    check(plan, plan_file(), HERE)  # loading hashes a file of some 100 MB once, not twice
+    plan.write_bytes(ENGINE[:-1])
+    with pytest.raises(PlanFileError, match="cut off"):
         check(plan, plan_file(), HERE)
 
 

@@ -1,6 +1,7 @@
 """An engine file becomes a session, where this machine has what the engine was built for.
 
-Everything is checked before TensorRT sees the engine: the sidecar says what it needs.
+Everything is checked before TensorRT sees the engine: the sidecar says what it needs. Whether the file is whole is
+known once it is read, which `open_session` does and `obstacle` does not.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def open_session(path: Path, flavour: Flavour, *, preprocess: Preprocess = "host
 
     Raises:
         MissingError, PluginLibraryError: this machine lacks something that engines need.
-        PlanFileError: the sidecar is missing or damaged, or the engine is cut off.
+        PlanFileError: the sidecar is missing or damaged, or the engine is cut off or changed.
         PlanMismatch: the engine was built for something else.
         EngineError, CudaError: TensorRT or the driver refuses it.
     """
@@ -72,7 +73,9 @@ def open_session(path: Path, flavour: Flavour, *, preprocess: Preprocess = "host
     context = cuda.Context()
     try:
         library.load(trt.get_plugin_registry(), plugins)
-        engine = Engine(trt, path, runs_host_code=file.options.version_compatible)
+        plan = plan_file.read_engine(path, file)
+        engine = Engine(trt, path, plan, runs_host_code=file.options.version_compatible)
+        del plan  # as large as the engine
     except BaseException:
         context.close()
         raise

@@ -5,10 +5,7 @@ Only what TensorRT 10.3 has is used (JetPack 6), and what 11 and RTX still have.
 
 from __future__ import annotations
 
-import functools
-import logging
 import math
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -17,10 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from panrt.errors import PanrtError
-
-log = logging.getLogger("panrt.tensorrt")
-
-REMEMBERED = 8  # errors that TensorRT logged and nobody has asked for
+from panrt.tensorrt_logger import tensorrt_logger
 
 
 class EngineError(PanrtError, RuntimeError):
@@ -44,12 +38,13 @@ class Tensor(NamedTuple):
 class Engine:
     """Weights on the device, and what goes in and out."""
 
-    def __init__(self, trt: ModuleType, path: Path, *, runs_host_code: bool = False) -> None:
-        """Read and deserialise a file, whose sidecar has been found to fit this process.
+    def __init__(self, trt: ModuleType, path: Path, plan: bytes, *, runs_host_code: bool = False) -> None:
+        """Deserialise a file that has been found to fit this process.
 
         Args:
             trt: the module `tensorrt` or `tensorrt_rtx`.
-            path: of the engine.
+            path: of the file, for messages.
+            plan: what it holds; may be forgotten afterwards.
             runs_host_code: as version-compatible engines need it: they carry a part of TensorRT itself.
 
         Raises:
@@ -57,13 +52,11 @@ class Engine:
         """
         self.trt = trt
         self.path = path
-        self._logger = _logger(trt)
+        self._logger = tensorrt_logger(trt)
         self._runtime = trt.Runtime(self._logger)
         if runs_host_code:
             self._runtime.engine_host_code_allowed = True
-        self._engine: Any = self._ask(
-            "deserialise it", lambda: self._runtime.deserialize_cuda_engine(path.read_bytes())
-        )
+        self._engine: Any = self._ask("deserialise it", lambda: self._runtime.deserialize_cuda_engine(plan))
         engine = self._engine
         self.tensors: tuple[Tensor, ...] = tuple(
             Tensor(
@@ -183,35 +176,6 @@ def _fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
 def _describe(tensor: Tensor) -> str:
     kind = "input" if tensor.is_input else "output"
     return f"{kind} {tensor.name!r} {tensor.shape} {tensor.dtype}"
-
-
-@functools.cache
-def _logger(trt: ModuleType) -> Any:
-    """TensorRT's one logger of this process; it ignores any other that comes later."""
-
-    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]  # a class of a module chosen at run time
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self._errors: deque[str] = deque(maxlen=REMEMBERED)
-            self._levels = {
-                trt.ILogger.INTERNAL_ERROR: logging.ERROR,
-                trt.ILogger.ERROR: logging.ERROR,
-                trt.ILogger.WARNING: logging.WARNING,
-            }
-
-        def log(self, severity: Any, message: str) -> None:
-            level = self._levels.get(severity, logging.DEBUG)
-            if level == logging.ERROR:
-                self._errors.append(message)
-            log.log(level, "%s", message)
-
-        def take_errors(self) -> list[str]:
-            """What went wrong since the last time."""
-            errors = list(self._errors)
-            self._errors.clear()
-            return errors
-
-    return Logger()
 
 
 def _profiler(trt: ModuleType) -> Any:

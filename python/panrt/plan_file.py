@@ -167,12 +167,12 @@ def loads(text: str, *, source: str) -> PlanFile:
 
 
 def check(plan: str | os.PathLike[str], file: PlanFile, process: Process) -> None:
-    """Whether an engine fits the process that wants to run it.
+    """Whether an engine fits the process that wants to run it; of the engine itself, only the size is looked at.
 
     Raises:
         PlanMismatch: it was built with another TensorRT, for another GPU, or with other plugins.
-        PlanFileError: the engine is not the one that the sidecar describes.
-        OSError: the engine cannot be read.
+        PlanFileError: the engine is cut off.
+        OSError: there is no engine.
     """
     path = Path(plan)
 
@@ -181,13 +181,12 @@ def check(plan: str | os.PathLike[str], file: PlanFile, process: Process) -> Non
             raise PlanMismatch(path, field, built=built, found=found, rebuild=rebuild_command(path, file, process))
 
     expect("kind of TensorRT", PRODUCTS[file.flavour], PRODUCTS[process.flavour], file.flavour == process.flavour)
-    expect("kind of TensorRT", PRODUCTS[file.flavour], PRODUCTS[process.flavour], file.flavour == process.flavour)
     expect("TensorRT version", file.tensorrt, process.tensorrt, _fits_version(file, process))
     expect("GPU", _built_for(file), _gpu(process.gpu, process.compute_capability), _fits_gpu(file, process))
     expect("plugin version", file.plugin_version, process.plugin_version, file.plugin_version == process.plugin_version)
     libraries = [f"sha256 {digest[:12]}" for digest in (file.plugins_sha256, process.plugins_sha256)]
     expect("plugin library", libraries[0], f"{libraries[1]} from other sources", _fits_plugins(file, process))
-    check_engine(path, file)
+    _check_size(path, file)
 
 
 def check_engine(path: Path, file: PlanFile) -> None:
@@ -197,18 +196,16 @@ def check_engine(path: Path, file: PlanFile) -> None:
         PlanFileError: it is not, or it is damaged.
         OSError: it cannot be read.
     """
-    size = path.stat().st_size
-    if size != file.plan_bytes:
-        raise PlanFileError(
-            f"{path}: has {size} bytes, {sidecar(path).name} tells of {file.plan_bytes}; the file is cut off, or the "
-            "two do not belong together. Copy both again, or build the engine again."
-        )
-    found = sha256_of(path)
-    if found != file.plan_sha256:
-        raise PlanFileError(
-            f"{path}: sha256 is {found[:12]}..., {sidecar(path).name} tells of {file.plan_sha256[:12]}...; the file is "
-            "damaged, or the two do not belong together. Copy both again, or build the engine again."
-        )
+    _check_size(path, file)
+    _check_sha256(path, file, sha256_of(path))
+
+
+def read_engine(path: Path, file: PlanFile) -> bytes:
+    """An engine, found to be the one that its sidecar describes; errors as in `check_engine`."""
+    _check_size(path, file)
+    engine = path.read_bytes()
+    _check_sha256(path, file, hashlib.sha256(engine).hexdigest())
+    return engine
 
 
 def rebuild_command(plan: Path, file: PlanFile, process: Process) -> str:
@@ -229,6 +226,23 @@ def sha256_of(path: Path) -> str:
         while piece := stream.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def _check_size(path: Path, file: PlanFile) -> None:
+    size = path.stat().st_size
+    if size != file.plan_bytes:
+        raise PlanFileError(
+            f"{path}: has {size} bytes, {sidecar(path).name} tells of {file.plan_bytes}; the file is cut off, or the "
+            "two do not belong together. Copy both again, or build the engine again."
+        )
+
+
+def _check_sha256(path: Path, file: PlanFile, found: str) -> None:
+    if found != file.plan_sha256:
+        raise PlanFileError(
+            f"{path}: sha256 is {found[:12]}..., {sidecar(path).name} tells of {file.plan_sha256[:12]}...; the file is "
+            "damaged, or the two do not belong together. Copy both again, or build the engine again."
+        )
 
 
 def _fits_version(file: PlanFile, process: Process) -> bool:

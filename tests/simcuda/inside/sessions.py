@@ -58,7 +58,7 @@ def open_session(
     path.write_bytes(fake_tensorrt.plan(options.pop("tensors", None) or tensors(model), **options))
     context = cuda.Context()
     try:
-        engine = Engine(fake_tensorrt, path)  # type: ignore[arg-type]  # a module in all but name
+        engine = Engine(fake_tensorrt, path, path.read_bytes())  # type: ignore[arg-type]  # a module in all but name
     except BaseException:
         context.close()
         raise

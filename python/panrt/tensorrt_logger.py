@@ -1,0 +1,41 @@
+"""TensorRT's logger. It keeps the first one of a process and ignores all others, so builder and runtime share this."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections import deque
+from types import ModuleType
+from typing import Any
+
+log = logging.getLogger("panrt.tensorrt")
+
+REMEMBERED = 20  # errors that TensorRT logged and nobody has asked for
+
+
+@functools.cache
+def tensorrt_logger(trt: ModuleType) -> Any:
+    """The one of a module, `tensorrt` or `tensorrt_rtx`.
+
+    Its `take_errors()` gives what went wrong since the last time: whoever raises puts that into the message, which is
+    why errors are not logged as such.
+    """
+
+    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]  # a class of a module chosen at run time
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self._errors: deque[str] = deque(maxlen=REMEMBERED)
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
+                self._errors.append(message)
+                log.debug("%s", message)  # who fails says so
+            elif severity == trt.ILogger.WARNING:
+                log.info("%s", message)
+
+        def take_errors(self) -> list[str]:
+            errors = list(self._errors)
+            self._errors.clear()
+            return errors
+
+    return Logger()
