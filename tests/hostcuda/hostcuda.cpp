@@ -601,6 +601,9 @@ cudaError_t run_launch(Launch const& launch) {
   s.launch_start = fresh_event();
   s.launch_end = fresh_event();
 #endif
+#ifdef HC_TRACE
+  trace_launch(launch.kernel);
+#endif
   std::uint64_t const blocks = std::uint64_t{launch.grid.x} * launch.grid.y * launch.grid.z;
   constexpr std::uint64_t kMostShuffled = 1U << 20;
   std::vector<unsigned> order;

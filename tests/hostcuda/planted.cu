@@ -14,6 +14,12 @@ __global__ void copy_strided(int const* in, int* out, int stride) {
   out[i] = in[i * stride];
 }
 
+// Every `step`th lane writes; neighbours `stride` apart, upwards from 0 or, where it is given, downwards from `last`.
+__global__ void scatter(int* out, int step, int stride, int last) {
+  int const i = threadIdx.x;
+  if (i % step == 0) out[last < 0 ? i * stride : last - i * stride] = i;
+}
+
 __global__ void copy_vectors(float4 const* in, float4* out, int count) {
   for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += gridDim.x * blockDim.x) out[i] = in[i];
 }
@@ -173,6 +179,7 @@ int run_copy_of(int const* in, int* out, int grid, int block, int shared) {
   return run(copy, grid, block, shared, in, out, 0);
 }
 int run_copy_strided(int const* in, int* out, int stride) { return run(copy_strided, 1, 32, 0, in, out, stride); }
+int run_scatter(int* out, int step, int stride, int last) { return run(scatter, 1, 32, 0, out, step, stride, last); }
 int run_copy_vectors(float4 const* in, float4* out, int count) { return run(copy_vectors, 2, 32, 0, in, out, count); }
 int run_block_sum(int const* in, int* out, int grid) { return run(block_sum<true>, grid, kThreads, 0, in, out); }
 int run_block_sum_racy(int const* in, int* out, int grid) { return run(block_sum<false>, grid, kThreads, 0, in, out); }

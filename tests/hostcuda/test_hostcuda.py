@@ -184,6 +184,36 @@ def test_sectors_are_those_that_a_warp_touches(gpus: Gpus) -> None:
         assert (write.requests, write.sectors, write.ideal_sectors) == (1, 4, 4)
 
 
+@pytest.mark.parametrize(
+    ("step", "stride", "last", "uncoalesced"),
+    [
+        (1, 1, -1, 0),
+        (1, 1, 31, 0),  # in reverse order
+        (1, 1, 36, 0),  # not from the beginning of a sector
+        (9, 1, -1, 0),  # most lanes take no part
+        (1, 2, -1, 1),
+        (8, 2, -1, 1),
+        (1, 8, -1, 1),
+    ],
+)
+def test_lanes_that_write_apart_are_not_coalesced(
+    gpus: Gpus, step: int, stride: int, last: int, uncoalesced: int
+) -> None:
+    gpu = gpus("trace")
+    gpu.call("run_scatter", INT_OUT[256], step, stride, last)
+    assert gpu.trace is not None
+    assert gpu.trace.writes[0].uncoalesced == uncoalesced
+
+
+def test_a_launch_has_the_name_of_its_kernel(gpus: Gpus) -> None:
+    gpu = gpus("trace")
+    gpu.call("run_block_sum", np.zeros(320, np.int32), Out((5,), np.int32), 5)
+    assert gpu.trace is not None
+    assert [launch.kernel for launch in gpu.trace.launches] == [
+        "void (anonymous namespace)::block_sum<true>(int const*, int*)"
+    ]
+
+
 def test_a_vector_is_one_request(gpus: Gpus) -> None:
     gpu = gpus("trace")
     gpu.call("run_copy_vectors", np.zeros((64, 4), np.float32), Out((64, 4), np.float32), 64)

@@ -7,6 +7,10 @@
 // shared memory costs as many passes as distinct 4-byte words meet in one of 32 banks; 8- and 16-byte accesses go by
 // halves and quarters of a warp. Caches are not modelled: a sector counts each time that it is asked for. Beside that
 // the sectors that are different within a block, and within a launch, are counted.
+//
+// A request is coalesced where its bytes lie side by side, in whatever order of lanes, or fill whole sectors, or where
+// lane after lane has the next element, whether each takes part or not.
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <unordered_map>
@@ -16,8 +20,8 @@
 #include "hostcuda.h"
 #include "internal.h"
 
-// This library's own. GCC puts static arrays of templates here, whatever section they ask for.
-extern "C" __attribute__((visibility("hidden"))) char __bss_start[], _end[];
+// This library's own. GCC puts static arrays of templates into the second, whatever section they ask for.
+extern "C" __attribute__((visibility("hidden"))) char __ehdr_start[], __bss_start[], _end[];
 
 namespace hc {
 namespace {
@@ -29,17 +33,19 @@ struct Access {
   void* instruction;
   std::uintptr_t address;
   std::uint32_t bytes;
+  std::uint32_t lane;
   std::uint32_t meeting;  // how many barriers and warp operations the thread had met
   bool is_write;
 };
 
 // Mirrored by tests/support/hostcuda.py.
 struct Traffic {
-  long long requests, bytes, sectors, ideal_sectors, block_sectors, launch_sectors;
+  long long requests, bytes, sectors, ideal_sectors, block_sectors, launch_sectors, uncoalesced;
 };
 struct Totals {
   Traffic reads[kMaxBuffers], writes[kMaxBuffers];
   long long shared_requests, shared_passes, shared_ideal_passes, atomics;
+  std::uint64_t kernel;  // of a launch: where its code lies in this library
 };
 
 constexpr int kMaxLaunches = 64;
@@ -68,6 +74,21 @@ void add(Traffic& to, Traffic const& more) {
   to.ideal_sectors += more.ideal_sectors;
   to.block_sectors += more.block_sectors;
   to.launch_sectors += more.launch_sectors;
+  to.uncoalesced += more.uncoalesced;
+}
+
+// A misaligned run of bytes touches one sector more than its bytes fill and is side by side all the same.
+bool is_coalesced(Request const& request, std::size_t bytes, std::size_t sectors) {
+  std::uintptr_t first = request.lanes.front().address;
+  for (Access const& access : request.lanes) first = std::min(first, access.address);
+  if (sectors <= (first % kSectorBytes + bytes + kSectorBytes - 1) / kSectorBytes) return true;
+  Access const& one = request.lanes.front();
+  for (Access const& other : request.lanes) {
+    if (other.bytes != one.bytes || other.address - one.address != std::uintptr_t{other.lane - one.lane} * one.bytes) {
+      return false;
+    }
+  }
+  return true;
 }
 
 void count_device(Request const& request, int buffer,
@@ -85,7 +106,8 @@ void count_device(Request const& request, int buffer,
                static_cast<long long>(sectors.size()),
                static_cast<long long>((bytes.size() + kSectorBytes - 1) / kSectorBytes),
                0,
-               0};
+               0,
+               is_coalesced(request, bytes.size(), sectors.size()) ? 0 : 1};
   auto const set = static_cast<std::size_t>(2 * buffer + (is_write ? 1 : 0));
   for (std::uintptr_t sector : sectors) {
     if (block_sectors[set].insert(sector).second) ++more.block_sectors;
@@ -122,12 +144,17 @@ void count_shared(std::array<Access const*, kLanes> const& lanes, std::uint32_t 
 
 __attribute__((noinline)) void record(void* instruction, std::uintptr_t address, std::size_t bytes, bool is_write) {
   if (current != kNoThread)
-    accesses[current].push_back({instruction, address, static_cast<std::uint32_t>(bytes), meetings[current], is_write});
+    accesses[current].push_back(
+        {instruction, address, static_cast<std::uint32_t>(bytes), current % kLanes, meetings[current], is_write});
 }
 
 }  // namespace
 
 void trace_thread(unsigned thread) { current = thread; }
+
+void trace_launch(void const* kernel) {
+  this_launch().kernel = reinterpret_cast<std::uintptr_t>(kernel) - reinterpret_cast<std::uintptr_t>(__ehdr_start);
+}
 
 void trace_meeting() { ++meetings[current]; }
 

@@ -171,7 +171,7 @@ class TrafficCounts(ctypes.Structure):
 
     _fields_ = tuple(
         (name, ctypes.c_longlong)
-        for name in ("requests", "bytes", "sectors", "ideal_sectors", "block_sectors", "launch_sectors")
+        for name in ("requests", "bytes", "sectors", "ideal_sectors", "block_sectors", "launch_sectors", "uncoalesced")
     )
 
 
@@ -182,6 +182,7 @@ class TotalCounts(ctypes.Structure):
         ("reads", TrafficCounts * MAX_BUFFERS),
         ("writes", TrafficCounts * MAX_BUFFERS),
         *((name, ctypes.c_longlong) for name in ("shared_requests", "shared_passes", "shared_ideal_passes", "atomics")),
+        ("kernel", ctypes.c_uint64),
     )
 
 
@@ -195,6 +196,7 @@ class Traffic:
     ideal_sectors: int
     block_sectors: int
     launch_sectors: int
+    uncoalesced: int  # requests whose lanes lie apart; tests/hostcuda/trace.cpp says how far
 
 
 @dataclass(frozen=True)
@@ -207,6 +209,7 @@ class Trace:
     shared_passes: int
     shared_ideal_passes: int
     atomics: int
+    kernel: str = ""  # of a launch, with namespaces and parameters; empty for a fill or a copy
     launches: tuple[Trace, ...] = ()  # the same, launch by launch; their atomics are not counted apart
 
 

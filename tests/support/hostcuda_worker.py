@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import pickle
+import subprocess
 import sys
 from dataclasses import replace
 from typing import Any
@@ -104,14 +105,22 @@ def traffic_of(counts: Any) -> dict[int, Traffic]:
     return {i: row for i, row in enumerate(rows) if row.requests}
 
 
-def trace_of(address: int) -> Trace:
+def kernel_names(library: ctypes.CDLL) -> dict[int, str]:
+    """By where their code lies in the library: from its symbol table, since kernels are not exported."""
+    listed = subprocess.run(["nm", "-C", "--defined-only", library._name], capture_output=True, text=True, check=True)
+    rows = (line.split(" ", 2) for line in listed.stdout.splitlines())
+    return {int(address, 16): name for address, kind, name in rows if kind in "tTW"}
+
+
+def trace_of(address: int, names: dict[int, str]) -> Trace:
     """Counts as the library has them."""
     counts = TotalCounts.from_address(address)
     scalars = ("shared_requests", "shared_passes", "shared_ideal_passes", "atomics")
-    return Trace(traffic_of(counts.reads), traffic_of(counts.writes), *(getattr(counts, name) for name in scalars))
+    numbers = (getattr(counts, name) for name in scalars)
+    return Trace(traffic_of(counts.reads), traffic_of(counts.writes), *numbers, kernel=names.get(counts.kernel, ""))
 
 
-def answer(library: ctypes.CDLL, request: Request) -> Reply:
+def answer(library: ctypes.CDLL, request: Request, names: dict[int, str]) -> Reply:
     """Do one call."""
     device = Device(library)
     assert library.hc_set_order(request.order[0].encode(), request.order[1]), request.order
@@ -140,8 +149,8 @@ def answer(library: ctypes.CDLL, request: Request) -> Reply:
         trace = None
         if is_traced:
             numbers = range(min(library.hc_launches() - launches, MAX_LAUNCHES))
-            each = tuple(trace_of(library.hc_trace_launch(ctypes.c_int(number))) for number in numbers)
-            trace = replace(trace_of(library.hc_trace_totals()), launches=each)
+            each = tuple(trace_of(library.hc_trace_launch(ctypes.c_int(number)), names) for number in numbers)
+            trace = replace(trace_of(library.hc_trace_totals(), names), launches=each)
         report = library.hc_report().decode()
         return Reply(device.download(), code, message, report, library.hc_launches() - launches, trace)
     finally:
@@ -159,7 +168,9 @@ def main() -> None:
     library.hc_report.restype = ctypes.c_char_p
     library.hc_set_order.restype = ctypes.c_bool
     library.hc_launches.restype = ctypes.c_longlong
+    names: dict[int, str] = {}
     if hasattr(library, "hc_trace_totals"):
+        names = kernel_names(library)
         library.hc_trace_totals.restype = ctypes.c_void_p
         library.hc_trace_launch.restype = ctypes.c_void_p
     while True:
@@ -167,7 +178,7 @@ def main() -> None:
             request: Request = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
-        pickle.dump(answer(library, request), replies)
+        pickle.dump(answer(library, request, names), replies)
         replies.flush()
 
 

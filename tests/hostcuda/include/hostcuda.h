@@ -117,6 +117,7 @@ void* dynamic_shared();
 struct Launch {
   dim3 grid, block;
   std::size_t shared_bytes;
+  void const* kernel;      // its code, by which its name is found
   void (*run)(void*);      // one thread of the kernel
   void (*destroy)(void*);  // of the arguments
   void* arguments;
@@ -130,7 +131,7 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t sh
     void (*kernel)(Parameters...);
     std::tuple<std::decay_t<Parameters>...> arguments;
   };
-  submit(stream, {grid, block, shared_bytes,
+  submit(stream, {grid, block, shared_bytes, reinterpret_cast<void const*>(kernel),
                   [](void* call) { std::apply(static_cast<Call*>(call)->kernel, static_cast<Call*>(call)->arguments); },
                   [](void* call) { delete static_cast<Call*>(call); },
                   new Call{kernel, {std::forward<Arguments>(arguments)...}}});
