@@ -24,15 +24,17 @@ class Workload:
     hw: tuple[int, int]  # of the network input, and of the map
     things: int  # C
     channels: int  # S
-    proposals: int  # before NMS a level, and after it
+    candidates: int  # before NMS, a level
+    proposals: int  # after NMS
     detections: int  # K
     instances: int  # of them those that score enough to be painted
 
 
-# The demo network on its frame, and a COCO network on the frame that its published figures are for.
+# The demo model as it is, with as many instances as its clip shows, and a COCO network on the frame that its published
+# figures are for.
 WORKLOADS = {
-    "tabletop": Workload("tabletop", (256, 320), 10, 4, 300, 50, 12),
-    "coco": Workload("coco", (800, 1344), 80, 54, 1000, 100, 20),
+    "tabletop": Workload("tabletop", (256, 320), 8, 5, 300, 150, 32, 12),
+    "coco": Workload("coco", (800, 1344), 80, 54, 1000, 1000, 100, 20),
 }
 
 
@@ -54,7 +56,7 @@ def rpn_proposals(load: Workload) -> Call:
         "strides": strides,
         "anchor_sizes": [8.0 * stride for stride in strides],
         "aspect_ratios": [0.5, 1.0, 2.0],
-        "pre_nms_top_k": load.proposals,
+        "pre_nms_top_k": load.candidates,
         "post_nms_top_k": load.proposals,
         "nms_threshold": 0.7,
         "input_hw": load.hw,
@@ -145,7 +147,7 @@ def ideal_bytes(op: str, load: Workload) -> int:
     inputs, _ = OPS[op](load)
     match op:
         case "rpn_proposals":
-            candidates = sum(min(load.proposals, x.size) for x in inputs[0])
+            candidates = sum(min(load.candidates, x.size) for x in inputs[0])
             return sum(int(x.nbytes) for x in inputs[0]) + 16 * int(candidates) + 16 * load.proposals
         case "box_detections":
             objects = load.proposals // 10

@@ -7,12 +7,14 @@
 //   write_map          labels to ids
 //
 // Between the kernels a pixel is a label of one byte (two where K + S needs it): a channel, or S and the place of an
-// instance in the order. Which pixels are owned is a bit each. Neither masks nor logits exist at output resolution.
+// instance in the order. Most runs of 32 pixels have one label: then the run has it, and its pixels are never written
+// nor read. Which pixels are owned is a bit each. Neither masks nor logits exist at output resolution.
 //
 // How overlaps are decided. The rule is sequential: an instance is judged by the pixels that accepted better ones own.
 // Its outcome, though, depends only on better ones whose masks may touch the same pixels. So each instance is cut into
 // units of work, first some that count and then as many that paint, and units are numbered: better instances first,
-// counting before painting. Blocks draw numbers from a counter. A unit that counts waits until all better instances
+// counting before painting; where one unit is all the work, it does both. Blocks draw numbers from a counter. A unit
+// that counts waits until all better instances
 // whose supports meet its own are painted, one that paints until its instance is counted. Both wait only for units with
 // lower numbers, which blocks that run have drawn: the lowest unfinished unit never waits, so there is no deadlock
 // whatever the number of blocks. Each instance is thus counted against exactly the pixels that the sequential rule had
@@ -51,6 +53,7 @@ template <typename Channel>
 constexpr int kWarpRows = 20 / sizeof(Channel);
 constexpr int kLabelColumns = kWarpsAcross * kWarpWords * 32, kLabelRows = kWarpsDown * kWarpRows<std::uint8_t>;
 constexpr int kCellColumns = 132, kCellRows = 20;
+constexpr int kMostRuns = kLabelColumns / 32 * kLabelRows;  // runs of 32 pixels in a row, of a block
 static_assert((kLabelColumns - 1 + 3) / 4 + 4 <= kCellColumns && (kLabelRows - 1 + 3) / 4 + 4 <= kCellRows, "at 1 : 1");
 constexpr int kChannelsAtOnce = 2;
 
@@ -99,7 +102,8 @@ struct View {
   InstanceState* states;        // (N, K)
   Region* stuff;                // (N, S)
   std::uint32_t* owned;         // (N, tiles, 32) bits of pixels
-  void* labels;                 // (N, H, pitch)
+  void* labels;                 // (N, H, pitch), where a run has several
+  void* runs;                   // (N, blocks of label_pixels, kMostRuns) their label, or kSeveral
   std::int32_t* ids;            // (N, K + S)
 
   std::int64_t zero_bytes;
@@ -107,9 +111,31 @@ struct View {
   std::int32_t tiles_across, tiles_down, pitch;
   std::int32_t input_height, input_width;
   std::int32_t label_width, label_height, label_shift;  // pixels of a block of label_pixels; rows that it begins above
+  std::int32_t label_across, label_down;                // blocks of label_pixels an image
   float score_threshold, overlap_threshold, mask_threshold;
   std::int32_t stuff_area_limit;
 };
+
+// Instead of a run's label: its pixels have their own. No code of a channel or instance is so large.
+template <typename Label>
+constexpr Label kSeveral = static_cast<Label>(-1);
+
+// The pixels and runs of a block of label_pixels.
+struct LabelBlock {
+  int left, right, top, bottom;
+  int runs_across;
+};
+__device__ __forceinline__ LabelBlock label_block(View const& view, int column, int row) {
+  int const left = column * view.label_width, grid_top = row * view.label_height - view.label_shift;
+  return {left, min(left + view.label_width, view.W), max(grid_top, 0), min(grid_top + view.label_height, view.H),
+          (view.label_width + 31) / 32};
+}
+
+template <typename Label>
+__device__ __forceinline__ Label* runs_of(View const& view, std::int64_t image, int column, int row) {
+  return static_cast<Label*>(view.runs) +
+         ((image * view.label_down + row) * view.label_across + column) * std::int64_t{kMostRuns};
+}
 
 __device__ __forceinline__ std::int64_t owned_words(View const& view) {
   return std::int64_t{view.tiles_across} * view.tiles_down * kTile;
@@ -179,7 +205,8 @@ __global__ __launch_bounds__(256, 4) void order_instances(View const view) {
       item.rows = paste_support(item.y, view.Gh, view.H, view.mask_threshold);
       item.columns = paste_support(item.x, view.Gw, view.W, view.mask_threshold);
       view.instances[first + i] = item;
-      tickets = 2 * units_of(item);
+      std::uint32_t const units = units_of(item);
+      tickets = units == 1 ? 1 : 2 * units;
     }
     std::uint32_t total;
     std::uint32_t const before = exclusive_sum<256>(tickets, warp_sums, total);
@@ -209,8 +236,10 @@ __device__ __forceinline__ bool meet(PixelRange const& a, PixelRange const& b) {
   return a.begin < b.end && b.begin < a.end;
 }
 
-__device__ __forceinline__ bool is_accepted(View const& view, InstanceState const* state) {
-  std::uint32_t const area = read_fresh(&state->area), taken = read_fresh(&state->taken);
+// The units of work on an instance, from its tickets: one for each unit that counts and each that paints, or one alone.
+__device__ __forceinline__ std::uint32_t units_from(std::uint32_t tickets) { return (tickets + 1) / 2; }
+
+__device__ __forceinline__ bool is_accepted(View const& view, std::uint32_t area, std::uint32_t taken) {
   if (area == taken) return false;  // no pixel, or none that is free
   auto const share = static_cast<float>(static_cast<double>(taken) / static_cast<double>(area));
   return !(share > view.overlap_threshold);
@@ -271,6 +300,19 @@ __device__ std::uint32_t covered_bits(View const& view, Instance const& item, Ma
   return covered;
 }
 
+// The mask and a border of zeros, in shared memory.
+template <typename Probability>
+__device__ void stage(Mask<Probability> const& mask, float* staged) {
+  int const across = mask.Gw + 2, last = (mask.Gh + 1) * across;
+  for (int i = static_cast<int>(threadIdx.x); i < mask.Gh * mask.Gw; i += 256) {
+    staged[(i / mask.Gw + 1) * across + i % mask.Gw + 1] = paste_probability(as_float(mask.probabilities[i]));
+  }
+  for (int i = static_cast<int>(threadIdx.x); i < across; i += 256) staged[i] = staged[last + i] = 0.0F;
+  for (int i = static_cast<int>(threadIdx.x) + 1; i <= mask.Gh; i += 256) {
+    staged[i * across] = staged[i * across + across - 1] = 0.0F;
+  }
+}
+
 // A block draws units until none is left; a warp owns a tile of 32 x 32 pixels at a time, a lane a column of it for
 // sampling and a row of it for bits. Reads a mask once a unit, into shared memory, and 128 bytes of bits a tile; writes
 // the bits, and a label for each pixel that is painted. Bound by sampling, some 30 instructions a pixel of a box, and
@@ -278,20 +320,24 @@ __device__ std::uint32_t covered_bits(View const& view, Instance const& item, Ma
 template <typename Probability, typename Label>
 __global__ __launch_bounds__(256, 4) void resolve_instances(View const view) {
   __shared__ float staged[kStagedCells];
-  __shared__ std::uint32_t ticket, drawn, area, taken;
+  __shared__ std::uint32_t free_bits[kTilesPerUnit][kTile];  // of what the unit's mask covers; a lane's own
+  __shared__ std::uint32_t tickets, ticket, first, units, area, taken;
+  __shared__ std::int32_t found, drawn;
   __shared__ Region region;
   __shared__ Instance item;
-  __shared__ bool wanted;
+  __shared__ bool counts, paints, wanted;
 
   std::int64_t const image = blockIdx.y;
-  std::int32_t const found = view.found[image];
   Instance const* const instances = view.instances + image * view.K;
   std::uint32_t const* const first_ticket = view.first_ticket + image * (view.K + 1);
   InstanceState* const states = view.states + image * view.K;
   std::uint32_t* const owned = view.owned + image * owned_words(view);
   Label* const labels = static_cast<Label*>(view.labels) + image * view.H * view.pitch;
-  std::uint32_t const tickets = first_ticket[found];
   bool const fits = (view.Gh + 2) * std::int64_t{view.Gw + 2} <= kStagedCells;
+  if (threadIdx.x == 0) {
+    found = view.found[image];
+    tickets = first_ticket[found];
+  }
 
   for (;;) {
     __syncthreads();  // the last unit is done
@@ -304,28 +350,30 @@ __global__ __launch_bounds__(256, 4) void resolve_instances(View const view) {
     __syncthreads();
     if (ticket >= tickets) return;
     for (auto i = static_cast<std::int32_t>(threadIdx.x); i < found; i += 256) {
-      if (first_ticket[i] <= ticket && ticket < first_ticket[i + 1]) {
-        drawn = static_cast<std::uint32_t>(i);
+      std::uint32_t const begin = first_ticket[i], end = first_ticket[i + 1];
+      if (begin <= ticket && ticket < end) {
+        drawn = i;
         item = instances[i];
+        first = begin;
+        units = units_from(end - begin);
+        counts = ticket - begin < units;
+        paints = end - begin == 1 || !counts;
       }
     }
     __syncthreads();
-    auto const number = static_cast<std::int32_t>(drawn);
-    InstanceState* const state = states + number;
-    std::uint32_t const units = (first_ticket[number + 1] - first_ticket[number]) / 2;
-    bool const paints = ticket - first_ticket[number] >= units;
-    std::uint32_t const unit = ticket - first_ticket[number] - (paints ? units : 0);
+    InstanceState* const state = states + drawn;
+    std::uint32_t const unit = ticket - first - (counts ? 0 : units);
 
-    if (!paints) {
-      for (auto j = static_cast<std::int32_t>(threadIdx.x); j < number; j += 256) {
+    if (counts) {
+      for (auto j = static_cast<std::int32_t>(threadIdx.x); j < drawn; j += 256) {
         Instance const& better = instances[j];
         if (!meet(better.rows, item.rows) || !meet(better.columns, item.columns)) continue;
-        wait_until(&states[j].painted, (first_ticket[j + 1] - first_ticket[j]) / 2);
+        wait_until(&states[j].painted, units_from(first_ticket[j + 1] - first_ticket[j]));
       }
       if (threadIdx.x == 0) wanted = true;
     } else if (threadIdx.x == 0) {
       wait_until(&state->counted, units);
-      wanted = is_accepted(view, state);
+      wanted = is_accepted(view, read_fresh(&state->area), read_fresh(&state->taken));
     }
     __threadfence();
     __syncthreads();
@@ -335,35 +383,46 @@ __global__ __launch_bounds__(256, 4) void resolve_instances(View const view) {
       Mask<Probability> mask{static_cast<Probability const*>(view.masks) + (image * view.K + item.detection) * cells,
                              nullptr, view.Gh, view.Gw};
       if (fits) {
-        int const across = view.Gw + 2;
-        for (int i = static_cast<int>(threadIdx.x); i < (view.Gh + 2) * across; i += 256) {
-          staged[i] = mask.outside(i / across - 1, i % across - 1);
-        }
+        stage(mask, staged);
         mask.staged = staged;
       }
       __syncthreads();
 
       int const first_row = item.rows.begin / kTile, first_column = item.columns.begin / kTile;
       int const across = (item.columns.end - 1) / kTile - first_column + 1;
-      int const tiles = ((item.rows.end - 1) / kTile - first_row + 1) * across;
+      int const tiles = ((item.rows.end - 1) / kTile - first_row + 1) * across - static_cast<int>(unit) * kTilesPerUnit;
       std::uint32_t my_area = 0, my_taken = 0;
-      Region mine{0, 0, 0, 0, 0};
-      for (auto i = static_cast<int>(warp_id()); i < kTilesPerUnit; i += 8) {
+      for (auto i = static_cast<int>(warp_id()); i < min(kTilesPerUnit, tiles); i += 8) {
         int const tile = static_cast<int>(unit) * kTilesPerUnit + i;
-        if (tile >= tiles) break;
         int const row = first_row + tile / across, column = first_column + tile % across;
         std::uint32_t const covered = covered_bits(view, item, mask, row * kTile, column * kTile);
-        std::uint32_t* const word = owned + (std::int64_t{row} * view.tiles_across + column) * kTile + lane_id();
-        std::uint32_t const others = read_fresh(word) & covered;
-        if (!paints) {
-          my_area += static_cast<std::uint32_t>(__popc(covered));
-          my_taken += static_cast<std::uint32_t>(__popc(others));
-          continue;
+        std::uint32_t const others =
+            read_fresh(owned + (std::int64_t{row} * view.tiles_across + column) * kTile + lane_id()) & covered;
+        my_area += static_cast<std::uint32_t>(__popc(covered));
+        my_taken += static_cast<std::uint32_t>(__popc(others));
+        free_bits[i][lane_id()] = covered & ~others;
+      }
+      if (counts) {
+        if (my_area != 0) atomicAdd(&area, my_area);
+        if (my_taken != 0) atomicAdd(&taken, my_taken);
+        __syncthreads();
+        if (threadIdx.x == 0) {
+          atomicAdd(&state->area, area);
+          atomicAdd(&state->taken, taken);
+          wanted = paints && is_accepted(view, area, taken);  // all of it, where this unit paints too
         }
-        std::uint32_t const free = covered & ~others;
+        __syncthreads();
+      }
+
+      Region mine{0, 0, 0, 0, 0};
+      for (auto i = static_cast<int>(warp_id()); wanted && i < min(kTilesPerUnit, tiles); i += 8) {
+        int const tile = static_cast<int>(unit) * kTilesPerUnit + i;
+        int const row = first_row + tile / across, column = first_column + tile % across;
+        std::uint32_t const free = free_bits[i][lane_id()];
         int const x = column * kTile + static_cast<int>(lane_id()), y = row * kTile + static_cast<int>(lane_id());
         if (free != 0) {
-          atomicOr(word, free);  // a neighbour whose support ends in this word may write to it too
+          // A neighbour whose support ends in this word may write to it too.
+          atomicOr(owned + (std::int64_t{row} * view.tiles_across + column) * kTile + lane_id(), free);
           int const x0 = column * kTile + __ffs(static_cast<int>(free)) - 1;
           mine.area += __popc(free);
           mine.from_right = max(mine.from_right, view.W - x0);
@@ -374,19 +433,13 @@ __global__ __launch_bounds__(256, 4) void resolve_instances(View const view) {
         for (int r = 0; r < kTile; ++r) {
           std::uint32_t const bits = __shfl_sync(kAllLanes, free, r);
           if ((bits >> lane_id() & 1U) != 0) {
-            labels[std::int64_t{row * kTile + r} * view.pitch + x] = static_cast<Label>(view.S + number);
+            labels[std::int64_t{row * kTile + r} * view.pitch + x] = static_cast<Label>(view.S + drawn);
           }
         }
       }
-      if (my_area != 0) atomicAdd(&area, my_area);
-      if (my_taken != 0) atomicAdd(&taken, my_taken);
       add_to_region(&region, mine);
       __syncthreads();
-      if (threadIdx.x == 0) {
-        atomicAdd(&state->area, area);
-        atomicAdd(&state->taken, taken);
-        add_to_region(&state->region, region);
-      }
+      if (threadIdx.x == 0) add_to_region(&state->region, region);
     }
     __threadfence();
     __syncthreads();
@@ -446,12 +499,14 @@ struct LabelScratch {
   float combined[kLabelThreads / 32][kCellColumns];  // a warp's row of pixels, between the rows of cells
   std::uint32_t owned[kLabelThreads / 32][kWarpWords][kWarpRows<std::uint8_t>];
   int4 reach[kLabelThreads / 32];  // first and last row, first and last column of the cells that a warp's pixels reach
+  std::uint16_t runs[kMostRuns];   // labels
 };
 
 // A block owns up to 512 x 60 pixels, a warp 128 x 20 of them, a lane four columns whose best logit so far stands in
 // registers. Channels pass through shared memory two at a time: each row of cells is read in whole sectors, and read
-// again only by the blocks beside, a row and two columns of cells. Writes a label a pixel. Bound by the read of the
-// logits: a warp leaves out a channel that stays below what all its pixels have reached, as most do in most places.
+// again only by the blocks beside, a row and two columns of cells. Writes a label a run, and one a pixel where a run
+// has several. Bound by the read of the logits: a warp leaves out a channel that stays below what all its pixels have
+// reached, as most do in most places.
 template <typename Logit, typename Label, typename Channel>
 __global__ __launch_bounds__(kLabelThreads, 1) void label_pixels(View const view) {
   __shared__ LabelScratch scratch;
@@ -461,10 +516,8 @@ __global__ __launch_bounds__(kLabelThreads, 1) void label_pixels(View const view
   constexpr int kInSector = 32 / sizeof(Logit);
 
   std::int64_t const image = blockIdx.z;
-  int const left = static_cast<int>(blockIdx.x) * view.label_width;
-  int const right = min(left + view.label_width, view.W);
-  int const grid_top = static_cast<int>(blockIdx.y) * view.label_height - view.label_shift;
-  int const top = max(grid_top, 0), bottom = min(grid_top + view.label_height, view.H);
+  auto const [left, right, top, bottom, runs_across] =
+      label_block(view, static_cast<int>(blockIdx.x), static_cast<int>(blockIdx.y));
   PixelRange const rows = cells_of(top, bottom - 1, view.input_height, view.H, view.h);
   PixelRange const columns = cells_of(left, right - 1, view.input_width, view.W, view.w);
   auto const thread = static_cast<int>(threadIdx.x);
@@ -487,7 +540,13 @@ __global__ __launch_bounds__(kLabelThreads, 1) void label_pixels(View const view
     any_free |= bits != ~0U;
   }
   any_free = __any_sync(kAllLanes, any_free) != 0;
-  if (__syncthreads_or(any_free) == 0) return;
+  Label* const runs = runs_of<Label>(view, image, static_cast<int>(blockIdx.x), static_cast<int>(blockIdx.y));
+  int const run_count = (bottom - top) * runs_across;
+  for (int i = thread; i < run_count; i += kLabelThreads) scratch.runs[i] = kSeveral<Label>;
+  if (__syncthreads_or(any_free) == 0) {
+    for (int i = thread; i < run_count; i += kLabelThreads) runs[i] = kSeveral<Label>;
+    return;
+  }
 
   if (any_free && lane == 0) {
     int const last_row = min(y_of_warp + kRows, bottom) - 1, last_column = min(x_of_warp + 128, right) - 1;
@@ -525,6 +584,7 @@ __global__ __launch_bounds__(kLabelThreads, 1) void label_pixels(View const view
         float const logit = clamp_logit(as_float(line[x]));
         if (x >= columns.begin) to[x - columns.begin] = logit;
       }
+      __syncwarp(kAllLanes);  // lanes go on side by side
     }
     __syncthreads();
     if (!any_free) continue;
@@ -607,7 +667,11 @@ __global__ __launch_bounds__(kLabelThreads, 1) void label_pixels(View const view
       int const x = x_of_warp + j * 32;
       bool const free = (owned[j][r] >> lane & 1U) == 0;
       auto const label = static_cast<int>(winner[r][j / kInWord] >> j % kInWord * kBits & kOnes);
-      if (free) labels[std::int64_t{y} * view.pitch + x + lane] = static_cast<Label>(label);
+      bool const whole = owned[j][r] == 0 && __all_sync(kAllLanes, label == __shfl_sync(kAllLanes, label, 0)) != 0;
+      if (whole && lane == 0) {
+        scratch.runs[(y - top) * runs_across + (x - left) / 32] = static_cast<std::uint16_t>(label);
+      }
+      if (free && !whole) labels[std::int64_t{y} * view.pitch + x + lane] = static_cast<Label>(label);
       unsigned left_over = ~owned[j][r];
       while (left_over != 0) {  // once for each label in these 32 pixels
         int const leader = __ffs(static_cast<int>(left_over)) - 1;
@@ -622,6 +686,7 @@ __global__ __launch_bounds__(kLabelThreads, 1) void label_pixels(View const view
     }
   }
   __syncthreads();
+  for (int i = thread; i < run_count; i += kLabelThreads) runs[i] = static_cast<Label>(scratch.runs[i]);
   if (!in_shared) return;
   for (int channel = thread; channel < view.S; channel += kLabelThreads)
     add_to_region(stuff + channel, regions[channel]);
@@ -649,7 +714,7 @@ __global__ __launch_bounds__(256) void number_segments(View const view) {
     Region region{0, 0, 0, 0, 0};
     if (thing) {
       InstanceState const* const state = view.states + image * view.K + i;
-      exists = is_accepted(view, state);
+      exists = is_accepted(view, state->area, state->taken);
       region = state->region;
     } else if (channel > 0 && channel < view.S) {
       region = view.stuff[image * view.S + channel];
@@ -668,23 +733,25 @@ __global__ __launch_bounds__(256) void number_segments(View const view) {
     if (i < found + view.S) ids[thing ? view.S + i : channel] = exists ? row + 1 : 0;
     count += static_cast<std::int32_t>(total);
   }
-  for (std::int64_t row = count + static_cast<std::int64_t>(threadIdx.x); row < rows; row += 256) {
-    __stwb(segments + 2 * row, make_int4(0, 0, 0, 0));
-    __stwb(segments + 2 * row + 1, make_int4(0, 0, 0, 0));
-    scores[row] = 0.0F;
+  for (std::int64_t half = 2 * std::int64_t{count} + threadIdx.x; half < 2 * rows; half += 256) {
+    __stwb(segments + half, make_int4(0, 0, 0, 0));
   }
+  for (std::int64_t row = count + static_cast<std::int64_t>(threadIdx.x); row < rows; row += 256) scores[row] = 0.0F;
   if (threadIdx.x == 0) view.segment_count[image] = count;
 }
 
 // --- write_map -------------------------------------------------------------------------------------------------------
 
 constexpr int kIdsInShared = 2048;
+constexpr int kRunsPerBlock = 256, kBlocksPerLabelBlock = (kMostRuns + kRunsPerBlock - 1) / kRunsPerBlock;
 
-// A thread owns four neighbouring pixels at a time, one where rows are no multiple of four. Reads each label once and
-// writes each id once, coalesced; bound by that.
+// A warp owns 32 runs of a block of label_pixels, a lane four neighbouring pixels at a time; one where rows are no
+// multiple of four. Reads a label a run, and one a pixel where a run has several, and writes each id once, coalesced;
+// bound by that.
 template <typename Label, int kEach>
 __global__ __launch_bounds__(256) void write_map(View const view) {
   __shared__ std::int32_t shared_ids[kIdsInShared];
+  constexpr int kLanesPerRun = 32 / kEach;
 
   std::int64_t const image = blockIdx.y;
   std::int32_t const codes = view.K + view.S;
@@ -697,21 +764,34 @@ __global__ __launch_bounds__(256) void write_map(View const view) {
   }
   __syncthreads();
   std::int32_t const* const ids = in_shared ? shared_ids : all_ids;
+  auto const number = static_cast<int>(blockIdx.x / kBlocksPerLabelBlock);
+  int const column = number % view.label_across, row = number / view.label_across;
+  LabelBlock const block = label_block(view, column, row);
+  Label const* const runs = runs_of<Label>(view, image, column, row);
   Label const* const labels = static_cast<Label const*>(view.labels) + image * view.H * view.pitch;
   std::int32_t* const map = view.panoptic + image * view.H * view.W;
-  std::int32_t const across = view.W / kEach, step = static_cast<std::int32_t>(gridDim.x) * 256;
-  // At most 2^30 pixels, and a step more: no overflow.
-  for (auto i = static_cast<std::int32_t>(blockIdx.x * 256 + threadIdx.x); i < view.H * across; i += step) {
-    std::int32_t const y = i / across, x = (i - y * across) * kEach;
+  int const run_count = (block.bottom - block.top) * block.runs_across;
+  auto const lane = static_cast<int>(lane_id());
+  int const first =
+      static_cast<int>(blockIdx.x % kBlocksPerLabelBlock) * kRunsPerBlock + static_cast<int>(warp_id()) * 32;
+  int const own = first + lane < run_count ? runs[first + lane] : 0;
+  for (int r = 0; r < kLanesPerRun; ++r) {
+    int const run = first + (r * 32 + lane) / kLanesPerRun;
+    auto const label = static_cast<Label>(__shfl_sync(kAllLanes, own, (r * 32 + lane) / kLanesPerRun));
+    int const y = block.top + run / block.runs_across;
+    int const x = block.left + run % block.runs_across * 32 + lane % kLanesPerRun * kEach;
+    if (run >= run_count || x >= block.right) continue;
     Label const* const from = labels + std::int64_t{y} * view.pitch + x;
     std::int32_t* const to = map + std::int64_t{y} * view.W + x;
+    bool const several = label == kSeveral<Label>;
     if constexpr (kEach == 1) {
-      *to = ids[*from];
+      *to = ids[several ? *from : label];
     } else if constexpr (sizeof(Label) == 1) {
-      uchar4 const four = __ldg(reinterpret_cast<uchar4 const*>(from));
+      uchar4 const four = several ? __ldg(reinterpret_cast<uchar4 const*>(from)) : uchar4{label, label, label, label};
       __stwb(reinterpret_cast<int4*>(to), make_int4(ids[four.x], ids[four.y], ids[four.z], ids[four.w]));
     } else {
-      ushort4 const four = __ldg(reinterpret_cast<ushort4 const*>(from));
+      ushort4 const four =
+          several ? __ldg(reinterpret_cast<ushort4 const*>(from)) : ushort4{label, label, label, label};
       __stwb(reinterpret_cast<int4*>(to), make_int4(ids[four.x], ids[four.y], ids[four.z], ids[four.w]));
     }
   }
@@ -750,7 +830,7 @@ char const* refusal(PanopticMergeArgs const& args, Code& code) noexcept {
   if (!is_type(args.mask_type)) return "PanopticMerge: mask_probs: expected float32 or float16";
   code = Code::kUnsupported;
   if (std::int64_t{args.detections} + args.channels > kMaxMergeCodes) {
-    return "PanopticMerge: detections and channels: the CUDA kernel takes 65536 together at most";
+    return "PanopticMerge: detections and channels: the CUDA kernel takes 65535 together at most";
   }
   if (std::int64_t{args.mask_height} * args.mask_width > 1 << 24) {
     return "PanopticMerge: mask_probs: the CUDA kernel takes masks of 2^24 cells at most";
@@ -758,7 +838,7 @@ char const* refusal(PanopticMergeArgs const& args, Code& code) noexcept {
   return nullptr;
 }
 
-bool has_byte_labels(PanopticMergeArgs const& args) { return args.detections + args.channels <= 256; }
+bool has_byte_labels(PanopticMergeArgs const& args) { return args.detections + args.channels <= 255; }  // kSeveral
 bool has_byte_channels(PanopticMergeArgs const& args) { return args.channels <= 256; }
 
 // The most pixels up to `most` that surely reach no more than `room` of `cells`: two pixels lie input / output / 4
@@ -786,11 +866,14 @@ std::size_t plan(PanopticMergeArgs const& args, void* base, View& view) noexcept
   view.input_height = args.input_height;
   view.input_width = args.input_width;
   view.label_width = pixels_within(kLabelColumns, kCellColumns, view.w, args.input_width, view.W);
+  if (view.label_width > 32 && view.label_width < view.W) view.label_width -= view.label_width % 32;  // whole tiles
   std::int32_t const most_rows = has_byte_channels(args) ? kLabelRows : kLabelRows / 2;
   view.label_height = pixels_within(most_rows, kCellRows, view.h, args.input_height, view.H);
   // At the input's own size pixels 4c + 2 to 4c + 5 lie between cells c and c + 1: so placed, a block needs one row
   // of cells that its neighbour needs too, else two.
   view.label_shift = args.output_height == args.input_height && view.label_height == most_rows ? 2 : 0;
+  view.label_across = (view.W + view.label_width - 1) / view.label_width;
+  view.label_down = (view.H + view.label_shift + view.label_height - 1) / view.label_height;
 
   Workspace workspace(base);
   std::int64_t const images = args.images, K = view.K, S = view.S;
@@ -805,6 +888,8 @@ std::size_t plan(PanopticMergeArgs const& args, void* base, View& view) noexcept
   view.owned = workspace.take<std::uint32_t>(images * view.tiles_across * view.tiles_down * kTile);
   view.zero_bytes = static_cast<std::int64_t>(workspace.bytes() - before);
   view.labels = workspace.take<std::uint8_t>(images * view.H * view.pitch * (has_byte_labels(args) ? 1 : 2));
+  view.runs = workspace.take<std::uint8_t>(images * view.label_down * view.label_across * kMostRuns *
+                                           (has_byte_labels(args) ? 1 : 2));
   view.ids = workspace.take<std::int32_t>(images * (K + S));
   return workspace.bytes();
 }
@@ -830,24 +915,22 @@ Status launch_with(PanopticMergeArgs const& args, View const& view, cudaStream_t
   auto* const resolve =
       args.mask_type == DataType::kFloat32 ? resolve_instances<float, Label> : resolve_instances<__half, Label>;
   std::int64_t const tiles = std::int64_t{view.tiles_across} * view.tiles_down;
-  std::int64_t const most_units = 2 * std::int64_t{view.K} * ((tiles + kTilesPerUnit - 1) / kTilesPerUnit);
+  std::int64_t const most_units = std::int64_t{view.K} * ((tiles + kTilesPerUnit - 1) / kTilesPerUnit);
   unsigned const resolve_blocks = blocks_for(std::max<std::int64_t>(most_units, 1), 1, kResolveBlocks);
   status = launch(resolve, {dim3(resolve_blocks, images), dim3(256)}, stream, view);
   if (!status.ok()) return status;
 
   auto* const label = args.logit_type == DataType::kFloat32 ? choose_label_pixels<float, Label>(args)
                                                             : choose_label_pixels<__half, Label>(args);
-  dim3 const grid(blocks_for(view.W, view.label_width),
-                  blocks_for(std::int64_t{view.H} + view.label_shift, view.label_height), images);
+  dim3 const grid(static_cast<unsigned>(view.label_across), static_cast<unsigned>(view.label_down), images);
   status = launch(label, {grid, dim3(kLabelThreads)}, stream, view);
   if (!status.ok()) return status;
 
   status = launch(number_segments, {dim3(images), dim3(256)}, stream, view);
   if (!status.ok()) return status;
 
-  std::int64_t const pixels = std::int64_t{view.H} * view.W;
-  auto* const write = view.W % 4 == 0 ? write_map<Label, 4> : write_map<Label, 1>;
-  return launch(write, {dim3(blocks_for(pixels, 8192), images), dim3(256)}, stream, view);
+  auto* const write = view.W % 4 == 0 && view.label_width % 4 == 0 ? write_map<Label, 4> : write_map<Label, 1>;
+  return launch(write, {dim3(grid.x * grid.y * kBlocksPerLabelBlock, images), dim3(256)}, stream, view);
 }
 
 }  // namespace

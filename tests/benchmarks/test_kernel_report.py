@@ -35,6 +35,11 @@ def test_all_four_ops_take_at_most_16_launches() -> None:
     assert sum(launches.values()) + poolings <= 16
 
 
+@pytest.mark.parametrize("workload", WORKLOADS)
+def test_the_merge_moves_little_more_than_its_input_and_output(workload: str) -> None:
+    assert REPORT["traffic"][workload]["panoptic_merge"]["ratio"] <= 1.3
+
+
 def test_no_kernel_spills_on_any_reported_architecture() -> None:
     assert list(REPORT["static"]) == [str(architecture) for architecture in ARCHITECTURES]
     for of_kernels in REPORT["static"].values():

@@ -142,6 +142,19 @@ def test_merging_any_number_of_channels(gpus: Gpus, S: int) -> None:
     check(replace(SMALL, S=S, stuff_area_limit=1), gpus("plain"))
 
 
+@pytest.mark.parametrize("codes", [254, 255, 256, 257])
+def test_labels_become_wider_where_a_byte_has_no_code_left(gpus: Gpus, codes: int) -> None:
+    """Of K + S codes the last is that of the worst instance; the one after it means "several"."""
+    check(replace(SMALL, S=9, K=codes - 9, mask_hw=(2, 3), count="all", boxes=("jitter",)), gpus("plain"))
+
+
+@pytest.mark.parametrize("width", [1, 31, 32, 33, 63, 64, 65, 127, 511, 512, 513, 516, 545])
+@pytest.mark.parametrize("height", [57, 58, 59, 118])
+def test_merging_maps_that_end_within_a_run_or_a_block(gpus: Gpus, width: int, height: int) -> None:
+    quarter = (-(-height // 4), -(-width // 4))
+    check(replace(SMALL, quarter_hw=quarter, padding=(0, 0), output_hw=(height, width)), gpus("plain"))
+
+
 def test_masks_too_large_for_shared_memory_are_sampled_where_they_are(gpus: Gpus) -> None:
     check(replace(SMALL, mask_hw=(40, 30)), gpus("plain"))
 
@@ -189,7 +202,7 @@ def test_merging_races_nowhere(gpus: Gpus) -> None:
 @pytest.mark.parametrize(
     ("changed", "code", "message"),
     [
-        ({"S": 65530, "quarter_hw": (1, 1), "K": 7}, Code.UNSUPPORTED, "65536 together"),
+        ({"S": 65530, "quarter_hw": (1, 1), "K": 7}, Code.UNSUPPORTED, "65535 together"),
         ({"overlap_threshold": -0.5}, Code.INVALID_ARGUMENT, "overlap_threshold: expected 0 to 1"),
         ({"output_hw": (1, 40000)}, Code.INVALID_ARGUMENT, "1 to 32768 pixels"),
     ],

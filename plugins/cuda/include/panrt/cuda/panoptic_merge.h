@@ -13,7 +13,7 @@
 
 namespace panrt::cuda {
 
-constexpr int kMaxMergeCodes = 65536;  // K + S
+constexpr int kMaxMergeCodes = 65535;  // K + S
 
 struct PanopticMergeArgs {
   void const* semantic_logits;  // (N, S, h, w), logit_type
