@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from panrt.engine.backends.partition import IMAGE, RESULTS, Op, Part, Partition, UnsupportedModelError, partition
 from panrt.engine.frame import Frame
+from panrt.engine.nvtx_ranges import nvtx_range
 from panrt.engine.preprocess import Placement, check_frame, fill, place
 from panrt.engine.result import PanopticResult, Timings, panoptic_result
 from panrt.engine.session import Session, SessionError
@@ -94,6 +95,7 @@ class CpuSession:
         prepared = self._prepare((frame if isinstance(frame, Frame) else Frame(frame, captured_at=time.monotonic()),))
         return self._infer(prepared)[0]
 
+    @nvtx_range("submit")
     def submit(self, frames: Sequence[Frame]) -> None:
         """Start on some frames and return without waiting."""
         self._check_open()
@@ -105,6 +107,7 @@ class CpuSession:
             self._worker = ThreadPoolExecutor(1, thread_name_prefix="panrt-cpu")
         self._pending.append(self._worker.submit(self._infer, self._prepare(frames)))
 
+    @nvtx_range("collect")
     def collect(self) -> tuple[PanopticResult, ...]:
         """Wait for the oldest submission; a result for each of its frames, in order."""
         self._check_open()
@@ -134,6 +137,7 @@ class CpuSession:
         if self._closed:
             raise SessionError(f"session: {self.path} is closed; panrt.load opens it again.")
 
+    @nvtx_range("preprocess")
     def _prepare(self, frames: Sequence[Frame]) -> _Prepared:
         started = time.perf_counter()
         for frame in frames:

@@ -30,6 +30,7 @@ from panrt.engine.backends.gpu_slot import IMAGE, Feed, GpuSlot, opened
 from panrt.engine.backends.kernels import KernelError, Kernels, Layout, RawImage, layout_of
 from panrt.engine.backends.trt_engine import Engine, EngineError, Tensor, expect
 from panrt.engine.frame import Frame
+from panrt.engine.nvtx_ranges import nvtx_range
 from panrt.engine.preprocess import FrameError, Placement, check_frame, fill, place
 from panrt.engine.result import PanopticResult, Timings, panoptic_result
 from panrt.engine.session import SessionError
@@ -130,6 +131,7 @@ class TensorRTSession:
         self.submit((frame if isinstance(frame, Frame) else Frame(frame, captured_at=time.monotonic()),))
         return self.collect()[0]
 
+    @nvtx_range("submit")
     def submit(self, frames: Sequence[Frame]) -> None:
         """Start on 1 to `model.batch` frames and return without waiting.
 
@@ -158,6 +160,7 @@ class TensorRTSession:
         self._slots.append(self._slots.pop(0))
         self._pending.append(_Submission(slot, tuple(frames), prepared, seconds))
 
+    @nvtx_range("collect")
     def collect(self) -> tuple[PanopticResult, ...]:
         """Wait for the oldest submission; a result for each of its frames, in order.
 
@@ -246,6 +249,7 @@ class TensorRTSession:
         if not self._slots:
             raise SessionError(f"session: {self.path} is closed; panrt.load opens it again.")
 
+    @nvtx_range("preprocess")
     def _prepare(self, slot: GpuSlot, images: Sequence[Any]) -> _Prepared:
         """Bring pictures where the slot's work expects them."""
         if any(cuda.is_on_device(image) for image in images):

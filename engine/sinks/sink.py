@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from panrt.engine.frame import Frame
+from panrt.engine.nvtx_ranges import nvtx_range
 from panrt.engine.result import PanopticResult
 from panrt.engine.slot import Policy, Slot
 from panrt.engine.status import SinkStatus, StreamStatus
@@ -143,7 +144,7 @@ class Sink:
         while (item := self._slot.take(None)) is not None:
             self._busy_since = time.monotonic()
             try:
-                writer.write(item)
+                _write(writer, item)
             except Exception as error:  # whatever a writer raises is its own affair, and must not end the stream
                 self._failed += 1
                 failures += 1
@@ -172,3 +173,8 @@ class Sink:
 
 def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
+
+
+@nvtx_range("sink")
+def _write(writer: Writer, item: Item) -> None:
+    writer.write(item)

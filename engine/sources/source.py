@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from panrt.engine.frame import Frame
+from panrt.engine.nvtx_ranges import nvtx_range
 from panrt.engine.slot import POLICIES, Policy, Slot
 from panrt.engine.sources.errors import SourceDeniedError, SourceError, SourceRefusedError
 
@@ -250,7 +251,7 @@ class Source:
         """Capture until the source ends or fails; why, if that is not its natural end."""
         pictures = self.spec.reader(self._opening)
         try:
-            for picture in pictures:
+            while (picture := _next(pictures)) is not None:
                 if not self._hand_over(picture):
                     return None
         except SourceError as error:
@@ -288,3 +289,8 @@ class Source:
             self._history.append(Transition(state, time.monotonic(), reason))
         level = logging.WARNING if state in (State.STALLED, State.RECONNECTING) else logging.INFO
         LOG.log(level, "%s: %s (%s)", self.name, state.value, reason)
+
+
+@nvtx_range("capture")
+def _next(pictures: Generator[Picture, None, None]) -> Picture | None:
+    return next(pictures, None)
