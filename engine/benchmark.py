@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from panrt.engine.frame import Frame
 from panrt.engine.machine import Machine, machine, resident_bytes
+from panrt.engine.power import Power, PowerMeter, open_sensor
 from panrt.engine.session import Session
 
 Progress = Callable[[int, int], None]  # frames done, frames in all
@@ -66,6 +67,14 @@ class Run(NamedTuple):
     seconds: float  # from the first frame to the last result
     cpu_seconds: float  # of all threads in that time
     dropped: int  # paced: frames that came and were not looked at
+    power: Power | None = None  # where there is a sensor
+
+    @property
+    def joules_per_frame(self) -> float | None:
+        """What a result cost, waiting included; None where nothing was read."""
+        if self.power is None or self.power.mean_watts is None:
+            return None
+        return self.power.mean_watts * self.seconds / len(self.latencies)
 
     @property
     def frames_per_second(self) -> float:
@@ -122,11 +131,19 @@ def run_benchmark(
         report(index + 1, total)
     before = resident_bytes()
     found = machine()
-    fast = _back_to_back(session, frames, config.frames, lambda done: report(config.warm_up + done, total))
-    paced = None
-    if config.rate:
-        done_before = config.warm_up + config.frames
-        paced = _paced(session, frames, config.frames, config.rate, lambda done: report(done_before + done, total))
+    sensor = open_sensor(session.backend)
+    try:
+        with PowerMeter(sensor) as meter:
+            fast = _back_to_back(session, frames, config.frames, lambda done: report(config.warm_up + done, total))
+        fast, paced = fast._replace(power=meter.power), None
+        if config.rate:
+            before_pace = config.warm_up + config.frames
+            with PowerMeter(sensor) as meter:
+                paced = _paced(session, frames, config.frames, config.rate, lambda n: report(before_pace + n, total))
+            paced = paced._replace(power=meter.power)
+    finally:
+        if sensor is not None:
+            sensor.close()
     model = session.model
     return Benchmark(
         model=path.name,

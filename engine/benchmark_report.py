@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from panrt.engine.benchmark import Benchmark, BenchmarkConfig, Run, Spread
 from panrt.engine.machine import Machine
+from panrt.engine.power import Power
 from panrt.errors import PanrtError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class BenchmarkFileError(PanrtError, ValueError):
 
 def to_json(benchmark: Benchmark) -> dict[str, Any]:
     """Plain data, times in seconds; `from_json` reads it back equal."""
-    runs = {name: None if run is None else run._asdict() for name, run in _runs(benchmark)}
+    runs = {name: None if run is None else _run_to_json(run) for name, run in _runs(benchmark)}
     return {
         "schema": SCHEMA,
         **benchmark._asdict(),
@@ -35,6 +36,19 @@ def to_json(benchmark: Benchmark) -> dict[str, Any]:
         "machine": benchmark.machine._asdict(),
         **runs,
     }
+
+
+def _run_to_json(run: Run) -> dict[str, Any]:
+    return run._asdict() | {"power": None if run.power is None else run.power._asdict()}
+
+
+def _run_from_json(run: dict[str, Any]) -> Run:
+    power = run.get("power")
+    if power is not None:
+        clocks = power["megahertz"]
+        power = Power(**{**power, "megahertz": clocks and tuple(clocks), "limits": tuple(power["limits"])})
+    lists = {key: tuple(run[key]) for key in ("latencies", "ages")}
+    return Run(**{**run, **lists, "power": power})
 
 
 def from_json(data: Any, *, source: str) -> Benchmark:
@@ -55,8 +69,7 @@ def from_json(data: Any, *, source: str) -> Benchmark:
             fields[name] = tuple(fields[name])
         for name in ("back_to_back", "paced"):
             if (run := fields[name]) is not None:
-                lists = {key: tuple(run[key]) for key in ("latencies", "ages")}
-                fields[name] = Run(**{**run, **lists})
+                fields[name] = _run_from_json(run)
         return Benchmark(**fields)
     except (KeyError, TypeError) as error:
         raise BenchmarkFileError(f"{source}: not what `panrt bench` writes: {error}; measure again.") from error
@@ -162,6 +175,11 @@ def facts(benchmark: Benchmark) -> list[tuple[str, str]]:
     if b.paced is not None:
         came = len(b.paced.latencies) + b.paced.dropped
         rows.append(("paced", f"at {b.config.rate:g} a second: {b.paced.dropped} of {came} frames were not looked at"))
+    for name, run in _runs(b):
+        if run is not None and run.power is not None:
+            joules = run.joules_per_frame
+            energy = "" if joules is None else f"; {1e3 * joules:.1f} mJ a frame"
+            rows.append((f"power, {name.replace('_', ' ')}", run.power.text() + energy))
     rows.append(
         ("memory", f"{b.resident[0] / 2**20:.0f} MiB in RAM before the runs, {b.resident[1] / 2**20:.0f} after")
     )

@@ -19,6 +19,7 @@ int cuDeviceGetCount(int* count) { *count = 1; return 0; }
 int cuDriverGetVersion(int* version) { *version = 12060; return 0; }
 int cuDeviceGet(int* device, int ordinal) { *device = ordinal; return 0; }
 int cuDeviceGetName(char* name, int size, int device) { strcpy(name, "Orin (nvgpu)"); return 0; }
+int cuDeviceGetPCIBusId(char* address, int size, int device) { strcpy(address, "0000:65:00.0"); return 0; }
 int cuDeviceGetAttribute(int* value, int attribute, int device) { *value = attribute == 75 ? 8 : 7; return 0; }
 int cuDevicePrimaryCtxRetain(void** context, int device) { *context = &pushed; return 0; }
 int cuDevicePrimaryCtxRelease_v2(int device) { return pushed ? 201 : 0; }
@@ -44,6 +45,11 @@ def test_a_gpu_is_what_its_driver_says(tmp_path: Path) -> None:
 def test_a_machine_without_driver_or_gpu_has_none(tmp_path: Path) -> None:
     assert gpu.find(library="libno-such-driver.so") is None
     assert gpu.find(library=driver(tmp_path, NO_DEVICE=1)) is None
+
+
+def test_a_gpu_has_a_place_on_the_bus(tmp_path: Path) -> None:
+    assert gpu.bus_address(library=driver(tmp_path)) == "0000:65:00.0"
+    assert gpu.bus_address(library="libno-such-driver.so") is None
 
 
 def test_a_driver_that_fails_is_named_by_the_call(tmp_path: Path) -> None:

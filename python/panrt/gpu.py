@@ -52,6 +52,20 @@ def find(*, library: str = DRIVER) -> Gpu | None:
     )
 
 
+def bus_address(*, library: str = DRIVER) -> str | None:
+    """Where the GPU of `find` sits on the PCI bus, such as "0000:65:00.0"; None where there is none.
+
+    Raises:
+        GpuError: as `find`.
+    """
+    if find(library=library) is None:
+        return None
+    driver, device, address = ctypes.CDLL(library), ctypes.c_int(), ctypes.create_string_buffer(32)
+    _call(driver, "cuDeviceGet", ctypes.byref(device), 0)
+    _call(driver, "cuDeviceGetPCIBusId", address, len(address), device)
+    return address.value.decode()
+
+
 def _free_bytes(driver: Any, device: ctypes.c_int) -> int:
     free, total = ctypes.c_size_t(), ctypes.c_size_t()
     with _context(driver, device):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from benchmarks.null_session import NullSession
 
+from panrt.engine import benchmark
 from panrt.engine.benchmark import Benchmark, BenchmarkConfig, Spread, run_benchmark
 from panrt.engine.benchmark_report import (
     BenchmarkFileError,
@@ -25,6 +26,7 @@ from panrt.engine.benchmark_report import (
     to_markdown,
 )
 from panrt.engine.frame import Frame
+from panrt.engine.power import Reading
 from panrt.engine.result import PanopticResult
 
 
@@ -90,6 +92,27 @@ def test_a_paced_session_that_is_fast_waits_for_every_frame(file: Path) -> None:
 def test_a_measurement_reads_back_as_it_was_written(file: Path) -> None:
     found = measured(SleepingSession(0.001), file, rate=100)
     assert from_json(json.loads(json.dumps(to_json(found))), source="x") == found
+
+
+def test_power_is_reported_for_each_run_where_there_is_a_sensor(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Constant:
+        name = "constant"
+
+        def read(self) -> Reading:
+            return Reading(20.0, 50.0, 900.0)
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(benchmark, "open_sensor", lambda backend: Constant())
+    found = measured(SleepingSession(0.01), file, rate=50)
+    assert from_json(json.loads(json.dumps(to_json(found))), source="x") == found
+    assert found.paced is not None
+    for run in (found.back_to_back, found.paced):
+        assert run.joules_per_frame == pytest.approx(20.0 * run.seconds / 8)
+    for report in (to_markdown(found), to_html(found)):
+        assert "20.0 W, at most 20.0 W, 900 to 900 MHz, up to 50 °C" in report
+        assert "power, paced" in report
+        assert "mJ a frame" in report
 
 
 @pytest.mark.parametrize(
