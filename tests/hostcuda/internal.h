@@ -21,7 +21,7 @@ int buffer_of(std::uintptr_t address);
 #ifdef HC_TRACE
 void trace_thread(unsigned thread);  // accesses from here on are of this thread of the block; kNoThread: of none
 void trace_launch(void const* kernel);
-void trace_meeting();                // this thread comes to a barrier or a warp operation
+void trace_meeting();  // this thread comes to a barrier or a warp operation
 void trace_block_end(unsigned threads);
 constexpr unsigned kNoThread = ~0U;
 #endif
