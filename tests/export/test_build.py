@@ -165,7 +165,6 @@ def test_what_does_not_do_is_said_and_nothing_is_written(tmp_path: Path) -> None
     assert "cut off" in fail(path, "-o", plan, "--rtx", cache=tmp_path)
 
 
-@pytest.mark.skipif(not FULL, reason="minutes; PANRT_TEST_PROFILE=full")
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_paper_s_network_builds_in_all_precisions(precision: Precision, tmp_path: Path) -> None:
     torch.manual_seed(0)
