@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+PixelFormat: TypeAlias = Literal["bgr8", "rgb8", "nv12", "yuyv"]
+YuvStandard: TypeAlias = Literal["bt601", "bt709"]
+
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One captured picture, with what is needed to tell how old it is and what was lost before it."""
+    """One captured picture, with what is needed to tell how old it is and what was lost before it.
 
-    image: NDArray[np.uint8]  # (H, W, 3) BGR
+    Shapes of `image` by `pixel_format`: bgr8 and rgb8 (H, W, 3); yuyv (H, W, 2), W even; nv12 (H * 3 / 2, W), the plane
+    of interleaved chroma below that of luma, both sides even. `panrt.engine.pixel_formats.bgr` converts.
+    """
+
+    image: NDArray[np.uint8]
     index: int = 0  # of all frames that its source captured, dropped ones among them
     captured_at: float = 0.0  # seconds of `time.monotonic()`, when the source had it
     media_time: float | None = None  # seconds on the clock of the file or stream, where it has one
     source: str = ""  # the name of the source
+    pixel_format: PixelFormat = "bgr8"
+    yuv_standard: YuvStandard = "bt601"  # of nv12 and yuyv, limited range
+
+    @property
+    def hw(self) -> tuple[int, int]:
+        """Height and width of the picture."""
+        rows, width = self.image.shape[:2]
+        return (rows * 2 // 3 if self.pixel_format == "nv12" else rows), width

@@ -3,7 +3,7 @@
 A backend is a module of `panrt.engine.backends` with
 
     obstacle(path: Path) -> str | None                           why it cannot run this file here; None: it can
-    open_session(path: Path, *, threads: int | None) -> Session
+    open_session(path: Path, *, threads: int | None, preprocess: Preprocess) -> Session
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import importlib.util
 import logging
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from panrt.engine.bundled import locate
-from panrt.engine.session import Session
+from panrt.engine.session import Preprocess, Session
 from panrt.errors import PanrtError
 
 log = logging.getLogger("panrt")
@@ -37,7 +37,13 @@ class Verdict(NamedTuple):
     obstacle: str | None  # None: it can
 
 
-def load(path: str | os.PathLike[str], *, backend: str = AUTO, threads: int | None = None) -> Session:
+def load(
+    path: str | os.PathLike[str],
+    *,
+    backend: str = AUTO,
+    threads: int | None = None,
+    preprocess: Preprocess = "host",
+) -> Session:
     """Open a model file.
 
     Args:
@@ -45,12 +51,15 @@ def load(path: str | os.PathLike[str], *, backend: str = AUTO, threads: int | No
             PanRT: "tabletop".
         backend: "cpu", "tensorrt", "rtx", or "auto" for the best one that works; which one and why is logged.
         threads: of the CPU; None takes every core that this process may use.
+        preprocess: who resizes BGR frames, "host" or "gpu". The GPU takes that work from the CPU; how its kernel
+            resizes differs a little from OpenCV's way on the host. Frames in other pixel formats are always converted
+            and resized on the GPU, where there is one.
 
     Raises:
         FileNotFoundError: there is no such file.
         ModelFileError: the file is not ours, is damaged, or is from a newer PanRT.
         BackendError: the backend does not work here or not with this file. An explicit one is never replaced.
-        ValueError: no such backend, or threads are not positive.
+        ValueError: no such backend or preprocessing, or threads are not positive.
     """
     if backend != AUTO and backend not in BACKENDS:
         near = difflib.get_close_matches(backend, (*BACKENDS, AUTO), n=1)
@@ -58,19 +67,21 @@ def load(path: str | os.PathLike[str], *, backend: str = AUTO, threads: int | No
         raise ValueError(f"backend: got {backend!r}, expected {', '.join((AUTO, *BACKENDS))}{hint}")
     if threads is not None and threads < 1:
         raise ValueError(f"threads: got {threads}, expected at least 1.")
+    if preprocess not in get_args(Preprocess):
+        raise ValueError(f"preprocess: got {preprocess!r}, expected {' or '.join(get_args(Preprocess))}.")
     path = locate(path)
     if backend != AUTO:
         found = verdict(backend, path)
         if found.obstacle is not None:
             raise BackendError(f"{path}: the backend {backend!r} cannot run it: {found.obstacle}")
-        return _open(backend, path, threads)
+        return _open(backend, path, threads, preprocess)
     passed: list[Verdict] = []
     for name in BACKENDS:
         found = verdict(name, path)
         if found.obstacle is None:
             because = "; ".join(f"not {other}: {obstacle}" for other, obstacle in passed) or "it is the best"
             log.info("%s: backend %s (%s)", path, name, because)
-            return _open(name, path, threads)
+            return _open(name, path, threads, preprocess)
         passed.append(found)
     reasons = "".join(f"\n  {name}: {obstacle}" for name, obstacle in passed)
     raise BackendError(f"{path}: no backend can run it here.{reasons}")
@@ -90,9 +101,9 @@ def verdict(backend: str, path: Path) -> Verdict:
     return Verdict(backend, module.obstacle(path))
 
 
-def _open(backend: str, path: Path, threads: int | None) -> Session:
+def _open(backend: str, path: Path, threads: int | None, preprocess: Preprocess) -> Session:
     module: Any = importlib.import_module(_name(backend))
-    session: Session = module.open_session(path, threads=threads)
+    session: Session = module.open_session(path, threads=threads, preprocess=preprocess)
     return session
 
 

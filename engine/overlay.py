@@ -6,15 +6,18 @@ Shapes: H x W pixels of a frame, h x w of the panoptic map.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from panrt.engine.colors import Rgb
 from panrt.engine.preprocess import check_frame
 from panrt.engine.result import PanopticResult, Segment
 from panrt.plugins import native
 
+OPACITY = 0.5  # of colours, where nobody says otherwise
 BORDER_EVERY = 500  # pixels of the shorter side for each pixel that a border is wide
 SMALLEST = 0.002  # share of the map under which a segment gets no name
 SPILLS = 1.2  # how much wider than a thing its name may be and still stand on it
@@ -26,31 +29,40 @@ def draw(
     result: PanopticResult,
     frame: NDArray[np.uint8],
     *,
-    opacity: float = 0.5,
+    opacity: float = OPACITY,
     border: bool = True,
     labels: bool = True,
     threads: int | None = None,
 ) -> NDArray[np.uint8]:
     """See `PanopticResult.overlay`."""
     check_frame(frame)
-    height, width = frame.shape[:2]
-    colors = np.zeros((max(result.colors, default=0) + 1, 3), np.uint8)
-    for segment_id, (red, green, blue) in result.colors.items():
-        colors[segment_id] = blue, green, red
     picture = native.overlay(
         np.ascontiguousarray(frame),
         np.ascontiguousarray(result.panoptic),
-        colors,
+        color_table(result.colors, max(result.colors, default=0) + 1),
         opacity=opacity,
-        border=max(1, round(min(height, width) / BORDER_EVERY)) if border else 0,
+        border=border_width(frame.shape[:2]) if border else 0,
         threads=threads,
     )
     if labels:
-        _write_names(result, picture)
+        write_names(result, picture)
     return picture
 
 
-def _write_names(result: PanopticResult, picture: NDArray[np.uint8]) -> None:
+def color_table(colors: Mapping[int, Rgb], count: int) -> NDArray[np.uint8]:
+    """(count, 3) BGR by id; an id without a colour is black."""
+    table = np.zeros((count, 3), np.uint8)
+    for segment_id, (red, green, blue) in colors.items():
+        table[segment_id] = blue, green, red
+    return table
+
+
+def border_width(hw: tuple[int, ...]) -> int:
+    """How wide a border is in a picture of this size, in pixels."""
+    return max(1, round(min(hw) / BORDER_EVERY))
+
+
+def write_names(result: PanopticResult, picture: NDArray[np.uint8]) -> None:
     """In white on a darkened box: within the segment where there is room, else above a thing."""
     height, width = picture.shape[:2]
     map_height, map_width = result.panoptic.shape

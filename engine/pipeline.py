@@ -22,7 +22,7 @@ from typing import Any
 
 from panrt.engine.frame import Frame
 from panrt.engine.result import PanopticResult
-from panrt.engine.session import Session
+from panrt.engine.session import Drawing, Draws, Session
 from panrt.engine.sinks.open import open_sink
 from panrt.engine.sinks.sink import Context, Item, Sink
 from panrt.engine.slot import Policy
@@ -222,14 +222,22 @@ class Stream(Iterable[PanopticResult]):
             raise
         now = time.monotonic()
         items = []
-        for frame, result in zip(frames, results, strict=True):
+        for index, (frame, result) in enumerate(zip(frames, results, strict=True)):
             tracker = self._trackers.get(frame.source)
-            item = Item(frame, tracker.update(result) if tracker else result)
+            tracked = tracker.update(result) if tracker else result
+            item = Item(frame, tracked, self._draw(index, result, tracked))
             self._meter.add(item.result, now)
             for sink in self._sinks:
                 sink.put(item)
             items.append(item)
         return items
+
+    def _draw(self, index: int, result: PanopticResult, tracked: PanopticResult) -> Drawing | None:
+        """Have a session that can draw begin with the picture that sinks will want, in the colours of tracking."""
+        if not isinstance(self._session, Draws) or not any(sink.wants_pictures for sink in self._sinks):
+            return None
+        ids = zip(result.segments, tracked.segments, strict=True)
+        return self._session.draw(index, {old.id: tracked.colors[new.id] for old, new in ids})
 
     def _look_after_sources(self) -> None:
         if self._stopping:

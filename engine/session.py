@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from panrt.engine.colors import Rgb
 from panrt.engine.frame import Frame
 from panrt.engine.result import PanopticResult
 from panrt.errors import PanrtError
 from panrt.model_file import ModelFile
+
+Preprocess: TypeAlias = Literal["host", "gpu"]
 
 
 class SessionError(PanrtError, RuntimeError):
@@ -48,7 +51,7 @@ class Session(Protocol):
         ...
 
     def __call__(self, frame: Frame | NDArray[np.uint8]) -> PanopticResult:
-        """The result of one frame, (H, W, 3) uint8 BGR of any size."""
+        """The result of one frame of any size; an array is (H, W, 3) uint8 BGR."""
         ...
 
     def submit(self, frames: Sequence[Frame]) -> None:
@@ -68,3 +71,28 @@ class Session(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+class Drawing(Protocol):
+    """A picture that a session draws meanwhile."""
+
+    def picture(self) -> NDArray[np.uint8]:
+        """Wait for it: (H, W, 3) BGR, the frame with colours and borders but without names; not to be written to.
+
+        May be called from any thread, again and again, and after the session went on or was closed.
+        """
+        ...
+
+
+@runtime_checkable
+class Draws(Protocol):
+    """A session that can draw results where their frames and maps are, with the pixels of `PanopticResult.overlay`."""
+
+    def draw(self, image: int, colors: Mapping[int, Rgb]) -> Drawing | None:
+        """Begin to draw a frame of what was collected last, before the next submit; None where it is not there.
+
+        Args:
+            image: which of those that were submitted together.
+            colors: (R, G, B) of every segment of the result, by its id.
+        """
+        ...

@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from panrt.engine.backends.partition import IMAGE, RESULTS, Op, Part, Partition, UnsupportedModelError, partition
 from panrt.engine.frame import Frame
 from panrt.engine.nvtx_ranges import nvtx_range
-from panrt.engine.preprocess import Placement, check_frame, fill, place
+from panrt.engine.pixel_formats import bgr
+from panrt.engine.preprocess import Placement, fill, place
 from panrt.engine.result import PanopticResult, Timings, panoptic_result
-from panrt.engine.session import Session, SessionError
+from panrt.engine.session import Preprocess, Session, SessionError
 from panrt.model_file import ModelFile
 from panrt.plugins import native
 from panrt.plugins.contract import Layout, PanopticSegments
@@ -50,8 +51,14 @@ def obstacle(path: Path) -> str | None:
     return None
 
 
-def open_session(path: Path, *, threads: int | None = None) -> Session:
-    """Load a file; errors as in `panrt.load`."""
+def open_session(path: Path, *, threads: int | None = None, preprocess: Preprocess = "host") -> Session:
+    """Load a file; errors as in `panrt.load`.
+
+    Raises:
+        SessionError: it was to have frames prepared on a GPU.
+    """
+    if preprocess == "gpu":
+        raise SessionError(f"{path}: the backend 'cpu' has no GPU to prepare frames on; leave preprocess at \"host\".")
     return CpuSession(path, threads=threads or native.default_threads())
 
 
@@ -88,7 +95,7 @@ class CpuSession:
         return self._graph.stages
 
     def __call__(self, frame: Frame | NDArray[np.uint8]) -> PanopticResult:
-        """The result of one frame, (H, W, 3) uint8 BGR of any size."""
+        """The result of one frame of any size, BGR where it is an array; other formats are converted first."""
         self._check_open()
         if self._pending:
             raise SessionError("session: called while submissions wait for their collect; collect them first.")
@@ -140,14 +147,13 @@ class CpuSession:
     @nvtx_range("preprocess")
     def _prepare(self, frames: Sequence[Frame]) -> _Prepared:
         started = time.perf_counter()
-        for frame in frames:
-            check_frame(frame.image)
+        images = [bgr(frame) for frame in frames]
         self._slots.rotate()
         slot = self._slots[0]
         placements = []
-        for frame, target in zip(frames, slot, strict=False):
-            placements.append(place((frame.image.shape[0], frame.image.shape[1]), self._valid_hw, self._output_hw))
-            fill(frame.image, placements[-1], self._free, target)
+        for image, target in zip(images, slot, strict=False):
+            placements.append(place((image.shape[0], image.shape[1]), self._valid_hw, self._output_hw))
+            fill(image, placements[-1], self._free, target)
         return _Prepared(slot, tuple(frames), tuple(placements), time.perf_counter() - started)
 
     def _infer(self, prepared: _Prepared) -> tuple[PanopticResult, ...]:

@@ -5,39 +5,28 @@ Shapes: N images of the engine's batch, h x w network input, H x W panoptic map.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from panrt.engine.backends import cuda
-from panrt.engine.backends.kernels import KernelError, Kernels, Layout, RawImage
-from panrt.engine.backends.trt_engine import EngineError, Execution, Tensor
+from panrt.engine.backends.gpu_canvas import Canvas, MapOnDevice
+from panrt.engine.backends.kernels import Kernels, Layout
+from panrt.engine.backends.recorded import Recorded, opened
+from panrt.engine.backends.trt_engine import Execution, Tensor
+from panrt.engine.frame import Frame
 from panrt.plugins.contract import PanopticSegments
 from panrt.plugins.cuda_api import NarrowMapArgs, PixelFormat, PreprocessArgs
 
-log = logging.getLogger("panrt")
-
 IMAGE = "image"
 PANOPTIC, *REST = PanopticSegments._fields
-NARROW = "narrow"  # the panoptic map in uint8
-MOST_NARROW_IDS = 255
+NARROW = "narrow"  # the panoptic map in as few bytes an id as will do
 
-
-class _Closes(Protocol):
-    def close(self) -> None: ...
-
-
-_Resource = TypeVar("_Resource", bound=_Closes)
-
-
-def opened(resources: ExitStack, resource: _Resource) -> _Resource:
-    """Have it closed with the others, the last one first."""
-    resources.callback(resource.close)
-    return resource
+# Where the GPU finds frames, (H, W) and how: in a feed, or of their own size in the network's input.
+Origin: TypeAlias = tuple[Literal["feed", "input"], Layout]
 
 
 class GpuSlot:
@@ -60,13 +49,16 @@ class GpuSlot:
         self.is_mapped = mapped  # the GPU works in the host's memory, and nothing is copied
         self.stream = stream
         self.feeds: dict[Layout, Feed] = {}
+        self.canvases: dict[tuple[Origin, int], Canvas] = {}  # by image of the batch
         self.execution = execution
         self._kernels = kernels
         panoptic = tensors[PANOPTIC]
-        narrows = kernels is not None and not mapped and tensors["segments"].shape[1] <= MOST_NARROW_IDS
+        self.most_ids = tensors["segments"].shape[1]  # ids are 1 to so many
+        narrow_type = np.min_scalar_type(self.most_ids)
+        narrows = kernels is not None and not mapped and narrow_type.itemsize < panoptic.dtype.itemsize
         parts = [tensors[IMAGE], panoptic, *(tensors[name] for name in REST)]
         if narrows:
-            parts.append(Tensor(NARROW, panoptic.shape, np.dtype(np.uint8), False))
+            parts.append(Tensor(NARROW, panoptic.shape, narrow_type, False))
         offsets, size = {}, 0
         for part in parts:
             offsets[part.name] = size
@@ -92,7 +84,9 @@ class GpuSlot:
         self._narrow_map: NarrowMapArgs | None = None
         if narrows:
             ids, narrow = self._device + offsets[PANOPTIC], self._device + offsets[NARROW]
-            self._narrow_map = NarrowMapArgs(ids=ids, narrow=narrow, count=views[NARROW].size, bytes_per_id=1)
+            self._narrow_map = NarrowMapArgs(
+                ids=ids, narrow=narrow, count=views[NARROW].size, bytes_per_id=narrow_type.itemsize
+            )
         self.run: Callable[[], None] = self.enqueue  # on `images`
         self.run_uploaded: Callable[[], None] = self.enqueue_uploaded  # on what the device holds
 
@@ -100,6 +94,16 @@ class GpuSlot:
         """Address and pitch of an image of the batch."""
         _, height, width, channels = self.images.shape
         return self._device + index * height * width * channels, width * channels
+
+    def map_on_device(self, index: int, hw: tuple[int, int]) -> MapOnDevice:
+        """The upper left part of the map of an image."""
+        _, height, width = self.found.panoptic.shape
+        return MapOnDevice(self.addresses[PANOPTIC] + 4 * index * height * width, 4 * width, hw, self.most_ids)
+
+    def settle(self) -> None:
+        """Have what is drawn from the slot's memory drawn and fetched, so that it can be written to again."""
+        for canvas in self.canvases.values():
+            canvas.settle()
 
     def upload(self) -> None:
         """Queue the images' way to the device."""
@@ -140,18 +144,24 @@ class Feed:
             self._device = (
                 pinned.device_address if slot.is_mapped else opened(resources, cuda.DeviceMemory(self._size)).address
             )
+            work = Recorded(
+                resources, slot.stream, self.enqueue, captures=captures, what="frames that the GPU prepares"
+            )
             self._resources = resources.pop_all()
         self._frames = pinned.array.reshape(args.images, args.frame_bytes)
-        args.frame = self._device
-        args.chroma = self._device + args.height * args.pitch if args.format == PixelFormat.NV12 else None
+        self.place(args, 0)
         args.output, _ = slot.image_on_device(0)
-        self.run: Callable[[], None] = self._first_run if captures else self.enqueue
+        self.run: Callable[[], None] = work.run
 
-    def write(self, images: Sequence[NDArray[np.uint8] | RawImage]) -> None:
-        """Have these frames go with the next run."""
-        for image, target in zip(images, self._frames, strict=False):
-            data = image.data if isinstance(image, RawImage) else image
-            target.reshape(data.shape)[...] = data
+    def place(self, args: PreprocessArgs, image: int) -> None:
+        """Point arguments to a frame of the batch."""
+        args.frame = self._device + image * self._args.frame_bytes
+        args.chroma = args.frame + args.height * args.pitch if args.format == PixelFormat.NV12 else None
+
+    def write(self, frames: Sequence[Frame]) -> None:
+        """Have these go with the next run."""
+        for frame, target in zip(frames, self._frames, strict=False):
+            target.reshape(frame.image.shape)[...] = frame.image
 
     def enqueue(self) -> None:
         """Queue a run on them."""
@@ -163,17 +173,3 @@ class Feed:
     def close(self) -> None:
         """Its work must be done."""
         self._resources.close()
-
-    def _first_run(self) -> None:
-        self.enqueue()  # CUDA loads the kernel, which a capture forbids
-        self.run = self._second_run
-
-    def _second_run(self) -> None:
-        self.run = self.enqueue
-        try:
-            graph = opened(self._resources, self._slot.stream.capture(self.enqueue))
-        except (cuda.CudaError, EngineError, KernelError) as error:
-            log.warning("frames that the GPU prepares run without CUDA graphs, which costs time: %s", error)
-        else:
-            self.run = graph.launch
-        self.run()

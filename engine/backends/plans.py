@@ -19,7 +19,8 @@ from panrt.plugins import library
 from panrt.plugins.library import PluginLibrary
 
 if TYPE_CHECKING:
-    from panrt.engine.backends.trt_session import Preprocess, TensorRTSession
+    from panrt.engine.backends.trt_session import TensorRTSession
+    from panrt.engine.session import Preprocess
 
 OLDEST = (10, 3)  # TensorRT: JetPack 6
 _MODULES: dict[Flavour, str] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
@@ -55,7 +56,7 @@ def open_session(path: Path, flavour: Flavour, *, preprocess: Preprocess = "host
     Args:
         path: of an engine, with its sidecar beside it.
         flavour: whose engine it is.
-        preprocess: who resizes BGR frames; see `TensorRTSession`.
+        preprocess: who resizes BGR frames; see `panrt.load`.
 
     Raises:
         MissingError, PluginLibraryError: this machine lacks something that engines need.

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from panrt.engine.backends import plans
 
 if TYPE_CHECKING:
-    from panrt.engine.backends.trt_session import Preprocess, TensorRTSession
+    from panrt.engine.backends.trt_session import TensorRTSession
+    from panrt.engine.session import Preprocess
 
 
 def obstacle(path: Path) -> str | None:

@@ -7,6 +7,9 @@ slot and queues it while the GPU is still at frame t. Nothing is allocated after
 Where the GPU shares the host's memory (Jetson), the network reads and writes the pinned buffers in place, and nothing
 is copied.
 
+Frame and map of what was collected last stay where they are until the next `submit`, so that `draw` can paint the one
+over the other: see `panrt.engine.backends.gpu_canvas`.
+
 Shapes: N images of the engine's batch, h x w network input, H x W panoptic map.
 """
 
@@ -21,29 +24,30 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import pairwise
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from panrt.engine.backends import cuda
-from panrt.engine.backends.gpu_slot import IMAGE, Feed, GpuSlot, opened
-from panrt.engine.backends.kernels import KernelError, Kernels, Layout, RawImage, layout_of
+from panrt.engine.backends.gpu_canvas import Canvas, GpuDrawing
+from panrt.engine.backends.gpu_slot import IMAGE, Feed, GpuSlot, Origin
+from panrt.engine.backends.kernels import KernelError, Kernels, Layout, layout_of
+from panrt.engine.backends.recorded import opened
 from panrt.engine.backends.trt_engine import Engine, EngineError, Tensor, expect
+from panrt.engine.colors import Rgb
 from panrt.engine.frame import Frame
 from panrt.engine.nvtx_ranges import nvtx_range
-from panrt.engine.preprocess import FrameError, Placement, check_frame, fill, place
+from panrt.engine.preprocess import FrameError, Placement, fill, place
 from panrt.engine.result import PanopticResult, Timings, panoptic_result
-from panrt.engine.session import SessionError
+from panrt.engine.session import Preprocess, SessionError
 from panrt.model_file import ModelFile
 
 log = logging.getLogger("panrt")
 
 SLOTS = 2  # one runs while the next one is prepared
 WARM_UPS = 2  # runs before a capture: TensorRT does on its first ones what a capture forbids
-LAYOUTS = 4  # sizes and formats of frames that the GPU prepares; when more come, the one not seen for longest goes
+LAYOUTS = 4  # sizes and formats of frames on the GPU; when more come, the one not seen for longest goes
 UNWRITTEN = 0xCD  # what outputs hold before the runs that are compared
-
-Preprocess: TypeAlias = Literal["host", "gpu"]
 
 
 class TensorRTSession:
@@ -71,8 +75,9 @@ class TensorRTSession:
             engine: it, deserialised.
             context: in which it was.
             backend: "tensorrt" or "rtx".
-            kernels: of the plugin library; without them "gpu" does not work, and maps come down in int32.
-            preprocess: who resizes BGR frames. The host does it as the CPU backend does; the GPU is antialiased.
+            kernels: of the plugin library; without them the GPU neither prepares frames nor draws, and maps come down
+                in int32.
+            preprocess: who resizes BGR frames; see `panrt.load`.
             slots: submissions at once.
 
         Raises:
@@ -89,7 +94,8 @@ class TensorRTSession:
         self._kernels = kernels
         self._preprocess = preprocess
         self._pending: deque[_Submission] = deque()
-        self._layouts: OrderedDict[Layout, ExitStack] = OrderedDict()  # what their feeds hold
+        self._collected: _Submission | None = None  # the last one, until the next submit
+        self._origins: OrderedDict[Origin, ExitStack] = OrderedDict()  # what their feeds and canvases hold
         self._resources = ExitStack()
         with ExitStack() as resources:
             resources.callback(context.close)
@@ -109,7 +115,9 @@ class TensorRTSession:
                 self._slots.append(
                     GpuSlot(resources, self.stream, execution, tensors, kernels, mapped=context.device.shares_memory)
                 )
-            resources.callback(self._forget_layouts)
+            if kernels is not None:
+                self._draw_stream = opened(resources, cuda.Stream())
+            resources.callback(self._forget_origins)
             resources.callback(self._drain)
             self._record(resources)
             self._resources = resources.pop_all()
@@ -125,7 +133,7 @@ class TensorRTSession:
         return {}
 
     def __call__(self, frame: Any) -> PanopticResult:
-        """The result of one frame, (H, W, 3) uint8 BGR of any size, or on the GPU of the network's."""
+        """The result of one frame of any size, BGR where it is an array, or on the GPU of the network's size."""
         if self._pending:
             raise SessionError("session: called while submissions wait for their collect; collect them first.")
         self.submit((frame if isinstance(frame, Frame) else Frame(frame, captured_at=time.monotonic()),))
@@ -151,8 +159,10 @@ class TensorRTSession:
             raise ValueError(f"frames: got {len(frames)}, expected 1 to {self._batch}, the batch of {self.path}.")
         started = time.perf_counter()
         slot = self._slots[0]
+        self._collected = None
         self._context.enter()
-        prepared = self._prepare(slot, [frame.image for frame in frames])
+        slot.settle()
+        prepared = self._prepare(slot, frames)
         seconds = time.perf_counter() - started
         slot.begun.record(self.stream)
         prepared.run()
@@ -171,7 +181,7 @@ class TensorRTSession:
         self._check_open()
         if not self._pending:
             raise SessionError("session: nothing was submitted that could be collected.")
-        slot, frames, prepared, preprocess = self._pending.popleft()
+        submission = slot, frames, prepared, preprocess = self._pending.popleft()
         self._context.enter_once()
         slot.done.synchronize()
         inference = slot.done.seconds_since(slot.begun)
@@ -182,7 +192,22 @@ class TensorRTSession:
             panoptic = result.panoptic.astype(np.int32)  # a copy: the slot's memory is written to again
             timings = Timings(preprocess, inference, time.perf_counter() - started)
             results.append(dataclasses.replace(result, panoptic=panoptic, timings=timings))
+        self._collected = submission
         return tuple(results)
+
+    def draw(self, image: int, colors: Mapping[int, Rgb]) -> GpuDrawing | None:
+        """See `panrt.engine.session.Draws`; None where the host resized the frame, so that the GPU does not have it.
+
+        Raises:
+            SessionError: closed, or something was submitted after the last `collect`.
+            CudaError: the GPU cannot be used any more, or a new size of frames finds no memory.
+        """
+        self._check_open()
+        if self._collected is None:
+            raise SessionError("session: a result is drawn after its collect and before the next submit.")
+        self._context.enter_once()
+        canvas = self._canvas(self._collected, image)
+        return None if canvas is None else canvas.draw(colors)
 
     def profile(self, runs: int = 50) -> GpuProfile:
         """Where the GPU's time of a frame goes, measured on the frame that was submitted last.
@@ -196,6 +221,7 @@ class TensorRTSession:
             raise SessionError("session: submissions wait for their collect; collect them before profiling.")
         self._context.enter()
         slot, stream = self._slots[-1], self.stream
+        slot.settle()
         with ExitStack() as resources:
             marks = [opened(resources, cuda.Event()) for _ in range(4)]
 
@@ -234,6 +260,7 @@ class TensorRTSession:
     def close(self) -> None:
         """Free everything; what is in flight is waited for and dropped. Twice is fine."""
         self._pending.clear()
+        self._collected = None
         self._slots = []
         self._resources.close()
 
@@ -250,30 +277,27 @@ class TensorRTSession:
             raise SessionError(f"session: {self.path} is closed; panrt.load opens it again.")
 
     @nvtx_range("preprocess")
-    def _prepare(self, slot: GpuSlot, images: Sequence[Any]) -> _Prepared:
+    def _prepare(self, slot: GpuSlot, frames: Sequence[Frame]) -> _Prepared:
         """Bring pictures where the slot's work expects them."""
-        if any(cuda.is_on_device(image) for image in images):
-            return self._copy_from_device(slot, images)
-        for image in images:
-            if not isinstance(image, RawImage):
-                check_frame(image)
-        layouts = [layout_of(image) for image in images]
+        if any(cuda.is_on_device(frame.image) for frame in frames):
+            return self._copy_from_device(slot, [frame.image for frame in frames])
+        layouts = [layout_of(frame) for frame in frames]
         sizes = [place(layout.hw, self._valid_hw, self._output_hw) for layout in layouts]
-        on_gpu = any(isinstance(image, RawImage) for image in images) or (
-            self._preprocess == "gpu"
-            and any(layout.hw != size.content_hw for layout, size in zip(layouts, sizes, strict=True))
+        as_they_are = tuple(layout.hw == size.content_hw for layout, size in zip(layouts, sizes, strict=True))
+        on_gpu = any(layout.format != "bgr8" for layout in layouts) or (
+            self._preprocess == "gpu" and not all(as_they_are)
         )
         if not on_gpu:
-            for image, placement, target in zip(images, sizes, slot.images, strict=False):
-                fill(image, placement, self._free, target)
-            return _Prepared(tuple(sizes), slot.run)
+            for frame, placement, target in zip(frames, sizes, slot.images, strict=False):
+                fill(frame.image, placement, self._free, target)
+            return _Prepared(tuple(sizes), slot.run, as_they_are)
         if len(set(layouts)) > 1:
             raise FrameError(
                 "frames: those of one submission must be alike in size and format to be prepared on the GPU."
             )
         feed = self._feed(slot, layouts[0], sizes[0])
-        feed.write(images)
-        return _Prepared(tuple(sizes), feed.run)
+        feed.write(frames)
+        return _Prepared(tuple(sizes), feed.run, (True,) * len(frames), feed=(layouts[0], feed))
 
     def _copy_from_device(self, slot: GpuSlot, images: Sequence[Any]) -> _Prepared:
         height, width = self._valid_hw
@@ -281,7 +305,8 @@ class TensorRTSession:
         for index, array in enumerate(arrays):
             target, pitch = slot.image_on_device(index)
             self.stream.copy_rows(target, pitch, array.address, array.pitch, width * 3, height)
-        return _Prepared((Placement(self._valid_hw, self._output_hw),) * len(images), slot.run_uploaded, arrays)
+        placements = (Placement(self._valid_hw, self._output_hw),) * len(images)
+        return _Prepared(placements, slot.run_uploaded, (True,) * len(images), arrays=arrays)
 
     def _feed(self, slot: GpuSlot, layout: Layout, placement: Placement) -> Feed:
         """The slot's way in for frames of a layout, made when the first one comes."""
@@ -289,25 +314,67 @@ class TensorRTSession:
             raise FrameError(
                 "frame: without PanRT's plugin library the GPU cannot prepare frames; give BGR, prepared on the host."
             )
-        if layout not in self._layouts:
-            if len(self._layouts) == LAYOUTS:
-                self.stream.synchronize()
-                _, oldest = self._layouts.popitem(last=False)
-                oldest.close()
+        origin: Origin = ("feed", layout)
+        if origin not in self._origins:
+            self._make_room()
             with ExitStack() as resources:
                 for each in self._slots:
                     resources.callback(each.feeds.pop, layout, None)
                     args = layout.preprocess(placement.content_hw, each.images.shape, self._free)
                     captures = self.graph_refusal is None
                     each.feeds[layout] = opened(resources, Feed(each, self._kernels, args, captures=captures))
-                self._layouts[layout] = resources.pop_all()
-        self._layouts.move_to_end(layout)
+                self._origins[origin] = resources.pop_all()
+        self._origins.move_to_end(origin)
         return slot.feeds[layout]
 
-    def _forget_layouts(self) -> None:
-        for resources in self._layouts.values():
+    def _canvas(self, submission: _Submission, image: int) -> Canvas | None:
+        """Where an image of a submission is drawn, made when the first one of its kind comes."""
+        slot, _, prepared, _ = submission
+        placement = prepared.placements[image]
+        if self._kernels is None or not prepared.is_on_device[image]:
+            return None
+        if prepared.feed is not None:
+            layout, feed = prepared.feed
+            if slot.feeds.get(layout) is not feed:  # more layouts came than are kept
+                return None
+            origin: Origin = ("feed", layout)
+            args = layout.preprocess(layout.hw, (1, *layout.hw, 3), self._free)
+            feed.place(args, image)
+        else:
+            layout = Layout("bgr8", "bt601", placement.content_hw, 0)
+            origin = ("input", layout)
+            args = layout.preprocess(layout.hw, (1, *layout.hw, 3), self._free)
+            args.frame, args.pitch = slot.image_on_device(image)
+        if origin not in self._origins:
+            self._make_room()
+            self._origins[origin] = ExitStack()
+        self._origins.move_to_end(origin)
+        key = origin, image
+        if key not in slot.canvases:
+            canvas = Canvas(
+                self._context,
+                self._draw_stream,
+                self._kernels,
+                args,
+                slot.map_on_device(image, placement.map_hw),
+                mapped=slot.is_mapped,
+                captures=self.graph_refusal is None,
+            )
+            slot.canvases[key] = opened(self._origins[origin], canvas)
+            self._origins[origin].callback(slot.canvases.pop, key)
+        return slot.canvases[key]
+
+    def _make_room(self) -> None:
+        """Forget the origin not seen for longest, where there are as many as are kept."""
+        if len(self._origins) == LAYOUTS:
+            self.stream.synchronize()
+            _, oldest = self._origins.popitem(last=False)
+            oldest.close()
+
+    def _forget_origins(self) -> None:
+        for resources in self._origins.values():
             resources.close()
-        self._layouts.clear()
+        self._origins.clear()
 
     def _record(self, resources: ExitStack) -> None:
         """Capture each slot's work, and let it run as a graph where that gives what it gives without."""
@@ -363,6 +430,8 @@ class GpuProfile(NamedTuple):
 class _Prepared(NamedTuple):
     placements: tuple[Placement, ...]
     run: Callable[[], None]  # queues the slot's work
+    is_on_device: tuple[bool, ...]  # whether the GPU has the frame in its own size
+    feed: tuple[Layout, Feed] | None = None  # that the frames went to
     arrays: Sequence[cuda.DeviceArray] = ()  # of others, that the work reads
 
 

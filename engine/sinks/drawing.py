@@ -8,12 +8,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from panrt.engine.overlay import write_names
+from panrt.engine.pixel_formats import bgr
 from panrt.engine.sinks.sink import Item
 
 
 def annotated(item: Item, *, scale: int = 1) -> NDArray[np.uint8]:
     """The frame, `scale` times as large, with its segments drawn over it, (H, W, 3) BGR."""
-    frame: NDArray[Any] = item.frame.image
+    if item.drawing is not None and scale == 1:
+        picture: NDArray[np.uint8] = item.drawing.picture().copy()
+        write_names(item.result, picture)
+        return picture
+    frame: NDArray[Any] = bgr(item.frame)
     if scale > 1:  # before drawing, so that names and borders stay sharp
         frame = cv2.resize(frame, (scale * frame.shape[1], scale * frame.shape[0]), interpolation=cv2.INTER_CUBIC)
     return item.result.overlay(frame)

@@ -40,6 +40,7 @@ class _Kind(NamedTuple):
     open: Callable[[str, Mapping[str, str], Context], Writer]
     recording: bool
     options: tuple[str, ...] = ()
+    pictures: bool = False
 
 
 def open_sink(uri: str) -> Sink:
@@ -60,7 +61,8 @@ def open_sink(uri: str) -> Sink:
         _address(target, uri)
     elif scheme in ("coco", "npy", "shm") and not target:
         raise UnknownSinkError(f"{uri}: names nothing; expected {scheme}://NAME.")
-    return Sink(SinkSpec(uri, lambda context: kind.open(target, options, context), kind.recording, policy))
+    pictures = kind.pictures and options.get("scale", "1") == "1"  # larger ones are drawn from larger frames
+    return Sink(SinkSpec(uri, lambda context: kind.open(target, options, context), kind.recording, policy, pictures))
 
 
 def _split(uri: str) -> tuple[str, str, dict[str, str]]:
@@ -104,22 +106,22 @@ def _video(target: str, options: Mapping[str, str], context: Context) -> Writer:
     return VideoWriter(Path(target), sources, crf=int(crf), preset=preset, scale=int(scale))
 
 
-def _server(scheme: str, writer: type[WebWriter] | type[MetricsWriter]) -> _Kind:
+def _server(scheme: str, writer: type[WebWriter] | type[MetricsWriter], *, pictures: bool = False) -> _Kind:
     def start(target: str, _: Mapping[str, str], context: Context) -> Writer:
         uri = f"{scheme}://{target}"
         return writer(*_address(target, uri), context, uri=uri)
 
-    return _Kind(start, recording=False)
+    return _Kind(start, recording=False, pictures=pictures)
 
 
 _KINDS: dict[str, _Kind] = {
-    "video": _Kind(_video, recording=True, options=("crf", "preset", "scale")),
+    "video": _Kind(_video, recording=True, options=("crf", "preset", "scale"), pictures=True),
     "jsonl": _Kind(lambda target, _, __: JsonLinesWriter(Path(target) if target else None), recording=True),
     "coco": _Kind(lambda target, _, context: CocoWriter(Path(target), context.model), recording=True),
     "npy": _Kind(lambda target, _, __: NumpyWriter(Path(target)), recording=True),
     "shm": _Kind(lambda target, _, __: SharedMemoryWriter(target), recording=False),
-    "window": _Kind(lambda _, __, ___: WindowWriter(), recording=False),
-    "web": _server("web", WebWriter),
+    "window": _Kind(lambda _, __, ___: WindowWriter(), recording=False, pictures=True),
+    "web": _server("web", WebWriter, pictures=True),
     "metrics": _server("metrics", MetricsWriter),
 }
 SCHEMES = tuple(_KINDS)

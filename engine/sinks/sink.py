@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 from panrt.engine.frame import Frame
 from panrt.engine.nvtx_ranges import nvtx_range
 from panrt.engine.result import PanopticResult
+from panrt.engine.session import Drawing
 from panrt.engine.slot import Policy, Slot
 from panrt.engine.status import SinkStatus, StreamStatus
 from panrt.model_file import ModelFile
@@ -30,6 +31,7 @@ class Item(NamedTuple):
 
     frame: Frame
     result: PanopticResult
+    drawing: Drawing | None = None  # where the session draws the result itself
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class SinkSpec:
     open: Callable[[Context], Writer]  # raises SinkError
     recording: bool  # misses nothing where its stream misses nothing
     policy: Policy | None = None  # that was asked for
+    pictures: bool = False  # shows frames with their segments, in the frames' size
 
 
 class Sink:
@@ -88,6 +91,11 @@ class Sink:
         writer = self._spec.open(context)
         self._thread = threading.Thread(target=self._run, args=(writer,), name=f"sink {self.name}", daemon=True)
         self._thread.start()
+
+    @property
+    def wants_pictures(self) -> bool:
+        """Whether it has a use for `Item.drawing`."""
+        return self._spec.pictures and self._state == "open"
 
     def put(self, item: Item) -> None:
         """Hand over a result. Never raises; waits for a recording that is behind, but not for one that hangs."""

@@ -1,4 +1,7 @@
-"""Cameras through OpenCV: V4L2 devices, and CSI cameras of a Jetson through GStreamer's Argus source."""
+"""Cameras through OpenCV: V4L2 devices, and CSI cameras of a Jetson through GStreamer's Argus source.
+
+With a raw pixel format OpenCV converts nothing, and frames are what the camera wrote.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,14 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from panrt.engine.sources.errors import SourceError, SourceNotFoundError, SourceRefusedError
+from panrt.engine.frame import Frame, PixelFormat
+from panrt.engine.pixel_formats import check_pixels
+from panrt.engine.preprocess import FrameError
+from panrt.engine.sources.errors import SourceError, SourceNotFoundError, SourceRefusedError, SourceUndecodableError
 from panrt.engine.sources.source import Opening, Picture
+
+V4L2_FORMATS: tuple[PixelFormat, ...] = ("bgr8", "nv12", "yuyv")
+CSI_FORMATS: tuple[PixelFormat, ...] = ("bgr8", "nv12")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,19 +38,38 @@ class CameraOptions:
 def camera_pictures(
     device: int | str, uri: str, camera: CameraOptions, opening: Opening
 ) -> Generator[Picture, None, None]:
-    """Frames of a V4L2 device by its number or path, until it is gone."""
+    """Frames of a V4L2 device by its number or path, until it is gone.
+
+    Raises:
+        SourceError: it does not give what was asked for.
+    """
+    pixel_format = opening.options.pixel_format
+    fourcc = camera.fourcc if pixel_format == "bgr8" else pixel_format.upper()
+    if camera.fourcc not in ("", fourcc):
+        raise SourceError(
+            f"{uri}: fourcc {camera.fourcc} does not go with the pixel format {pixel_format}; leave it out."
+        )
     backend = cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY
     capture = cv2.VideoCapture(device, backend)
     if not capture.isOpened():
         capture.release()
         raise SourceNotFoundError(f"{uri}: no camera there, it is in use, or this user may not open it (group video).")
-    if camera.fourcc:
-        capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*camera.fourcc))
+    if fourcc:
+        capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*fourcc))
     wanted = {"width": cv2.CAP_PROP_FRAME_WIDTH, "height": cv2.CAP_PROP_FRAME_HEIGHT, "fps": cv2.CAP_PROP_FPS}
     for name, key in wanted.items():
         if getattr(camera, name):
             capture.set(key, getattr(camera, name))
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+    if pixel_format != "bgr8":
+        capture.set(cv2.CAP_PROP_CONVERT_RGB, 0)
+        given = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little").decode("latin-1")
+        if given != fourcc:
+            capture.release()
+            raise SourceError(
+                f"{uri}: the camera gives {given!r}, expected {fourcc}; ask for a pixel format that it has "
+                "(v4l2-ctl --list-formats-ext), or for bgr8."
+            )
     yield from _frames(capture, uri, opening)
 
 
@@ -51,7 +79,7 @@ def csi_pictures(sensor: int, uri: str, camera: CameraOptions, opening: Opening)
     Raises:
         SourceError: this OpenCV is built without GStreamer.
     """
-    pipeline = argus_pipeline(sensor, camera)
+    pipeline = argus_pipeline(sensor, camera, opening.options.pixel_format)
     if not has_gstreamer():
         raise SourceError(
             f"{uri}: this OpenCV ({cv2.__version__}) is built without GStreamer. On a Jetson use the system's "
@@ -64,14 +92,16 @@ def csi_pictures(sensor: int, uri: str, camera: CameraOptions, opening: Opening)
     yield from _frames(capture, uri, opening)
 
 
-def argus_pipeline(sensor: int, camera: CameraOptions) -> str:
-    """The GStreamer pipeline from a CSI sensor to BGR frames, the newest only."""
+def argus_pipeline(sensor: int, camera: CameraOptions, pixel_format: PixelFormat = "bgr8") -> str:
+    """The GStreamer pipeline from a CSI sensor to frames in host memory, the newest only."""
     width, height, fps = camera.width or 1280, camera.height or 720, camera.fps or 30
+    # nvvidconv does not write BGR
+    out = "format=NV12" if pixel_format == "nv12" else "format=BGRx ! videoconvert ! video/x-raw,format=BGR"
     return (
         f"nvarguscamerasrc sensor-id={sensor} ! "
         f"video/x-raw(memory:NVMM),width={width},height={height},framerate={fps}/1 ! "
-        f"nvvidconv flip-method={camera.flip} ! video/x-raw,format=BGRx ! "
-        "videoconvert ! video/x-raw,format=BGR ! appsink drop=true max-buffers=1 sync=false"
+        f"nvvidconv flip-method={camera.flip} ! video/x-raw,{out} ! "
+        "appsink drop=true max-buffers=1 sync=false"
     )
 
 
@@ -91,8 +121,14 @@ def _frames(capture: cv2.VideoCapture, uri: str, opening: Opening) -> Generator[
             if not good or image is None:
                 opening.damaged += 1
                 continue
-            if image.ndim == 2:  # a grey camera
+            pixel_format = opening.options.pixel_format
+            if pixel_format == "bgr8" and image.ndim == 2:  # a grey camera
                 image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
-            yield Picture(np.asarray(image, np.uint8), captured_at=grabbed_at)
+            pixels = np.asarray(image, np.uint8)
+            try:
+                check_pixels(Frame(pixels, pixel_format=pixel_format))
+            except FrameError as error:
+                raise SourceUndecodableError(f"{uri}: {error}") from error
+            yield Picture(pixels, captured_at=grabbed_at, pixel_format=pixel_format)
     finally:
         capture.release()

@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from panrt.engine.frame import PixelFormat
 from panrt.engine.sources.errors import SourceDeniedError, SourceNotFoundError, SourceUndecodableError
 from panrt.engine.sources.source import Opening, Picture
-from panrt.engine.sources.video import file_pictures
+from panrt.engine.sources.video import FORMATS, file_pictures
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"})
@@ -30,6 +31,11 @@ def pictures(paths: Sequence[Path], opening: Opening) -> Generator[Picture, None
                 yield from file_pictures(str(path), str(path), opening)
         if not opening.options.loop:
             return
+
+
+def pixel_formats(paths: Sequence[Path]) -> tuple[PixelFormat, ...]:
+    """What frames of all these files can be handed over in."""
+    return ("bgr8",) if any(path.suffix.lower() in IMAGE_SUFFIXES for path in paths) else FORMATS
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:

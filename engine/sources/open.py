@@ -78,20 +78,24 @@ def redact(uri: str) -> str:
 
 def _file(text: str) -> Spec:
     if re.fullmatch(r"/dev/video\d+", text):
-        return Spec(text, partial(camera.camera_pictures, text, text, camera.CameraOptions()), live=True, lasting=True)
+        return _v4l2(text, text, camera.CameraOptions())
     paths = files.select(text)
-    return Spec(text, partial(files.pictures, paths), live=False)
+    return Spec(text, partial(files.pictures, paths), live=False, pixel_formats=files.pixel_formats(paths))
 
 
 def _camera(parts: SplitResult, uri: str) -> Spec:
     device: int | str = parts.path if not parts.netloc else _number(parts.netloc, uri)
-    options = _camera_options(parts, uri)
-    return Spec(uri, partial(camera.camera_pictures, device, uri, options), live=True, lasting=True)
+    return _v4l2(device, uri, _camera_options(parts, uri))
+
+
+def _v4l2(device: int | str, uri: str, options: camera.CameraOptions) -> Spec:
+    reader = partial(camera.camera_pictures, device, uri, options)
+    return Spec(uri, reader, live=True, lasting=True, pixel_formats=camera.V4L2_FORMATS)
 
 
 def _csi(parts: SplitResult, uri: str) -> Spec:
     reader = partial(camera.csi_pictures, _number(parts.netloc, uri), uri, _camera_options(parts, uri))
-    return Spec(uri, reader, live=True, lasting=True)
+    return Spec(uri, reader, live=True, lasting=True, pixel_formats=camera.CSI_FORMATS)
 
 
 def _network(parts: SplitResult, uri: str) -> Spec:
@@ -100,8 +104,9 @@ def _network(parts: SplitResult, uri: str) -> Spec:
     shown = redact(uri)
     suffix = Path(parts.path).suffix.lower()
     if parts.scheme.startswith("http") and suffix in files.VIDEO_SUFFIXES | files.IMAGE_SUFFIXES:
-        return Spec(shown, partial(video.file_pictures, uri, shown), live=False)
-    return Spec(shown, partial(video.live_pictures, uri, shown), live=True, lasting=True)
+        return Spec(shown, partial(video.file_pictures, uri, shown), live=False, pixel_formats=video.FORMATS)
+    reader = partial(video.live_pictures, uri, shown)
+    return Spec(shown, reader, live=True, lasting=True, pixel_formats=video.FORMATS)
 
 
 def _pattern(parts: SplitResult, uri: str) -> Spec:
@@ -143,7 +148,8 @@ def _number(text: str, uri: str) -> int:
 
 
 def _demo(parts: SplitResult, uri: str) -> Spec:
-    return Spec(uri, partial(files.pictures, (demo_clip(parts.netloc),)), live=False)
+    paths = (demo_clip(parts.netloc),)
+    return Spec(uri, partial(files.pictures, paths), live=False, pixel_formats=files.pixel_formats(paths))
 
 
 _SCHEMES: dict[str, Callable[[SplitResult, str], Spec]] = {

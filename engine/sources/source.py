@@ -21,10 +21,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from panrt.engine.frame import Frame
+from panrt.engine.frame import Frame, PixelFormat, YuvStandard
 from panrt.engine.nvtx_ranges import nvtx_range
+from panrt.engine.pixel_formats import PIXEL_FORMATS
 from panrt.engine.slot import POLICIES, Policy, Slot
-from panrt.engine.sources.errors import SourceDeniedError, SourceError, SourceRefusedError
+from panrt.engine.sources.errors import SourceDeniedError, SourceError, SourceRefusedError, UnknownSourceError
 
 LOG = logging.getLogger("panrt.sources")
 HISTORY = 64  # transitions that are remembered
@@ -64,12 +65,15 @@ class SourceOptions:
     backoff: tuple[float, float] = (0.25, 5.0)  # first and longest wait between attempts; doubles
     loop: bool = False  # files: start again at their end
     rtsp_transport: str = "tcp"  # or "udp"
+    pixel_format: PixelFormat = "bgr8"  # of frames: "nv12" or "yuyv" leave their conversion to the session
 
     def __post_init__(self) -> None:
         if self.policy is not None and self.policy not in POLICIES:
             raise ValueError(f"policy: got {self.policy!r}, expected {' or '.join(POLICIES)}.")
         if self.rtsp_transport not in ("tcp", "udp"):
             raise ValueError(f"rtsp_transport: got {self.rtsp_transport!r}, expected tcp or udp.")
+        if self.pixel_format not in PIXEL_FORMATS:
+            raise ValueError(f"pixel_format: got {self.pixel_format!r}, expected one of {', '.join(PIXEL_FORMATS)}.")
         for name in ("depth", "timeout", "stall_after"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected a positive number.")
@@ -80,9 +84,11 @@ class SourceOptions:
 class Picture(NamedTuple):
     """What is read from a source."""
 
-    image: NDArray[np.uint8]  # (H, W, 3) BGR
+    image: NDArray[np.uint8]  # as `pixel_format` has it, see `Frame`
     media_time: float | None = None  # seconds on the clock of the file or stream
     captured_at: float | None = None  # seconds of `time.monotonic()`; None: now
+    pixel_format: PixelFormat = "bgr8"
+    yuv_standard: YuvStandard = "bt601"
 
 
 @dataclass
@@ -107,6 +113,7 @@ class Spec:
     reader: Reader
     live: bool  # gives frames at its own pace, wanted or not
     lasting: bool = False  # has no end of its own: when it ends it is lost, and worth another attempt
+    pixel_formats: tuple[PixelFormat, ...] = ("bgr8",)  # that it can hand over
 
 
 @dataclass(frozen=True)
@@ -137,6 +144,10 @@ class Source:
         self, spec: Spec, *, name: str = "", options: SourceOptions | None = None, wake: threading.Event | None = None
     ) -> None:
         options = options or SourceOptions()
+        if options.pixel_format not in spec.pixel_formats:
+            raise UnknownSourceError(
+                f"{spec.uri}: gives no frames in {options.pixel_format}, but in {' or '.join(spec.pixel_formats)}."
+            )
         self.name = name or spec.uri
         self.spec = spec
         self.policy: Policy = options.policy or ("latest" if spec.live else "block")
@@ -269,7 +280,15 @@ class Source:
         if self._state is not State.LIVE:
             self._enter(State.LIVE, "a frame came")
         captured_at = now if picture.captured_at is None else picture.captured_at
-        frame = Frame(picture.image, self._captured, captured_at, picture.media_time, self.name)
+        frame = Frame(
+            picture.image,
+            self._captured,
+            captured_at,
+            picture.media_time,
+            self.name,
+            picture.pixel_format,
+            picture.yuv_standard,
+        )
         if not self._slot.put(frame):
             return False
         self._captured += 1

@@ -2,6 +2,11 @@
 
 A file is decoded frame by frame. A live stream is decoded in full as well, with nothing held back to be smoothed, and
 its frames carry the time at which they arrived.
+
+With the pixel format nv12 colours are not converted: of what the decoder wrote, planes of 4:2:0, the two of chroma are
+interleaved.
+
+Shapes: H x W pixels of a frame.
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from panrt.engine.frame import PixelFormat, YuvStandard
 from panrt.engine.sources.errors import (
     SourceDeniedError,
     SourceError,
@@ -36,6 +42,10 @@ _LIVE = {
     "probesize": "500000",
 }
 
+FORMATS: tuple[PixelFormat, ...] = ("bgr8", "nv12")
+# By FFmpeg's AVColorSpace. What says nothing (2) is taken for BT.601, as by the conversion to BGR.
+_STANDARDS: dict[int, YuvStandard] = {1: "bt709", 2: "bt601", 5: "bt601", 6: "bt601"}
+
 
 def file_pictures(address: str, uri: str, opening: Opening) -> Generator[Picture, None, None]:
     """Every frame of a video file or of one on a web server."""
@@ -45,12 +55,13 @@ def file_pictures(address: str, uri: str, opening: Opening) -> Generator[Picture
         started = time.monotonic()
         count = 0
         first_time: float | None = None
-        for image, media_time, _ in _decode(container, stream, uri, opening):
+        for picture in _decode(container, stream, uri, opening):
             count += 1
+            media_time = picture.media_time
             if opening.realtime and media_time is not None:
                 first_time = media_time if first_time is None else first_time
                 opening.stop.wait(max(started + media_time - first_time - time.monotonic(), 0.0))
-            yield Picture(image, media_time)
+            yield picture._replace(captured_at=None)
         if count == 0:
             raise SourceUndecodableError(f"{uri}: holds no frame that can be decoded; is the file complete?")
         if count + opening.damaged < stream.frames:
@@ -68,8 +79,7 @@ def live_pictures(address: str, uri: str, opening: Opening) -> Generator[Picture
         stream = _video_stream(container, uri)
         stream.thread_type = "SLICE"  # threads over frames would hold back one each
         stream.codec_context.flags |= av.codec.context.Flags.low_delay
-        for image, media_time, arrived in _decode(container, stream, uri, opening):
-            yield Picture(image, media_time, arrived)
+        yield from _decode(container, stream, uri, opening)
 
 
 def _open(address: str, uri: str, options: dict[str, str], opening: Opening) -> av.container.InputContainer:
@@ -92,8 +102,8 @@ def _video_stream(container: av.container.InputContainer, uri: str) -> av.VideoS
 
 def _decode(
     container: av.container.InputContainer, stream: av.VideoStream, uri: str, opening: Opening
-) -> Generator[tuple[NDArray[np.uint8], float | None, float], None, None]:
-    """Frames, their media time, and when the packet that completed them arrived."""
+) -> Generator[Picture, None, None]:
+    """Frames, captured when the packet that completed them arrived."""
     reformatter = VideoReformatter()
     packets = container.demux(stream)
     while not opening.stop.is_set():
@@ -110,10 +120,35 @@ def _decode(
             opening.damaged += 1
             continue
         for frame in frames:
-            image = np.asarray(reformatter.reformat(frame, format="bgr24").to_ndarray(), np.uint8)
-            if frame.rotation:  # a phone held upright
-                image = np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90) % 4))
-            yield image, frame.time, arrived
+            image, standard = _pixels(frame, reformatter, opening.options.pixel_format, uri)
+            yield Picture(image, frame.time, arrived, opening.options.pixel_format, standard)
+
+
+def _pixels(
+    frame: av.VideoFrame, reformatter: VideoReformatter, pixel_format: PixelFormat, uri: str
+) -> tuple[NDArray[np.uint8], YuvStandard]:
+    """A decoded frame in a pixel format, upright, and its standard.
+
+    Raises:
+        SourceUndecodableError: nv12 cannot hold it.
+    """
+    turns = round(frame.rotation / 90) % 4  # a phone held upright
+    if pixel_format == "bgr8":
+        image = np.asarray(reformatter.reformat(frame, format="bgr24").to_ndarray(), np.uint8)
+        return np.ascontiguousarray(np.rot90(image, turns)), "bt601"
+    standard = _STANDARDS.get(int(frame.colorspace))
+    if standard is None or frame.width % 2 or frame.height % 2:
+        raise SourceUndecodableError(
+            f"{uri}: frames of {frame.width} x {frame.height} pixels in FFmpeg's colour space {int(frame.colorspace)} "
+            "cannot be handed over in nv12, which is for even sides and BT.601 or BT.709; take bgr8."
+        )
+    limited = reformatter.reformat(frame, format="nv12", dst_color_range="MPEG")
+    image = np.asarray(limited.to_ndarray(), np.uint8)  # (H * 3 / 2, W)
+    if turns:
+        luma, chroma = image[: frame.height], image[frame.height :].reshape(frame.height // 2, frame.width // 2, 2)
+        luma, chroma = np.rot90(luma, turns), np.rot90(chroma, turns)
+        image = np.concatenate([luma, chroma.reshape(-1, luma.shape[1])])
+    return image, standard
 
 
 _NOT_A_VIDEO = (av.error.InvalidDataError, av.error.DecoderNotFoundError, av.error.DemuxerNotFoundError)

@@ -62,10 +62,37 @@ def test_a_clip_through_a_real_model_gives_a_video_and_a_line_for_each_frame(liv
     assert (tmp_path / "out.mp4").stat().st_size > 1000
 
 
+def test_frames_in_nv12_give_nearly_the_same_results(lively: Path) -> None:
+    counts = []
+    for pixel_format in ("bgr8", "nv12"):
+        arguments = "run", "demo://tabletop", "-m", lively, "-s", "-", "--frames", 2, "--pixel-format", pixel_format
+        result = CliRunner().invoke(app, list(map(str, arguments)))
+        assert result.exit_code == 0, result.output
+        counts.append([len(json.loads(line)["segments"]) for line in result.stdout.splitlines()])
+    assert len(counts[0]) == len(counts[1]) == 2
+    assert all(one > 0 and other > 0 for one, other in zip(*counts, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--preprocess", "gpu", "the backend 'cpu' has no GPU to prepare frames on"),
+        ("--preprocess", "fpga", "preprocess: got 'fpga', expected host or gpu"),
+        ("--pixel-format", "p010", "pixel_format: got 'p010', expected one of bgr8"),
+        ("--pixel-format", "yuyv", "gives no frames in yuyv, but in bgr8 or nv12"),
+    ],
+)
+def test_an_option_that_does_not_do_here_is_an_error(lively: Path, option: str, value: str, said: str) -> None:
+    arguments = "run", "demo://tabletop", "--model", str(lively), "--backend", "cpu", option, value
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert said in result.output
+
+
 def test_the_end_of_a_run_is_told_for_people(null_model: list[dict[str, Any]], tmp_path: Path) -> None:
     result = run(URI, IMAGES / "000001.jpg", "-s", tmp_path / "out.jsonl", "--backend", "cpu", "--threads", 2)
     assert result.exit_code == 0, result.output
-    assert null_model == [{"path": Path("any.onnx"), "backend": "cpu", "threads": 2}]
+    assert null_model == [{"path": Path("any.onnx"), "backend": "cpu", "threads": 2, "preprocess": "host"}]
     lines = {line.split()[0]: line for line in result.stdout.splitlines()}
     assert "21 in" in lines["results"]
     assert "ms, median / p99 / worst" in lines["age"]

@@ -27,6 +27,7 @@ from panrt.engine.backends.cpu import DENSE, CpuSession, Graph
 from panrt.engine.backends.partition import Op, Part, UnsupportedModelError, partition
 from panrt.engine.frame import Frame
 from panrt.engine.load import BackendError
+from panrt.engine.pixel_formats import bgr
 from panrt.engine.preprocess import FrameError, place
 from panrt.engine.result import PanopticResult
 from panrt.engine.session import SessionError
@@ -235,6 +236,14 @@ def test_what_is_no_frame_is_refused(session: CpuSession, frame: Any) -> None:
         session(frame)
 
 
+def test_frames_in_other_pixel_formats_are_converted_first(session: CpuSession) -> None:
+    image = frames(1)[0]
+    height, width = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
+    luma = np.asarray(image[:height, :width].mean(axis=2), np.uint8)
+    raw = Frame(np.stack([luma, np.full_like(luma, 128)], axis=-1), pixel_format="yuyv")  # grey
+    np.testing.assert_array_equal(session(raw).panoptic, session(bgr(raw)).panoptic)
+
+
 # A session's life
 
 
@@ -314,6 +323,14 @@ def test_an_explicit_backend_is_never_replaced(model: Path, tmp_path: Path) -> N
         panrt.load(engine, backend="cpu")
     with pytest.raises(BackendError, match="no backend can run it here"):
         panrt.load(engine)
+
+
+def test_the_cpu_has_no_gpu_to_prepare_frames_on(model: Path) -> None:
+    for backend in ("cpu", "auto"):
+        with pytest.raises(SessionError, match="the backend 'cpu' has no GPU to prepare frames on"):
+            panrt.load(model, backend=backend, preprocess="gpu")
+    with pytest.raises(ValueError, match="preprocess: got 'fpga', expected host or gpu"):
+        panrt.load(model, preprocess="fpga")  # type: ignore[arg-type]
 
 
 def test_an_unknown_backend_is_answered_with_the_nearest(model: Path) -> None:

@@ -15,7 +15,18 @@ from support import hostcuda
 INSIDE = build.HERE / "inside"
 OF_THE_SIMULATION = ["test_cuda_core.py", "test_driver.py"]
 OF_THE_RUNTIME = sorted({path.name for path in INSIDE.glob("test_*.py")} - set(OF_THE_SIMULATION))
-GPU_RUNTIME = ["cuda", "gpu_slot", "kernels", "plans", "rtx", "tensorrt", "trt_engine", "trt_session"]
+GPU_RUNTIME = [
+    "cuda",
+    "gpu_canvas",
+    "gpu_slot",
+    "kernels",
+    "plans",
+    "recorded",
+    "rtx",
+    "tensorrt",
+    "trt_engine",
+    "trt_session",
+]
 LEAST_BRANCH_COVERAGE = 95.0  # percent
 
 

@@ -47,6 +47,7 @@ def run(
     rate: Annotated[float, typer.Option(min=0, help="Frames a second of the paced run; 0: none.")] = 30.0,
     backend: Annotated[str, typer.Option(help="auto, cpu, tensorrt or rtx.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU backend; default: all.")] = None,
+    preprocess: Annotated[str, typer.Option(help="Who resizes frames: host or gpu.")] = "host",
     profile: Annotated[
         bool, typer.Option("--profile", help="On a GPU: also take a frame apart, and time every layer.")
     ] = False,
@@ -72,7 +73,8 @@ def run(
     config = BenchmarkConfig(frames=frames, warm_up=warm_up, rate=rate)
     model = locate(model)
     pictures = _read(source, frames)
-    with panrt.load(model, backend=backend, threads=threads) as session, progress_bar("measure") as show:
+    loaded = panrt.load(model, backend=backend, threads=threads, preprocess=preprocess)  # type: ignore[arg-type]
+    with loaded as session, progress_bar("measure") as show:
         if profile and not hasattr(session, "profile"):
             raise ValueError(f"--profile: the backend {session.backend!r} has no GPU to take apart; leave it out.")
         measured = run_benchmark(session, pictures, config, path=model, progress=show)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,6 +49,13 @@ def run(
     track: Annotated[bool, typer.Option(help="Keep the ids of things from frame to frame.")] = True,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds after which a silent source is lost.")] = 5.0,
     rtsp_transport: Annotated[str, typer.Option(help="tcp or udp.")] = "tcp",
+    pixel_format: Annotated[
+        str,
+        typer.Option(
+            help="Of frames: bgr8; nv12 or yuyv leave colours as source or camera has them, for a GPU to convert."
+        ),
+    ] = "bgr8",
+    preprocess: Annotated[str, typer.Option(help="Who resizes BGR frames: host or gpu.")] = "host",
     as_json: JsonOption = False,
 ) -> None:
     """Run a model on cameras, streams and files.
@@ -64,11 +70,15 @@ def run(
 
     if as_json and "-" in sinks:
         raise ValueError("--json and --sink -: both write to standard output; give the sink a file, out.jsonl.")
-    options = SourceOptions(loop=loop, timeout=timeout, rtsp_transport=rtsp_transport)
-    if policy is not None:
-        options = replace(options, policy=policy)  # type: ignore[arg-type]  # it checks
+    options = SourceOptions(
+        policy=policy,  # type: ignore[arg-type]  # it checks, as it does the pixel format
+        loop=loop,
+        timeout=timeout,
+        rtsp_transport=rtsp_transport,
+        pixel_format=pixel_format,  # type: ignore[arg-type]
+    )
     report = Report(as_json=as_json, to_stderr="-" in sinks)
-    with panrt.load(model, backend=backend, threads=threads) as session:
+    with panrt.load(model, backend=backend, threads=threads, preprocess=preprocess) as session:  # type: ignore[arg-type]
         stream = panrt.stream(sources, session, sinks=sinks, options=options, track=track, limit=frames)
         report.line("model", f"{model}: {session.model.name}, {session.model.precision}, backend {session.backend}")
         problem: PanrtError | None = None

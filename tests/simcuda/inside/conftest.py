@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 collect_ignore_glob = [] if "PANRT_SIMCUDA" in os.environ else ["test_*.py"]
+
+
+@pytest.fixture(scope="session")
+def kernels() -> Any:
+    """PanRT's own kernels, built for the host, that queue their work on the simulated streams."""
+    from panrt.engine.backends.kernels import Kernels  # noqa: PLC0415
+    from simcuda import control  # noqa: PLC0415
+
+    path = Path(os.environ["PANRT_TEST_KERNELS"])
+    loaded = Kernels(path)
+    hook = ctypes.CDLL(str(path)).hc_set_stream_hook
+    hook.argtypes = [ctypes.c_void_p]
+    hook(control.address_of("simcuda_enqueue"))
+    return loaded
 
 
 @pytest.fixture(autouse=True)

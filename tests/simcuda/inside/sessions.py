@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from panrt.engine.backends import cuda
 from panrt.engine.backends.kernels import Kernels
 from panrt.engine.backends.trt_engine import Engine
-from panrt.engine.backends.trt_session import Preprocess, TensorRTSession, wanted_tensors
+from panrt.engine.backends.trt_session import TensorRTSession, wanted_tensors
 from panrt.engine.preprocess import place
 from panrt.engine.result import PanopticResult
+from panrt.engine.session import Preprocess
 from panrt.model_file import Category, ModelFile, Thresholds
 from simcuda import fake_tensorrt
 

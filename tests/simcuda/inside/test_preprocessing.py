@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import os
 import re
@@ -16,51 +15,41 @@ from cuda.bindings import driver as cu
 from numpy.typing import NDArray
 
 from panrt.engine.backends import cuda
-from panrt.engine.backends.kernels import KernelError, Kernels, RawImage
+from panrt.engine.backends.kernels import KernelError, Kernels
 from panrt.engine.backends.trt_engine import EngineError
 from panrt.engine.backends.trt_session import LAYOUTS
 from panrt.engine.frame import Frame
 from panrt.engine.preprocess import FrameError, place
 from panrt.plugins import frame_reference
 from panrt.plugins.cuda_api import NarrowMapArgs
-from simcuda import control, fake_tensorrt
+from simcuda import fake_tensorrt
 from simcuda.control import SCHEDULES, Schedule
 from simcuda.inside.sessions import HW, MODEL, check, open_session, picture
 
-LIBRARY = Path(os.environ["PANRT_TEST_KERNELS"])
 FREE = (104, 116, 123)  # of MODEL's mean
 Kind = Literal["rgb8", "nv12", "yuyv"]
-
-
-@pytest.fixture(scope="module")
-def kernels() -> Kernels:
-    loaded = Kernels(LIBRARY)
-    hook = ctypes.CDLL(str(LIBRARY)).hc_set_stream_hook
-    hook.argtypes = [ctypes.c_void_p]
-    hook(control.address_of("simcuda_enqueue"))
-    return loaded
 
 
 def shape_of(kind: str, height: int, width: int) -> tuple[int, ...]:
     return {"nv12": (height * 3 // 2, width), "yuyv": (height, width, 2)}.get(kind, (height, width, 3))
 
 
-def raw(kind: Kind, hw: tuple[int, int], seed: int) -> RawImage:
+def raw(kind: Kind, hw: tuple[int, int], seed: int) -> Frame:
     data = np.random.default_rng(seed).integers(0, 256, shape_of(kind, *hw), np.uint8)
-    return RawImage(data, kind, "bt709" if seed % 2 else "bt601")
+    return Frame(data, seed, pixel_format=kind, yuv_standard="bt709" if seed % 2 else "bt601")
 
 
-def expected(image: NDArray[np.uint8] | RawImage, hw: tuple[int, int]) -> NDArray[np.int32]:
+def expected(image: NDArray[np.uint8] | Frame, hw: tuple[int, int]) -> NDArray[np.int32]:
     """The map of a frame, by the kernels' references."""
-    data, kind, standard = image if isinstance(image, RawImage) else (image, "bgr8", "bt601")
+    frame = image if isinstance(image, Frame) else Frame(image)
     placement = place(hw, HW, MODEL.output_hw)
     input_image = frame_reference.preprocess(
-        data,
-        pixel_format=kind.upper(),
+        frame.image,
+        pixel_format=frame.pixel_format.upper(),
         resized_hw=placement.content_hw,
         output_hw=HW,
         border=FREE,
-        standard=standard.upper(),
+        standard=frame.yuv_standard.upper(),
     )
     height, width = placement.map_hw
     return fake_tensorrt.pattern(input_image[None]).panoptic[0, :height, :width]
@@ -76,12 +65,12 @@ def test_frames_of_a_camera_are_converted_and_resized_on_the_gpu(
     gpu.set_attribute(cu.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_INTEGRATED, int(integrated))
     hw = (50, 64)
     with open_session(tmp_path, kernels=kernels) as session:
-        waiting: list[RawImage] = []
+        waiting: list[Frame] = []
         for seed in range(6):
             if len(waiting) == session.capacity:
                 np.testing.assert_array_equal(session.collect()[0].panoptic, expected(waiting.pop(0), hw))
             waiting.append(raw(kind, hw, seed % 2))
-            session.submit([Frame(waiting[-1], index=seed)])  # type: ignore[arg-type]
+            session.submit([waiting[-1]])
         for image in waiting:
             np.testing.assert_array_equal(session.collect()[0].panoptic, expected(image, hw))
 
@@ -131,11 +120,11 @@ def test_a_batch_of_equal_frames_is_prepared_at_once(tmp_path: Path, kernels: Ke
     with open_session(tmp_path, dataclasses.replace(MODEL, batch=2), kernels=kernels) as session:
         for seed in range(0, 6, 2):
             images = [raw("nv12", hw, seed), raw("nv12", hw, seed + 2)]
-            session.submit([Frame(image) for image in images])  # type: ignore[arg-type]
+            session.submit(images)
             for result, image in zip(session.collect(), images, strict=True):
                 np.testing.assert_array_equal(result.panoptic, expected(image, hw))
         with pytest.raises(FrameError, match="must be alike in size and format"):
-            session.submit([Frame(raw("nv12", hw, 0)), Frame(raw("nv12", (32, 64), 0))])  # type: ignore[arg-type]
+            session.submit([raw("nv12", hw, 0), raw("nv12", (32, 64), 0)])
 
 
 def test_the_map_comes_down_in_bytes_where_ids_fit(tmp_path: Path, gpu: ModuleType, kernels: Kernels) -> None:
@@ -180,23 +169,21 @@ def test_without_graphs_frames_are_prepared_all_the_same(tmp_path: Path, kernels
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (RawImage(np.zeros((48, 64), np.uint8), "nv21"), "got format 'nv21'"),  # type: ignore[arg-type]
-        (RawImage(np.zeros((48, 64), np.uint8), "nv12", "bt2020"), "standard 'bt2020'"),  # type: ignore[arg-type]
-        (RawImage(np.zeros((47, 64), np.uint8), "nv12"), r"got \(47, 64\) uint8 as nv12"),
-        (RawImage(np.zeros((48, 63), np.uint8), "nv12"), r"got \(48, 63\)"),
-        (RawImage(np.zeros((48, 63, 2), np.uint8), "yuyv"), r"got \(48, 63, 2\)"),
-        (RawImage(np.zeros((48, 64, 3), np.uint8), "yuyv"), r"got \(48, 64, 3\)"),
-        (RawImage(np.zeros((48, 64, 3), np.int8), "rgb8"), "int8 as rgb8"),  # type: ignore[arg-type]
+        (Frame(np.zeros((48, 64), np.uint8), pixel_format="nv21"), "got pixel_format 'nv21'"),  # type: ignore[arg-type]
+        (Frame(np.zeros((47, 64), np.uint8), pixel_format="nv12"), r"got \(47, 64\) uint8 as nv12"),
+        (Frame(np.zeros((48, 63, 2), np.uint8), pixel_format="yuyv"), r"got \(48, 63, 2\)"),
     ],
 )
-def test_a_raw_image_that_is_none_is_refused(tmp_path: Path, kernels: Kernels, image: RawImage, message: str) -> None:
+def test_a_frame_that_is_not_of_its_format_is_refused(
+    tmp_path: Path, kernels: Kernels, image: Frame, message: str
+) -> None:
     with open_session(tmp_path, kernels=kernels) as session:
         with pytest.raises(FrameError, match=message):
             session(image)
         check(session(picture(0)), picture(0))
 
 
-def test_without_the_library_raw_images_are_refused(tmp_path: Path) -> None:
+def test_without_the_library_frames_in_other_formats_are_refused(tmp_path: Path) -> None:
     with (
         open_session(tmp_path) as session,
         pytest.raises(FrameError, match="without PanRT's plugin library the GPU cannot prepare frames"),

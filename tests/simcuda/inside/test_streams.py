@@ -16,8 +16,12 @@ import pytest
 from cuda.bindings import driver as cu
 
 import panrt
+from panrt.engine.backends.kernels import Kernels
+from panrt.engine.pixel_formats import bgr
 from panrt.engine.result import PanopticResult
+from panrt.engine.sinks.drawing import annotated
 from panrt.engine.sinks.sink import Item, Sink, SinkSpec
+from panrt.engine.sources import SourceOptions
 from panrt.model_file import ModelFile
 from simcuda import fake_tensorrt
 from simcuda.inside.sessions import MODEL, check, open_session, picture
@@ -76,6 +80,34 @@ def test_the_clip_gives_identical_panoptic_maps_on_cpu_and_gpu(
         np.testing.assert_array_equal(one.panoptic, other.panoptic)
         assert one.segments == other.segments
         assert one.colors == other.colors
+
+
+def test_the_clip_as_its_decoder_wrote_it_gives_identical_maps_and_pictures(
+    tmp_path: Path, model: ModelFile, kernels: Kernels
+) -> None:
+    frames = 24
+    options = SourceOptions(pixel_format="nv12")
+    with panrt.load(ONNX, backend="cpu", threads=1) as session:
+        expected = list(panrt.stream(CLIP, session, options=options, limit=frames))
+    pictures = Sink(SinkSpec("pictures", lambda context: Nothing(), recording=True, pictures=True))
+    with (
+        open_session(tmp_path, model, network=str(ONNX), kernels=kernels) as session,
+        panrt.stream(CLIP, session, options=options, limit=frames, sinks=[pictures]) as stream,
+    ):
+        items = list(stream.pairs())
+    assert len(items) == len(expected) == frames
+    for item, other in zip(items, expected, strict=True):
+        np.testing.assert_array_equal(item.result.panoptic, other.panoptic)
+        assert item.drawing is not None
+        np.testing.assert_array_equal(annotated(item), other.overlay(bgr(item.frame)))
+
+
+class Nothing:
+    """A writer that is content."""
+
+    def write(self, item: Item) -> None: ...
+
+    def close(self) -> None: ...
 
 
 def test_a_sink_that_is_slow_sees_whole_results_while_slots_are_used_again(tmp_path: Path) -> None:

@@ -1,0 +1,214 @@
+"""Sources that hand frames over as they have them, for the GPU to convert."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from panrt.engine.frame import Frame
+from panrt.engine.pixel_formats import bgr
+from panrt.engine.sources import SourceError, SourceOptions, SourceUndecodableError, UnknownSourceError, open_source
+from panrt.engine.sources.camera import CameraOptions, argus_pipeline
+from support.streams import CLIP, IMAGES, drain
+
+NV12 = SourceOptions(pixel_format="nv12")
+LIMITED, FULL = 1, 2  # FFmpeg's AVColorRange
+BT709, BT601, BT2020 = 1, 5, 9  # FFmpeg's AVColorSpace
+
+
+COLORS = np.random.default_rng(0).integers(40, 210, (3, 4, 3), np.uint8)
+
+
+def picture() -> NDArray[np.uint8]:
+    """Areas of 16 x 16 pixels, whose middles keep their colours when chroma is halved."""
+    return COLORS.repeat(16, axis=0).repeat(16, axis=1)
+
+
+def middles(image: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """(3, 4, 3), the colours of a `picture`."""
+    return image[8::16, 8::16].astype(np.int64)
+
+
+def encode(path: Path, *, pixels: str = "yuv420p", space: int = BT601, color_range: int = LIMITED) -> Path:
+    """Four frames of a picture, next to lossless, that say how their colours are meant."""
+    options = {"qp": "1", "preset": "ultrafast"}
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options=options)
+        stream.height, stream.width = 48, 64
+        stream.pix_fmt = pixels
+        stream.codec_context.colorspace = space
+        stream.codec_context.color_range = color_range
+        for _ in range(4):
+            frame = av.VideoFrame.from_ndarray(picture(), format="bgr24").reformat(
+                format=pixels, dst_colorspace=space, dst_color_range=color_range
+            )
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def both(path: Path) -> tuple[list[Frame], list[Frame]]:
+    """A video's frames as BGR and in NV12."""
+    with open_source(path) as source:
+        converted = drain(source)
+    with open_source(path, options=NV12) as source:
+        raw = drain(source)
+    assert source.error is None
+    assert len(raw) == len(converted) > 0
+    return converted, raw
+
+
+def test_the_frames_of_a_clip_are_the_same_in_nv12() -> None:
+    converted, raw = both(CLIP)
+    for frame, other in zip(converted, raw, strict=True):
+        height, width, _ = frame.image.shape
+        assert (other.pixel_format, other.image.shape, other.hw) == ("nv12", (height * 3 // 2, width), (height, width))
+        assert (other.index, other.media_time) == (frame.index, frame.media_time)
+    for frame, other in zip(converted[::40], raw[::40], strict=True):
+        assert np.abs(bgr(other).astype(int) - frame.image).mean() < 1.5  # FFmpeg rounds chroma another way
+
+
+@pytest.mark.parametrize(
+    ("options", "standard"),
+    [
+        ({}, "bt601"),
+        ({"space": BT709}, "bt709"),
+        ({"color_range": FULL}, "bt601"),
+        ({"color_range": FULL, "space": BT709}, "bt709"),
+        ({"pixels": "yuv444p"}, "bt601"),
+        ({"pixels": "yuv420p10le", "space": BT709}, "bt709"),
+    ],
+)
+def test_colours_are_those_that_were_encoded(tmp_path: Path, options: dict[str, Any], standard: str) -> None:
+    _, raw = both(encode(tmp_path / "clip.mp4", **options))
+    for frame in raw:
+        assert frame.yuv_standard == standard
+        assert np.abs(middles(bgr(frame)) - COLORS).max() <= 6
+
+
+def test_a_phone_held_upright_films_upright(tmp_path: Path) -> None:
+    plain = encode(tmp_path / "plain.mp4")
+    turned = tmp_path / "turned.mp4"
+    with av.open(str(plain)) as source, av.open(str(turned), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        stream.set_display_rotation(90)
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    converted, raw = both(turned)
+    assert converted[0].image.shape == (64, 48, 3)
+    assert raw[0].hw == (64, 48)
+    assert np.abs(middles(bgr(raw[0])) - middles(converted[0].image)).max() <= 6
+
+
+def test_what_nv12_cannot_hold_is_said(tmp_path: Path) -> None:
+    odd = tmp_path / "odd.avi"
+    with av.open(str(odd), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 47, 64, "yuvj420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture()[:47], format="bgr24")))
+        container.mux(stream.encode(None))
+    with open_source(odd, options=NV12) as source:
+        assert drain(source) == []
+    assert isinstance(source.error, SourceUndecodableError)
+    assert "64 x 47 pixels" in str(source.error)
+    assert "take bgr8" in str(source.error)
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("test://64x48@30", "gives no frames in nv12, but in bgr8"),
+        (str(IMAGES), "gives no frames in nv12, but in bgr8"),
+    ],
+)
+def test_what_has_no_raw_frames_says_so(uri: str, said: str) -> None:
+    with pytest.raises(UnknownSourceError, match=said):
+        open_source(uri, options=NV12)
+    with pytest.raises(UnknownSourceError, match="gives no frames in yuyv, but in bgr8 or nv12"):
+        open_source("rtsp://camera/stream", options=SourceOptions(pixel_format="yuyv"))
+    with pytest.raises(ValueError, match="pixel_format: got 'p010', expected one of bgr8, rgb8, nv12, yuyv"):
+        SourceOptions(pixel_format="p010")  # type: ignore[arg-type]
+
+
+def test_the_argus_pipeline_leaves_colours_to_the_gpu() -> None:
+    steps = argus_pipeline(0, CameraOptions(), "nv12").split(" ! ")
+    assert steps[-2:] == ["video/x-raw,format=NV12", "appsink drop=true max-buffers=1 sync=false"]
+    assert not any("videoconvert" in step for step in steps)
+
+
+class FakeCapture:
+    """A V4L2 device that gives three raw frames, 8 x 8."""
+
+    fourcc = "YUYV"
+    shape: tuple[int, ...] = (8, 8, 2)
+
+    def __init__(self, device: Any, backend: int) -> None:
+        self.left = 3
+        self.settings: dict[int, float] = {}
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return True
+
+    def set(self, key: int, value: float) -> bool:
+        self.settings[key] = value
+        return True
+
+    def get(self, key: int) -> float:
+        assert key == cv2.CAP_PROP_FOURCC
+        return float(int.from_bytes(self.fourcc.encode(), "little"))
+
+    def grab(self) -> bool:
+        time.sleep(0.002)
+        self.left -= 1
+        return self.left >= 0
+
+    def retrieve(self) -> tuple[bool, Any]:
+        assert self.settings[cv2.CAP_PROP_CONVERT_RGB] == 0
+        return True, np.full(self.shape, self.left, np.uint8)
+
+    def release(self) -> None:
+        self.left = 0
+
+
+@pytest.mark.parametrize(("pixel_format", "shape"), [("yuyv", (8, 8, 2)), ("nv12", (12, 8))])
+def test_a_camera_gives_what_it_wrote(
+    monkeypatch: pytest.MonkeyPatch, pixel_format: Any, shape: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr(cv2, "VideoCapture", FakeCapture)
+    monkeypatch.setattr(FakeCapture, "fourcc", pixel_format.upper())
+    monkeypatch.setattr(FakeCapture, "shape", shape)
+    options = SourceOptions(policy="block", pixel_format=pixel_format, reconnect=False)
+    with open_source("camera://0", options=options) as source:
+        frames = drain(source)
+    assert [(frame.image.shape, int(frame.image.flat[0])) for frame in frames] == [(shape, n) for n in (2, 1, 0)]
+    assert {(frame.pixel_format, frame.hw) for frame in frames} == {(pixel_format, (8, 8))}
+
+
+@pytest.mark.parametrize(
+    ("uri", "fourcc", "shape", "said"),
+    [
+        ("camera://0", "MJPG", (8, 8, 2), "the camera gives 'MJPG', expected YUYV; .*v4l2-ctl --list-formats-ext"),
+        ("camera://0?fourcc=MJPG", "YUYV", (8, 8, 2), "fourcc MJPG does not go with the pixel format yuyv"),
+        ("camera://0", "YUYV", (1, 128), r"got \(1, 128\) uint8 as yuyv"),  # OpenCV did not know its size
+    ],
+)
+def test_a_camera_that_gives_something_else_is_no_source(
+    monkeypatch: pytest.MonkeyPatch, uri: str, fourcc: str, shape: tuple[int, ...], said: str
+) -> None:
+    monkeypatch.setattr(cv2, "VideoCapture", FakeCapture)
+    monkeypatch.setattr(FakeCapture, "fourcc", fourcc)
+    monkeypatch.setattr(FakeCapture, "shape", shape)
+    with open_source(uri, options=SourceOptions(pixel_format="yuyv", reconnect=False)) as source:
+        assert drain(source) == []
+    assert isinstance(source.error, SourceError)
+    with pytest.raises(SourceError, match=said):
+        raise source.error

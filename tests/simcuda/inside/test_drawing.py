@@ -1,0 +1,271 @@
+"""Pictures that the GPU draws from the frames and maps that it holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+import cv2
+import numpy as np
+import pytest
+from cuda.bindings import driver as cu
+from numpy.typing import NDArray
+
+import panrt
+from panrt.engine.backends import cuda
+from panrt.engine.backends.kernels import Kernels
+from panrt.engine.backends.trt_session import LAYOUTS
+from panrt.engine.colors import Rgb
+from panrt.engine.frame import Frame, PixelFormat
+from panrt.engine.pixel_formats import bgr
+from panrt.engine.result import PanopticResult
+from panrt.engine.session import Draws, SessionError
+from panrt.engine.sinks.drawing import annotated
+from panrt.engine.sinks.sink import Item, Sink, SinkSpec
+from simcuda.control import SCHEDULES, Schedule
+from simcuda.inside.device_arrays import CudaArray
+from simcuda.inside.sessions import HW, MODEL, open_session, picture
+
+COLORS: dict[int, Rgb] = {1: (250, 10, 20), 2: (30, 240, 50), 3: (60, 70, 230)}
+Kind = Literal["bgr8 of the network's size", "bgr8", "rgb8", "nv12", "yuyv"]
+KINDS: tuple[Kind, ...] = ("bgr8 of the network's size", "bgr8", "rgb8", "nv12", "yuyv")
+
+
+def frame_of(kind: Kind, seed: int, hw: tuple[int, int] = (50, 64)) -> Frame:
+    """Noise in large grains, so that the map has areas."""
+    pixel_format: PixelFormat = "bgr8" if kind == "bgr8 of the network's size" else kind
+    height, width = HW if kind == "bgr8 of the network's size" else hw
+    shape = {"nv12": (height * 3 // 2, width), "yuyv": (height, width, 2)}.get(kind, (height, width, 3))
+    grains = np.random.default_rng(seed).integers(0, 256, (-(-shape[0] // 6), -(-shape[1] // 6), *shape[2:]), np.uint8)
+    image = grains.repeat(6, axis=0).repeat(6, axis=1)[: shape[0], : shape[1]].copy()
+    return Frame(image, seed, pixel_format=pixel_format, yuv_standard="bt709" if seed % 2 else "bt601")
+
+
+def drawn_by_host(frame: Frame, result: PanopticResult, colors: dict[int, Rgb]) -> NDArray[np.uint8]:
+    return dataclasses.replace(result, colors=colors).overlay(bgr(frame), labels=False)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("integrated", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_gpu_draws_what_the_host_would(
+    tmp_path: Path, gpu: ModuleType, kernels: Kernels, kind: Kind, integrated: bool, schedule: Schedule
+) -> None:
+    gpu.schedule(schedule, 5)
+    gpu.set_attribute(cu.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_INTEGRATED, int(integrated))
+    with open_session(tmp_path, kernels=kernels, preprocess="gpu") as session:
+        assert isinstance(session, Draws)
+        waiting: list[Frame] = []
+        for seed in range(8):
+            waiting.append(frame_of(kind, seed % 2))
+            session.submit([waiting[-1]])
+            if len(waiting) < session.capacity:
+                continue
+            frame = waiting.pop(0)
+            (result,) = session.collect()
+            drawing = session.draw(0, COLORS)
+            assert drawing is not None
+            np.testing.assert_array_equal(drawing.picture(), drawn_by_host(frame, result, COLORS))
+
+
+def test_a_picture_that_somebody_wants_survives_the_frames_after_it_and_the_session(
+    tmp_path: Path, gpu: ModuleType, kernels: Kernels
+) -> None:
+    gpu.schedule("lazy")
+    kept = []
+    with open_session(tmp_path, kernels=kernels) as session:
+        for seed in range(7):
+            frame = frame_of("nv12", seed)
+            result = session(frame)
+            drawing = session.draw(0, COLORS)
+            assert drawing is not None
+            if seed != 3:  # nobody wants that one
+                kept.append((drawing, drawn_by_host(frame, result, COLORS)))
+    for drawing, expected in kept:
+        np.testing.assert_array_equal(drawing.picture(), expected)
+        assert drawing.picture() is drawing.picture()
+        assert not drawing.picture().flags.writeable
+
+
+def test_two_pictures_of_one_result_may_differ_in_colours(tmp_path: Path, kernels: Kernels) -> None:
+    frame = frame_of("yuyv", 0)
+    with open_session(tmp_path, kernels=kernels) as session:
+        result = session(frame)
+        others: dict[int, Rgb] = {number: (g, b, r) for number, (r, g, b) in COLORS.items()}
+        drawings = [session.draw(0, colors) for colors in (COLORS, others)]
+        for drawing, colors in zip(drawings, (COLORS, others), strict=True):
+            assert drawing is not None
+            np.testing.assert_array_equal(drawing.picture(), drawn_by_host(frame, result, colors))
+
+
+def test_every_image_of_a_batch_is_drawn(tmp_path: Path, kernels: Kernels) -> None:
+    model = dataclasses.replace(MODEL, batch=3)
+    with open_session(tmp_path, model, kernels=kernels, preprocess="gpu") as session:
+        for kind in ("bgr8", "nv12", "bgr8 of the network's size"):
+            frames = [frame_of(kind, seed) for seed in (0, 2, 4)]
+            session.submit(frames)
+            results = session.collect()
+            drawings = [session.draw(index, COLORS) for index in range(3)]
+            for drawing, frame, result in zip(drawings, frames, results, strict=True):
+                assert drawing is not None
+                np.testing.assert_array_equal(drawing.picture(), drawn_by_host(frame, result, COLORS))
+
+
+def test_frames_that_were_on_the_device_are_drawn_on(tmp_path: Path, kernels: Kernels) -> None:
+    frame = frame_of("bgr8 of the network's size", 0)
+    with open_session(tmp_path, kernels=kernels) as session:
+        array = CudaArray(frame.image)
+        result = session(array)
+        drawing = session.draw(0, COLORS)
+        assert drawing is not None
+        np.testing.assert_array_equal(drawing.picture(), drawn_by_host(frame, result, COLORS))
+        array.close()
+
+
+def test_what_the_device_does_not_have_it_does_not_draw(tmp_path: Path, kernels: Kernels) -> None:
+    with open_session(tmp_path, kernels=kernels) as session:
+        session(picture(0, (50, 64)))  # resized by the host
+        assert session.draw(0, COLORS) is None
+    with open_session(tmp_path) as session:
+        session(picture(0))
+        assert session.draw(0, COLORS) is None
+    with open_session(tmp_path, kernels=kernels, slots=LAYOUTS + 1) as session:
+        for seed in range(LAYOUTS + 1):
+            session.submit([frame_of("nv12", seed, (40 + 2 * seed, 64))])
+        session.collect()
+        assert session.draw(0, COLORS) is None  # the frames after it took its memory
+        session.collect()
+        assert session.draw(0, COLORS) is not None
+
+
+def test_drawing_has_its_time_between_collect_and_the_next_submit(tmp_path: Path, kernels: Kernels) -> None:
+    with open_session(tmp_path, kernels=kernels) as session:
+        with pytest.raises(SessionError, match="a result is drawn after its collect and before the next submit"):
+            session.draw(0, COLORS)
+        session(picture(0))
+        assert session.draw(0, COLORS) is not None
+        session.submit([Frame(picture(1))])
+        with pytest.raises(SessionError, match="after its collect"):
+            session.draw(0, COLORS)
+        session.collect()
+    with pytest.raises(SessionError, match="is closed"):
+        session.draw(0, COLORS)
+
+
+def test_the_third_picture_of_a_size_costs_a_graph(tmp_path: Path, gpu: ModuleType, kernels: Kernels) -> None:
+    frames = [frame_of("nv12", seed) for seed in range(4)]
+
+    def run(count: int) -> None:
+        for seed in range(count):
+            session(frames[seed % 4])
+            drawing = session.draw(0, COLORS)
+            assert drawing is not None
+            drawing.picture()
+
+    with open_session(tmp_path, kernels=kernels) as session:
+        run(8)
+        gpu.take_log()
+        run(10)
+        calls = gpu.take_log()
+    assert not set(calls) & gpu.ALLOCATIONS
+    assert calls.count("cuGraphLaunch") == 20  # the network, the picture
+    assert len(calls) == 10 * (6 + 3)  # and launch, record and wait for the picture
+
+
+def test_of_many_sizes_the_last_ones_are_kept(tmp_path: Path, gpu: ModuleType, kernels: Kernels) -> None:
+    sizes = [(40 + 2 * n, 64) for n in range(LAYOUTS + 2)]
+    model = dataclasses.replace(MODEL, valid_hw=(0, 0))
+    with open_session(tmp_path, model, kernels=kernels) as session:
+        before = gpu.alive()["host memory"]
+        for _ in range(2):
+            for seed, hw in enumerate(sizes):
+                for _ in range(session.capacity):
+                    frame = frame_of("nv12", seed, hw)
+                    result = session(frame)
+                    drawing = session.draw(0, COLORS)
+                    assert drawing is not None
+                    np.testing.assert_array_equal(drawing.picture(), drawn_by_host(frame, result, COLORS))
+        assert gpu.alive()["host memory"] - before == 2 * LAYOUTS * session.capacity  # a feed and a canvas each
+
+
+@pytest.mark.parametrize("nth", range(1, 5))
+@pytest.mark.parametrize("call", ["cuMemHostAlloc", "cuMemAlloc", "cuEventCreate", "cuStreamBeginCapture"])
+def test_whatever_fails_for_a_first_picture_leaves_nothing_behind(
+    tmp_path: Path, gpu: ModuleType, kernels: Kernels, call: str, nth: int
+) -> None:
+    frame = frame_of("bgr8 of the network's size", 0)
+    with open_session(tmp_path, kernels=kernels) as session:
+        result = session(frame)
+        before = gpu.alive()
+        gpu.fail(call, gpu.OUT_OF_MEMORY, nth=nth)
+        try:
+            for _ in range(3):
+                session.draw(0, COLORS)
+        except cuda.CudaError:
+            assert gpu.alive() == before
+        gpu.reset()
+        drawing = session.draw(0, COLORS)
+        assert drawing is not None
+        np.testing.assert_array_equal(drawing.picture(), drawn_by_host(frame, result, COLORS))
+
+
+def test_a_picture_that_is_lost_with_the_device_says_so(
+    tmp_path: Path, gpu: ModuleType, kernels: Kernels, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_session(tmp_path, kernels=kernels) as session:
+        session(picture(0))
+        drawing = session.draw(0, COLORS)
+        assert drawing is not None
+        gpu.fail("cuEventSynchronize", gpu.LAUNCH_FAILED)
+        for _ in range(2):
+            with pytest.raises(cuda.CudaError):
+                drawing.picture()
+        gpu.reset()
+        session(picture(0))
+        unwanted = session.draw(0, COLORS)
+        assert unwanted is not None
+        del unwanted
+        gpu.fail("cuEventSynchronize", gpu.LAUNCH_FAILED)
+        with caplog.at_level(logging.WARNING, "panrt"):
+            session.close()
+    gpu.reset()
+    assert "a picture is lost" in caplog.text
+
+
+def test_sinks_that_show_pictures_get_those_of_the_gpu_in_the_colours_of_tracking(
+    tmp_path: Path, kernels: Kernels
+) -> None:
+    class Album:
+        """Compares each picture with one that the host draws."""
+
+        def __init__(self) -> None:
+            self.same = 0
+            self.drawn = 0
+
+        def write(self, item: Item) -> None:
+            self.drawn += item.drawing is not None
+            self.same += np.array_equal(annotated(item), annotated(item._replace(drawing=None)))
+
+        def close(self) -> None: ...
+
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for seed in range(12):
+        image = np.full((50, 64, 3), 255, np.uint8)
+        row, column = (0, 0) if seed % 4 < 2 else (38, 50)  # too far for the same thing
+        image[row : row + 12, column : column + 14, 0] = 0
+        assert cv2.imwrite(str(folder / f"{seed:02}.png"), image)
+    for pictures in (True, False):
+        album = Album()
+        sink = Sink(SinkSpec("album", lambda context, album=album: album, recording=True, pictures=pictures))
+        with (
+            open_session(tmp_path, kernels=kernels, preprocess="gpu") as session,
+            panrt.stream(folder, session, sinks=[sink], policy="block") as stream,
+        ):
+            results = list(stream)
+            assert any(segment.id > 3 for result in results for segment in result.segments)  # not as the network has it
+        assert sink.status.failed == 0
+        assert (album.drawn, album.same) == (12 if pictures else 0, 12)
