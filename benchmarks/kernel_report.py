@@ -24,7 +24,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from benchmarks.kernel_workloads import LAUNCHES, OPS, WORKLOADS, Workload, ideal_bytes
+from benchmarks.kernel_workloads import FRAME, OPS, WORKLOADS, Workload
 
 ROOT = Path(__file__).resolve().parents[1]
 CUDA = ROOT / "plugins" / "cuda"
@@ -175,22 +175,25 @@ def trace(op: str, load: Workload, gpu: Any) -> dict[str, Any]:
     """
     from support import cuda_ops
 
-    inputs, options = OPS[op](load)
-    getattr(cuda_ops, op)(*inputs, **options, gpu=gpu)
-    kernels = {}
-    for name, launch in zip(LAUNCHES[op], gpu.trace.launches, strict=True):
-        read = sum(buffer.sectors for buffer in launch.reads.values())
-        written = sum(buffer.sectors for buffer in launch.writes.values())
-        kernels[name] = {  # the columns of the report; packed is what a request's bytes take side by side
-            "sectors_read": read,
-            "packed_read": sum(buffer.ideal_sectors for buffer in launch.reads.values()),
-            "sectors_written": written,
-            "packed_written": sum(buffer.ideal_sectors for buffer in launch.writes.values()),
+    call = OPS[op](load)
+    getattr(cuda_ops, call.function)(*call.inputs, **call.options, gpu=gpu)
+    kernels: dict[str, dict[str, int]] = {}
+    touched = 0
+    for launch in gpu.trace.launches:
+        reads, writes = launch.reads.values(), launch.writes.values()
+        touched += sum(buffer.block_sectors for buffer in reads)
+        kernels[_base_name(launch.kernel)] = {  # the columns of the report
+            "sectors_read": sum(buffer.sectors for buffer in reads),
+            "packed_read": sum(buffer.ideal_sectors for buffer in reads),
+            "sectors_written": sum(buffer.sectors for buffer in writes),
+            "packed_written": sum(buffer.ideal_sectors for buffer in writes),
+            "stores_apart": sum(buffer.uncoalesced for buffer in writes),
             "shared_passes": launch.shared_passes,
             "shared_passes_without_conflicts": launch.shared_ideal_passes,
         }
+    assert len(kernels) == gpu.launches, "two launches of one kernel"
     sectors = sum(kernel["sectors_read"] + kernel["sectors_written"] for kernel in kernels.values())
-    ideal = -(-ideal_bytes(op, load) // SECTOR)
+    ideal = -(-call.ideal_bytes // SECTOR) + (touched if call.ideal_touched else 0)
     return {
         "launches": gpu.launches,
         "sectors": sectors,
@@ -198,6 +201,12 @@ def trace(op: str, load: Workload, gpu: Any) -> dict[str, Any]:
         "ratio": round(sectors / ideal, 3),
         "kernels": kernels,
     }
+
+
+def _base_name(kernel: str) -> str:
+    """Of "void panrt::cuda::(anonymous namespace)::pool<float>(...)": pool."""
+    found = re.search(r"(\w+)(?:<.*?>)?\(", re.sub(r"\([^()]*\)(?=\d|::)", "", kernel))  # casts, anonymous namespaces
+    return found.group(1) if found is not None else kernel
 
 
 def traced_gpu() -> Any:
@@ -222,10 +231,11 @@ def write_document(report: dict[str, Any]) -> None:
         "",
         "## Traffic",
         "",
-        "*Ideal* is each byte of the op's large inputs and outputs once (`benchmarks/kernel_workloads.py` says which);",
+        "*Ideal* is each byte of the op's large inputs and outputs once (`benchmarks/kernel_workloads.py` says which),",
+        "for RoIAlign each sector of features once for every RoI that touches it;",
         "*packed* is what the bytes of each request would take side by side: where sectors exceed it, lanes lie apart.",
         "What lies between packed and ideal are intermediate results and bytes that are asked for more than once; they",
-        "mostly come from L2.",
+        "mostly come from L2. *Apart* are requests to store whose lanes write neither side by side nor whole sectors.",
         "",
     ]
     for name, ops in report["traffic"].items():
@@ -239,17 +249,22 @@ def write_document(report: dict[str, Any]) -> None:
         ]
         for op, facts in ops.items():
             lines.append(
-                f"| `{op}` | {facts['launches']} | {facts['sectors']} | {facts['ideal_sectors']} | "
+                f"| {op} | {facts['launches']} | {facts['sectors']} | {facts['ideal_sectors']} | "
                 f"{facts['ratio']:.2f} | {facts['sectors'] * SECTOR / 1e6:.2f} |"
             )
+        frame = [ops[op] for op in FRAME]
+        launches = sum(facts["launches"] for facts in frame)
+        megabytes = sum(facts["sectors"] for facts in frame) * SECTOR / 1e6
         lines += [
             "",
-            "| kernel | read | packed | written | packed | shared passes | without conflicts |",
-            "|---|---|---|---|---|---|---|",
+            f"A frame with float16 features: {launches} launches and {megabytes:.1f} MB for all four ops.",
+            "",
+            "| op | kernel | read | packed | written | packed | apart | shared passes | without conflicts |",
+            "|---|---|---|---|---|---|---|---|---|",
         ]
-        for facts in ops.values():
+        for op, facts in ops.items():
             for kernel, counts in facts["kernels"].items():
-                lines.append(f"| `{kernel}` | " + " | ".join(str(count) for count in counts.values()) + " |")
+                lines.append(f"| {op} | `{kernel}` | " + " | ".join(str(count) for count in counts.values()) + " |")
         lines += [
             "",
             "Time that the traffic takes at peak bandwidth, microseconds, *estimated from simulated traffic*: a lower "
@@ -260,7 +275,7 @@ def write_document(report: dict[str, Any]) -> None:
         ]
         for op, facts in ops.items():
             times = (facts["sectors"] * SECTOR / bandwidth / 1e3 for bandwidth in BANDWIDTHS.values())
-            lines.append(f"| `{op}` | " + " | ".join(f"{time:.1f}" for time in times) + " |")
+            lines.append(f"| {op} | " + " | ".join(f"{time:.1f}" for time in times) + " |")
         lines.append("")
     static = report["static"]
     architectures = [a for a in ARCHITECTURES if str(a) in static]

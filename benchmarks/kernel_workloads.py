@@ -1,4 +1,4 @@
-"""Frames for the kernel report: what the kernels of RpnProposals, BoxDetections and PanopticMerge meet in a network.
+"""Frames for the kernel report: what the kernels meet in a network, and what no implementation could do without.
 
 Shapes: as in OPS.md. Everything is drawn from one seed, so that a kernel's memory requests are the same every time.
 """
@@ -7,13 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class Call(NamedTuple):
+    """Kernels at work: a call of a function of tests/support/cuda_ops.py."""
+
+    function: str
+    inputs: tuple[Any, ...]
+    options: dict[str, Any]
+    ideal_bytes: int  # of large inputs and outputs, each once
+    ideal_touched: bool = False  # and each sector of the inputs once for every block that touches it
 
 
 @dataclass(frozen=True)
@@ -28,13 +37,15 @@ class Workload:
     proposals: int  # after NMS
     detections: int  # K
     instances: int  # of them those that score enough to be painted
+    features: int  # channels of the pyramid
+    camera_hw: tuple[int, int]  # of frames that the GPU prepares and draws on
 
 
 # The demo model as it is, with as many instances as its clip shows, and a COCO network on the frame that its published
 # figures are for.
 WORKLOADS = {
-    "tabletop": Workload("tabletop", (256, 320), 8, 5, 300, 150, 32, 12),
-    "coco": Workload("coco", (800, 1344), 80, 54, 1000, 1000, 100, 20),
+    "tabletop": Workload("tabletop", (256, 320), 8, 5, 300, 150, 32, 12, 80, (480, 640)),
+    "coco": Workload("coco", (800, 1344), 80, 54, 1000, 1000, 100, 20, 256, (1080, 1920)),
 }
 
 
@@ -52,7 +63,10 @@ def rpn_proposals(load: Workload) -> Call:
             heat = np.maximum(heat, 3 - 2 * np.hypot(y - cy, x - cx))
         logits.append((heat + rng.normal(0, 1, (1, 3, h, w))).astype(np.float32))
         deltas.append(rng.normal(0, 0.2, (1, 12, h, w)).astype(np.float32))
-    return (logits, deltas), {
+    # Every logit, four deltas of each candidate, the proposals.
+    candidates = sum(min(load.candidates, x.size) for x in logits)
+    ideal = sum(x.nbytes for x in logits) + 16 * candidates + 16 * load.proposals
+    options = {
         "strides": strides,
         "anchor_sizes": [8.0 * stride for stride in strides],
         "aspect_ratios": [0.5, 1.0, 2.0],
@@ -61,6 +75,7 @@ def rpn_proposals(load: Workload) -> Call:
         "nms_threshold": 0.7,
         "input_hw": load.hw,
     }
+    return Call("rpn_proposals", (logits, deltas), options, ideal)
 
 
 def box_detections(load: Workload) -> Call:
@@ -71,18 +86,17 @@ def box_detections(load: Workload) -> Call:
     logits[..., C] = 4
     objects = rng.choice(R, R // 10, replace=False)
     logits[0, objects, rng.integers(0, C, len(objects))] = rng.normal(4, 1, len(objects))
-    return (
-        logits,
-        rng.normal(0, 0.5, (1, R, 4 * C)).astype(np.float32),
-        _boxes(rng, load, R),
-        np.full(1, R, np.int32),
-    ), {
+    deltas = rng.normal(0, 0.5, (1, R, 4 * C)).astype(np.float32)
+    inputs = logits, deltas, _boxes(rng, load, R), np.full(1, R, np.int32)
+    ideal = logits.nbytes + 16 * C * len(objects) + 24 * load.detections  # deltas of RoIs on objects
+    options = {
         "box_weights": (10.0, 10.0, 5.0, 5.0),
         "score_threshold": 0.05,
         "nms_threshold": 0.5,
         "max_detections": load.detections,
         "input_hw": load.hw,
     }
+    return Call("box_detections", inputs, options, ideal)
 
 
 def panoptic_merge(load: Workload) -> Call:
@@ -98,14 +112,17 @@ def panoptic_merge(load: Workload) -> Call:
     scores = np.concatenate([np.linspace(1, 0.5, load.instances), np.linspace(0.49, 0.06, K - load.instances)])
     down, across = (np.mgrid[:28, :28] - 13.5) / 14
     mask = 1 / (1 + np.exp(8 * (np.hypot(down, across) - 0.9)))
-    return (
+    inputs = (
         logits.astype(np.float32),
         _boxes(rng, load, K),
         scores.astype(np.float32)[None],
         rng.integers(0, load.things, (1, K)).astype(np.int32),
         np.full(1, K, np.int32),
         np.broadcast_to(mask, (1, K, 28, 28)).astype(np.float32),
-    ), {
+    )
+    # The logits, the masks of painted instances, the map.
+    ideal = 4 * (logits.size + load.instances * mask.size + load.hw[0] * load.hw[1])
+    options = {
         "input_hw": load.hw,
         "output_hw": load.hw,
         "score_threshold": 0.5,
@@ -113,6 +130,48 @@ def panoptic_merge(load: Workload) -> Call:
         "stuff_area_limit": 4096 if load.hw[0] > 400 else 256,
         "mask_threshold": 0.5,
     }
+    return Call("panoptic_merge", inputs, options, ideal)
+
+
+def roi_align(
+    load: Workload, *, rois: int, output_size: int, layout: Literal["NCHW", "NHWC"], dtype: type[np.floating[Any]]
+) -> Call:
+    """RoIs of objects on four levels; beside the result, ideal is each sector of features once for each RoI."""
+    strides = [4, 8, 16, 32]
+    sides = [(-(-load.hw[0] // stride), -(-load.hw[1] // stride)) for stride in strides]
+    C = load.features
+    features = [np.zeros((1, *side, C) if layout == "NHWC" else (1, C, *side), dtype) for side in sides]
+    boxes = _boxes(np.random.default_rng(4), load, rois)
+    options = {
+        "strides": strides,
+        "output_size": output_size,
+        "sampling_ratio": 0,
+        "canonical_size": 224.0 if load.hw[0] > 400 else 112.0,
+        "layout": layout,
+    }
+    result = rois * C * output_size**2 * np.dtype(dtype).itemsize
+    return Call("pyramid_roi_align", (features, boxes), options, result, ideal_touched=True)
+
+
+def preprocess(load: Workload, *, pixel_format: Literal["BGR8", "YUYV", "NV12"]) -> Call:
+    """A camera's frame to the network's size: each byte of both once."""
+    height, width = load.camera_hw
+    shape = {"BGR8": (height, width, 3), "YUYV": (height, width, 2), "NV12": (height * 3 // 2, width)}[pixel_format]
+    frame = np.random.default_rng(5).integers(0, 256, (1, *shape), np.uint8)
+    options = {"pixel_format": pixel_format, "resized_hw": load.hw, "output_hw": load.hw}
+    return Call("preprocess", (frame,), options, frame.nbytes + 3 * load.hw[0] * load.hw[1])
+
+
+def overlay(load: Workload) -> Call:
+    """Segments in patches over a camera's frame: frame and map once, and the picture."""
+    height, width = load.camera_hw
+    rng = np.random.default_rng(6)
+    frame = rng.integers(0, 256, (1, height, width, 3), np.uint8)
+    patches = rng.integers(0, 20, (-(-load.hw[0] // 64), -(-load.hw[1] // 64)))
+    panoptic = np.kron(patches, np.ones((64, 64), np.int32))[None, : load.hw[0], : load.hw[1]].astype(np.int32)
+    colors = rng.integers(0, 256, (20, 3), np.uint8)
+    options = {"opacity": 0.5, "border": 2}
+    return Call("overlay", (frame, panoptic, colors), options, 2 * frame.nbytes + panoptic.nbytes)
 
 
 def _boxes(rng: np.random.Generator, load: Workload, count: int) -> Array:
@@ -124,34 +183,32 @@ def _boxes(rng: np.random.Generator, load: Workload, count: int) -> Array:
     return clipped
 
 
+def _pooling(rois: Callable[[Workload], int], output_size: int, layout: Any, dtype: Any) -> Callable[[Workload], Call]:
+    return lambda load: roi_align(load, rois=rois(load), output_size=output_size, layout=layout, dtype=dtype)
+
+
+def _of_boxes(load: Workload) -> int:
+    return load.proposals
+
+
+def _of_masks(load: Workload) -> int:
+    return load.detections
+
+
 OPS: dict[str, Callable[[Workload], Call]] = {
     "rpn_proposals": rpn_proposals,
+    "roi_align 7x7, HWC fp32": _pooling(_of_boxes, 7, "NHWC", np.float32),
+    "roi_align 7x7, HWC fp16": _pooling(_of_boxes, 7, "NHWC", np.float16),
+    "roi_align 7x7, linear fp32": _pooling(_of_boxes, 7, "NCHW", np.float32),
     "box_detections": box_detections,
+    "roi_align 14x14, HWC fp32": _pooling(_of_masks, 14, "NHWC", np.float32),
+    "roi_align 14x14, HWC fp16": _pooling(_of_masks, 14, "NHWC", np.float16),
+    "roi_align 14x14, linear fp32": _pooling(_of_masks, 14, "NCHW", np.float32),
     "panoptic_merge": panoptic_merge,
+    "preprocess BGR8": lambda load: preprocess(load, pixel_format="BGR8"),
+    "preprocess YUYV": lambda load: preprocess(load, pixel_format="YUYV"),
+    "preprocess NV12": lambda load: preprocess(load, pixel_format="NV12"),
+    "overlay": overlay,
 }
-
-# The kernels of an op in the order of their launches.
-LAUNCHES = {
-    "rpn_proposals": ("select_in_chunks", "sort_level", "decode_candidates", "find_overlaps", "keep_best"),
-    "box_detections": ("score_rois", "keep_detections"),
-    "panoptic_merge": ("order_instances", "resolve_instances", "label_pixels", "number_segments", "write_map"),
-}
-
-
-def ideal_bytes(op: str, load: Workload) -> int:
-    """Bytes of an op's large inputs and outputs, each once: what no implementation can do without.
-
-    RpnProposals reads every logit, and four deltas of each candidate; BoxDetections the class logits, and the deltas
-    of RoIs on objects; PanopticMerge the logits, the masks of painted instances, and it writes the map.
-    """
-    inputs, _ = OPS[op](load)
-    match op:
-        case "rpn_proposals":
-            candidates = sum(min(load.candidates, x.size) for x in inputs[0])
-            return sum(int(x.nbytes) for x in inputs[0]) + 16 * int(candidates) + 16 * load.proposals
-        case "box_detections":
-            objects = load.proposals // 10
-            return int(inputs[0].nbytes) + 16 * load.things * objects + 24 * load.detections
-        case _:
-            masks = int(inputs[5].nbytes) // load.detections * load.instances
-            return int(inputs[0].nbytes) + masks + 4 * load.hw[0] * load.hw[1]
+# What one frame of a network runs: launches and bytes a frame are their sums.
+FRAME = ("rpn_proposals", "roi_align 7x7, HWC fp16", "box_detections", "roi_align 14x14, HWC fp16", "panoptic_merge")

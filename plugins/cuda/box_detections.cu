@@ -240,6 +240,7 @@ __global__ __launch_bounds__(512, 1) void keep_detections(View const view) {
       std::uint32_t const end = i + 1 < kThreads ? offsets[i + 1] : left + total;
       Rank const* const list = view.listed + (image * view.chunks + first + i) * kRoisPerChunk * C;
       for (std::uint32_t j = lane_id(); offsets[i] + j < end; j += 32) candidates[offsets[i] + j] = list[j];
+      __syncwarp(kAllLanes);  // or lanes that end early run ahead, and the warp stores in two places at once
     }
     __syncthreads();
     left += total;

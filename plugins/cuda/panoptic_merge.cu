@@ -154,8 +154,11 @@ __device__ __forceinline__ std::uint32_t units_of(Instance const& item) {
 // The first block of an image owns its instances, a thread one at a time; the other blocks fill what begins as zero, 16
 // bytes a lane. Bound by the fill, one bit a pixel, and beside it by the latency of the sort.
 __global__ __launch_bounds__(256, 4) void order_instances(View const view) {
+  constexpr int kWords = sizeof(Instance) / sizeof(std::uint32_t);
   __shared__ Rank shared_ranks[kSortedInShared];
   __shared__ std::uint32_t warp_sums[32];
+  __shared__ std::uint32_t
+      staged[256 * kWords];  // instances, which lie words apart, on their way to stores side by side
 
   if (blockIdx.x > 0) {
     uint4* const zero = reinterpret_cast<uint4*>(view.next_ticket);
@@ -194,17 +197,17 @@ __global__ __launch_bounds__(256, 4) void order_instances(View const view) {
 
   std::uint32_t ticket = 0;
   std::uint32_t* const first_ticket = view.first_ticket + image * (view.K + 1);
+  auto* const words = reinterpret_cast<std::uint32_t*>(view.instances + first);
   for (std::uint32_t base = 0; base < found; base += 256) {
     std::uint32_t const i = base + threadIdx.x;
     std::uint32_t tickets = 0;
     if (i < found) {
-      Instance item;
+      Instance& item = reinterpret_cast<Instance*>(staged)[threadIdx.x];
       std::uint32_t const k = index_of(ranks[i]);
       extents(k, item.y, item.x);
       item.detection = static_cast<std::int32_t>(k);
       item.rows = paste_support(item.y, view.Gh, view.H, view.mask_threshold);
       item.columns = paste_support(item.x, view.Gw, view.W, view.mask_threshold);
-      view.instances[first + i] = item;
       std::uint32_t const units = units_of(item);
       tickets = units == 1 ? 1 : 2 * units;
     }
@@ -212,6 +215,9 @@ __global__ __launch_bounds__(256, 4) void order_instances(View const view) {
     std::uint32_t const before = exclusive_sum<256>(tickets, warp_sums, total);
     if (i < found) first_ticket[i] = ticket + before;
     ticket += total;
+    std::uint32_t const end = min(found - base, 256U) * kWords;
+    for (std::uint32_t word = threadIdx.x; word < end; word += 256) words[base * kWords + word] = staged[word];
+    __syncthreads();
   }
   if (threadIdx.x == 0) {
     first_ticket[found] = ticket;
@@ -699,6 +705,7 @@ __global__ __launch_bounds__(kLabelThreads, 1) void label_pixels(View const view
 // latency.
 __global__ __launch_bounds__(256) void number_segments(View const view) {
   __shared__ std::uint32_t warp_sums[32];
+  __shared__ int4 staged[2 * 256];  // rows, on their way to stores side by side
 
   std::int64_t const image = blockIdx.x;
   std::int32_t const found = view.found[image];
@@ -721,17 +728,25 @@ __global__ __launch_bounds__(256) void number_segments(View const view) {
       exists = region.area >= max(view.stuff_area_limit, 1);
     }
     std::uint32_t total;
-    auto const row = count + static_cast<std::int32_t>(exclusive_sum<256>(exists ? 1U : 0U, warp_sums, total));
+    auto const place = static_cast<std::int32_t>(exclusive_sum<256>(exists ? 1U : 0U, warp_sums, total));
+    std::int32_t const row = count + place;
     if (exists) {
       std::int64_t const detection = image * view.K + (thing ? view.instances[image * view.K + i].detection : 0);
-      __stwb(segments + 2 * row,
-             make_int4(row + 1, thing ? view.classes[detection] : channel, thing ? 1 : 0, region.area));
-      __stwb(segments + 2 * row + 1,
-             make_int4(view.W - region.from_right, view.H - region.from_bottom, region.x1, region.y1));
+      staged[2 * place] = make_int4(row + 1, thing ? view.classes[detection] : channel, thing ? 1 : 0, region.area);
+      staged[2 * place + 1] = make_int4(view.W - region.from_right, view.H - region.from_bottom, region.x1, region.y1);
       scores[row] = thing ? view.scores[detection] : 0.0F;
     }
-    if (i < found + view.S) ids[thing ? view.S + i : channel] = exists ? row + 1 : 0;
+    if (thing) {
+      ids[view.S + i] = exists ? row + 1 : 0;
+    } else if (channel < view.S) {
+      ids[channel] = exists ? row + 1 : 0;
+    }
+    __syncthreads();
+    for (auto half = static_cast<std::int32_t>(threadIdx.x); half < 2 * static_cast<std::int32_t>(total); half += 256) {
+      __stwb(segments + 2 * count + half, staged[half]);
+    }
     count += static_cast<std::int32_t>(total);
+    __syncthreads();
   }
   for (std::int64_t half = 2 * std::int64_t{count} + threadIdx.x; half < 2 * rows; half += 256) {
     __stwb(segments + half, make_int4(0, 0, 0, 0));
