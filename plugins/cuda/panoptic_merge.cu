@@ -216,6 +216,7 @@ __global__ __launch_bounds__(256, 4) void order_instances(View const view) {
     if (i < found) first_ticket[i] = ticket + before;
     ticket += total;
     std::uint32_t const end = min(found - base, 256U) * kWords;
+#pragma unroll 1
     for (std::uint32_t word = threadIdx.x; word < end; word += 256) words[base * kWords + word] = staged[word];
     __syncthreads();
   }
@@ -703,7 +704,7 @@ __global__ __launch_bounds__(kLabelThreads, 1) void label_pixels(View const view
 // A block owns an image, a thread a segment at a time: accepted instances in order, then channels that are large
 // enough. Reads what the kernels before counted; writes the rows, a sector each, and the id of every label. Bound by
 // latency.
-__global__ __launch_bounds__(256) void number_segments(View const view) {
+__global__ __launch_bounds__(256, 4) void number_segments(View const view) {
   __shared__ std::uint32_t warp_sums[32];
   __shared__ int4 staged[2 * 256];  // rows, on their way to stores side by side
 
@@ -742,6 +743,7 @@ __global__ __launch_bounds__(256) void number_segments(View const view) {
       ids[channel] = exists ? row + 1 : 0;
     }
     __syncthreads();
+#pragma unroll 1
     for (auto half = static_cast<std::int32_t>(threadIdx.x); half < 2 * static_cast<std::int32_t>(total); half += 256) {
       __stwb(segments + 2 * count + half, staged[half]);
     }
