@@ -62,6 +62,12 @@ def test_the_library_links_no_tensorrt_and_exports_its_entry_points_alone(kernel
     assert not [name for name in undefined if "nvinfer" in name or "getPluginRegistry" in name or "getLogger" in name]
 
 
+def test_the_library_takes_a_megabyte_an_architecture_at_most() -> None:
+    """It may have 20 for all nine and PTX, which the full profile builds. nvcc compresses kernels from CUDA 13 on."""
+    library = plugin_library.plugin_library("auto")
+    assert library.path.stat().st_size <= 1_000_000 * max(1, len(library.cuda_architectures))
+
+
 def test_kernels_round_after_every_operation() -> None:
     library = plugin_library.plugin_library("auto")
     database = library.path.parent / "libpanrt_plugins-build" / "compile_commands.json"
