@@ -71,6 +71,20 @@ def panoptic_merge(
     mask_threshold: float,
     threads: int,
 ) -> None: ...
+def conv3x3_variants() -> list[str]: ...
+def conv3x3_workspace(channels: int, filters: int) -> int: ...
+def conv3x3(
+    input: Float32,
+    weights: Float32,
+    bias: Float32,
+    output: Float32,
+    workspace: Float32,
+    *,
+    lower: float,
+    upper: float,
+    variant: int,
+    threads: int,
+) -> None: ...
 def overlay(
     frame: NDArray[np.uint8],
     panoptic: Int32,

@@ -295,6 +295,96 @@ def panoptic_merge(
     return result
 
 
+# Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, equation 15.
+_WINOGRAD_G = np.array(
+    [
+        [1 / 4, 0, 0],
+        [-1 / 6, -1 / 6, -1 / 6],
+        [-1 / 6, 1 / 6, -1 / 6],
+        [1 / 24, 1 / 12, 1 / 6],
+        [1 / 24, -1 / 12, 1 / 6],
+        [0, 0, 1],
+    ]
+)
+
+
+def conv3x3_instructions() -> list[str]:
+    """The vector instructions that `Conv3x3` is compiled for and this processor has, the fastest first."""
+    return _native.conv3x3_variants()
+
+
+class Conv3x3:
+    """A convolution with 3 x 3 kernels, stride 1 and padding 1; not an op, but what networks spend most time in.
+
+    It has memory of its own to work in, so only one call at a time.
+    """
+
+    def __init__(
+        self,
+        weight: Float32,
+        bias: Float32,
+        *,
+        bounds: tuple[float, float] = (-np.inf, np.inf),
+        threads: int | None = None,
+        instructions: str | None = None,
+    ) -> None:
+        """Transform weights.
+
+        Args:
+            weight: (O, C, 3, 3) float32, O and C multiples of 16.
+            bias: (O,) float32.
+            bounds: to which results are clipped, as by an activation.
+            threads: how many to use; None takes `default_threads`.
+            instructions: one of `conv3x3_instructions`; None takes the fastest.
+
+        Raises:
+            ValueError: an argument does not fit.
+        """
+        O, C, *kernel = weight.shape  # noqa: E741
+        if kernel != [3, 3] or O % 16 or C % 16 or bias.shape != (O,):
+            raise ValueError(
+                f"weight, bias: got {weight.shape}, {bias.shape}; expected (O, C, 3, 3) and (O,), with O and C "
+                "multiples of 16."
+            )
+        variants = conv3x3_instructions()
+        if instructions not in (None, *variants):
+            raise ValueError(f"instructions: got {instructions!r}, this processor has {', '.join(variants)}.")
+        self._variant = 0 if instructions is None else variants.index(instructions)
+        points = np.einsum("ik,ockl,jl->ijoc", _WINOGRAD_G, weight.astype(np.float64), _WINOGRAD_G)
+        blocks = points.reshape(36, O // 16, 16, C).transpose(0, 1, 3, 2)
+        self._weights = np.ascontiguousarray(blocks, np.float32)  # (36, O / 16, C, 16)
+        self._bias = np.ascontiguousarray(bias, np.float32)
+        self._lower, self._upper = bounds
+        self._threads = contract.check_threads(threads)
+        self._workspace = np.zeros((self._threads, _native.conv3x3_workspace(C, O)), np.float32)
+
+    def __call__(self, x: Float32, out: Float32) -> Float32:
+        """The convolution of a picture.
+
+        Args:
+            x: (N, H, W, C) float32.
+            out: (N, H, W, O) float32, written to.
+
+        Returns:
+            `out`. A few roundings of float32 from a direct convolution, more where large inputs cancel out.
+
+        Raises:
+            ValueError, TypeError: an argument does not fit; the message names it.
+        """
+        _native.conv3x3(
+            x,
+            self._weights,
+            self._bias,
+            out,
+            self._workspace,
+            lower=self._lower,
+            upper=self._upper,
+            variant=self._variant,
+            threads=self._threads,
+        )
+        return out
+
+
 def overlay(
     frame: NDArray[np.uint8],
     panoptic: Int32,

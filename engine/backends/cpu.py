@@ -21,6 +21,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from panrt.engine.backends.convolutions import Convolution
 from panrt.engine.backends.partition import IMAGE, RESULTS, Op, Part, Partition, UnsupportedModelError, partition
 from panrt.engine.frame import Frame
 from panrt.engine.nvtx_ranges import nvtx_range
@@ -188,9 +189,7 @@ class Graph:
         self._least_score = np.float32(merge.attributes["score_threshold"])
         self._threads = threads
         self._values: dict[str, NDArray[Any]] = {}
-        self._steps: list[_Dense | Op] = [
-            _Dense(step, path, threads) if isinstance(step, Part) else step for step in plan.steps
-        ]
+        self._steps: list[_Dense | _Conv3x3 | Op] = [self._ready(step, path) for step in plan.steps]
 
     def run(self, image: NDArray[np.uint8]) -> PanopticSegments:
         """(N, H, W, 3) uint8 BGR at network size -> the panoptic maps."""
@@ -199,7 +198,7 @@ class Graph:
         stages: dict[str, float] = {}
         for step in self._steps:
             started = time.perf_counter()
-            if isinstance(step, _Dense):
+            if not isinstance(step, Op):
                 step.run(values)
                 name = DENSE
             else:
@@ -212,6 +211,11 @@ class Graph:
     def close(self) -> None:
         self._steps.clear()
         self._values.clear()
+
+    def _ready(self, step: Part | Op | Convolution, path: Path) -> _Dense | _Conv3x3 | Op:
+        if isinstance(step, Part):
+            return _Dense(step, path, self._threads)
+        return _Conv3x3(step, self._threads) if isinstance(step, Convolution) else step
 
     def _compute(self, op: Op) -> Sequence[NDArray[Any]]:
         inputs: list[Any] = [self._values[name] for name in op.inputs]
@@ -234,6 +238,21 @@ class Graph:
         kept = max(int((real & (scores >= self._least_score)).sum(axis=1).max()), 1)
         rows = [np.ascontiguousarray(array[:, :kept]) for array in (boxes, scores, classes)]
         return [*rows, np.minimum(count, np.int32(kept))]
+
+
+class _Conv3x3:
+    """A convolution that runs outside ONNX Runtime, into memory that is allocated once."""
+
+    def __init__(self, convolution: Convolution, threads: int) -> None:
+        (self._read,), (self._written,) = convolution.inputs, convolution.outputs
+        self._convolve = native.Conv3x3(
+            convolution.weight, convolution.bias, bounds=convolution.bounds, threads=threads
+        )
+        self._output = np.empty(convolution.shape, np.float32)
+
+    def run(self, values: dict[str, NDArray[Any]]) -> None:
+        """Compute the output from values by name, into them."""
+        values[self._written] = self._convolve(values[self._read], self._output)
 
 
 class _Dense:

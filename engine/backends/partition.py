@@ -1,13 +1,14 @@
 """An ONNX file of ours as steps for the CPU: dense parts for ONNX Runtime, and the four ops between them.
 
 The graph is split once, at its nodes of domain `panrt`. Part i is everything that needs the results of op i - 1 and of
-no later one, so that steps alternate: part, op, part, op. What the CPU wants otherwise than the file has it is changed
-on the way:
+no later one, so that steps alternate: part, op, part, op; parts that would be empty are left out. What the CPU wants
+otherwise than the file has it is changed on the way:
 
 * Weights and features of float16 become float32: CPUs convert to it for every convolution anyway.
 * RoIs are pooled from NHWC features, where channels lie next to one another. ONNX Runtime keeps features in a blocked
   layout of its own and writes NHWC as readily as NCHW, so this saves a transpose of the whole pyramid.
 * Convolutions that see one pixel at a time move to where there are fewer pixels or channels; see `rewrites`.
+* The largest convolutions become steps of their own, which need fewer multiplications; see `convolutions`.
 * The mask part takes any number of rows, so that only detections that can enter the merge go through it.
 
 Shapes: N images, R RoIs, K detections, C channels, S bins a side, G mask side.
@@ -28,6 +29,8 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from panrt import model_file
+from panrt.engine.backends import convolutions
+from panrt.engine.backends.convolutions import NHWC, Convolution
 from panrt.engine.backends.rewrites import rewrite
 from panrt.errors import PanrtError
 from panrt.model_file import ModelFile, ModelFileError
@@ -35,7 +38,7 @@ from panrt.plugins.onnx_functions import ATTRIBUTES, DOMAIN, INPUTS, OUTPUTS
 
 IMAGE = "image"
 RESULTS = OUTPUTS["PanopticMerge"]
-NHWC = ":nhwc"  # suffix of a value's name
+_OURS = (DOMAIN, convolutions.DOMAIN)
 
 
 class UnsupportedModelError(PanrtError, ValueError):
@@ -75,7 +78,7 @@ class Partition:
     """A graph as the CPU runs it."""
 
     file: ModelFile
-    steps: tuple[Part | Op, ...]
+    steps: tuple[Part | Op | Convolution, ...]
     free_rows: bool  # what follows BoxDetections takes any number of detections
 
 
@@ -120,10 +123,16 @@ def partition(path: Path) -> Partition:
         )
     _widen(graph)
     rewrite(graph)
-    ops = tuple(_op(node, path) for node in graph.node if node.domain == DOMAIN)
+    tensors = dict(_tensors(model))
+    lifted = convolutions.lift(graph, {name: tensor.shape for name, tensor in tensors.items()})
+    ops = tuple(
+        lifted[node.output[0]] if node.domain == convolutions.DOMAIN else _op(node, path)
+        for node in graph.node
+        if node.domain in _OURS
+    )
     if not ops or ops[-1].type != "PanopticMerge" or ops[-1].outputs != results:
         raise UnsupportedModelError(f"{path}: its graph does not end in PanopticMerge; export the model again.")
-    return _Splitter(path, model, file, ops).split()
+    return _Splitter(path, model, file, ops, tensors).split()
 
 
 def _op(node: NodeProto, path: Path) -> Op:
@@ -174,22 +183,32 @@ _CONSTANT = -1  # level of what depends on no input
 class _Splitter:
     """Splits one graph. The level of a value is the number of the part in which it can be computed first."""
 
-    def __init__(self, path: Path, model: ModelProto, file: ModelFile, ops: tuple[Op, ...]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        model: ModelProto,
+        file: ModelFile,
+        ops: tuple[Op | Convolution, ...],
+        tensors: dict[str, Tensor],
+    ) -> None:
         self.path = path
         self.model = model
         self.file = file
         self.ops = ops
         self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
-        self.dense = [node for node in model.graph.node if node.domain != DOMAIN]
+        self.dense = [node for node in model.graph.node if node.domain not in _OURS]
         self.producer = {name: node for node in self.dense for name in node.output if name}
         self.uses = Counter(name for node in model.graph.node for name in node.input)
-        self.tensors = dict(_tensors(model))
+        self.tensors = tensors
+        for op in ops:
+            if isinstance(op, Convolution):
+                self._name_nhwc(op)
         self.level = self._levels()
 
     def split(self) -> Partition:
         graphs = [[node for node in self.dense if self._level_of(node) == i] for i in range(len(self.ops) + 1)]
         graphs[0] = self.pool_from_nhwc(graphs)
-        steps: list[Part | Op] = []
+        steps: list[Part | Op | Convolution] = []
         free_rows = False
         mask = self._mask_part()
         for i, op in enumerate(self.ops):
@@ -209,10 +228,21 @@ class _Splitter:
                 raise UnsupportedModelError(
                     f"{self.path}: node {node.name!r} reads {missing[0]!r}, which nothing gives."
                 )
-            own = next(order) if node.domain == DOMAIN else max((level[name] for name in node.input), default=_CONSTANT)
-            level.update(dict.fromkeys(node.output, own))
+            by_inputs = max((level[name] for name in node.input), default=_CONSTANT)
+            level.update(dict.fromkeys(node.output, next(order) if node.domain in _OURS else by_inputs))
+        self._gather(level)
         self._defer(level)
         return level
+
+    def _gather(self, level: dict[str, int]) -> None:
+        """Between convolutions of ours nothing is computed but what they need."""
+        last = next((i for i, op in enumerate(self.ops) if isinstance(op, Op)), 0)
+        wanted = {name for op in self.ops[:last] for name in op.inputs}
+        for node in reversed(self.dense):
+            if wanted.intersection(node.output):
+                wanted.update(node.input)
+            elif 1 <= level[node.output[0]] < last:
+                level.update(dict.fromkeys(node.output, last))
 
     def _defer(self, level: dict[str, int]) -> None:
         """Move what only a later part reads into that part, so that less crosses; the first part stays whole."""
@@ -237,14 +267,16 @@ class _Splitter:
         """Let every PyramidRoiAlign read and write NHWC; the first part, which gives the features."""
         first = list(graphs[0])
         ops = list(self.ops)
-        made: set[str] = set()
         for i, op in enumerate(ops):
             features = op.inputs[:-1]
-            if op.type != "PyramidRoiAlign" or any(name not in self.producer or self.level[name] for name in features):
+            if not isinstance(op, Op) or op.type != "PyramidRoiAlign":
+                continue
+            if not all(
+                name + NHWC in self.level or (name in self.producer and not self.level[name]) for name in features
+            ):
                 continue
             for name in features:
-                if name not in made:
-                    made.add(name)
+                if name + NHWC not in self.level:
                     first.append(helper.make_node("Transpose", [name], [name + NHWC], perm=(0, 2, 3, 1)))
                     self.level[name + NHWC] = 0
                     self.tensors[name + NHWC] = _permuted(self.tensors[name], name + NHWC, (0, 2, 3, 1))
@@ -258,6 +290,11 @@ class _Splitter:
                 self._read_nhwc(nodes, pooled)
         self.ops = tuple(ops)
         return first
+
+    def _name_nhwc(self, convolution: Convolution) -> None:
+        (read,), (written,) = convolution.inputs, convolution.outputs
+        self.tensors[read] = _permuted(self.tensors[read.removesuffix(NHWC)], read, (0, 2, 3, 1))
+        self.tensors[written] = Tensor(written, np.dtype(np.float32), convolution.shape)
 
     def _read_nhwc(self, nodes: list[NodeProto], pooled: str) -> None:
         """Where a part reads the pooled RoIs, let it read them as NHWC."""
@@ -332,8 +369,11 @@ class _Splitter:
     # Parts
 
     def _part(self, nodes: list[NodeProto], rows: dict[str, NDArray[Any]] | None) -> Part:
-        nodes = [*self._constant_nodes(nodes), *nodes]
+        wanted = {name for op in self.ops for name in op.inputs} | set(RESULTS)
         own = {id(node) for node in nodes}
+        wanted |= {name for node in self.dense if id(node) not in own for name in node.input}
+        nodes = _alive(nodes, wanted)
+        nodes = [*self._constant_nodes(nodes), *nodes]
         made = {name for node in nodes for name in node.output}
         read = dict.fromkeys(name for node in nodes for name in node.input if name)
         constants = rows or {}
@@ -342,8 +382,6 @@ class _Splitter:
             for name in read
             if name not in made and (name not in self.initializers or name in constants)
         ]
-        wanted = {name for op in self.ops for name in op.inputs} | set(RESULTS)
-        wanted |= {name for node in self.dense if id(node) not in own for name in node.input}
         outputs = [self._tensor(name, free=rows is not None) for name in sorted(made & wanted)]
         graph = helper.make_graph(
             nodes,
@@ -374,6 +412,17 @@ class _Splitter:
             return tensor
         N, K = self.tensors[self.ops[-1].inputs[1]].shape[:2]
         return tensor._replace(shape=tuple(_with_free_rows(list(tensor.shape), N, K)))
+
+
+def _alive(nodes: list[NodeProto], wanted: set[str]) -> list[NodeProto]:
+    """Without those whose outputs nobody reads any more."""
+    wanted = set(wanted)
+    alive = []
+    for node in reversed(nodes):
+        if wanted.intersection(node.output):
+            alive.append(node)
+            wanted.update(node.input)
+    return alive[::-1]
 
 
 # Operators that compute each row of their first input on its own, as the exporter uses them.

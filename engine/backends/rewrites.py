@@ -29,16 +29,16 @@ _ELEMENTWISE = ("Relu", "Clip")
 def rewrite(graph: GraphProto) -> None:
     """Both, wherever they fit; float16 has become float32 before."""
     for output in [node.output[0] for node in graph.node if node.op_type == "Conv"]:
-        index = _Index(graph)
+        index = Index(graph)
         conv = index.producer[output]
-        if _is_pointwise(conv, index):
+        if is_pointwise(conv, index):
             upsample_logits(conv, index)
     for output in [node.output[0] for node in graph.node if node.op_type == "ConvTranspose"]:
-        index = _Index(graph)
+        index = Index(graph)
         deconvolve_by_pixel(index.producer[output], index)
 
 
-class _Index:
+class Index:
     """A graph by its values: who makes and who reads them."""
 
     def __init__(self, graph: GraphProto) -> None:
@@ -57,6 +57,7 @@ class _Index:
         return readers[0] if len(readers) == 1 and name not in self._results else None
 
     def array(self, name: str) -> Float32 | None:
+        """A constant."""
         return numpy_helper.to_array(self.constants[name]) if name in self.constants else None
 
     def add_constant(self, name: str, array: Float32) -> str:
@@ -72,22 +73,24 @@ class _Index:
             self.graph.node.remove(node)
 
 
-def _ints(node: NodeProto, name: str, default: Sequence[int]) -> tuple[int, ...]:
+def ints(node: NodeProto, name: str, default: Sequence[int]) -> tuple[int, ...]:
+    """An attribute of several numbers."""
     return next((tuple(a.ints) for a in node.attribute if a.name == name), tuple(default))
 
 
 def _in_one_group_without_padding(node: NodeProto) -> bool:
     group = next((a.i for a in node.attribute if a.name == "group"), 1)
-    unpadded = not any((*_ints(node, "pads", [0]), *_ints(node, "output_padding", [0])))
+    unpadded = not any((*ints(node, "pads", [0]), *ints(node, "output_padding", [0])))
     automatic = next((a.s for a in node.attribute if a.name == "auto_pad"), b"NOTSET")
-    return group == 1 and unpadded and automatic == b"NOTSET" and set(_ints(node, "dilations", [1])) == {1}
+    return group == 1 and unpadded and automatic == b"NOTSET" and set(ints(node, "dilations", [1])) == {1}
 
 
-def _is_pointwise(node: NodeProto, index: _Index) -> bool:
+def is_pointwise(node: NodeProto, index: Index) -> bool:
+    """Whether it is a 1 x 1 convolution that sees every pixel on its own."""
     weight = index.array(node.input[1]) if node.op_type == "Conv" else None
     if weight is None or weight.shape[2:] != (1, 1):
         return False
-    return set(_ints(node, "strides", [1])) == {1} and _in_one_group_without_padding(node)
+    return set(ints(node, "strides", [1])) == {1} and _in_one_group_without_padding(node)
 
 
 # Semantic branch ------------------------------------------------------------------------------------------------------
@@ -101,7 +104,7 @@ class _Terms(NamedTuple):
     plain: list[str]  # everything else
 
 
-def upsample_logits(conv: NodeProto, index: _Index) -> None:
+def upsample_logits(conv: NodeProto, index: Index) -> None:
     """conv(a + up(b) + up(c)) -> conv(a) + up(conv(b + c)), where `up` is bilinear and the same for all."""
     terms = _terms(conv.input[0], index)
     if len({_how(resize, index) for resize in terms.upsampled}) != 1:
@@ -122,13 +125,13 @@ def upsample_logits(conv: NodeProto, index: _Index) -> None:
     index.replace([*terms.upsampled, *terms.adds, conv], new)
 
 
-def _how(resize: NodeProto, index: _Index) -> tuple[object, ...]:
+def _how(resize: NodeProto, index: Index) -> tuple[object, ...]:
     """All but what is resized."""
     sizes = [name if (array := index.array(name)) is None else array.tobytes() for name in resize.input[1:]]
     return (*sizes, *sorted(attribute.SerializeToString() for attribute in resize.attribute))
 
 
-def _terms(name: str, index: _Index) -> _Terms:
+def _terms(name: str, index: Index) -> _Terms:
     terms = _Terms([], [], [])
     waiting = [name]
     while waiting:
@@ -159,7 +162,7 @@ def _sum(values: Sequence[str], name: str) -> tuple[list[NodeProto], str]:
 # Mask head ------------------------------------------------------------------------------------------------------------
 
 
-def deconvolve_by_pixel(deconv: NodeProto, index: _Index) -> None:
+def deconvolve_by_pixel(deconv: NodeProto, index: Index) -> None:
     """Transposed convolution, activation, 1 x 1 convolution -> two 1 x 1 convolutions around it and DepthToSpace."""
     weight = index.array(deconv.input[1])  # (C, D, s, s)
     between: list[NodeProto] = []
@@ -167,15 +170,10 @@ def deconvolve_by_pixel(deconv: NodeProto, index: _Index) -> None:
     while reader is not None and reader.op_type in _ELEMENTWISE:
         between.append(reader)
         reader = index.only_reader(reader.output[0])
-    if (
-        weight is None
-        or reader is None
-        or not _is_pointwise(reader, index)
-        or not _in_one_group_without_padding(deconv)
-    ):
+    if weight is None or reader is None or not is_pointwise(reader, index) or not _in_one_group_without_padding(deconv):
         return
     C, D, s, _ = weight.shape
-    if weight.shape[2:] != (s, s) or _ints(deconv, "strides", [1, 1]) != (s, s):
+    if weight.shape[2:] != (s, s) or ints(deconv, "strides", [1, 1]) != (s, s):
         return
     places, name, output = s * s, deconv.output[0], reader.output[0]
     expand = np.transpose(weight, (2, 3, 1, 0)).reshape(places * D, C, 1, 1)
@@ -193,11 +191,11 @@ def deconvolve_by_pixel(deconv: NodeProto, index: _Index) -> None:
     index.replace([deconv, *between, reader], nodes)
 
 
-def _bias(node: NodeProto, index: _Index) -> Float32 | None:
+def _bias(node: NodeProto, index: Index) -> Float32 | None:
     return index.array(node.input[2]) if len(node.input) > 2 else None
 
 
-def _conv(value: str, weight: Float32, bias: Float32 | None, output: str, places: int, index: _Index) -> NodeProto:
+def _conv(value: str, weight: Float32, bias: Float32 | None, output: str, places: int, index: Index) -> NodeProto:
     """A 1 x 1 convolution whose bias is the same at every place."""
     constants = [index.add_constant(f"{output}/weight", weight)]
     if bias is not None:

@@ -279,6 +279,38 @@ void overlay(In<std::uint8_t, 3> const& frame, In<std::int32_t, 2> const& panopt
   panrt::overlay(args, threads);
 }
 
+void conv3x3(In<float, 4> const& input, In<float, 4> const& weights, In<float, 1> const& bias,
+             Out<float, 4> const& output, Out<float, 2> const& workspace, float lower, float upper, int variant,
+             int threads) {
+  std::size_t const images = input.shape(0), height = input.shape(1), width = input.shape(2), channels = input.shape(3);
+  std::size_t const filters = bias.shape(0);
+  constexpr std::size_t kFilters = panrt::kConv3x3Filters;
+  if (channels == 0 || channels % kFilters != 0 || filters == 0 || filters % kFilters != 0 || threads < 1) {
+    throw std::invalid_argument("input, bias, threads: expected multiples of 16 channels and filters, and a thread");
+  }
+  expect_shape("weights", weights, {36, filters / kFilters, channels, kFilters});
+  expect_shape("output", output, {images, height, width, filters});
+  panrt::Conv3x3Args args{};
+  args.input = input.data();
+  args.weights = weights.data();
+  args.bias = bias.data();
+  args.output = output.data();
+  args.workspace = workspace.data();
+  args.images = static_cast<std::int64_t>(images);
+  args.height = to_int("input", height);
+  args.width = to_int("input", width);
+  args.channels = to_int("input", channels);
+  args.filters = to_int("bias", filters);
+  args.variant = variant;
+  args.lower = lower;
+  args.upper = upper;
+  to_int("input", height * width);
+  std::size_t const floats = panrt::conv3x3_workspace(args.channels, args.filters);
+  expect_shape("workspace", workspace, {static_cast<std::size_t>(threads), floats});
+  nb::gil_scoped_release const release;
+  panrt::conv3x3(args, threads);
+}
+
 }  // namespace
 
 NB_MODULE(_native, module) {
@@ -292,6 +324,15 @@ NB_MODULE(_native, module) {
              nb::arg("segment_scores").noconvert(), nb::arg("segment_count").noconvert(), nb::kw_only(),
              nb::arg("input_height"), nb::arg("input_width"), nb::arg("score_threshold"), nb::arg("overlap_threshold"),
              nb::arg("stuff_area_limit"), nb::arg("mask_threshold"), nb::arg("threads"));
+  module.def("conv3x3_variants", [] {
+    std::vector<std::string> names;
+    for (char const* name : panrt::conv3x3_variants()) names.emplace_back(name);
+    return names;
+  });
+  module.def("conv3x3_workspace", &panrt::conv3x3_workspace, nb::arg("channels"), nb::arg("filters"));
+  module.def("conv3x3", &conv3x3, nb::arg("input").noconvert(), nb::arg("weights").noconvert(),
+             nb::arg("bias").noconvert(), nb::arg("output").noconvert(), nb::arg("workspace").noconvert(),
+             nb::kw_only(), nb::arg("lower"), nb::arg("upper"), nb::arg("variant"), nb::arg("threads"));
   module.def("overlay", &overlay, nb::arg("frame").noconvert(), nb::arg("panoptic").noconvert(),
              nb::arg("colors").noconvert(), nb::arg("result").noconvert(), nb::kw_only(), nb::arg("opacity"),
              nb::arg("border"), nb::arg("threads"));

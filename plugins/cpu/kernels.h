@@ -6,6 +6,7 @@
 // the merge K detections, S semantic channels, h x w semantic map, H x W output.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -122,6 +123,34 @@ struct PanopticMergeArgs {
 
 // Throws std::bad_alloc only.
 void panoptic_merge(PanopticMergeArgs const& args, int threads);
+
+// Not an op: the largest convolutions of a network. `native.Conv3x3` says how weights are laid out.
+constexpr int kConv3x3Filters = 16;
+
+struct Conv3x3Args {
+  float const* input;    // (N, height, width, C)
+  float const* weights;  // (36, O / 16, C, 16), transformed
+  float const* bias;     // (O)
+  float* output;         // (N, height, width, O)
+  float* workspace;      // (threads, conv3x3_workspace); zero at first, later what the last call left
+  std::int64_t images;
+  int height;
+  int width;
+  int channels;  // C, a multiple of 16
+  int filters;   // O, a multiple of 16
+  int variant;   // of conv3x3_variants
+  float lower;   // bounds of the output
+  float upper;
+};
+
+// The vector instructions that it is compiled for and that this processor has, the fastest first.
+std::vector<char const*> conv3x3_variants();
+
+// Floats that a thread works in.
+std::size_t conv3x3_workspace(int channels, int filters);
+
+// Throws std::bad_alloc only.
+void conv3x3(Conv3x3Args const& args, int threads);
 
 // Not an op: the colours of a panoptic map over a frame, for people to look at. `reference.overlay` says what it
 // computes.

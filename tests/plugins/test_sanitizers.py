@@ -62,6 +62,7 @@ def test_every_kernel_runs_without_a_report(driver: Path) -> None:
         "box_detections",
         "panoptic_merge",
         "overlay",
+        "conv3x3",
     ]
 
 

@@ -64,6 +64,7 @@ def _steps(plan: Partition) -> list[str]:
     """One line a step of the CPU backend."""
     import onnx
 
+    from panrt.engine.backends.convolutions import Convolution
     from panrt.engine.backends.partition import Part
 
     lines = []
@@ -71,6 +72,8 @@ def _steps(plan: Partition) -> list[str]:
         if isinstance(step, Part):
             nodes: Any = onnx.load_model_from_string(step.model).graph.node
             lines.append(f"dense        {len(nodes)} nodes, by ONNX Runtime")
+        elif isinstance(step, Convolution):
+            lines.append(f"dense        {step.name}, 3 x 3, by PanRT")
         else:
             lines.append(f"op           {step.type}")
     return lines

@@ -513,6 +513,51 @@ Op overlay() {
   return op;
 }
 
+// --- conv3x3 ---------------------------------------------------------------------------------------------------------
+
+struct ConvolutionCase {
+  char const* name;
+  int images, height, width, channels, filters;
+};
+
+Op conv3x3() {
+  std::vector<ConvolutionCase> const items = {
+      {"whole tiles", 1, 16, 24, 16, 32}, {"ragged", 2, 23, 37, 32, 16}, {"one pixel", 1, 1, 1, 16, 16}};
+  Op op{"conv3x3", {}};
+  for (ConvolutionCase const& item : items) {
+    op.cases.push_back({item.name, [item](int threads, unsigned char filling) {
+                          Random random(5);
+                          auto const numbers = [&](int count) {
+                            std::vector<float> result(static_cast<std::size_t>(count));
+                            for (float& number : result) number = random.next();
+                            return result;
+                          };
+                          int const pixels = item.images * item.height * item.width;
+                          auto const input = numbers(pixels * item.channels), bias = numbers(item.filters);
+                          auto const weights = numbers(36 * item.filters * item.channels);
+                          Bytes result(sizeof(float) * static_cast<std::size_t>(pixels * item.filters), filling);
+                          panrt::Conv3x3Args args{};
+                          args.input = input.data();
+                          args.weights = weights.data();
+                          args.bias = bias.data();
+                          args.output = reinterpret_cast<float*>(result.data());
+                          std::size_t const floats = panrt::conv3x3_workspace(item.channels, item.filters);
+                          std::vector<float> workspace(static_cast<std::size_t>(threads) * floats);
+                          args.workspace = workspace.data();
+                          args.images = item.images;
+                          args.height = item.height;
+                          args.width = item.width;
+                          args.channels = item.channels;
+                          args.filters = item.filters;
+                          args.lower = -1.0F;
+                          args.upper = std::numeric_limits<float>::infinity();
+                          panrt::conv3x3(args, threads);
+                          return result;
+                        }});
+  }
+  return op;
+}
+
 // --- parallel_for ----------------------------------------------------------------------------------------------------
 
 void check_parallel_for() {
@@ -563,4 +608,5 @@ int main(int argc, char** argv) {
   run(box_detections());
   run(panoptic_merge());
   run(overlay());
+  run(conv3x3());
 }
