@@ -10,13 +10,19 @@ import importlib
 import importlib.util
 import os
 import platform
+import re
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from panrt.engine.machine import cpu_info, cpu_name, usable_threads
+from panrt.engine.machine import cpu_info, cpu_name, power_mode, usable_threads
 from panrt.plugins import library
+
+_RELEASE = Path("/etc/nv_tegra_release")  # of Jetson Linux
+_BOARD = Path("/proc/device-tree/model")
+_OLDEST = 36  # Jetson Linux: JetPack 6
+_JETPACKS = {36: "JetPack 6", 38: "JetPack 7"}  # by Jetson Linux
 
 State = Literal["ok", "missing", "broken"]  # missing: something else works without it; broken: PanRT does not
 
@@ -32,7 +38,8 @@ class Finding(NamedTuple):
 
 def examine() -> tuple[Finding, ...]:
     """Look at everything, in the order in which it matters."""
-    checks: tuple[Callable[[], Finding], ...] = (
+    checks: tuple[Callable[[], Finding | None], ...] = (
+        _jetson,
         _python,
         _processor,
         _kernels,
@@ -49,7 +56,34 @@ def examine() -> tuple[Finding, ...]:
         _plugins,
         _torch,
     )
-    return tuple(check() for check in checks)
+    return tuple(finding for check in checks if (finding := check()) is not None)
+
+
+def _jetson_linux() -> tuple[int, str] | None:
+    """Number and revision of a Jetson's system, (36, "4.3"); None elsewhere."""
+    try:
+        said = re.match(r"# R(\d+) \(release\), REVISION: ([\d.]+)", _RELEASE.read_text())
+    except OSError:
+        return None
+    return (int(said[1]), said[2]) if said is not None else (0, "unknown")
+
+
+def _jetson() -> Finding | None:
+    """Nothing to say elsewhere."""
+    system = _jetson_linux()
+    if system is None:
+        return None
+    number, revision = system
+    board = _BOARD.read_text().strip("\0\n ") if _BOARD.exists() else "a board without a name"
+    if number < _OLDEST:
+        found = f"{board}, Jetson Linux {number}.{revision}"
+        return Finding(
+            "Jetson", "missing", found, "its Python and TensorRT are too old for PanRT; flash JetPack 6 or 7"
+        )
+    jetpack = _JETPACKS.get(number, "a JetPack newer than this PanRT")
+    mode = re.search(r"NV Power Mode: (\S+)", power_mode())
+    found = f"{board}, {jetpack} (Jetson Linux {number}.{revision}), power mode {mode[1] if mode else 'unknown'}"
+    return Finding("Jetson", "ok", found, "before measuring: sudo nvpmodel -m 0 && sudo jetson_clocks")
 
 
 def _python() -> Finding:
@@ -186,14 +220,22 @@ def _cuda_python() -> Finding:
 
 
 def _tensorrt() -> Finding:
-    advice = "on a desktop: pip install 'panrt[tensorrt]'"
-    if Path("/etc/nv_tegra_release").exists():
-        advice = "JetPack brings it; a virtual environment sees it only with --system-site-packages"
-    return _importable("TensorRT", "tensorrt", advice)
+    jetson = _jetson_linux()
+    if jetson is None:
+        return _importable("TensorRT", "tensorrt", "on a desktop: pip install 'panrt[tensorrt]'")
+    own = "JetPack brings it; a virtual environment sees it only with --system-site-packages"
+    finding = _importable("TensorRT", "tensorrt", own)
+    if jetson[0] == 36 and finding.state == "ok" and not finding.found.startswith("10."):
+        found = f"{finding.found}, which is not JetPack 6's own and does not run there"
+        return Finding("TensorRT", "missing", found, f"pip uninstall tensorrt; {own}")
+    return finding
 
 
 def _tensorrt_rtx() -> Finding:
-    return _importable("TensorRT-RTX", "tensorrt_rtx", "for GeForce and RTX GPUs: pip install 'panrt[rtx]'")
+    advice = "for GeForce and RTX GPUs: pip install 'panrt[rtx]'"
+    if _jetson_linux() is not None:
+        advice = "it is for desktops; on a Jetson TensorRT does its work"
+    return _importable("TensorRT-RTX", "tensorrt_rtx", advice)
 
 
 def _plugins() -> Finding:

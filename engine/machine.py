@@ -52,10 +52,15 @@ def machine() -> Machine:
         governor=_read(frequency / "scaling_governor"),
         load=os.getloadavg()[0],
         gpus=tuple(_asked("nvidia-smi", "--query-gpu=name,clocks.sm,power.draw", "--format=csv,noheader")),
-        power_mode=" ".join(_asked("nvpmodel", "-q")),
+        power_mode=power_mode(),
         system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         versions=dict(_versions()),
     )
+
+
+def power_mode() -> str:
+    """What a Jetson says of it; empty elsewhere."""
+    return " ".join(_asked("nvpmodel", "-q"))
 
 
 def cpu_name() -> str:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,73 @@ def test_a_driver_that_fails_to_start_is_told_from_one_that_is_not_there(
         check=True,
     )
     assert said.stdout.strip() == "the driver is there but does not start: CUDA error 999"
+
+
+@pytest.fixture
+def jetson(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """Make this machine a Jetson, as far as its files and programs tell."""
+    release, board, program = tmp_path / "nv_tegra_release", tmp_path / "model", tmp_path / "nvpmodel"
+    program.write_text("#!/bin/sh\necho 'NV Power Mode: 25W'\necho 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    board.write_bytes(b"NVIDIA Jetson Orin Nano Developer Kit\0")
+    monkeypatch.setattr(doctor, "_RELEASE", release)
+    monkeypatch.setattr(doctor, "_BOARD", board)
+
+    def become(system: str) -> None:
+        release.write_text(f"# R{system}, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan 8 2025\n")
+
+    return become
+
+
+def test_a_jetson_is_known_by_its_jetpack(jetson: Callable[[str], None]) -> None:
+    jetson("36 (release), REVISION: 4.3")
+    assert by_part()["Jetson"] == doctor.Finding(
+        "Jetson",
+        "ok",
+        "NVIDIA Jetson Orin Nano Developer Kit, JetPack 6 (Jetson Linux 36.4.3), power mode 25W",
+        "before measuring: sudo nvpmodel -m 0 && sudo jetson_clocks",
+    )
+    jetson("38 (release), REVISION: 2.1")
+    assert "JetPack 7 (Jetson Linux 38.2.1)" in by_part()["Jetson"].found
+    jetson("99 (release), REVISION: 1.0")
+    assert "a JetPack newer than this PanRT (Jetson Linux 99.1.0)" in by_part()["Jetson"].found
+
+
+def test_tensorrt_for_rtx_is_not_asked_for_on_a_jetson(
+    jetson: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorrt_rtx" else find(name))
+    assert by_part()["TensorRT-RTX"].advice.startswith("for GeForce and RTX GPUs")
+    jetson("36 (release), REVISION: 4.3")
+    assert by_part()["TensorRT-RTX"].advice == "it is for desktops; on a Jetson TensorRT does its work"
+
+
+def test_a_jetson_that_is_too_old_is_told_what_to_flash(jetson: Callable[[str], None]) -> None:
+    jetson("35 (release), REVISION: 4.1")
+    found = by_part()["Jetson"]
+    assert (found.state, found.found) == ("missing", "NVIDIA Jetson Orin Nano Developer Kit, Jetson Linux 35.4.1")
+    assert "flash JetPack 6 or 7" in found.advice
+
+
+def test_a_tensorrt_of_pip_on_jetpack_6_is_found_out(
+    jetson: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "tensorrt.py").write_text("__version__ = '11.0.1'\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    jetson("36 (release), REVISION: 4.3")
+    found = by_part()["TensorRT"]
+    assert (found.state, found.found) == ("missing", "11.0.1, which is not JetPack 6's own and does not run there")
+    assert found.advice.startswith("pip uninstall tensorrt; JetPack brings it")
+    monkeypatch.setattr(sys.modules["tensorrt"], "__version__", "10.3.0")
+    assert by_part()["TensorRT"].state == "ok"
+    monkeypatch.delitem(sys.modules, "tensorrt")
+
+
+def test_elsewhere_there_is_no_talk_of_jetsons() -> None:
+    assert "Jetson" not in by_part()
 
 
 def test_the_doctor_does_not_import_pytorch() -> None:
