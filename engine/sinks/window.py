@@ -20,10 +20,19 @@ class WindowWriter:
                 f"window://: this OpenCV ({cv2.__version__}) is built without windows; install opencv-python in place "
                 "of opencv-python-headless, or watch in a browser with web://:8080."
             )
+        self._opened: set[str] = set()
 
     def write(self, item: Item) -> None:
-        """Show one result."""
-        cv2.imshow(f"panrt {item.frame.source}", annotated(item))
+        """Show one result, unless somebody closed its window."""
+        title = f"panrt {item.frame.source}"
+        if title in self._opened and cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) < 1:
+            return
+        picture = annotated(item)
+        if title not in self._opened:
+            self._opened.add(title)
+            cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
+            cv2.resizeWindow(title, picture.shape[1], picture.shape[0])
+        cv2.imshow(title, picture)
         cv2.waitKey(1)
 
     def close(self) -> None:

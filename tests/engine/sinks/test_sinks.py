@@ -357,9 +357,13 @@ def test_a_window_needs_an_opencv_that_has_windows(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(cv2, "getBuildInformation", lambda: "GUI:   GTK3\n")
     monkeypatch.setattr(cv2, "imshow", lambda name, image: shown.append(f"{name} {image.shape}"))
     monkeypatch.setattr(cv2, "waitKey", lambda delay: -1)
+    monkeypatch.setattr(cv2, "namedWindow", lambda name, flags: shown.append(f"opened {name}"))
+    monkeypatch.setattr(cv2, "resizeWindow", lambda name, width, height: shown.append(f"{width} x {height}"))
+    monkeypatch.setattr(cv2, "getWindowProperty", lambda name, key: float(len(shown) < 4))  # closed by hand after two
     monkeypatch.setattr(cv2, "destroyAllWindows", lambda: shown.append("closed"))
     run(uri(3), "window://?policy=block")
-    assert shown == 3 * [f"panrt {uri(3)} (24, 32, 3)"] + ["closed"]
+    title = f"panrt {uri(3)}"
+    assert shown == [f"opened {title}", "32 x 24", *2 * [f"{title} (24, 32, 3)"], "closed"]
 
 
 def test_a_name_of_shared_memory_is_checked() -> None:
