@@ -39,8 +39,9 @@ from panrt.export.naming import IMAGE, name_graph
 from panrt.export.precision import Peak, Progress, largest_feature, quantize, to_half
 from panrt.export.symbolic import SymbolicOps
 from panrt.files import write_atomically
-from panrt.model.panoptic_fpn import SIZE_DIVISOR, PanopticFPN
-from panrt.model_file import ModelFile, Precision, Target, Thresholds
+from panrt.input_size import Static, open_size
+from panrt.model.panoptic_fpn import PanopticFPN
+from panrt.model_file import SIZE_DIVISOR, InputSizeError, ModelFile, Precision, Target, Thresholds, side_problem
 from panrt.plugins.contract import MAX_SIDE
 from panrt.plugins.onnx_functions import DOMAIN, OUTPUTS, add_functions
 
@@ -50,6 +51,9 @@ OPSETS: dict[Target, int] = {
     "tensorrt-10.3": 20,
 }
 MASK_THRESHOLD = 0.5
+OPEN = (0, 0)  # an input size that is left open
+# What an open file is found from: see `open_size` for why these.
+_SIZES = ((288, 416), (352, 480))
 
 
 class Exported(NamedTuple):
@@ -83,16 +87,18 @@ def to_onnx(
     Args:
         model: as it is, whatever its mode; it is left untouched.
         path: destination; a file of that name is replaced.
-        height: of the network's input, a multiple of 32.
-        width: likewise.
+        height: of the network's input, a multiple of 32. 0 leaves the size open: whoever loads the file, or builds an
+            engine of it, chooses.
+        width: likewise; both are open or none is.
         batch: images an inference.
         precision: of weights and features; boxes, scores and all decisions are float32 in every file.
-        valid_hw: the part of the input, from the upper left, that holds the frame; all of it where not given.
-        output_size: (height, width) of the panoptic map; `valid_hw` where not given.
+        valid_hw: the part of the input, from the upper left, that holds the frame; all of it where not given, and
+            where the size is open.
+        output_size: (height, width) of the panoptic map; `valid_hw` where not given, and where the size is open.
         thresholds: what decides which segments come out; those of the model's configuration where not given.
         target: "portable" runs everywhere; "tensorrt-10.3" (JetPack 6) has an older opset and no functions.
-        samples: frames of the kind that the network will see, each of the input's size: int8 is calibrated on
-            them, fp16 is checked on them for overflow.
+        samples: frames of the kind that the network will see, each of the input's size, or of one size where that
+            is open: int8 is calibrated on them, fp16 is checked on them for overflow.
         int8_heads: in an int8 file the RPN, box and mask heads are int8 too.
         provenance: of the weights, a line for people.
         progress: called with the samples that are done and their number.
@@ -120,7 +126,10 @@ def to_onnx(
     if precision == "fp16":
         peak = largest_feature(network, images, progress) if images else None
         to_half(network)
-    proto = _traced(network, file)
+    if file.input_hw == OPEN:
+        proto = _open(network, file)
+    else:
+        proto = _traced(network, file)
     if precision == "int8":
         proto = quantize(proto, images, heads=int8_heads, progress=progress)
     finish(proto, file)
@@ -141,14 +150,20 @@ def describe(
     provenance: str = "",
 ) -> ModelFile:
     """What a file of the network would say about itself; arguments and errors as in `to_onnx`."""
+    if input_hw == OPEN:
+        _check_open(precision, valid_hw, output_hw)
+        sizes = OPEN, OPEN, OPEN
+    else:
+        valid = _checked_valid(valid_hw, _checked_input(*input_hw))
+        sizes = input_hw, valid, _checked_size("output_size", output_hw or valid)
     return ModelFile(
         name=model.config.name,
         things=tuple(model_file.Category(*category) for category in model.config.classes.things),
         stuff=tuple(model_file.Category(*category) for category in model.config.classes.stuff),
         batch=_checked_batch(batch),
-        input_hw=_checked_input(*input_hw),
-        valid_hw=_checked_valid(valid_hw, input_hw),
-        output_hw=_checked_size("output_size", output_hw or valid_hw or input_hw),
+        input_hw=sizes[0],
+        valid_hw=sizes[1],
+        output_hw=sizes[2],
         pixel_mean=model.config.pixel_mean,
         pixel_std=model.config.pixel_std,
         thresholds=_checked_thresholds(thresholds or default_thresholds(model)),
@@ -221,14 +236,21 @@ def _checked_batch(batch: int) -> int:
 
 
 def _checked_input(height: int, width: int) -> tuple[int, int]:
-    for name, size in (("height", height), ("width", width)):
-        if size % SIZE_DIVISOR or not SIZE_DIVISOR <= size <= MAX_SIDE:
-            low = max(size // SIZE_DIVISOR, 1) * SIZE_DIVISOR
-            raise ExportError(
-                f"{name}: got {size}, expected a multiple of {SIZE_DIVISOR} from {SIZE_DIVISOR} to {MAX_SIDE}; "
-                f"near it are {low} and {low + SIZE_DIVISOR}."
-            )
+    for name, side in (("height", height), ("width", width)):
+        if (problem := side_problem(name, side)) is not None:
+            raise ExportError(problem)
     return height, width
+
+
+def _check_open(
+    precision: Precision, valid_hw: tuple[int, int] | None, output_hw: tuple[int, int] | None
+) -> None:
+    """What follows from the size, or is measured at one, cannot be had where it is open."""
+    for name, size in (("valid_hw", valid_hw), ("output_size", output_hw)):
+        if size is not None:
+            raise ExportError(f"{name}: got {size} for an input whose size is open; give height and width too.")
+    if precision == "int8":
+        raise ExportError("int8 is calibrated at one input size, so that cannot be open; give height and width.")
 
 
 def _checked_valid(valid_hw: tuple[int, int] | None, input_hw: tuple[int, int]) -> tuple[int, int]:
@@ -259,10 +281,13 @@ def _checked_thresholds(thresholds: Thresholds) -> Thresholds:
 
 def _batches(samples: Sequence[Frame], file: ModelFile) -> list[NDArray[np.uint8]]:
     """The samples as the graph takes them; the last one fills up a batch that is not full."""
+    input_hw = file.input_hw
+    if input_hw == OPEN and len(samples):
+        input_hw = _checked_input(*samples[0].shape[:2])
     for index, frame in enumerate(samples):
-        if frame.shape != (*file.input_hw, 3) or frame.dtype != np.uint8:
+        if frame.shape != (*input_hw, 3) or frame.dtype != np.uint8:
             raise ExportError(
-                f"samples[{index}]: got {frame.shape} {frame.dtype}, expected {(*file.input_hw, 3)} uint8, the "
+                f"samples[{index}]: got {frame.shape} {frame.dtype}, expected {(*input_hw, 3)} uint8, the "
                 "network's input."
             )
     if file.precision == "int8" and len(samples) == 0:
@@ -329,6 +354,20 @@ def _traced(network: PanopticFPN, file: ModelFile) -> ModelProto:
     proto: ModelProto = program.model_proto
     name_graph(proto.graph, module="network")
     _check_static(proto)
+    return proto
+
+
+def _open(network: PanopticFPN, file: ModelFile) -> ModelProto:
+    """The graph whose input size is open: the network is traced at two sizes, and what differs is opened."""
+    files = [model_file.sized(file, size, source=file.name) for size in _SIZES]
+    proto, other = (_traced(network, static) for static in files)
+    try:
+        opened = open_size(Static(proto.graph, files[0]), Static(other.graph, files[1]))
+    except InputSizeError as error:
+        raise ExportError(
+            f"{file.name}: its input size cannot be left open, as {error}; export it with height and width."
+        ) from error
+    proto.graph.CopyFrom(opened)
     return proto
 
 

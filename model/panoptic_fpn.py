@@ -24,8 +24,8 @@ from panrt.model.config import InstanceConfig, MergeConfig, PanopticFPNConfig, R
 from panrt.model.fpn import ROI_LEVELS, STRIDES, Fpn
 from panrt.model.heads import BoxHead, BoxOutput, DilatedSemanticHead, MaskHead, RpnHead, RpnOutput, SemanticHead
 from panrt.model.irregular import Detections, IrregularOps, PanopticSegments, Proposals
+from panrt.model_file import SIZE_DIVISOR
 
-SIZE_DIVISOR = 32
 MIN_LEVEL = 2  # P2 is the finest level
 
 

@@ -19,7 +19,8 @@ from torch.utils.data import Dataset
 from panrt.model.data.classes import VOID, ClassTable
 from panrt.model.data.coco_panoptic import CocoPanoptic, derive_targets, load_sample
 from panrt.model.losses import Targets
-from panrt.model.panoptic_fpn import SIZE_DIVISOR, PanopticFPN
+from panrt.model.panoptic_fpn import PanopticFPN
+from panrt.model_file import SIZE_DIVISOR
 
 
 class TrainingSample(NamedTuple):

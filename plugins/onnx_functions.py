@@ -79,6 +79,10 @@ OUTPUTS = {
     "BoxDetections": ("boxes", "scores", "classes", "count"),
     "PanopticMerge": ("panoptic", "segments", "segment_scores", "segment_count"),
 }
+# Where a file leaves the size of the network's input open, these ops have it as one more input, the last: (2,) int64,
+# height and width. Their attributes of sizes are then 0, 0, and all the input is valid and shown.
+INPUT_SIZE = "input_size"
+SIZED = tuple(op_type for op_type, types in ATTRIBUTES.items() if "input_hw" in types)
 
 LARGEST_FLOAT = float(np.finfo(np.float32).max)
 NO_LIMIT = 2**31 - 1
@@ -90,6 +94,31 @@ AttributeValue: TypeAlias = int | float | Sequence[int] | Sequence[float]
 # --- nodes and models -------------------------------------------------------------------------------------------------
 
 
+class Form(NamedTuple):
+    """Which of the functions of an op a node needs."""
+
+    levels: int  # of the pyramid; 1 where the op has none
+    open_size: bool  # the size of the network's input is an input
+
+
+def form(op_type: str, inputs: Sequence[str]) -> Form:
+    """That of a node with these inputs.
+
+    Raises:
+        ValueError: no such op, or an input is missing or unknown.
+    """
+    if op_type not in INPUTS:
+        raise ValueError(f"op_type: expected one of {', '.join(INPUTS)}, got {op_type!r}")
+    per_level = sum("{i}" in name for name in INPUTS[op_type])
+    fixed = len(INPUTS[op_type]) - per_level
+    levels, rest = divmod(len(inputs) - fixed, per_level) if per_level else (1, len(inputs) - fixed)
+    open_size = rest == 1 and op_type in SIZED
+    if levels < 1 or rest != open_size:
+        wanted = ", ".join(name.replace("{i}", "0 ...") for name in INPUTS[op_type])
+        raise ValueError(f"{op_type}: expected names for {wanted}, got {list(inputs)}")
+    return Form(levels, open_size)
+
+
 def make_node(
     op_type: str, inputs: Sequence[str], outputs: Sequence[str], *, name: str = "", **attributes: AttributeValue
 ) -> NodeProto:
@@ -97,7 +126,8 @@ def make_node(
 
     Args:
         op_type: "RpnProposals", "PyramidRoiAlign", "BoxDetections" or "PanopticMerge".
-        inputs: names, in the order of OPS.md; those of all levels one after the other.
+        inputs: names, in the order of OPS.md; those of all levels one after the other. Where the size of the network's
+            input is open, that of `input_size` comes last.
         outputs: names, all of the op's.
         name: of the node.
         attributes: all of the op's; numbers are stored in the type OPS.md gives.
@@ -105,7 +135,7 @@ def make_node(
     Raises:
         ValueError: no such op, or an input, output or attribute is missing or unknown.
     """
-    _levels(op_type, inputs)
+    form(op_type, inputs)
     types = ATTRIBUTES[op_type]
     if attributes.keys() != types.keys():
         raise ValueError(
@@ -126,7 +156,7 @@ def add_functions(model: ModelProto) -> None:
 
     Raises:
         ValueError: the default opset is not from 18 to 21, a node of the domain is none of the four ops, or one op is
-            used with two numbers of pyramid levels.
+            used with two numbers of inputs.
     """
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     opset = opsets.get("", 0)
@@ -135,59 +165,57 @@ def add_functions(model: ModelProto) -> None:
             f"model: expected opset {SMALLEST_OPSET} to {LARGEST_OPSET} of the default domain, got {opset}; "
             "export to one of these, or convert with onnx.version_converter"
         )
-    levels: dict[str, int] = {}
+    nodes: dict[str, NodeProto] = {}  # the first of each op
     for node in model.graph.node:
         if node.domain == DOMAIN:
-            found = _levels(node.op_type, node.input)
-            if levels.setdefault(node.op_type, found) != found:
+            first = nodes.setdefault(node.op_type, node)
+            if form(node.op_type, node.input) != form(first.op_type, first.input):
                 raise ValueError(
-                    f"node {node.name!r}: expected {node.op_type} over {levels[node.op_type]} pyramid levels, as "
-                    f"elsewhere in the model, got {found}; a function has one number of inputs"
+                    f"node {node.name!r}: expected {node.op_type} of {len(first.input)} inputs, as elsewhere in the "
+                    f"model, got {len(node.input)}; a function has one number of inputs"
                 )
     others = [function for function in model.functions if function.domain != DOMAIN]
     del model.functions[:]
     model.functions.extend(others)
-    for op_type, number in levels.items():
+    for op_type, node in nodes.items():
+        levels, open_size = form(op_type, node.input)
         if op_type == "RpnProposals":
-            model.functions.append(rpn_proposals_function(number, opset=opset))
+            model.functions.append(rpn_proposals_function(levels, opset=opset, open_size=open_size))
         elif op_type == "PyramidRoiAlign":
-            model.functions.append(pyramid_roi_align_function(number, opset=opset))
+            model.functions.append(pyramid_roi_align_function(levels, opset=opset))
         elif op_type == "BoxDetections":
-            model.functions.append(box_detections_function(opset=opset))
+            model.functions.append(box_detections_function(opset=opset, open_size=open_size))
         else:
-            model.functions.append(panoptic_merge_function(opset=opset))
+            model.functions.append(panoptic_merge_function(opset=opset, open_size=open_size))
     if DOMAIN not in opsets:
         model.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
 
 
-def _levels(op_type: str, inputs: Sequence[str]) -> int:
-    """Pyramid levels of a node with these inputs, 1 where the op has none."""
-    if op_type not in INPUTS:
-        raise ValueError(f"op_type: expected one of {', '.join(INPUTS)}, got {op_type!r}")
-    per_level = sum("{i}" in name for name in INPUTS[op_type])
-    fixed = len(INPUTS[op_type]) - per_level
-    levels, rest = divmod(len(inputs) - fixed, per_level) if per_level else (1, len(inputs) - fixed)
-    if levels < 1 or rest:
-        wanted = ", ".join(name.replace("{i}", "0 ...") for name in INPUTS[op_type])
-        raise ValueError(f"{op_type}: expected names for {wanted}, got {list(inputs)}")
-    return levels
-
-
-def _builder(op_type: str, *, levels: int = 1, opset: int) -> FunctionBuilder:
+def _builder(op_type: str, *, levels: int = 1, opset: int, open_size: bool = False) -> FunctionBuilder:
     if levels < 1:
         raise ValueError(f"levels: expected at least 1, got {levels}")
     names = [entry.format(i=i) for entry in INPUTS[op_type] for i in (range(levels) if "{i}" in entry else range(1))]
+    if open_size:
+        names.append(INPUT_SIZE)
     attributes = {**ATTRIBUTES[op_type], **dict.fromkeys(PLUGIN, STRING)}
     return FunctionBuilder(op_type, inputs=names, attributes=attributes, opset=opset)
+
+
+def _size(op: FunctionBuilder, attribute: str, open_size: bool) -> Value:
+    """(2,) int64: what the attribute says, or the input where the size is open."""
+    return op.inputs[-1] if open_size else op.attribute(attribute)
 
 
 # --- RpnProposals -----------------------------------------------------------------------------------------------------
 
 
-def rpn_proposals_function(levels: int, *, opset: int = SMALLEST_OPSET) -> FunctionProto:
+def rpn_proposals_function(
+    levels: int, *, opset: int = SMALLEST_OPSET, open_size: bool = False
+) -> FunctionProto:
     """RpnProposals over this many pyramid levels, for models of this default opset."""
-    op = _builder("RpnProposals", levels=levels, opset=opset)
-    logits, deltas = op.inputs[:levels], op.inputs[levels:]
+    op = _builder("RpnProposals", levels=levels, opset=opset, open_size=open_size)
+    logits, deltas = op.inputs[:levels], op.inputs[levels : 2 * levels]
+    input_hw = _size(op, "input_hw", open_size)
     strides, sizes, ratios = op.attribute("strides"), op.attribute("anchor_sizes"), op.attribute("aspect_ratios")
 
     level_scores, level_boxes = [], []
@@ -203,7 +231,7 @@ def rpn_proposals_function(levels: int, *, opset: int = SMALLEST_OPSET) -> Funct
         real = op.Unsqueeze(scores, [2]) > -math.inf  # (N, k, 1)
         for column in boxes:
             real = real & is_finite(op, column)
-        boxes = clip(op, boxes, op.attribute("input_hw"))
+        boxes = clip(op, boxes, _size(op, "input_hw", open_size))
         real = real & has_area(op, boxes)
 
         ranks = op.Where(real, op.Unsqueeze(descending(op, scores.size(1)), [1]), 0.0)  # (N, k, 1), 0 for no candidate
@@ -303,10 +331,10 @@ def roi_align(op: FunctionBuilder, feature: Value, boxes: Value, image: Value) -
 # --- BoxDetections ----------------------------------------------------------------------------------------------------
 
 
-def box_detections_function(*, opset: int = SMALLEST_OPSET) -> FunctionProto:
+def box_detections_function(*, opset: int = SMALLEST_OPSET, open_size: bool = False) -> FunctionProto:
     """BoxDetections for models of this default opset."""
-    op = _builder("BoxDetections", opset=opset)
-    class_logits, box_deltas, rois, roi_count = op.inputs
+    op = _builder("BoxDetections", opset=opset, open_size=open_size)
+    class_logits, box_deltas, rois, roi_count = op.inputs[:4]
     N, R, C = class_logits.size(0), class_logits.size(1), class_logits.size(2) - 1
 
     logits = class_logits.cast(np.float64)
@@ -321,7 +349,7 @@ def box_detections_function(*, opset: int = SMALLEST_OPSET) -> FunctionProto:
         finite = op.Concat(finite, op.Squeeze(is_finite(op, column), [3]), axis=2)
     valid = op.ReduceMin(finite.cast(np.int32), [2]) > np.int32(0)  # (N, R, 1)
     valid = valid & op.Unsqueeze(first_of(op, R, roi_count), [2])
-    columns = clip(op, columns, op.attribute("input_hw"))
+    columns = clip(op, columns, _size(op, "input_hw", open_size))
     scores = op.Slice(probabilities, [0], shape(op, C), [2])
     scores = op.Where(valid & (scores > op.attribute("score_threshold")), scores, -math.inf)  # (N, R, C)
 
@@ -408,15 +436,15 @@ class Taps(NamedTuple):
     weights: tuple[Value, ...]  # each (..., size) float32
 
 
-def panoptic_merge_function(*, opset: int = SMALLEST_OPSET) -> FunctionProto:
+def panoptic_merge_function(*, opset: int = SMALLEST_OPSET, open_size: bool = False) -> FunctionProto:
     """PanopticMerge for models of this default opset.
 
     Maps lie as (W, H) on the way: what is gathered along their first axis are then whole rows.
     """
-    op = _builder("PanopticMerge", opset=opset)
-    semantic_logits, boxes, scores, classes, count, mask_probs = op.inputs
+    op = _builder("PanopticMerge", opset=opset, open_size=open_size)
+    semantic_logits, boxes, scores, classes, count, mask_probs = op.inputs[:6]
     semantic_logits, mask_probs = semantic_logits.cast(np.float32), mask_probs.cast(np.float32)  # float16 may come in
-    input_hw, output_hw = op.attribute("input_hw"), op.attribute("output_hw")
+    input_hw, output_hw = (_size(op, name, open_size) for name in ("input_hw", "output_hw"))
     N, S, K = semantic_logits.size(0), semantic_logits.size(1), scores.size(1)
     H, W = output_hw[0], output_hw[1]
     scale = (output_hw.cast(np.float64) / input_hw.cast(np.float64)).cast(np.float32)

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 from panrt.errors import PanrtError
+from panrt.plugins.contract import MAX_SIDE
 
 KEY = "panrt"  # of metadata_props
 SCHEMA = 1
+SIZE_DIVISOR = 32  # of the sides of a network's input
 
 Precision = Literal["fp32", "fp16", "int8"]
 Target = Literal["portable", "tensorrt-10.3"]  # the second has no function bodies, so only TensorRT runs it
@@ -26,6 +28,10 @@ TARGETS: tuple[Target, ...] = get_args(Target)
 
 class ModelFileError(PanrtError, ValueError):
     """A file is not one of ours, is damaged, or is from a newer PanRT."""
+
+
+class InputSizeError(PanrtError, ValueError):
+    """The size that was chosen for a network's input does not do, or none was chosen where one is needed."""
 
 
 class Category(NamedTuple):
@@ -75,6 +81,50 @@ class ModelFile:
     def category(self, index: int, *, is_thing: bool) -> Category:
         """The class that a row of the merge's segments names."""
         return self.things[index] if is_thing else self.stuff[index - 1]
+
+
+def sized(file: ModelFile, input_hw: tuple[int, int] | None, *, source: str) -> ModelFile:
+    """What a file says about itself at an input size: the one it has, or the one that is chosen where it is open.
+
+    Args:
+        file: as it was read.
+        input_hw: the choice; None: none was made.
+        source: names the file in messages.
+
+    Raises:
+        InputSizeError: it has another size, or it is open and there is no choice, or not a good one.
+    """
+    if all(file.input_hw):
+        if input_hw not in (None, file.input_hw):
+            raise InputSizeError(
+                f"{source}: its input is {_text(file.input_hw)} (height x width) and cannot be {_text(input_hw)}; leave "
+                "the size away, or export the model again, at that size or with --dynamic."
+            )
+        return file
+    if input_hw is None:
+        raise InputSizeError(
+            f"{source}: leaves the size of its input open; choose one, multiples of {SIZE_DIVISOR}: --height 512 "
+            "--width 1024, in Python input_hw=(512, 1024)."
+        )
+    for name, side in zip(("height", "width"), input_hw, strict=True):
+        if (problem := side_problem(name, side)) is not None:
+            raise InputSizeError(f"{source}: {problem}")
+    return dataclasses.replace(file, input_hw=input_hw, valid_hw=input_hw, output_hw=input_hw)
+
+
+def side_problem(name: str, side: int) -> str | None:
+    """Why a network's input cannot have a side of this length; None: it can."""
+    if side % SIZE_DIVISOR == 0 and SIZE_DIVISOR <= side <= MAX_SIDE:
+        return None
+    low = min(max(side // SIZE_DIVISOR, 1) * SIZE_DIVISOR, MAX_SIDE - SIZE_DIVISOR)
+    return (
+        f"{name}: got {side}, expected a multiple of {SIZE_DIVISOR} from {SIZE_DIVISOR} to {MAX_SIDE}; near it are "
+        f"{low} and {low + SIZE_DIVISOR}."
+    )
+
+
+def _text(hw: tuple[int, int]) -> str:
+    return f"{hw[0]}x{hw[1]}"
 
 
 def dumps(file: ModelFile) -> str:

@@ -439,7 +439,7 @@ def test_functions_are_refused_to_models_that_cannot_hold_them() -> None:
     model.graph.node.append(model.graph.node[0])
     model.graph.node[1].name = "masks"
     del model.graph.node[1].input[0]
-    with pytest.raises(ValueError, match=r"node 'masks': expected PyramidRoiAlign over 3 pyramid levels.*got 2"):
+    with pytest.raises(ValueError, match=r"node 'masks': expected PyramidRoiAlign of 4 inputs.*got 3"):
         onnx_functions.add_functions(model)
 
     model.graph.node[1].op_type = "Nms"

@@ -1,0 +1,192 @@
+"""The size of the network's input in an ONNX file: left open for who loads the file, or fixed.
+
+    file = model_file.sized(file, (512, 1024), source="street.onnx")
+    specialise(proto, file)              # an open file is now what a static export at that size is, byte for byte
+
+A graph of ours has the same nodes at every size. What a size decides is in three places, and `open_size` opens them:
+
+* dimensions of values are symbols: `height/4`, `ceil(width/64)`, `height*width/16`;
+* the ops that need the size have it as one more input, `input_size`, and 0, 0 in its attributes;
+* constants that are shapes are made of `input_size`, which itself is Shape of the image.
+
+Shapes: H x W the network's input; image (N, H, W, 3).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto, TensorShapeProto, helper, numpy_helper
+
+from panrt import model_file
+from panrt.model_file import SIZE_DIVISOR, InputSizeError, ModelFile
+from panrt.plugins.onnx_functions import DOMAIN, INPUT_SIZE, SIZED, add_functions
+
+IMAGE = "image"
+
+Size = tuple[int, int]
+
+_AXES = ("height", "width")
+_STRIDES = (1, 2, 4, 8, 16, 32, 64)  # of maps; sides are multiples of 32, so only the last one rounds
+_OWN = f"{INPUT_SIZE}/"  # what the names of nodes that an open file has more begin with
+
+
+# To one size ----------------------------------------------------------------------------------------------------------
+
+
+def specialise(proto: ModelProto, file: ModelFile) -> None:
+    """Fix the size of an open file, in place; nothing is left that computes shapes.
+
+    Args:
+        proto: of a file whose size is open.
+        file: what it says about itself at the size; see `model_file.sized`.
+
+    Raises:
+        InputSizeError: it has a dimension that is not one of ours.
+    """
+    _fix(proto.graph, file)
+    if any(function.domain == DOMAIN for function in proto.functions):
+        add_functions(proto)
+    for entry in proto.metadata_props:
+        if entry.key == model_file.KEY:
+            entry.value = model_file.dumps(file)
+
+
+def _fix(graph: GraphProto, file: ModelFile) -> None:
+    for dimension in _dimensions(graph):
+        if dimension.dim_param:
+            dimension.dim_value = _evaluated(dimension.dim_param, file.input_hw)
+    for node in _sized_nodes(graph):
+        node.input.pop()
+        _set_sizes(node, input_hw=file.valid_hw, output_hw=file.output_hw)
+    _fold(graph, file.input_hw)
+
+
+def _evaluated(symbol: str, input_hw: Size) -> int:
+    match = re.fullmatch(r"(?:ceil\()?(height\*width|height|width)(?:/(\d+))?\)?", symbol)
+    if match is None:
+        raise InputSizeError(f"dimension {symbol!r} does not say how it follows from the input's; export the model again.")
+    height, width = input_hw
+    value = {"height": height, "width": width}.get(match[1], height * width)
+    return -(-value // int(match[2] or 1))
+
+
+def _fold(graph: GraphProto, input_hw: Size) -> None:
+    """Compute what was made of `input_size`; its nodes go, and constants are again where they were."""
+    own = [node for node in graph.node if node.name.startswith(_OWN)]
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    sizes = {INPUT_SIZE: np.array(input_hw, np.int64)}
+    for node in own:
+        if node.op_type == "Div":
+            sizes[node.output[0]] = sizes[node.input[0]] // numpy_helper.to_array(constants[node.input[1]])
+            graph.initializer.remove(constants[node.input[1]])
+        elif node.op_type == "Concat":
+            lead = constants[node.input[0]]
+            shape = np.concatenate([numpy_helper.to_array(lead), sizes[node.input[1]]])
+            lead.CopyFrom(numpy_helper.from_array(shape, node.output[0]))
+        graph.node.remove(node)
+
+
+# From two sizes -------------------------------------------------------------------------------------------------------
+
+
+class Static(NamedTuple):
+    """A network at one size, all of which is valid and shown."""
+
+    graph: GraphProto
+    file: ModelFile
+
+
+def open_size(one: Static, other: Static) -> GraphProto:
+    """The graph whose size is open, found from what differs between two sizes.
+
+    Args:
+        one: of a size.
+        other: the same network at another one. Both sides differ, and none is a multiple of 64, so that no two symbols
+            fit the same dimensions.
+
+    Raises:
+        InputSizeError: something follows from the size in a way that is not known here. Nothing is taken on trust: at
+            either size the graph has to become the static one again, to the byte.
+    """
+    opened = GraphProto()
+    opened.CopyFrom(one.graph)
+    sizes = one.file.input_hw, other.file.input_hw
+    dimensions = (_dimensions(graph) for graph in (opened, one.graph, other.graph))
+    for dimension, a, b in zip(*dimensions, strict=True):
+        if a.dim_value != b.dim_value:
+            dimension.dim_param = _symbol((a.dim_value, b.dim_value), sizes)
+    _open_constants(opened, other.graph, sizes)
+    for node in _sized_nodes(opened):
+        node.input.append(INPUT_SIZE)
+        _set_sizes(node, input_hw=(0, 0), output_hw=(0, 0))
+    for static in (one, other):
+        _prove(opened, static)
+    return opened
+
+
+def _symbol(values: tuple[int, int], sizes: tuple[Size, Size]) -> str:
+    """What gives these values of a dimension at these sizes."""
+    for axis, name in enumerate(_AXES):
+        for stride in _STRIDES:
+            if all(-(-size[axis] // stride) == value for size, value in zip(sizes, values, strict=True)):
+                divided = f"{name}/{stride}" if stride > 1 else name
+                return divided if SIZE_DIVISOR % stride == 0 else f"ceil({divided})"
+    (height, width), value = sizes[0], values[0]
+    symbol = f"height*width/{height * width // value}"  # of maps that are flattened
+    if any(_evaluated(symbol, size) != value for size, value in zip(sizes, values, strict=True)):
+        raise InputSizeError(f"a dimension is {values[0]} for an input of {sizes[0]} and {values[1]} for {sizes[1]}")
+    return symbol
+
+
+def _open_constants(graph: GraphProto, other: GraphProto, sizes: tuple[Size, Size]) -> None:
+    """Make `input_size`, and of it what is a constant at each size: shapes that end in a height and a width."""
+    nodes = [helper.make_node("Shape", [IMAGE], [INPUT_SIZE], name=f"{_OWN}Shape", start=1, end=3)]
+    for tensor, others in zip(list(graph.initializer), other.initializer, strict=True):
+        if tensor == others:
+            continue
+        name, shape, theirs = tensor.name, numpy_helper.to_array(tensor), numpy_helper.to_array(others)
+        if shape.dtype != np.int64 or shape.ndim != 1 or len(shape) < 2 or (shape[:-2] != theirs[:-2]).any():
+            raise InputSizeError(f"the constant {name!r} depends on it")
+        strides = [size // side for size, side in zip(sizes[0], shape[-2:].tolist(), strict=True)]
+        lead, stride, divided = (f"{name}/{part}" for part in ("lead", "stride", "divided"))
+        tensor.CopyFrom(numpy_helper.from_array(shape[:-2], lead))
+        graph.initializer.append(numpy_helper.from_array(np.array(strides, np.int64), stride))
+        nodes += [
+            helper.make_node("Div", [INPUT_SIZE, stride], [divided], name=f"{_OWN}{name}/Div"),
+            helper.make_node("Concat", [lead, divided], [name], name=f"{_OWN}{name}/Concat", axis=0),
+        ]
+    for node in reversed(nodes):
+        graph.node.insert(0, node)
+
+
+def _prove(opened: GraphProto, static: Static) -> None:
+    """Raise unless the open graph becomes the static one."""
+    again = GraphProto()
+    again.CopyFrom(opened)
+    _fix(again, static.file)
+    if again.SerializeToString(deterministic=True) != static.graph.SerializeToString(deterministic=True):
+        nodes = zip(again.node, static.graph.node, strict=False)
+        where = next((f"the node {theirs.name!r}" for ours, theirs in nodes if ours != theirs), "a shape")
+        raise InputSizeError(f"{where} depends on it")
+
+
+# Both -----------------------------------------------------------------------------------------------------------------
+
+
+def _dimensions(graph: GraphProto) -> Iterator[TensorShapeProto.Dimension]:
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        yield from value.type.tensor_type.shape.dim
+
+
+def _sized_nodes(graph: GraphProto) -> Iterator[NodeProto]:
+    return (node for node in graph.node if node.domain == DOMAIN and node.op_type in SIZED)
+
+
+def _set_sizes(node: NodeProto, **sizes: Size) -> None:
+    for attribute in node.attribute:
+        if attribute.name in sizes:
+            attribute.ints[:] = sizes[attribute.name]
