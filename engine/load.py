@@ -3,7 +3,7 @@
 A backend is a module of `panrt.engine.backends` with
 
     obstacle(path: Path) -> str | None                           why it cannot run this file here; None: it can
-    open_session(path: Path, *, threads: int | None, preprocess: Preprocess) -> Session
+    open_session(path: Path, *, threads, preprocess, input_hw) -> Session            each as `load` has it
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ def load(
     backend: str = AUTO,
     threads: int | None = None,
     preprocess: Preprocess = "host",
+    input_hw: tuple[int, int] | None = None,
 ) -> Session:
     """Open a model file.
 
@@ -54,11 +55,14 @@ def load(
         preprocess: who resizes BGR frames, "host" or "gpu". The GPU takes that work from the CPU; how its kernel
             resizes differs a little from OpenCV's way on the host. Frames in other pixel formats are always converted
             and resized on the GPU, where there is one.
+        input_hw: (height, width) of the network's input, multiples of 32, for a file that leaves it open (`panrt export
+            --dynamic`). A file of one size has no use for it, and takes only its own.
 
     Raises:
         FileNotFoundError: there is no such file.
         ModelFileError: the file is not ours, is damaged, or is from a newer PanRT.
         BackendError: the backend does not work here or not with this file. An explicit one is never replaced.
+        InputSizeError: the file needs an input size and got none, or has another one.
         ValueError: no such backend or preprocessing, or threads are not positive.
     """
     if backend != AUTO and backend not in BACKENDS:
@@ -74,14 +78,14 @@ def load(
         found = verdict(backend, path)
         if found.obstacle is not None:
             raise BackendError(f"{path}: the backend {backend!r} cannot run it: {found.obstacle}")
-        return _open(backend, path, threads, preprocess)
+        return _open(backend, path, threads, preprocess, input_hw)
     passed: list[Verdict] = []
     for name in BACKENDS:
         found = verdict(name, path)
         if found.obstacle is None:
             because = "; ".join(f"not {other}: {obstacle}" for other, obstacle in passed) or "it is the best"
             log.info("%s: backend %s (%s)", path, name, because)
-            return _open(name, path, threads, preprocess)
+            return _open(name, path, threads, preprocess, input_hw)
         passed.append(found)
     reasons = "".join(f"\n  {name}: {obstacle}" for name, obstacle in passed)
     raise BackendError(f"{path}: no backend can run it here.{reasons}")
@@ -101,9 +105,11 @@ def verdict(backend: str, path: Path) -> Verdict:
     return Verdict(backend, module.obstacle(path))
 
 
-def _open(backend: str, path: Path, threads: int | None, preprocess: Preprocess) -> Session:
+def _open(
+    backend: str, path: Path, threads: int | None, preprocess: Preprocess, input_hw: tuple[int, int] | None
+) -> Session:
     module: Any = importlib.import_module(_name(backend))
-    session: Session = module.open_session(path, threads=threads, preprocess=preprocess)
+    session: Session = module.open_session(path, threads=threads, preprocess=preprocess, input_hw=input_hw)
     return session
 
 

@@ -29,12 +29,12 @@ from panrt.export.lint import Finding, Linted, lint
 from panrt.export.tensorrt import WEIGHTED, BuildError, Layer, Network, Profile, TensorRT
 from panrt.files import write_atomically
 from panrt.gpu import Gpu
+from panrt.input_size import IMAGE
 from panrt.model_file import ModelFile
 from panrt.plan_file import SUFFIX, BuildOptions, Flavour, PlanFile, Precisions, version_of
 from panrt.plugins import library as plugin_library
 from panrt.plugins.library import PluginLibrary
 
-IMAGE = "image"
 FREE_SHARE = 0.8  # of the GPU's free memory that tactics may use as scratch
 MAX_OPTIMIZATION_LEVEL = 5
 
@@ -72,6 +72,7 @@ def build_engine(
 
     Raises:
         ModelFileError: the file is not ours, damaged, or from a newer PanRT.
+        InputSizeError: it leaves the input size open and `options` has none, or it has another one.
         LintError: it has nodes that TensorRT does not build.
         BuildError: TensorRT is missing, lacks an option, or refuses the network.
         PluginLibraryError: the plugin library is missing or not of this PanRT.
@@ -86,7 +87,7 @@ def build_engine(
     library = plugin_library.find()
     tensorrt = TensorRT(flavour, library)
     tensorrt.check(options)
-    linted = lint(onnx_path, flavour=flavour, release=version_of(tensorrt.version))
+    linted = lint(onnx_path, flavour=flavour, release=version_of(tensorrt.version), input_hw=_input_hw(options))
     target = _Target(tensorrt, library, _gpu(flavour), options)
     if not cache:
         file, layers = _build(linted, onnx_path, path, target, progress)
@@ -96,7 +97,7 @@ def build_engine(
         found = engine_cache.get(cached)
         if found is None:
             made, layers = _build(linted, onnx_path, cached, target, progress)
-        file = dataclasses.replace(found or made, onnx=onnx_path.name)
+        file = dataclasses.replace(found or made, onnx=onnx_path.name, options=options)
         _write(path, file, lambda temporary: temporary.write_bytes(cached.read_bytes()))
     return Built(file, linted.warnings, layers, found is not None)
 
@@ -127,7 +128,7 @@ class _Target(NamedTuple):
             driver=gpu.driver if gpu else "",
             plugins_sha256=self.library.sha256,
             panrt=panrt.__version__,
-            options=self.options,
+            options=dataclasses.replace(self.options, input_hw=()),  # the model is of that size already
         )
 
 
@@ -226,10 +227,15 @@ def _check_options(options: BuildOptions) -> None:
         )
     if options.workspace_bytes < 0:
         raise ExportError(f"workspace_bytes: got {options.workspace_bytes}, expected no negative number.")
-    for name in ("batch", "height", "width"):
-        sizes = getattr(options, name)
-        if sizes and not (len(sizes) == 3 and 1 <= sizes[0] <= sizes[1] <= sizes[2]):
-            raise ExportError(f"{name}: got {sizes}, expected (smallest, usual, largest), ascending and positive.")
+    batch = options.batch
+    if batch and not (len(batch) == 3 and 1 <= batch[0] <= batch[1] <= batch[2]):
+        raise ExportError(f"batch: got {batch}, expected (smallest, usual, largest), ascending and positive.")
+    if options.input_hw and len(options.input_hw) != 2:
+        raise ExportError(f"input_hw: got {options.input_hw}, expected (height, width).")
+
+
+def _input_hw(options: BuildOptions) -> tuple[int, int] | None:
+    return (options.input_hw[0], options.input_hw[1]) if options.input_hw else None
 
 
 def _gpu(flavour: Flavour) -> Gpu | None:
@@ -246,19 +252,15 @@ def _gpu(flavour: Flavour) -> Gpu | None:
 
 
 def _profiles(network: Network, options: BuildOptions) -> dict[str, Profile]:
-    """The shapes that an open input takes; none where the file leaves nothing open."""
-    shape = network.inputs[IMAGE]
-    ranges: list[tuple[int, ...]] = []
-    for name, size in zip(("batch", "height", "width", "channels"), shape, strict=True):
-        chosen = getattr(options, name, ())
-        if size >= 0 and chosen:
-            raise ExportError(f"{name}: the file fixes it at {size}; give no range, or export the model with it open.")
-        if size < 0 and not chosen:
-            raise ExportError(f"{name}: the file leaves it open; give the smallest, usual and largest, such as 1:1:4.")
-        ranges.append(chosen or (size,) * 3)
-    if all(size >= 0 for size in shape):
+    """The shapes that an open batch makes of the input; none where the file fixes it."""
+    batch, *others = network.inputs[IMAGE]
+    if batch >= 0 and options.batch:
+        raise ExportError(f"batch: the file fixes it at {batch}; give no range, or export the model with it open.")
+    if batch >= 0:
         return {}
-    smallest, usual, largest = (tuple(sizes) for sizes in zip(*ranges, strict=True))
+    if not options.batch:
+        raise ExportError("batch: the file leaves it open; give the smallest, usual and largest, such as 1:1:4.")
+    smallest, usual, largest = ((images, *others) for images in options.batch)
     return {IMAGE: Profile(smallest, usual, largest)}
 
 

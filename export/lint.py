@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from panrt import input_size, model_file
 from panrt.export.errors import ExportError
 from panrt.export.files import read_onnx
 from panrt.model_file import ModelFile
@@ -56,19 +57,30 @@ class Linted(NamedTuple):
     """A file that may become an engine."""
 
     file: ModelFile
-    model: bytes  # its content
+    model: bytes  # its content, at one input size
     warnings: tuple[Finding, ...]
 
 
-def lint(path: Path, *, flavour: Flavour, release: tuple[int, ...]) -> Linted:
+def lint(path: Path, *, flavour: Flavour, release: tuple[int, ...], input_hw: tuple[int, int] | None = None) -> Linted:
     """Read an ONNX file and check it for a TensorRT of this flavour and release, e.g. (10, 3, 0).
 
+    Args:
+        path: of the file.
+        flavour: of TensorRT.
+        release: likewise.
+        input_hw: of the network's input, for a file that leaves it open: it is fixed, as engines have one size.
+
     Raises:
+        InputSizeError: the file needs an input size and got none, or has another one.
         LintError: it has nodes that do not build; the message lists them all.
         ModelFileError: it is not ours, cut off, or from a newer PanRT.
         OSError: it cannot be read.
     """
-    model, file, content = read_onnx(path)
+    model, said, content = read_onnx(path)
+    file = model_file.sized(said, input_hw, source=str(path))
+    if file != said:
+        input_size.specialise(model, file)
+        content = model.SerializeToString(deterministic=True)
     findings = tuple(find(model, file, flavour=flavour, release=release))
     errors = tuple(finding for finding in findings if finding.level == "error")
     if errors:

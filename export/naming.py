@@ -15,7 +15,6 @@ from onnx import GraphProto, NodeProto
 
 from panrt.plugins.onnx_functions import DOMAIN, OUTPUTS
 
-IMAGE = "image"
 # What the edges into and out of an op are called; {level} counts from P2.
 _INPUTS = {
     "RpnProposals": ("rpn_logits_p{level}", "rpn_deltas_p{level}"),

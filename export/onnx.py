@@ -35,11 +35,11 @@ from panrt import model_file
 from panrt.export.errors import ExportError
 from panrt.export.folding import fold_batch_norms
 from panrt.export.frames import Frame
-from panrt.export.naming import IMAGE, name_graph
+from panrt.export.naming import name_graph
 from panrt.export.precision import Peak, Progress, largest_feature, quantize, to_half
 from panrt.export.symbolic import SymbolicOps
 from panrt.files import write_atomically
-from panrt.input_size import Static, open_size
+from panrt.input_size import IMAGE, Static, open_size
 from panrt.model.panoptic_fpn import PanopticFPN
 from panrt.model_file import SIZE_DIVISOR, InputSizeError, ModelFile, Precision, Target, Thresholds, side_problem
 from panrt.plugins.contract import MAX_SIDE
@@ -126,10 +126,7 @@ def to_onnx(
     if precision == "fp16":
         peak = largest_feature(network, images, progress) if images else None
         to_half(network)
-    if file.input_hw == OPEN:
-        proto = _open(network, file)
-    else:
-        proto = _traced(network, file)
+    proto = _open(network, file) if file.input_hw == OPEN else _traced(network, file)
     if precision == "int8":
         proto = quantize(proto, images, heads=int8_heads, progress=progress)
     finish(proto, file)
@@ -242,9 +239,7 @@ def _checked_input(height: int, width: int) -> tuple[int, int]:
     return height, width
 
 
-def _check_open(
-    precision: Precision, valid_hw: tuple[int, int] | None, output_hw: tuple[int, int] | None
-) -> None:
+def _check_open(precision: Precision, valid_hw: tuple[int, int] | None, output_hw: tuple[int, int] | None) -> None:
     """What follows from the size, or is measured at one, cannot be had where it is open."""
     for name, size in (("valid_hw", valid_hw), ("output_size", output_hw)):
         if size is not None:

@@ -27,8 +27,8 @@ from onnx import ModelProto, helper
 from panrt.errors import PanrtError
 from panrt.export.files import read_onnx
 from panrt.export.frames import Frame
-from panrt.export.naming import IMAGE
 from panrt.export.onnx import prepared
+from panrt.input_size import IMAGE
 from panrt.model.metric_table import text_table
 from panrt.model.panoptic_fpn import PanopticFPN, merge
 from panrt.model.panoptic_map import Category, PanopticMap, Segment
@@ -36,7 +36,7 @@ from panrt.model.panoptic_quality import PanopticStatistics, comparison_statisti
 from panrt.model.segment_matching import Comparison as MapPair
 from panrt.model.segment_matching import compare as compare_maps
 from panrt.model.segment_matching import match_segments
-from panrt.model_file import ModelFile, Precision
+from panrt.model_file import ModelFile, Precision, sized
 from panrt.plugins.onnx_functions import OUTPUTS, add_functions
 
 Array = NDArray[Any]
@@ -132,14 +132,21 @@ class TorchRunner:
 class OnnxRunner:
     """A file of ours in plain ONNX Runtime, as any program would run it."""
 
-    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+    def __init__(self, path: Path, *, input_hw: tuple[int, int] | None = None, threads: int | None = None) -> None:
         """Load it.
+
+        Args:
+            path: of the file.
+            input_hw: of the images it will get, for a file that leaves it open; it runs as it is.
+            threads: of ONNX Runtime; None: as many as it likes.
 
         Raises:
             ModelFileError: see `read_onnx`.
+            InputSizeError: the file needs an input size and got none, or has another one.
             VerifyError: ONNX Runtime refuses it.
         """
-        proto, self.file, _ = read_onnx(path)
+        proto, said, _ = read_onnx(path)
+        self.file = sized(said, input_hw, source=str(path))
         self.name = f"{path} in ONNX Runtime"
         if not proto.functions:  # for TensorRT alone; here it takes the functions to run
             add_functions(proto)

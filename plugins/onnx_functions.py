@@ -79,8 +79,8 @@ OUTPUTS = {
     "BoxDetections": ("boxes", "scores", "classes", "count"),
     "PanopticMerge": ("panoptic", "segments", "segment_scores", "segment_count"),
 }
-# Where a file leaves the size of the network's input open, these ops have it as one more input, the last: (2,) int64,
-# height and width. Their attributes of sizes are then 0, 0, and all the input is valid and shown.
+# Where a file leaves the size of the network's input open, these ops have it as one more input, the last, of this name:
+# (2,) int64, height and width. Their attributes of sizes are then 0, 0, and all the input is valid and shown.
 INPUT_SIZE = "input_size"
 SIZED = tuple(op_type for op_type, types in ATTRIBUTES.items() if "input_hw" in types)
 
@@ -111,9 +111,10 @@ def form(op_type: str, inputs: Sequence[str]) -> Form:
         raise ValueError(f"op_type: expected one of {', '.join(INPUTS)}, got {op_type!r}")
     per_level = sum("{i}" in name for name in INPUTS[op_type])
     fixed = len(INPUTS[op_type]) - per_level
-    levels, rest = divmod(len(inputs) - fixed, per_level) if per_level else (1, len(inputs) - fixed)
-    open_size = rest == 1 and op_type in SIZED
-    if levels < 1 or rest != open_size:
+    open_size = op_type in SIZED and list(inputs[-1:]) == [INPUT_SIZE]
+    found = len(inputs) - open_size
+    levels, rest = divmod(found - fixed, per_level) if per_level else (1, found - fixed)
+    if levels < 1 or rest:
         wanted = ", ".join(name.replace("{i}", "0 ...") for name in INPUTS[op_type])
         raise ValueError(f"{op_type}: expected names for {wanted}, got {list(inputs)}")
     return Form(levels, open_size)
@@ -209,13 +210,10 @@ def _size(op: FunctionBuilder, attribute: str, open_size: bool) -> Value:
 # --- RpnProposals -----------------------------------------------------------------------------------------------------
 
 
-def rpn_proposals_function(
-    levels: int, *, opset: int = SMALLEST_OPSET, open_size: bool = False
-) -> FunctionProto:
+def rpn_proposals_function(levels: int, *, opset: int = SMALLEST_OPSET, open_size: bool = False) -> FunctionProto:
     """RpnProposals over this many pyramid levels, for models of this default opset."""
     op = _builder("RpnProposals", levels=levels, opset=opset, open_size=open_size)
     logits, deltas = op.inputs[:levels], op.inputs[levels : 2 * levels]
-    input_hw = _size(op, "input_hw", open_size)
     strides, sizes, ratios = op.attribute("strides"), op.attribute("anchor_sizes"), op.attribute("aspect_ratios")
 
     level_scores, level_boxes = [], []

@@ -1,10 +1,21 @@
 """What a PanRT file says about itself survives writing and reading, and nothing else passes for it."""
 
+import dataclasses
 import json
 
 import pytest
 
-from panrt.model_file import Category, ModelFile, ModelFileError, Thresholds, dumps, loads
+from panrt.model_file import (
+    Category,
+    InputSizeError,
+    ModelFile,
+    ModelFileError,
+    Thresholds,
+    dumps,
+    loads,
+    side_problem,
+    sized,
+)
 
 FILE = ModelFile(
     name="panoptic_fpn_lite",
@@ -56,3 +67,36 @@ def test_a_category_is_found_from_a_row_of_the_segments() -> None:
 def test_what_is_not_ours_is_refused_by_the_name_of_the_field(text: str, message: str) -> None:
     with pytest.raises(ModelFileError, match=message):
         loads(text, source="a.onnx")
+
+
+OPEN = dataclasses.replace(FILE, input_hw=(0, 0), valid_hw=(0, 0), output_hw=(0, 0))
+
+
+def test_a_file_of_one_size_keeps_it() -> None:
+    assert sized(FILE, None, source="a.onnx") is FILE
+    assert sized(FILE, (256, 320), source="a.onnx") is FILE
+    with pytest.raises(
+        InputSizeError, match=r"^a\.onnx: its input is 256x320 \(height x width\) and cannot be 320x256; "
+    ):
+        sized(FILE, (320, 256), source="a.onnx")
+
+
+def test_an_open_file_takes_the_size_that_is_chosen_for_all_of_its_sizes() -> None:
+    found = sized(OPEN, (512, 1024), source="a.onnx")
+    assert found == dataclasses.replace(FILE, input_hw=(512, 1024), valid_hw=(512, 1024), output_hw=(512, 1024))
+    with pytest.raises(
+        InputSizeError, match=r"^a\.onnx: leaves the size of its input open; choose one, multiples of 32"
+    ):
+        sized(OPEN, None, source="a.onnx")
+    with pytest.raises(InputSizeError, match=r"^a\.onnx: height: got 500, expected a multiple of 32"):
+        sized(OPEN, (500, 1024), source="a.onnx")
+
+
+@pytest.mark.parametrize(
+    ("side", "near"), [(0, "32 and 64"), (-64, "32 and 64"), (500, "480 and 512"), (32800, "32736 and 32768")]
+)
+def test_a_side_that_does_not_do_has_good_ones_near_it(side: int, near: str) -> None:
+    assert side_problem("width", side) == (
+        f"width: got {side}, expected a multiple of 32 from 32 to 32768; near it are {near}."
+    )
+    assert all(side_problem("width", int(good)) is None for good in near.split(" and "))

@@ -19,6 +19,7 @@ from panrt.plan_file import (
     loads,
     read,
     read_engine,
+    rebuild_command,
 )
 from support.plans import ENGINE, plan_file
 
@@ -98,6 +99,11 @@ def test_a_mismatch_names_the_field_both_values_and_the_command(
     command = f"panrt build {plan.with_name('street.onnx')} -o {plan}{rtx}"
     assert str(caught.value).endswith(f"\n  Rebuild it here:  {command}")
     assert f"{plan}: {field}: built with" in str(caught.value)
+
+
+def test_the_command_that_rebuilds_an_engine_of_an_open_file_has_its_size(plan: Path) -> None:
+    file = plan_file(options=BuildOptions(input_hw=(512, 1024)))
+    assert rebuild_command(plan, file, HERE).endswith(f"street.onnx -o {plan} --height 512 --width 1024")
 
 
 @pytest.mark.parametrize(

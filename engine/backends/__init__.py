@@ -1,1 +1,1 @@
-"""One module a backend, each with `obstacle(path)` and `open_session(path, *, threads)`; see `panrt.engine.load`."""
+"""One module a backend, each with `obstacle` and `open_session`; see `panrt.engine.load`."""

@@ -22,13 +22,14 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from panrt.engine.backends.convolutions import Convolution
-from panrt.engine.backends.partition import IMAGE, RESULTS, Op, Part, Partition, UnsupportedModelError, partition
+from panrt.engine.backends.partition import RESULTS, Op, Part, Partition, UnsupportedModelError, partition
 from panrt.engine.frame import Frame
 from panrt.engine.nvtx_ranges import nvtx_range
 from panrt.engine.pixel_formats import bgr
 from panrt.engine.preprocess import Placement, fill, place
 from panrt.engine.result import PanopticResult, Timings, panoptic_result
 from panrt.engine.session import Preprocess, Session, SessionError
+from panrt.input_size import IMAGE
 from panrt.model_file import ModelFile
 from panrt.plugins import native
 from panrt.plugins.contract import Layout, PanopticSegments
@@ -52,7 +53,13 @@ def obstacle(path: Path) -> str | None:
     return None
 
 
-def open_session(path: Path, *, threads: int | None = None, preprocess: Preprocess = "host") -> Session:
+def open_session(
+    path: Path,
+    *,
+    threads: int | None = None,
+    preprocess: Preprocess = "host",
+    input_hw: tuple[int, int] | None = None,
+) -> Session:
     """Load a file; errors as in `panrt.load`.
 
     Raises:
@@ -60,7 +67,7 @@ def open_session(path: Path, *, threads: int | None = None, preprocess: Preproce
     """
     if preprocess == "gpu":
         raise SessionError(f"{path}: the backend 'cpu' has no GPU to prepare frames on; leave preprocess at \"host\".")
-    return CpuSession(path, threads=threads or native.default_threads())
+    return CpuSession(path, threads=threads or native.default_threads(), input_hw=input_hw)
 
 
 class CpuSession:
@@ -69,15 +76,14 @@ class CpuSession:
     backend = "cpu"
     capacity = CAPACITY
 
-    def __init__(self, path: Path, *, threads: int) -> None:
+    def __init__(self, path: Path, *, threads: int, input_hw: tuple[int, int] | None = None) -> None:
         self.path = path
         self.threads = threads
-        self._graph = Graph(partition(path), path, threads=threads)
+        self._graph = Graph(partition(path, input_hw=input_hw), path, threads=threads)
         self.model: ModelFile = self._graph.file
-        if 0 in (*self.model.input_hw, self.model.batch):
+        if self.model.batch == 0:
             raise UnsupportedModelError(
-                f"{path}: the CPU backend runs files of one input size and batch, this one leaves "
-                f"{self.model.batch} x {self.model.input_hw} open; export it with both."
+                f"{path}: the CPU backend runs files of one batch, this one leaves it open; export it with one."
             )
         self._valid_hw = self.model.valid_hw if all(self.model.valid_hw) else self.model.input_hw
         self._output_hw = self.model.output_hw if all(self.model.output_hw) else self._valid_hw

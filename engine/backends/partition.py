@@ -28,15 +28,15 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from panrt import model_file
+from panrt import input_size, model_file
 from panrt.engine.backends import convolutions
 from panrt.engine.backends.convolutions import NHWC, Convolution
 from panrt.engine.backends.rewrites import rewrite
 from panrt.errors import PanrtError
+from panrt.input_size import IMAGE
 from panrt.model_file import ModelFile, ModelFileError
 from panrt.plugins.onnx_functions import ATTRIBUTES, DOMAIN, INPUTS, OUTPUTS
 
-IMAGE = "image"
 RESULTS = OUTPUTS["PanopticMerge"]
 _OURS = (DOMAIN, convolutions.DOMAIN)
 
@@ -105,14 +105,22 @@ def read(path: Path) -> tuple[ModelProto, ModelFile]:
     return model, model_file.loads(entries[model_file.KEY], source=str(path))
 
 
-def partition(path: Path) -> Partition:
+def partition(path: Path, *, input_hw: tuple[int, int] | None = None) -> Partition:
     """Read and split a file.
+
+    Args:
+        path: of the file.
+        input_hw: of the network's input, for a file that leaves it open.
 
     Raises:
         ModelFileError: as `read`.
+        InputSizeError: the file needs an input size and got none, or has another one.
         UnsupportedModelError: the graph has a node of ours that is unknown or incomplete, or lacks what we need.
     """
-    model, file = read(path)
+    model, said = read(path)
+    file = model_file.sized(said, input_hw, source=str(path))
+    if file != said:
+        input_size.specialise(model, file)
     graph = model.graph
     inputs = [value.name for value in graph.input]
     results = tuple(value.name for value in graph.output)

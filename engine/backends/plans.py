@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
-from panrt import plan_file
+from panrt import model_file, plan_file
 from panrt.errors import PanrtError
 from panrt.plan_file import PRODUCTS, Flavour, PlanFile, Process
 from panrt.plugins import library
@@ -50,18 +50,26 @@ def obstacle(path: Path, flavour: Flavour) -> str | None:
     return None
 
 
-def open_session(path: Path, flavour: Flavour, *, preprocess: Preprocess = "host") -> TensorRTSession:
+def open_session(
+    path: Path,
+    flavour: Flavour,
+    *,
+    input_hw: tuple[int, int] | None = None,
+    preprocess: Preprocess = "host",
+) -> TensorRTSession:
     """Load an engine.
 
     Args:
         path: of an engine, with its sidecar beside it.
         flavour: whose engine it is.
+        input_hw: that of the engine; None: whatever it is.
         preprocess: who resizes BGR frames; see `panrt.load`.
 
     Raises:
         MissingError, PluginLibraryError: this machine lacks something that engines need.
         PlanFileError: the sidecar is missing or damaged, or the engine is cut off or changed.
         PlanMismatch: the engine was built for something else.
+        InputSizeError: it has another input size.
         EngineError, CudaError: TensorRT or the driver refuses it.
     """
     from panrt.engine.backends import cuda  # noqa: PLC0415  # `_examine` says what is missing, an import does not
@@ -70,6 +78,7 @@ def open_session(path: Path, flavour: Flavour, *, preprocess: Preprocess = "host
     from panrt.engine.backends.trt_session import TensorRTSession  # noqa: PLC0415
 
     file, trt, plugins = _examine(path, flavour)
+    model_file.sized(file.model, input_hw, source=str(path))
     kernels = Kernels(plugins.path)
     context = cuda.Context()
     try:

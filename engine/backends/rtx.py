@@ -17,7 +17,13 @@ def obstacle(path: Path) -> str | None:
     return plans.obstacle(path, "rtx")
 
 
-def open_session(path: Path, *, threads: int | None = None, preprocess: Preprocess = "host") -> TensorRTSession:
+def open_session(
+    path: Path,
+    *,
+    threads: int | None = None,
+    input_hw: tuple[int, int] | None = None,
+    preprocess: Preprocess = "host",
+) -> TensorRTSession:
     """Load an engine; errors as in `plans.open_session`. The GPU takes no threads."""
     del threads
-    return plans.open_session(path, "rtx", preprocess=preprocess)
+    return plans.open_session(path, "rtx", input_hw=input_hw, preprocess=preprocess)

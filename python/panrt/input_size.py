@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorShapeProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TensorShapeProto, ValueInfoProto, helper, numpy_helper
 
 from panrt import model_file
 from panrt.model_file import SIZE_DIVISOR, InputSizeError, ModelFile
@@ -68,7 +68,9 @@ def _fix(graph: GraphProto, file: ModelFile) -> None:
 def _evaluated(symbol: str, input_hw: Size) -> int:
     match = re.fullmatch(r"(?:ceil\()?(height\*width|height|width)(?:/(\d+))?\)?", symbol)
     if match is None:
-        raise InputSizeError(f"dimension {symbol!r} does not say how it follows from the input's; export the model again.")
+        raise InputSizeError(
+            f"dimension {symbol!r} does not say how it follows from the input's; export the model again."
+        )
     height, width = input_hw
     value = {"height": height, "width": width}.get(match[1], height * width)
     return -(-value // int(match[2] or 1))
@@ -136,7 +138,7 @@ def _symbol(values: tuple[int, int], sizes: tuple[Size, Size]) -> str:
                 divided = f"{name}/{stride}" if stride > 1 else name
                 return divided if SIZE_DIVISOR % stride == 0 else f"ceil({divided})"
     (height, width), value = sizes[0], values[0]
-    symbol = f"height*width/{height * width // value}"  # of maps that are flattened
+    symbol = f"height*width/{max(height * width // max(value, 1), 1)}"  # of maps that are flattened
     if any(_evaluated(symbol, size) != value for size, value in zip(sizes, values, strict=True)):
         raise InputSizeError(f"a dimension is {values[0]} for an input of {sizes[0]} and {values[1]} for {sizes[1]}")
     return symbol
@@ -149,8 +151,9 @@ def _open_constants(graph: GraphProto, other: GraphProto, sizes: tuple[Size, Siz
         if tensor == others:
             continue
         name, shape, theirs = tensor.name, numpy_helper.to_array(tensor), numpy_helper.to_array(others)
-        if shape.dtype != np.int64 or shape.ndim != 1 or len(shape) < 2 or (shape[:-2] != theirs[:-2]).any():
-            raise InputSizeError(f"the constant {name!r} depends on it")
+        is_shape = shape.dtype == np.int64 and shape.ndim == 1 and shape.size >= 2 and shape.min() > 0
+        if not is_shape or not np.array_equal(shape[:-2], theirs[:-2]):
+            raise InputSizeError(f"{name!r} depends on it")
         strides = [size // side for size, side in zip(sizes[0], shape[-2:].tolist(), strict=True)]
         lead, stride, divided = (f"{name}/{part}" for part in ("lead", "stride", "divided"))
         tensor.CopyFrom(numpy_helper.from_array(shape[:-2], lead))
@@ -169,9 +172,15 @@ def _prove(opened: GraphProto, static: Static) -> None:
     again.CopyFrom(opened)
     _fix(again, static.file)
     if again.SerializeToString(deterministic=True) != static.graph.SerializeToString(deterministic=True):
-        nodes = zip(again.node, static.graph.node, strict=False)
-        where = next((f"the node {theirs.name!r}" for ours, theirs in nodes if ours != theirs), "a shape")
-        raise InputSizeError(f"{where} depends on it")
+        both = zip(_entries(again), _entries(static.graph), strict=False)
+        name = next((theirs.name for ours, theirs in both if ours != theirs), static.graph.name)
+        raise InputSizeError(f"{name!r} depends on it")
+
+
+def _entries(graph: GraphProto) -> Iterator[NodeProto | TensorProto | ValueInfoProto]:
+    yield from graph.node
+    yield from graph.initializer
+    yield from (*graph.input, *graph.value_info, *graph.output)
 
 
 # Both -----------------------------------------------------------------------------------------------------------------

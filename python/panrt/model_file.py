@@ -97,8 +97,8 @@ def sized(file: ModelFile, input_hw: tuple[int, int] | None, *, source: str) -> 
     if all(file.input_hw):
         if input_hw not in (None, file.input_hw):
             raise InputSizeError(
-                f"{source}: its input is {_text(file.input_hw)} (height x width) and cannot be {_text(input_hw)}; leave "
-                "the size away, or export the model again, at that size or with --dynamic."
+                f"{source}: its input is {_text(file.input_hw)} (height x width) and cannot be {_text(input_hw)}; "
+                "leave the size out, or export the model again, at that size or with --dynamic."
             )
         return file
     if input_hw is None:

@@ -60,8 +60,7 @@ class BuildOptions:
     compute_capabilities: tuple[str, ...] = ()  # TensorRT-RTX: of the GPUs it is for, e.g. "8.6"; (): 8.0 and newer
     dla_core: int = -1  # of a Jetson; -1: the GPU alone
     batch: tuple[int, ...] = ()  # (min, opt, max) images where the ONNX file leaves it open
-    height: tuple[int, ...] = ()  # likewise
-    width: tuple[int, ...] = ()
+    input_hw: tuple[int, ...] = ()  # (height, width) of the input, likewise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +210,8 @@ def read_engine(path: Path, file: PlanFile) -> bytes:
 def rebuild_command(plan: Path, file: PlanFile, process: Process) -> str:
     """What builds this engine for a process; the ONNX file is looked for beside the engine."""
     onnx = plan.with_name(file.onnx)
-    return f"panrt build {onnx} -o {plan}{' --rtx' if process.flavour == 'rtx' else ''}"
+    size = " --height {} --width {}".format(*file.options.input_hw) if file.options.input_hw else ""
+    return f"panrt build {onnx} -o {plan}{' --rtx' if process.flavour == 'rtx' else ''}{size}"
 
 
 def version_of(text: str) -> tuple[int, ...]:

@@ -35,8 +35,8 @@ from panrt.engine.preprocess import FrameError, place
 from panrt.engine.result import PanopticResult
 from panrt.engine.session import SessionError
 from panrt.export import to_onnx
-from panrt.model_file import ModelFileError
-from support.networks import HEIGHT, THRESHOLDS, WIDTH, exported, frames, lively
+from panrt.model_file import InputSizeError, ModelFileError
+from support.networks import HEIGHT, THRESHOLDS, WIDTH, dynamic, exported, frames, lively
 
 INPUT = (HEIGHT, WIDTH)
 Outputs = list[NDArray[Any]]
@@ -358,6 +358,23 @@ def test_an_unknown_backend_is_answered_with_the_nearest(model: Path) -> None:
         panrt.load(model, backend="tensorrrt")
     with pytest.raises(ValueError, match="threads: got 0"):
         panrt.load(model, threads=0)
+
+
+def test_an_open_input_size_has_to_be_chosen_and_a_fixed_one_cannot_be(model: Path) -> None:
+    with pytest.raises(
+        InputSizeError, match=r"dynamic\.onnx: leaves the size of its input open; .*input_hw=\(512, 1024\)"
+    ):
+        panrt.load(dynamic())
+    with pytest.raises(InputSizeError, match=r"dynamic\.onnx: width: got 100, expected a multiple of 32"):
+        panrt.load(dynamic(), input_hw=(96, 100))
+    with panrt.load(dynamic(), threads=1, input_hw=(96, 128)) as opened:
+        assert opened(frames(1)[0]).panoptic.shape == (96, 120)
+    with panrt.load(model, threads=1, input_hw=INPUT) as opened:
+        assert opened.model.input_hw == INPUT
+    with pytest.raises(
+        InputSizeError, match=r"model\.onnx: its input is 256x320 \(height x width\) and cannot be 96x128"
+    ):
+        panrt.load(model, input_hw=(96, 128))
 
 
 def test_a_model_that_comes_with_panrt_goes_by_its_name(

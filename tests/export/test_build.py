@@ -25,6 +25,7 @@ from panrt.model import build
 from panrt.model_file import PRECISIONS, Precision
 from panrt.plan_file import Process
 from support.engines import PLAIN, demo, layers, ours, panrt, tiny_model
+from support.networks import HEIGHT, WIDTH, dynamic
 from support.plugin_library import plugin_library
 
 GOLDEN = Path(__file__).parents[1] / "data" / "engine_layers.json"
@@ -134,17 +135,40 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.plan*"))
 
 
-def test_open_sizes_need_a_range_and_fixed_ones_take_none(tmp_path: Path) -> None:
+def test_an_open_batch_needs_a_range_and_a_fixed_one_takes_none(tmp_path: Path) -> None:
     plan = tmp_path / "m.plan"
-    path = saved(tiny_model(height="h"), tmp_path)
-    assert "height: the file leaves it open; give the smallest" in fail(path, "-o", plan, "--rtx", cache=tmp_path)
-    taken = facts(path, plan, "--height", "4:8:16", "--no-cache", cache=tmp_path)
+    path = saved(tiny_model(batch="n"), tmp_path)
+    assert "batch: the file leaves it open; give the smallest" in fail(path, "-o", plan, "--rtx", cache=tmp_path)
+    taken = facts(path, plan, "--batch", "1:2:4", "--no-cache", cache=tmp_path)
     assert taken["bytes"] == plan.stat().st_size
-    assert plan_file.read(plan).options.height == (4, 8, 16)
+    assert plan_file.read(plan).options.batch == (1, 2, 4)
     for left in (plan, plan_file.sidecar(plan)):
         left.unlink()
     fixed = saved(tiny_model(), tmp_path)
-    assert "height: the file fixes it at 4" in fail(fixed, "-o", plan, "--rtx", "--height", "1:2:3", cache=tmp_path)
+    assert "batch: the file fixes it at 1" in fail(fixed, "-o", plan, "--rtx", "--batch", "1:2:3", cache=tmp_path)
+
+
+def test_an_engine_of_an_open_file_is_that_of_the_static_export(tmp_path: Path) -> None:
+    """The same layers, and so much the same that the cache has the engine of the one for the other."""
+    static, cache = demo("fp32"), tmp_path / "cache"
+    assert layers(dynamic(), HEIGHT, WIDTH, cache=cache) == layers(static, cache=cache)
+    built = facts(dynamic(), tmp_path / "a.plan", "--height", HEIGHT, "--width", WIDTH, cache=cache)
+    again = facts(static, tmp_path / "b.plan", cache=cache)
+    assert [found["from_cache"] for found in (built, again)] == [False, True]
+    assert built["plan_sha256"] == again["plan_sha256"]
+    ours, theirs = (plan_file.read(tmp_path / name) for name in ("a.plan", "b.plan"))
+    assert ours.model == theirs.model
+    assert ours.model.input_hw == (HEIGHT, WIDTH)
+    assert (ours.options.input_hw, theirs.options.input_hw) == ((HEIGHT, WIDTH), ())
+
+
+def test_an_engine_has_one_size(tmp_path: Path) -> None:
+    plan, given = tmp_path / "m.plan", ("--rtx", "--height", 96, "--width")
+    assert "leaves the size of its input open; choose" in fail(dynamic(), "-o", plan, "--rtx", cache=tmp_path)
+    assert "width: got 100, expected a multiple of 32" in fail(dynamic(), "-o", plan, *given, 100, cache=tmp_path)
+    static = fail(demo("fp32"), "-o", plan, *given, 128, cache=tmp_path)
+    assert "its input is 256x320 (height x width) and cannot be 96x128" in static
+    assert "give both of --height and --width" in fail(dynamic(), "-o", plan, *given[:-1], cache=tmp_path)
 
 
 def test_what_does_not_do_is_said_and_nothing_is_written(tmp_path: Path) -> None:

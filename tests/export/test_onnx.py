@@ -17,12 +17,15 @@ from panrt import model_file
 from panrt.export import ExportError, to_onnx
 from panrt.export.folding import fold_batch_norms
 from panrt.export.onnx import default_thresholds
+from panrt.input_size import specialise
 from panrt.model import PanopticFPN, build
 from panrt.model.irregular import PanopticSegments
-from panrt.model_file import ModelFile
+from panrt.model_file import ModelFile, sized
 from panrt.plugins.onnx_functions import ATTRIBUTES, OUTPUTS
 
 FRAMES = Path(__file__).parents[1] / "data" / "tabletop" / "eval" / "images"
+OPEN = {"height": 0, "width": 0}
+SAMPLES = [np.zeros((*size, 3), np.uint8) for size in ((64, 64), (64, 96), (64, 50))]
 OPS = ["RpnProposals", "PyramidRoiAlign", "BoxDetections", "PyramidRoiAlign", "PanopticMerge"]
 
 
@@ -203,6 +206,22 @@ def test_old_tensorrt_gets_an_older_opset_and_no_functions(tmp_path: Path) -> No
     assert [node.op_type for node in proto.graph.node if node.domain == "panrt"] == OPS
 
 
+def test_shapes_that_old_opsets_have_as_constants_are_opened_too(tmp_path: Path) -> None:
+    """Group norms of opset 20 flatten the map and bring it back to its shape."""
+    torch.manual_seed(0)
+    network, size = build("semantic_fpn_r50").eval(), (96, 160)
+    paths = tmp_path / "open.onnx", tmp_path / "static.onnx"
+    exported = [
+        to_onnx(network, path, height=height, width=width, target="tensorrt-10.3")
+        for path, (height, width) in zip(paths, ((0, 0), size), strict=True)
+    ]
+    assert exported[0].file.input_hw == exported[0].file.valid_hw == exported[0].file.output_hw == (0, 0)
+    proto = onnx.load(paths[0])
+    assert sum(node.op_type == "Concat" for node in proto.graph.node) == 4  # a shape for each level's group norms
+    specialise(proto, sized(exported[0].file, size, source="open.onnx"))
+    assert proto.SerializeToString(deterministic=True) == paths[1].read_bytes()
+
+
 @pytest.mark.parametrize("name", ["instance_fpn_r50", "semantic_fpn_r50"])
 def test_half_a_network_is_exported_too(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -220,6 +239,12 @@ def test_half_a_network_is_exported_too(name: str, tmp_path: Path) -> None:
         ({"batch": 0}, "batch: got 0, expected at least 1."),
         ({"valid_hw": (257, 320)}, "valid_hw: got (257, 320)"),
         ({"output_size": (0, 4)}, "output_size: got (0, 4)"),
+        ({"height": 0}, "height: got 0, expected a multiple of 32"),
+        ({**OPEN, "valid_hw": (90, 120)}, "valid_hw: got (90, 120) for an input whose size is open; give height and"),
+        ({**OPEN, "output_size": (90, 120)}, "output_size: got (90, 120) for an input whose size is open"),
+        ({**OPEN, "precision": "int8", "samples": SAMPLES}, "int8 is calibrated at one input size"),
+        ({**OPEN, "precision": "fp16", "samples": SAMPLES}, "samples[1]: got (64, 96, 3) uint8, expected (64, 64, 3)"),
+        ({**OPEN, "precision": "fp16", "samples": SAMPLES[2:]}, "width: got 50, expected a multiple of 32"),
     ],
 )
 def test_what_does_not_fit_is_named_and_nothing_is_written(

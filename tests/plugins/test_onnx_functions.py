@@ -379,6 +379,45 @@ def test_bodies_are_standard_operators_and_declare_every_attribute_of_the_node(o
     assert (values["plugin_namespace"], values["plugin_version"]) == (b"panrt", b"1")
 
 
+@pytest.mark.parametrize("op_type", onnx_functions.SIZED)
+def test_the_size_of_the_input_may_be_an_input(op_type: str) -> None:
+    """One model for all sizes; the attributes say nothing."""
+    model, feeds = one_op(op_type)
+    (node,) = model.graph.node
+    node.input.append(onnx_functions.INPUT_SIZE)
+    for attribute in node.attribute:
+        if attribute.name in ("input_hw", "output_hw"):
+            attribute.ints[:] = (0, 0)
+    model.graph.input.append(helper.make_tensor_value_info("input_size", onnx.TensorProto.INT64, [2]))
+    for output in model.graph.output:
+        for axis, dim in enumerate(output.type.tensor_type.shape.dim):
+            dim.dim_param = f"{output.name}_{axis}"
+    onnx_functions.add_functions(model)
+    onnx.checker.check_model(model, full_check=True)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    arrays, options = CALLS[op_type]()
+    results = []
+    for size in ((24, 32), (23, 31), (9, 17)):
+        sizes = {name: size for name in options if name in ("input_hw", "output_hw")}
+        wanted = run(reference, op_type, (arrays, options | sizes))
+        results.append(session.run(None, {**feeds, "input_size": np.array(size)}))
+        for a, b in zip(results[-1], wanted, strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(results[0][0], results[-1][0])
+
+
+def test_one_model_has_no_op_both_with_its_size_open_and_fixed() -> None:
+    model, _ = one_op("BoxDetections")
+    model.graph.node.append(model.graph.node[0])
+    model.graph.node[1].name = "again"
+    model.graph.node[1].input.append(onnx_functions.INPUT_SIZE)
+    with pytest.raises(ValueError, match=r"node 'again': expected BoxDetections of 4 inputs.*got 5"):
+        onnx_functions.add_functions(model)
+    model.graph.node[1].input.append("more")
+    with pytest.raises(ValueError, match=r"BoxDetections: expected names for class_logits, .*'more'"):
+        onnx_functions.add_functions(model)
+
+
 def test_ops_run_one_after_the_other_in_a_graph_that_states_no_shapes() -> None:
     proposals, pooling = proposals_call()[1], pooling_call()[1]
     levels = range(3)

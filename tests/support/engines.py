@@ -32,7 +32,8 @@ from panrt.export.tensorrt import TensorRT
 from panrt.plugins import library
 path = Path(sys.argv[1])
 tensorrt = TensorRT("rtx", library.find())
-linted = lint(path, flavour="rtx", release=(1, 7))
+size = tuple(map(int, sys.argv[2:])) or None
+linted = lint(path, flavour="rtx", release=(1, 7), input_hw=size)
 print(json.dumps(tensorrt.parse(linted.model, source=str(path)).layers()))
 """
 
@@ -59,9 +60,9 @@ def panrt(*arguments: object, cache: Path, **environment: str) -> Ended:
     return _run([*PLAIN, *map(str, arguments)], cache, environment)
 
 
-def layers(path: Path, *, cache: Path) -> list[list[str]]:
-    """Node, type and precision of each layer that TensorRT for RTX makes of a file."""
-    ended = _run([sys.executable, "-c", _LAYERS, str(path)], cache, {})
+def layers(path: Path, *size: int, cache: Path) -> list[list[str]]:
+    """Node, type and precision of each layer that TensorRT for RTX makes of a file, at a height and width if open."""
+    ended = _run([sys.executable, "-c", _LAYERS, str(path), *map(str, size)], cache, {})
     assert ended.code == 0, ended
     found: list[list[str]] = json.loads(ended.stdout)
     return found
@@ -84,9 +85,9 @@ def _run(command: list[str], cache: Path, environment: dict[str, str]) -> Ended:
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
-def tiny_model(*nodes: Any, height: int | str = 4, metadata: str | None = None, **changes: Any) -> ModelProto:
+def tiny_model(*nodes: Any, batch: int | str = 1, metadata: str | None = None, **changes: Any) -> ModelProto:
     """A file that says it is ours, and whose graph is an image, these nodes from its `pixels`, and `out`."""
-    image = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, height, 4, 3])
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, [batch, 4, 4, 3])
     weight = helper.make_tensor("weight", TensorProto.FLOAT, [3, 2], [0.5] * 6)
     out = helper.make_tensor_value_info("out", TensorProto.FLOAT, None)
     graph = helper.make_graph(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -53,3 +57,11 @@ def exported(path: Path, **options: Any) -> Path:
     """An export of the lively network at (256, 320)."""
     to_onnx(lively(), path, **{"height": HEIGHT, "width": WIDTH, "thresholds": THRESHOLDS, **options})
     return path
+
+
+@lru_cache
+def dynamic() -> Path:
+    """An export of the lively network whose input size is open; exported once a process, as it takes two traces."""
+    folder = Path(tempfile.mkdtemp(prefix="panrt-"))
+    atexit.register(shutil.rmtree, folder)
+    return exported(folder / "dynamic.onnx", height=0, width=0)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from panrt.cli.support import JsonOption, Report, progress_bar
+from panrt.cli.support import HeightOption, JsonOption, Report, WidthOption, chosen_size, progress_bar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,6 +48,8 @@ def run(
     backend: Annotated[str, typer.Option(help="auto, cpu, tensorrt or rtx.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU backend; default: all.")] = None,
     preprocess: Annotated[str, typer.Option(help="Who resizes frames: host or gpu.")] = "host",
+    height: HeightOption = None,
+    width: WidthOption = None,
     profile: Annotated[
         bool, typer.Option("--profile", help="On a GPU: also take a frame apart, and time every layer.")
     ] = False,
@@ -73,7 +75,13 @@ def run(
     config = BenchmarkConfig(frames=frames, warm_up=warm_up, rate=rate)
     model = locate(model)
     pictures = _read(source, frames)
-    loaded = panrt.load(model, backend=backend, threads=threads, preprocess=preprocess)  # type: ignore[arg-type]
+    loaded = panrt.load(
+        model,
+        backend=backend,
+        threads=threads,
+        preprocess=preprocess,  # type: ignore[arg-type]  # it checks
+        input_hw=chosen_size(height, width),
+    )
     with loaded as session, progress_bar("measure") as show:
         if profile and not hasattr(session, "profile"):
             raise ValueError(f"--profile: the backend {session.backend!r} has no GPU to take apart; leave it out.")

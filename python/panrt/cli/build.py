@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from panrt.cli.support import JsonOption, Report, interactive, megabytes
+from panrt.cli.support import HeightOption, JsonOption, Report, WidthOption, chosen_size, interactive, megabytes
 
 if TYPE_CHECKING:
     from panrt.export.build import Built
@@ -48,8 +48,8 @@ def build(
     batch: Annotated[
         str | None, typer.Option(metavar="MIN:USUAL:MAX", help="Images, where the file leaves them open.")
     ] = None,
-    height: Annotated[str | None, typer.Option(metavar="MIN:USUAL:MAX", help="Likewise.")] = None,
-    width: Annotated[str | None, typer.Option(metavar="MIN:USUAL:MAX", help="Likewise.")] = None,
+    height: HeightOption = None,
+    width: WidthOption = None,
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Build even what was built before, and do not keep it.")
     ] = False,
@@ -58,7 +58,8 @@ def build(
     """An ONNX file -> a TensorRT engine.
 
     TensorRT builds on the GPU that runs the engine later, which takes minutes. The same engine is never built twice:
-    see panrt cache.
+    see panrt cache. An engine has one input size, as it is then faster and its memory is known; a file of panrt export
+    --dynamic gives one for each --height and --width.
     """
     from panrt.export.build import build_engine
     from panrt.plan_file import BuildOptions
@@ -71,8 +72,7 @@ def build(
         compute_capabilities=tuple(compute_capability or ()),
         dla_core=-1 if dla is None else dla,
         batch=_range("--batch", batch),
-        height=_range("--height", height),
-        width=_range("--width", width),
+        input_hw=chosen_size(height, width) or (),
     )
     with _phases() as show:
         built = build_engine(model, output, rtx=rtx, options=options, cache=not no_cache, progress=show)

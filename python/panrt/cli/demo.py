@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from panrt.cli.support import JsonOption, Report, progress_bar
+from panrt.cli.support import HeightOption, JsonOption, Report, WidthOption, chosen_size, progress_bar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +29,8 @@ def demo(
     source: Annotated[str, typer.Option(help="Another clip or folder of pictures of one size.")] = CLIP,
     backend: Annotated[str, typer.Option(help="auto, cpu, tensorrt or rtx.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU; default: all.")] = None,
+    height: HeightOption = None,
+    width: WidthOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Segment the clip that comes with PanRT, leave an annotated video, and measure.
@@ -45,7 +47,7 @@ def demo(
     path = locate(model)
     out.mkdir(parents=True, exist_ok=True)
     video, figures = out / "demo.mp4", out / "demo.json"
-    with panrt.load(path, backend=backend, threads=threads) as session:
+    with panrt.load(path, backend=backend, threads=threads, input_hw=chosen_size(height, width)) as session:
         report.line("model", f"{path.name}: {session.model.name}, {session.model.precision}, backend {session.backend}")
         seen = _segment(source, session, video)
         config = BenchmarkConfig(frames=MEASURED, warm_up=WARM_UP, rate=0)

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from panrt.cli.support import DeviceOption, JsonOption, Report, choose_device, progress_bar
+from panrt.cli.support import (
+    DeviceOption,
+    HeightOption,
+    JsonOption,
+    Report,
+    WidthOption,
+    choose_device,
+    chosen_size,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
     from panrt.model.mask_ap import MaskAp
@@ -39,6 +48,8 @@ def evaluate(
     ] = None,
     max_side: Annotated[int, typer.Option(min=32, help="Longest side of a resized picture.")] = 1333,
     device: DeviceOption = None,
+    height: HeightOption = None,
+    width: WidthOption = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that compare --predictions.")] = 1,
     as_json: JsonOption = False,
 ) -> None:
@@ -47,6 +58,9 @@ def evaluate(
     Figures are in percent, in JSON they are fractions.
     """
     chosen = _metrics(metrics)
+    size = chosen_size(height, width)
+    if size is not None and (model is None or model.suffix != ".onnx"):
+        raise ValueError("--height and --width are for an .onnx file whose input size is open; leave them out.")
     if (model is None) == (predictions is None):
         raise ValueError("give one of --model (with --images) and --predictions.")
     if model is not None:
@@ -55,7 +69,7 @@ def evaluate(
         if model.suffix in (".onnx", ".plan"):
             if short_side is not None or device is not None:
                 raise ValueError(f"{model}: has a size and a device of its own; leave --short-side and --device out.")
-            results = _of_session(model, truth, images, labels, chosen)
+            results = _of_session(model, size, truth, images, labels, chosen)
         else:
             results = _of_model(model, truth, images, labels, chosen, short_side, max_side, device)
     else:
@@ -153,7 +167,9 @@ def _of_model(
     return Results(categories_of(classes), pq=measured.pq, ap=measured.ap, miou=measured.miou)
 
 
-def _of_session(path: Path, truth: Path, images: Path, labels: Path | None, metrics: tuple[str, ...]) -> Results:
+def _of_session(
+    path: Path, size: tuple[int, int] | None, truth: Path, images: Path, labels: Path | None, metrics: tuple[str, ...]
+) -> Results:
     """As the runtime sees the pictures: fitted into the file's input, the maps compared at the pictures' own sizes."""
     import numpy as np
 
@@ -166,7 +182,7 @@ def _of_session(path: Path, truth: Path, images: Path, labels: Path | None, metr
     if "ap" in metrics:
         raise ValueError(f"--metrics: ap is taken before the merge, which is inside {path}; evaluate the .safetensors.")
     dataset = read_coco_panoptic(truth, images=images, labels=labels)
-    with panrt.load(path) as session, progress_bar("evaluate") as show:
+    with panrt.load(path, input_hw=size) as session, progress_bar("evaluate") as show:
         categories = tuple(Category(c.id, c.name, c.is_thing) for c in (*session.model.things, *session.model.stuff))
         statistics = PanopticStatistics.empty(len(categories))
         confusion = np.zeros((len(categories), len(categories) + 1), np.int64)

@@ -32,6 +32,14 @@ def export(
             metavar="WxH", help="Instead of --width: the camera's size. The input gets its aspect at --height."
         ),
     ] = None,
+    dynamic: Annotated[
+        bool,
+        typer.Option(
+            "--dynamic",
+            help="Leave height and width open: one file for cameras of several aspects. Its size is chosen when it is "
+            "run or built, with --height and --width there, and costs no speed then. Not with int8.",
+        ),
+    ] = False,
     batch: Annotated[int, typer.Option(help="Images an inference.")] = 1,
     output_size: Annotated[
         str | None, typer.Option(metavar="WxH", help="Of the panoptic map; default: of the valid input.")
@@ -69,6 +77,8 @@ def export(
 
     chosen_target = one_of("--target", target, TARGETS)
     chosen_precision = one_of("--precision", precision, PRECISIONS)
+    if dynamic:
+        _check_dynamic(chosen_precision, height=height, width=width, camera=camera, output_size=output_size)
     if chosen_precision == "int8" and samples is None:
         raise ValueError("--precision int8 needs --samples, pictures or a clip to calibrate on.")
     network, provenance = _network(model, untrained=untrained)
@@ -88,8 +98,8 @@ def export(
         exported = to_onnx(
             network,
             output,
-            height=input_hw[0],
-            width=input_hw[1],
+            height=0 if dynamic else input_hw[0],
+            width=0 if dynamic else input_hw[1],
             batch=batch,
             valid_hw=valid_hw,
             output_size=_size("--output-size", output_size) if output_size is not None else None,
@@ -127,6 +137,20 @@ def _network(model: str, *, untrained: bool) -> tuple[PanopticFPN, str]:
     return load(path), read_header(path).provenance
 
 
+def _check_dynamic(precision: str, **sizes: object) -> None:
+    """Sizes contradict an open one, and int8 is calibrated at one."""
+    for name, value in sizes.items():
+        if value is not None:
+            raise ValueError(
+                f"--dynamic leaves the input size open, so that --{name.replace('_', '-')} says nothing; leave one out."
+            )
+    if precision == "int8":
+        raise ValueError(
+            "--dynamic: int8 is calibrated at one input size; export a file for each size, with --height and --width "
+            "or --camera, or take --precision fp16."
+        )
+
+
 def _size(option: str, text: str) -> tuple[int, int]:
     """`1920x1080` -> (1080, 1920)."""
     match = re.fullmatch(r"(\d+)x(\d+)", text)
@@ -147,12 +171,13 @@ def _report(exported: Exported, output: Path, *, model: str | None, as_json: boo
 
     file = exported.file
     height, width = file.input_hw
+    is_open = not all(file.input_hw)
     report = Report(as_json=as_json)
     padded = "" if file.valid_hw == file.input_hw else f", the frame in its upper left {_text(file.valid_hw)}"
-    report.line("traced", f"{file.name} {_text(file.input_hw)} (height x width){padded}, {exported.nodes} nodes")
-    report.line(
-        "gives", f"panoptic maps of {_text(file.output_hw)}, {len(file.things)} things, {len(file.stuff)} stuff"
-    )
+    size = "of dynamic height and width" if is_open else f"{_text(file.input_hw)} (height x width){padded}"
+    report.line("traced", f"{file.name} {size}, {exported.nodes} nodes")
+    maps = "the input's size" if is_open else _text(file.output_hw)
+    report.line("gives", f"panoptic maps of {maps}, {len(file.things)} things, {len(file.stuff)} stuff")
     report.line("weights", file.provenance or "nothing is said about where they come from")
     if exported.peak is not None:
         share = 100 * exported.peak.value / LARGEST_HALF
@@ -177,8 +202,9 @@ def _report(exported: Exported, output: Path, *, model: str | None, as_json: boo
         "opset": file.opset,
         "provenance": file.provenance,
     }
-    verify = [f"panrt verify {model} {output} --frames DIR"] if model is not None else []
-    report.end(facts, next_commands=[*verify, f"panrt build {output} -o {output.with_suffix('.plan')}"])
+    chosen = " --height H --width W" if is_open else ""
+    verify = [f"panrt verify {model} {output} --frames DIR{chosen}"] if model is not None else []
+    report.end(facts, next_commands=[*verify, f"panrt build {output} -o {output.with_suffix('.plan')}{chosen}"])
 
 
 def _text(size: tuple[int, int]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from panrt.cli.support import Report, megabytes
+from panrt.model_file import SIZE_DIVISOR
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,19 +16,28 @@ if TYPE_CHECKING:
     from panrt.model_file import Category, ModelFile
 
 
+_ANY_SIZE = (SIZE_DIVISOR, SIZE_DIVISOR)  # the steps of a file whose size is open are the same at each
+
+
 def info_onnx(path: Path, *, as_json: bool) -> None:
     """Report on a file."""
-    from panrt.engine.backends.partition import partition
+    from panrt.engine.backends.partition import partition, read
     from panrt.engine.bundled import locate
 
-    plan = partition(locate(path))
-    file = plan.file
+    file = read(locate(path))[1]
+    is_open = not all(file.input_hw)
+    plan = partition(locate(path), input_hw=_ANY_SIZE if is_open else None)
     report = Report(as_json=as_json)
     report.line("network", f"{file.name}, {file.precision}, opset {file.opset}, target {file.target}")
     report.line("file", f"{path}, {megabytes(path.stat().st_size)}")
-    report.line("input", f"{_images(file)} of {_size(file.input_hw)} (height x width), BGR, uint8")
-    report.line("frame", f"in the upper left {_size(file.valid_hw)} of it; any size is brought there")
-    report.line("map", f"{_size(file.output_hw)}")
+    if is_open:
+        report.line("input", f"{_images(file)} of dynamic height and width, multiples of {SIZE_DIVISOR}, BGR, uint8")
+        report.line("frame", "in all of it; any size is brought there")
+        report.line("map", "of the input's size")
+    else:
+        report.line("input", f"{_images(file)} of {_size(file.input_hw)} (height x width), BGR, uint8")
+        report.line("frame", f"in the upper left {_size(file.valid_hw)} of it; any size is brought there")
+        report.line("map", f"{_size(file.output_hw)}")
     report.line("things", _names(file.things))
     report.line("stuff", _names(file.stuff))
     report.line("thresholds", ", ".join(f"{name} {value:g}" for name, value in file.thresholds._asdict().items()))
@@ -44,11 +54,13 @@ def info_onnx(path: Path, *, as_json: bool) -> None:
         },
         "steps": _steps(plan),
     }
-    report.end(facts, next_commands=[f"panrt run demo://tabletop --model {path} --sink out.mp4", f"panrt bench {path}"])
+    size = " --height 256 --width 320" if is_open else ""
+    commands = [f"panrt run demo://tabletop --model {path} --sink out.mp4{size}", f"panrt bench {path}{size}"]
+    report.end(facts, next_commands=commands)
 
 
 def _size(hw: tuple[int, int]) -> str:
-    return f"{hw[0]}x{hw[1]}" if all(hw) else "any size"
+    return f"{hw[0]}x{hw[1]}"
 
 
 def _images(file: ModelFile) -> str:

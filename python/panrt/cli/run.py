@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from panrt.cli.support import JsonOption, Report, interactive
+from panrt.cli.support import HeightOption, JsonOption, Report, WidthOption, chosen_size, interactive
 
 if TYPE_CHECKING:
     from panrt.engine.pipeline import Stream
@@ -39,6 +39,8 @@ def run(
     ] = [],  # noqa: B006  (typer reads it, nobody writes to it)
     backend: Annotated[str, typer.Option(help="auto, cpu, tensorrt or rtx.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU; default: all.")] = None,
+    height: HeightOption = None,
+    width: WidthOption = None,
     policy: Annotated[
         str | None,
         typer.Option(help="latest drops what cannot be kept up with, block never drops; default: latest where live."),
@@ -78,7 +80,14 @@ def run(
         pixel_format=pixel_format,  # type: ignore[arg-type]
     )
     report = Report(as_json=as_json, to_stderr="-" in sinks)
-    with panrt.load(model, backend=backend, threads=threads, preprocess=preprocess) as session:  # type: ignore[arg-type]
+    loaded = panrt.load(
+        model,
+        backend=backend,
+        threads=threads,
+        preprocess=preprocess,  # type: ignore[arg-type]  # it checks
+        input_hw=chosen_size(height, width),
+    )
+    with loaded as session:
         stream = panrt.stream(sources, session, sinks=sinks, options=options, track=track, limit=frames)
         report.line("model", f"{model}: {session.model.name}, {session.model.precision}, backend {session.backend}")
         problem: PanrtError | None = None

@@ -34,6 +34,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the same facts a
 DeviceOption = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default cuda where PyTorch sees a GPU, else cpu.")
 ]
+HeightOption = Annotated[
+    int | None, typer.Option(help="Of the network's input, a multiple of 32, where the .onnx file leaves it open.")
+]
+WidthOption = Annotated[int | None, typer.Option(help="Likewise.")]
 
 
 class Commands(TyperGroup):
@@ -62,6 +66,15 @@ class Commands(TyperGroup):
 def _fail(text: str, code: int) -> None:
     typer.echo(f"error: {text}", err=True)
     raise typer.Exit(code)
+
+
+def chosen_size(height: int | None, width: int | None) -> tuple[int, int] | None:
+    """The input size that --height and --width choose; None: neither was given."""
+    if height is None and width is None:
+        return None
+    if height is None or width is None:
+        raise ValueError("give both of --height and --width, or neither; together they choose the input size.")
+    return height, width
 
 
 def message(error: Exception) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from panrt.cli.frames import network_frames
-from panrt.cli.support import JsonOption, Report, progress_bar
+from panrt.cli.support import HeightOption, JsonOption, Report, WidthOption, chosen_size, progress_bar
 
 if TYPE_CHECKING:
     from panrt.engine.session import Session
@@ -27,6 +27,8 @@ def verify(
     b: Annotated[str, typer.Argument(metavar="B", help="What is judged, likewise.")],
     frames: Annotated[Path, typer.Option(help="Pictures or a clip to compare on.")],
     max_frames: Annotated[int, typer.Option(min=1, help="Frames that are taken from --frames, evenly.")] = 64,
+    height: HeightOption = None,
+    width: WidthOption = None,
     pixels: Annotated[
         float | None, typer.Option(min=0, max=100, help="Smallest share of pixels that agree, in percent.")
     ] = None,
@@ -42,10 +44,11 @@ def verify(
     """
     from panrt.export.verify import VerifyError, compare, limits_of
 
-    files = [file for file in map(_described, (a, b)) if file is not None]
+    size = chosen_size(height, width)
+    files = [file for file in (_described(form, size) for form in (a, b)) if file is not None]
     if not files:
         raise VerifyError("A and B are both PyTorch models, whose sizes are not fixed; give an exported file for one.")
-    runners = [_runner(form, files[0]) for form in (a, b)]
+    runners = [_runner(form, files[0], size) for form in (a, b)]
     file = files[0]
     images = network_frames(
         frames, limit=max_frames, input_hw=file.input_hw, valid_hw=file.valid_hw, free=file.pixel_mean
@@ -67,28 +70,29 @@ def verify(
         raise typer.Exit(PAST_LIMITS)
 
 
-def _described(form: str) -> ModelFile | None:
+def _described(form: str, size: tuple[int, int] | None) -> ModelFile | None:
     """What the file says about itself; None for a PyTorch model, which takes what the other has."""
     from panrt.export.files import read_onnx
+    from panrt.model_file import sized
 
     backend, path = _split(form)
     if backend is None and path.suffix == ".onnx":
-        return read_onnx(path).file
+        return sized(read_onnx(path).file, size, source=form)
     if backend is None:
         return None
-    with _open(backend, path) as session:
+    with _open(backend, path, size) as session:
         return session.model
 
 
-def _runner(form: str, file: ModelFile) -> Runner:
+def _runner(form: str, file: ModelFile, size: tuple[int, int] | None) -> Runner:
     from panrt.export.verify import OnnxRunner, TorchRunner
     from panrt.model.checkpoints import load, locate
 
     backend, path = _split(form)
     if backend is not None:
-        return SessionRunner(_open(backend, path), form)
+        return SessionRunner(_open(backend, path, size), form)
     if path.suffix == ".onnx":
-        return OnnxRunner(path)
+        return OnnxRunner(path, input_hw=size)
     network = load(locate(form))
     if network.config.name != file.name:
         from panrt.export.verify import VerifyError
@@ -107,10 +111,10 @@ def _split(form: str) -> tuple[str | None, Path]:
     return (AUTO if form.endswith(".plan") else None), Path(form)
 
 
-def _open(backend: str, path: Path) -> Session:
+def _open(backend: str, path: Path, size: tuple[int, int] | None) -> Session:
     import panrt
 
-    return panrt.load(path, backend=backend)
+    return panrt.load(path, backend=backend, input_hw=size)
 
 
 class SessionRunner:
