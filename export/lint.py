@@ -79,7 +79,7 @@ def lint(path: Path, *, flavour: Flavour, release: tuple[int, ...], input_hw: tu
     model, said, content = read_onnx(path)
     file = model_file.sized(said, input_hw, source=str(path))
     if file != said:
-        input_size.specialise(model, file)
+        input_size.specialise(model, file, source=str(path))
         content = model.SerializeToString(deterministic=True)
     findings = tuple(find(model, file, flavour=flavour, release=release))
     errors = tuple(finding for finding in findings if finding.level == "error")

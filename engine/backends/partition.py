@@ -120,7 +120,7 @@ def partition(path: Path, *, input_hw: tuple[int, int] | None = None) -> Partiti
     model, said = read(path)
     file = model_file.sized(said, input_hw, source=str(path))
     if file != said:
-        input_size.specialise(model, file)
+        input_size.specialise(model, file, source=str(path))
     graph = model.graph
     inputs = [value.name for value in graph.input]
     results = tuple(value.name for value in graph.output)

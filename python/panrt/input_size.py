@@ -1,7 +1,7 @@
 """The size of the network's input in an ONNX file: left open for who loads the file, or fixed.
 
     file = model_file.sized(file, (512, 1024), source="street.onnx")
-    specialise(proto, file)              # an open file is now what a static export at that size is, byte for byte
+    specialise(proto, file, source=...)  # an open file is now what a static export at that size is, byte for byte
 
 A graph of ours has the same nodes at every size. What a size decides is in three places, and `open_size` opens them:
 
@@ -22,7 +22,7 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TensorShapeProto, ValueInfoProto, helper, numpy_helper
 
 from panrt import model_file
-from panrt.model_file import SIZE_DIVISOR, InputSizeError, ModelFile
+from panrt.model_file import SIZE_DIVISOR, InputSizeError, ModelFile, ModelFileError
 from panrt.plugins.onnx_functions import DOMAIN, INPUT_SIZE, SIZED, add_functions
 
 IMAGE = "image"
@@ -37,17 +37,23 @@ _OWN = f"{INPUT_SIZE}/"  # what the names of nodes that an open file has more be
 # To one size ----------------------------------------------------------------------------------------------------------
 
 
-def specialise(proto: ModelProto, file: ModelFile) -> None:
+def specialise(proto: ModelProto, file: ModelFile, *, source: str) -> None:
     """Fix the size of an open file, in place; nothing is left that computes shapes.
 
     Args:
         proto: of a file whose size is open.
         file: what it says about itself at the size; see `model_file.sized`.
+        source: names the file in messages.
 
     Raises:
-        InputSizeError: it has a dimension that is not one of ours.
+        ModelFileError: its graph is not open as it says, or in a way that is not ours.
     """
-    _fix(proto.graph, file)
+    try:
+        _fix(proto.graph, file)
+    except InputSizeError as error:
+        raise ModelFileError(
+            f"{source}: says that the size of its input is open, but {error}; export the model again."
+        ) from error
     if any(function.domain == DOMAIN for function in proto.functions):
         add_functions(proto)
     for entry in proto.metadata_props:
@@ -60,17 +66,16 @@ def _fix(graph: GraphProto, file: ModelFile) -> None:
         if dimension.dim_param:
             dimension.dim_value = _evaluated(dimension.dim_param, file.input_hw)
     for node in _sized_nodes(graph):
-        node.input.pop()
+        if node.input.pop() != INPUT_SIZE:
+            raise InputSizeError(f"node {node.name!r} does not read it")
         _set_sizes(node, input_hw=file.valid_hw, output_hw=file.output_hw)
     _fold(graph, file.input_hw)
 
 
 def _evaluated(symbol: str, input_hw: Size) -> int:
-    match = re.fullmatch(r"(?:ceil\()?(height\*width|height|width)(?:/(\d+))?\)?", symbol)
+    match = re.fullmatch(r"(?:ceil\()?(height\*width|height|width)(?:/([1-9]\d*))?\)?", symbol)
     if match is None:
-        raise InputSizeError(
-            f"dimension {symbol!r} does not say how it follows from the input's; export the model again."
-        )
+        raise InputSizeError(f"dimension {symbol!r} does not say how it follows from it")
     height, width = input_hw
     value = {"height": height, "width": width}.get(match[1], height * width)
     return -(-value // int(match[2] or 1))

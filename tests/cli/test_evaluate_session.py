@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 from panrt.cli import app
 from panrt.model import build, save
+from support.networks import dynamic
 
 SPLIT = Path(__file__).parent.parent / "data" / "tabletop" / "eval"
 
@@ -43,6 +45,16 @@ def test_a_file_of_the_runtime_is_as_good_as_its_network(folder: Path) -> None:
     of_network, of_file = (json.loads(found.output) for found in said)
     assert of_file == of_network
     assert of_network["miou"]["pixel_accuracy"] > 0
+
+
+def test_the_size_of_an_open_file_is_chosen_and_that_of_a_network_is_not(folder: Path) -> None:
+    size, run = ("--height", "64", "--width", "96"), CliRunner().invoke
+    shutil.copy(dynamic(), folder / "dynamic.onnx")
+    found = run(app, evaluated(folder, "dynamic.onnx", *size, "--json"))
+    assert (found.exit_code, "pq" in json.loads(found.stdout)) == (0, True)
+    assert "leaves the size of its input open" in run(app, evaluated(folder, "dynamic.onnx")).output
+    refused = run(app, evaluated(folder, "network.safetensors", *size))
+    assert (refused.exit_code, "are for an .onnx file whose input size is open" in refused.output) == (2, True)
 
 
 @pytest.mark.parametrize(

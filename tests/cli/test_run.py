@@ -92,7 +92,9 @@ def test_an_option_that_does_not_do_here_is_an_error(lively: Path, option: str, 
 def test_the_end_of_a_run_is_told_for_people(null_model: list[dict[str, Any]], tmp_path: Path) -> None:
     result = run(URI, IMAGES / "000001.jpg", "-s", tmp_path / "out.jsonl", "--backend", "cpu", "--threads", 2)
     assert result.exit_code == 0, result.output
-    assert null_model == [{"path": Path("any.onnx"), "backend": "cpu", "threads": 2, "preprocess": "host"}]
+    assert null_model == [
+        {"path": Path("any.onnx"), "backend": "cpu", "threads": 2, "preprocess": "host", "input_hw": None}
+    ]
     lines = {line.split()[0]: line for line in result.stdout.splitlines()}
     assert "21 in" in lines["results"]
     assert "ms, median / p99 / worst" in lines["age"]

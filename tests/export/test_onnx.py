@@ -218,7 +218,7 @@ def test_shapes_that_old_opsets_have_as_constants_are_opened_too(tmp_path: Path)
     assert exported[0].file.input_hw == exported[0].file.valid_hw == exported[0].file.output_hw == (0, 0)
     proto = onnx.load(paths[0])
     assert sum(node.op_type == "Concat" for node in proto.graph.node) == 4  # a shape for each level's group norms
-    specialise(proto, sized(exported[0].file, size, source="open.onnx"))
+    specialise(proto, sized(exported[0].file, size, source="open.onnx"), source="open.onnx")
     assert proto.SerializeToString(deterministic=True) == paths[1].read_bytes()
 
 

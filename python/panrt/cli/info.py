@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from panrt.cli.info_onnx import info_onnx
-from panrt.cli.support import JsonOption, Report, megabytes, named_config
+from panrt.cli.support import JsonOption, Report, chosen_size, megabytes, named_config
 
 if TYPE_CHECKING:
     from panrt.model.checkpoints import Header
@@ -24,13 +24,18 @@ def info(
             help="A .safetensors or .onnx file, tabletop (comes with PanRT), or a configuration.",
         ),
     ],
-    height: Annotated[int | None, typer.Option(min=32, help="Input size to count for; default: the network's.")] = None,
+    height: Annotated[
+        int | None,
+        typer.Option(
+            min=32, help="Input size to count for, or of an .onnx file that leaves it open; default: the network's."
+        ),
+    ] = None,
     width: Annotated[int | None, typer.Option(min=32, help="Likewise.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """What a network is, costs and comes from."""
     if model.endswith(".onnx"):
-        info_onnx(Path(model), as_json=as_json)
+        info_onnx(Path(model), chosen_size(height, width), as_json=as_json)
         return
 
     from panrt.model.checkpoints import locate

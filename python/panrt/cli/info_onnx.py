@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from panrt.cli.support import Report, megabytes
-from panrt.model_file import SIZE_DIVISOR
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,17 +15,15 @@ if TYPE_CHECKING:
     from panrt.model_file import Category, ModelFile
 
 
-_ANY_SIZE = (SIZE_DIVISOR, SIZE_DIVISOR)  # the steps of a file whose size is open are the same at each
-
-
-def info_onnx(path: Path, *, as_json: bool) -> None:
-    """Report on a file."""
+def info_onnx(path: Path, size: tuple[int, int] | None, *, as_json: bool) -> None:
+    """Report on a file; the size is for one that leaves it open."""
     from panrt.engine.backends.partition import partition, read
     from panrt.engine.bundled import locate
+    from panrt.model_file import SIZE_DIVISOR
 
     file = read(locate(path))[1]
     is_open = not all(file.input_hw)
-    plan = partition(locate(path), input_hw=_ANY_SIZE if is_open else None)
+    steps = _steps(partition(locate(path), input_hw=size)) if size is not None or not is_open else []
     report = Report(as_json=as_json)
     report.line("network", f"{file.name}, {file.precision}, opset {file.opset}, target {file.target}")
     report.line("file", f"{path}, {megabytes(path.stat().st_size)}")
@@ -42,7 +39,10 @@ def info_onnx(path: Path, *, as_json: bool) -> None:
     report.line("stuff", _names(file.stuff))
     report.line("thresholds", ", ".join(f"{name} {value:g}" for name, value in file.thresholds._asdict().items()))
     report.line("weights", file.provenance or "nothing is said about where they come from")
-    report.table("\n".join(_steps(plan)))
+    if steps:
+        report.table("\n".join(steps))
+    else:
+        report.line("steps", "depend on the size; --height and --width show them")
     facts = {
         "file": str(path),
         "bytes": path.stat().st_size,
@@ -52,10 +52,10 @@ def info_onnx(path: Path, *, as_json: bool) -> None:
             "stuff": [category._asdict() for category in file.stuff],
             "thresholds": file.thresholds._asdict(),
         },
-        "steps": _steps(plan),
+        "steps": steps,
     }
-    size = " --height 256 --width 320" if is_open else ""
-    commands = [f"panrt run demo://tabletop --model {path} --sink out.mp4{size}", f"panrt bench {path}{size}"]
+    chosen = " --height 256 --width 320" if is_open else ""
+    commands = [f"panrt run demo://tabletop --model {path} --sink out.mp4{chosen}", f"panrt bench {path}{chosen}"]
     report.end(facts, next_commands=commands)
 
 

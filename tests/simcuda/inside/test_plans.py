@@ -23,6 +23,7 @@ from panrt.engine.backends import plans, rtx, tensorrt
 from panrt.engine.backends.plans import MissingError
 from panrt.engine.backends.trt_engine import EngineError
 from panrt.engine.load import BackendError
+from panrt.model_file import InputSizeError
 from panrt.plan_file import BuildOptions, PlanFile, PlanFileError, PlanMismatch, Precisions
 from panrt.plugins import library
 from panrt.plugins.library import PluginLibrary, PluginLibraryError
@@ -90,6 +91,12 @@ def test_an_engine_of_tensorrt_for_rtx_is_opened_by_its_backend(engine: Engine) 
         check(session(picture(0)), picture(0))
     with pytest.raises(BackendError, match="it is an engine of TensorRT-RTX, not of TensorRT"):
         panrt.load(path, backend="tensorrt")
+
+
+def test_an_engine_has_one_input_size(engine: Engine) -> None:
+    panrt.load(engine(), backend="tensorrt", input_hw=MODEL.input_hw).close()
+    with pytest.raises(InputSizeError, match=r"its input is 32x64 \(height x width\) and cannot be 64x64"):
+        panrt.load(engine(), backend="tensorrt", input_hw=(64, 64))
 
 
 def test_only_an_engine_that_was_built_version_compatible_may_bring_code(engine: Engine) -> None:
