@@ -266,7 +266,7 @@ def _array(
     dtypes: tuple[type[np.generic], ...] = (np.float32,),
 ) -> None:
     """Check one array against a legend such as "N R C+1"; letters met for the first time are added to `sizes`."""
-    wanted = " or ".join(np.dtype(t).name for t in dtypes)
+    wanted = _names(dtypes)
     dimensions = _dimensions(legend)
     if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: expected a {_shape(dimensions, sizes)} {wanted} array, got {type(value).__name__}")
@@ -375,10 +375,24 @@ def _number(
 ) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name}: expected a number, got {value!r} ({type(value).__name__})")
-    with np.errstate(over="ignore"):  # the ops compute with the rounded number, which may be 0 or infinite
-        rounded = float(np.float32(min(max(value, -1e39), 1e39)))
+    rounded = _rounded(float(min(max(value, -1e39), 1e39)))  # the ops compute with it; it may be 0 or infinite
     if not (math.isfinite(rounded) and at_least <= rounded <= at_most and (above == -math.inf or rounded > above)):
         bounds = [f"above {above:g}"] if above > -math.inf else []
         bounds += [f"at least {at_least:g}"] if at_least > -math.inf else []
         bounds += [f"at most {at_most:g}"] if at_most < math.inf else []
         raise ValueError(f"{name}: expected a finite float32 {' and '.join(bounds)}".rstrip() + f", got {value!r}")
+
+
+# The same few for every frame, and numpy takes its time over both.
+
+
+@lru_cache(maxsize=64)
+def _rounded(value: float) -> float:
+    """To float32."""
+    with np.errstate(over="ignore"):
+        return float(np.float32(value))
+
+
+@lru_cache(maxsize=64)
+def _names(dtypes: tuple[type[np.generic], ...]) -> str:
+    return " or ".join(np.dtype(dtype).name for dtype in dtypes)
