@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <csignal>
 #include <cstddef>
@@ -26,10 +27,26 @@ struct Job {
   std::atomic<std::int64_t> next_chunk{0};
   // The pool's mutex guards the rest.
   int helpers_joined = 0;
-  int helpers_running = 0;
+  std::atomic<int> helpers_running{0};  // read without the mutex too
   std::exception_ptr failure{};
   std::condition_variable last_helper_left{};
 };
+
+// The steps of an op follow one another within microseconds, and to wake a thread takes the system some tens of them:
+// so a thread looks out for what it waits for, for a moment, before it sleeps.
+constexpr std::chrono::microseconds kMoment{50};
+
+template <typename Condition>
+void look_out(Condition const& there) {
+  auto const end = std::chrono::steady_clock::now() + kMoment;
+  while (!there() && std::chrono::steady_clock::now() < end) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+  }
+}
 
 class Pool {
  public:
@@ -38,11 +55,17 @@ class Pool {
       std::lock_guard lock(mutex_);
       grow(job.most_helpers);
       open_jobs_.push_back(&job);
+      has_open_jobs_.store(true, std::memory_order_relaxed);
     }
     for (int i = 0; i < job.most_helpers; ++i) work_to_do_.notify_one();
     run_chunks(job, 0);
     std::unique_lock lock(mutex_);
     close(job);
+    if (job.helpers_running > 0) {
+      lock.unlock();
+      look_out([&] { return job.helpers_running == 0; });
+      lock.lock();
+    }
     job.last_helper_left.wait(lock, [&] { return job.helpers_running == 0; });
   }
 
@@ -80,8 +103,9 @@ class Pool {
   }
 
   [[noreturn]] void serve() {
-    std::unique_lock lock(mutex_);
     for (;;) {
+      look_out([&] { return has_open_jobs_.load(std::memory_order_relaxed); });
+      std::unique_lock lock(mutex_);
       work_to_do_.wait(lock, [&] { return !open_jobs_.empty(); });
       Job& job = *open_jobs_.front();
       int const worker = ++job.helpers_joined;
@@ -95,12 +119,16 @@ class Pool {
     }
   }
 
-  void close(Job& job) { open_jobs_.erase(std::remove(open_jobs_.begin(), open_jobs_.end(), &job), open_jobs_.end()); }
+  void close(Job& job) {
+    open_jobs_.erase(std::remove(open_jobs_.begin(), open_jobs_.end(), &job), open_jobs_.end());
+    has_open_jobs_.store(!open_jobs_.empty(), std::memory_order_relaxed);
+  }
 
   std::mutex mutex_;
   std::condition_variable work_to_do_;
   std::deque<Job*> open_jobs_;  // those that another helper may join, oldest first
-  int workers_ = 0;             // as many as the largest call asked for; calls at the same time share them
+  std::atomic<bool> has_open_jobs_{false};
+  int workers_ = 0;  // as many as the largest call asked for; calls at the same time share them
 };
 
 // Never destroyed, so that workers may outlive every static destructor.
