@@ -85,6 +85,7 @@ def conv3x3(
     variant: int,
     threads: int,
 ) -> None: ...
+def look_up(image: NDArray[np.uint8], table: Float32, output: Float32, *, threads: int) -> None: ...
 def overlay(
     frame: NDArray[np.uint8],
     panoptic: Int32,

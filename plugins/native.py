@@ -385,6 +385,25 @@ class Conv3x3:
         return out
 
 
+def look_up(image: NDArray[np.uint8], table: Float32, *, out: Float32, threads: int | None = None) -> Float32:
+    """What a network begins with: for each byte of each channel a number, channel by channel.
+
+    Args:
+        image: (N, H, W, 3) uint8.
+        table: (3, 256) float32.
+        out: (N, 3, H, W) float32, written to.
+        threads: how many to use; None takes `default_threads`.
+
+    Returns:
+        `out`.
+
+    Raises:
+        ValueError, TypeError: an argument does not fit; the message names it.
+    """
+    _native.look_up(image, table, out, threads=contract.check_threads(threads))
+    return out
+
+
 def overlay(
     frame: NDArray[np.uint8],
     panoptic: Int32,

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import GraphProto, NodeProto, helper
+from onnx import GraphProto, NodeProto, helper, numpy_helper
 
 from panrt.engine.backends.rewrites import Index, ints, is_pointwise
 from panrt.plugins.onnx_functions import DOMAIN as OPS_DOMAIN
@@ -131,19 +131,33 @@ def _replace(old: list[NodeProto], convolution: Convolution, graph: GraphProto) 
 
 
 def _predict_from_nhwc(value: str, convolution: Convolution, graph: GraphProto) -> None:
-    """Let 1 x 1 convolutions read NHWC as the matrix that it is, so that only their few outputs are transposed."""
+    """Let 1 x 1 convolutions read NHWC as the matrix that it is, in one product, and transpose their few outputs."""
     index = Index(graph)
-    for conv in [node for node in graph.node if list(node.input[:1]) == [value]]:
-        if not is_pointwise(conv, index):
-            continue
-        output = conv.output[0]
+    convs = [node for node in graph.node if list(node.input[:1]) == [value] and is_pointwise(node, index)]
+    if not convs:
+        return
+    weights, biases = [], []
+    for conv in convs:
         weight = index.array(conv.input[1])
         assert weight is not None
-        matrix = index.add_constant(f"{output}/matrix", weight[:, :, 0, 0].T)
-        product = f"{output}/product"
-        nodes = [helper.make_node("MatMul", [convolution.outputs[0], matrix], [product])]
-        if len(conv.input) > 2:
-            product = f"{output}/biased"
-            nodes.append(helper.make_node("Add", [nodes[0].output[0], conv.input[2]], [product]))
-        nodes.append(helper.make_node("Transpose", [product], [output], perm=(0, 3, 1, 2)))
-        index.replace([conv], nodes)
+        bias = index.array(conv.input[2]) if len(conv.input) > 2 else np.zeros(len(weight), np.float32)
+        if bias is None:
+            return
+        weights.append(weight[:, :, 0, 0])
+        biases.append(bias)
+    outputs = [conv.output[0] for conv in convs]
+    matrix = index.add_constant(f"{value}/matrix", np.concatenate(weights).T)
+    offset = index.add_constant(f"{value}/bias", np.concatenate(biases))
+    sizes = numpy_helper.from_array(np.array([len(weight) for weight in weights], np.int64), f"{value}/sizes")
+    graph.initializer.append(sizes)
+    nodes = [
+        helper.make_node("MatMul", [convolution.outputs[0], matrix], [f"{value}/product"]),
+        helper.make_node("Add", [f"{value}/product", offset], [f"{value}/predicted"]),
+        helper.make_node("Transpose", [f"{value}/predicted"], [f"{value}/nchw"], perm=(0, 3, 1, 2)),
+        helper.make_node("Split", [f"{value}/nchw", sizes.name], outputs, axis=1),
+    ]
+    place = min(i for i, node in enumerate(graph.node) if any(node is conv for conv in convs))
+    for conv in convs:
+        graph.node.remove(conv)
+    for node in reversed(nodes):
+        graph.node.insert(place, node)

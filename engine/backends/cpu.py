@@ -1,7 +1,7 @@
 """The CPU backend: dense parts in ONNX Runtime, the four ops in `panrt.plugins.native`, one set of threads for both.
 
-Parts and ops take turns, so each has all threads while it runs, and none spins while it waits. What passes between
-them is memory that both see: ONNX Runtime writes the features where the kernels read them.
+Parts and ops take turns, so each has all threads while it runs, and none spins for longer than a moment. What passes
+between them is memory that both see: ONNX Runtime writes the features where the kernels read them.
 
 Shapes: N images, H x W network input, K detections of the file, k <= K that can enter the merge.
 """
@@ -22,6 +22,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from panrt.engine.backends.convolutions import Convolution
+from panrt.engine.backends.normalisation import Normalisation
 from panrt.engine.backends.partition import RESULTS, Op, Part, Partition, UnsupportedModelError, partition
 from panrt.engine.frame import Frame
 from panrt.engine.nvtx_ranges import nvtx_range
@@ -36,6 +37,7 @@ from panrt.plugins.contract import Layout, PanopticSegments
 
 CAPACITY = 2  # one submission runs while the next one is prepared
 DENSE = "dense"  # what `stages` calls the parts
+MOMENT = 50  # microseconds that a thread looks out for work before it sleeps, as in plugins/cpu/thread_pool.cpp
 
 # What ONNX Runtime raises for a graph that it cannot take.
 _REFUSALS = (
@@ -194,6 +196,7 @@ class Graph:
         assert isinstance(merge, Op)
         self._least_score = np.float32(merge.attributes["score_threshold"])
         self._threads = threads
+        self._normalisation = plan.normalisation
         self._values: dict[str, NDArray[Any]] = {}
         self._steps: list[_Dense | _Conv3x3 | Op] = [self._ready(step, path) for step in plan.steps]
 
@@ -202,6 +205,10 @@ class Graph:
         values = self._values
         values[IMAGE] = image
         stages: dict[str, float] = {}
+        if self._normalisation is not None:
+            started = time.perf_counter()
+            values[self._normalisation.output] = self._normalised(image, self._normalisation)
+            stages[DENSE] = time.perf_counter() - started
         for step in self._steps:
             started = time.perf_counter()
             if not isinstance(step, Op):
@@ -222,6 +229,13 @@ class Graph:
         if isinstance(step, Part):
             return _Dense(step, path, self._threads)
         return _Conv3x3(step, self._threads) if isinstance(step, Convolution) else step
+
+    def _normalised(self, image: NDArray[np.uint8], normalisation: Normalisation) -> NDArray[np.float32]:
+        N, H, W, _ = image.shape
+        out = self._values.get(normalisation.output)
+        if out is None:
+            out = np.empty((N, 3, H, W), np.float32)
+        return native.look_up(image, normalisation.table, out=out, threads=self._threads)
 
     def _compute(self, op: Op) -> Sequence[NDArray[Any]]:
         inputs: list[Any] = [self._values[name] for name in op.inputs]
@@ -269,7 +283,8 @@ class _Dense:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        for key, value in _spinning().items():
+            options.add_session_config_entry(f"session.intra_op.{key}", value)
         try:
             self._session = ort.InferenceSession(part.model, options, providers=["CPUExecutionProvider"])
         except _REFUSALS as error:
@@ -281,6 +296,7 @@ class _Dense:
         self._names = [tensor.name for tensor in part.outputs]
         self._binding: Any = None
         self._outputs: dict[str, NDArray[Any]] = {}
+        self._bound: dict[str, NDArray[Any]] = {}
         if not any(size < 0 for tensor in (*part.inputs, *part.outputs) for size in tensor.shape):
             self._binding = self._session.io_binding()
             for name, dtype, shape in part.outputs:
@@ -295,10 +311,20 @@ class _Dense:
             values.update(zip(self._names, self._session.run(self._names, feeds | rows), strict=True))
             return
         for tensor in self._part.inputs:
-            self._binding.bind_ortvalue_input(tensor.name, ort.OrtValue.ortvalue_from_numpy(values[tensor.name]))
+            array = values[tensor.name]
+            if self._bound.get(tensor.name) is not array:  # what earlier steps write is in the same place every time
+                self._binding.bind_ortvalue_input(tensor.name, ort.OrtValue.ortvalue_from_numpy(array))
+                self._bound[tensor.name] = array
         self._session.run_with_iobinding(self._binding)
         values.update(self._outputs)
 
     def _rows(self, values: dict[str, NDArray[Any]]) -> int:
         """Detections at hand, those of all images together."""
         return next(len(values[t.name]) for t in self._part.inputs if len(t.shape) == 4 and t.name in values)
+
+
+def _spinning() -> dict[str, str]:
+    """How ONNX Runtime's threads wait. To wake one takes the system about as long as a node of the graph takes."""
+    if tuple(int(part) for part in ort.__version__.split(".")[:2]) < (1, 26):  # knows for ever and not at all
+        return {"allow_spinning": "0"}
+    return {"allow_spinning": "1", "spin_duration_us": str(MOMENT)}

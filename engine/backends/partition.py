@@ -8,6 +8,7 @@ otherwise than the file has it is changed on the way:
 * RoIs are pooled from NHWC features, where channels lie next to one another. ONNX Runtime keeps features in a blocked
   layout of its own and writes NHWC as readily as NCHW, so this saves a transpose of the whole pyramid.
 * Convolutions that see one pixel at a time move to where there are fewer pixels or channels; see `rewrites`.
+* Pixels are normalised by a table; see `normalisation`.
 * The largest convolutions become steps of their own, which need fewer multiplications; see `convolutions`.
 * The mask part takes any number of rows, so that only detections that can enter the merge go through it.
 
@@ -31,6 +32,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from panrt import input_size, model_file
 from panrt.engine.backends import convolutions
 from panrt.engine.backends.convolutions import NHWC, Convolution
+from panrt.engine.backends.normalisation import Normalisation, take_normalisation
 from panrt.engine.backends.rewrites import rewrite
 from panrt.errors import PanrtError
 from panrt.input_size import IMAGE
@@ -80,6 +82,7 @@ class Partition:
     file: ModelFile
     steps: tuple[Part | Op | Convolution, ...]
     free_rows: bool  # what follows BoxDetections takes any number of detections
+    normalisation: Normalisation | None  # what comes before the steps; None: they begin with the image
 
 
 def read(path: Path) -> tuple[ModelProto, ModelFile]:
@@ -133,6 +136,7 @@ def partition(path: Path, *, input_hw: tuple[int, int] | None = None) -> Partiti
     rewrite(graph)
     tensors = dict(_tensors(model))
     lifted = convolutions.lift(graph, {name: tensor.shape for name, tensor in tensors.items()})
+    normalisation = take_normalisation(graph, IMAGE)
     ops = tuple(
         lifted[node.output[0]] if node.domain == convolutions.DOMAIN else _op(node, path)
         for node in graph.node
@@ -140,7 +144,7 @@ def partition(path: Path, *, input_hw: tuple[int, int] | None = None) -> Partiti
     )
     if not ops or ops[-1].type != "PanopticMerge" or ops[-1].outputs != results:
         raise UnsupportedModelError(f"{path}: its graph does not end in PanopticMerge; export the model again.")
-    return _Splitter(path, model, file, ops, tensors).split()
+    return _Splitter(path, model, file, ops, tensors, normalisation).split()
 
 
 def _op(node: NodeProto, path: Path) -> Op:
@@ -198,11 +202,13 @@ class _Splitter:
         file: ModelFile,
         ops: tuple[Op | Convolution, ...],
         tensors: dict[str, Tensor],
+        normalisation: Normalisation | None,
     ) -> None:
         self.path = path
         self.model = model
         self.file = file
         self.ops = ops
+        self.normalisation = normalisation
         self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
         self.dense = [node for node in model.graph.node if node.domain not in _OURS]
         self.producer = {name: node for node in self.dense for name in node.output if name}
@@ -225,10 +231,11 @@ class _Splitter:
                 free_rows |= constants is not None
                 steps.append(self._part(graphs[i], constants))
             steps.append(op)
-        return Partition(self.file, tuple(steps), free_rows)
+        return Partition(self.file, tuple(steps), free_rows, self.normalisation)
 
     def _levels(self) -> dict[str, int]:
-        level = {IMAGE: 0, "": _CONSTANT} | dict.fromkeys(self.initializers, _CONSTANT)
+        first = IMAGE if self.normalisation is None else self.normalisation.output
+        level = {first: 0, "": _CONSTANT} | dict.fromkeys(self.initializers, _CONSTANT)
         order = iter(range(1, len(self.ops) + 1))
         for node in self.model.graph.node:
             missing = [name for name in node.input if name not in level]

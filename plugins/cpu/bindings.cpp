@@ -311,6 +311,23 @@ void conv3x3(In<float, 4> const& input, In<float, 4> const& weights, In<float, 1
   panrt::conv3x3(args, threads);
 }
 
+void look_up(In<std::uint8_t, 4> const& image, In<float, 2> const& table, Out<float, 4> const& output, int threads) {
+  std::size_t const images = image.shape(0), height = image.shape(1), width = image.shape(2);
+  if (threads < 1) throw std::invalid_argument("threads: expected at least 1");
+  expect_shape("image", image, {images, height, width, 3});
+  expect_shape("table", table, {3, 256});
+  expect_shape("output", output, {images, 3, height, width});
+  panrt::LookUpArgs args{};
+  args.image = image.data();
+  args.table = table.data();
+  args.output = output.data();
+  args.images = static_cast<std::int64_t>(images);
+  args.height = to_int("image", height);
+  args.width = to_int("image", width);
+  nb::gil_scoped_release const release;
+  panrt::look_up(args, threads);
+}
+
 }  // namespace
 
 NB_MODULE(_native, module) {
@@ -333,6 +350,8 @@ NB_MODULE(_native, module) {
   module.def("conv3x3", &conv3x3, nb::arg("input").noconvert(), nb::arg("weights").noconvert(),
              nb::arg("bias").noconvert(), nb::arg("output").noconvert(), nb::arg("workspace").noconvert(),
              nb::kw_only(), nb::arg("lower"), nb::arg("upper"), nb::arg("variant"), nb::arg("threads"));
+  module.def("look_up", &look_up, nb::arg("image").noconvert(), nb::arg("table").noconvert(),
+             nb::arg("output").noconvert(), nb::kw_only(), nb::arg("threads"));
   module.def("overlay", &overlay, nb::arg("frame").noconvert(), nb::arg("panoptic").noconvert(),
              nb::arg("colors").noconvert(), nb::arg("result").noconvert(), nb::kw_only(), nb::arg("opacity"),
              nb::arg("border"), nb::arg("threads"));

@@ -19,7 +19,7 @@ namespace panrt {
 namespace {
 
 constexpr int kTile = 4, kPatch = 6, kPoints = kPatch * kPatch;
-constexpr int kTilesPerBlock = 24;
+constexpr int kTilesPerBlock = 20;
 constexpr int kFilters = kConv3x3Filters;  // that lie side by side
 
 struct Block {
@@ -162,9 +162,9 @@ PANRT_INLINE void convolve(Block const& block) {
 }
 
 #ifdef __aarch64__
-constexpr int kRows = 6;  // of 4 x 4 floats, in 32 registers
+constexpr int kRows = 5;  // of 4 x 4 floats, in 32 registers
 #else
-constexpr int kRows = 3;  // in 16
+constexpr int kRows = 2;  // in 16
 #endif
 
 void convolve_anywhere(Block const& block) { convolve<Float4, kRows>(block); }
@@ -173,8 +173,8 @@ void convolve_anywhere(Block const& block) { convolve<Float4, kRows>(block); }
 #define PANRT_X86_64_LEVELS
 using Float16 = float __attribute__((vector_size(64)));
 
-__attribute__((target("arch=x86-64-v4"))) void convolve_avx512(Block const& block) { convolve<Float16, 12>(block); }
-__attribute__((target("arch=x86-64-v3"))) void convolve_avx2(Block const& block) { convolve<Float8, 6>(block); }
+__attribute__((target("arch=x86-64-v4"))) void convolve_avx512(Block const& block) { convolve<Float16, 10>(block); }
+__attribute__((target("arch=x86-64-v3"))) void convolve_avx2(Block const& block) { convolve<Float8, 5>(block); }
 #endif
 
 struct Variant {

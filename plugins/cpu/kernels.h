@@ -152,6 +152,19 @@ std::size_t conv3x3_workspace(int channels, int filters);
 // Throws std::bad_alloc only.
 void conv3x3(Conv3x3Args const& args, int threads);
 
+// Not an op: pixels to what a network begins with.
+struct LookUpArgs {
+  std::uint8_t const* image;  // (N, height, width, 3)
+  float const* table;         // (3, 256)
+  float* output;              // (N, 3, height, width)
+  std::int64_t images;
+  int height;
+  int width;
+};
+
+// Throws std::bad_alloc only.
+void look_up(LookUpArgs const& args, int threads);
+
 // Not an op: the colours of a panoptic map over a frame, for people to look at. `reference.overlay` says what it
 // computes.
 struct OverlayArgs {

@@ -34,6 +34,7 @@ CONSTANTS = {
     "bias": noise(C),
     "predictor": noise(3, C, 1, 1),
     "predictor_bias": noise(3),
+    "other_predictor": noise(5, C, 1, 1),
     "zero": np.zeros((), np.float32),
     "half": np.full((), 0.5, np.float32),
     "grouped": noise(C, 1, 3, 3),
@@ -122,9 +123,13 @@ def test_a_level_of_the_pyramid_is_lifted_and_so_is_what_reads_it() -> None:
         conv("p", "hidden", "other", **SAME),
         activation("Relu", "hidden", "active"),
         conv("active", "logits", "predictor", "predictor_bias"),
+        helper.make_node("Neg", ["logits"], ["negative"]),
+        conv("active", "deltas", "other_predictor", ""),
     ]
-    kinds = check_same(model(nodes, ["p", "logits"]), {"p": (-np.inf, np.inf), "hidden": (0.0, np.inf)})
-    assert kinds == {"Transpose": 4, "Conv3x3": 2, "MatMul": 1, "Add": 1, "PyramidRoiAlign": 1}
+    wanted = {"p": (-np.inf, np.inf), "hidden": (0.0, np.inf)}
+    kinds = check_same(model(nodes, ["p", "negative", "deltas"]), wanted)
+    assert kinds["Conv"] == 0
+    assert (kinds["Conv3x3"], kinds["MatMul"], kinds["Split"]) == (2, 1, 1)
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ def test_every_kernel_runs_without_a_report(driver: Path) -> None:
         "panoptic_merge",
         "overlay",
         "conv3x3",
+        "look_up",
     ]
 
 

@@ -558,6 +558,34 @@ Op conv3x3() {
   return op;
 }
 
+// --- look_up ---------------------------------------------------------------------------------------------------------
+
+Op look_up() {
+  Op op{"look_up", {}};
+  for (int const height : {1, 37}) {
+    op.cases.push_back({std::to_string(height) + " rows", [height](int threads, unsigned char filling) {
+                          constexpr int kImages = 2, kWidth = 21;
+                          auto const bytes = static_cast<std::size_t>(3 * kImages * height * kWidth);
+                          std::vector<std::uint8_t> image(bytes);
+                          for (std::size_t i = 0; i < bytes; ++i) image[i] = static_cast<std::uint8_t>(7 * i);
+                          std::vector<float> table(3 * 256);
+                          Random random(6);
+                          for (float& number : table) number = random.next();
+                          Bytes result(sizeof(float) * bytes, filling);
+                          panrt::LookUpArgs args{};
+                          args.image = image.data();
+                          args.table = table.data();
+                          args.output = reinterpret_cast<float*>(result.data());
+                          args.images = kImages;
+                          args.height = height;
+                          args.width = kWidth;
+                          panrt::look_up(args, threads);
+                          return result;
+                        }});
+  }
+  return op;
+}
+
 // --- parallel_for ----------------------------------------------------------------------------------------------------
 
 void check_parallel_for() {
@@ -609,4 +637,5 @@ int main(int argc, char** argv) {
   run(panoptic_merge());
   run(overlay());
   run(conv3x3());
+  run(look_up());
 }
