@@ -107,6 +107,7 @@ class Stream(Iterable[PanopticResult]):
     ) -> None:
         self._sources = tuple(sources)
         self._session = session
+        self._draws = session if isinstance(session, Draws) else None
         self._sinks = tuple(sinks)
         self._wake = wake
         self._in_flight = in_flight
@@ -234,10 +235,10 @@ class Stream(Iterable[PanopticResult]):
 
     def _draw(self, index: int, result: PanopticResult, tracked: PanopticResult) -> Drawing | None:
         """Have a session that can draw begin with the picture that sinks will want, in the colours of tracking."""
-        if not isinstance(self._session, Draws) or not any(sink.wants_pictures for sink in self._sinks):
+        if self._draws is None or not any(sink.wants_pictures for sink in self._sinks):
             return None
         ids = zip(result.segments, tracked.segments, strict=True)
-        return self._session.draw(index, {old.id: tracked.colors[new.id] for old, new in ids})
+        return self._draws.draw(index, {old.id: tracked.colors[new.id] for old, new in ids})
 
     def _look_after_sources(self) -> None:
         if self._stopping:

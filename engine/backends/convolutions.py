@@ -74,7 +74,7 @@ def _fits(conv: NodeProto, index: Index, shapes: Mapping[str, tuple[int, ...]]) 
     plain = {"pads": {1}, "strides": {1}, "dilations": {1}}
     kinds = all(set(ints(conv, name, [0 if name == "pads" else 1])) == wanted for name, wanted in plain.items())
     group = next((a.i for a in conv.attribute if a.name == "group"), 1)
-    shape = shapes.get(conv.output[0], ())
+    shape = shapes.get(conv.output[0], ()) if conv.input[0] in shapes else ()
     has_bias = len(conv.input) == 2 or index.array(conv.input[2]) is not None
     return (
         kinds and group == 1 and has_bias and len(shape) == 4 and min(shape) > 0 and shape[2] * shape[3] >= LEAST_CELLS
