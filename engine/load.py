@@ -30,6 +30,14 @@ class BackendError(PanrtError, RuntimeError):
     """A backend cannot run a file here."""
 
 
+class _Options(NamedTuple):
+    """What backends are opened with, as `load` has it."""
+
+    threads: int | None
+    preprocess: Preprocess
+    input_hw: tuple[int, int] | None
+
+
 class Verdict(NamedTuple):
     """Whether a backend can run a file here."""
 
@@ -73,19 +81,20 @@ def load(
         raise ValueError(f"threads: got {threads}, expected at least 1.")
     if preprocess not in get_args(Preprocess):
         raise ValueError(f"preprocess: got {preprocess!r}, expected {' or '.join(get_args(Preprocess))}.")
+    options = _Options(threads, preprocess, input_hw)
     path = locate(path)
     if backend != AUTO:
         found = verdict(backend, path)
         if found.obstacle is not None:
             raise BackendError(f"{path}: the backend {backend!r} cannot run it: {found.obstacle}")
-        return _open(backend, path, threads, preprocess, input_hw)
+        return _open(backend, path, options)
     passed: list[Verdict] = []
     for name in BACKENDS:
         found = verdict(name, path)
         if found.obstacle is None:
             because = "; ".join(f"not {other}: {obstacle}" for other, obstacle in passed) or "it is the best"
             log.info("%s: backend %s (%s)", path, name, because)
-            return _open(name, path, threads, preprocess, input_hw)
+            return _open(name, path, options)
         passed.append(found)
     reasons = "".join(f"\n  {name}: {obstacle}" for name, obstacle in passed)
     raise BackendError(f"{path}: no backend can run it here.{reasons}")
@@ -105,11 +114,9 @@ def verdict(backend: str, path: Path) -> Verdict:
     return Verdict(backend, module.obstacle(path))
 
 
-def _open(
-    backend: str, path: Path, threads: int | None, preprocess: Preprocess, input_hw: tuple[int, int] | None
-) -> Session:
+def _open(backend: str, path: Path, options: _Options) -> Session:
     module: Any = importlib.import_module(_name(backend))
-    session: Session = module.open_session(path, threads=threads, preprocess=preprocess, input_hw=input_hw)
+    session: Session = module.open_session(path, **options._asdict())
     return session
 
 

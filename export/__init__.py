@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from panrt.export.build import build_engine
     from panrt.export.errors import ExportError
-    from panrt.export.files import read_onnx
     from panrt.export.onnx import to_onnx
     from panrt.export.verify import compare
 
-__all__ = ["ExportError", "build_engine", "compare", "read_onnx", "to_onnx"]
+__all__ = ["ExportError", "build_engine", "compare", "to_onnx"]
 
 _HOMES = {
     "ExportError": "errors",
     "build_engine": "build",
     "compare": "verify",
-    "read_onnx": "files",
     "to_onnx": "onnx",
 }
 

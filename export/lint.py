@@ -14,8 +14,8 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 
 from panrt import input_size, model_file
 from panrt.export.errors import ExportError
-from panrt.export.files import read_onnx
 from panrt.model_file import ModelFile
+from panrt.onnx_file import read_onnx
 from panrt.plan_file import Flavour
 from panrt.plugins.library import NAMESPACE, OPS, VERSION
 from panrt.plugins.onnx_functions import DOMAIN

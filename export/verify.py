@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
 from panrt.errors import PanrtError
-from panrt.export.files import read_onnx
 from panrt.export.frames import Frame
 from panrt.export.onnx import prepared
 from panrt.input_size import IMAGE
@@ -37,6 +36,7 @@ from panrt.model.segment_matching import Comparison as MapPair
 from panrt.model.segment_matching import compare as compare_maps
 from panrt.model.segment_matching import match_segments
 from panrt.model_file import ModelFile, Precision, sized
+from panrt.onnx_file import read_onnx
 from panrt.plugins.onnx_functions import OUTPUTS, add_functions
 
 Array = NDArray[Any]

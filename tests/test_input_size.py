@@ -19,9 +19,9 @@ from onnx import GraphProto, TensorProto, helper, numpy_helper
 
 import panrt
 from panrt import model_file
-from panrt.export.files import read_onnx
 from panrt.input_size import Static, open_size, specialise
 from panrt.model_file import InputSizeError, ModelFile, ModelFileError
+from panrt.onnx_file import read_onnx
 from support.networks import dynamic, exported, frames
 from support.plans import MODEL
 

@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
@@ -36,7 +35,8 @@ from panrt.engine.backends.normalisation import Normalisation, take_normalisatio
 from panrt.engine.backends.rewrites import rewrite
 from panrt.errors import PanrtError
 from panrt.input_size import IMAGE
-from panrt.model_file import ModelFile, ModelFileError
+from panrt.model_file import ModelFile
+from panrt.onnx_file import read_onnx
 from panrt.plugins.onnx_functions import ATTRIBUTES, DOMAIN, INPUTS, OUTPUTS
 
 RESULTS = OUTPUTS["PanopticMerge"]
@@ -85,29 +85,6 @@ class Partition:
     normalisation: Normalisation | None  # what comes before the steps; None: they begin with the image
 
 
-def read(path: Path) -> tuple[ModelProto, ModelFile]:
-    """A file and what it says about itself.
-
-    Raises:
-        ModelFileError: it is not ONNX, not ours, damaged, or from a newer PanRT.
-        OSError: from the file system.
-    """
-    try:
-        model = onnx.load_model_from_string(path.read_bytes())
-    except DecodeError as error:
-        raise ModelFileError(
-            f"{path}: this is no ONNX file, or only a part of one ({path.stat().st_size} bytes); copy it again, or "
-            "export the model again."
-        ) from error
-    entries = {entry.key: entry.value for entry in model.metadata_props}
-    if model_file.KEY not in entries:
-        raise ModelFileError(
-            f"{path}: no PanRT metadata in it, so it is not a file of ours or its end is missing; files of ours come "
-            "from 'panrt export'."
-        )
-    return model, model_file.loads(entries[model_file.KEY], source=str(path))
-
-
 def partition(path: Path, *, input_hw: tuple[int, int] | None = None) -> Partition:
     """Read and split a file.
 
@@ -116,11 +93,11 @@ def partition(path: Path, *, input_hw: tuple[int, int] | None = None) -> Partiti
         input_hw: of the network's input, for a file that leaves it open.
 
     Raises:
-        ModelFileError: as `read`.
+        ModelFileError: it is not ONNX, not ours, damaged, or from a newer PanRT.
         InputSizeError: the file needs an input size and got none, or has another one.
         UnsupportedModelError: the graph has a node of ours that is unknown or incomplete, or lacks what we need.
     """
-    model, said = read(path)
+    model, said, _ = read_onnx(path)
     file = model_file.sized(said, input_hw, source=str(path))
     if file != said:
         input_size.specialise(model, file, source=str(path))

@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 from panrt.cli import app
 from panrt.cli.verify import SessionRunner
 from panrt.engine.load import load
-from panrt.export import ExportError, read_onnx, to_onnx
+from panrt.export import ExportError, to_onnx
 from panrt.export.onnx import describe
 from panrt.export.verify import (
     LIMITS,
@@ -38,6 +38,7 @@ from panrt.export.verify import (
 from panrt.model import PanopticFPN, save
 from panrt.model.panoptic_map import PanopticMap, Segment
 from panrt.model_file import ModelFile, ModelFileError
+from panrt.onnx_file import read_onnx
 from support.networks import FRAMES, frames, lively
 
 SIZE = {"height": 128, "width": 160}

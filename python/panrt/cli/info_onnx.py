@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 def info_onnx(path: Path, size: tuple[int, int] | None, *, as_json: bool) -> None:
     """Report on a file; the size is for one that leaves it open."""
-    from panrt.engine.backends.partition import partition, read
+    from panrt.engine.backends.partition import partition
     from panrt.engine.bundled import locate
     from panrt.model_file import SIZE_DIVISOR
+    from panrt.onnx_file import read_onnx
 
-    file = read(locate(path))[1]
+    file = read_onnx(locate(path)).file
     is_open = not all(file.input_hw)
     steps = _steps(partition(locate(path), input_hw=size)) if size is not None or not is_open else []
     report = Report(as_json=as_json)

@@ -72,8 +72,8 @@ def verify(
 
 def _described(form: str, size: tuple[int, int] | None) -> ModelFile | None:
     """What the file says about itself; None for a PyTorch model, which takes what the other has."""
-    from panrt.export.files import read_onnx
     from panrt.model_file import sized
+    from panrt.onnx_file import read_onnx
 
     backend, path = _split(form)
     if backend is None and path.suffix == ".onnx":

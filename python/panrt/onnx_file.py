@@ -15,8 +15,10 @@ from panrt.model_file import ModelFile, ModelFileError
 
 
 class OnnxFile(NamedTuple):
+    """An ONNX file of ours."""
+
     proto: ModelProto
-    file: ModelFile
+    file: ModelFile  # what it says about itself
     content: bytes
 
 
