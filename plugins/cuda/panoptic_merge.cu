@@ -624,15 +624,16 @@ __global__ __launch_bounds__(kLabelThreads, 1) void label_pixels(View const view
         float const* const below = cells + cell_of(row, 2) * kCellColumns;
         __syncwarp(kAllLanes);
         for (int x = reach.z + lane; x <= reach.w; x += 32) {
-          combined[x] = row.x * above[x] + row.y * middle[x] + row.z * below[x];
+          float const two = row.x * above[x] + row.y * middle[x];
+          combined[x] = row.z != 0.0F ? two + row.z * below[x] : two;  // no map that grows has a third cell
         }
         __syncwarp(kAllLanes);
 #pragma unroll
         for (int j = 0; j < kWarpWords; ++j) {
           if ((owned[j][r] >> lane & 1U) != 0) continue;
           float4 const taps = scratch.column_taps[x_of_warp - left + j * 32 + lane];
-          float const value = taps.x * combined[cell_of(taps, 0)] + taps.y * combined[cell_of(taps, 1)] +
-                              taps.z * combined[cell_of(taps, 2)];
+          float value = taps.x * combined[cell_of(taps, 0)] + taps.y * combined[cell_of(taps, 1)];
+          if (taps.z != 0.0F) value += taps.z * combined[cell_of(taps, 2)];
           if (value > best[r][j]) {
             best[r][j] = value;
             int const shift = j % kInWord * kBits;
