@@ -236,6 +236,8 @@ def write_document(report: dict[str, Any]) -> None:
         "*packed* is what the bytes of each request would take side by side: where sectors exceed it, lanes lie apart.",
         "What lies between packed and ideal are intermediate results and bytes that are asked for more than once; they",
         "mostly come from L2. *Apart* are requests to store whose lanes write neither side by side nor whole sectors.",
+        "*Shared passes* are at least as many as on a GPU: the host's compiler takes 16-byte loads apart, and their",
+        "parts meet in banks (`label_pixels`, where nvcc has `LDS.128`).",
         "",
     ]
     for name, ops in report["traffic"].items():
