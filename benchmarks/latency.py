@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 import panrt
 from benchmarks.harness import machine
-from panrt.engine.backends.cpu import DENSE, CpuSession
+from panrt.engine.backends.cpu import DENSE, SPINNING, CpuSession
 from panrt.export import to_onnx
 from panrt.model import PanopticFPN
 from panrt.model import load as load_network
@@ -69,7 +69,8 @@ def contenders(network: PanopticFPN, session: CpuSession, threads: int) -> dict[
     """Frame in, panoptic map out."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    for key, value in SPINNING.items():  # as in the session
+        options.add_session_config_entry(key, value)
     plain = onnxruntime.InferenceSession(session.path, options, providers=["CPUExecutionProvider"])
 
     def eager(frame: NDArray[np.uint8]) -> NDArray[np.int32]:

@@ -114,9 +114,7 @@ def _convolution(
 
 def _replace(old: list[NodeProto], convolution: Convolution, graph: GraphProto) -> None:
     """Nodes by one of ours, between transposes, before the first op: levels of the pyramid are there by then."""
-    place = next(
-        i for i, node in enumerate(graph.node) if any(node is each for each in old) or node.domain == OPS_DOMAIN
-    )
+    place = next(i for i, node in enumerate(graph.node) if node in old or node.domain == OPS_DOMAIN)
     (read,), (written,) = convolution.inputs, convolution.outputs
     new = [
         helper.make_node("Conv3x3", [read], [written], name=convolution.name, domain=DOMAIN),
@@ -124,10 +122,7 @@ def _replace(old: list[NodeProto], convolution: Convolution, graph: GraphProto) 
     ]
     if not any(read in node.output for node in graph.node):
         new.insert(0, helper.make_node("Transpose", [old[0].input[0]], [read], perm=(0, 2, 3, 1)))
-    for node in old:
-        graph.node.remove(node)
-    for node in reversed(new):
-        graph.node.insert(place, node)
+    Index(graph).replace(old, new, place=place)
 
 
 def _predict_from_nhwc(value: str, convolution: Convolution, graph: GraphProto) -> None:
@@ -156,8 +151,5 @@ def _predict_from_nhwc(value: str, convolution: Convolution, graph: GraphProto) 
         helper.make_node("Transpose", [f"{value}/predicted"], [f"{value}/nchw"], perm=(0, 3, 1, 2)),
         helper.make_node("Split", [f"{value}/nchw", sizes.name], outputs, axis=1),
     ]
-    place = min(i for i, node in enumerate(graph.node) if any(node is conv for conv in convs))
-    for conv in convs:
-        graph.node.remove(conv)
-    for node in reversed(nodes):
-        graph.node.insert(place, node)
+    place = min(i for i, node in enumerate(graph.node) if node in convs)
+    index.replace(convs, nodes, place=place)

@@ -39,6 +39,12 @@ CAPACITY = 2  # one submission runs while the next one is prepared
 DENSE = "dense"  # what `stages` calls the parts
 MOMENT = 50  # microseconds that a thread looks out for work before it sleeps, as in plugins/cpu/thread_pool.cpp
 
+# How ONNX Runtime's threads wait: to wake one takes the system about as long as a node of a graph takes. Before 1.26
+# they look out for ever or not at all.
+SPINNING = {"session.intra_op.allow_spinning": "0"}
+if tuple(int(part) for part in ort.__version__.split(".")[:2]) >= (1, 26):
+    SPINNING = {"session.intra_op.allow_spinning": "1", "session.intra_op.spin_duration_us": str(MOMENT)}
+
 # What ONNX Runtime raises for a graph that it cannot take.
 _REFUSALS = (
     ort.capi.onnxruntime_pybind11_state.Fail,
@@ -283,8 +289,8 @@ class _Dense:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        for key, value in _spinning().items():
-            options.add_session_config_entry(f"session.intra_op.{key}", value)
+        for key, value in SPINNING.items():
+            options.add_session_config_entry(key, value)
         try:
             self._session = ort.InferenceSession(part.model, options, providers=["CPUExecutionProvider"])
         except _REFUSALS as error:
@@ -321,10 +327,3 @@ class _Dense:
     def _rows(self, values: dict[str, NDArray[Any]]) -> int:
         """Detections at hand, those of all images together."""
         return next(len(values[t.name]) for t in self._part.inputs if len(t.shape) == 4 and t.name in values)
-
-
-def _spinning() -> dict[str, str]:
-    """How ONNX Runtime's threads wait. To wake one takes the system about as long as a node of the graph takes."""
-    if tuple(int(part) for part in ort.__version__.split(".")[:2]) < (1, 26):  # knows for ever and not at all
-        return {"allow_spinning": "0"}
-    return {"allow_spinning": "1", "spin_duration_us": str(MOMENT)}

@@ -61,12 +61,14 @@ class Index:
         return numpy_helper.to_array(self.constants[name]) if name in self.constants else None
 
     def add_constant(self, name: str, array: Float32) -> str:
+        """Its name again."""
         self.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array, np.float32), name))
         return name
 
-    def replace(self, old: Sequence[NodeProto], new: Sequence[NodeProto]) -> None:
-        """Put nodes where the last of the old ones was: all that they read is there."""
-        place = max(i for i, node in enumerate(self.graph.node) if node in old) + 1
+    def replace(self, old: Sequence[NodeProto], new: Sequence[NodeProto], *, place: int | None = None) -> None:
+        """Put nodes where the last of the old ones was, as all that they read is there; or at a place before it."""
+        if place is None:
+            place = max(i for i, node in enumerate(self.graph.node) if node in old) + 1
         for node in reversed(new):
             self.graph.node.insert(place, node)
         for node in old:

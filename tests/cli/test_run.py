@@ -62,15 +62,19 @@ def test_a_clip_through_a_real_model_gives_a_video_and_a_line_for_each_frame(liv
     assert (tmp_path / "out.mp4").stat().st_size > 1000
 
 
-def test_frames_in_nv12_give_nearly_the_same_results(lively: Path) -> None:
-    counts = []
+def test_the_same_is_seen_in_frames_in_nv12() -> None:
+    seen = []
     for pixel_format in ("bgr8", "nv12"):
-        arguments = "run", "demo://tabletop", "-m", lively, "-s", "-", "--frames", 2, "--pixel-format", pixel_format
+        arguments = "run", "demo://tabletop", "-m", "tabletop", "-s", "-", "--frames", 2, "--pixel-format", pixel_format
         result = CliRunner().invoke(app, list(map(str, arguments)))
         assert result.exit_code == 0, result.output
-        counts.append([len(json.loads(line)["segments"]) for line in result.stdout.splitlines()])
-    assert len(counts[0]) == len(counts[1]) == 2
-    assert all(one > 0 and other > 0 for one, other in zip(*counts, strict=True))
+        rows = [json.loads(line) for line in result.stdout.splitlines()]
+        seen.append([[segment["name"] for segment in row["segments"]] for row in rows])
+    assert len(seen[0]) == len(seen[1]) == 2
+    for names, others in zip(*seen, strict=True):
+        assert len(names) > 10
+        assert abs(len(names) - len(others)) <= 1  # FFmpeg rounds colours another way
+        assert set(names) == set(others)
 
 
 @pytest.mark.parametrize(
