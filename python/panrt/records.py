@@ -1,0 +1,92 @@
+"""JSON that somebody else wrote: read without surprises, checked where it enters.
+
+Whatever is wrong with such a file ends as one error type and one line that names the file and the field. The checks
+return None where a value is not what was expected, so that each reader words its own message with `shown`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import reprlib
+import unicodedata
+from typing import Any
+
+from panrt.errors import PanrtError
+
+LONGEST_NAME = 1000  # characters of a name or another text of one line
+LARGEST_WHOLE = 2**53  # up to here a float holds every whole number
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
+_SHORT.maxlevel = 2
+
+
+def parse(content: str | bytes, *, source: str, error: type[PanrtError], cure: str) -> Any:
+    """Parse JSON in UTF-8, with or without a byte order mark.
+
+    Args:
+        content: what stands in the file.
+        source: names the file, and the part of it, in messages.
+        error: what to raise.
+        cure: what the reader of the message can do, e.g. "export the model again".
+
+    Raises:
+        error: it is not JSON, is nested too deeply, or holds NaN, Infinity or a number of thousands of digits.
+    """
+    try:
+        text = content.decode("utf-8-sig") if isinstance(content, bytes) else content.removeprefix("\ufeff")
+        return json.loads(text, parse_constant=_reject_constant)
+    except RecursionError:
+        problem = "it is nested too deeply"
+    except UnicodeDecodeError as caught:
+        problem = f"byte {caught.start} is not UTF-8"
+    except ValueError as caught:
+        problem = str(caught)
+    raise error(f"{source}: not JSON that can be read ({problem}); {cure}.")
+
+
+def _reject_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def whole(value: object) -> int | None:
+    """Return a whole number, also one written as a float (809.0); None for anything else or beyond 2^53."""
+    if type(value) is float and value.is_integer():
+        value = int(value) if abs(value) <= LARGEST_WHOLE else None
+    return value if type(value) is int and abs(value) <= LARGEST_WHOLE else None
+
+
+def real(value: object) -> float | None:
+    """Return a finite number as a float; None for anything else, truth values included."""
+    if type(value) is int:
+        return float(value) if abs(value) <= LARGEST_WHOLE else None
+    return value if type(value) is float and math.isfinite(value) else None
+
+
+def line(value: object, *, longest: int = LONGEST_NAME) -> str | None:
+    """Return text that is safe to print, draw and send: one line, no control characters, no lone surrogates."""
+    if not isinstance(value, str) or len(value) > longest:
+        return None
+    return value if all(_is_printable(character) for character in value) else None
+
+
+def paragraph(value: object, *, longest: int = 100 * LONGEST_NAME) -> str | None:
+    """Return text as `line` accepts it, with line breaks and tabs allowed."""
+    if not isinstance(value, str) or len(value) > longest:
+        return None
+    return value if all(character in "\n\t" or _is_printable(character) for character in value) else None
+
+
+def shown(value: object) -> str:
+    """Return a value as a message shows it: one short line, whatever it is."""
+    try:
+        text = _SHORT.repr(value)
+    except (ValueError, RecursionError):  # a number of more digits than Python prints
+        text = f"a very long {type(value).__name__}"
+    return text.encode("ascii", "backslashreplace").decode() if line(text) is None else text
+
+
+def _is_printable(character: str) -> bool:
+    # Cc: control characters and escape sequences; Cs: half of a surrogate pair; Zl, Zp: line breaks to some readers
+    return unicodedata.category(character) not in ("Cc", "Cs", "Zl", "Zp")
