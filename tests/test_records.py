@@ -45,8 +45,10 @@ def test_unreadable_json_is_one_typed_line(content: str | bytes) -> None:
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [(3, 3), (-3, -3), (809.0, 809), (0.5, None), (True, None), ("3", None), (None, None), (10**400, None)]
-    + [(1e300, None), (float("nan"), None), (2**53, 2**53), (2**53 + 1, None)],
+    [
+        *((3, 3), (-3, -3), (809.0, 809), (0.5, None), (True, None), ("3", None), (None, None), (10**400, None)),
+        *((1e300, None), (float("nan"), None), (2**53, 2**53), (2**53 + 1, None)),
+    ],
 )
 def test_whole_numbers(value: object, expected: int | None) -> None:
     assert records.whole(value) == expected
@@ -75,7 +77,11 @@ def test_paragraphs_may_have_line_breaks_and_nothing_else() -> None:
     assert records.paragraph("a\x1b") is None
 
 
-@pytest.mark.parametrize("value", [10**5000, "x" * 10**6, [[[[[[1]]]]]] * 1000, "\ud800", "a\nb\x1b", {"a": {"b": {}}}])
+@pytest.mark.parametrize(
+    "value",
+    [10**5000, "x" * 10**6, [[[[[[1]]]]]] * 1000, "\ud800", "a\nb\x1b", {"a": {"b": {}}}],
+    ids=["digits", "long", "deep", "surrogate", "controls", "object"],
+)
 def test_shown_values_are_one_short_printable_line(value: object) -> None:
     text = records.shown(value)
     assert len(text) < 500
