@@ -9,7 +9,8 @@ import pytest
 from panrt.engine.sources import SourceNotFoundError, SourceOptions, UnknownSourceError, open_source
 from panrt.engine.sources.camera import CameraOptions, argus_pipeline
 from panrt.engine.sources.demo import demo_clip
-from panrt.engine.sources.open import parse, redact
+from panrt.engine.sources.open import parse
+from panrt.engine.uri import redact
 
 
 @pytest.mark.parametrize(
