@@ -23,6 +23,7 @@ from panrt.engine.sources.errors import (
     SourceUndecodableError,
 )
 from panrt.engine.sources.source import Opening
+from panrt.engine.uri import printable
 
 _LOOK_EVERY = 0.1  # seconds between looks at whether somebody still wants what a silent pipe may bring
 _MOST_BOXES = 100_000
@@ -47,9 +48,8 @@ class LocalFile:
         self._is_pipe = stat.S_ISFIFO(kind.st_mode)
         if not self._is_pipe and (not stat.S_ISREG(kind.st_mode) or kind.st_size == 0):
             self._file.close()
-            raise SourceUndecodableError(
-                f"{path}: {'the file is empty' if stat.S_ISREG(kind.st_mode) else 'neither a file nor a named pipe'}."
-            )
+            what = "the file is empty" if stat.S_ISREG(kind.st_mode) else "neither a file nor a named pipe"
+            raise SourceUndecodableError(f"{printable(str(path))}: {what}.")
 
     def read(self, size: int) -> bytes:
         """Return up to `size` bytes; none at the end, or when nobody wants them any more."""
@@ -63,7 +63,9 @@ class LocalFile:
                 self._began = True
                 return data
             if time.monotonic() > deadline:
-                raise SourceTimeoutError(f"{self._path}: nothing came for {self._opening.options.timeout:g} s.")
+                raise SourceTimeoutError(
+                    f"{printable(str(self._path))}: nothing came for {self._opening.options.timeout:g} s."
+                )
             self._opening.stop.wait(_LOOK_EVERY / 10)
         return b""
 
@@ -97,16 +99,17 @@ def _opened(path: Path) -> int:
     except OSError as error:
         problem = _problem(path, error)
     except ValueError:  # a null byte, or half of a surrogate pair
-        problem = SourceNotFoundError(f"{path!s}: no file can be called that.")
+        problem = SourceNotFoundError(f"{printable(str(path))}: no file can be called that.")
     raise problem
 
 
 def _problem(path: Path, error: OSError) -> SourceError:
+    name = printable(str(path))
     if isinstance(error, (FileNotFoundError, NotADirectoryError)):
-        return SourceNotFoundError(f"{path}: no such file.")
+        return SourceNotFoundError(f"{name}: no such file.")
     if isinstance(error, PermissionError):
-        return SourceDeniedError(f"{path}: may not be read.")
-    return SourceError(f"{path}: {error.strerror}.")
+        return SourceDeniedError(f"{name}: may not be read.")
+    return SourceError(f"{name}: {error.strerror}.")
 
 
 def missing_bytes(file: BinaryIO, size: int) -> int:

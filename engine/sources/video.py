@@ -44,7 +44,7 @@ from panrt.engine.sources.errors import (
 )
 from panrt.engine.sources.local_file import LocalFile
 from panrt.engine.sources.source import Opening, Picture
-from panrt.engine.uri import Uri, network_address
+from panrt.engine.uri import Uri, network_address, printable
 
 MAX_PIXELS = 8192 * 4320  # of a frame: 8K; a decoder and the frames that wait then stay below 2 GB
 _LARGE = 1 << 23  # pixels; of larger frames a decoder does not hold one for each thread
@@ -117,7 +117,7 @@ def file_pictures(path: Path, opening: Opening) -> Generator[Picture, None, None
         SourceError: it cannot be read, or after its last frame, it is cut short.
     """
     with closing(LocalFile(path, opening)) as file:
-        address = _Address(str(path), file, "")
+        address = _Address(printable(str(path)), file, "")
         with _open(address, _options("", address), opening) as container:
             video = _Video(container, _video_stream(container, address), address)
             yield from _paced(_decode(video, opening), address, opening)
@@ -129,7 +129,7 @@ def file_pictures(path: Path, opening: Opening) -> Generator[Picture, None, None
             if (missing or video.ends_inside_packet) and not opening.stop.is_set():
                 what = f"{missing:,} bytes that it declares are missing" if missing else "it ends inside a packet"
                 raise SourceUndecodableError(
-                    f"{path}: the file is cut short: {what}; its frames up to there were read."
+                    f"{address.name}: the file is cut short: {what}; its frames up to there were read."
                 )
 
 
@@ -154,7 +154,10 @@ def _paced(
             opening.stop.wait(max(started + pace.moment(picture.media_time) - time.monotonic(), 0.0))
         yield picture._replace(captured_at=None)
     if count == 0 and not opening.stop.is_set():
-        raise SourceUndecodableError(f"{address.name}: holds no frame that can be decoded; is the file complete?")
+        raise SourceUndecodableError(
+            f"{address.name}: holds no frame that can be decoded; expected a complete file with frames of at "
+            f"most {MAX_PIXELS:,} pixels (8192 x 4320)."
+        )
 
 
 class Pace:
@@ -342,7 +345,12 @@ def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...]:
     return struct.unpack("=9i", content) if len(content) == 36 else ()
 
 
-_NOT_A_VIDEO = (av.error.InvalidDataError, av.error.DecoderNotFoundError, av.error.DemuxerNotFoundError)
+_NOT_A_VIDEO = (
+    av.error.InvalidDataError,
+    av.error.ArgumentError,
+    av.error.DecoderNotFoundError,
+    av.error.DemuxerNotFoundError,
+)
 _CAUSES: tuple[tuple[tuple[type[Exception], ...], type[SourceError], str, str], ...] = (
     # what FFmpeg raises, what it is to us, and what to say of a stream and of a file
     (
@@ -367,7 +375,7 @@ _CAUSES: tuple[tuple[tuple[type[Exception], ...], type[SourceError], str, str], 
         _NOT_A_VIDEO,
         SourceUndecodableError,
         "not video that FFmpeg can read",
-        "not a video that FFmpeg can read, or damaged",
+        "not a video that FFmpeg can read, or damaged (a play list or other list of files is not read)",
     ),
 )
 
