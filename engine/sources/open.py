@@ -65,13 +65,11 @@ def specify(source: object) -> Spec:
     if isinstance(source, str):
         return parse(source)
     if isinstance(source, os.PathLike):
-        path = os.fspath(source)
-        return _file(os.fsdecode(path))
-    if (
-        isinstance(source, Iterable)
-        and not isinstance(source, (bytes, bytearray, Mapping))
-        and not hasattr(source, "shape")
-    ):
+        return _file(os.fsdecode(source))
+    one = (
+        isinstance(source, (bytes, bytearray, Mapping)) or getattr(source, "ndim", 4) != 4
+    )  # of an array: (N, H, W, 3)
+    if isinstance(source, Iterable) and not one:
         return Spec("images", partial(image_pictures, source), live=False)
     raise TypeError(
         f"source: got {shown(source)}, expected a URI or path, or an iterable of images, (H, W, 3) uint8 arrays in BGR."
@@ -141,11 +139,15 @@ def _network(uri: Uri) -> Spec:
 def _pattern(uri: Uri) -> Spec:
     found = re.fullmatch(r"(?:([0-9]{1,5})x([0-9]{1,5}))?(?:@([0-9]{1,9}(?:\.[0-9]{1,9})?|max))?", uri.authority)
     if found is None:
-        raise UnknownSourceError(f"{uri}: got {uri.authority!r}, expected WIDTHxHEIGHT@FPS such as 640x480@30.")
+        raise UnknownSourceError(
+            f"{uri}: got {shown(redact(uri.authority))}, expected WIDTHxHEIGHT@FPS such as 640x480@30."
+        )
     width, height = int(found[1] or 640), int(found[2] or 480)
     fps = None if found[3] == "max" else float(found[3] or 30)
     if not (0 < width <= 16384 and 0 < height <= 16384) or fps == 0:
-        raise UnknownSourceError(f"{uri}: got {uri.authority!r}, expected sizes from 1 to 16384 and a rate above 0.")
+        raise UnknownSourceError(
+            f"{uri}: got {shown(redact(uri.authority))}, expected sizes from 1 to 16384 and a rate above 0."
+        )
     query = _query(uri, ("frames",))
     frames = _number(query["frames"], uri) if "frames" in query else None
     reader = partial(pattern.pattern_pictures, (height, width), fps, frames)
@@ -172,7 +174,7 @@ def _query(uri: Uri, names: tuple[str, ...]) -> dict[str, str]:
 
 def _number(text: str, uri: Uri) -> int:
     if not re.fullmatch("[0-9]{1,9}", text):
-        raise UnknownSourceError(f"{uri}: got {shown(text)} where a number is expected.")
+        raise UnknownSourceError(f"{uri}: got {shown(redact(text))} where a number is expected.")
     return int(text)
 
 

@@ -118,19 +118,30 @@ def file_pictures(path: Path, opening: Opening) -> Generator[Picture, None, None
     """
     with closing(LocalFile(path, opening)) as file:
         address = _Address(printable(str(path)), file, "")
-        with _open(address, _options("", address), opening) as container:
-            video = _Video(container, _video_stream(container, address), address)
-            yield from _paced(_decode(video, opening), address, opening)
-            missing = file.missing()
-            # That there are fewer frames than declared proves nothing: edit lists, dropped and packed frames do that,
-            # too. Where bytes are missing as well, the frames are.
-            if missing and video.stream.frames and video.packets >= video.stream.frames:
-                missing = 0
-            if (missing or video.ends_inside_packet) and not opening.stop.is_set():
-                what = f"{missing:,} bytes that it declares are missing" if missing else "it ends inside a packet"
-                raise SourceUndecodableError(
-                    f"{address.name}: the file is cut short: {what}; its frames up to there were read."
-                )
+        cut = ""
+        try:
+            with _open(address, _options("", address), opening) as container:
+                video = _Video(container, _video_stream(container, address), address)
+                yield from _paced(_decode(video, opening), address, opening)
+                cut = _cut(file, video)
+        except SourceUndecodableError:
+            cut = _cut(file, None)
+            if not cut:
+                raise
+        if cut and not opening.stop.is_set():
+            raise SourceUndecodableError(f"{address.name}: the file is cut short: {cut}; what precedes was read.")
+
+
+def _cut(file: LocalFile, video: _Video | None) -> str:
+    """By what a file is cut short, where that can be known; "" for one that is whole.
+
+    That there are fewer frames than declared proves nothing: edit lists, dropped and packed frames do that, too. That
+    there are fewer bytes does, unless every frame was read.
+    """
+    missing = file.missing()
+    if missing and (video is None or not 0 < video.stream.frames <= video.packets):
+        return f"{missing:,} bytes that it declares are missing"
+    return "it ends inside a packet" if video is not None and video.ends_inside_packet else ""
 
 
 def served_pictures(uri: Uri, opening: Opening) -> Generator[Picture, None, None]:
