@@ -15,6 +15,7 @@ Shapes: H x W pixels of a frame.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -358,7 +359,6 @@ def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...]:
 
 _NOT_A_VIDEO = (
     av.error.InvalidDataError,
-    av.error.ArgumentError,
     av.error.DecoderNotFoundError,
     av.error.DemuxerNotFoundError,
 )
@@ -393,6 +393,8 @@ _CAUSES: tuple[tuple[tuple[type[Exception], ...], type[SourceError], str, str], 
 
 def _typed(error: Exception, address: _Address, timeout: float) -> SourceError:
     """What an error of FFmpeg means to who gave the URI. FFmpeg's own text may hold a password, so it is not used."""
+    if getattr(error, "errno", None) == errno.EINVAL:  # a demuxer that is not used
+        error = av.error.InvalidDataError(errno.EINVAL, "")
     for raised, meaning, of_stream, of_file in _CAUSES:
         if isinstance(error, raised):
             return meaning(f"{address.name}: {(of_stream if address.host else of_file).format(timeout=timeout)}.")
