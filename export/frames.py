@@ -19,6 +19,7 @@ from panrt.export.errors import ExportError
 
 Frame: TypeAlias = NDArray[np.uint8]
 
+MAX_PIXELS = 8192 * 4320  # of a frame of a clip
 IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
@@ -56,18 +57,24 @@ def _read_image(path: Path) -> Frame:
 
 
 def _read_clip(path: Path, limit: int) -> Iterator[Frame]:
-    found = 0
+    total = sum(1 for _ in _decode(path))  # what a file declares is often wrong: edit lists, dropped frames
+    wanted = set(_spread(total, limit))
+    for index, frame in enumerate(_decode(path)):
+        if index in wanted:
+            yield np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
+        if index >= max(wanted):
+            return
+    if not total:
+        raise ExportError(f"{path}: holds no video frames.")
+
+
+def _decode(path: Path) -> Iterator[av.VideoFrame]:
+    """The frames of a file. FFmpeg gets its bytes alone, so that nothing that is named in it is opened."""
+    options = {"protocol_whitelist": "none", "max_pixels": str(MAX_PIXELS)}
     try:
-        with av.open(str(path)) as container:
-            total = container.streams.video[0].frames if container.streams.video else 0  # 0: the file does not say
-            wanted = set(_spread(total, limit)) if total else set(range(limit))
-            for index, frame in enumerate(container.decode(video=0) if container.streams.video else ()):
-                if index in wanted:
-                    found += 1
-                    yield np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
-                if index >= max(wanted):
-                    break
+        with path.open("rb") as file, av.open(file, "r", options=options, metadata_errors="replace") as container:
+            if container.streams.video:
+                container.streams.video[0].codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+                yield from container.decode(video=0)
     except av.FFmpegError as error:
         raise ExportError(f"{path}: neither an image nor a video that can be read ({error.strerror}).") from error
-    if not found:
-        raise ExportError(f"{path}: holds no video frames.")

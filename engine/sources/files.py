@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from panrt.engine.frame import PixelFormat
-from panrt.engine.sources.errors import SourceDeniedError, SourceNotFoundError, SourceUndecodableError
+from panrt.engine.sources.errors import SourceDeniedError, SourceError, SourceNotFoundError, SourceUndecodableError
 from panrt.engine.sources.source import Opening, Picture
 from panrt.engine.sources.video import FORMATS, file_pictures
 
@@ -19,18 +19,35 @@ VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".m
 
 
 def pictures(paths: Sequence[Path], opening: Opening) -> Generator[Picture, None, None]:
-    """The pictures of every file in turn, again and again where the options say `loop`."""
+    """The pictures of every file in turn, again and again where the options say `loop`.
+
+    A file that is damaged does not stop the others, nor the next round; it is noted.
+
+    Raises:
+        SourceError: it is the only file, and not to be read again.
+    """
     while True:
+        shown = 0
         for path in paths:
             if opening.stop.is_set():
                 return
-            if path.suffix.lower() in IMAGE_SUFFIXES:
-                yield Picture(read_image(path))
-            else:
-                _check(path)
-                yield from file_pictures(str(path), str(path), opening)
-        if not opening.options.loop:
+            try:
+                for picture in _pictures(path, opening):
+                    shown += 1
+                    yield picture
+            except SourceError as error:
+                if len(paths) == 1 and not (opening.options.loop and shown):
+                    raise
+                opening.note(error)
+        if not shown or not opening.options.loop:
             return
+
+
+def _pictures(path: Path, opening: Opening) -> Generator[Picture, None, None]:
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        yield Picture(read_image(path))
+    else:
+        yield from file_pictures(path, opening)
 
 
 def pixel_formats(paths: Sequence[Path]) -> tuple[PixelFormat, ...]:
@@ -52,11 +69,9 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 
 def _check(path: Path) -> bytes:
-    """The start of a file that exists and is not empty; all of it if it is a picture."""
-    is_image = path.suffix.lower() in IMAGE_SUFFIXES
+    """The content of a file that exists and is not empty."""
     try:
-        with path.open("rb") as file:
-            data = file.read(-1 if is_image else 1)
+        data = path.read_bytes()
     except FileNotFoundError as error:
         raise SourceNotFoundError(f"{path}: no such file.") from error
     except PermissionError as error:

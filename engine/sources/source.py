@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ from panrt.engine.nvtx_ranges import nvtx_range
 from panrt.engine.pixel_formats import PIXEL_FORMATS
 from panrt.engine.slot import POLICIES, Policy, Slot
 from panrt.engine.sources.errors import SourceDeniedError, SourceError, SourceRefusedError, UnknownSourceError
+from panrt.engine.uri import redact_all
 
 LOG = logging.getLogger("panrt.sources")
 HISTORY = 64  # transitions that are remembered
@@ -98,7 +99,14 @@ class Opening:
     options: SourceOptions
     realtime: bool  # a file plays at its own speed
     stop: threading.Event = field(default_factory=threading.Event)
-    damaged: int = 0  # packets that could not be decoded; the reader counts
+    damaged: int = 0  # packets that could not be decoded, and files that were not read in full; the reader counts
+    problem: SourceError | None = None  # of the first file that was not read in full, though others were read after it
+
+    def note(self, error: SourceError) -> None:
+        """Count a file that was not read in full. The source ends by the first such error, after its other files."""
+        self.damaged += 1
+        self.problem = self.problem or error
+        LOG.warning("%s", error)
 
 
 # Opens, yields pictures, and closes when it is closed. Raises SourceError.
@@ -128,8 +136,9 @@ class SourceStatus:
     delivered: int
     dropped: int
     waiting: int
-    damaged: int  # packets that could not be decoded
+    damaged: int  # packets that could not be decoded, files that were not read in full
     reconnects: int
+    unexpected: int  # errors that no source is meant to raise, each followed by a reconnect where the source lasts
     last_frame_at: float | None  # seconds of `time.monotonic()`
     history: tuple[Transition, ...]
 
@@ -161,6 +170,7 @@ class Source:
         self._last_frame_at: float | None = None
         self._error: Exception | None = None
         self._reconnects = 0
+        self._unexpected = 0
         self._captured = 0
         self._enter(State.CONNECTING, "opening")
         self._thread = threading.Thread(target=self._run, name=f"source {self.name}", daemon=True)
@@ -172,7 +182,10 @@ class Source:
 
     def take(self, timeout: float | None = 0.0) -> Frame | None:
         """The next frame; None if none came within `timeout` seconds, or none will come any more (see `exhausted`)."""
-        return self._slot.take(timeout)
+        frame = self._slot.take(timeout)
+        if frame is None or self.spec.live or self._opening.realtime:
+            return frame
+        return replace(frame, captured_at=time.monotonic())  # it could have been read at any time: it does not age here
 
     @property
     def exhausted(self) -> bool:
@@ -201,6 +214,7 @@ class Source:
                 waiting=counts.waiting,
                 damaged=self._opening.damaged,
                 reconnects=self._reconnects,
+                unexpected=self._unexpected,
                 last_frame_at=self._last_frame_at,
                 history=tuple(self._history),
             )
@@ -241,34 +255,42 @@ class Source:
                 seen = self._captured
                 problem = self._read()
                 if self._opening.stop.is_set():
+                    self._error = self._opening.problem
                     break
+                if problem is None:
+                    problem = self._opening.problem
                 if problem is None or not self._may_return(problem):
                     self._error = problem
-                    reason = str(problem) if problem else "its end"
+                    reason = _reason(problem) if problem else "its end"
                     break
                 wait = first_wait if self._captured > seen else min(2 * wait, longest_wait)
                 with self._lock:
                     self._reconnects += 1
-                self._enter(State.RECONNECTING, str(problem))
+                self._enter(State.RECONNECTING, _reason(problem))
                 self._opening.stop.wait(wait)
         except Exception as error:  # a bug: whoever takes the frames gets to see it, instead of a thread that is gone
             self._error = error
-            reason = f"{type(error).__name__}: {error}"
+            reason = _reason(error)
         finally:
             self._enter(State.ENDED, reason)
             self._slot.close()
 
-    def _read(self) -> SourceError | None:
+    def _read(self) -> Exception | None:
         """Capture until the source ends or fails; why, if that is not its natural end."""
-        pictures = self.spec.reader(self._opening)
+        pictures: Generator[Picture, None, None] | None = None
         try:
+            pictures = self.spec.reader(self._opening)
             while (picture := _next(pictures)) is not None:
                 if not self._hand_over(picture):
                     return None
         except SourceError as error:
             return error
+        except Exception as error:  # a bug, or what a library does not document: a source that lasts tries again
+            self._unexpected += 1
+            return error
         finally:
-            pictures.close()
+            if pictures is not None:
+                pictures.close()
         if self.spec.lasting:
             return SourceRefusedError(f"{self.spec.uri}: the stream ended.")
         return None
@@ -296,7 +318,7 @@ class Source:
             self._last_frame_at = time.monotonic()
         return True
 
-    def _may_return(self, problem: SourceError) -> bool:
+    def _may_return(self, problem: Exception) -> bool:
         was_live = self._captured > 0
         return self.spec.lasting and self._options.reconnect and was_live and not isinstance(problem, SourceDeniedError)
 
@@ -308,6 +330,11 @@ class Source:
             self._history.append(Transition(state, time.monotonic(), reason))
         level = logging.WARNING if state in (State.STALLED, State.RECONNECTING) else logging.INFO
         LOG.log(level, "%s: %s (%s)", self.name, state.value, reason)
+
+
+def _reason(problem: Exception) -> str:
+    """An error as a state's reason. The text of one that is unexpected may hold an address."""
+    return str(problem) if isinstance(problem, SourceError) else redact_all(f"{type(problem).__name__}: {problem}")
 
 
 @nvtx_range("capture")

@@ -84,7 +84,7 @@ def shown(value: object) -> str:
         text = _SHORT.repr(value)
     except (ValueError, RecursionError):  # a number of more digits than Python prints
         text = f"a very long {type(value).__name__}"
-    return text.encode("ascii", "backslashreplace").decode() if line(text) is None else text
+    return text.encode("unicode_escape").decode() if line(text) is None else text
 
 
 def _is_printable(character: str) -> bool:

@@ -10,12 +10,15 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from benchmarks.null_session import NullSession, map_of
 from benchmarks.pipeline import live
+from numpy.typing import NDArray
 
 import panrt
 from panrt.engine.pipeline import Stream, StreamError, stop_on_signals
@@ -42,6 +45,29 @@ def test_every_frame_of_a_file_has_its_own_result_in_order(capacity: int, batch:
         assert (item.result.captured_at, item.result.media_time) == (item.frame.captured_at, item.frame.media_time)
     assert max(session.batches) <= max(batch, 1)
     assert stream.status.results == sum(session.batches) == 50
+
+
+def test_images_of_a_program_are_a_source_alone_or_beside_others() -> None:
+    images = [pattern(index, HW) for index in range(7)]
+    with panrt.stream(iter(images), NullSession()) as stream:
+        items = list(stream.pairs())
+    assert [item.frame.index for item in items] == list(range(7))
+    assert all(np.array_equal(item.frame.image, image) for item, image in zip(items, images, strict=True))
+    with panrt.stream([uri(3), images_of(images), images_of(images)], NullSession()) as stream:
+        counts = Counter(item.frame.source for item in stream.pairs())
+    assert counts == {uri(3): 3, "images": 7, "images#2": 7}
+    with panrt.stream(images, NullSession()) as stream:  # a list of images is one source
+        assert len(list(stream)) == 7
+
+
+def images_of(images: list[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+    yield from images
+
+
+@pytest.mark.parametrize("source", [0, None, b"clip.mp4", [0], [uri(1), None]])
+def test_what_is_no_source_is_one_type_error(source: Any) -> None:
+    with pytest.raises(TypeError, match="expected a URI or path, or an iterable of images"):
+        panrt.stream(source, NullSession())
 
 
 def test_submissions_overlap_up_to_the_capacity_of_the_session() -> None:
