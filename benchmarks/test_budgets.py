@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks.pipeline import BAR_MS, live, overhead
+from panrt.engine.sources import SourceOptions, open_source
 from simcuda import build
+from support.streams import PATTERN, drain, free_port, rtsp_server
 
 pytestmark = pytest.mark.perf
 
@@ -26,6 +30,17 @@ def test_results_of_a_live_source_are_no_older_than_two_periods_and_inference(tm
     run = live(seconds=10.0, source_fps=60.0, inference=0.040, folder=tmp_path)
     assert run.every_drop_counted
     assert run.over_bar == 0
+
+
+def test_first_frame_of_an_rtsp_camera_comes_within_two_seconds() -> None:
+    port = free_port()
+    with rtsp_server(port, PATTERN):
+        started = time.monotonic()
+        with open_source(f"rtsp://127.0.0.1:{port}/clip", options=SourceOptions(policy="block")) as source:
+            frames = drain(source, most=50)
+    assert frames[0].captured_at - started < 2.0
+    # What was looked at first comes at once, then each frame at its time.
+    assert np.diff([frame.captured_at for frame in frames[15:]]).mean() == pytest.approx(0.04, abs=0.02)
 
 
 def test_gpu_runtime_takes_little_host_time() -> None:

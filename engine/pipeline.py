@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from dataclasses import replace
 from types import FrameType, TracebackType
 from typing import Any
 
+from panrt.engine.clock import Clock
 from panrt.engine.frame import Frame
 from panrt.engine.result import PanopticResult
 from panrt.engine.session import Drawing, Draws, Session
@@ -83,7 +83,9 @@ def stream(
         in_flight = session.capacity if blocking else 1
     if not 1 <= in_flight <= session.capacity:
         raise ValueError(f"in_flight: got {in_flight}, this session takes from 1 to {session.capacity}.")
-    return Stream(sources, session, opened, wake=wake, in_flight=in_flight, track=track, limit=limit)
+    return Stream(
+        sources, session, opened, wake=wake, clock=options.clock, in_flight=in_flight, track=track, limit=limit
+    )
 
 
 class StreamError(PanrtError, RuntimeError):
@@ -100,6 +102,7 @@ class Stream(Iterable[PanopticResult]):
         sinks: Sequence[Sink],
         *,
         wake: threading.Event,
+        clock: Clock,
         in_flight: int,
         track: bool,
         limit: int | None,
@@ -109,12 +112,13 @@ class Stream(Iterable[PanopticResult]):
         self._draws = session if isinstance(session, Draws) else None
         self._sinks = tuple(sinks)
         self._wake = wake
+        self._clock = clock
         self._in_flight = in_flight
         classes = (*session.model.things, *session.model.stuff)
         self._trackers = {source.name: Tracker(classes) for source in sources} if track else {}
         self._batch = session.model.batch or len(sources)
         self._left = limit  # results that are still wanted; None: all
-        self._meter = Meter()
+        self._meter = Meter(clock)
         self._flying: deque[list[Frame]] = deque()
         self._turn = 0  # the source whose turn it is
         self._looked_at = 0.0
@@ -220,7 +224,7 @@ class Stream(Iterable[PanopticResult]):
         except BaseException:
             self._flying.clear()  # there is no collecting from a session that failed
             raise
-        now = time.monotonic()
+        now = self._clock.now()
         items = []
         for index, (frame, result) in enumerate(zip(frames, results, strict=True)):
             tracker = self._trackers.get(frame.source)
@@ -243,7 +247,7 @@ class Stream(Iterable[PanopticResult]):
         if self._stopping:
             for source in self._sources:
                 source.stop()
-        now = time.monotonic()
+        now = self._clock.now()
         if now - self._looked_at > LOOK_EVERY:
             self._looked_at = now
             for source in self._sources:

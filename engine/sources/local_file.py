@@ -10,7 +10,6 @@ import os
 import re
 import select
 import stat
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -55,18 +54,18 @@ class LocalFile:
         """Return up to `size` bytes; none at the end, or when nobody wants them any more."""
         if not self._is_pipe:
             return b"" if self._opening.stop.is_set() else self._file.read(size) or b""
-        deadline = time.monotonic() + self._opening.options.timeout
+        deadline = self._opening.clock.now() + self._opening.options.timeout
         while not self._opening.stop.is_set():
             select.select([self._file], [], [], _LOOK_EVERY)
             data = self._file.read(size)  # None: nothing yet; b"": no writer
             if data or (data == b"" and self._began):
                 self._began = True
                 return data
-            if time.monotonic() > deadline:
+            if self._opening.clock.now() > deadline:
                 raise SourceTimeoutError(
                     f"{printable(str(self._path))}: nothing came for {self._opening.options.timeout:g} s."
                 )
-            self._opening.stop.wait(_LOOK_EVERY / 10)
+            self._opening.clock.wait(self._opening.stop, _LOOK_EVERY / 10)
         return b""
 
     def seekable(self) -> bool:

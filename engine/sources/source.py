@@ -11,7 +11,6 @@ from __future__ import annotations
 import enum
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
@@ -21,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from panrt.engine.clock import MONOTONIC, Clock
 from panrt.engine.frame import Frame, PixelFormat, YuvStandard
 from panrt.engine.nvtx_ranges import nvtx_range
 from panrt.engine.pixel_formats import PIXEL_FORMATS
@@ -46,7 +46,7 @@ class Transition(NamedTuple):
     """A source went into a state."""
 
     state: State
-    at: float  # seconds of `time.monotonic()`
+    at: float  # seconds of the clock
     reason: str
 
 
@@ -67,6 +67,7 @@ class SourceOptions:
     loop: bool = False  # files: start again at their end
     rtsp_transport: str = "tcp"  # or "udp"
     pixel_format: PixelFormat = "bgr8"  # of frames: "nv12" or "yuyv" leave their conversion to the session
+    clock: Clock = MONOTONIC
 
     def __post_init__(self) -> None:
         if self.policy is not None and self.policy not in POLICIES:
@@ -87,7 +88,7 @@ class Picture(NamedTuple):
 
     image: NDArray[np.uint8]  # as `pixel_format` has it, see `Frame`
     media_time: float | None = None  # seconds on the clock of the file or stream
-    captured_at: float | None = None  # seconds of `time.monotonic()`; None: now
+    captured_at: float | None = None  # seconds of the clock; None: now
     pixel_format: PixelFormat = "bgr8"
     yuv_standard: YuvStandard = "bt601"
 
@@ -101,6 +102,11 @@ class Opening:
     stop: threading.Event = field(default_factory=threading.Event)
     damaged: int = 0  # packets that could not be decoded, and files that were not read in full; the reader counts
     problem: SourceError | None = None  # of the first file that was not read in full, though others were read after it
+
+    @property
+    def clock(self) -> Clock:
+        """What a reader waits by."""
+        return self.options.clock
 
     def note(self, error: SourceError) -> None:
         """Count a file that was not read in full. The source ends by the first such error, after its other files."""
@@ -139,7 +145,7 @@ class SourceStatus:
     damaged: int  # packets that could not be decoded, files that were not read in full
     reconnects: int
     unexpected: int  # errors that no source is meant to raise, each followed by a reconnect where the source lasts
-    last_frame_at: float | None  # seconds of `time.monotonic()`
+    last_frame_at: float | None  # seconds of the clock
     history: tuple[Transition, ...]
 
 
@@ -161,6 +167,7 @@ class Source:
         self.spec = spec
         self.policy: Policy = options.policy or ("latest" if spec.live else "block")
         self._options = options
+        self._clock = options.clock
         self._opening = Opening(options, realtime=self.policy == "latest")
         depth = 1 if self.policy == "latest" else options.depth
         self._slot: Slot[Frame] = Slot(self.policy, depth=depth, wake=wake)
@@ -185,7 +192,9 @@ class Source:
         frame = self._slot.take(timeout)
         if frame is None or self.spec.live or self._opening.realtime:
             return frame
-        return replace(frame, captured_at=time.monotonic())  # it could have been read at any time: it does not age here
+        return replace(
+            frame, captured_at=self._clock.now()
+        )  # it could have been read at any time: it does not age here
 
     @property
     def exhausted(self) -> bool:
@@ -222,7 +231,8 @@ class Source:
     def notice_stall(self) -> None:
         """Go into the stalled state if it is due. The capturing thread cannot: it waits for the frame."""
         with self._lock:
-            silent = time.monotonic() - (self._last_frame_at or time.monotonic())
+            now = self._clock.now()
+            silent = now - (self._last_frame_at or now)
             late = self._state is State.LIVE and silent > self._options.stall_after
         if late and self._slot.counts.waiting == 0:
             self._enter(State.STALLED, f"no frame for {self._options.stall_after:g} s", only_from=State.LIVE)
@@ -267,7 +277,7 @@ class Source:
                 with self._lock:
                     self._reconnects += 1
                 self._enter(State.RECONNECTING, _reason(problem))
-                self._opening.stop.wait(wait)
+                self._clock.wait(self._opening.stop, wait)
         except Exception as error:  # a bug: whoever takes the frames gets to see it, instead of a thread that is gone
             self._error = error
             reason = _reason(error)
@@ -296,7 +306,7 @@ class Source:
         return None
 
     def _hand_over(self, picture: Picture) -> bool:
-        now = time.monotonic()
+        now = self._clock.now()
         with self._lock:
             self._last_frame_at = now
         if self._state is not State.LIVE:
@@ -315,7 +325,7 @@ class Source:
             return False
         self._captured += 1
         with self._lock:  # the time that a reader kept us waiting is no stall
-            self._last_frame_at = time.monotonic()
+            self._last_frame_at = self._clock.now()
         return True
 
     def _may_return(self, problem: Exception) -> bool:
@@ -327,7 +337,7 @@ class Source:
             if only_from is not None and self._state is not only_from:
                 return
             self._state = state
-            self._history.append(Transition(state, time.monotonic(), reason))
+            self._history.append(Transition(state, self._clock.now(), reason))
         level = logging.WARNING if state in (State.STALLED, State.RECONNECTING) else logging.INFO
         LOG.log(level, "%s: %s (%s)", self.name, state.value, reason)
 

@@ -19,7 +19,6 @@ import errno
 import os
 import socket
 import struct
-import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -158,12 +157,12 @@ def _paced(
 ) -> Generator[Picture, None, None]:
     """Frames of a file, at its own speed if that is wanted."""
     pace = Pace()
-    started = time.monotonic()
+    started = opening.clock.now()
     count = 0
     for picture in frames:
         count += 1
         if opening.realtime:
-            opening.stop.wait(max(started + pace.moment(picture.media_time) - time.monotonic(), 0.0))
+            opening.clock.wait(opening.stop, started + pace.moment(picture.media_time) - opening.clock.now())
         yield picture._replace(captured_at=None)
     if count == 0 and not opening.stop.is_set():
         raise SourceUndecodableError(
@@ -269,7 +268,7 @@ def _decode(video: _Video, opening: Opening) -> Generator[Picture, None, None]:
         packet = _next(packets, video.address, opening.options.timeout)
         if packet is None:
             return
-        arrived = time.monotonic()
+        arrived = opening.clock.now()
         if packet.size:  # the last one is empty, and makes the decoder give what it holds back
             video.packets += 1
             video.ends_inside_packet = packet.is_corrupt

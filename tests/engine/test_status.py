@@ -27,10 +27,10 @@ def test_rate_is_that_of_the_last_seconds(fps: int) -> None:
     clock = ManualClock()
     meter = Meter(clock)
     for _ in range(3 * fps):
-        clock.advance(1 / fps, threads=0)
+        clock.advance(1 / fps, threads=lambda: 0)
         meter.add(result(clock.now()), clock.now())
     assert meter.status((), ()).fps == pytest.approx(fps, rel=0.5 / WINDOW)  # a result more or less in the window
-    clock.advance(WINDOW, threads=0)
+    clock.advance(WINDOW, threads=lambda: 0)
     assert meter.status((), ()).fps == pytest.approx(0, abs=1 / WINDOW)
 
 
@@ -53,7 +53,7 @@ def test_elapsed_time_and_inference_are_reported() -> None:
     meter = Meter(clock)
     assert meter.status((), ()).age is None
     meter.add(result(clock.now()), clock.now())
-    clock.advance(SILENCE + 1, threads=0)
+    clock.advance(SILENCE + 1, threads=lambda: 0)
     status = meter.status((), ())
     assert status.elapsed == pytest.approx(SILENCE + 1)
     assert status.inference == pytest.approx(INFERENCE)

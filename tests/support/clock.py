@@ -40,18 +40,17 @@ class ManualClock:
             self._sleepers.pop(me, None)
         return event.is_set()
 
-    def advance(self, seconds: float, *, threads: int = 1, ended: Callable[[], bool] = lambda: False) -> None:
+    def advance(self, seconds: float, *, threads: Callable[[], int] = lambda: 1) -> None:
         """Let time pass.
 
         Args:
             seconds: how much.
-            threads: so many wait on the clock whenever they have nothing to do.
-            ended: that they have ended, and will wait no more.
+            threads: returns how many threads wait on the clock whenever they have nothing to do.
         """
         with self._changed:
             until = self._now + seconds
             while True:
-                self._wait_for(lambda: len(self._sleepers) >= threads or ended())
+                self._wait_for(lambda: len(self._sleepers) >= threads())
                 moments = sorted(moment for moment in self._sleepers.values() if moment <= until)
                 if not moments:
                     break

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from panrt.engine.sources import Source, SourceOptions, SourceUndecodableError, State, open_source
-from panrt.engine.sources import source as source_module
 from panrt.engine.sources.pattern import pattern
 from panrt.engine.sources.source import Opening, Picture, Spec
+from support.clock import ManualClock
 from support.streams import drain
 
 IMAGE = np.zeros((4, 6, 3), np.uint8)
@@ -42,33 +42,20 @@ def test_a_lasting_source_survives_an_error_that_nobody_foresaw(caplog: pytest.L
     assert "Zq" not in caplog.text
 
 
-class Clock:
-    """A monotonic clock that the test sets."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
 @pytest.mark.parametrize(
     ("live", "policy", "age"), [(False, "block", 0.0), (True, "block", 7.0), (False, "latest", 7.0)]
 )
-def test_only_a_frame_that_came_by_itself_ages_while_it_waits(
-    live: bool, policy: Any, age: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_a_frame_that_came_by_itself_ages_while_it_waits(live: bool, policy: Any, age: float) -> None:
     def reader(opening: Opening) -> Generator[Picture, None, None]:
         yield Picture(IMAGE)
 
-    clock = Clock()
-    monkeypatch.setattr(source_module, "time", clock)
-    source = Source(Spec("x", reader, live=live), options=SourceOptions(policy=policy)).start()
+    clock = ManualClock()
+    source = Source(Spec("x", reader, live=live), options=SourceOptions(policy=policy, clock=clock)).start()
     source._thread.join()
-    clock.now += 7.0
+    clock.advance(7.0, threads=lambda: 0)
     frame = source.take()
     assert frame is not None
-    assert clock.now - frame.captured_at == age
+    assert clock.now() - frame.captured_at == age
 
 
 def test_a_generator_of_images_is_a_source_that_ends_with_it() -> None:
