@@ -19,9 +19,11 @@ def states(source: Source) -> list[State]:
 
 def test_filmed_video_comes_over_rtsp_frame_by_frame() -> None:
     port = free_port()
-    with rtsp_server(port, recorded(bikes())):
-        with open_source(f"rtsp://127.0.0.1:{port}/clip", options=SourceOptions(policy="block")) as source:
-            frames = drain(source, most=50)
+    with (
+        rtsp_server(port, recorded(bikes())),
+        open_source(f"rtsp://127.0.0.1:{port}/clip", options=SourceOptions(policy="block")) as source,
+    ):
+        frames = drain(source, most=50)
     with open_source(bikes()) as source:
         original = [frame.image for frame in drain(source)]
     # The stream is what the file holds: its frames, in order and none left out.
