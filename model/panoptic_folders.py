@@ -111,8 +111,8 @@ def pair_annotations(
     if missing := [truth.image_id for truth in truths if truth.image_id not in predictions]:
         raise PanopticFormatError(
             f"{legible(prediction_json)}: no prediction for {len(missing)} of {len(truths)} images, first "
-            f"{shown(missing[0])}; add an annotation for every image of the ground truth, without segments where nothing "
-            "was found."
+            f"{shown(missing[0])}; add an annotation for every image of the ground truth, without segments where "
+            "nothing was found."
         )
     return categories, [(truth, predictions[truth.image_id]) for truth in truths]
 

@@ -25,6 +25,7 @@ from panrt.engine.sources import camera, files, pattern, video
 from panrt.engine.sources.demo import demo_clip
 from panrt.engine.sources.errors import UnknownSourceError
 from panrt.engine.sources.source import Source, SourceOptions, Spec
+from panrt.records import legible
 
 
 def open_source(
@@ -80,7 +81,7 @@ def _file(text: str) -> Spec:
     if re.fullmatch(r"/dev/video\d+", text):
         return _v4l2(text, text, camera.CameraOptions())
     paths = files.select(text)
-    return Spec(text, partial(files.pictures, paths), live=False, pixel_formats=files.pixel_formats(paths))
+    return Spec(legible(text), partial(files.pictures, paths), live=False, pixel_formats=files.pixel_formats(paths))
 
 
 def _camera(parts: SplitResult, uri: str) -> Spec:

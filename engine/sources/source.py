@@ -26,6 +26,7 @@ from panrt.engine.nvtx_ranges import nvtx_range
 from panrt.engine.pixel_formats import PIXEL_FORMATS
 from panrt.engine.slot import POLICIES, Policy, Slot
 from panrt.engine.sources.errors import SourceDeniedError, SourceError, SourceRefusedError, UnknownSourceError
+from panrt.records import legible
 
 LOG = logging.getLogger("panrt.sources")
 HISTORY = 64  # transitions that are remembered
@@ -98,7 +99,7 @@ class Opening:
     options: SourceOptions
     realtime: bool  # a file plays at its own speed
     stop: threading.Event = field(default_factory=threading.Event)
-    damaged: int = 0  # packets that could not be decoded; the reader counts
+    damaged: int = 0  # packets and pictures that could not be decoded; the reader counts
 
 
 # Opens, yields pictures, and closes when it is closed. Raises SourceError.
@@ -148,7 +149,7 @@ class Source:
             raise UnknownSourceError(
                 f"{spec.uri}: gives no frames in {options.pixel_format}, but in {' or '.join(spec.pixel_formats)}."
             )
-        self.name = name or spec.uri
+        self.name = legible(name or spec.uri)
         self.spec = spec
         self.policy: Policy = options.policy or ("latest" if spec.live else "block")
         self._options = options

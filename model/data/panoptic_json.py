@@ -320,9 +320,7 @@ def _first(entries: Any, kinds: Mapping[str, str]) -> str | None:
 
 def _check_unique(ids: Sequence[ImageId], where: str, what: str) -> None:
     if repeated := [i for i, count in Counter(ids).items() if count > 1]:
-        raise PanopticFormatError(
-            f"{where}: {what} {shown(repeated[0])} is listed {ids.count(repeated[0])} times, not once."
-        )
+        raise PanopticFormatError(f"{where}: {what} {shown(repeated[0])} is listed more than once.")
 
 
 # Files that a JSON names ---------------------------------------------------------------------------------------------
