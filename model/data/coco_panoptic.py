@@ -161,19 +161,17 @@ def load_sample(record: Record) -> Sample:
     return Sample(image, panoptic, tuple(segments))
 
 
-def derive_targets(sample: Sample, classes: ClassTable) -> Targets:
+def derive_targets(sample: Sample, classes: ClassTable, *, name: str = "picture") -> Targets:
     """Training targets of Panoptic FPN: instances without crowds, and stuff with all things merged to channel 0.
 
     A crowd counts as a thing in the semantic map, as in detectron2's `prepare_panoptic_fpn`.
+
+    Raises:
+        PanopticFormatError: the masks would take too much memory; the message begins with `name`.
     """
     thing_index, semantic_index = classes.thing_index(), classes.semantic_index()
     instances = [s for s in sample.segments if s.category_id in thing_index and not s.is_crowd]
-    if len(instances) * sample.panoptic.size > MAX_MASK_BYTES:
-        height, width = sample.panoptic.shape
-        raise PanopticFormatError(
-            f"picture: the masks of {len(instances)} things at {height}x{width} (H x W) take more than "
-            f"{MAX_MASK_BYTES >> 20} MiB; make the picture smaller, or cut it into tiles."
-        )
+    check_masks(len(instances), sample.panoptic.shape, name)
     ids = np.array([segment.id for segment in instances], np.int32)
     masks: NDArray[np.bool_] = np.equal(sample.panoptic[None], ids[:, None, None])
     channels = {segment.id: semantic_index[segment.category_id] for segment in sample.segments}
@@ -186,6 +184,20 @@ def derive_targets(sample: Sample, classes: ClassTable) -> Targets:
         masks=masks,
         semantic=semantic,
     )
+
+
+def check_masks(count: int, hw: tuple[int, ...], name: str) -> None:
+    """Check that there is memory for a mask of each instance of a picture.
+
+    Raises:
+        PanopticFormatError: they take more than MAX_MASK_BYTES.
+    """
+    height, width = hw
+    if count * height * width > MAX_MASK_BYTES:
+        raise PanopticFormatError(
+            f"{name}: the masks of {count} things at {height}x{width} (H x W) take more than {MAX_MASK_BYTES >> 20} "
+            "MiB; make the picture smaller, or cut it into tiles."
+        )
 
 
 def tight_boxes(masks: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -328,7 +328,7 @@ def _check_unique(ids: Sequence[ImageId], where: str, what: str) -> None:
 
 def check_folder(folder: Path, role: str, path: Path) -> None:
     """Raise PanopticNotFoundError unless the folder of the pictures or label maps of a JSON is there."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise PanopticNotFoundError(
             f"{legible(folder)}: no such folder; expected the {role} of {legible(path.name)} there. Name the folder "
             "that holds them."
