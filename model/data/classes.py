@@ -62,7 +62,7 @@ def made_up_colors(ids: Sequence[int], taken: Iterable[tuple[int, int, int]] = (
     used = set(taken)
     colors: dict[int, tuple[int, int, int]] = {}
     for number in ids:
-        nearby = (_on_the_wheel(place) for place in range(number, number + 64))
+        nearby = (_on_the_wheel(place) for place in range(number, number + 16))
         colors[number] = next((color for color in nearby if color not in used), _on_the_wheel(number))
         used.add(colors[number])
     return colors
