@@ -67,8 +67,7 @@ def _summary(problems: Sequence[SourceError], files: int) -> SourceError:
         return first
     texts = " ".join(str(problem) for problem in problems[:_NAMED])
     more = f" And {len(problems) - _NAMED} more." if len(problems) > _NAMED else ""
-    which = "None" if len(problems) == files else f"{len(problems)}"
-    return type(first)(f"{which} of {files} files could not be read. {texts}{more}")
+    return type(first)(f"{len(problems)} of {files} files could not be read. {texts}{more}")
 
 
 def pixel_formats(paths: Sequence[Path]) -> tuple[PixelFormat, ...]:
