@@ -64,7 +64,7 @@ def _read_image(path: Path) -> Frame:
 def _read_clip(path: Path, limit: int) -> Iterator[Frame]:
     found = 0
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:  # a title need not be UTF-8
             total = container.streams.video[0].frames if container.streams.video else 0  # 0: the file does not say
             wanted = set(_spread(total, limit)) if total else set(range(limit))
             for index, frame in enumerate(container.decode(video=0) if container.streams.video else ()):
