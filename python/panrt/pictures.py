@@ -187,11 +187,15 @@ def decode(data: bytes | bytearray, flags: int, path: Path) -> NDArray[Any]:
 
 def _turned(image: NDArray[Any], orientation: int) -> NDArray[np.uint8]:
     """Apply an EXIF orientation to a stored picture."""
-    if orientation >= 5:  # 5: mirrored at the main diagonal; 6, 7, 8: then at the vertical axis, both, the horizontal
-        image = image.transpose(1, 0, 2)
-    rows = slice(None, None, -1 if orientation in (3, 4, 7, 8) else 1)
-    columns = slice(None, None, -1 if orientation in (2, 3, 6, 7) else 1)
-    return np.ascontiguousarray(image[rows, columns], np.uint8)
+    if orientation >= 5:  # 5: mirrored at the main diagonal; 6, 7, 8: then left to right, both ways, top to bottom
+        image = cv2.transpose(image)
+    if orientation in (3, 7):
+        image = cv2.flip(image, -1)
+    elif orientation in (2, 6):
+        image = cv2.flip(image, 1)
+    elif orientation in (4, 8):
+        image = cv2.flip(image, 0)
+    return np.asarray(image, np.uint8)
 
 
 # Headers --------------------------------------------------------------------------------------------------------------
