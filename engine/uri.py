@@ -17,7 +17,6 @@ from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, unquote_to_bytes
 
 from panrt.errors import PanrtError
-from panrt.records import line, shown
 
 HIDDEN = "***"
 LONGEST = 8192  # characters of a URI
@@ -179,11 +178,6 @@ def _advice(text: str) -> str:
     found = [mark for mark in _UNSAFE if mark in text]
     written = ", ".join(f"{_UNSAFE[mark]} for {mark}" for mark in found)
     return f"in a user name or password write {written}; an @ that does not end the login is written %40."
-
-
-def printable(name: str) -> str:
-    """Return the name of a file as messages and logs show it: unchanged if it is one line of text, else escaped."""
-    return name if line(name, longest=4096) is not None else shown(name)
 
 
 def redact(text: str) -> str:

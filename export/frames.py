@@ -11,20 +11,22 @@ from pathlib import Path
 from typing import TypeAlias
 
 import av
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from panrt import pictures
 from panrt.export.errors import ExportError
+from panrt.records import legible
 
 Frame: TypeAlias = NDArray[np.uint8]
 
 MAX_PIXELS = 8192 * 4320  # of a frame of a clip
-IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 def read_frames(path: str | os.PathLike[str], *, limit: int) -> Iterator[Frame]:
     """At most `limit` frames, spread evenly over the images of a folder or the frames of a clip; one image is one.
+
+    Images are upright and in natural order, hidden ones left out.
 
     Raises:
         ExportError: there are no images, or one cannot be read; the message names it.
@@ -33,14 +35,19 @@ def read_frames(path: str | os.PathLike[str], *, limit: int) -> Iterator[Frame]:
     if limit < 1:
         raise ExportError(f"limit: got {limit}, expected at least 1 frame.")
     path = Path(path)
-    if path.is_dir():
-        images = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES)
-        if not images:
-            raise ExportError(f"{path}: no images; expected files that end in {', '.join(sorted(IMAGE_SUFFIXES))}.")
-        return (_read_image(images[index]) for index in _spread(len(images), limit))
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file or folder.")
-    return iter([_read_image(path)]) if path.suffix.lower() in IMAGE_SUFFIXES else _read_clip(path, limit)
+    name = legible(path)
+    try:
+        found = pictures.pictures_in(path) if path.is_dir() else None
+        exists = path.exists()
+    except (OSError, ValueError) as error:  # no permission, too long a name, a NUL
+        raise ExportError(f"{name}: cannot be read ({getattr(error, 'strerror', None) or error}).") from error
+    if found is not None:
+        if not found:
+            raise ExportError(f"{name}: no images; expected files that end in {', '.join(sorted(pictures.SUFFIXES))}.")
+        return (_read_image(found[index]) for index in _spread(len(found), limit))
+    if not exists:
+        raise FileNotFoundError(f"{name}: no such file or folder.")
+    return iter([_read_image(path)]) if pictures.is_picture_name(path.name) else _read_clip(path, limit)
 
 
 def _spread(available: int, limit: int) -> list[int]:
@@ -50,10 +57,10 @@ def _spread(available: int, limit: int) -> list[int]:
 
 
 def _read_image(path: Path) -> Frame:
-    frame = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if frame is None:
-        raise ExportError(f"{path}: not an image, or a damaged one; remove it or give another folder.")
-    return np.asarray(frame, np.uint8)
+    try:
+        return pictures.read_picture(path)
+    except (pictures.PictureError, pictures.PictureNotFoundError, pictures.PictureDeniedError) as error:
+        raise ExportError(f"{error} Remove it or give another folder.") from error
 
 
 def _read_clip(path: Path, limit: int) -> Iterator[Frame]:

@@ -22,7 +22,7 @@ from panrt.engine.sources.errors import (
     SourceUndecodableError,
 )
 from panrt.engine.sources.source import Opening
-from panrt.engine.uri import printable
+from panrt.records import legible
 
 _LOOK_EVERY = 0.1  # seconds between looks at whether somebody still wants what a silent pipe may bring
 _MOST_BOXES = 100_000
@@ -48,7 +48,7 @@ class LocalFile:
         if not self._is_pipe and (not stat.S_ISREG(kind.st_mode) or kind.st_size == 0):
             self._file.close()
             what = "the file is empty" if stat.S_ISREG(kind.st_mode) else "neither a file nor a named pipe"
-            raise SourceUndecodableError(f"{printable(str(path))}: {what}.")
+            raise SourceUndecodableError(f"{legible(path)}: {what}.")
 
     def read(self, size: int) -> bytes:
         """Return up to `size` bytes; none at the end, or when nobody wants them any more."""
@@ -63,7 +63,7 @@ class LocalFile:
                 return data
             if self._opening.clock.now() > deadline:
                 raise SourceTimeoutError(
-                    f"{printable(str(self._path))}: nothing came for {self._opening.options.timeout:g} s."
+                    f"{legible(self._path)}: nothing came for {self._opening.options.timeout:g} s."
                 )
             self._opening.clock.wait(self._opening.stop, _LOOK_EVERY / 10)
         return b""
@@ -98,12 +98,12 @@ def _opened(path: Path) -> int:
     except OSError as error:
         problem = _problem(path, error)
     except ValueError:  # a null byte, or half of a surrogate pair
-        problem = SourceNotFoundError(f"{printable(str(path))}: no file can be called that.")
+        problem = SourceNotFoundError(f"{legible(path)}: no file can be called that.")
     raise problem
 
 
 def _problem(path: Path, error: OSError) -> SourceError:
-    name = printable(str(path))
+    name = legible(path)
     if isinstance(error, (FileNotFoundError, NotADirectoryError)):
         return SourceNotFoundError(f"{name}: no such file.")
     if isinstance(error, PermissionError):

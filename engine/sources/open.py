@@ -29,8 +29,8 @@ from panrt.engine.sources.demo import demo_clip
 from panrt.engine.sources.errors import SourceNotFoundError, UnknownSourceError
 from panrt.engine.sources.images import image_pictures
 from panrt.engine.sources.source import Source, SourceOptions, Spec
-from panrt.engine.uri import Uri, file_path, nearest, network_address, printable, redact, split
-from panrt.records import shown
+from panrt.engine.uri import Uri, file_path, nearest, network_address, redact, split
+from panrt.records import legible, shown
 
 
 def open_source(
@@ -105,12 +105,9 @@ def _file(text: str) -> Spec:
         if name == text:
             raise
         paths = ()
-    except (OSError, ValueError) as error:  # too long, or with characters that no name can hold
-        what = error.strerror if isinstance(error, OSError) else "no file can be called that"
-        raise SourceNotFoundError(f"{printable(name)}: {what}.") from None
     if name != text and paths in ((), (Path(text),)):
         raise SourceNotFoundError(f"{name}: no such file; an address begins with its scheme, as in rtsp://HOST/PATH.")
-    return Spec(printable(text), partial(files.pictures, paths), live=False, pixel_formats=files.pixel_formats(paths))
+    return Spec(legible(text), partial(files.pictures, paths), live=False, pixel_formats=files.pixel_formats(paths))
 
 
 def _camera(uri: Uri) -> Spec:

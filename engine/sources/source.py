@@ -27,9 +27,11 @@ from panrt.engine.pixel_formats import PIXEL_FORMATS
 from panrt.engine.slot import POLICIES, Policy, Slot
 from panrt.engine.sources.errors import SourceDeniedError, SourceError, SourceRefusedError, UnknownSourceError
 from panrt.engine.uri import redact_all
+from panrt.records import legible
 
 LOG = logging.getLogger("panrt.sources")
 HISTORY = 64  # transitions that are remembered
+_NAMED = 3  # files that the message at the end names
 
 
 class State(enum.Enum):
@@ -101,7 +103,8 @@ class Opening:
     realtime: bool  # a file plays at its own speed
     stop: threading.Event = field(default_factory=threading.Event)
     damaged: int = 0  # packets that could not be decoded, and files that were not read in full; the reader counts
-    problem: SourceError | None = None  # of the first file that was not read in full, though others were read after it
+    files: int = 1  # that are read one after the other
+    problems: dict[str, SourceError] = field(default_factory=dict)  # by text, of files that were not read in full
 
     @property
     def clock(self) -> Clock:
@@ -109,10 +112,22 @@ class Opening:
         return self.options.clock
 
     def note(self, error: SourceError) -> None:
-        """Count a file that was not read in full. The source ends by the first such error, after its other files."""
+        """Count a file that was not read in full. The source ends by `problem`, after its other files."""
         self.damaged += 1
-        self.problem = self.problem or error
+        self.problems.setdefault(str(error), error)
         LOG.warning("%s", error)
+
+    @property
+    def problem(self) -> SourceError | None:
+        """One error for all files that were not read in full; None if there are none."""
+        if not self.problems:
+            return None
+        first = next(iter(self.problems.values()))
+        if self.files == 1:
+            return first
+        more = f" And {len(self.problems) - _NAMED} more." if len(self.problems) > _NAMED else ""
+        texts = " ".join(list(self.problems)[:_NAMED])
+        return type(first)(f"{len(self.problems)} of {self.files} files could not be read in full. {texts}{more}")
 
 
 # Opens, yields pictures, and closes when it is closed. Raises SourceError.
@@ -163,7 +178,7 @@ class Source:
             raise UnknownSourceError(
                 f"{spec.uri}: gives no frames in {options.pixel_format}, but in {' or '.join(spec.pixel_formats)}."
             )
-        self.name = name or spec.uri
+        self.name = legible(name or spec.uri)
         self.spec = spec
         self.policy: Policy = options.policy or ("latest" if spec.live else "block")
         self._options = options

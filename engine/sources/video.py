@@ -44,7 +44,8 @@ from panrt.engine.sources.errors import (
 )
 from panrt.engine.sources.local_file import LocalFile
 from panrt.engine.sources.source import Opening, Picture
-from panrt.engine.uri import Uri, network_address, printable
+from panrt.engine.uri import Uri, network_address
+from panrt.records import legible
 
 MAX_PIXELS = 8192 * 4320  # of a frame: 8K; a decoder and the frames that wait then stay below 2 GB
 _LARGE = 1 << 23  # pixels; of larger frames a decoder does not hold one for each thread
@@ -117,7 +118,7 @@ def file_pictures(path: Path, opening: Opening) -> Generator[Picture, None, None
         SourceError: it cannot be read, or after its last frame, it is cut short.
     """
     with closing(LocalFile(path, opening)) as file:
-        address = _Address(printable(str(path)), file, "")
+        address = _Address(legible(path), file, "")
         cut = ""
         try:
             with _open(address, _options("", address), opening) as container:
