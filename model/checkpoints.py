@@ -52,7 +52,13 @@ __all__ = [
 
 
 class ClassesError(CheckpointError):
-    """Weights were trained on other numbers of things and stuff than the network has."""
+    """Weights were trained on other numbers of things and stuff than the network has; `problem` says which."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(
+            f"{problem}; pass a configuration with classes=read_classes('panoptic.json') of their data set."
+        )
 
 
 # Names of others ------------------------------------------------------------------------------------------------------
@@ -150,7 +156,7 @@ def from_detectron2(
         things, stuff = ("no" if count is None else str(count) for count in found)
         raise ClassesError(
             f"{source}: trained on {things} things and {stuff} stuff, while {config.name} has {expected[0]} and "
-            f"{expected[1]}; pass a configuration with classes=read_classes('panoptic.json') of its data set."
+            f"{expected[1]}"
         )
     model = PanopticFPN(config)
     counters = re.compile(_COUNTERS)

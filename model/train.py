@@ -25,6 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from panrt import records
 from panrt.errors import PanrtError
 from panrt.files import write_atomically
 from panrt.model.checkpoints import CheckpointError, load_torch, save
@@ -39,6 +40,17 @@ Evaluation = Callable[[PanopticFPN], Mapping[str, float]]
 
 class TrainingError(PanrtError, RuntimeError):
     """Training cannot go on: a loss is not finite."""
+
+
+class OtherTrainingError(CheckpointError):
+    """A directory holds a training with another recipe; `fields` are those that differ."""
+
+    def __init__(self, path: Path, fields: list[str]) -> None:
+        self.path, self.fields = path, fields
+        super().__init__(
+            f"{path}: from a training with another {', '.join(fields)}; "
+            "go on with the same configuration, or choose another directory."
+        )
 
 
 class RecipeError(PanrtError, ValueError):
@@ -138,7 +150,8 @@ def train(
     Raises:
         RecipeError: the configuration does not fit the model or the training in `out`.
         ValueError: there are no data.
-        CheckpointError: `out` holds the training of another configuration, or a damaged checkpoint.
+        CheckpointError: `out` holds the training of another network, or a damaged checkpoint.
+        OtherTrainingError: `out` holds a training with another configuration.
         TrainingError: a loss is not finite; `training.pt` is from before.
     """
     on = torch.device(device)
@@ -353,6 +366,8 @@ class _State:
         try:
             stored, done = content["config"], content["iteration"]
             self._check(path, stored, done)
+            if type(done) is not int or not 0 <= done <= self.config.iterations:
+                raise ValueError(f"iteration {records.shown(done)}")
             self.model.load_state_dict(content["model"])
             self.optimizer.load_state_dict(content["optimizer"])
             self.scaler.load_state_dict(content["scaler"])
@@ -360,11 +375,12 @@ class _State:
                 for name, value in self.average.items():
                     value.copy_(content["average"][name])
             self.updates = int(content["updates"])
-        except CheckpointError:
+        except (CheckpointError, RecipeError):
             raise
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path}: from a training of another network, or damaged: {error}") from error
-        return int(done)
+            reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(":")
+            raise CheckpointError(f"{path}: from a training of another network, or damaged: {reason}.") from error
+        return done
 
     def _check(self, path: Path, stored: Mapping[str, Any], done: int) -> None:
         """Hold the recipe to the one that the checkpoint was made with; a training may be made longer."""
@@ -373,17 +389,14 @@ class _State:
         if self.config.iterations > stored["iterations"]:
             free |= {"iterations", "schedule"}
         differing = [name for name in wanted if name not in free and stored.get(name) != wanted[name]]
-        if differing == ["iterations"]:
+        if self.config.iterations < stored["iterations"] and set(differing) <= {"iterations", "schedule"}:
             raise RecipeError(
                 "iterations",
                 f"{path} is of a training of {stored['iterations']} iterations, of which {done} are done; "
                 f"got {self.config.iterations}, and only more of them can be asked for",
             )
         if differing:
-            raise CheckpointError(
-                f"{path}: from a training with another {', '.join(differing)}; "
-                "go on with the same configuration, or choose another directory."
-            )
+            raise OtherTrainingError(path, differing)
 
 
 def _optimizer(model: PanopticFPN, config: TrainConfig) -> torch.optim.Optimizer:
