@@ -162,9 +162,7 @@ class PanopticFPNConfig(_Bounded):
 
     name: str
     classes: ClassTable = COCO
-    input_hw: tuple[int, int] = _within(
-        1, MAX_SIDE, (800, 1344)
-    )  # default for export; the network itself takes any size
+    input_hw: tuple[int, int] = _within(1, MAX_SIDE, (800, 1344))  # default for export; the network takes any
     pixel_mean: tuple[float, float, float] = _within(-1000, 1000, (103.530, 116.280, 123.675))
     pixel_std: tuple[float, float, float] = _within(1e-6, 1000, (1.0, 1.0, 1.0))
     activation: Activation = "relu"
@@ -177,9 +175,9 @@ class PanopticFPNConfig(_Bounded):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_classes(self.name, self.classes)
-        for part in (self.fpn, self.instance and self.instance.mask, self.semantic):
-            groups = part is None or part.norm != "group" or part.width % 32 == 0
-            _check(groups, f"{self.name}: {type(part).__name__}: group norm needs a width that is a multiple of 32.")
+        for part in (self.fpn, self.instance.mask if self.instance is not None else None, self.semantic):
+            fits = part is None or part.norm != "group" or part.width % 32 == 0
+            _check(fits, f"{self.name}: {type(part).__name__}: group norm needs a width that is a multiple of 32.")
         _check(
             self.instance is not None or self.semantic is not None,
             f"{self.name}: neither instance nor semantic branch; a network needs at least one.",
@@ -346,9 +344,8 @@ def _decode(kind: Any, data: Any, where: str) -> Any:
     if origin is tuple:
         many = len(arguments) == 2 and arguments[1] is Ellipsis
         if not isinstance(data, list) or not (many or len(data) == len(arguments)):
-            raise ValueError(
-                f"{where}: got {records.shown(data)}, expected a list{'' if many else f' of {len(arguments)}'}."
-            )
+            length = "" if many else f" of {len(arguments)}"
+            raise ValueError(f"{where}: got {records.shown(data)}, expected a list{length}.")
         kinds = [arguments[0]] * len(data) if many else arguments
         items = zip(kinds, data, strict=True)
         return tuple(_decode(item, value, f"{where}[{index}]") for index, (item, value) in enumerate(items))
@@ -357,7 +354,8 @@ def _decode(kind: Any, data: Any, where: str) -> Any:
     if origin is Literal:
         expected, fits = " or ".join(map(repr, arguments)), data in arguments and type(data) in map(type, arguments)
     else:
-        read = {int: records.whole, float: records.real, str: records.line}.get(kind)
+        readers: dict[Any, Callable[[object], Any]] = {int: records.whole, float: records.real, str: records.line}
+        read = readers.get(kind)
         value = read(data) if read is not None else data
         expected, fits = kind.__name__, type(value) is kind
         data = value if fits else data
@@ -386,7 +384,6 @@ def _decode_fields(kind: Any, data: Any, where: str) -> Any:
     found = {name: value for name, value in data.items() if name != "type"}
     for problem, names in (("missing", hints.keys() - found.keys()), ("unknown", found.keys() - hints.keys())):
         if names:
-            raise ValueError(
-                f"{where}: {problem} field {', '.join(map(_field_name, sorted(names)[:8]))} of {kind.__name__}."
-            )
+            listed = ", ".join(map(_field_name, sorted(names)[:8]))
+            raise ValueError(f"{where}: {problem} field {listed} of {kind.__name__}.")
     return kind(**{name: _decode(hint, found[name], f"{where}.{name}") for name, hint in hints.items()})
