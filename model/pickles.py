@@ -6,7 +6,7 @@ table of our own, and what it "builds" there is an inert stand-in: which array, 
 bytes. Nothing is allocated for it; whoever wants the array builds it afterwards and checks it first.
 
 Bounds: time and memory grow with the length of the file, and with nothing that the file says. A program may take
-`STEPS` steps, about 30 an array; lengths are held to what is left of the file, memo indices to what picklers write,
+`STEPS` steps, some 30 for an array; lengths are held to what is left of the file, memo indices to what picklers write,
 keys of dictionaries to names and small numbers, whose hashes neither recurse nor collide. There is no recursion.
 """
 
@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-STEPS = 1_000_000
+STEPS = 400_000
 LONGEST_LINE = 1000  # of a name or a number that is written as text
 LONGEST_NUMBER = 255  # bytes of an integer
 
@@ -235,6 +235,7 @@ def load(data: Buffer, start: int = 0) -> tuple[Any, int]:
 
 
 _CODES = {opcode.code.encode("latin1")[0]: opcode.name for opcode in pickletools.opcodes}
+_STOP = ord(".")
 _REFUSED = {
     **dict.fromkeys(("INST", "OBJ", "NEWOBJ", "NEWOBJ_EX"), "it builds an object"),
     **dict.fromkeys(("EXT1", "EXT2", "EXT4"), "it asks for an extension of Python's copyreg registry"),
@@ -255,16 +256,18 @@ class _Machine:
 
     def run(self) -> Any:
         handlers = {code: getattr(self, f"_{name.lower()}", None) for code, name in _CODES.items()}
-        while True:
-            self._step(1)
-            code = self._unsigned(1)
-            if _CODES.get(code) == "STOP":
+        view, end = self.view, len(self.view)
+        while self.position < end:
+            code = view[self.position]
+            self.position += 1
+            if code == _STOP:
                 return self.stack.pop()
             handler = handlers.get(code)
             if handler is None:
-                name = _CODES.get(code)
-                raise PickleProblem(_REFUSED.get(name or "", "it is not a pickle, or a damaged one"))
+                raise PickleProblem(_REFUSED.get(_CODES.get(code, ""), "it is not a pickle, or a damaged one"))
+            self._step(1)
             handler()
+        raise PickleProblem("it is cut short")
 
     # what opcodes take from the file
 
@@ -525,7 +528,7 @@ class _Machine:
         found = Name(_canonical(module), name)
         if str(found) not in _KNOWN or "." in name:
             asked = f"{module}.{name}"[:LONGEST_LINE]
-            raise PickleProblem(f"it asks for {asked.encode('ascii', 'backslashreplace').decode()!s}")
+            raise PickleProblem(f"it asks for {asked.encode('unicode_escape').decode()}")
         self.stack.append(found)
 
     def _persid(self) -> None:

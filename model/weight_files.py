@@ -66,7 +66,7 @@ def read_weights(path: str | os.PathLike[str], *, key: str | None = None) -> Wei
             content, build = _unpickled(path, data)
             table, author = _weights_in(path, content, key), _author(content)
             tensors = {name: build(name, value) for name, value in table.items()}
-            kind = "detectron2 pickle" if author or not build.storages else "PyTorch checkpoint"
+            kind = "PyTorch checkpoint" if build.of_torch else "detectron2 pickle"
         else:
             if key is not None:
                 raise CheckpointError(f"{path}: a safetensors file has no entries to choose from, got {key!r}.")
@@ -118,6 +118,7 @@ class _Builder:
     def __init__(self, path: Path, limit: int) -> None:
         self.path = path
         self.storages: dict[str, memoryview | Callable[[], memoryview]] = {}
+        self.of_torch = False
         self.little_endian = True
         self._left = limit
         self._built: dict[int, Tensor] = {}
@@ -271,7 +272,7 @@ def _read_archive(path: Path, data: pickles.Buffer, build: _Builder) -> Any:
         roots = [name.removesuffix("data.pkl") for name in entries if name == "data.pkl" or name.endswith("/data.pkl")]
         if len(roots) != 1:
             raise CheckpointError(f"{path}: a zip archive, but not of torch.save: it holds {_some(entries)}.")
-        root = roots[0]
+        root, build.of_torch = roots[0], True
         if root + "byteorder" in entries:
             build.little_endian = bytes(content(entries[root + "byteorder"])[:6]) == b"little"
         for name, entry in entries.items():
@@ -309,6 +310,7 @@ def _legacy(data: pickles.Buffer, position: int, build: _Builder) -> Any:
     system, position = pickles.load(data, position)
     content, position = pickles.load(data, position)
     keys, position = pickles.load(data, position)
+    build.of_torch = True
     if type(version) is not int or type(system) is not dict or type(keys) is not list:
         raise PickleProblem("it is damaged")
     build.little_endian = system.get("little_endian") is not False

@@ -56,7 +56,10 @@ def convert(
     report.line("read", f"{source}: {kind}, {len(weights.tensors)} tensors, {megabytes(source.stat().st_size)}")
     prefix = f", all without {weights.prefix!r} before their names" if weights.prefix else ""
     report.line("took", f"{len(names)} tensors for {network.name}, {renamed} under another name{prefix}")
-    report.line("ignored", ", ".join(ignored) or "none")
+    counters = [name for name in ignored if name.endswith(".num_batches_tracked")]
+    told = [name for name in ignored if name not in counters]
+    told += [f"{len(counters)} counters num_batches_tracked"] if counters else []
+    report.line("ignored", ", ".join(told) or "none")
     report.line("wrote", f"{output}, {megabytes(output.stat().st_size)}, {'float16' if half else 'float32'}")
     facts = {
         "source": str(source),
