@@ -180,7 +180,7 @@ HOSTILE = {
     "deep dictionaries": (b"}" + (text("k") + b"}") * 100_000 + b"s" * 100_000, "holds no tensors"),
     "deep arrays": (
         name("numpy.core.multiarray._reconstruct") + b"q\x010" + NDARRAY + b"q\x020" + data(b"b") + b"q\x030"
-        + b"h\x01h\x02K\x00\x85h\x03\x87R(K\x01NNN" * 50_000 + b"N" + b"tb" * 50_000,
+        + b"h\x01h\x02K\x00\x85h\x03\x87R(K\x01NNN" * 20_000 + b"N" + b"tb" * 20_000,
         "an array without a type",
     ),
     "key that recurses": (b"})" + b"\x85" * 300_000 + b"K\x01s", "keys are neither names nor small numbers"),
