@@ -70,7 +70,8 @@ def test_what_others_write_is_left_alone_and_what_they_left_is_removed(tmp_path:
 
 # Writes the file over and over, each time one byte many times; "!" says that it is at it.
 WRITER = """
-import itertools, pathlib, sys
+import itertools, pathlib, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
 from panrt import command
 from panrt.files import write_atomically
 

@@ -175,15 +175,15 @@ HOSTILE = {
     "integer": (b"\x8b" + struct.pack("<i", 2**30), "it holds an integer of 1073741824 bytes"),
     "digits": (b"L" + b"9" * 100_000 + b"L\n", "a line without an end"),
     # recursion, at load and when what was loaded goes
-    "deep tuples": (b")" + b"\x85" * 300_000, "holds no tensors"),
-    "deep lists": (b"]" * 150_000 + b"a" * 149_999, "holds no tensors"),
-    "deep dictionaries": (b"}" + (text("k") + b"}") * 100_000 + b"s" * 100_000, "holds no tensors"),
+    "deep tuples": (b")" + b"\x85" * 120_000, "holds no tensors"),
+    "deep lists": (b"]" * 60_000 + b"a" * 59_999, "holds no tensors"),
+    "deep dictionaries": (b"}" + (text("k") + b"}") * 30_000 + b"s" * 30_000, "holds no tensors"),
     "deep arrays": (
         name("numpy.core.multiarray._reconstruct") + b"q\x010" + NDARRAY + b"q\x020" + data(b"b") + b"q\x030"
         + b"h\x01h\x02K\x00\x85h\x03\x87R(K\x01NNN" * 20_000 + b"N" + b"tb" * 20_000,
         "an array without a type",
     ),
-    "key that recurses": (b"})" + b"\x85" * 300_000 + b"K\x01s", "keys are neither names nor small numbers"),
+    "key that recurses": (b"})" + b"\x85" * 120_000 + b"K\x01s", "keys are neither names nor small numbers"),
     "keys that collide": (b"}" + long(2**61 - 1) + b"Ns", "keys are neither names nor small numbers"),
     # what grows by naming things again
     "laughs": (
