@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -24,6 +25,7 @@ log = logging.getLogger("panrt")
 
 BACKENDS = ("tensorrt", "rtx", "cpu")  # the best first
 AUTO = "auto"
+WEIGHTS = (".safetensors", ".pkl", ".pth", ".pt", ".ckpt")  # suffixes of what is exported, not run
 
 
 class BackendError(PanrtError, RuntimeError):
@@ -83,6 +85,10 @@ def load(
         raise ValueError(f"preprocess: got {preprocess!r}, expected {' or '.join(get_args(Preprocess))}.")
     options = _Options(threads, preprocess, input_hw)
     path = locate(path)
+    if path.suffix.lower() in WEIGHTS:
+        raise BackendError(
+            f"{path}: holds weights, and the runtime takes .onnx and .plan files; make one: {_way_in(path)}"
+        )
     if backend != AUTO:
         found = verdict(backend, path)
         if found.obstacle is not None:
@@ -98,6 +104,15 @@ def load(
         passed.append(found)
     reasons = "".join(f"\n  {name}: {obstacle}" for name, obstacle in passed)
     raise BackendError(f"{path}: no backend can run it here.{reasons}")
+
+
+def _way_in(path: Path) -> str:
+    """The commands that make a file for the runtime of weights."""
+    names = {suffix: shlex.quote(str(path.with_suffix(suffix))) for suffix in (".safetensors", ".onnx")}
+    export = f"panrt export {names['.safetensors']} -o {names['.onnx']}"
+    if path.suffix == ".safetensors":
+        return export
+    return f"panrt convert {shlex.quote(str(path))} -o {names['.safetensors']} --config CONFIG && {export}"
 
 
 def verdict(backend: str, path: Path) -> Verdict:

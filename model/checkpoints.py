@@ -1,178 +1,64 @@
-"""Reading weights of others, reading and writing our own.
+"""Networks from weights: PanRT's own model files, detectron2's panoptic FPNs, ImageNet trunks.
 
-Others': detectron2's model zoo (`.pkl`), PyTorch (`.pth`, `.pt`) and safetensors files; a file is data here, never
-code. For every tensor of our network a function tells the name it has over there, so that all messages speak the
-file's names.
+`weight_files` reads the files. For every tensor of a network a function tells the name it has in the file, so that all
+messages speak the file's names.
 
-Ours: one `.safetensors` file whose metadata entry "panrt" is JSON with the configuration. Written beside its
-destination and moved there whole, so that a file of that name is always complete.
+A PanRT model file is one `.safetensors` file whose metadata entry "panrt" is JSON with the configuration (`header`).
+It is written beside its destination and moved there whole, so that a file of that name is always complete.
 """
 
 from __future__ import annotations
 
-import codecs
-import collections
+import dataclasses
 import difflib
 import json
 import os
-import pickle
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from panrt.errors import PanrtError
+from panrt import records
 from panrt.files import write_atomically
 from panrt.model.backbones.efficientnet_lite import STAGES
-from panrt.model.config import EfficientNetLiteConfig, PanopticFPNConfig, ResNetConfig, from_json, to_json
+from panrt.model.config import EfficientNetLiteConfig, PanopticFPNConfig, ResNetConfig, to_json
+from panrt.model.data.classes import ClassTable
+from panrt.model.header import BUNDLED, SCHEMA, CheckpointError, Header, locate, read_header
 from panrt.model.panoptic_fpn import PanopticFPN
+from panrt.model.weight_files import SHOWN, Weights, load_torch, read_weights
 
-SCHEMA = 1
-SHOWN = 8  # names listed in a message before "and n more"
-
-
-class CheckpointError(PanrtError, ValueError):
-    """A file cannot be read, is not safe to read, or its tensors do not fit the network."""
-
-
-class Weights(NamedTuple):
-    tensors: dict[str, Tensor]  # under the file's own names
-    author: str  # "__author__" of a detectron2 file, else ""
-
-
-class Header(NamedTuple):
-    """What a file of ours says about its tensors."""
-
-    config: PanopticFPNConfig
-    provenance: str  # where the weights come from, for people; "" where nothing was said
-
-
-# Reading files --------------------------------------------------------------------------------------------------------
+__all__ = [
+    "BUNDLED",
+    "CheckpointError",
+    "ClassesError",
+    "Header",
+    "Weights",
+    "detectron2_name",
+    "from_detectron2",
+    "load",
+    "load_for_training",
+    "load_torch",
+    "load_trunk",
+    "locate",
+    "read_header",
+    "read_weights",
+    "save",
+]
 
 
-def read_weights(path: str | os.PathLike[str]) -> Weights:
-    """Read all tensors of a `.pkl`, `.pth`, `.pt` or `.safetensors` file, without running anything in it.
+class ClassesError(CheckpointError):
+    """Weights were trained on other numbers of things and stuff than the network has; `problem` says which."""
 
-    Raises:
-        CheckpointError: unknown suffix, damaged file, or a pickle that asks for more than arrays.
-        OSError: from the file system.
-    """
-    path = Path(path)
-    readers = {".pkl": _read_pickle, ".pth": _read_torch, ".pt": _read_torch, ".safetensors": _read_safetensors}
-    if path.suffix not in readers:
-        raise CheckpointError(f"{path}: suffix {path.suffix!r}, expected one of {', '.join(readers)}.")
-    return readers[path.suffix](path)
-
-
-def _reconstruct(kind: type, shape: tuple[int, ...], code: bytes | str) -> NDArray[Any]:
-    """The empty array that the pickle then fills; the only use it has in an array's pickle."""
-    if kind is not np.ndarray or shape != (0,) or code not in (b"b", "b"):
-        raise pickle.UnpicklingError("an array is built in a way numpy never writes")
-    empty: NDArray[Any] = np.ndarray((0,), dtype=np.int8)
-    return empty
-
-
-def _encode(text: str, encoding: str = "latin1") -> bytes:
-    """How protocol 2 pickles write bytes."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"bytes encoded as {encoding!r}; only latin1 is ever written")
-    return codecs.encode(text, "latin1")
-
-
-_ALLOWED_GLOBALS: Mapping[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-    ("_codecs", "encode"): _encode,
-}
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Knows arrays and dictionaries; every other global is refused by its name before anything is imported."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _ALLOWED_GLOBALS[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not an array") from None
-
-
-def _read_pickle(path: Path) -> Weights:
-    with path.open("rb") as file:
-        try:
-            content = _ArrayUnpickler(file, encoding="latin1").load()
-        except Exception as error:  # a damaged pickle raises nearly anything
-            raise CheckpointError(
-                f"{path}: refused to unpickle: {error}. "
-                "Expected a detectron2 checkpoint: dictionaries of numpy arrays and nothing else."
-            ) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected a dictionary of arrays.")
-    author = content.get("__author__", "")
-    arrays = content.get("model", content.get("blobs", content))
-    tensors = {}
-    for name, array in _named(path, arrays).items():
-        if isinstance(array, np.ndarray) and array.dtype.kind in "fiub":
-            tensors[name] = torch.from_numpy(np.array(array, order="C"))
-        elif not name.startswith("__") and name != "matching_heuristics":
-            raise CheckpointError(f"{path}: {name}: got {_describe(array)}, expected an array of numbers.")
-    return Weights(tensors, author if isinstance(author, str) else "")
-
-
-def load_torch(path: Path, device: torch.device | None = None) -> Any:
-    """What `torch.save` wrote: tensors, numbers, strings and containers of these; nothing in the file is run.
-
-    Raises:
-        CheckpointError: a damaged file, or one that asks for anything else; OSError from the file system.
-    """
-    with path.open("rb") as file:
-        try:
-            return torch.load(file, map_location=device or "cpu", weights_only=True)
-        except Exception as error:  # for damaged files torch raises pickle, zip, OS and runtime errors
-            # torch's own message explains at length how to switch the safety off
-            wanted = re.search(r"GLOBAL (\S+)", str(error))
-            reason = f"it asks for {wanted[1]}, which is not a tensor" if wanted else "it is damaged"
-            raise CheckpointError(f"{path}: not loaded: {reason}.") from error
-
-
-def _read_torch(path: Path) -> Weights:
-    content = load_torch(path)
-    if isinstance(content, dict):
-        content = content.get("model", content.get("state_dict", content))
-    tensors = {}
-    for name, tensor in _named(path, content).items():
-        if not isinstance(tensor, Tensor):
-            raise CheckpointError(f"{path}: {name}: got {_describe(tensor)}, expected a tensor.")
-        tensors[name] = tensor
-    return Weights(tensors, "")
-
-
-def _read_safetensors(path: Path) -> Weights:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return Weights({name: file.get_tensor(name) for name in file.keys()}, "")  # noqa: SIM118 - not a mapping
-    except SafetensorError as error:
-        raise CheckpointError(f"{path}: not a safetensors file, or a damaged one: {error}") from error
-
-
-def _named(path: Path, content: object) -> dict[str, Any]:
-    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
-        raise CheckpointError(f"{path}: {_describe(content)} where a dictionary of names and tensors was expected.")
-    return content
-
-
-def _describe(value: object) -> str:
-    return f"{value.dtype} array" if isinstance(value, np.ndarray) else type(value).__name__
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(
+            f"{problem}; pass a configuration with classes=read_classes('panoptic.json') of their data set."
+        )
 
 
 # Names of others ------------------------------------------------------------------------------------------------------
@@ -192,8 +78,9 @@ _DETECTRON2_PREFIXES = {
     },
     "semantic.": "sem_seg_head.",
 }
-# In files of 2019; constants of the configuration, not weights.
-_DETECTRON2_CONSTANTS = re.compile(r"pixel_(mean|std)|proposal_generator\.anchor_generator\..*")
+# Not weights: constants of the configuration, in files of 2019, and the counters of batch normalisation.
+_COUNTERS = r".*\.num_batches_tracked"
+_DETECTRON2_CONSTANTS = re.compile(rf"pixel_(mean|std)|proposal_generator\.anchor_generator\..*|{_COUNTERS}")
 _TRUNK = "backbone.trunk."
 
 
@@ -259,12 +146,34 @@ def from_detectron2(
         source: what messages call the weights.
 
     Raises:
+        ClassesError: the weights are of a network with other numbers of classes.
         CheckpointError: a tensor is missing, left over or of another shape; the message names it and what comes near.
     """
-    model = PanopticFPN(config)
     tensors = {name: torch.as_tensor(value) for name, value in state_dict.items()}
-    _fill(model, tensors, detectron2_name, ignored=_DETECTRON2_CONSTANTS, source=source)
+    found, expected = _class_counts(tensors), (len(config.classes.things), len(config.classes.stuff))
+    differing = [f for f, e in zip(found, expected, strict=True) if f is not None and f != e]
+    if differing:
+        things, stuff = ("no" if count is None else str(count) for count in found)
+        raise ClassesError(
+            f"{source}: trained on {things} things and {stuff} stuff, while {config.name} has {expected[0]} and "
+            f"{expected[1]}"
+        )
+    model = PanopticFPN(config)
+    counters = re.compile(_COUNTERS)
+    _fill(model, tensors, detectron2_name, ignored=_DETECTRON2_CONSTANTS, optional=counters, source=source)
     return model.eval()
+
+
+def _class_counts(tensors: Mapping[str, Tensor]) -> tuple[int | None, int | None]:
+    """Things and stuff that detectron2's weights were trained on; None where there is no such branch."""
+    things, stuff = (
+        found[0][0] - 1 if len(found) == 2 and found[0] and found[0][:1] == found[1] else None
+        for found in (
+            [tuple(tensors[f"{layer}.{part}"].shape) for part in ("weight", "bias") if f"{layer}.{part}" in tensors]
+            for layer in ("roi_heads.box_predictor.cls_score", "sem_seg_head.predictor")
+        )
+    )
+    return things, stuff
 
 
 def load_trunk(model: PanopticFPN, path: str | os.PathLike[str]) -> None:
@@ -340,13 +249,13 @@ def _check_trunk_kind(kind: _TrunkKind, config: PanopticFPNConfig, source: str) 
     torchvision = kind.label == "torchvision ResNet"
     if torchvision and trunk.stride_in_1x1:
         raise CheckpointError(
-            f"{source}: torchvision strides in the 3x3 convolutions, {config.name} in the 1x1; "
-            "build it with trunk=ResNetConfig(stride_in_1x1=False)."
+            f"{source}: torchvision strides in the 3x3 convolutions, {config.name} in the 1x1; take the configuration "
+            "panoptic_fpn_r50_torchvision, or another with trunk=ResNetConfig(stride_in_1x1=False)."
         )
     if torchvision and config.pixel_std == (1.0, 1.0, 1.0):
         raise CheckpointError(
-            f"{source}: torchvision weights expect a scaled input, {config.name} has pixel_std (1, 1, 1); "
-            "build it with pixel_std=(57.375, 57.120, 58.395)."
+            f"{source}: torchvision weights expect a scaled input, {config.name} has pixel_std (1, 1, 1); take the "
+            "configuration panoptic_fpn_r50_torchvision, or another with pixel_std=(57.375, 57.120, 58.395)."
         )
 
 
@@ -361,18 +270,42 @@ def _fill(
 ) -> None:
     """Copy `tensors` into the module, all or none of them."""
     state = module.state_dict()
-    wanted = {their_name(name): name for name in state}
-    unexpected = {name for name in tensors if name not in wanted and not ignored.fullmatch(name)}
-    problems, chosen = [], {}
-    for theirs, ours in wanted.items():
-        if theirs in tensors:
-            found, expected = tuple(tensors[theirs].shape), tuple(state[ours].shape)
-            if found != expected:
-                problems.append(f"{theirs}: got shape {found}, expected {expected}")
-            chosen[ours] = tensors[theirs]
+    names = {their_name(name): name for name in state}
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    _check(shapes, expected, names, source=source, ignored=ignored, optional=optional)
+    with torch.no_grad():
+        for theirs, ours in names.items():
+            if theirs in tensors:
+                state[ours].copy_(tensors[theirs])
+
+
+def _check(
+    found: Mapping[str, tuple[int, ...]],
+    expected: Mapping[str, tuple[int, ...]],
+    names: Mapping[str, str],
+    *,
+    source: str,
+    ignored: re.Pattern[str] = re.compile(r"(?!)"),
+    optional: re.Pattern[str] = re.compile(r"(?!)"),
+) -> None:
+    """Raise CheckpointError unless the shapes `found`, under the file's names, are those that are expected under ours.
+
+    `names` tells the file's name -> ours, of all that are expected.
+    """
+    unexpected = {name for name in found if name not in names and not ignored.fullmatch(name)}
+    problems, compared = [], 0
+    for theirs, ours in names.items():
+        if theirs in found:
+            if found[theirs] != expected[ours]:
+                problems.append(f"{theirs}: got shape {records.shown(found[theirs])}, expected {expected[ours]}")
         elif not optional.fullmatch(ours):
-            near = difflib.get_close_matches(theirs, unexpected, n=1, cutoff=0.8)
-            problems.append(f"{theirs}: missing{f'; near it there is {near[0]}' if near else ''}")
+            near = ""
+            if len(problems) < SHOWN and compared < SHOWN:  # a comparison with each name of the file
+                compared += 1
+                matches = difflib.get_close_matches(theirs, unexpected, n=1, cutoff=0.8)
+                near = f"; near it there is {matches[0]}" if matches else ""
+            problems.append(f"{theirs}: missing{near}")
     problems += [f"{name}: not part of the network" for name in sorted(unexpected)]
     if problems:
         more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
@@ -382,9 +315,6 @@ def _fill(
             + more
             + "\nCheck that the configuration describes the network the weights were trained in."
         )
-    with torch.no_grad():
-        for ours, tensor in chosen.items():
-            state[ours].copy_(tensor)
 
 
 def _some(names: Iterable[str]) -> str:
@@ -423,17 +353,6 @@ def save(model: PanopticFPN, path: str | os.PathLike[str], *, half: bool = False
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
-# Models that come with PanRT, by name; weights/README.md says what they are.
-BUNDLED: Mapping[str, Path] = MappingProxyType(
-    {"tabletop": Path(__file__).parent / "weights" / "tabletop.safetensors"},
-)
-
-
-def locate(model: str | os.PathLike[str]) -> Path:
-    """The file of a model that comes with PanRT, by its name; anything else is a path already, `./tabletop` too."""
-    return BUNDLED.get(os.fspath(model), Path(model))
-
-
 def load(path: str | os.PathLike[str]) -> PanopticFPN:
     """The network that `save` wrote, in eval mode and float32.
 
@@ -441,43 +360,58 @@ def load(path: str | os.PathLike[str]) -> PanopticFPN:
         path: a model file, or the name of a model that comes with PanRT: "tabletop".
 
     Raises:
-        CheckpointError: no file of ours, of a later schema, or its tensors do not fit its configuration.
+        CheckpointError: not a PanRT model file, of a later schema, or its tensors do not fit its configuration.
         FileNotFoundError: there is no such file.
     """
     path = locate(path)
-    model = PanopticFPN(read_header(path).config)
+    header = read_header(path)
+    _check_shapes(header.shapes, header.config, source=os.fspath(path))
+    model = PanopticFPN(header.config)
     _fill(model, read_weights(path).tensors, lambda name: name, source=os.fspath(path))
     return model.eval()
 
 
-def read_header(path: str | os.PathLike[str]) -> Header:
-    """What the file that `save` wrote says about itself; its tensors are not read.
+class Started(NamedTuple):
+    """A network to train further."""
+
+    model: PanopticFPN
+    new: tuple[str, ...]  # tensors that depend on the classes and begin anew
+
+
+def load_for_training(path: str | os.PathLike[str], classes: ClassTable) -> Started:
+    """Return a PanRT model to be trained on a data set with classes of its own.
+
+    All weights are taken where the classes are the same. Otherwise those layers begin anew, with the random state of
+    PyTorch, whose shape depends on the number of classes or whose channels mean other classes.
+
+    Args:
+        path: as for `load`.
+        classes: of the data set.
 
     Raises:
-        CheckpointError: no file of ours, or of a later schema.
+        CheckpointError, FileNotFoundError: as `load` does.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except SafetensorError as error:
-        raise CheckpointError(f"{path}: not a safetensors file, or a damaged one: {error}") from error
-    if "panrt" not in metadata:
-        raise CheckpointError(
-            f"{path}: no 'panrt' entry in its metadata, so it is no file of ours; "
-            "weights of detectron2 come in through `panrt convert`, "
-            "in Python through from_detectron2(read_weights(path).tensors, config)."
-        )
-    try:
-        header = json.loads(metadata["panrt"])
-        schema = header["schema"]
-        if schema != SCHEMA:
-            raise CheckpointError(
-                f"{path}: schema {schema!r}, expected {SCHEMA}; read it with the PanRT that wrote it."
-            )
-        return Header(from_json(header["config"]), str(header.get("provenance", "")))
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: its 'panrt' metadata is damaged: {error!r}") from error
-    except CheckpointError:
-        raise
-    except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+    trained = load(path)
+    config = dataclasses.replace(trained.config, classes=classes)
+    model = PanopticFPN(config)
+    new: set[str] = set()
+    for kind, layers in _CLASS_LAYERS.items():
+        if [c[:2] for c in getattr(classes, kind)] != [c[:2] for c in getattr(trained.config.classes, kind)]:
+            new |= {name for name in model.state_dict() if name.startswith(layers)}
+    kept = {name: value for name, value in trained.state_dict().items() if name not in new}
+    model.load_state_dict(kept, strict=False)
+    return Started(model, tuple(sorted(new)))
+
+
+# Layers with a channel a class.
+_CLASS_LAYERS = {
+    "things": ("instance.box_head.cls_score.", "instance.box_head.bbox_pred.", "instance.mask_head.predictor."),
+    "stuff": ("semantic.predictor.",),
+}
+
+
+def _check_shapes(found: Mapping[str, tuple[int, ...]], config: PanopticFPNConfig, *, source: str) -> None:
+    """Hold what a file says about its tensors to its configuration, before memory is taken for either."""
+    with torch.device("meta"):
+        expected = {name: tuple(tensor.shape) for name, tensor in PanopticFPN(config).state_dict().items()}
+    _check(found, expected, {name: name for name in expected}, source=source)

@@ -10,18 +10,26 @@ Networks (CVPR 2019), figures 3-4 and tables 1 and 3 for the comparisons.
 from __future__ import annotations
 
 import dataclasses
-import math
 import types
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
 
-from panrt.model.data.classes import COCO, TABLETOP, ClassTable
+from panrt import records
+from panrt.model.data.classes import COCO, TABLETOP, VOID, ClassTable
+from panrt.plugins.contract import MAX_SIDE
 
 Activation = Literal["relu", "relu6"]
 Norm = Literal["none", "group", "batch"]
 Aggregation = Literal["sum", "concat"]
+
+
+T = TypeVar("T")
+
+LARGEST_WIDTH = 8192  # channels of a layer
+MOST_THINGS = 10_000
+MOST_STUFF = VOID - 1  # a channel each in a map of bytes, beside that of the things
 
 
 def _check(condition: bool, message: str) -> None:
@@ -29,17 +37,41 @@ def _check(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def _within(low: float, high: float, default: T) -> T:
+    """A field whose numbers lie from `low` to `high`: no configuration asks for more than a network can be."""
+    value: T = field(default=default, metadata={"range": (low, high)})
+    return value
+
+
+class _Bounded:
+    """Checks what is declared by `_within`."""
+
+    def __post_init__(self) -> None:
+        for one in dataclasses.fields(self):  # type: ignore[arg-type]  # all that inherit from it are dataclasses
+            if "range" not in one.metadata:
+                continue
+            low, high = one.metadata["range"]
+            value = getattr(self, one.name)
+            numbers = value if isinstance(value, tuple) else (value,)
+            where = f"{type(self).__name__}.{one.name}"
+            _check(
+                all(low <= number <= high for number in numbers),
+                f"{where}: got {records.shown(value)}, expected {low:g} to {high:g}.",
+            )
+
+
 @dataclass(frozen=True, kw_only=True)
-class ResNetConfig:
+class ResNetConfig(_Bounded):
     """ResNet or ResNeXt trunk. detectron2's model zoo strides in the first 1x1, torchvision in the 3x3."""
 
     depth: Literal[50, 101, 152] = 50
     stride_in_1x1: bool = True
-    groups: int = 1
-    width_per_group: int = 64
+    groups: int = _within(1, 256, 1)
+    width_per_group: int = _within(1, 1024, 64)
     output_stride: Literal[8, 16, 32] = 32  # below 32: dilated convolutions instead of strides, no FPN
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check(self.depth in (50, 101, 152), f"trunk depth: got {self.depth}, expected 50, 101 or 152.")
         _check(self.output_stride in (8, 16, 32), f"output_stride: got {self.output_stride}, expected 8, 16 or 32.")
 
@@ -50,45 +82,45 @@ class EfficientNetLiteConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FpnConfig:
-    width: int = 256
+class FpnConfig(_Bounded):
+    width: int = _within(1, LARGEST_WIDTH, 256)
     norm: Norm = "none"  # after every convolution
     separable: bool = False  # depthwise-separable output convolutions
 
 
 @dataclass(frozen=True, kw_only=True)
-class RpnConfig:
-    anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0)  # one a level, P2..P6
-    aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)  # height / width
-    pre_nms_top_k: int = 1000  # a level
-    post_nms_top_k: int = 1000  # an image
-    nms_threshold: float = 0.7
+class RpnConfig(_Bounded):
+    anchor_sizes: tuple[float, ...] = _within(1, MAX_SIDE, (32.0, 64.0, 128.0, 256.0, 512.0))  # one a level, P2..P6
+    aspect_ratios: tuple[float, ...] = _within(0.01, 100, (0.5, 1.0, 2.0))  # height / width
+    pre_nms_top_k: int = _within(1, 100_000, 1000)  # a level
+    post_nms_top_k: int = _within(1, 100_000, 1000)  # an image
+    nms_threshold: float = _within(0, 1, 0.7)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoiConfig:
+class RoiConfig(_Bounded):
     """Which level an RoI is pooled from: a box of side `canonical_size` belongs to level `canonical_level`."""
 
-    canonical_size: float = 224.0
-    canonical_level: int = 4
-    sampling_ratio: int = 0  # 0: as many samples a bin as it has feature cells, rounded up
+    canonical_size: float = _within(1, MAX_SIDE, 224.0)
+    canonical_level: int = _within(0, 16, 4)
+    sampling_ratio: int = _within(0, 64, 0)  # 0: as many samples a bin as it has feature cells, rounded up
 
 
 @dataclass(frozen=True, kw_only=True)
-class BoxHeadConfig:
-    pooled_size: int = 7
-    hidden: int = 1024
-    box_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
-    score_threshold: float = 0.05
-    nms_threshold: float = 0.5
-    max_detections: int = 100
+class BoxHeadConfig(_Bounded):
+    pooled_size: int = _within(1, 64, 7)
+    hidden: int = _within(1, LARGEST_WIDTH, 1024)
+    box_weights: tuple[float, float, float, float] = _within(1e-3, 1e6, (10.0, 10.0, 5.0, 5.0))
+    score_threshold: float = _within(0, 1, 0.05)
+    nms_threshold: float = _within(0, 1, 0.5)
+    max_detections: int = _within(1, 10_000, 100)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskHeadConfig:
-    pooled_size: int = 14  # the masks have twice this side
-    width: int = 256
-    convolutions: int = 4
+class MaskHeadConfig(_Bounded):
+    pooled_size: int = _within(1, 64, 14)  # the masks have twice this side
+    width: int = _within(1, LARGEST_WIDTH, 256)
+    convolutions: int = _within(0, 64, 4)
     norm: Norm = "none"
     separable: bool = False
 
@@ -104,24 +136,24 @@ class InstanceConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SemanticConfig:
+class SemanticConfig(_Bounded):
     """The semantic branch of figure 3 of the paper."""
 
-    width: int = 128
+    width: int = _within(1, LARGEST_WIDTH, 128)
     aggregation: Aggregation = "sum"
     norm: Norm = "group"
     separable: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class MergeConfig:
-    score_threshold: float = 0.5
-    overlap_threshold: float = 0.5
-    stuff_area_limit: int = 4096
+class MergeConfig(_Bounded):
+    score_threshold: float = _within(0, 1, 0.5)
+    overlap_threshold: float = _within(0, 1, 0.5)
+    stuff_area_limit: int = _within(0, MAX_SIDE**2, 4096)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PanopticFPNConfig:
+class PanopticFPNConfig(_Bounded):
     """One network. Without `instance` it predicts stuff only, without `semantic` things only.
 
     `pixel_mean` and `pixel_std` are in B, G, R order and 0..255: every network here eats BGR, and weights that were
@@ -130,9 +162,9 @@ class PanopticFPNConfig:
 
     name: str
     classes: ClassTable = COCO
-    input_hw: tuple[int, int] = (800, 1344)  # default for export; the network itself takes any size
-    pixel_mean: tuple[float, float, float] = (103.530, 116.280, 123.675)
-    pixel_std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    input_hw: tuple[int, int] = _within(1, MAX_SIDE, (800, 1344))  # default for export; the network takes any
+    pixel_mean: tuple[float, float, float] = _within(-1000, 1000, (103.530, 116.280, 123.675))
+    pixel_std: tuple[float, float, float] = _within(1e-6, 1000, (1.0, 1.0, 1.0))
     activation: Activation = "relu"
     trunk: ResNetConfig | EfficientNetLiteConfig = ResNetConfig()
     fpn: FpnConfig | None = FpnConfig()  # None: the dilated baseline, a semantic head on C5 alone
@@ -141,6 +173,11 @@ class PanopticFPNConfig:
     merge: MergeConfig = MergeConfig()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_classes(self.name, self.classes)
+        for part in (self.fpn, self.instance.mask if self.instance is not None else None, self.semantic):
+            fits = part is None or part.norm != "group" or part.width % 32 == 0
+            _check(fits, f"{self.name}: {type(part).__name__}: group norm needs a width that is a multiple of 32.")
         _check(
             self.instance is not None or self.semantic is not None,
             f"{self.name}: neither instance nor semantic branch; a network needs at least one.",
@@ -157,6 +194,21 @@ class PanopticFPNConfig:
         if self.instance is not None:
             levels = len(self.instance.rpn.anchor_sizes)
             _check(levels == 5, f"{self.name}: rpn.anchor_sizes: got {levels} values, expected 5, for P2..P6.")
+            ratios = len(self.instance.rpn.aspect_ratios)
+            _check(1 <= ratios <= 32, f"{self.name}: rpn.aspect_ratios: got {ratios} values, expected 1 to 32.")
+
+
+def _check_classes(name: str, classes: ClassTable) -> None:
+    _check(records.line(name) is not None, f"name: got {records.shown(name)}, expected a line of text.")
+    for kind, most in (("things", MOST_THINGS), ("stuff", MOST_STUFF)):
+        table = getattr(classes, kind)
+        _check(len(table) <= most, f"{name}: classes.{kind}: got {len(table)}, expected at most {most}.")
+        for index, category in enumerate(table):
+            where = f"{name}: classes.{kind}[{index}]"
+            _check(category.is_thing == (kind == "things"), f"{where}: is_thing: got {category.is_thing}.")
+            _check(records.line(category.name) is not None, f"{where}: name: got {records.shown(category.name)}.")
+            colors = all(0 <= value <= 255 for value in category.color)
+            _check(colors, f"{where}: color: got {records.shown(category.color)}, expected 0 to 255 thrice.")
 
 
 def panoptic_fpn_r50() -> PanopticFPNConfig:
@@ -292,7 +344,8 @@ def _decode(kind: Any, data: Any, where: str) -> Any:
     if origin is tuple:
         many = len(arguments) == 2 and arguments[1] is Ellipsis
         if not isinstance(data, list) or not (many or len(data) == len(arguments)):
-            raise ValueError(f"{where}: got {data!r}, expected a list{'' if many else f' of {len(arguments)}'}.")
+            length = "" if many else f" of {len(arguments)}"
+            raise ValueError(f"{where}: got {records.shown(data)}, expected a list{length}.")
         kinds = [arguments[0]] * len(data) if many else arguments
         items = zip(kinds, data, strict=True)
         return tuple(_decode(item, value, f"{where}[{index}]") for index, (item, value) in enumerate(items))
@@ -301,28 +354,36 @@ def _decode(kind: Any, data: Any, where: str) -> Any:
     if origin is Literal:
         expected, fits = " or ".join(map(repr, arguments)), data in arguments and type(data) in map(type, arguments)
     else:
-        data = float(data) if kind is float and type(data) is int else data
-        expected, fits = kind.__name__, type(data) is kind and (kind is not float or math.isfinite(data))
+        readers: dict[Any, Callable[[object], Any]] = {int: records.whole, float: records.real, str: records.line}
+        read = readers.get(kind)
+        value = read(data) if read is not None else data
+        expected, fits = kind.__name__, type(value) is kind
+        data = value if fits else data
     if not fits:
-        raise ValueError(f"{where}: got {data!r}, expected {expected}.")
+        raise ValueError(f"{where}: got {records.shown(data)}, expected {expected}.")
     return data
+
+
+def _field_name(name: str) -> str:
+    return name if name.isidentifier() and len(name) < 100 else records.shown(name)
 
 
 def _alternative(alternatives: tuple[Any, ...], data: Any, where: str) -> Any:
     """The member of a union that the "type" entry of an object names."""
     choices = {choice.__name__: choice for choice in alternatives if choice is not type(None)}
     name = data.get("type") if isinstance(data, dict) else None
-    if name not in choices:
-        raise ValueError(f"{where}: got type {name!r}, expected one of {', '.join(choices)}.")
+    if not isinstance(name, str) or name not in choices:
+        raise ValueError(f"{where}: got type {records.shown(name)}, expected one of {', '.join(choices)}.")
     return choices[name]
 
 
 def _decode_fields(kind: Any, data: Any, where: str) -> Any:
     hints = typing.get_type_hints(kind)
     if not isinstance(data, dict):
-        raise ValueError(f"{where}: got {data!r}, expected an object with the fields of {kind.__name__}.")
+        raise ValueError(f"{where}: got {records.shown(data)}, expected an object with the fields of {kind.__name__}.")
     found = {name: value for name, value in data.items() if name != "type"}
     for problem, names in (("missing", hints.keys() - found.keys()), ("unknown", found.keys() - hints.keys())):
         if names:
-            raise ValueError(f"{where}: {problem} field {', '.join(sorted(names))} of {kind.__name__}.")
+            listed = ", ".join(map(_field_name, sorted(names)[:8]))
+            raise ValueError(f"{where}: {problem} field {listed} of {kind.__name__}.")
     return kind(**{name: _decode(hint, found[name], f"{where}.{name}") for name, hint in hints.items()})

@@ -6,6 +6,8 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
+from panrt.files import write_atomically
+
 SMOOTHING = 0.9  # of the line; the dots are what was logged
 
 
@@ -33,7 +35,8 @@ def plot_curves(log: Path, picture: Path) -> None:
     axes.grid(alpha=0.3)
     if curves:
         axes.legend(ncols=2)
-    figure.savefig(picture, dpi=120)
+    kind = picture.suffix.removeprefix(".")
+    write_atomically(picture, lambda temporary: figure.savefig(temporary, dpi=120, format=kind))
 
 
 def _smooth(values: list[float]) -> list[float]:

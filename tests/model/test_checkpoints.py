@@ -141,7 +141,7 @@ def test_a_malicious_pickle_runs_nothing(
 def test_a_malicious_torch_archive_runs_nothing(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     torch.save({"weight": Payload(victim, os.system)}, tmp_path / "model.pth")
-    with pytest.raises(CheckpointError, match=r"model\.pth: not loaded: it asks for posix\.system"):
+    with pytest.raises(CheckpointError, match=r"model\.pth: refused to unpickle: it asks for posix\.system"):
         read_weights(tmp_path / "model.pth")
     assert not victim.exists()
 
@@ -163,7 +163,7 @@ def test_a_malicious_torch_archive_runs_nothing(tmp_path: Path) -> None:
 )
 def test_a_pickle_of_anything_but_arrays_is_refused(tmp_path: Path, pickled: bytes) -> None:
     (tmp_path / "model.pkl").write_bytes(pickled)
-    with pytest.raises(CheckpointError, match=r"model\.pkl: refused to unpickle"):
+    with pytest.raises(CheckpointError, match=r"model\.pkl: (refused to unpickle|the file is empty)"):
         read_weights(tmp_path / "model.pkl")
 
 
@@ -445,7 +445,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
 
 def test_a_file_of_others_is_refused_with_the_way_in(tmp_path: Path) -> None:
     save_file({"a": torch.ones(1)}, tmp_path / "theirs.safetensors")
-    with pytest.raises(CheckpointError, match=r"no 'panrt' entry .* from_detectron2\(read_weights\(path\)"):
+    with pytest.raises(CheckpointError, match=r"no 'panrt' entry .* panrt convert .*theirs\.safetensors -o"):
         load(tmp_path / "theirs.safetensors")
 
 

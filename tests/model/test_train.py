@@ -18,7 +18,7 @@ from panrt.model.data.classes import TABLETOP
 from panrt.model.losses import LossConfig
 from panrt.model.panoptic_map import PanopticFormatError
 from panrt.model.schedule import ScheduleConfig, learning_rate
-from panrt.model.train import TrainConfig, TrainingError, TrunkCache, lite_recipe, train
+from panrt.model.train import RecipeError, TrainConfig, TrainingError, TrunkCache, lite_recipe, train
 from panrt.model.training_data import TrainingSample
 from toy_rectangles import SIDE, Rectangles
 
@@ -182,8 +182,18 @@ def test_the_cache_keeps_what_the_trunk_computes() -> None:
             torch.testing.assert_close(level, expected, atol=2e-3 * float(expected.abs().max()), rtol=0)
     swapped = cache.maps(keys[::-1], images)  # by key, whatever the pixels
     assert torch.equal(swapped[0][0], found[0][1])
-    with pytest.raises(ValueError, match="sample 0: cached at another padded size"):
-        cache.maps(keys, torch.zeros(2, 3, 96, 96))
+
+
+def test_the_cache_is_right_in_batches_of_other_sizes() -> None:
+    model = network().eval().requires_grad_(False)
+    cache = TrunkCache(model)
+    small, large = torch.randn(1, 3, SIDE, SIDE), torch.randn(1, 3, 2 * SIDE, SIDE)
+    padded = torch.cat([small, torch.zeros_like(small)], dim=2)  # as in a batch with the large one
+    for keys, images in [([(0, False)], small), ([(0, False), (1, False)], torch.cat([padded, large]))] * 2:
+        found = cache.maps(tuple(keys), images)
+        for level, expected in zip(found, model.backbone.trunk(images), strict=True):
+            torch.testing.assert_close(level, expected, atol=2e-3 * float(expected.abs().max()), rtol=0)
+    assert len(cache.kept) == 2
 
 
 def test_the_average_follows_the_weights(tmp_path: Path) -> None:
@@ -219,11 +229,42 @@ def test_a_picture_that_cannot_be_read_ends_a_training_with_one_line(workers: in
 
 def test_a_directory_of_another_training_is_refused(tmp_path: Path) -> None:
     train(network(), Rectangles(4), quick(2), out=tmp_path, progress=False)
-    with pytest.raises(CheckpointError, match=r"another iterations, seed; go on with the same configuration"):
-        train(network(), Rectangles(4), quick(3, seed=5), out=tmp_path, progress=False)
+    with pytest.raises(CheckpointError, match=r"another batch_size, seed; go on with the same configuration"):
+        train(network(), Rectangles(4), quick(3, seed=5, batch_size=1), out=tmp_path, progress=False)
+    with pytest.raises(RecipeError, match=r"iterations: .*training\.pt is of a training of 2 iterations, of which 2"):
+        train(network(), Rectangles(4), quick(1), out=tmp_path, progress=False)
+    with pytest.raises(CheckpointError, match=r"training\.pt: from a training of another network, or damaged"):
+        train(build("panoptic_fpn_lite", semantic=None), Rectangles(4), quick(2), out=tmp_path, progress=False)
     (tmp_path / "training.pt").write_bytes((tmp_path / "training.pt").read_bytes()[:-99])
-    with pytest.raises(CheckpointError, match=r"training\.pt: not loaded: it is damaged"):
+    with pytest.raises(CheckpointError, match=r"training\.pt: its zip archive is damaged"):
         train(network(), Rectangles(4), quick(2), out=tmp_path, progress=False)
+
+
+def test_a_finished_training_is_made_longer(tmp_path: Path) -> None:
+    first = train(network(), Rectangles(4), quick(2), out=tmp_path, progress=False)
+    before = {name: tensor.clone() for name, tensor in first.model.state_dict().items()}
+    config = quick(4)
+    longer = train(network(seed=9), Rectangles(4), config, out=tmp_path, progress=False)
+    assert [line["iteration"] for line in log_of(tmp_path)] == [1, 2, 3, 4]
+    rates = [line["learning_rate"] for line in log_of(tmp_path)[2:]]
+    assert rates == [learning_rate(config.schedule, i, 4) for i in (2, 3)]
+    assert not torch.equal(before["semantic.predictor.weight"], longer.model.state_dict()["semantic.predictor.weight"])
+    assert torch.equal(before["backbone.trunk.stem.weight"], longer.model.state_dict()["backbone.trunk.stem.weight"])
+
+
+@pytest.mark.parametrize("content", [5, [], {}, {"config": 5}, {"config": {}, "iteration": 1}])
+def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "training.pt")
+    with pytest.raises(CheckpointError, match=r"training\.pt: from a training of another network, or damaged"):
+        train(network(), Rectangles(4), quick(2), out=tmp_path, progress=False)
+
+
+def test_a_log_with_damaged_lines_keeps_the_others(tmp_path: Path) -> None:
+    train(network(), Rectangles(4), quick(2), out=tmp_path, progress=False)
+    with (tmp_path / "log.jsonl").open("ab") as file:
+        file.write(b'5\n{"iterat\n\xff\n[]\n{"iteration": "x"}\n' + b"[" * 100_000 + b"\n")
+    train(network(), Rectangles(4), quick(2), out=tmp_path, progress=False)
+    assert [line["iteration"] for line in log_of(tmp_path)] == [1, 2]
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_samples(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ One module a command. Whatever is slow to import - PyTorch, OpenCV, MuJoCo - is 
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -28,6 +27,9 @@ from panrt.cli.support import Commands
 from panrt.cli.train import train
 from panrt.cli.train_tabletop import train_tabletop
 from panrt.cli.verify import verify
+from panrt.command import main
+
+__all__ = ["app", "main"]
 
 app = typer.Typer(
     name="panrt",
@@ -72,10 +74,6 @@ def options(
 ) -> None:
     """Real-time panoptic segmentation: train, convert, evaluate and export Panoptic FPN.
 
-    Exit codes: 0 done, 1 done but not whole, 2 something given does not do (the message says what), 130 interrupted.
+    Exit codes: 0 done, 1 done but not whole, 2 something given does not do (the message says what), 130 interrupted,
+    143 terminated.
     """
-
-
-def main() -> None:
-    """Run the command line of this process."""
-    app(prog_name="panrt", args=sys.argv[1:])

@@ -11,9 +11,9 @@ from panrt.cli.info_onnx import info_onnx
 from panrt.cli.support import JsonOption, Report, chosen_size, megabytes, named_config
 
 if TYPE_CHECKING:
-    from panrt.model.checkpoints import Header
     from panrt.model.complexity import PartComplexity
     from panrt.model.config import PanopticFPNConfig
+    from panrt.model.header import Header
 
 
 def info(
@@ -38,17 +38,15 @@ def info(
         info_onnx(Path(model), chosen_size(height, width), as_json=as_json)
         return
 
-    from panrt.model.checkpoints import locate
+    from panrt.model.header import locate
 
     path = locate(model)
     is_file = path.suffix == ".safetensors" or path.exists()
     header = _header(path) if is_file else None
     config = header.config if header is not None else named_config(model)
 
-    from panrt.model.complexity import complexity
-
     size = height or config.input_hw[0], width or config.input_hw[1]
-    rows = complexity(config, height=size[0], width=size[1])
+    rows = _complexity(config, size)
     report = Report(as_json=as_json)
     report.line("network", f"{config.name}: {_trunk(config)}")
     report.line("classes", f"{len(config.classes.things)} things, {len(config.classes.stuff)} stuff")
@@ -58,7 +56,10 @@ def info(
         report.line("weights", header.provenance or "nothing is said about where they come from")
     else:
         report.line("weights", "none: this is a configuration")
-    report.table(_table(rows))
+    if rows is not None:
+        report.table(_table(rows))
+    else:
+        report.line("cost", "not counted: that needs PyTorch, pip install 'panrt[export]'")
     report.end(
         _facts(config, header, path, size, rows),
         next_commands=[
@@ -69,8 +70,19 @@ def info(
     )
 
 
+def _complexity(config: PanopticFPNConfig, size: tuple[int, int]) -> tuple[PartComplexity, ...] | None:
+    """What the network costs; None where PyTorch, which lays it out, is not installed."""
+    try:
+        from panrt.model.complexity import complexity
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        return None
+    return complexity(config, height=size[0], width=size[1])
+
+
 def _header(path: Path) -> Header:
-    from panrt.model.checkpoints import read_header
+    from panrt.model.header import read_header
 
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file.")
@@ -94,12 +106,16 @@ def _table(rows: tuple[PartComplexity, ...]) -> str:
     return text_table(("", "trainable parameters", "GMAC an image"), cells)
 
 
+def _counts(row: PartComplexity) -> dict[str, int]:
+    return {"parameters": row.parameters, "multiply_adds": row.multiply_adds}
+
+
 def _facts(
     config: PanopticFPNConfig,
     header: Header | None,
     path: Path,
     size: tuple[int, int],
-    rows: tuple[PartComplexity, ...],
+    rows: tuple[PartComplexity, ...] | None,
 ) -> dict[str, Any]:
     from panrt.model.config import to_json
 
@@ -111,6 +127,6 @@ def _facts(
         "width": size[1],
         "things": [category.name for category in config.classes.things],
         "stuff": [category.name for category in config.classes.stuff],
-        "complexity": {row.part: {"parameters": row.parameters, "multiply_adds": row.multiply_adds} for row in rows},
+        "complexity": None if rows is None else {row.part: _counts(row) for row in rows},
         "config": to_json(config),
     }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -31,7 +33,12 @@ IMAGENET, RANDOM = "imagenet", "random"
 
 def train(
     config: Annotated[
-        str, typer.Argument(metavar="CONFIG", help="The network, e.g. panoptic_fpn_r50 or panoptic_fpn_lite.")
+        str,
+        typer.Argument(
+            metavar="CONFIG",
+            help="The network, e.g. panoptic_fpn_r50 or panoptic_fpn_lite; or a model to train further: a .safetensors "
+            "file of PanRT, or tabletop.",
+        ),
     ],
     data: Annotated[Path, typer.Option(help="Labels to learn from: a COCO panoptic JSON.")],
     images: Annotated[Path, typer.Option(help="Their pictures.")],
@@ -43,13 +50,13 @@ def train(
     val_images: Annotated[Path | None, typer.Option(help="Its pictures; needed with --val.")] = None,
     val_labels: Annotated[Path | None, typer.Option(help="Its label maps; default as for --labels.")] = None,
     trunk: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="WEIGHTS",
             help="What the trunk starts from: a file of ImageNet weights, 'imagenet' (those that come with the train "
-            "extra, for EfficientNet-Lite0) or 'random'.",
+            "extra, for EfficientNet-Lite0) or 'random'. Default: imagenet, or the model that is trained further.",
         ),
-    ] = IMAGENET,
+    ] = None,
     iterations: Annotated[int | None, typer.Option(help="Updates of the weights.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images an update.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate after the warm-up.")] = None,
@@ -67,7 +74,7 @@ def train(
         int | None, typer.Option(help="Stages of the trunk that do not learn, stem first.")
     ] = None,
     cache_trunk: Annotated[
-        bool | None, typer.Option(help="Keep what a wholly frozen trunk computes; needs images of one size.")
+        bool | None, typer.Option(help="Keep what a wholly frozen trunk computes; of use for images of one size.")
     ] = None,
     short_side: Annotated[
         list[int] | None,
@@ -94,44 +101,54 @@ def train(
 ) -> None:
     """Train a network, or go on where a training stopped.
 
-    Started again with the same options and folder, a training goes on from its last checkpoint. What is not given
-    comes from the network's recipe: detectron2's panoptic_fpn_R_50_1x (90 000 iterations of 16 images), or, for
-    panoptic_fpn_lite, one for two CPU cores. The classes are those of the data set.
+    Started again with the same options and folder, a training goes on from its last checkpoint; with more --iterations
+    it is made longer, finished or not. What is not given comes from the network's recipe: detectron2's
+    panoptic_fpn_R_50_1x (90 000 iterations of 16 images), or, for panoptic_fpn_lite, one for two CPU cores. The classes
+    are those of the data set.
     """
     if val is not None and val_images is None:
         raise ValueError("--val needs --val-images, the folder of its pictures.")
-    network = named_config(config)
+    from panrt.model.header import BUNDLED, locate, read_header
 
+    start = locate(config) if config in BUNDLED or config.endswith(".safetensors") else None
+    if start is not None and trunk is not None:
+        raise ValueError(f"--trunk: {config} has a trunk already; leave --trunk out.")
+    network = named_config(config) if start is None else read_header(start).config
+
+    import torch
+
+    from panrt.model.checkpoints import load_for_training
     from panrt.model.data.coco_panoptic import read_coco_panoptic
     from panrt.model.train import train as train_model
     from panrt.model.training_data import CocoPanopticSamples, check_classes
 
-    recipe = _recipe(
-        network,
-        iterations=iterations,
-        learning_rate=lr,
-        schedule=schedule,
-        decay_at=decay_at,
-        warmup=warmup,
-        semantic_weight=semantic_weight,
-        instance_weight=instance_weight,
-        short_side=short_side,
-        clip_norm=clip_norm,
-        ema=ema,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        weight_decay=weight_decay,
-        frozen_stages=frozen_stages,
-        cache_trunk=cache_trunk,
-        max_side=max_side,
-        mirror=mirror,
-        alternate=alternate,
-        amp=amp,
-        seed=seed,
-        workers=workers,
-        log_every=log_every,
-        checkpoint_every=checkpoint_every,
-    )
+    with _in_options():
+        recipe = _recipe(
+            network,
+            iterations=iterations,
+            learning_rate=lr,
+            schedule=schedule,
+            decay_at=decay_at,
+            warmup=warmup,
+            semantic_weight=semantic_weight,
+            instance_weight=instance_weight,
+            short_side=short_side,
+            clip_norm=clip_norm,
+            ema=ema,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            weight_decay=weight_decay,
+            frozen_stages=frozen_stages,
+            cache_trunk=cache_trunk,
+            max_side=max_side,
+            mirror=mirror,
+            alternate=alternate,
+            amp=amp,
+            seed=seed,
+            workers=workers,
+            log_every=log_every,
+            checkpoint_every=checkpoint_every,
+        )
     dataset = read_coco_panoptic(data, images=images, labels=labels)
     judged = None
     if val is not None:
@@ -139,14 +156,20 @@ def train(
         judged = read_coco_panoptic(val, images=val_images, labels=val_labels)
         check_classes(judged.classes, dataset.classes)
     on = choose_device(device)
-    model = _network(dataclasses.replace(network, classes=dataset.classes), trunk, recipe)
+    torch.manual_seed(recipe.seed)
+    if start is None:
+        model = _network(dataclasses.replace(network, classes=dataset.classes), trunk or IMAGENET, recipe)
+        origin = f"trunk from {trunk or IMAGENET}"
+    else:
+        model, new = load_for_training(start, dataset.classes)
+        origin = f"from {start}, {_anew(new)}"
 
     report = Report(as_json=as_json)
     classes = dataset.classes
     report.line(
         "data", f"{data}: {len(dataset.records)} images, {len(classes.things)} things, {len(classes.stuff)} stuff"
     )
-    report.line("network", f"{network.name}, trunk from {trunk}, {recipe.frozen_stages} stages frozen")
+    report.line("network", f"{network.name}, {origin}, {recipe.frozen_stages} stages frozen")
     report.line("recipe", _describe(recipe, on))
     checkpoint = out / "training.pt"
     report.line("start", f"goes on from {checkpoint}" if checkpoint.exists() else f"new, in {out}")
@@ -154,18 +177,20 @@ def train(
     provenance = (
         f"trained by PanRT {panrt.__version__} on {data.name} ({len(dataset.records)} images), "
         f"{recipe.iterations} iterations of {recipe.batch_size}, seed {recipe.seed}"
+        f"{'' if start is None else f', from {start.name}'}"
     )
     try:
-        result = train_model(
-            model,
-            CocoPanopticSamples(dataset, classes),
-            recipe,
-            out=out,
-            evaluate=judge if judged is not None else None,
-            device=on,
-            provenance=provenance,
-            progress=interactive(),
-        )
+        with _in_options():
+            result = train_model(
+                model,
+                CocoPanopticSamples(dataset, classes),
+                recipe,
+                out=out,
+                evaluate=judge if judged is not None else None,
+                device=on,
+                provenance=provenance,
+                progress=interactive(),
+            )
     except KeyboardInterrupt:
         if checkpoint.exists():
             typer.echo(f"stopped; the same command goes on from {checkpoint}", err=True)
@@ -183,6 +208,38 @@ def train(
     if val is None:
         what_next.append(f"panrt eval --model {result.path} --truth panoptic.json --images DIR")
     report.end(facts, next_commands=what_next)
+
+
+_OPTIONS = {"learning_rate": "--lr", "short_sides": "--short-side", "ema_decay": "--ema", "losses": "weight of a loss"}
+
+
+def _option(field: str) -> str:
+    """The option that sets a field of the recipe."""
+    return _OPTIONS.get(field, f"--{field.replace('_', '-')}")
+
+
+@contextmanager
+def _in_options() -> Iterator[None]:
+    """What is wrong with a recipe, said of the options that it was made of."""
+    from panrt.model.train import OtherTrainingError, RecipeError
+
+    try:
+        yield
+    except RecipeError as error:
+        cure = " ".join(f"{_option(name)} {value if value != () else 0}" for name, value in error.cure.items())
+        advice = f"; add {cure}, or --no-cache-trunk" if cure else ""
+        raise ValueError(f"{_option(error.field)}: {error.problem}{advice}.") from error
+    except OtherTrainingError as error:
+        fields = ", ".join(map(_option, error.fields))
+        raise ValueError(
+            f"{error.path}: from a training with another {fields}; give the same options, or another folder with -o."
+        ) from error
+
+
+def _anew(new: tuple[str, ...]) -> str:
+    """Which layers of a model that is trained further begin anew."""
+    layers = sorted({name.rpartition(".")[0] for name in new})
+    return f"anew for other classes: {', '.join(layers)}" if layers else "all of it"
 
 
 def _recipe(
@@ -220,6 +277,10 @@ def _recipe(
         if short_side != [0] and min(short_side) < 1:
             raise ValueError(f"--short-side: got {short_side}, expected sides from 1, or a single 0.")
         changes["short_sides"] = () if short_side == [0] else tuple(short_side)
+    if others.get("cache_trunk") is None and base.cache_trunk:
+        # the recipe's default gives way to options that it does not go with
+        frozen = others.get("frozen_stages")
+        changes["cache_trunk"] = not changes.get("short_sides") and frozen in (None, base.frozen_stages)
     recipe: TrainConfig = _replace(base, **changes)
     # None says "as the recipe has it", so that 0 has to say "none"
     zeros = {"clip_norm": clip_norm, "ema_decay": ema}
@@ -233,12 +294,9 @@ def _replace(options: Any, **changes: Any) -> Any:
 
 
 def _network(config: PanopticFPNConfig, trunk: str, recipe: TrainConfig) -> PanopticFPN:
-    import torch
-
     from panrt.model.checkpoints import load_trunk
     from panrt.model.panoptic_fpn import PanopticFPN
 
-    torch.manual_seed(recipe.seed)
     model = PanopticFPN(config)
     if trunk == RANDOM:
         if recipe.frozen_stages:

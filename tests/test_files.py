@@ -1,0 +1,116 @@
+"""A file of PanRT is whole or absent, whatever happens to the process that writes it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from panrt.files import write_atomically
+
+
+def leftovers(folder: Path) -> list[str]:
+    return sorted(name for name in os.listdir(folder) if name.endswith(".part"))
+
+
+def test_a_new_file_has_the_permissions_that_the_process_gives(tmp_path: Path) -> None:
+    for mask, expected in ((0o022, 0o644), (0o077, 0o600), (0o002, 0o664)):
+        before = os.umask(mask)
+        try:
+            write_atomically(tmp_path / f"{mask}", lambda path: path.write_bytes(b"new"))
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE((tmp_path / f"{mask}").stat().st_mode) == expected
+
+
+def test_a_replaced_file_keeps_its_permissions(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    path.chmod(0o640)
+    write_atomically(path, lambda temporary: temporary.write_bytes(b"new"))
+    assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"new", 0o640)
+
+
+def test_a_name_of_the_greatest_length_can_be_written(tmp_path: Path) -> None:
+    for name in ("x" * 255, "ä" * 127):
+        write_atomically(tmp_path / name, lambda temporary: temporary.write_bytes(b"new"))
+        assert (tmp_path / name).read_bytes() == b"new"
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no/"):
+        write_atomically(tmp_path / "no" / "a", lambda temporary: temporary.write_bytes(b""))
+
+
+def test_what_others_write_is_left_alone_and_what_they_left_is_removed(tmp_path: Path) -> None:
+    """A temporary file belongs to whoever holds its lock."""
+    path = tmp_path / "a"
+    others = [tmp_path / ".a.b.12345678.part", tmp_path / ".a.part", tmp_path / "a.12345678.part"]
+    for other in others:
+        other.write_bytes(b"not of this file")
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(b"outer")
+        write_atomically(path, lambda inner: inner.write_bytes(b"inner"))
+        assert temporary.exists()
+        assert path.read_bytes() == b"inner"
+
+    (tmp_path / ".a.deadbeef.part").write_bytes(b"half")
+    (tmp_path / ".a.cafecafe.part").symlink_to(others[0])
+    write_atomically(path, write)
+    assert path.read_bytes() == b"outer"
+    assert leftovers(tmp_path) == sorted([".a.cafecafe.part", *(other.name for other in others)])
+    assert others[0].read_bytes() == b"not of this file"
+
+
+# Writes the file over and over, each time one byte many times; "!" says that it is at it.
+WRITER = """
+import itertools, pathlib, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
+from panrt import command
+from panrt.files import write_atomically
+
+def write(temporary, value):
+    with temporary.open("wb") as file:
+        for _ in range(64):
+            file.write(bytes([value]) * 4096)
+            file.flush()
+            print("!", flush=True)
+
+class App:
+    def __call__(self, **_):
+        for number in itertools.count():
+            write_atomically(pathlib.Path(sys.argv[1]), lambda temporary: write(temporary, number % 256))
+
+import panrt.cli
+panrt.cli.app = App()
+command.main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_process_leaves_the_file_whole_and_the_next_one_cleans_up(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """Killed after the `marks`-th piece of 64 in a file: before the first move, in between, and anywhere later."""
+    path = tmp_path / "a"
+    for marks in (1, 40, 64 + 17, 3 * 64 + 5):
+        with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            for _ in range(marks):
+                assert process.stdout.readline() == b"!\n"
+            process.send_signal(number)
+            process.stdout.read()
+        assert process.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[number]
+        if number != signal.SIGKILL:
+            assert leftovers(tmp_path) == []
+        if path.exists():
+            content = path.read_bytes()
+            assert content == content[:1] * 64 * 4096
+    write_atomically(path, lambda temporary: temporary.write_bytes(b"whole"))
+    assert sorted(os.listdir(tmp_path)) == ["a"]
