@@ -51,7 +51,7 @@ def test_reading_gives_what_was_written(plan: Path) -> None:
         (changed(schema=2), r"schema 2, this PanRT reads up to 1; upgrade"),
         (changed(schema=True), r"schema: got True, expected 1"),
         (changed(flavour="openvino"), r"a\.json: flavour: got 'openvino', expected 'tensorrt' or 'rtx'"),
-        (changed(plan_bytes="9"), r"a\.json: plan_bytes: got '9', expected int"),
+        (changed(plan_bytes="9"), r"a\.json: plan_bytes: got '9', expected an integer"),
         (changed(colour="red"), r"a\.json: unknown field colour"),
         (changed(options={}), r"a\.json: options: missing field batch, compute_capabilities"),
         (changed(options=7), r"a\.json: options: got 7, expected an object"),

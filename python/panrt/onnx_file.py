@@ -1,17 +1,29 @@
-"""Reading ONNX files back, with one clear word where one is not ours."""
+"""Reading ONNX files back, with one clear word where one is not ours.
+
+A file is read as data: it is one regular file, whole, and every tensor has as many bytes as its shape needs. ONNX can
+keep tensors in other files ("external data"); PanRT reads nothing but the file that was named, so such a file is
+rejected. Whether the graph is one that PanRT runs is for `panrt.onnx_graph` to say.
+"""
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import ModelProto
+from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from panrt import model_file
-from panrt.model_file import ModelFile, ModelFileError
+from panrt.files import read_whole
+from panrt.model_file import ModelFile, ModelFileError, UnsupportedModelError
+from panrt.records import argument, shown
+
+LONGEST = 2**31 - 1  # bytes, protobuf's limit
+_AGAIN = "export the model again"
 
 
 class OnnxFile(NamedTuple):
@@ -30,15 +42,97 @@ def read_onnx(path: str | os.PathLike[str]) -> OnnxFile:
         OSError: from the file system.
     """
     path = Path(path)
-    content = path.read_bytes()
+    content = read_whole(path, longest=LONGEST, error=ModelFileError, expected="an .onnx file of panrt export")
     try:
         proto = onnx.load_model_from_string(content)
     except DecodeError as error:
         raise ModelFileError(f"{path}: not an ONNX file, or cut off ({error}); export or copy it again.") from error
-    said = next((entry.value for entry in proto.metadata_props if entry.key == model_file.KEY), None)
-    if said is None:
-        raise ModelFileError(
-            f"{path}: not exported by PanRT, or cut off: it has no metadata {model_file.KEY!r}; "
-            "make one with  panrt export MODEL -o model.onnx"
+    try:
+        said = next((entry.value for entry in proto.metadata_props if entry.key == model_file.KEY), None)
+        if said is None:
+            raise ModelFileError(
+                f"{path}: not exported by PanRT, or cut off: it has no metadata {model_file.KEY!r}; "
+                "make one with  panrt export MODEL -o model.onnx"
+            )
+        file = model_file.loads(said, source=str(path))
+        for tensor in _tensors(proto):
+            _check_tensor(tensor, path)
+    except UnicodeDecodeError as error:
+        raise ModelFileError(f"{path}: holds text that is not UTF-8 ({error.reason}); {_AGAIN}.") from error
+    return OnnxFile(proto, file, content)
+
+
+# Tensors --------------------------------------------------------------------------------------------------------------
+
+# Bytes of a number, and the field that holds it where `raw_data` does not.
+_TYPES: dict[int, tuple[int, str]] = {
+    TensorProto.FLOAT: (4, "float_data"),
+    TensorProto.DOUBLE: (8, "double_data"),
+    TensorProto.FLOAT16: (2, "int32_data"),
+    TensorProto.BOOL: (1, "int32_data"),
+    TensorProto.INT8: (1, "int32_data"),
+    TensorProto.UINT8: (1, "int32_data"),
+    TensorProto.INT32: (4, "int32_data"),
+    TensorProto.INT64: (8, "int64_data"),
+}
+_LIMITS: dict[int, tuple[int, int]] = {  # of numbers that int32_data holds in place of smaller ones
+    TensorProto.FLOAT16: (0, 2**16 - 1),
+    TensorProto.BOOL: (0, 1),
+    TensorProto.INT8: (-(2**7), 2**7 - 1),
+    TensorProto.UINT8: (0, 2**8 - 1),
+}
+
+
+def _check_tensor(tensor: TensorProto, path: Path) -> None:
+    """Raise unless the file itself holds a number for each place of a tensor."""
+    name = shown(tensor.name)
+    if tensor.data_location != TensorProto.DEFAULT or tensor.external_data:
+        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+        raise UnsupportedModelError(
+            f"{path}: tensor {name} is kept in another file, {shown(location)}, and PanRT reads only the file that it "
+            f"is given; {_AGAIN}, as panrt export writes one file, or put both into one with  "
+            f"python -c 'import onnx, sys; onnx.save(onnx.load(sys.argv[1]), sys.argv[2])' {argument(path)} one.onnx"
         )
-    return OnnxFile(proto, model_file.loads(said, source=str(path)), content)
+    if tensor.data_type not in _TYPES:
+        raise UnsupportedModelError(f"{path}: tensor {name}: data type {tensor.data_type} is not supported; {_AGAIN}.")
+    bytes_each, field = _TYPES[tensor.data_type]
+    if any(size < 0 for size in tensor.dims) or len(tensor.dims) > 16:
+        raise ModelFileError(f"{path}: tensor {name}: shape {shown(list(tensor.dims))} cannot be; {_AGAIN}.")
+    count = math.prod(tensor.dims)
+    raw = tensor.HasField("raw_data")
+    numbers = getattr(tensor, field)
+    found = len(tensor.raw_data) if raw else len(numbers) * bytes_each
+    if tensor.HasField("segment") or found != count * bytes_each or (raw and len(numbers)):
+        raise ModelFileError(
+            f"{path}: tensor {name}: holds {found} bytes, shape {shown(list(tensor.dims))} needs {count * bytes_each}; "
+            f"the file is damaged, {_AGAIN}."
+        )
+    if not raw and tensor.data_type in _LIMITS:
+        low, high = _LIMITS[tensor.data_type]
+        if any(not low <= number <= high for number in numbers):
+            raise ModelFileError(f"{path}: tensor {name}: a number is beyond its data type; {_AGAIN}.")
+
+
+def _tensors(proto: ModelProto) -> Iterator[TensorProto]:
+    """Every tensor, also those of subgraphs and functions; protobuf bounds how deep these are nested."""
+    waiting: list[GraphProto | FunctionProto | NodeProto | AttributeProto] = [proto.graph, *proto.functions]
+    for training in proto.training_info:
+        waiting += [training.initialization, training.algorithm]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, GraphProto):
+            yield from item.initializer
+            for sparse in item.sparse_initializer:
+                yield from (sparse.values, sparse.indices)
+            waiting += item.node
+        elif isinstance(item, FunctionProto):
+            waiting += [*item.node, *item.attribute_proto]
+        elif isinstance(item, NodeProto):
+            waiting += item.attribute
+        else:
+            if item.HasField("t"):
+                yield item.t
+            yield from item.tensors
+            for sparse in (*([item.sparse_tensor] if item.HasField("sparse_tensor") else []), *item.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
+            waiting += [*([item.g] if item.HasField("g") else []), *item.graphs]

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import math
 import reprlib
+import shlex
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 from panrt.errors import PanrtError
@@ -85,6 +87,34 @@ def shown(value: object) -> str:
     except (ValueError, RecursionError):  # a number of more digits than Python prints
         text = f"a very long {type(value).__name__}"
     return text.encode("ascii", "backslashreplace").decode() if line(text) is None else text
+
+
+def names(values: Iterable[object], *, most: int = 8) -> str:
+    """Return names as a message lists them: sorted, on one short line, whatever they are."""
+    found = sorted(
+        value if isinstance(value, str) and len(value) <= 60 and line(value) else shown(value) for value in values
+    )
+    return ", ".join(found[:most]) + (f" and {len(found) - most} more" if len(found) > most else "")
+
+
+def argument(value: object) -> str:
+    """Return a file's name or another text as a shell takes it, for commands that a message shows to be pasted.
+
+    A name that cannot be shown as it is, e.g. with an escape sequence in it, is quoted in the way of `$'...'`.
+    """
+    text = str(value)
+    if line(text, longest=len(text)) is not None:
+        return shlex.quote(text)
+    escaped = "".join(_escaped(character) for character in text)
+    return f"$'{escaped}'"
+
+
+def _escaped(character: str) -> str:
+    if character in "\\'":
+        return f"\\{character}"
+    if _is_printable(character):
+        return character
+    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))
 
 
 def _is_printable(character: str) -> bool:
