@@ -8,6 +8,7 @@ from pathlib import Path
 import panrt
 from panrt.files import kind_of
 from panrt.model_file import ModelFileError
+from panrt.records import argument
 
 MODELS = {"tabletop": Path(panrt.__file__).parent / "models" / "tabletop.onnx"}
 
@@ -25,7 +26,7 @@ def locate(model: str | os.PathLike[str]) -> Path:
         if name in MODELS:
             raise FileNotFoundError(
                 f"{path}: this installation comes without the model {name!r}; "
-                f"'panrt export {name} --precision fp16 -o {path}' makes it."
+                f"'panrt export {name} --precision fp16 -o {argument(path)}' makes it."
             )
         raise FileNotFoundError(f"{path}: no such file; by name there is {', '.join(MODELS)}.")
     return path

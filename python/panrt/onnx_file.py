@@ -20,7 +20,7 @@ from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProt
 from panrt import model_file
 from panrt.files import read_whole
 from panrt.model_file import ModelFile, ModelFileError, UnsupportedModelError
-from panrt.records import argument, shown
+from panrt.records import shown
 
 LONGEST = 2**31 - 1  # bytes, protobuf's limit
 _AGAIN = "export the model again"
@@ -90,8 +90,7 @@ def _check_tensor(tensor: TensorProto, path: Path) -> None:
         location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
         raise UnsupportedModelError(
             f"{path}: tensor {name} is kept in another file, {shown(location)}, and PanRT reads only the file that it "
-            f"is given; {_AGAIN}, as panrt export writes one file, or put both into one with  "
-            f"python -c 'import onnx, sys; onnx.save(onnx.load(sys.argv[1]), sys.argv[2])' {argument(path)} one.onnx"
+            f"is given; {_AGAIN}: panrt export writes one file."
         )
     if tensor.data_type not in _TYPES:
         raise UnsupportedModelError(f"{path}: tensor {name}: data type {tensor.data_type} is not supported; {_AGAIN}.")

@@ -44,7 +44,8 @@ def parse(content: str | bytes, *, source: str, error: type[PanrtError], cure: s
     except UnicodeDecodeError as caught:
         problem = f"byte {caught.start} is not UTF-8"
     except ValueError as caught:
-        problem = str(caught)
+        is_long = "integer string conversion" in str(caught)  # Python's limit, whose message speaks to programmers
+        problem = "a number has thousands of digits" if is_long else str(caught)
     raise error(f"{source}: not JSON that can be read ({problem}); {cure}.")
 
 
@@ -103,6 +104,8 @@ def argument(value: object) -> str:
     A name that cannot be shown as it is, e.g. with an escape sequence in it, is quoted in the way of `$'...'`.
     """
     text = str(value)
+    if text.startswith("-"):
+        text = f"./{text}"  # no option
     if line(text, longest=len(text)) is not None:
         return shlex.quote(text)
     escaped = "".join(_escaped(character) for character in text)

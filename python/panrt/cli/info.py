@@ -9,6 +9,7 @@ import typer
 
 from panrt.cli.info_onnx import info_onnx
 from panrt.cli.support import JsonOption, Report, chosen_size, megabytes, named_config
+from panrt.records import argument
 
 if TYPE_CHECKING:
     from panrt.model.checkpoints import Header
@@ -62,7 +63,7 @@ def info(
     report.end(
         _facts(config, header, path, size, rows),
         next_commands=[
-            f"panrt eval --model {path} --truth panoptic.json --images DIR"
+            f"panrt eval --model {argument(path)} --truth panoptic.json --images DIR"
             if header is not None
             else f"panrt train {config.name} --data panoptic.json --images DIR -o out"
         ],
