@@ -40,14 +40,17 @@ def read_whole(path: Path, *, longest: int, error: type[PanrtError], expected: s
         OSError: it cannot be opened or read.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe without a writer would block
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(file.fileno())
+    try:
+        status = os.fstat(handle)
         if (kind := kind_of(status.st_mode)) != "a file":
             raise error(f"{path}: is {kind}, expected {expected}.")
         if status.st_size <= longest:
-            content = file.read(longest + 1)
+            with open(handle, "rb", closefd=False) as file:
+                content = file.read(longest + 1)
             if len(content) <= longest:
                 return content
+    finally:
+        os.close(handle)
     raise error(f"{path}: has more than {longest} bytes, expected {expected}.")
 
 

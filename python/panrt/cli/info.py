@@ -38,6 +38,14 @@ def info(
     if model.endswith(".onnx"):
         info_onnx(Path(model), chosen_size(height, width), as_json=as_json)
         return
+    if model.endswith(".plan"):
+        from panrt.plan_file import read, sidecar
+
+        onnx = read(model).onnx
+        raise ValueError(
+            f"{model}: an engine; {sidecar(model)} says what it was built with, and panrt info shows the file it was "
+            f"built from:  panrt info {argument(Path(model).parent / onnx)}"
+        )
 
     from panrt.model.checkpoints import locate
 
