@@ -315,7 +315,7 @@ class _Dense:
         """
         try:
             self._run(values)
-        except _REFUSALS as error:
+        except (*_REFUSALS, RuntimeError) as error:  # a run into bound memory raises the latter for any of them
             raise _refused(self._path, error) from error
 
     def _run(self, values: dict[str, NDArray[Any]]) -> None:

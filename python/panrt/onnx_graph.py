@@ -421,7 +421,29 @@ def _inferred(
                 raise UnsupportedModelError(
                     f"{source}: {label(node)}: the shape of {shown(name)} is not known; {_AGAIN}."
                 )
+    everything = {**known, **found}
+    for node in nodes:
+        if (problem := _misfit(node, everything)) is not None:
+            raise ModelFileError(f"{source}: {label(node)}: {problem}; {_AGAIN}.")
     return found
+
+
+def _misfit(node: NodeProto, tensors: Mapping[str, Tensor]) -> str | None:
+    """What does not fit together in a node although ONNX infers a shape for it; None: nothing."""
+    shapes = [tensors[name].shape for name in node.input if name]
+    out = tensors[node.output[0]].shape
+    if node.op_type in ("Reshape", "Flatten", "Squeeze", "Unsqueeze") and math.prod(shapes[0]) != math.prod(out):
+        return f"makes {_shape(out)} of {_shape(shapes[0])}"
+    if node.op_type in ("Conv", "ConvTranspose"):
+        group = next((a.i for a in node.attribute if a.name == "group"), 1)
+        channels, filters = shapes[1][1] * group, shapes[1][0]
+        if node.op_type == "ConvTranspose":
+            channels, filters = filters, channels
+        if shapes[0][1] != channels or filters % group or channels % group or shapes[2:] not in ([], [(filters,)]):
+            return f"weights {_shape(shapes[1])} and bias in {group} groups do not fit {_shape(shapes[0])}"
+    if node.op_type == "Clip" and any(math.prod(bound) != 1 for bound in shapes[1:]):
+        return "clips to more than one number"
+    return None
 
 
 def value_info(tensor: Tensor) -> ValueInfoProto:
