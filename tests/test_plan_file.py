@@ -23,6 +23,7 @@ from panrt.plan_file import (
     read_engine,
     rebuild_command,
 )
+from panrt.records import shown
 from support.plans import ENGINE, plan_file
 
 HERE = Process("tensorrt", "10.3.0", "Orin (nvgpu)", "8.7", "1", "a" * 64, "b" * 64)
@@ -205,6 +206,7 @@ OPTIONS = json.loads(dumps(plan_file()))["options"]
         ({"options": {**OPTIONS, "hardware_compatibility": ["none"]}}, r"hardware_compatibility: got \['none'\]"),
         ({"plugin_library": "/tmp/evil.so"}, r"unknown field plugin_library"),
     ],
+    ids=[str(number) for number in range(16)],
 )
 def test_a_value_that_no_build_writes_is_named(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(PlanFileError, match=rf"^a\.json: (options: )?{message}") as caught:
@@ -213,7 +215,9 @@ def test_a_value_that_no_build_writes_is_named(fields: dict[str, Any], message: 
     assert len(str(caught.value)) < 300
 
 
-@pytest.mark.parametrize("text", ["[" * 200_000, '{"a":' * 100_000, "", "null", b"\xff\xfe", '{"schema": 1e400}'])
+@pytest.mark.parametrize(
+    "text", ["[" * 200_000, '{"a":' * 100_000, "", "null", b"\xff\xfe", '{"schema": 1e400}'], ids=shown
+)
 def test_a_sidecar_that_cannot_be_read_is_one_line(text: str | bytes) -> None:
     with pytest.raises(PlanFileError, match=r"^a\.json: ") as caught:
         loads(text, source="a.json")

@@ -92,7 +92,7 @@ def test_shown_values_are_one_short_printable_line(value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["a.onnx", "a b", "'", "$(x)", "`x`", "\n", "a\x1b[31m'", "-rf", "\\", "é", "\udcff", "!", "*"]
+    "text", ["a.onnx", "a b", "'", "$(x)", "`x`", "\n", "a\x1b[31m'", "-rf", "\\", "é", "\udcff", "!", "*"], ids=ascii
 )
 def test_an_argument_is_one_word_that_a_shell_reads_back(text: str) -> None:
     shown_text = argument(text)

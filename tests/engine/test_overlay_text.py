@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from panrt.engine.overlay import LONGEST_NAME, drawable
 from panrt.engine.result import PanopticResult, Segment, Timings
+from panrt.records import shown
 
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=30)
 
@@ -35,6 +36,7 @@ def result(name: str, *, is_thing: bool = True) -> PanopticResult:
         "名前",
         "x" * 10**6,
     ],
+    ids=shown,
 )
 def test_any_name_is_drawn(name: str) -> None:
     for is_thing in (True, False):
