@@ -146,7 +146,7 @@ def _top_k(node: NodeProto, constants: dict[str, TensorProto]) -> str | None:
     k = constants.get(node.input[1]) if len(node.input) > 1 else None
     if k is None or math.prod(k.dims) != 1:
         return "TopK with a k that depends on the data; no CUDA graph can hold it."
-    value = int(numpy_helper.to_array(k).reshape(-1)[0])
+    value = numpy_helper.to_array(k).reshape(-1)[0]
     return f"TopK of {value}, TensorRT takes up to {MAX_TOP_K}." if value > MAX_TOP_K else None
 
 

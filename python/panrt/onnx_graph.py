@@ -155,6 +155,9 @@ def check_structure(proto: ModelProto, *, source: str) -> None:
             made.add(name)
         if not node.output or not node.output[0]:
             raise ModelFileError(f"{source}: {label(node)} gives nothing; {_AGAIN}.")
+        for attribute in node.attribute:
+            if attribute.ref_attr_name or attribute.type not in AttributeProto.AttributeType.values()[1:]:
+                raise _bad_attribute(node, attribute, "a value", source)
         if any(len(several) > MAX_OPERANDS for several in (node.input, node.output, node.attribute)):
             raise UnsupportedModelError(
                 f"{source}: {label(node)} has more than {MAX_OPERANDS} inputs, outputs or attributes; {_AGAIN}."
@@ -298,8 +301,6 @@ def _type_of(attribute: Any) -> int:
 
 
 def _check_attribute(node: NodeProto, attribute: AttributeProto, source: str) -> None:
-    if attribute.ref_attr_name:
-        raise _bad_attribute(node, attribute, "a value", source)
     kind = attribute.type
     if kind in (AttributeProto.INT, AttributeProto.INTS):
         values = [attribute.i] if kind == AttributeProto.INT else list(attribute.ints)
@@ -329,8 +330,8 @@ def _bad_attribute(node: NodeProto, attribute: AttributeProto, expected: str, so
 def _value(attribute: AttributeProto) -> str:
     try:
         return shown(helper.get_attribute_value(attribute))
-    except ValueError:  # of no type
-        return "nothing"
+    except ValueError:  # of no type, or that of a function's attribute
+        return "none"
 
 
 def _check_op(node: NodeProto, source: str) -> None:
@@ -347,9 +348,7 @@ def _check_op(node: NodeProto, source: str) -> None:
         what = f"attribute {', '.join(sorted(missing))}" if missing else "an input or output"
         raise UnsupportedModelError(f"{source}: {label(node)} lacks {what}; {_AGAIN}.")
     for attribute in node.attribute:
-        if attribute.name in wanted and (
-            attribute.type != wanted[attribute.name] or names[attribute.name] > 1 or attribute.ref_attr_name
-        ):
+        if attribute.name in wanted and (attribute.type != wanted[attribute.name] or names[attribute.name] > 1):
             raise _bad_attribute(node, attribute, "a value of the type that OPS.md gives, once", source)
     try:
         has_size = form(node.op_type, node.input).open_size
