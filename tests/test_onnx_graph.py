@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 import panrt
@@ -20,7 +22,7 @@ from panrt import input_size, model_file, onnx_graph
 from panrt.engine.backends import cpu
 from panrt.engine.bundled import MODELS
 from panrt.model_file import ModelFileError, UnsupportedModelError
-from panrt.onnx_file import read_onnx
+from panrt.onnx_file import MAX_MESSAGES, count_messages, read_onnx
 from panrt.onnx_graph import read_graph
 
 Change = Callable[[ModelProto], None]
@@ -384,6 +386,52 @@ def test_operands_that_onnx_infers_a_shape_for_but_that_do_not_fit_are_found(
     refusal: Callable[[Change], str], change: Change, said: str
 ) -> None:
     assert said in refusal(change)
+
+
+# Parts
+
+
+def messages(message: Any) -> int:
+    """All that are in a message, as protobuf has parsed it."""
+    count = 0
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            inner = value if not hasattr(value, "ListFields") else [value]
+            count += sum(1 + messages(item) for item in inner)
+    return count
+
+
+def test_messages_are_counted_as_protobuf_finds_them(content: bytes) -> None:
+    expected = messages(onnx.load_model_from_string(content))
+    assert count_messages(content, most=10**9) == expected
+    assert expected < MAX_MESSAGES / 10
+    assert count_messages(content, most=100) == 101
+
+
+@given(st.binary(max_size=200))
+def test_anything_is_counted(content: bytes) -> None:
+    assert count_messages(content, most=1000) <= len(content)
+
+
+@given(st.data())
+def test_a_damaged_file_is_counted(content: bytes, data: st.DataObject) -> None:
+    place = data.draw(st.integers(0, 20_000))
+    damaged = content[:place] + data.draw(st.binary(min_size=1, max_size=12)) + content[place + 1 : 40_000]
+    count_messages(damaged, most=10_000)
+
+
+@pytest.mark.parametrize("number", [1, 5, 13], ids=["nodes", "tensors", "values"])
+def test_a_small_file_of_very_many_parts_is_not_parsed(tmp_path: Path, number: int) -> None:
+    parts = bytes([number << 3 | 2, 0]) * (MAX_MESSAGES + 1)
+    path = tmp_path / "many.onnx"
+    with path.open("wb") as file:
+        file.write(bytes([7 << 3 | 2]) + varint(len(parts)) + parts)
+    with pytest.raises(UnsupportedModelError, match=r"many\.onnx: has more than 500000 nodes, tensors and other parts"):
+        read_onnx(path)
+
+
+def varint(value: int) -> bytes:
+    return bytes([value & 127 | 128]) + varint(value >> 7) if value > 127 else bytes([value])
 
 
 # Memory and work

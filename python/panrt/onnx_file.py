@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -23,6 +23,7 @@ from panrt.model_file import ModelFile, ModelFileError, UnsupportedModelError
 from panrt.records import shown
 
 LONGEST = 2**31 - 1  # bytes, protobuf's limit
+MAX_MESSAGES = 500_000  # of a file; the largest that PanRT exports has a tenth. Parsed, an empty one takes 200 bytes
 _AGAIN = "export the model again"
 
 
@@ -43,6 +44,8 @@ def read_onnx(path: str | os.PathLike[str]) -> OnnxFile:
     """
     path = Path(path)
     content = read_whole(path, longest=LONGEST, error=ModelFileError, expected="an .onnx file of panrt export")
+    if count_messages(content, most=MAX_MESSAGES) > MAX_MESSAGES:
+        raise UnsupportedModelError(f"{path}: has more than {MAX_MESSAGES} nodes, tensors and other parts; {_AGAIN}.")
     try:
         proto = onnx.load_model_from_string(content)
     except DecodeError as error:
@@ -60,6 +63,71 @@ def read_onnx(path: str | os.PathLike[str]) -> OnnxFile:
     except UnicodeDecodeError as error:
         raise ModelFileError(f"{path}: holds text that is not UTF-8 ({error.reason}); {_AGAIN}.") from error
     return OnnxFile(proto, file, content)
+
+
+# Parts ----------------------------------------------------------------------------------------------------------------
+
+
+def count_messages(content: bytes, *, most: int) -> int:
+    """Count the messages of a serialised model without parsing it, until there are more than `most`.
+
+    Two bytes are a message, for which protobuf allocates a hundred times as much. What is not protobuf is not counted
+    any further; the parser finds it.
+    """
+    count = 0
+    waiting = [(0, len(content), _MESSAGES[ModelProto.DESCRIPTOR.full_name])]
+    while waiting and count <= most:
+        position, end, fields = waiting.pop()
+        while position < end and count <= most:
+            tag, position = _varint(content, position)
+            kind = tag & 7
+            if kind == _VARINT:
+                _, position = _varint(content, position)
+            elif kind == _BYTES:
+                size, position = _varint(content, position)
+                if (inner := fields.get(tag >> 3)) is not None:
+                    count += 1
+                    if position + size <= end:
+                        waiting.append((position, position + size, _MESSAGES[inner]))
+                position += size
+            elif kind in _FIXED:
+                position += _FIXED[kind]
+            else:
+                break
+    return count
+
+
+_VARINT, _BYTES = 0, 2  # protobuf's wire types
+_FIXED = {1: 8, 5: 4}  # and the bytes that numbers of others take
+
+
+def _varint(content: bytes, position: int) -> tuple[int, int]:
+    """A number, and where the next one begins; past the end there are zeros."""
+    value = shift = 0
+    while position < len(content) and shift < 64:
+        byte = content[position]
+        position += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, position
+        shift += 7
+    return value, position + 1
+
+
+def _message_fields(root: Any) -> dict[str, dict[int, str]]:
+    """For each kind of message in a model, the kinds of the messages in it, by the numbers of their fields."""
+    found: dict[str, dict[int, str]] = {}
+    waiting = [root]
+    while waiting:
+        kind = waiting.pop()
+        if kind.full_name not in found:
+            inner = {field.number: field.message_type for field in kind.fields if field.message_type is not None}
+            found[kind.full_name] = {number: message.full_name for number, message in inner.items()}
+            waiting += inner.values()
+    return found
+
+
+_MESSAGES = _message_fields(ModelProto.DESCRIPTOR)
 
 
 # Tensors --------------------------------------------------------------------------------------------------------------
