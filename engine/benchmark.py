@@ -98,6 +98,7 @@ class Benchmark(NamedTuple):
     resident: tuple[int, int]  # bytes in RAM before and after the runs
     machine: Machine
     when: str  # UTC
+    threads: int | None = None  # of the session, where it runs on the CPU
 
 
 def run_benchmark(
@@ -159,6 +160,7 @@ def run_benchmark(
         resident=(before, resident_bytes()),
         machine=found,
         when=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        threads=getattr(session, "threads", None),
     )
 
 

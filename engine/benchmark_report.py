@@ -6,20 +6,25 @@ The page is one file: its plots are SVG, drawn here, so that it needs no network
 from __future__ import annotations
 
 import html
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import UnionType
+from typing import TYPE_CHECKING, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
+from panrt import records
 from panrt.engine.benchmark import Benchmark, BenchmarkConfig, Run, Spread
 from panrt.engine.machine import Machine
 from panrt.engine.power import Power
 from panrt.errors import PanrtError
+from panrt.files import read_whole
+from panrt.records import shown
 
 if TYPE_CHECKING:
     from panrt.engine.backends.trt_session import GpuProfile
 
 SCHEMA = 1
+LONGEST = 2**26  # bytes of a file; a million frames take a third
+BUSY = 0.25  # load for each thread, beyond which a measurement is not worth much
 
 
 class BenchmarkFileError(PanrtError, ValueError):
@@ -42,37 +47,59 @@ def _run_to_json(run: Run) -> dict[str, Any]:
     return run._asdict() | {"power": None if run.power is None else run.power._asdict()}
 
 
-def _run_from_json(run: dict[str, Any]) -> Run:
-    power = run.get("power")
-    if power is not None:
-        clocks = power["megahertz"]
-        power = Power(**{**power, "megahertz": clocks and tuple(clocks), "limits": tuple(power["limits"])})
-    lists = {key: tuple(run[key]) for key in ("latencies", "ages")}
-    return Run(**{**run, **lists, "power": power})
-
-
 def from_json(data: Any, *, source: str) -> Benchmark:
     """Read what `to_json` wrote; `source` names it in messages.
 
     Raises:
         BenchmarkFileError: it is not that.
     """
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        found = data.get("schema") if isinstance(data, dict) else type(data).__name__
-        raise BenchmarkFileError(f"{source}: schema {found!r}, expected {SCHEMA} of `panrt bench`; measure again.")
-    fields = {name: value for name, value in data.items() if name != "schema"}
-    try:
-        machine = fields["machine"]
-        fields["machine"] = Machine(**{**machine, "gpus": tuple(machine["gpus"])})
-        fields["config"] = BenchmarkConfig(**fields["config"])
-        for name in ("input_hw", "frame_hw", "resident"):
-            fields[name] = tuple(fields[name])
-        for name in ("back_to_back", "paced"):
-            if (run := fields[name]) is not None:
-                fields[name] = _run_from_json(run)
-        return Benchmark(**fields)
-    except (KeyError, TypeError) as error:
-        raise BenchmarkFileError(f"{source}: not what `panrt bench` writes: {error}; measure again.") from error
+    schema = data.get("schema") if isinstance(data, dict) else type(data).__name__
+    if type(schema) is not int or schema != SCHEMA:
+        raise BenchmarkFileError(
+            f"{source}: schema {shown(schema)}, expected {SCHEMA} of `panrt bench`; measure again."
+        )
+    fields = {name: value for name, value in data.items() if name not in ("schema", "gpu_profile", "warnings")}
+    benchmark: Benchmark = _decoded(Benchmark, fields, source)
+    for name, run in _runs(benchmark):
+        if run is not None and (not run.latencies or min(run.latencies) < 0 or run.seconds <= 0):
+            raise BenchmarkFileError(f"{source}: {name}: holds no frame, or a time below 0; measure again.")
+    return benchmark
+
+
+def _decoded(kind: Any, value: Any, where: str) -> Any:
+    """A value of this type from JSON: of `Benchmark`, or of a field of it."""
+    origin, inside = get_origin(kind), get_args(kind)
+    if origin in (UnionType, Union):
+        return None if value is None else _decoded(inside[0], value, where)
+    if kind in _PLAIN and (plain := _PLAIN[kind](value)) is not None:
+        return plain
+    if origin is tuple and isinstance(value, list) and (inside[1:] == (...,) or len(value) == len(inside)):
+        return tuple(_decoded(inside[0], item, f"{where}[{index}]") for index, item in enumerate(value))
+    if origin is dict and isinstance(value, dict) and all(records.line(name) is not None for name in value):
+        return {name: _decoded(inside[1], item, f"{where}: {name}") for name, item in value.items()}
+    if kind in (Benchmark, BenchmarkConfig, Run, Machine, Power) and isinstance(value, dict):
+        types = get_type_hints(kind)
+        optional = {"threads", "power"} if kind in (Benchmark, Run) else set()
+        for problem, wrong in (
+            ("missing", types.keys() - optional - value.keys()),
+            ("unknown", value.keys() - types.keys()),
+        ):
+            if wrong:
+                raise BenchmarkFileError(
+                    f"{where}: not what `panrt bench` writes: {problem} field {records.names(wrong)}; measure again."
+                )
+        try:
+            return kind(**{name: _decoded(types[name], item, f"{where}: {name}") for name, item in value.items()})
+        except ValueError as error:
+            raise error if isinstance(error, BenchmarkFileError) else BenchmarkFileError(f"{where}: {error}") from error
+    raise BenchmarkFileError(f"{where}: got {shown(value)}, which `panrt bench` does not write; measure again.")
+
+
+_PLAIN: dict[Any, Callable[[object], Any]] = {
+    float: records.real,
+    int: lambda value: value if type(value) is int and 0 <= value <= records.LARGEST_WHOLE else None,
+    str: records.line,
+}
 
 
 def read_benchmark(path: Path) -> Benchmark:
@@ -82,11 +109,10 @@ def read_benchmark(path: Path) -> Benchmark:
         BenchmarkFileError: it is not that.
         OSError: from the file system.
     """
-    try:
-        data = json.loads(path.read_text())
-    except ValueError as error:
-        raise BenchmarkFileError(f"{path}: not JSON: {error}; expected a file that `panrt bench` wrote.") from error
-    return from_json(data, source=str(path))
+    expected = "a .json file of panrt bench"
+    content = read_whole(path, longest=LONGEST, error=BenchmarkFileError, expected=expected)
+    cure = f"expected {expected}"
+    return from_json(records.parse(content, source=str(path), error=BenchmarkFileError, cure=cure), source=str(path))
 
 
 class Table(NamedTuple):
@@ -139,10 +165,14 @@ def stage_table(benchmark: Benchmark) -> Table:
     """Where the time of a frame went, back to back."""
     stages = benchmark.back_to_back.stages
     whole = sum(benchmark.back_to_back.latencies) / len(benchmark.back_to_back.latencies)
-    rows = [(name, f"{1e3 * seconds:.2f}", f"{100 * seconds / whole:.1f}") for name, seconds in stages.items()]
+    rows = [(name, f"{1e3 * seconds:.2f}", _percent(seconds, whole)) for name, seconds in stages.items()]
     rest = whole - sum(stages.values())
-    rows.append(("the rest", f"{1e3 * rest:.2f}", f"{100 * rest / whole:.1f}"))
+    rows.append(("the rest", f"{1e3 * rest:.2f}", _percent(rest, whole)))
     return Table(("stage", "ms a frame", "%"), tuple(rows))
+
+
+def _percent(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.1f}" if whole else "-"
 
 
 def profile_tables(profile: GpuProfile, *, layers: int = 20) -> tuple[Table, Table]:
@@ -165,7 +195,7 @@ def facts(benchmark: Benchmark) -> list[tuple[str, str]]:
     fast = b.back_to_back
     rows = [
         ("model", f"{b.model}: {b.name}, {b.precision}, sha256 {b.model_sha256[:12]}"),
-        ("backend", b.backend),
+        ("backend", b.backend if b.threads is None else f"{b.backend}, {b.threads} threads"),
         ("sizes", f"frames {_size(b.frame_hw)}, network {_size(b.input_hw)} (width x height)"),
         (
             "throughput",
@@ -183,7 +213,7 @@ def facts(benchmark: Benchmark) -> list[tuple[str, str]]:
     rows.append(
         ("memory", f"{b.resident[0] / 2**20:.0f} MiB in RAM before the runs, {b.resident[1] / 2**20:.0f} after")
     )
-    return [*rows, *b.machine.lines(), ("when", b.when)]
+    return [*rows, *b.machine.lines(), ("when", b.when), *(("warning", text) for text in warnings(b))]
 
 
 def to_markdown(benchmark: Benchmark) -> str:
@@ -226,11 +256,15 @@ def compare(before: Benchmark, after: Benchmark) -> Table:
             for percentile in ("p50", "p90", "p99"):
                 x, y = getattr(first, percentile), getattr(second, percentile)
                 kind = "latency" if what == "latencies" else "age"
-                rows.append((f"{label}: {kind} {percentile}", f"{1e3 * x:.2f}", f"{1e3 * y:.2f}", f"{y / x:.2f}"))
-    for stage in before.back_to_back.stages.keys() & after.back_to_back.stages.keys():
+                rows.append((f"{label}: {kind} {percentile}", f"{1e3 * x:.2f}", f"{1e3 * y:.2f}", _ratio(y, x)))
+    for stage in sorted(before.back_to_back.stages.keys() & after.back_to_back.stages.keys()):
         x, y = before.back_to_back.stages[stage], after.back_to_back.stages[stage]
-        rows.append((f"stage {stage}", f"{1e3 * x:.2f}", f"{1e3 * y:.2f}", f"{y / x:.2f}" if x else "-"))
+        rows.append((f"stage {stage}", f"{1e3 * x:.2f}", f"{1e3 * y:.2f}", _ratio(y, x)))
     return Table(("ms", "first", "second", "second / first"), tuple(rows))
+
+
+def _ratio(value: float, to: float) -> str:
+    return f"{value / to:.2f}" if to else "-"
 
 
 def differences(before: Benchmark, after: Benchmark) -> list[str]:
@@ -242,14 +276,32 @@ def differences(before: Benchmark, after: Benchmark) -> list[str]:
         "frames": (_size(before.frame_hw), _size(after.frame_hw)),
         "network input": (_size(before.input_hw), _size(after.input_hw)),
         "rate": (f"{before.config.rate:g}", f"{after.config.rate:g}"),
+        "frames of a run": (str(before.config.frames), str(after.config.frames)),
+        "warm-up": (f"{before.config.warm_up} frames", f"{after.config.warm_up} frames"),
+        "threads of the session": (_threads(before), _threads(after)),
         "processor": (before.machine.processor, after.machine.processor),
-        "threads": (str(before.machine.threads), str(after.machine.threads)),
+        "threads of the machine": (str(before.machine.threads), str(after.machine.threads)),
         "GPU": (", ".join(before.machine.gpus), ", ".join(after.machine.gpus)),
         "power mode": (before.machine.power_mode, after.machine.power_mode),
         "load": (f"{before.machine.load:.0f}", f"{after.machine.load:.0f}"),
         "versions": (str(before.machine.versions), str(after.machine.versions)),
     }
     return [f"{name}: {a} | {b}" for name, (a, b) in pairs.items() if a != b]
+
+
+def warnings(benchmark: Benchmark) -> list[str]:
+    """What makes the figures hard to believe."""
+    found, threads = benchmark.machine, benchmark.machine.threads
+    if found.load <= max(1.0, BUSY * threads):
+        return []
+    return [
+        f"load {found.load:.1f} on {threads} threads: other programs were using the processor; close them and measure "
+        "again"
+    ]
+
+
+def _threads(benchmark: Benchmark) -> str:
+    return "not known" if benchmark.threads is None else str(benchmark.threads)
 
 
 def _runs(benchmark: Benchmark) -> tuple[tuple[str, Run | None], ...]:
@@ -266,7 +318,8 @@ def _size(hw: tuple[int, int]) -> str:
 
 # Plots ----------------------------------------------------------------------------------------------------------------
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM = 720, 220, 52, 24
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM = 720, 228, 52, 24
+_TOP = 12  # room for the upper half of the topmost label, and for the legend
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:760px;margin:2em auto;padding:0 1em;color:#1b1f24}"
     "table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .8em;text-align:right}"
@@ -280,7 +333,7 @@ _STYLE = (
 def _timeline(run: Run) -> str:
     """Latency of each frame, and with a pace the age of each result."""
     lines = [("#0969da", run.latencies), *([("#bc4c00", run.ages)] if run.ages else [])]
-    top = 1.1e3 * max(max(values) for _, values in lines)
+    top = 1.1e3 * max(max(values) for _, values in lines) or 1.0
     drawn = []
     for color, values in lines:
         step = (_WIDTH - _LEFT) / max(len(values) - 1, 1)
@@ -288,7 +341,7 @@ def _timeline(run: Run) -> str:
         drawn.append(f'<polyline fill="none" stroke="{color}" stroke-width="1.3" points="{points}"/>')
     names = ["latency", "age of the result"][: len(lines)]
     legend = "".join(
-        f'<text x="{_WIDTH - 220 + 80 * i}" y="12" style="fill:{color}">{name}</text>'
+        f'<text x="{_WIDTH - 220 + 80 * i}" y="9" style="fill:{color}">{name}</text>'
         for i, (name, (color, _)) in enumerate(zip(names, lines, strict=True))
     )
     return _axes(top, "ms", "".join(drawn) + legend, f"{len(run.latencies)} frames")
@@ -297,7 +350,7 @@ def _timeline(run: Run) -> str:
 def _distribution(run: Run) -> str:
     """How many percent of the frames were done within a time."""
     ordered = sorted(1e3 * value for value in run.latencies)
-    last = 1.05 * ordered[-1]
+    last = 1.05 * ordered[-1] or 1.0
     points = [(0.0, 0.0), *((value, 100 * (i + 1) / len(ordered)) for i, value in enumerate(ordered))]
     path = " ".join(f"{_LEFT + x / last * (_WIDTH - _LEFT):.1f},{_y(y, 100):.1f}" for x, y in points)
     line = f'<polyline fill="none" stroke="#0969da" stroke-width="1.6" points="{path}"/>'
@@ -305,7 +358,7 @@ def _distribution(run: Run) -> str:
 
 
 def _y(value: float, top: float) -> float:
-    return (_HEIGHT - _BOTTOM) * (1 - value / top)
+    return _TOP + (_HEIGHT - _BOTTOM - _TOP) * (1 - value / top)
 
 
 def _axes(top: float, unit: str, inside: str, below: str) -> str:

@@ -6,6 +6,9 @@ import os
 from pathlib import Path
 
 import panrt
+from panrt.files import kind_of
+from panrt.model_file import ModelFileError
+from panrt.records import argument
 
 MODELS = {"tabletop": Path(panrt.__file__).parent / "models" / "tabletop.onnx"}
 
@@ -15,14 +18,27 @@ def locate(model: str | os.PathLike[str]) -> Path:
 
     Raises:
         FileNotFoundError: there is no such file.
+        ModelFileError: it is a folder, a pipe or a device.
     """
     name = os.fspath(model)
     path = MODELS.get(name, Path(name))
-    if not path.is_file():
+    if not _is_file(path):
         if name in MODELS:
             raise FileNotFoundError(
                 f"{path}: this installation comes without the model {name!r}; "
-                f"'panrt export {name} --precision fp16 -o {path}' makes it."
+                f"'panrt export {name} --precision fp16 -o {argument(path)}' makes it."
             )
         raise FileNotFoundError(f"{path}: no such file; by name there is {', '.join(MODELS)}.")
     return path
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return False
+    if (kind := kind_of(mode)) != "a file":
+        raise ModelFileError(
+            f"{path}: is {kind}, expected an .onnx file of panrt export or a .plan file of panrt build."
+        )
+    return True

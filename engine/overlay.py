@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from panrt import records
 from panrt.engine.colors import Rgb
 from panrt.engine.preprocess import check_frame
 from panrt.engine.result import PanopticResult, Segment
@@ -22,6 +23,7 @@ BORDER_EVERY = 500  # pixels of the shorter side for each pixel that a border is
 SMALLEST = 0.002  # share of the map under which a segment gets no name
 SPILLS = 1.2  # how much wider than a thing its name may be and still stand on it
 FONT = cv2.FONT_HERSHEY_SIMPLEX
+LONGEST_NAME = 200  # characters of a name that are drawn
 LOOKED_AT = 128 * 128  # pixels of a map, at least, before it is thinned out to find room for names
 
 
@@ -74,10 +76,11 @@ def write_names(result: PanopticResult, picture: NDArray[np.uint8]) -> None:
             continue
         x0, y0, x1, _ = segment.box
         room = (x1 - x0) * width / map_width
-        text = f"{segment.name} {segment.score:.2f}" if segment.is_thing else segment.name
+        name = drawable(segment.name)
+        text = f"{name} {segment.score:.2f}" if segment.is_thing else name
         (text_width, text_height), baseline = cv2.getTextSize(text, FONT, size, thickness)
         if segment.is_thing and text_width > room:
-            text = segment.name
+            text = name
             (text_width, text_height), baseline = cv2.getTextSize(text, FONT, size, thickness)
         if segment.is_thing and text_width > SPILLS * room:
             x, y = (x0 + x1) / 2 * width / map_width, y0 * height / map_height - text_height / 2 - pad
@@ -89,6 +92,11 @@ def write_names(result: PanopticResult, picture: NDArray[np.uint8]) -> None:
         box = picture[max(bottom - text_height - pad, 0) : bottom + pad, left - pad : left + text_width + pad]
         box //= 3
         cv2.putText(picture, text, (left, bottom), FONT, size, (255, 255, 255), thickness, cv2.LINE_AA)
+
+
+def drawable(text: str) -> str:
+    """Return text as OpenCV can draw it: on half of a surrogate pair it crashes, on a null byte it raises."""
+    return "".join(character if records.line(character) else "?" for character in text[:LONGEST_NAME])
 
 
 def _roomiest(panoptic: NDArray[np.int32], segment: Segment) -> tuple[float, float]:

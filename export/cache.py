@@ -97,14 +97,13 @@ def get(plan: Path) -> PlanFile | None:
 
 
 def entries() -> tuple[Entry, ...]:
-    """All of them, the last used first; entries of other PanRT versions that cannot be read are left out."""
+    """All of them, the last used first; entries that cannot be read, e.g. of other PanRT versions, are left out."""
     found = []
     for plan in root().glob(f"*/{_ENGINE}"):
         try:
-            file = plan_file.read(plan)
-        except ModelFileError:
+            file, status = plan_file.read(plan), plan.stat()
+        except (ModelFileError, OSError):
             continue
-        status = plan.stat()
         found.append(Entry(plan.parent.name[:12], file, plan, status.st_size, status.st_mtime))
     return tuple(sorted(found, key=lambda entry: -entry.used))
 

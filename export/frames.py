@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from panrt import pictures
 from panrt.export.errors import ExportError
+from panrt.files import kind_of
 from panrt.records import legible
 
 Frame: TypeAlias = NDArray[np.uint8]
@@ -63,7 +64,13 @@ def _read_image(path: Path) -> Frame:
         raise ExportError(f"{error} Remove it or give another folder.") from error
 
 
+def _check_kind(path: Path) -> None:
+    if (kind := kind_of(path.stat().st_mode)) != "a file":
+        raise ExportError(f"{path}: is {kind}, expected an image or a video.")
+
+
 def _read_clip(path: Path, limit: int) -> Iterator[Frame]:
+    _check_kind(path)
     total = sum(1 for _ in _decode(path))  # what a file declares is often wrong: edit lists, dropped frames
     wanted = set(_spread(total, limit))
     for index, frame in enumerate(_decode(path)):

@@ -6,13 +6,14 @@ stay in float32 in a file that says fp16) it takes without a word.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from panrt import input_size, model_file
+from panrt import input_size, model_file, onnx_graph
 from panrt.export.errors import ExportError
 from panrt.model_file import ModelFile
 from panrt.onnx_file import read_onnx
@@ -73,11 +74,12 @@ def lint(path: Path, *, flavour: Flavour, release: tuple[int, ...], input_hw: tu
     Raises:
         InputSizeError: the file needs an input size and got none, or has another one.
         LintError: it has nodes that do not build; the message lists them all.
-        ModelFileError: it is not ours, cut off, or from a newer PanRT.
+        ModelFileError: it is not ours, cut off, from a newer PanRT, or its graph does not fit what it says.
         OSError: it cannot be read.
     """
     model, said, content = read_onnx(path)
     file = model_file.sized(said, input_hw, source=str(path))
+    onnx_graph.check_structure(model, source=str(path))
     if file != said:
         input_size.specialise(model, file, source=str(path))
         content = model.SerializeToString(deterministic=True)
@@ -85,6 +87,8 @@ def lint(path: Path, *, flavour: Flavour, release: tuple[int, ...], input_hw: tu
     errors = tuple(finding for finding in findings if finding.level == "error")
     if errors:
         raise LintError(str(path), errors)
+    if tuple(output.name for output in model.graph.output) == onnx_graph.RESULTS:  # an engine of others is not ours
+        onnx_graph.check(model, file, source=str(path))
     return Linted(file, content, findings)
 
 
@@ -139,10 +143,10 @@ def _operator(node: NodeProto, constants: dict[str, TensorProto]) -> str | None:
 
 
 def _top_k(node: NodeProto, constants: dict[str, TensorProto]) -> str | None:
-    k = constants.get(node.input[1])
-    if k is None:
+    k = constants.get(node.input[1]) if len(node.input) > 1 else None
+    if k is None or math.prod(k.dims) != 1:
         return "TopK with a k that depends on the data; no CUDA graph can hold it."
-    value = int(numpy_helper.to_array(k).reshape(-1)[0])
+    value = numpy_helper.to_array(k).reshape(-1)[0]
     return f"TopK of {value}, TensorRT takes up to {MAX_TOP_K}." if value > MAX_TOP_K else None
 
 
@@ -159,7 +163,7 @@ def _scatter(node: NodeProto, constants: dict[str, TensorProto]) -> str | None:
 
 
 def _dequantize(node: NodeProto, constants: dict[str, TensorProto]) -> str | None:
-    weight = constants.get(node.input[0])
+    weight = constants.get(node.input[0]) if node.input else None
     if weight is not None and weight.data_type == TensorProto.INT32:
         return "DequantizeLinear of int32, which TensorRT does not take; quantise no biases."
     return None
@@ -183,13 +187,13 @@ def _precision(model: ModelProto, file: ModelFile) -> Iterator[Finding]:
     types.update({weight.name: weight.data_type for weight in graph.initializer})
     dequantized = set()
     for node in graph.node:
-        if node.op_type == "DequantizeLinear":
+        if node.op_type == "DequantizeLinear" and len(node.input) > 1:
             dequantized.update(node.output)
             types[node.output[0]] = types.get(node.input[1], 0)  # its result is of its scale's type
         elif node.op_type == "Cast":
             types[node.output[0]] = _attribute(node, "to", 0)
     for node in graph.node:
-        if node.op_type in _WEIGHTED and node.input[0] not in dequantized:
+        if node.op_type in _WEIGHTED and node.input and node.input[0] not in dequantized:
             known = [types[name] for name in node.input if types.get(name)]
             if TensorProto.FLOAT in known:
                 yield Finding("warning", _name(node), f"computes in fp32, in a file that says {file.precision}.")
@@ -204,8 +208,8 @@ def _constants(graph: GraphProto) -> dict[str, TensorProto]:
 
 
 def _text(node: NodeProto, name: str, default: str) -> str:
-    value: bytes = _attribute(node, name, default.encode())
-    return value.decode()
+    value = _attribute(node, name, default.encode())
+    return value.decode("ascii", "backslashreplace") if isinstance(value, bytes) else repr(value)
 
 
 def _attribute(node: NodeProto, name: str, default: Any) -> Any:

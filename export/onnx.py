@@ -153,7 +153,7 @@ def describe(
     else:
         valid = _checked_valid(valid_hw, _checked_input(*input_hw))
         sizes = input_hw, valid, _checked_size("output_size", output_hw or valid)
-    return ModelFile(
+    file = ModelFile(
         name=model.config.name,
         things=tuple(model_file.Category(*category) for category in model.config.classes.things),
         stuff=tuple(model_file.Category(*category) for category in model.config.classes.stuff),
@@ -169,6 +169,11 @@ def describe(
         opset=OPSETS[target],
         provenance=provenance,
     )
+    try:
+        model_file.loads(model_file.dumps(file), source=file.name)
+    except model_file.ModelFileError as error:
+        raise ExportError(f"no PanRT could read the file: {error}") from error
+    return file
 
 
 def default_thresholds(model: PanopticFPN) -> Thresholds:

@@ -24,10 +24,11 @@ import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
+from panrt import onnx_graph
 from panrt.errors import PanrtError
 from panrt.export.frames import Frame
 from panrt.export.onnx import prepared
-from panrt.input_size import IMAGE
+from panrt.input_size import IMAGE, specialise
 from panrt.model.metric_table import text_table
 from panrt.model.panoptic_fpn import PanopticFPN, merge
 from panrt.model.panoptic_map import Category, PanopticMap, Segment
@@ -141,12 +142,22 @@ class OnnxRunner:
             threads: of ONNX Runtime; None: as many as it likes.
 
         Raises:
-            ModelFileError: see `read_onnx`.
+            ModelFileError: see `read_onnx` and `onnx_graph.check`; or its functions are not those of this PanRT.
             InputSizeError: the file needs an input size and got none, or has another one.
             VerifyError: ONNX Runtime refuses it.
         """
         proto, said, _ = read_onnx(path)
         self.file = sized(said, input_hw, source=str(path))
+        self._path = path
+        checked = proto
+        if self.file != said:
+            checked = ModelProto()
+            checked.CopyFrom(proto)
+            onnx_graph.check_structure(checked, source=str(path))
+            specialise(checked, self.file, source=str(path))
+        onnx_graph.check(checked, self.file, source=str(path))
+        if proto.functions:
+            onnx_graph.check_functions(proto, source=str(path))
         self.name = f"{path} in ONNX Runtime"
         if not proto.functions:  # for TensorRT alone; here it takes the functions to run
             add_functions(proto)
@@ -159,22 +170,26 @@ class OnnxRunner:
                 proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
         except _REFUSALS as error:
-            raise VerifyError(f"{path}: ONNX Runtime {onnxruntime.__version__} does not run it: {error}") from error
+            raise _refused(path, error) from error
 
     def __call__(self, image: Frame) -> Stages:
-        batch = np.repeat(image[None], self.file.batch, axis=0)
-        return _stages(
-            dict(zip(self._outputs, self._session.run(self._outputs, {IMAGE: batch}), strict=True)), self.file
-        )
+        batch = np.repeat(image[None], self.file.batch or 1, axis=0)
+        try:
+            found = self._session.run(self._outputs, {IMAGE: batch})
+        except _REFUSALS as error:
+            raise _refused(self._path, error) from error
+        return _stages(dict(zip(self._outputs, found, strict=True)), self.file)
+
+
+def _refused(path: Path, error: Exception) -> VerifyError:
+    problem = " ".join(str(error).split())[:500]
+    return VerifyError(f"{path}: ONNX Runtime {onnxruntime.__version__} does not run it: {problem}")
 
 
 _states = onnxruntime.capi.onnxruntime_pybind11_state
 _REFUSALS = (
-    _states.Fail,
-    _states.InvalidGraph,
-    _states.InvalidArgument,
-    _states.NotImplemented,
-    _states.RuntimeException,
+    *(_states.EPFail, _states.EngineError, _states.Fail, _states.InvalidArgument, _states.InvalidGraph),
+    *(_states.InvalidProtobuf, _states.NoModel, _states.NoSuchFile, _states.NotImplemented, _states.RuntimeException),
 )
 
 

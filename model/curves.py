@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from panrt.files import write_atomically
@@ -29,7 +30,7 @@ def plot_curves(log: Path, picture: Path) -> None:
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
     for name, (iterations, values) in curves.items():
-        (line_2d,) = axes.plot(iterations, _smooth(values), label=name)
+        (line_2d,) = axes.plot(iterations, smooth(values), label=name)
         axes.plot(iterations, values, ".", color=line_2d.get_color(), alpha=0.2, markersize=2)
     axes.set(xlabel="iteration", ylabel="loss", yscale="log")
     axes.grid(alpha=0.3)
@@ -39,8 +40,11 @@ def plot_curves(log: Path, picture: Path) -> None:
     write_atomically(picture, lambda temporary: figure.savefig(temporary, dpi=120, format=kind))
 
 
-def _smooth(values: list[float]) -> list[float]:
-    smoothed: list[float] = []
+def smooth(values: Sequence[float]) -> list[float]:
+    """Return means of all values so far, older ones weighted less; the first values are not weighted more for it."""
+    means: list[float] = []
+    total = weights = 0.0
     for value in values:
-        smoothed.append(value if not smoothed else SMOOTHING * smoothed[-1] + (1 - SMOOTHING) * value)
-    return smoothed
+        total, weights = SMOOTHING * total + value, SMOOTHING * weights + 1
+        means.append(total / weights)
+    return means

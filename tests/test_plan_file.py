@@ -1,6 +1,8 @@
 """An engine's sidecar survives writing and reading, and a process that the engine does not fit is told why."""
 
 import json
+import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from panrt.plan_file import (
     read_engine,
     rebuild_command,
 )
+from panrt.records import shown
 from support.plans import ENGINE, plan_file
 
 HERE = Process("tensorrt", "10.3.0", "Orin (nvgpu)", "8.7", "1", "a" * 64, "b" * 64)
@@ -51,7 +54,7 @@ def test_reading_gives_what_was_written(plan: Path) -> None:
         (changed(schema=2), r"schema 2, this PanRT reads up to 1; upgrade"),
         (changed(schema=True), r"schema: got True, expected 1"),
         (changed(flavour="openvino"), r"a\.json: flavour: got 'openvino', expected 'tensorrt' or 'rtx'"),
-        (changed(plan_bytes="9"), r"a\.json: plan_bytes: got '9', expected int"),
+        (changed(plan_bytes="9"), r"a\.json: plan_bytes: got '9', expected an integer"),
         (changed(colour="red"), r"a\.json: unknown field colour"),
         (changed(options={}), r"a\.json: options: missing field batch, compute_capabilities"),
         (changed(options=7), r"a\.json: options: got 7, expected an object"),
@@ -175,3 +178,82 @@ def fit(plan: Path, file: PlanFile, process: Process) -> bool:
     except PlanMismatch:
         return False
     return True
+
+
+# Sidecars that somebody else wrote
+
+
+OPTIONS = json.loads(dumps(plan_file()))["options"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"onnx": ""}, r"onnx: got '', expected the name of a file without a folder"),
+        ({"onnx": ".."}, r"onnx: got '\.\.', expected the name"),
+        ({"onnx": "../../x"}, r"onnx: got '\.\./\.\./x', expected the name"),
+        ({"onnx": "/etc/passwd"}, r"onnx: got '/etc/passwd', expected the name"),
+        ({"onnx": "a\0b"}, r"onnx: got 'a\\x00b', expected one line of printable text"),
+        ({"gpu": "\x1b[31m"}, r"gpu: got '\\x1b\[31m', expected one line"),
+        ({"tensorrt": "\ud800"}, r"tensorrt: got .* expected one line"),
+        ({"build_seconds": 10**400}, r"build_seconds: got .* expected a number"),
+        ({"plan_bytes": 10**400}, r"plan_bytes: got .* expected an integer"),
+        ({"plan_bytes": -7}, r"plan_bytes: got -7"),
+        ({"options": {**OPTIONS, "input_hw": [1]}}, r"options: input_hw: got \[1\], expected none or 2 numbers"),
+        ({"options": {**OPTIONS, "batch": [1, 2]}}, r"options: batch: got \[1, 2\], expected none or 3 numbers"),
+        ({"options": {**OPTIONS, "batch": "123"}}, r"options: batch: got '123', expected a list of integers"),
+        ({"options": {**OPTIONS, "version_compatible": 1}}, r"version_compatible: got 1, expected true or false"),
+        ({"options": {**OPTIONS, "hardware_compatibility": ["none"]}}, r"hardware_compatibility: got \['none'\]"),
+        ({"plugin_library": "/tmp/evil.so"}, r"unknown field plugin_library"),
+    ],
+    ids=[str(number) for number in range(16)],
+)
+def test_a_value_that_no_build_writes_is_named(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(PlanFileError, match=rf"^a\.json: (options: )?{message}") as caught:
+        loads(changed(**fields), source="a.json")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 200_000, '{"a":' * 100_000, "", "null", b"\xff\xfe", '{"schema": 1e400}'], ids=shown
+)
+def test_a_sidecar_that_cannot_be_read_is_one_line(text: str | bytes) -> None:
+    with pytest.raises(PlanFileError, match=r"^a\.json: ") as caught:
+        loads(text, source="a.json")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_sidecar_with_a_byte_order_mark_is_read() -> None:
+    assert loads("\ufeff" + dumps(plan_file()), source="a.json") == plan_file()
+    assert loads(b"\xef\xbb\xbf" + dumps(plan_file()).encode(), source="a.json") == plan_file()
+
+
+def test_a_sidecar_that_is_too_long_or_no_file_is_not_read(plan: Path) -> None:
+    sidecar = Path(f"{plan}.json")
+    with sidecar.open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(PlanFileError, match=r"street\.plan\.json: has more than 16777216 bytes"):
+        read(plan)
+    sidecar.unlink()
+    os.mkfifo(sidecar)
+    with pytest.raises(PlanFileError, match=r"street\.plan\.json: is a pipe, expected the sidecar of an engine"):
+        read(plan)
+
+
+def test_an_engine_that_is_no_file_is_not_waited_for(plan: Path) -> None:
+    plan.unlink()
+    os.mkfifo(plan)
+    for check_it in (check_engine, read_engine):
+        with pytest.raises(PlanFileError, match=r"street\.plan: is a pipe, expected an engine of panrt build"):
+            check_it(plan, plan_file(plan_bytes=0))
+
+
+@pytest.mark.parametrize("name", ["a b.onnx", "a.onnx; touch PWNED", "$(reboot).onnx", "'.onnx", "-o.onnx", "*.onnx"])
+def test_names_in_a_command_to_paste_are_one_word_to_a_shell(name: str) -> None:
+    command = rebuild_command(Path("my engines/street.plan"), plan_file(onnx=name), HERE)
+    assert shlex.split(command) == [
+        "panrt", "build", f"my engines/{name}", "-o", "my engines/street.plan",
+    ]  # fmt: skip
+    here = shlex.split(rebuild_command(Path("street.plan"), plan_file(onnx=name), HERE))
+    assert here[2] == (f"./{name}" if name.startswith("-") else name)

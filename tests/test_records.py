@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
 
 import pytest
 
 from panrt import records
 from panrt.errors import PanrtError
+from panrt.records import argument, names
 
 
 class FileError(PanrtError):
@@ -104,3 +106,25 @@ def test_shown_values_are_one_short_printable_line(value: object) -> None:
 def test_names_are_shown_on_one_line_with_the_rest_escaped(text: str, expected: str) -> None:
     assert records.legible(text) == expected
     assert records.line(records.legible(text)) is not None
+
+
+@pytest.mark.parametrize(
+    "text", ["a.onnx", "a b", "'", "$(x)", "`x`", "\n", "a\x1b[31m'", "-rf", "\\", "é", "\udcff", "!", "*"], ids=ascii
+)
+def test_an_argument_is_one_word_that_a_shell_reads_back(text: str) -> None:
+    shown_text = argument(text)
+    assert shown_text.isprintable()
+    said = subprocess.run(["bash", "-c", f"printf %s {shown_text}"], capture_output=True, check=True).stdout
+    expected = f"./{text}" if text.startswith("-") else text
+    assert said == expected.encode("utf-8", "surrogateescape")
+
+
+def test_an_argument_that_no_file_can_have_is_shown_too() -> None:
+    assert argument("\ud800") == "$'\\x3f'"
+
+
+def test_names_are_listed_on_one_short_line() -> None:
+    assert names(["b", "a"]) == "a, b"
+    assert names([f"f{i}" for i in range(9)]) == "f0, f1, f2, f3, f4, f5, f6, f7 and 1 more"
+    assert names(["\x1b[31m", "x" * 10**6]).isprintable()
+    assert len(names(["x" * 10**6] * 10**4)) < 1000

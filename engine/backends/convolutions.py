@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, helper, numpy_helper
 
-from panrt.engine.backends.rewrites import Index, ints, is_pointwise
+from panrt.engine.backends.rewrites import Index, ints, is_padded_as_it_says, is_pointwise
 from panrt.plugins.onnx_functions import DOMAIN as OPS_DOMAIN
 
 DOMAIN = "panrt.cpu"  # of nodes that stand for a Convolution
@@ -52,8 +52,8 @@ def lift(graph: GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, 
     """
     levels = {name for node in graph.node if node.op_type == "PyramidRoiAlign" for name in node.input[:-1]}
     lifted: dict[str, Convolution] = {}
+    index = Index(graph)
     for output in [node.output[0] for node in graph.node if node.op_type == "Conv"]:
-        index = Index(graph)
         conv = index.producer[output]
         if levels.isdisjoint((conv.input[0], output)) or not _fits(conv, index, shapes):
             continue
@@ -64,6 +64,7 @@ def lift(graph: GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, 
         _replace(replaced, convolution, graph)
         _predict_from_nhwc(replaced[-1].output[0], convolution, graph)
         lifted[convolution.outputs[0]] = convolution
+        index = Index(graph)
     return lifted
 
 
@@ -76,9 +77,8 @@ def _fits(conv: NodeProto, index: Index, shapes: Mapping[str, tuple[int, ...]]) 
     group = next((a.i for a in conv.attribute if a.name == "group"), 1)
     shape = shapes.get(conv.output[0], ()) if conv.input[0] in shapes else ()
     has_bias = len(conv.input) == 2 or index.array(conv.input[2]) is not None
-    return (
-        kinds and group == 1 and has_bias and len(shape) == 4 and min(shape) > 0 and shape[2] * shape[3] >= LEAST_CELLS
-    )
+    plain_kind = kinds and is_padded_as_it_says(conv) and group == 1 and has_bias
+    return plain_kind and len(shape) == 4 and min(shape) > 0 and shape[2] * shape[3] >= LEAST_CELLS
 
 
 def _bounds(activation: NodeProto, index: Index) -> tuple[float, float] | None:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from panrt.engine.backends.convolutions import Convolution
 from panrt.engine.backends.normalisation import Normalisation
-from panrt.engine.backends.partition import RESULTS, Op, Part, Partition, UnsupportedModelError, partition
+from panrt.engine.backends.partition import Op, Part, Partition, partition
 from panrt.engine.frame import Frame
 from panrt.engine.nvtx_ranges import nvtx_range
 from panrt.engine.pixel_formats import bgr
@@ -31,7 +31,8 @@ from panrt.engine.preprocess import Placement, fill, place
 from panrt.engine.result import PanopticResult, Timings, panoptic_result
 from panrt.engine.session import Preprocess, Session, SessionError
 from panrt.input_size import IMAGE
-from panrt.model_file import ModelFile
+from panrt.model_file import ModelFile, UnsupportedModelError
+from panrt.onnx_graph import RESULTS
 from panrt.plugins import native
 from panrt.plugins.contract import Layout, PanopticSegments
 
@@ -45,12 +46,11 @@ SPINNING = {"session.intra_op.allow_spinning": "0"}
 if tuple(int(part) for part in ort.__version__.split(".")[:2]) >= (1, 26):
     SPINNING = {"session.intra_op.allow_spinning": "1", "session.intra_op.spin_duration_us": str(MOMENT)}
 
-# What ONNX Runtime raises for a graph that it cannot take.
+# What ONNX Runtime raises for a graph that it cannot take, when it opens it or when it runs it.
+_states = ort.capi.onnxruntime_pybind11_state
 _REFUSALS = (
-    ort.capi.onnxruntime_pybind11_state.Fail,
-    ort.capi.onnxruntime_pybind11_state.InvalidArgument,
-    ort.capi.onnxruntime_pybind11_state.InvalidGraph,
-    ort.capi.onnxruntime_pybind11_state.NotImplemented,
+    *(_states.EPFail, _states.EngineError, _states.Fail, _states.InvalidArgument, _states.InvalidGraph),
+    *(_states.InvalidProtobuf, _states.NoModel, _states.NoSuchFile, _states.NotImplemented, _states.RuntimeException),
 )
 
 
@@ -294,10 +294,8 @@ class _Dense:
         try:
             self._session = ort.InferenceSession(part.model, options, providers=["CPUExecutionProvider"])
         except _REFUSALS as error:
-            raise UnsupportedModelError(
-                f"{path}: ONNX Runtime {ort.__version__} cannot run a part of it ({error}); "
-                "export it again, or upgrade onnxruntime."
-            ) from error
+            raise _refused(path, error) from error
+        self._path = path
         self._part = part
         self._names = [tensor.name for tensor in part.outputs]
         self._binding: Any = None
@@ -310,7 +308,17 @@ class _Dense:
                 self._binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(self._outputs[name]))
 
     def run(self, values: dict[str, NDArray[Any]]) -> None:
-        """Compute the part's outputs from values by name, into them."""
+        """Compute the part's outputs from values by name, into them.
+
+        Raises:
+            UnsupportedModelError: ONNX Runtime finds only now that it cannot run it.
+        """
+        try:
+            self._run(values)
+        except (*_REFUSALS, RuntimeError) as error:  # a run into bound memory raises the latter for any of them
+            raise _refused(self._path, error) from error
+
+    def _run(self, values: dict[str, NDArray[Any]]) -> None:
         if self._binding is None:
             rows = {name: array[: self._rows(values)] for name, array in self._part.constants.items()}
             feeds = {tensor.name: values[tensor.name] for tensor in self._part.inputs if tensor.name not in rows}
@@ -327,3 +335,11 @@ class _Dense:
     def _rows(self, values: dict[str, NDArray[Any]]) -> int:
         """Detections at hand, those of all images together."""
         return next(len(values[t.name]) for t in self._part.inputs if len(t.shape) == 4 and t.name in values)
+
+
+def _refused(path: Path, error: Exception) -> UnsupportedModelError:
+    problem = " ".join(str(error).split())[:500]
+    return UnsupportedModelError(
+        f"{path}: ONNX Runtime {ort.__version__} cannot run a part of it ({problem}); export it again, or upgrade "
+        "onnxruntime."
+    )

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import GraphProto, NodeProto, helper
+from onnx import GraphProto, NodeProto
 
-from panrt.engine.backends.rewrites import Index, ints
+from panrt.engine.backends.rewrites import Index, cast_to, ints
 
 _ARITHMETIC: dict[str, Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]] = {
     "Add": np.add,
@@ -54,8 +54,7 @@ def take_normalisation(graph: GraphProto, image: str) -> Normalisation | None:
 def _computed(node: NodeProto, value: str, numbers: NDArray[Any], index: Index) -> NDArray[Any] | None:
     """The output of a node, if each number of it comes from one number and constants."""
     if node.op_type == "Cast":
-        dtype: np.dtype[Any] = helper.tensor_dtype_to_np_dtype(node.attribute[0].i)
-        return numbers.astype(dtype)
+        return numbers.astype(cast_to(node))
     if node.op_type == "Transpose":
         return np.transpose(numbers, ints(node, "perm", [3, 2, 1, 0]))
     if node.op_type in _ARITHMETIC and node.input[0] == value:

@@ -18,7 +18,7 @@ Shapes: N images, R RoIs, K detections, C channels, S bins a side, G mask side.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,31 +28,18 @@ import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from panrt import input_size, model_file
+from panrt import onnx_graph
 from panrt.engine.backends import convolutions
 from panrt.engine.backends.convolutions import NHWC, Convolution
 from panrt.engine.backends.normalisation import Normalisation, take_normalisation
-from panrt.engine.backends.rewrites import rewrite
+from panrt.engine.backends.rewrites import cast_to, rewrite
 from panrt.errors import PanrtError
 from panrt.input_size import IMAGE
-from panrt.model_file import ModelFile
-from panrt.onnx_file import read_onnx
-from panrt.plugins.onnx_functions import ATTRIBUTES, DOMAIN, INPUTS, OUTPUTS
+from panrt.model_file import ModelFile, UnsupportedModelError
+from panrt.onnx_graph import RESULTS, Tensor, read_graph
+from panrt.plugins.onnx_functions import DOMAIN
 
-RESULTS = OUTPUTS["PanopticMerge"]
 _OURS = (DOMAIN, convolutions.DOMAIN)
-
-
-class UnsupportedModelError(PanrtError, ValueError):
-    """A file is ours, but has something that this PanRT cannot run."""
-
-
-class Tensor(NamedTuple):
-    """A value of the graph; a dimension of -1 is known when it runs."""
-
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
 
 
 class Op(NamedTuple):
@@ -93,50 +80,37 @@ def partition(path: Path, *, input_hw: tuple[int, int] | None = None) -> Partiti
         input_hw: of the network's input, for a file that leaves it open.
 
     Raises:
-        ModelFileError: it is not ONNX, not ours, damaged, or from a newer PanRT.
+        ModelFileError: it is not ONNX, not ours, damaged, or from a newer PanRT; its graph is none that PanRT runs, or
+            does not fit what the file says about itself.
         InputSizeError: the file needs an input size and got none, or has another one.
-        UnsupportedModelError: the graph has a node of ours that is unknown or incomplete, or lacks what we need.
     """
-    model, said, _ = read_onnx(path)
-    file = model_file.sized(said, input_hw, source=str(path))
-    if file != said:
-        input_size.specialise(model, file, source=str(path))
+    model, file, tensors = read_graph(path, input_hw=input_hw)
     graph = model.graph
-    inputs = [value.name for value in graph.input]
-    results = tuple(value.name for value in graph.output)
-    if inputs != [IMAGE] or results != RESULTS:
-        raise UnsupportedModelError(
-            f"{path}: its graph takes {', '.join(inputs)} and gives {', '.join(results)}; expected {IMAGE}, and "
-            f"{', '.join(RESULTS)}."
-        )
-    _widen(graph)
-    rewrite(graph)
-    tensors = dict(_tensors(model))
-    lifted = convolutions.lift(graph, {name: tensor.shape for name, tensor in tensors.items()})
-    normalisation = take_normalisation(graph, IMAGE)
-    ops = tuple(
-        lifted[node.output[0]] if node.domain == convolutions.DOMAIN else _op(node, path)
-        for node in graph.node
-        if node.domain in _OURS
-    )
-    if not ops or ops[-1].type != "PanopticMerge" or ops[-1].outputs != results:
-        raise UnsupportedModelError(f"{path}: its graph does not end in PanopticMerge; export the model again.")
-    return _Splitter(path, model, file, ops, tensors, normalisation).split()
+    opset = next(entry.version for entry in model.opset_import if entry.domain == "")
+    try:
+        with np.errstate(all="ignore"):  # weights may be anything
+            _widen(graph)
+            rewrite(graph)
+            tensors = onnx_graph.infer(graph, opset, source=str(path))
+            lifted = convolutions.lift(graph, {name: tensor.shape for name, tensor in tensors.items()})
+            normalisation = take_normalisation(graph, IMAGE)
+            ops = tuple(
+                lifted[node.output[0]] if node.domain == convolutions.DOMAIN else _op(node)
+                for node in graph.node
+                if node.domain in _OURS
+            )
+            return _Splitter(path, model, file, ops, tensors, normalisation).split()
+    except (LookupError, ValueError, TypeError, ArithmeticError) as error:
+        if isinstance(error, PanrtError):
+            raise
+        raise UnsupportedModelError(  # valid, but not what the rewrites were written for
+            f"{path}: its graph is not built as panrt export builds one ({type(error).__name__}: {error}); export the "
+            "model again."
+        ) from error
 
 
-def _op(node: NodeProto, path: Path) -> Op:
-    if node.op_type not in ATTRIBUTES:
-        raise UnsupportedModelError(
-            f"{path}: node {node.name or node.op_type!r} is {DOMAIN}.{node.op_type}, this PanRT has "
-            f"{', '.join(ATTRIBUTES)}; upgrade panrt, or export the model again with this version."
-        )
-    wanted = ATTRIBUTES[node.op_type]
-    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute if a.name in wanted}
-    missing = wanted.keys() - attributes.keys()
-    if missing or len(node.output) != len(OUTPUTS[node.op_type]) or len(node.input) < len(INPUTS[node.op_type]):
-        what = f"attribute {', '.join(sorted(missing))}" if missing else "an input or output"
-        raise UnsupportedModelError(f"{path}: node {node.name!r} lacks {what}; export the model again.")
-    return Op(node.op_type, node.name, tuple(node.input), tuple(node.output), attributes)
+def _op(node: NodeProto) -> Op:
+    return Op(node.op_type, node.name, tuple(node.input), tuple(node.output), onnx_graph.attributes(node))
 
 
 # Precision ------------------------------------------------------------------------------------------------------------
@@ -158,7 +132,7 @@ def _widen(graph: GraphProto) -> None:
                 attribute.t.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(attribute.t).astype(np.float32)))
     constants = {tensor.name: tensor for tensor in graph.initializer}
     for node in [node for node in graph.node if node.op_type == "Cast" and node.input[0] in constants]:
-        dtype = helper.tensor_dtype_to_np_dtype(node.attribute[0].i)
+        dtype = cast_to(node)
         array = numpy_helper.to_array(constants[node.input[0]]).astype(dtype)
         graph.initializer.append(numpy_helper.from_array(array, node.output[0]))
         graph.node.remove(node)
@@ -197,7 +171,10 @@ class _Splitter:
         self.level = self._levels()
 
     def split(self) -> Partition:
-        graphs = [[node for node in self.dense if self._level_of(node) == i] for i in range(len(self.ops) + 1)]
+        graphs: list[list[NodeProto]] = [[] for _ in range(len(self.ops) + 1)]
+        for node in self.dense:
+            if (level := self._level_of(node)) != _CONSTANT:
+                graphs[level].append(node)
         graphs[0] = self.pool_from_nhwc(graphs)
         steps: list[Part | Op | Convolution] = []
         free_rows = False
@@ -378,8 +355,8 @@ class _Splitter:
         graph = helper.make_graph(
             nodes,
             self.model.graph.name,
-            [_value_info(tensor) for tensor in inputs],
-            [_value_info(tensor) for tensor in outputs],
+            [onnx_graph.value_info(tensor) for tensor in inputs],
+            [onnx_graph.value_info(tensor) for tensor in outputs],
             [self.initializers[name] for name in read if name in self.initializers and name not in constants],
         )
         opsets = [opset for opset in self.model.opset_import if opset.domain != DOMAIN]
@@ -426,6 +403,8 @@ _ROW_WISE = {
 
 def _with_free_rows(shape: list[int], N: int, K: int) -> list[int]:
     """A shape, or the target of a reshape, for any number of rows."""
+    if not shape:
+        return shape
     if -1 in shape or shape[0] == 0:  # 0 keeps what there is, as there is only one -1
         return [0, *shape[1:]] if shape[0] == N * K else shape
     if len(shape) > 1 and shape[:2] == [N, K]:
@@ -433,22 +412,5 @@ def _with_free_rows(shape: list[int], N: int, K: int) -> list[int]:
     return [-1, *shape[1:]]
 
 
-def _tensors(model: ModelProto) -> Iterator[tuple[str, Tensor]]:
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        tensor_type = value.type.tensor_type
-        if tensor_type.HasField("shape") and tensor_type.elem_type:
-            shape = tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in tensor_type.shape.dim)
-            yield value.name, Tensor(value.name, helper.tensor_dtype_to_np_dtype(tensor_type.elem_type), shape)
-    for constant in graph.initializer:
-        dtype = helper.tensor_dtype_to_np_dtype(constant.data_type)
-        yield constant.name, Tensor(constant.name, dtype, tuple(constant.dims))
-
-
 def _permuted(tensor: Tensor, name: str, order: Iterable[int]) -> Tensor:
     return Tensor(name, tensor.dtype, tuple(tensor.shape[axis] for axis in order))
-
-
-def _value_info(tensor: Tensor) -> onnx.ValueInfoProto:
-    shape = [None if size < 0 else size for size in tensor.shape]
-    return helper.make_tensor_value_info(tensor.name, helper.np_dtype_to_tensor_dtype(tensor.dtype), shape)

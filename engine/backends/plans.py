@@ -17,6 +17,7 @@ from panrt.errors import PanrtError
 from panrt.plan_file import PRODUCTS, Flavour, PlanFile, Process
 from panrt.plugins import library
 from panrt.plugins.library import PluginLibrary
+from panrt.records import argument
 
 if TYPE_CHECKING:
     from panrt.engine.backends.trt_session import TensorRTSession
@@ -95,7 +96,8 @@ def open_session(
 def _examine(path: Path, flavour: Flavour) -> _Ready:
     """All that can be known without loading the engine."""
     if path.suffix == ".onnx":
-        raise MissingError(f"it is no engine; build one:  panrt build {path} -o {path.with_suffix(plan_file.SUFFIX)}")
+        plan = path.with_suffix(plan_file.SUFFIX)
+        raise MissingError(f"it is no engine; build one:  panrt build {argument(path)} -o {argument(plan)}")
     file = plan_file.read(path)
     if file.flavour != flavour:
         raise MissingError(f"it is an engine of {PRODUCTS[file.flavour]}, not of {PRODUCTS[flavour]}.")

@@ -15,7 +15,7 @@ Shapes: C channels in, D between, E out, s stride.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,19 +23,21 @@ from onnx import GraphProto, NodeProto, helper, numpy_helper
 
 Float32 = NDArray[np.float32]
 
+LARGEST_KERNEL = 4  # side of a transposed convolution that is rewritten: weights grow with its fourth power
+
 _ELEMENTWISE = ("Relu", "Clip")
 
 
 def rewrite(graph: GraphProto) -> None:
     """Both, wherever they fit; float16 has become float32 before."""
+    index = Index(graph)
     for output in [node.output[0] for node in graph.node if node.op_type == "Conv"]:
-        index = Index(graph)
         conv = index.producer[output]
-        if is_pointwise(conv, index):
-            upsample_logits(conv, index)
+        if is_pointwise(conv, index) and upsample_logits(conv, index):
+            index = Index(graph)
     for output in [node.output[0] for node in graph.node if node.op_type == "ConvTranspose"]:
-        index = Index(graph)
-        deconvolve_by_pixel(index.producer[output], index)
+        if deconvolve_by_pixel(index.producer[output], index):
+            index = Index(graph)
 
 
 class Index:
@@ -80,11 +82,21 @@ def ints(node: NodeProto, name: str, default: Sequence[int]) -> tuple[int, ...]:
     return next((tuple(a.ints) for a in node.attribute if a.name == name), tuple(default))
 
 
+def cast_to(node: NodeProto) -> np.dtype[Any]:
+    """The type that a Cast gives."""
+    dtype: np.dtype[Any] = helper.tensor_dtype_to_np_dtype(next(a.i for a in node.attribute if a.name == "to"))
+    return dtype
+
+
+def is_padded_as_it_says(node: NodeProto) -> bool:
+    """Whether the padding of a convolution is what its `pads` say."""
+    return next((a.s for a in node.attribute if a.name == "auto_pad"), b"NOTSET") == b"NOTSET"
+
+
 def _in_one_group_without_padding(node: NodeProto) -> bool:
     group = next((a.i for a in node.attribute if a.name == "group"), 1)
     unpadded = not any((*ints(node, "pads", [0]), *ints(node, "output_padding", [0])))
-    automatic = next((a.s for a in node.attribute if a.name == "auto_pad"), b"NOTSET")
-    return group == 1 and unpadded and automatic == b"NOTSET" and set(ints(node, "dilations", [1])) == {1}
+    return group == 1 and unpadded and is_padded_as_it_says(node) and set(ints(node, "dilations", [1])) == {1}
 
 
 def is_pointwise(node: NodeProto, index: Index) -> bool:
@@ -106,11 +118,11 @@ class _Terms(NamedTuple):
     plain: list[str]  # everything else
 
 
-def upsample_logits(conv: NodeProto, index: Index) -> None:
-    """conv(a + up(b) + up(c)) -> conv(a) + up(conv(b + c)), where `up` is bilinear and the same for all."""
+def upsample_logits(conv: NodeProto, index: Index) -> bool:
+    """conv(a + up(b) + up(c)) -> conv(a) + up(conv(b + c)), where `up` is bilinear and the same for all; if it fits."""
     terms = _terms(conv.input[0], index)
     if len({_how(resize, index) for resize in terms.upsampled}) != 1:
-        return
+        return False
     output = conv.output[0]
     weight, bias = conv.input[1], list(conv.input[2:])
     adds, small = _sum([resize.input[0] for resize in terms.upsampled], f"{output}/small")
@@ -125,6 +137,7 @@ def upsample_logits(conv: NodeProto, index: Index) -> None:
         own = helper.make_node("Conv", [plain, weight, *bias], [f"{output}/plain_logits"])
         new += [*adds, own, helper.make_node("Add", [own.output[0], upsample.output[0]], [output])]
     index.replace([*terms.upsampled, *terms.adds, conv], new)
+    return True
 
 
 def _how(resize: NodeProto, index: Index) -> tuple[object, ...]:
@@ -164,8 +177,8 @@ def _sum(values: Sequence[str], name: str) -> tuple[list[NodeProto], str]:
 # Mask head ------------------------------------------------------------------------------------------------------------
 
 
-def deconvolve_by_pixel(deconv: NodeProto, index: Index) -> None:
-    """Transposed convolution, activation, 1 x 1 convolution -> two 1 x 1 convolutions around it and DepthToSpace."""
+def deconvolve_by_pixel(deconv: NodeProto, index: Index) -> bool:
+    """Transposed convolution, activation, 1 x 1 convolution -> two 1 x 1 convolutions and DepthToSpace; if it fits."""
     weight = index.array(deconv.input[1])  # (C, D, s, s)
     between: list[NodeProto] = []
     reader = index.only_reader(deconv.output[0])
@@ -173,10 +186,12 @@ def deconvolve_by_pixel(deconv: NodeProto, index: Index) -> None:
         between.append(reader)
         reader = index.only_reader(reader.output[0])
     if weight is None or reader is None or not is_pointwise(reader, index) or not _in_one_group_without_padding(deconv):
-        return
-    C, D, s, _ = weight.shape
-    if weight.shape[2:] != (s, s) or ints(deconv, "strides", [1, 1]) != (s, s):
-        return
+        return False
+    C, D, s = weight.shape[:3]
+    if weight.shape[2:] != (s, s) or ints(deconv, "strides", [1, 1]) != (s, s) or s > LARGEST_KERNEL:
+        return False
+    if any(len(node.input) > 2 and _bias(node, index) is None for node in (deconv, reader)):
+        return False
     places, name, output = s * s, deconv.output[0], reader.output[0]
     expand = np.transpose(weight, (2, 3, 1, 0)).reshape(places * D, C, 1, 1)
     predictor = index.array(reader.input[1])  # (E, D, 1, 1)
@@ -191,6 +206,7 @@ def deconvolve_by_pixel(deconv: NodeProto, index: Index) -> None:
     nodes.append(_conv(nodes[-1].output[0], predict, _bias(reader, index), f"{output}/places", places, index))
     nodes.append(helper.make_node("DepthToSpace", [nodes[-1].output[0]], [output], blocksize=s, mode="DCR"))
     index.replace([deconv, *between, reader], nodes)
+    return True
 
 
 def _bias(node: NodeProto, index: Index) -> Float32 | None:

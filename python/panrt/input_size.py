@@ -19,11 +19,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TensorShapeProto, ValueInfoProto, helper, numpy_helper
 
 from panrt import model_file
 from panrt.model_file import SIZE_DIVISOR, InputSizeError, ModelFile, ModelFileError
 from panrt.plugins.onnx_functions import DOMAIN, INPUT_SIZE, SIZED, add_functions
+from panrt.records import shown
 
 IMAGE = "image"
 
@@ -50,12 +52,12 @@ def specialise(proto: ModelProto, file: ModelFile, *, source: str) -> None:
     """
     try:
         _fix(proto.graph, file)
-    except InputSizeError as error:
+        if any(function.domain == DOMAIN for function in proto.functions):
+            add_functions(proto)
+    except ValueError as error:
         raise ModelFileError(
             f"{source}: says that the size of its input is open, but {error}; export the model again."
         ) from error
-    if any(function.domain == DOMAIN for function in proto.functions):
-        add_functions(proto)
     for entry in proto.metadata_props:
         if entry.key == model_file.KEY:
             entry.value = model_file.dumps(file)
@@ -66,16 +68,16 @@ def _fix(graph: GraphProto, file: ModelFile) -> None:
         if dimension.dim_param:
             dimension.dim_value = _evaluated(dimension.dim_param, file.input_hw)
     for node in _sized_nodes(graph):
-        if node.input.pop() != INPUT_SIZE:
-            raise InputSizeError(f"node {node.name!r} does not read it")
+        if not node.input or node.input.pop() != INPUT_SIZE:
+            raise InputSizeError(f"node {shown(node.name)} does not read it")
         _set_sizes(node, input_hw=file.valid_hw, output_hw=file.output_hw)
     _fold(graph, file.input_hw)
 
 
 def _evaluated(symbol: str, input_hw: Size) -> int:
-    match = re.fullmatch(r"(?:ceil\()?(height\*width|height|width)(?:/([1-9]\d*))?\)?", symbol)
+    match = re.fullmatch(r"(?:ceil\()?(height\*width|height|width)(?:/([1-9]\d{0,9}))?\)?", symbol)
     if match is None:
-        raise InputSizeError(f"dimension {symbol!r} does not say how it follows from it")
+        raise InputSizeError(f"dimension {shown(symbol)} does not say how it follows from it")
     height, width = input_hw
     value = {"height": height, "width": width}.get(match[1], height * width)
     return -(-value // int(match[2] or 1))
@@ -84,17 +86,33 @@ def _evaluated(symbol: str, input_hw: Size) -> int:
 def _fold(graph: GraphProto, input_hw: Size) -> None:
     """Compute what was made of `input_size`; its nodes go, and constants are again where they were."""
     own = [node for node in graph.node if node.name.startswith(_OWN)]
+    others = [node for node in graph.node if not node.name.startswith(_OWN)]
     constants = {tensor.name: tensor for tensor in graph.initializer}
     sizes = {INPUT_SIZE: np.array(input_hw, np.int64)}
     for node in own:
-        if node.op_type == "Div":
-            sizes[node.output[0]] = sizes[node.input[0]] // numpy_helper.to_array(constants[node.input[1]])
-            graph.initializer.remove(constants[node.input[1]])
-        elif node.op_type == "Concat":
-            lead = constants[node.input[0]]
-            shape = np.concatenate([numpy_helper.to_array(lead), sizes[node.input[1]]])
+        given = list(node.input)
+        if node.op_type == "Shape" and given == [IMAGE] and list(node.output) == [INPUT_SIZE]:
+            continue
+        if node.op_type == "Div" and len(given) == 2 and given[0] in sizes and given[1] in constants:
+            stride = constants.pop(given[1])
+            sizes[node.output[0]] = sizes[given[0]] // _shape_in(stride, least=1, count=2)
+            graph.initializer.remove(stride)
+        elif node.op_type == "Concat" and len(given) == 2 and given[0] in constants and given[1] in sizes:
+            lead = constants.pop(given[0])
+            shape = np.concatenate([_shape_in(lead, least=0), sizes[given[1]]])
             lead.CopyFrom(numpy_helper.from_array(shape, node.output[0]))
-        graph.node.remove(node)
+        else:
+            raise InputSizeError(f"node {shown(node.name)} is not one that makes a shape of it")
+    del graph.node[:]
+    graph.node.extend(others)
+
+
+def _shape_in(tensor: TensorProto, *, least: int, count: int | None = None) -> NDArray[np.int64]:
+    """The numbers of a constant that is a shape or a part of one."""
+    shape: NDArray[np.int64] = numpy_helper.to_array(tensor)
+    if shape.dtype != np.int64 or shape.ndim != 1 or (count or shape.size) != shape.size or (shape < least).any():
+        raise InputSizeError(f"{shown(tensor.name)} is no shape")
+    return shape
 
 
 # From two sizes -------------------------------------------------------------------------------------------------------

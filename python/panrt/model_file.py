@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
+from panrt import records
 from panrt.errors import PanrtError
-from panrt.plugins.contract import MAX_SIDE
+from panrt.plugins.contract import MAX_ROWS, MAX_SIDE
+from panrt.records import shown
 
 KEY = "panrt"  # of metadata_props
 SCHEMA = 1
 SIZE_DIVISOR = 32  # of the sides of a network's input
+MAX_BATCH = 4096
+MAX_CLASSES = 10_000  # of things, and of stuff
+MAX_COUNT = 2**31 - 1  # of what the ops count in int32
 
 Precision = Literal["fp32", "fp16", "int8"]
 Target = Literal["portable", "tensorrt-10.3"]  # the second has no function bodies, so only TensorRT runs it
@@ -28,6 +32,10 @@ TARGETS: tuple[Target, ...] = get_args(Target)
 
 class ModelFileError(PanrtError, ValueError):
     """A file is not one of ours, is damaged, or is from a newer PanRT."""
+
+
+class UnsupportedModelError(ModelFileError):
+    """A file is ours, but has something that this PanRT cannot run."""
 
 
 class InputSizeError(PanrtError, ValueError):
@@ -140,12 +148,11 @@ def loads(text: str | bytes, *, source: str) -> ModelFile:
     """Read what `dumps` wrote; `source` names the file in messages.
 
     Raises:
-        ModelFileError: not JSON, another schema, or a field that is missing, unknown or of the wrong type.
+        ModelFileError: not JSON, another schema, or a field that is missing, unknown, of the wrong type or range.
     """
-    try:
-        data = json.loads(text)
-    except ValueError as error:
-        raise ModelFileError(f"{source}: its PanRT metadata is not JSON ({error}); export the model again.") from error
+    data = records.parse(
+        text, source=f"{source}: its PanRT metadata", error=ModelFileError, cure="export the model again"
+    )
     return from_json(data, source=source)
 
 
@@ -156,18 +163,20 @@ def from_json(data: Any, *, source: str) -> ModelFile:
     schema = data.get("schema")
     if type(schema) is int and schema > SCHEMA:
         raise ModelFileError(
-            f"{source}: written with metadata schema {schema}, this PanRT reads up to {SCHEMA}; upgrade panrt, or "
-            "export the model again with this version."
+            f"{source}: written with metadata schema {shown(schema)}, this PanRT reads up to {SCHEMA}; upgrade panrt, "
+            "or export the model again with this version."
         )
     if schema != SCHEMA or type(schema) is not int:
-        raise ModelFileError(f"{source}: metadata schema: got {schema!r}, expected {SCHEMA}; export the model again.")
+        raise ModelFileError(
+            f"{source}: metadata schema: got {shown(schema)}, expected {SCHEMA}; export the model again."
+        )
     reader = _Reader(source, {name: value for name, value in data.items() if name != "schema"})
     reader.expect({field.name for field in dataclasses.fields(ModelFile)})
-    return ModelFile(
-        name=reader.text("name"),
+    file = ModelFile(
+        name=reader.name("name"),
         things=reader.categories("things", are_things=True),
         stuff=reader.categories("stuff", are_things=False),
-        batch=reader.integer("batch"),
+        batch=reader.integer("batch", at_most=MAX_BATCH),
         input_hw=reader.size("input_hw"),
         valid_hw=reader.size("valid_hw"),
         output_hw=reader.size("output_hw"),
@@ -180,6 +189,35 @@ def from_json(data: Any, *, source: str) -> ModelFile:
         opset=reader.integer("opset"),
         provenance=reader.text("provenance"),
     )
+    if (problem := _conflict(file)) is not None:
+        raise ModelFileError(f"{source}: metadata {problem}; export the model again.")
+    return file
+
+
+def _conflict(file: ModelFile) -> str | None:
+    """Which fields do not fit together or have a value that no network can have; None: all is well."""
+    if not all(file.input_hw):
+        for name in ("input_hw", "valid_hw", "output_hw"):
+            if any(getattr(file, name)):
+                return f"{name}: got {list(getattr(file, name))}, expected [0, 0], as input_hw has a side of 0: open"
+    else:
+        for name, side in zip(("height", "width"), file.input_hw, strict=True):
+            if (problem := side_problem(name, side)) is not None:
+                return f"input_hw: {problem.rstrip('.')}"
+    for name, limits in (("valid_hw", file.input_hw), ("output_hw", (MAX_SIDE, MAX_SIDE))):
+        size = getattr(file, name)
+        if any(size) and not all(1 <= side <= limit for side, limit in zip(size, limits, strict=True)):
+            return f"{name}: got {list(size)}, expected sides from 1 to {limits[0]} and {limits[1]}"
+    if not all(std > 0 for std in file.pixel_std):
+        return f"pixel_std: got {list(file.pixel_std)}, expected numbers above 0, as pixels are divided by them"
+    for what in ("id", "name"):
+        met: dict[object, str] = {}
+        for group in ("things", "stuff"):
+            for index, category in enumerate(getattr(file, group)):
+                value, place = getattr(category, what), f"{group}[{index}]"
+                if met.setdefault(value, place) != place:
+                    return f"{place} {what}: {shown(value)} is that of {met[value]} too; classes need one of their own"
+    return None
 
 
 class _Reader:
@@ -193,73 +231,101 @@ class _Reader:
         for problem, wrong in (("missing", names - self.data.keys()), ("unknown", self.data.keys() - names)):
             if wrong:
                 raise ModelFileError(
-                    f"{self.source}: metadata: {problem} field {', '.join(sorted(wrong))}; export the model again."
+                    f"{self.source}: metadata: {problem} field {records.names(wrong)}; export the model again."
                 )
 
     def text(self, name: str) -> str:
-        value = self.data[name]
-        if not isinstance(value, str):
-            raise self._wrong(name, "a string")
+        value = records.paragraph(self.data[name])
+        if value is None:
+            raise self._wrong(name, "text, printable and not very long")
         return value
 
-    def integer(self, name: str) -> int:
+    def name(self, name: str) -> str:
+        value = records.line(self.data[name])
+        if not value or value.isspace():
+            raise self._wrong(name, "a name: one line of printable text")
+        return value
+
+    def integer(self, name: str, *, at_most: int = MAX_COUNT) -> int:
         value = self.data[name]
-        if type(value) is not int or value < 0:
-            raise self._wrong(name, "an integer from 0")
+        if type(value) is not int or not 0 <= value <= at_most:
+            raise self._wrong(name, "an integer from 0" if at_most == MAX_COUNT else f"an integer from 0 to {at_most}")
         return value
 
     def number(self, name: str) -> float:
-        value = self.data[name]
-        if type(value) not in (int, float) or not math.isfinite(value):
+        value = records.real(self.data[name])
+        if value is None:
             raise self._wrong(name, "a number")
-        return float(value)
+        return value
+
+    def share(self, name: str) -> float:
+        value = self.number(name)
+        if not 0 <= value <= 1:
+            raise self._wrong(name, "a number from 0 to 1")
+        return value
 
     def choice(self, name: str, choices: tuple[Any, ...]) -> Any:
         value = self.data[name]
-        if value not in choices:
+        if not isinstance(value, str) or value not in choices:
             raise self._wrong(name, " or ".join(map(repr, choices)))
         return value
 
     def size(self, name: str) -> tuple[int, int]:
-        height, width = self._numbers(name, 2, int)
+        height, width = self._integers(name, 2, MAX_SIDE)
         return height, width
 
     def channels(self, name: str) -> tuple[float, float, float]:
-        blue, green, red = self._numbers(name, 3, float)
+        values = self._list(name, 3, "numbers")
+        numbers = [number for value in values if (number := records.real(value)) is not None]
+        if len(numbers) != len(values):
+            raise self._wrong(name, "3 numbers")
+        blue, green, red = numbers
         return blue, green, red
 
     def thresholds(self, name: str) -> Thresholds:
         reader = self._inner(name, self.data[name], Thresholds._fields)
-        counts = "max_detections", "stuff_area"
-        values = {f: reader.integer(f) if f in counts else reader.number(f) for f in Thresholds._fields}
-        return Thresholds(**values)  # type: ignore[arg-type]  # the two counts are integers, the others floats
+        return Thresholds(
+            detection_score=reader.number("detection_score"),
+            detection_nms=reader.share("detection_nms"),
+            max_detections=reader.integer("max_detections", at_most=MAX_ROWS),
+            instance_score=reader.number("instance_score"),
+            instance_overlap=reader.share("instance_overlap"),
+            stuff_area=reader.integer("stuff_area"),
+            mask=reader.share("mask"),
+        )
 
     def categories(self, name: str, *, are_things: bool) -> tuple[Category, ...]:
-        if not isinstance(self.data[name], list):
-            raise self._wrong(name, "a list of classes")
+        items = self.data[name]
+        if not isinstance(items, list) or len(items) > MAX_CLASSES:
+            raise self._wrong(name, f"a list of up to {MAX_CLASSES} classes")
         rows = []
-        for index, item in enumerate(self.data[name]):
+        for index, item in enumerate(items):
             reader = self._inner(f"{name}[{index}]", item, Category._fields)
             if reader.data["is_thing"] is not are_things:
                 raise reader._wrong("is_thing", repr(are_things))
-            red, green, blue = reader._numbers("color", 3, int)
-            rows.append(Category(reader.integer("id"), reader.text("name"), are_things, (red, green, blue)))
+            red, green, blue = reader._integers("color", 3, 255)
+            rows.append(Category(reader.integer("id"), reader.name("name"), are_things, (red, green, blue)))
         return tuple(rows)
 
     def _inner(self, name: str, value: Any, fields: tuple[str, ...]) -> _Reader:
         if not isinstance(value, dict):
-            raise ModelFileError(f"{self.source}: metadata {name}: got {value!r}, expected an object.")
+            raise ModelFileError(f"{self.source}: metadata {name}: got {shown(value)}, expected an object.")
         reader = _Reader(f"{self.source}: {name}", value)
         reader.expect(set(fields))
         return reader
 
-    def _numbers(self, name: str, count: int, kind: type[Any]) -> list[Any]:
+    def _list(self, name: str, count: int, of: str) -> list[Any]:
         value = self.data[name]
-        allowed = (int,) if kind is int else (int, float)
-        fits = isinstance(value, list) and len(value) == count and all(type(v) in allowed for v in value)
-        if not fits or any(not math.isfinite(v) or (kind is int and v < 0) for v in value):
-            raise self._wrong(name, f"{count} {'integers from 0' if kind is int else 'numbers'}")
-        return [kind(v) for v in value]
+        if not isinstance(value, list) or len(value) != count:
+            raise self._wrong(name, f"{count} {of}")
+        return value
+
+    def _integers(self, name: str, count: int, at_most: int) -> list[int]:
+        expected = f"integers from 0 to {at_most}"
+        values = self._list(name, count, expected)
+        if not all(type(value) is int and 0 <= value <= at_most for value in values):
+            raise self._wrong(name, f"{count} {expected}")
+        return values
 
     def _wrong(self, name: str, expected: str) -> ModelFileError:
-        return ModelFileError(f"{self.source}: metadata {name}: got {self.data[name]!r}, expected {expected}.")
+        return ModelFileError(f"{self.source}: metadata {name}: got {shown(self.data[name])}, expected {expected}.")

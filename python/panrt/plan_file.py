@@ -11,17 +11,22 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
-from panrt import model_file
+from panrt import model_file, records
 from panrt.errors import PanrtError
+from panrt.files import kind_of, read_whole
 from panrt.model_file import ModelFile, ModelFileError
+from panrt.records import argument, shown
 
 SCHEMA = 1
 SUFFIX = ".plan"
+LONGEST_SIDECAR = 2**24  # bytes; the classes and the names of nodes take some ten thousands
+
+_ENGINE = "an engine of panrt build"
 
 Flavour = Literal["tensorrt", "rtx"]
 HardwareCompatibility = Literal["none", "ampere_plus", "same_compute_capability"]
@@ -130,38 +135,45 @@ def read(plan: str | os.PathLike[str]) -> PlanFile:
     """
     path = sidecar(plan)
     try:
-        text = path.read_text(encoding="utf-8")
+        content = read_whole(path, longest=LONGEST_SIDECAR, error=PlanFileError, expected="the sidecar of an engine")
     except FileNotFoundError as error:
         raise PlanFileError(
             f"{path}: no such file; it belongs to {Path(plan).name} and tells what that was built with. Copy it along, "
             "or build the engine again:  panrt build"
         ) from error
-    except UnicodeDecodeError as error:
-        raise PlanFileError(f"{path}: not JSON ({error}); build the engine again:  panrt build") from error
-    return loads(text, source=str(path))
+    return loads(content, source=str(path))
 
 
-def loads(text: str, *, source: str) -> PlanFile:
+def loads(text: str | bytes, *, source: str) -> PlanFile:
     """Read what `dumps` wrote; `source` names the file in messages.
 
     Raises:
-        PlanFileError: not JSON, another schema, or a field that is missing, unknown or of the wrong type.
+        PlanFileError: not JSON, another schema, or a field that is missing, unknown, of the wrong type or range.
+        ModelFileError: likewise, about the model.
     """
-    try:
-        data = json.loads(text)
-    except ValueError as error:
-        raise PlanFileError(f"{source}: not JSON ({error}); build the engine again:  panrt build") from error
+    data = records.parse(text, source=source, error=PlanFileError, cure="build the engine again:  panrt build")
     if not isinstance(data, dict):
         raise PlanFileError(f"{source}: got {type(data).__name__}, expected an object; build the engine again.")
     schema = data.pop("schema", None)
     if type(schema) is int and schema > SCHEMA:
         raise PlanFileError(
-            f"{source}: written with schema {schema}, this PanRT reads up to {SCHEMA}; upgrade panrt, or build the "
-            "engine again with this version."
+            f"{source}: written with schema {shown(schema)}, this PanRT reads up to {SCHEMA}; upgrade panrt, or build "
+            "the engine again with this version."
         )
     if type(schema) is not int or schema != SCHEMA:
-        raise PlanFileError(f"{source}: schema: got {schema!r}, expected {SCHEMA}; build the engine again.")
+        raise PlanFileError(f"{source}: schema: got {shown(schema)}, expected {SCHEMA}; build the engine again.")
     file: PlanFile = _record(PlanFile, data, source)
+    for name, allowed in (("batch", (0, 3)), ("input_hw", (0, 2))):
+        if len(values := getattr(file.options, name)) not in allowed:
+            raise PlanFileError(
+                f"{source}: options: {name}: got {shown(list(values))}, expected none or {allowed[1]} numbers; build "
+                "the engine again."
+            )
+    if file.onnx != Path(file.onnx).name or file.onnx in ("", ".."):
+        raise PlanFileError(
+            f"{source}: onnx: got {shown(file.onnx)}, expected the name of a file without a folder; build the engine "
+            "again."
+        )
     return file
 
 
@@ -202,21 +214,21 @@ def check_engine(path: Path, file: PlanFile) -> None:
 def read_engine(path: Path, file: PlanFile) -> bytes:
     """An engine, found to be the one that its sidecar describes; errors as in `check_engine`."""
     _check_size(path, file)
-    engine = path.read_bytes()
+    engine = read_whole(path, longest=file.plan_bytes, error=PlanFileError, expected=_ENGINE)
     _check_sha256(path, file, hashlib.sha256(engine).hexdigest())
     return engine
 
 
 def rebuild_command(plan: Path, file: PlanFile, process: Process) -> str:
     """What builds this engine for a process; the ONNX file is looked for beside the engine."""
-    onnx = plan.with_name(file.onnx)
+    onnx = plan.parent / file.onnx
     size = " --height {} --width {}".format(*file.options.input_hw) if file.options.input_hw else ""
-    return f"panrt build {onnx} -o {plan}{' --rtx' if process.flavour == 'rtx' else ''}{size}"
+    return f"panrt build {argument(onnx)} -o {argument(plan)}{' --rtx' if process.flavour == 'rtx' else ''}{size}"
 
 
 def version_of(text: str) -> tuple[int, ...]:
     """`10.3.0` -> (10, 3, 0)."""
-    return tuple(int(part) for part in text.split(".") if part.isdigit())
+    return tuple(int(part) for part in text.split(".") if part.isascii() and part.isdigit() and len(part) < 10)
 
 
 def sha256_of(path: Path) -> str:
@@ -229,7 +241,10 @@ def sha256_of(path: Path) -> str:
 
 
 def _check_size(path: Path, file: PlanFile) -> None:
-    size = path.stat().st_size
+    status = path.stat()
+    if (kind := kind_of(status.st_mode)) != "a file":
+        raise PlanFileError(f"{path}: is {kind}, expected {_ENGINE}.")
+    size = status.st_size
     if size != file.plan_bytes:
         raise PlanFileError(
             f"{path}: has {size} bytes, {sidecar(path).name} tells of {file.plan_bytes}; the file is cut off, or the "
@@ -291,14 +306,14 @@ def _gpu(name: str, compute_capability: str) -> str:
 
 def _record(kind: type[Any], data: Any, source: str) -> Any:
     """A dataclass from a JSON object with exactly its fields."""
-    if not isinstance(data, Mapping):
-        raise PlanFileError(f"{source}: got {data!r}, expected an object; build the engine again.")
-    names = {field.name for field in dataclasses.fields(kind)}
-    for problem, wrong in (("missing", names - data.keys()), ("unknown", data.keys() - names)):
+    if not isinstance(data, dict):
+        raise PlanFileError(f"{source}: got {shown(data)}, expected an object; build the engine again.")
+    fields = {field.name for field in dataclasses.fields(kind)}
+    for problem, wrong in (("missing", fields - data.keys()), ("unknown", data.keys() - fields)):
         if wrong:
-            raise PlanFileError(f"{source}: {problem} field {', '.join(sorted(wrong))}; build the engine again.")
+            raise PlanFileError(f"{source}: {problem} field {records.names(wrong)}; build the engine again.")
     types = get_type_hints(kind)
-    return kind(**{name: _value(types[name], data[name], f"{source}: {name}") for name in names})
+    return kind(**{name: _value(types[name], data[name], f"{source}: {name}") for name in data})
 
 
 def _value(kind: Any, value: Any, source: str) -> Any:
@@ -306,13 +321,31 @@ def _value(kind: Any, value: Any, source: str) -> Any:
         return model_file.from_json(value, source=source)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _record(kind, value, source)
-    if kind is float and type(value) in (int, float):
-        return float(value)
-    if kind in (str, int, bool) and type(value) is kind:
-        return value
+    if kind in _PLAIN and (plain := _PLAIN[kind](value)) is not None:
+        return plain
     if kind in (tuple[int, ...], tuple[str, ...]) and isinstance(value, list):
         return tuple(_value(get_args(kind)[0], item, f"{source}[{index}]") for index, item in enumerate(value))
-    if value in get_args(kind) and isinstance(value, str):
+    if isinstance(value, str) and get_origin(kind) is Literal and value in get_args(kind):
         return value
-    expected = " or ".join(map(repr, get_args(kind))) if get_args(kind) else kind.__name__
-    raise PlanFileError(f"{source}: got {value!r}, expected {expected}; build the engine again.")
+    expected = " or ".join(map(repr, get_args(kind))) if get_origin(kind) is Literal else _EXPECTED[kind]
+    raise PlanFileError(f"{source}: got {shown(value)}, expected {expected}; build the engine again.")
+
+
+def _integer(value: object) -> int | None:
+    return value if type(value) is int and -1 <= value <= records.LARGEST_WHOLE else None  # -1: no DLA core
+
+
+_PLAIN: dict[Any, Callable[[object], Any]] = {
+    bool: lambda value: value if type(value) is bool else None,
+    float: records.real,
+    int: _integer,
+    str: records.line,
+}
+_EXPECTED: dict[Any, str] = {
+    bool: "true or false",
+    float: "a number",
+    int: "an integer",
+    str: "one line of printable text",
+    tuple[int, ...]: "a list of integers",
+    tuple[str, ...]: "a list of texts",
+}

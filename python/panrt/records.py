@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import math
 import reprlib
+import shlex
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 from panrt.errors import PanrtError
@@ -44,7 +46,8 @@ def parse(content: str | bytes, *, source: str, error: type[PanrtError], cure: s
     except UnicodeDecodeError as caught:
         problem = f"byte {caught.start} is not UTF-8"
     except ValueError as caught:
-        problem = str(caught)
+        is_long = "integer string conversion" in str(caught)  # Python's limit, whose message speaks to programmers
+        problem = "a number has thousands of digits" if is_long else str(caught)
     raise error(f"{source}: not JSON that can be read ({problem}); {cure}.")
 
 
@@ -116,6 +119,38 @@ def _escaped(character: str) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8, see PEP 383
         return f"\\x{code - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")
+
+
+def names(values: Iterable[object], *, most: int = 8) -> str:
+    """Return names as a message lists them: sorted, on one short line, whatever they are."""
+    found = sorted(
+        value if isinstance(value, str) and len(value) <= 60 and line(value) else shown(value) for value in values
+    )
+    return ", ".join(found[:most]) + (f" and {len(found) - most} more" if len(found) > most else "")
+
+
+def argument(value: object) -> str:
+    """Return a file's name or another text as a shell takes it, for commands that a message shows to be pasted.
+
+    A name that cannot be shown as it is, e.g. with an escape sequence in it, is quoted in the way of `$'...'`.
+    """
+    text = str(value)
+    if text.startswith("-"):
+        text = f"./{text}"  # no option
+    if line(text, longest=len(text)) is not None:
+        return shlex.quote(text)
+    quoted = "".join(_in_dollar_quotes(character) for character in text)
+    return f"$'{quoted}'"
+
+
+def _in_dollar_quotes(character: str) -> str:
+    if character in "\\'":
+        return f"\\{character}"
+    if _is_printable(character):
+        return character
+    is_byte = 0xDC80 <= ord(character) <= 0xDCFF
+    encoded = character.encode("utf-8", "surrogateescape" if is_byte else "replace")
+    return "".join(f"\\x{byte:02x}" for byte in encoded)
 
 
 def _is_printable(character: str) -> bool:

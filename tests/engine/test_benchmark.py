@@ -24,6 +24,7 @@ from panrt.engine.benchmark_report import (
     to_html,
     to_json,
     to_markdown,
+    warnings,
 )
 from panrt.engine.frame import Frame
 from panrt.engine.power import Reading
@@ -164,3 +165,115 @@ def test_frames_of_two_sizes_and_none_are_refused(file: Path) -> None:
     for frames, said in (([], "none to measure"), ([FRAMES[0], FRAMES[0][:2]], "of 2 sizes")):
         with pytest.raises(ValueError, match=said):
             run_benchmark(SleepingSession(0.0), frames, BenchmarkConfig(), path=file)
+
+
+# Measured otherwise, or on a busy machine
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Benchmark:
+    path = tmp_path_factory.mktemp("plain") / "model.onnx"
+    path.write_bytes(b"weights")
+    return measured(NullSession(), path, rate=1000)
+
+
+def test_other_threads_and_other_numbers_of_frames_are_noticed(plain: Benchmark) -> None:
+    assert differences(plain, plain) == []
+    assert plain.threads is None  # the session has none to tell of
+    more = plain._replace(config=BenchmarkConfig(frames=9, warm_up=2, rate=1000), threads=4)
+    assert differences(plain, more) == [
+        "frames of a run: 8 | 9",
+        "warm-up: 1 frames | 2 frames",
+        "threads of the session: not known | 4",
+    ]
+
+
+def test_the_threads_of_a_session_are_measured_with_it(file: Path) -> None:
+    session = NullSession()
+    session.threads = 3  # type: ignore[attr-defined]
+    found = measured(session, file, rate=0)
+    assert found.threads == 3
+    assert from_json(json.loads(json.dumps(to_json(found))), source="x") == found
+
+
+def test_a_measurement_from_before_threads_were_kept_is_read(plain: Benchmark) -> None:
+    data = json.loads(json.dumps(to_json(plain)))
+    del data["threads"]
+    assert from_json(data, source="x") == plain
+
+
+@pytest.mark.parametrize(
+    ("load", "threads", "warned"), [(0.4, 2, 0), (19.0, 2, 1), (1.0, 1, 0), (4.0, 64, 0), (17.0, 64, 1)]
+)
+def test_a_busy_machine_is_warned_of(plain: Benchmark, load: float, threads: int, warned: int) -> None:
+    busy = plain._replace(machine=plain.machine._replace(load=load, threads=threads))
+    found = warnings(busy)
+    assert len(found) == warned
+    for text in found:
+        assert f"load {load:.1f} on {threads} threads" in text
+        assert text in to_markdown(busy)
+        assert text in to_html(busy)
+
+
+def test_everything_that_is_written_in_a_plot_is_within_it(plain: Benchmark) -> None:
+    page = to_html(plain)
+    for plot in [ElementTree.fromstring(f"<svg{part.partition('</svg>')[0]}</svg>") for part in page.split("<svg")[1:]]:
+        _, _, width, height = map(float, plot.attrib["viewBox"].split())
+        rows = [float(text.attrib["y"]) for text in plot.iter("text")]
+        assert len(rows) >= 6
+        assert all(FONT <= y <= height for y in rows)  # y is where letters stand
+        for line in plot.iter("polyline"):
+            points = [tuple(map(float, point.split(","))) for point in line.attrib["points"].split()]
+            assert all(0 <= x <= width and 0 <= y <= height for x, y in points)
+
+
+FONT = 8  # pixels that letters of 11 px rise
+
+
+# Files that somebody else wrote
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        (("model",), "\x1b[31m"),
+        (("model",), 7),
+        (("input_hw",), [1]),
+        (("input_hw",), [1, -2]),
+        (("threads",), 10**400),
+        (("config", "rate"), 10**400),
+        (("config", "rate"), -1),
+        (("config", "frames"), 0),
+        (("config", "frames"), True),
+        (("back_to_back",), None),
+        (("back_to_back", "latencies"), []),
+        (("back_to_back", "latencies"), [-1.0]),
+        (("back_to_back", "latencies"), ["1"]),
+        (("back_to_back", "seconds"), 0),
+        (("back_to_back", "stages"), {"\ud800": 1.0}),
+        (("back_to_back", "stages"), {"dense": "1"}),
+        (("machine", "gpus"), "GPU"),
+        (("machine", "load"), None),
+        (("paced", "power"), {"sensor": "x"}),
+    ],
+    ids=str,
+)
+def test_a_value_that_no_benchmark_writes_is_named(plain: Benchmark, field: tuple[str, ...], value: object) -> None:
+    data = json.loads(json.dumps(to_json(plain)))
+    inner = data
+    for name in field[:-1]:
+        inner = inner[name]
+    inner[field[-1]] = value
+    with pytest.raises(BenchmarkFileError, match=r"^a\.json") as caught:
+        from_json(data, source="a.json")
+    assert field[0] in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+def test_a_time_of_zero_divides_nothing(plain: Benchmark) -> None:
+    still = plain._replace(
+        back_to_back=plain.back_to_back._replace(latencies=(0.0,), stages={"dense": 0.0}), paced=None
+    )
+    assert {row[3] for row in compare(still, still).rows} == {"-"}
+    assert stage_table(still).rows[0] == ("dense", "0.00", "-")
+    assert "<svg" in to_html(still)

@@ -27,7 +27,7 @@ from panrt.engine import bundled
 from panrt.engine.backends import convolutions
 from panrt.engine.backends.convolutions import Convolution
 from panrt.engine.backends.cpu import DENSE, CpuSession, Graph
-from panrt.engine.backends.partition import Op, Part, UnsupportedModelError, partition
+from panrt.engine.backends.partition import Op, Part, partition
 from panrt.engine.frame import Frame
 from panrt.engine.load import BackendError
 from panrt.engine.pixel_formats import bgr
@@ -35,7 +35,7 @@ from panrt.engine.preprocess import FrameError, place
 from panrt.engine.result import PanopticResult
 from panrt.engine.session import SessionError
 from panrt.export import to_onnx
-from panrt.model_file import InputSizeError, ModelFileError
+from panrt.model_file import InputSizeError, ModelFileError, UnsupportedModelError
 from support.networks import HEIGHT, THRESHOLDS, WIDTH, dynamic, exported, frames, lively
 
 INPUT = (HEIGHT, WIDTH)

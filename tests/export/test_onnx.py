@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -16,9 +18,10 @@ from numpy.typing import NDArray
 from panrt import model_file
 from panrt.export import ExportError, to_onnx
 from panrt.export.folding import fold_batch_norms
-from panrt.export.onnx import default_thresholds
+from panrt.export.onnx import default_thresholds, describe
 from panrt.input_size import specialise
 from panrt.model import PanopticFPN, build
+from panrt.model.config import make_config
 from panrt.model.irregular import PanopticSegments
 from panrt.model_file import ModelFile, sized
 from panrt.plugins.onnx_functions import ATTRIBUTES, OUTPUTS
@@ -268,3 +271,13 @@ def test_a_share_beyond_one_is_refused(tmp_path: Path) -> None:
     thresholds = default_thresholds(network)._replace(instance_overlap=1.5)
     with pytest.raises(ExportError, match=r"instance_overlap: got 1\.5, expected a share from 0 to 1\."):
         to_onnx(network, tmp_path / "no.onnx", height=64, width=64, thresholds=thresholds)
+
+
+@pytest.mark.parametrize("name", ["mug", "", "\ud800", "two\nlines"])
+def test_classes_that_no_reader_would_take_are_rejected_before_the_network_is_traced(name: str) -> None:
+    config = make_config("panoptic_fpn_lite")
+    first, second, *others = config.classes.things
+    things = (first._replace(name="mug"), second._replace(name=name), *others)
+    network: Any = SimpleNamespace(config=dataclasses.replace(config, classes=config.classes._replace(things=things)))
+    with pytest.raises(ExportError, match=r"no PanRT could read the file: panoptic_fpn_lite: .*things\[1\]"):
+        describe(network, input_hw=(64, 96))

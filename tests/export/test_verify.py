@@ -230,6 +230,18 @@ def test_files_that_are_not_ours_are_told_from_damaged_and_newer_ones(lite: Form
     assert "written with metadata schema 99" in refusal(model.SerializeToString())
 
 
+def test_functions_that_are_not_panrts_are_never_run(lite: Form, tmp_path: Path) -> None:
+    model = onnx.load_from_string(lite.path.read_bytes())
+    merge = next(function for function in model.functions if function.name == "PanopticMerge")
+    merge.node.append(onnx.helper.make_node("Loop", ["", ""], [], body=onnx.GraphProto(name="for ever")))
+    path = tmp_path / "file.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(
+        ModelFileError, match=r"file\.onnx: its ONNX function PanopticMerge is not the one of this PanRT"
+    ):
+        OnnxRunner(path)
+
+
 def test_a_full_disk_leaves_the_old_file_and_no_part_of_the_new(lite: Form, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"the old one")

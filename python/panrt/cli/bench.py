@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from panrt.cli.support import HeightOption, JsonOption, Report, WidthOption, chosen_size, progress_bar
+from panrt.records import argument
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,6 +70,7 @@ def run(
         to_html,
         to_json,
         to_markdown,
+        warnings,
     )
     from panrt.engine.bundled import locate
 
@@ -105,8 +107,10 @@ def run(
         for suffix, text in written.items():
             output.with_name(output.name + suffix).write_text(text)
         report.line("wrote", ", ".join(f"{output}{suffix}" for suffix in written))
-    next_commands = [f"panrt bench compare {output}.json OTHER.json"] if output is not None else []
-    facts_of_all = to_json(measured) | ({} if gpu is None else {"gpu_profile": gpu._asdict()})
+    next_commands = [f"panrt bench compare {argument(f'{output}.json')} OTHER.json"] if output is not None else []
+    facts_of_all = (
+        to_json(measured) | {"warnings": warnings(measured)} | ({} if gpu is None else {"gpu_profile": gpu._asdict()})
+    )
     report.end(facts_of_all, next_commands=next_commands)
 
 

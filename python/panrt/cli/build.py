@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from panrt.cli.support import HeightOption, JsonOption, Report, WidthOption, chosen_size, interactive, megabytes
+from panrt.records import argument
 
 if TYPE_CHECKING:
     from panrt.export.build import Built
@@ -139,7 +140,7 @@ def _report(built: Built, output: Path, *, as_json: bool) -> None:
         "warnings": [str(finding) for finding in built.warnings],
         "plan_sha256": file.plan_sha256,
     }
-    report.end(facts, next_commands=[f"panrt run demo://tabletop --model {output}"])
+    report.end(facts, next_commands=[f"panrt run demo://tabletop --model {argument(output)}"])
 
 
 def _targets(options: Any) -> str:

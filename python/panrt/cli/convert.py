@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from panrt.cli.support import JsonOption, Report, megabytes, named_config
+from panrt.records import argument
 
 
 def convert(
@@ -75,5 +76,8 @@ def convert(
     }
     report.end(
         facts,
-        next_commands=[f"panrt info {output}", f"panrt eval --model {output} --truth panoptic.json --images DIR"],
+        next_commands=[
+            f"panrt info {argument(output)}",
+            f"panrt eval --model {argument(output)} --truth panoptic.json --images DIR",
+        ],
     )

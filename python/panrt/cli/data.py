@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from panrt.cli.support import JsonOption, Report, progress_bar
+from panrt.records import argument
 
 data = typer.Typer(help="Generate the simulated tabletop.", no_args_is_help=True)
 
@@ -40,9 +41,10 @@ def tabletop(
     with progress_bar("render") as show:
         path = generate(split, out, count=count, seed=seed, height=height, width=width, workers=workers, progress=show)
     report.line("wrote", f"{path}: {count} pictures of {height}x{width} (height x width), split {split}")
+    written, images = argument(path), argument(out / "images")
     uses = {
-        "train": f"panrt train panoptic_fpn_lite --data {path} --images {out / 'images'} -o out",
-        "eval": f"panrt eval --model model.safetensors --truth {path} --images {out / 'images'}",
+        "train": f"panrt train panoptic_fpn_lite --data {written} --images {images} -o out",
+        "eval": f"panrt eval --model model.safetensors --truth {written} --images {images}",
     }
     facts = {"path": str(path), "split": split, "count": count, "seed": seed, "height": height, "width": width}
     report.end(facts, next_commands=[uses[split]])

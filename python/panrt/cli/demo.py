@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from panrt.cli.support import HeightOption, JsonOption, Report, WidthOption, chosen_size, progress_bar
+from panrt.records import argument
 
 if TYPE_CHECKING:
     import numpy as np
@@ -113,6 +114,7 @@ def _segment(source: str, session: Session, video: Path) -> _Seen:
 
 
 def _next_commands(model: str) -> list[str]:
+    model = argument(model)
     return [
         f"panrt run camera://0 --model {model} --sink web://:8080     (your camera, live on a page)",
         f"panrt run clip.mp4 --model {model} --sink out.mp4           (your video)",

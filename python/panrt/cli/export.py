@@ -10,6 +10,7 @@ import typer
 
 from panrt.cli.frames import network_frames
 from panrt.cli.support import JsonOption, Report, megabytes, named_config, one_of, progress_bar
+from panrt.records import argument
 
 if TYPE_CHECKING:
     from panrt.export.frames import Frame
@@ -203,8 +204,9 @@ def _report(exported: Exported, output: Path, *, model: str | None, as_json: boo
         "provenance": file.provenance,
     }
     chosen = " --height H --width W" if is_open else ""
-    verify = [f"panrt verify {model} {output} --frames DIR{chosen}"] if model is not None else []
-    report.end(facts, next_commands=[*verify, f"panrt build {output} -o {output.with_suffix('.plan')}{chosen}"])
+    written, plan = argument(output), argument(output.with_suffix(".plan"))
+    verify = [f"panrt verify {argument(model)} {written} --frames DIR{chosen}"] if model is not None else []
+    report.end(facts, next_commands=[*verify, f"panrt build {written} -o {plan}{chosen}"])
 
 
 def _text(size: tuple[int, int]) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from panrt.cli.info_onnx import info_onnx
 from panrt.cli.support import JsonOption, Report, chosen_size, megabytes, named_config
+from panrt.records import argument
 
 if TYPE_CHECKING:
     from panrt.model.complexity import PartComplexity
@@ -37,6 +38,14 @@ def info(
     if model.endswith(".onnx"):
         info_onnx(Path(model), chosen_size(height, width), as_json=as_json)
         return
+    if model.endswith(".plan"):
+        from panrt.plan_file import read, sidecar
+
+        onnx = read(model).onnx
+        raise ValueError(
+            f"{model}: an engine; {sidecar(model)} says what it was built with, and panrt info shows the file it was "
+            f"built from:  panrt info {argument(Path(model).parent / onnx)}"
+        )
 
     from panrt.model.header import locate
 
@@ -63,7 +72,7 @@ def info(
     report.end(
         _facts(config, header, path, size, rows),
         next_commands=[
-            f"panrt eval --model {path} --truth panoptic.json --images DIR"
+            f"panrt eval --model {argument(path)} --truth panoptic.json --images DIR"
             if header is not None
             else f"panrt train {config.name} --data panoptic.json --images DIR -o out"
         ],

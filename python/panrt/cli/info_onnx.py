@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from panrt.cli.support import Report, megabytes
+from panrt.records import argument
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +57,8 @@ def info_onnx(path: Path, size: tuple[int, int] | None, *, as_json: bool) -> Non
         "steps": steps,
     }
     chosen = " --height 256 --width 320" if is_open else ""
-    commands = [f"panrt run demo://tabletop --model {path} --sink out.mp4{chosen}", f"panrt bench {path}{chosen}"]
+    named = argument(path)
+    commands = [f"panrt run demo://tabletop --model {named} --sink out.mp4{chosen}", f"panrt bench {named}{chosen}"]
     report.end(facts, next_commands=commands)
 
 

@@ -20,6 +20,7 @@ from panrt.cli.support import (
     named_config,
     progress_bar,
 )
+from panrt.records import argument
 
 if TYPE_CHECKING:
     from panrt.model.config import PanopticFPNConfig
@@ -204,9 +205,9 @@ def train(
         "evaluation": judge.quality.to_json() if judge.quality is not None else None,
         "config": dataclasses.asdict(recipe),
     }
-    what_next = [f"panrt info {result.path}"]
+    what_next = [f"panrt info {argument(result.path)}"]
     if val is None:
-        what_next.append(f"panrt eval --model {result.path} --truth panoptic.json --images DIR")
+        what_next.append(f"panrt eval --model {argument(result.path)} --truth panoptic.json --images DIR")
     report.end(facts, next_commands=what_next)
 
 

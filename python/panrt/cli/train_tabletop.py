@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from panrt.cli.support import JsonOption, Report, interactive, progress_bar
+from panrt.records import argument
 
 
 def train_tabletop(
@@ -33,4 +34,4 @@ def train_tabletop(
     report.table(trained.quality.table(per_category=True))
     report.line("wrote", f"{trained.model}, {out / 'quality.json'}")
     facts = {"model": str(trained.model), "seed": seed, "evaluation": trained.quality.to_json()}
-    report.end(facts, next_commands=[f"panrt info {trained.model}"])
+    report.end(facts, next_commands=[f"panrt info {argument(trained.model)}"])
