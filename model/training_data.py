@@ -118,12 +118,15 @@ class CocoPanopticSamples:
 def check_classes(found: ClassTable, expected: ClassTable) -> None:
     """Raise ValueError unless the classes of a data set are, in order, those of a network."""
     for kind in ("things", "stuff"):
-        ids = [[(c.id, c.name) for c in getattr(table, kind)] for table in (found, expected)]
-        if ids[0] != ids[1]:
-            raise ValueError(
-                f"classes: the data set has the {kind} {ids[0]}, the network was built for {ids[1]}; "
-                "build it with classes=<the data set's>."
-            )
+        ours, theirs = ([(c.id, c.name) for c in getattr(table, kind)] for table in (expected, found))
+        if ours == theirs:
+            continue
+        at = next(i for i in range(len(ours) + len(theirs)) if ours[i : i + 1] != theirs[i : i + 1])
+        one, other = (repr(rows[at]) if at < len(rows) else "nothing more" for rows in (theirs, ours))
+        raise ValueError(
+            f"classes: {kind}[{at}] of the data set is {one}, of the network {other} ({len(theirs)} and {len(ours)} "
+            f"{kind} in all); give a data set with the categories of the one that the network was trained on."
+        )
 
 
 class Step(NamedTuple):

@@ -98,5 +98,7 @@ def test_a_data_set_gives_samples_and_must_have_the_networks_classes() -> None:
     assert sample.image_bgr.shape == (*sample.semantic.shape, 3)
     assert sample.boxes.tolist() == tight_boxes(sample.masks).tolist()
     assert (sample.semantic[sample.masks.any(axis=0)] == 0).all()
-    with pytest.raises(ValueError, match=r"the data set has the things .*'mug'.*was built for .*'person'"):
+    with pytest.raises(
+        ValueError, match=r"things\[0\] of the data set is \(1, 'mug'\), of the network \(1, 'person'\)"
+    ):
         CocoPanopticSamples(dataset, COCO)
