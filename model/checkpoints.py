@@ -293,7 +293,7 @@ def _check(
 
     `names` tells the file's name -> ours, of all that are expected.
     """
-    unexpected = {name for name in found if name not in names and not ignored.fullmatch(name)}
+    unexpected = sorted(name for name in found if name not in names and not ignored.fullmatch(name))
     problems, compared = [], 0
     for theirs, ours in names.items():
         if theirs in found:
@@ -303,10 +303,10 @@ def _check(
             near = ""
             if len(problems) < SHOWN and compared < SHOWN:  # a comparison with each name of the file
                 compared += 1
-                matches = difflib.get_close_matches(theirs, unexpected, n=1, cutoff=0.8)
+                matches = difflib.get_close_matches(theirs, unexpected[:2000], n=1, cutoff=0.8)
                 near = f"; near it there is {matches[0]}" if matches else ""
             problems.append(f"{theirs}: missing{near}")
-    problems += [f"{name}: not part of the network" for name in sorted(unexpected)]
+    problems += [f"{name}: not part of the network" for name in unexpected]
     if problems:
         more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise CheckpointError(

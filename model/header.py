@@ -25,6 +25,8 @@ ITEM_SIZES = MappingProxyType(
     {"BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "F16": 2, "BF16": 2, "I32": 4, "F32": 4, "I64": 8, "F64": 8}
 )
 
+OTHERS = (".pkl", ".pth", ".pt", ".ckpt", ".bin")  # suffixes of weights that are not PanRT's
+
 # Models that come with PanRT, by name; weights/README.md says what they are.
 BUNDLED: Mapping[str, Path] = MappingProxyType(
     {"tabletop": Path(__file__).parent / "weights" / "tabletop.safetensors"},
@@ -63,11 +65,13 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         OSError: from the file system.
     """
     path = Path(path)
+    if path.suffix.lower() in OTHERS and path.is_file():
+        raise CheckpointError(f"{path}: not a PanRT model file; make one of it: {_convert(path)}")
     header = read_tensors_header(path)
     if "panrt" not in header.metadata:
         raise CheckpointError(
             f"{path}: no 'panrt' entry in its metadata, so it is not a PanRT model file; if it holds weights of "
-            f"detectron2, make one of it: panrt convert {shlex.quote(str(path))} -o model.safetensors --config CONFIG"
+            f"detectron2, make one of it: {_convert(path)}"
         )
     where = f"{path}: metadata 'panrt'"
     cure = "save or convert the model again"
@@ -86,6 +90,11 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     except ValueError as error:
         raise CheckpointError(f"{where}: {error}") from error
     return Header(config, provenance, header.shapes)
+
+
+def _convert(path: Path) -> str:
+    """The command that makes a PanRT model file of weights."""
+    return f"panrt convert {shlex.quote(str(path))} -o model.safetensors --config CONFIG"
 
 
 def read_tensors_header(path: Path) -> TensorsHeader:
@@ -112,6 +121,8 @@ def read_tensors_header(path: Path) -> TensorsHeader:
     metadata = content.pop("__metadata__", None) or {}
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise CheckpointError(f"{path}: header: __metadata__: expected an object of texts.")
+    if unprintable := [name for name in content if records.line(name) is None]:
+        raise CheckpointError(f"{path}: header: the name {records.shown(unprintable[0])} is not a line of text.")
     end, shapes = 0, {}
     entries = {name: _entry(f"{path}: header: {records.shown(name)}", entry) for name, entry in content.items()}
     for name, (shape, begin, until) in sorted(entries.items(), key=lambda item: item[1][1:]):

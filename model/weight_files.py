@@ -29,10 +29,10 @@ from torch import Tensor
 
 from panrt import records
 from panrt.model import pickles
-from panrt.model.header import CheckpointError, read_tensors_header
+from panrt.model.header import OTHERS, CheckpointError, read_tensors_header
 from panrt.model.pickles import Array, Dtype, Encoded, PickleProblem, Scalar, Storage, TensorView
 
-SUFFIXES = (".pkl", ".pth", ".pt", ".ckpt", ".bin", ".safetensors")
+SUFFIXES = (*OTHERS, ".safetensors")
 SHOWN = 8  # names listed in a message before "and n more"
 
 

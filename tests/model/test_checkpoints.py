@@ -21,8 +21,9 @@ from torch.nn import functional
 
 from data.golden import recipe
 from panrt.model import PanopticFPN, build, checkpoints, from_detectron2, load, load_trunk, save
-from panrt.model.checkpoints import CheckpointError, read_header, read_weights
+from panrt.model.checkpoints import CheckpointError, ClassesError, load_for_training, read_header, read_weights
 from panrt.model.config import MergeConfig, ResNetConfig, panoptic_fpn_r50
+from panrt.model.data.classes import TABLETOP
 
 GOLDEN = Path(recipe.__file__).parent
 ZOO_AUTHOR = "Detectron2 Model Zoo"
@@ -447,6 +448,49 @@ def test_a_file_of_others_is_refused_with_the_way_in(tmp_path: Path) -> None:
     save_file({"a": torch.ones(1)}, tmp_path / "theirs.safetensors")
     with pytest.raises(CheckpointError, match=r"no 'panrt' entry .* panrt convert .*theirs\.safetensors -o"):
         load(tmp_path / "theirs.safetensors")
+
+
+@pytest.mark.parametrize("suffix", [".pkl", ".pth", ".CKPT"])
+def test_weights_in_place_of_a_model_file_are_refused_with_the_way_in(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"my model{suffix}").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match=rf"make one of it: panrt convert '.*my model{suffix}' -o"):
+        load(tmp_path / f"my model{suffix}")
+
+
+def test_weights_of_other_classes_say_of_how_many(zoo_weights: dict[str, np.ndarray[Any, Any]]) -> None:
+    layers = {"sem_seg_head.predictor": 4, "roi_heads.box_predictor.cls_score": 5}
+    cut = {f"{layer}.{part}": rows for layer, rows in layers.items() for part in ("weight", "bias")}
+    weights = {name: value[: cut[name]] if name in cut else value for name, value in zoo_weights.items()}
+    with pytest.raises(ClassesError, match=r"trained on 4 things and 3 stuff, while panoptic_fpn_r50 has 80 and 53"):
+        from_detectron2(weights, panoptic_fpn_r50())
+
+
+def test_counters_of_batch_normalisation_are_no_weights(zoo_weights: dict[str, np.ndarray[Any, Any]]) -> None:
+    counters = {
+        name.replace("running_mean", "num_batches_tracked"): np.int64(5)
+        for name in zoo_weights
+        if name.endswith("running_mean")
+    }
+    from_detectron2(zoo_weights | counters, panoptic_fpn_r50())
+
+
+def test_a_model_starts_a_training_on_other_classes_with_all_other_weights(tmp_path: Path, lite: PanopticFPN) -> None:
+    save(lite, tmp_path / "lite.safetensors")
+    same = load_for_training(tmp_path / "lite.safetensors", TABLETOP)
+    assert same.new == ()
+    assert all(torch.equal(value, same.model.state_dict()[name]) for name, value in lite.state_dict().items())
+    fewer = load_for_training(tmp_path / "lite.safetensors", TABLETOP._replace(stuff=TABLETOP.stuff[:2]))
+    assert fewer.new == ("semantic.predictor.bias", "semantic.predictor.weight")
+    state = fewer.model.state_dict()
+    assert len(state["semantic.predictor.bias"]) == 3
+    assert all(torch.equal(value, state[name]) for name, value in lite.state_dict().items() if name not in fewer.new)
+    renamed = (TABLETOP.things[0]._replace(name="cup"), *TABLETOP.things[1:])
+    other = load_for_training(tmp_path / "lite.safetensors", TABLETOP._replace(things=renamed))
+    assert {name.rpartition(".")[0] for name in other.new} == {
+        "instance.box_head.cls_score",
+        "instance.box_head.bbox_pred",
+        "instance.mask_head.predictor",
+    }
 
 
 def test_a_file_of_a_later_schema_is_refused(tmp_path: Path) -> None:

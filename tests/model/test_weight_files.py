@@ -471,6 +471,7 @@ FIRST = "backbone.fpn.lateral.0.norm.bias"
         (lambda h: h.update(x={"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}), "x: not part of the network"),
         (lambda h: h.update(__metadata__={"panrt": 5}), "__metadata__: expected an object of texts"),
         (lambda h: h.update(__metadata__=[]), "no 'panrt' entry"),
+        (lambda h: h.update({"a\x1b[31m": h.pop(FIRST)}), "the name .* is not a line of text"),
         (lambda h: b"[]", "got .*expected an object"),
         (lambda h: b"[" * 100_000, "nested too deeply"),
         (lambda h: b'{"a": NaN}', "NaN"),
