@@ -12,6 +12,8 @@ import os
 import weakref
 from typing import Protocol
 
+from panrt.plugins import native
+
 
 class Watched(Protocol):
     """What is told of a fork."""
@@ -34,7 +36,18 @@ def keep_for_ever(thing: object) -> None:
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
+_skips_destructors = False
+
+
+def skip_destructors() -> None:
+    """Have forked children end without the destructors of what is loaded: those of ONNX Runtime hang in a child."""
+    global _skips_destructors  # noqa: PLW0603  (a switch that is only ever turned on)
+    _skips_destructors = True
+
+
 def _in_child() -> None:
+    if _skips_destructors:
+        native.skip_destructors()
     for thing in list(_watched):
         keep_for_ever(thing)
         thing.after_fork()

@@ -21,6 +21,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from panrt.engine import forks
 from panrt.engine.backends.convolutions import Convolution
 from panrt.engine.backends.normalisation import Normalisation
 from panrt.engine.backends.partition import RESULTS, Op, Part, Partition, UnsupportedModelError, partition
@@ -36,6 +37,8 @@ from panrt.input_size import IMAGE
 from panrt.model_file import ModelFile
 from panrt.plugins import native
 from panrt.plugins.contract import Layout, PanopticSegments
+
+forks.skip_destructors()
 
 CAPACITY = 2  # one submission runs while the next one is prepared
 DENSE = "dense"  # what `stages` calls the parts
