@@ -1,14 +1,17 @@
 # make demo   set up and show the product          make test        set up, lint, build and run every test
 # make lint   ruff, mypy, clang-format             make test-full   the same with the long property runs
 # make format rewrite the sources in house style   make clean       remove everything that was built
+# make fuzz-native SECONDS=600 SEED=1   call the kernels with whatever a caller may pass, under ASan and UBSan
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 NATIVE := $(shell find plugins \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' \) -print)
 CPP    := $(NATIVE) $(shell find tests \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' \) -print)
 JOBS   ?= 2
+SECONDS ?= 600
+SEED   ?= 1
 
-.PHONY: demo test test-full lint format clean
+.PHONY: demo test test-full lint format fuzz-native clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/product.stamp
@@ -30,6 +33,9 @@ format: $(VENV)/tests.stamp
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CPP)
+
+fuzz-native: $(VENV)/tests.stamp
+	$(BIN)/python tests/plugins/test_sanitizers.py $(SECONDS) $(SEED)
 
 clean:
 	rm -rf $(VENV) build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis
