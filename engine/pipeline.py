@@ -352,7 +352,10 @@ class _Steps(Generator[_Given, None, None]):
 
 @contextmanager
 def stop_on_signals(stream: Stream) -> Iterator[None]:
-    """The first SIGINT or SIGTERM stops the stream with everything flushed; the second acts as if we were not here."""
+    """The first SIGINT, SIGTERM or SIGHUP stops the stream with everything flushed; the second acts as without this.
+
+    A signal that is ignored (SIGHUP under nohup) stays so. For the main thread, as Python has signals.
+    """
     previous: dict[int, Any] = {}
 
     def restore() -> None:
@@ -363,8 +366,9 @@ def stop_on_signals(stream: Stream) -> Iterator[None]:
         stream.stop()
         restore()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        previous[number] = signal.signal(number, stop)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            previous[number] = signal.signal(number, stop)
     try:
         yield
     finally:
