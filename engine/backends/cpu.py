@@ -275,12 +275,18 @@ class _Dense:
         for key, value in SPINNING.items():
             options.add_session_config_entry(key, value)
         try:
-            self._session = ort.InferenceSession(part.model, options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(
+                part.model, options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
         except _REFUSALS as error:
             raise UnsupportedModelError(
                 f"{path}: ONNX Runtime {ort.__version__} cannot run a part of it ({error}); "
                 "export it again, or upgrade onnxruntime."
             ) from error
+        except RuntimeError as error:
+            if "pthread_create" not in str(error):
+                raise
+            raise ThreadLimitError(str(path)) from error
         self._part = part
         self._names = [tensor.name for tensor in part.outputs]
         self._binding: Any = None

@@ -97,6 +97,7 @@ def test_every_kernel_runs_without_a_report(driver: Path) -> None:
     assert not any(word in done.stderr for word in REPORTS), done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()] == [
         "parallel_for",
+        "pool",
         "rpn_proposals",
         "pyramid_roi_align",
         "box_detections",
