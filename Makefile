@@ -3,14 +3,17 @@
 # make format rewrite the sources in house style   make test-full   every test with the long property runs
 # make perf   measure against the time budgets     make test-oldest every test with the oldest dependencies
 # make clean  remove everything that was built
+# make fuzz-native SECONDS=600 SEED=1   call the kernels with whatever a caller may pass, under ASan and UBSan
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 NATIVE := $(shell find plugins \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' \) -print)
 CPP    := $(NATIVE) $(shell find tests \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' \) -print)
 JOBS   ?= 2
+SECONDS ?= 600
+SEED   ?= 1
 
-.PHONY: demo test test-fast test-full test-oldest perf lint format clean
+.PHONY: demo test test-fast test-full test-oldest perf lint format fuzz-native clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/product.stamp
@@ -43,6 +46,9 @@ format: $(VENV)/tests.stamp
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CPP)
+
+fuzz-native: $(VENV)/tests.stamp
+	$(BIN)/python tests/plugins/test_sanitizers.py $(SECONDS) $(SEED)
 
 clean:
 	rm -rf $(VENV) .venv-oldest build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -7,13 +7,11 @@ Its map is made from the frame, so that a result shows which frame it is of: pix
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Sequence
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from panrt.engine.backends.session_base import SessionBase
 from panrt.engine.frame import Frame
 from panrt.engine.result import PanopticResult, Segment, Timings
 from panrt.model_file import Category, ModelFile, Thresholds
@@ -47,64 +45,47 @@ def model_file(batch: int = 1) -> ModelFile:
     )
 
 
-class NullSession:
+class NullSession(SessionBase[float]):
     """Takes `seconds` for a submission, one after the other as a device would."""
 
     def __init__(self, *, seconds: float = 0.0, batch: int = 1, capacity: int = 1, fixed_map: bool = False) -> None:
+        super().__init__(name="null", capacity=capacity, batch=batch)
         self.model = model_file(batch)
         self.backend = "cpu"
-        self.capacity = capacity
         self.stages: dict[str, float] = {}
         self.batches: list[int] = []  # how many frames each submission held
         self._seconds = seconds
-        self._waiting: deque[tuple[float, Sequence[Frame]]] = deque()
         self._busy_until = 0.0
         self._fixed_map = fixed_map
         self._last: NDArray[np.int32] | None = None
 
-    def __call__(self, frame: Frame | NDArray[np.uint8]) -> PanopticResult:
-        self.submit([frame if isinstance(frame, Frame) else Frame(frame)])
-        return self.collect()[0]
-
-    def submit(self, frames: Sequence[Frame]) -> None:
-        """As `Session.submit`."""
-        if len(self._waiting) >= self.capacity:
-            raise RuntimeError(f"{len(self._waiting)} submissions wait already, the capacity is {self.capacity}")
+    def _begin(self, frames: tuple[Frame, ...]) -> float:
         self.batches.append(len(frames))
         self._busy_until = max(self._busy_until, time.monotonic()) + self._seconds
-        self._waiting.append((self._busy_until, frames))
+        return self._busy_until
 
-    def collect(self) -> tuple[PanopticResult, ...]:
-        """As `Session.collect`."""
-        ready, frames = self._waiting.popleft()
-        wait = ready - time.monotonic()
+    def _finish(self, work: float, frames: tuple[Frame, ...]) -> tuple[PanopticResult, ...]:
+        wait = work - time.monotonic()
         if wait > 0:
             time.sleep(wait)
         return tuple(self._result(frame) for frame in frames)
 
-    def close(self) -> None:
+    def _free(self) -> None:
         """Nothing is held."""
 
-    def __enter__(self) -> NullSession:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _result(self, frame: Frame) -> PanopticResult:
-        if self._last is None or not self._fixed_map:
-            self._last = map_of(frame.image)
-        height, width = self._last.shape
+        ids = self._last
+        if ids is None or not self._fixed_map:
+            ids = self._last = map_of(frame.image)
+        height, width = ids.shape
         box = 0, 0, width, height
         segments = tuple(
             Segment(number, c.id, c.name, c.is_thing, float(c.is_thing), area, box)
             for number, c in enumerate((THING, STUFF), start=1)
-            if (area := int(np.count_nonzero(self._last == number)))
+            if (area := int(np.count_nonzero(ids == number)))
         )
         return PanopticResult(
-            self._last,
+            ids,
             segments,
             Timings(0.0, self._seconds, 0.0),
             frame.index,

@@ -73,6 +73,7 @@ def load(
         ModelFileError: the file is not ours, is damaged, or is from a newer PanRT.
         BackendError: the backend does not work here or not with this file. An explicit one is never replaced.
         InputSizeError: the file needs an input size and got none, or has another one.
+        ThreadLimitError: the system starts no more threads.
         ValueError: no such backend or preprocessing, or threads are not positive.
     """
     if backend != AUTO and backend not in BACKENDS:

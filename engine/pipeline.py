@@ -17,12 +17,13 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
+from panrt.engine import forks
 from panrt.engine.clock import Clock
 from panrt.engine.frame import Frame
 from panrt.engine.result import PanopticResult
-from panrt.engine.session import Drawing, Draws, Session
+from panrt.engine.session import Drawing, Draws, Reserves, Session, acting_for
 from panrt.engine.sinks.open import open_sink
 from panrt.engine.sinks.sink import Context, Item, Sink
 from panrt.engine.slot import Policy
@@ -89,11 +90,16 @@ def stream(
 
 
 class StreamError(PanrtError, RuntimeError):
-    """A stream is used again."""
+    """A stream is used again, by two threads at once, or in a process that was forked from its own."""
 
 
 class Stream(Iterable[PanopticResult]):
-    """A session at work on sources; iterate over it, once, for results, or over `pairs` for frames beside them."""
+    """A session at work on sources; iterate over it, once, for results, or over `pairs` for frames beside them.
+
+    The session is the stream's from the first step of the iteration to its end. Steps may come from several threads,
+    one at a time; a second one at the same time raises StreamError. `status` and `stop` are for any thread, and so is
+    `close`: it waits for a step that another thread is in, which then is the last one.
+    """
 
     def __init__(
         self,
@@ -123,12 +129,14 @@ class Stream(Iterable[PanopticResult]):
         self._turn = 0  # the source whose turn it is
         self._looked_at = 0.0
         self._stopping = False
-        self._begun = False
+        self._begun = self._closing = self._shutting = self._forked = False
+        self._make_locks()
+        forks.watch(self)
 
     def __iter__(self) -> Generator[PanopticResult, None, None]:
         # Only the loop holds the generator: when it is left, the generator goes, and closes what it opened.
-        for item in self.pairs():
-            yield item.result
+        self._begin()
+        return _Steps(self, (item.result for item in self._run()))
 
     def pairs(self) -> Generator[Item, None, None]:
         """Each result with its frame.
@@ -136,10 +144,8 @@ class Stream(Iterable[PanopticResult]):
         Raises:
             StreamError: the stream has run before.
         """
-        if self._begun:
-            raise StreamError("stream: it runs once; call panrt.stream again for another run.")
-        self._begun = True
-        return self._run()
+        self._begin()
+        return _Steps(self, self._run())
 
     @property
     def status(self) -> StreamStatus:
@@ -152,9 +158,18 @@ class Stream(Iterable[PanopticResult]):
         self._stopping = True
 
     def close(self) -> None:
-        """End now: what is on its way is finished and goes to the sinks, which are flushed. Twice is fine."""
-        self._begun = True
-        self._shut()
+        """End now: what is on its way is finished and goes to the sinks, which are flushed. Idempotent."""
+        self._begun = self._closing = True
+        if self._stepping == threading.get_ident():  # from a signal handler, in the midst of a step, which ends it
+            return
+        with self._step_turn:
+            self._shut()
+
+    def after_fork(self) -> None:
+        """See `forks`: a child can do nothing with a stream, and leaves its files and its session alone."""
+        self._forked = True
+        self._make_locks()
+        self._meter.after_fork()
 
     def __enter__(self) -> Stream:
         return self
@@ -164,10 +179,41 @@ class Stream(Iterable[PanopticResult]):
     ) -> None:
         self.close()
 
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """One step of the iteration.
+
+        Raises:
+            StreamError: another thread is in one, or the stream is the parent process's.
+        """
+        if self._forked:
+            raise StreamError("stream: it runs in the process from which this one was forked; call panrt.stream here.")
+        if not self._step_turn.acquire(blocking=self._closing):
+            if not self._closing:
+                raise StreamError("stream: another thread iterates over it at this moment; let one thread do it.")
+            self._step_turn.acquire()
+        self._stepping = threading.get_ident()
+        try:
+            yield
+        finally:
+            self._stepping = 0
+            self._step_turn.release()
+
+    def _make_locks(self) -> None:
+        self._step_turn = threading.Lock()
+        self._stepping = 0  # the thread that is in a step
+        self._shut_turn = threading.RLock()
+
+    def _begin(self) -> None:
+        with self._shut_turn:
+            if self._begun:
+                raise StreamError("stream: it runs once; call panrt.stream again for another run.")
+            self._begun = True
+
     def _run(self) -> Generator[Item, None, None]:
         try:
             self._start()
-            while True:
+            while not self._closing:
                 self._submit()
                 if self._flying:
                     done = self._collect()
@@ -175,12 +221,16 @@ class Stream(Iterable[PanopticResult]):
                     yield from done
                 elif self._left == 0 or all(source.exhausted for source in self._sources):
                     break
+            if self._closing:
+                return
             for error in filter(None, (source.error for source in self._sources)):
                 raise error
         finally:
             self._shut()
 
     def _start(self) -> None:
+        if isinstance(self._session, Reserves):  # before a sink writes over what is there
+            self._session.reserve(self)
         context = Context(self._session.model, lambda: self.status)
         blocking = all(source.policy == "block" for source in self._sources)
         for sink in self._sinks:
@@ -193,13 +243,14 @@ class Stream(Iterable[PanopticResult]):
         while len(self._flying) < self._in_flight:
             self._look_after_sources()
             frames = self._next_frames()
-            if not frames and wait and not self._flying and self._left != 0:
+            if not frames and wait and not self._flying and self._left != 0 and not self._closing:
                 self._wake.wait(LOOK_EVERY)
                 self._wake.clear()
                 frames = self._next_frames()
             if not frames:
                 return
-            self._session.submit(frames)
+            with acting_for(self):
+                self._session.submit(frames)
             self._flying.append(frames)
 
     def _next_frames(self) -> list[Frame]:
@@ -218,12 +269,14 @@ class Stream(Iterable[PanopticResult]):
         return frames
 
     def _collect(self) -> list[Item]:
-        frames = self._flying.popleft()
+        frames = self._flying[0]
         try:
-            results = self._session.collect()
-        except BaseException:
-            self._flying.clear()  # there is no collecting from a session that failed
+            with acting_for(self):
+                results = self._session.collect()
+        except Exception:
+            self._flying.clear()  # there is no collecting from a session that failed; after an interrupt there is
             raise
+        self._flying.popleft()
         now = self._clock.now()
         items = []
         for index, (frame, result) in enumerate(zip(frames, results, strict=True)):
@@ -241,7 +294,8 @@ class Stream(Iterable[PanopticResult]):
         if self._draws is None or not any(sink.wants_pictures for sink in self._sinks):
             return None
         ids = zip(result.segments, tracked.segments, strict=True)
-        return self._draws.draw(index, {old.id: tracked.colors[new.id] for old, new in ids})
+        with acting_for(self):
+            return self._draws.draw(index, {old.id: tracked.colors[new.id] for old, new in ids})
 
     def _look_after_sources(self) -> None:
         if self._stopping:
@@ -254,21 +308,57 @@ class Stream(Iterable[PanopticResult]):
                 source.notice_stall()
 
     def _shut(self) -> None:
+        if self._forked:
+            return
+        with self._shut_turn:
+            if self._shutting:  # by this very thread, which a search for cycles brought here
+                return
+            self._shutting = True
+            try:
+                self._shut_parts()
+            finally:
+                self._shutting = False
+
+    def _shut_parts(self) -> None:
         for source in self._sources:
             source.stop()
         try:
             while self._flying:  # empty if it is the session that failed
                 self._collect()
         finally:
+            if isinstance(self._session, Reserves):
+                self._session.release(self)
             for source in self._sources:
                 source.close()
             for sink in self._sinks:
                 sink.close()
 
 
+_Given = TypeVar("_Given")
+
+
+class _Steps(Generator[_Given, None, None]):
+    """A generator whose steps are those of a stream, one at a time."""
+
+    def __init__(self, stream: Stream, steps: Generator[_Given, None, None]) -> None:
+        self._stream = stream
+        self._steps = steps
+
+    def send(self, value: None) -> _Given:
+        with self._stream.step():
+            return self._steps.send(value)
+
+    def throw(self, *error: Any) -> _Given:
+        with self._stream.step():
+            return self._steps.throw(*error)
+
+
 @contextmanager
 def stop_on_signals(stream: Stream) -> Iterator[None]:
-    """The first SIGINT or SIGTERM stops the stream with everything flushed; the second acts as if we were not here."""
+    """The first SIGINT, SIGTERM or SIGHUP stops the stream with everything flushed; the second acts as without this.
+
+    A signal that is ignored (SIGHUP under nohup) stays so. For the main thread, as Python has signals.
+    """
     previous: dict[int, Any] = {}
 
     def restore() -> None:
@@ -279,8 +369,9 @@ def stop_on_signals(stream: Stream) -> Iterator[None]:
         stream.stop()
         restore()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        previous[number] = signal.signal(number, stop)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            previous[number] = signal.signal(number, stop)
     try:
         yield
     finally:

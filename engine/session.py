@@ -1,13 +1,15 @@
 """The one abstraction over backends: pixels in, panoptic results out.
 
 A session owns a loaded model, its buffers and its threads. Frames go in by `submit` and their results come out of
-`collect` in the same order; calling the session does both. Several threads may share one session if each takes its
-turn: a session is not locked.
+`collect` in the same order; calling the session does both. How threads share a session, how it ends and what a forked
+process may do with it is the same for every backend: see `Session`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -24,11 +26,37 @@ Preprocess: TypeAlias = Literal["host", "gpu"]
 
 
 class SessionError(PanrtError, RuntimeError):
-    """A session is used out of turn: closed, called between submit and collect, or filled beyond its capacity."""
+    """A session is used out of turn: called between submit and collect, or filled beyond its capacity."""
+
+
+class SessionClosedError(SessionError):
+    """A session is used after its `close`, or was closed by another thread while this one waited for it."""
+
+
+class SessionBusyError(SessionError):
+    """A session is used while it works for another thread or stream; later, or on another session, it would work."""
+
+
+class SessionForkedError(SessionError):
+    """A session is used in a process that was forked from the one that opened it."""
 
 
 class Session(Protocol):
-    """A model, ready to run."""
+    """A model, ready to run.
+
+    Threads. Calling a session is safe from any number of threads: calls take turns, and each returns the result of its
+    own frame. `submit` and `collect` are for one user at a time, a thread or a stream. While its submissions wait,
+    `submit`, `draw` and calls of others raise SessionBusyError, and so does the `collect` of a thread that submits for
+    itself; no result ever goes to the wrong one. A thread that only collects may serve another one that only submits.
+    While a stream runs, the session is the stream's. For work side by side, open a session for each thread or stream.
+
+    Closing. `close` may be called from any thread. A call that another thread is in ends first; one that still waits
+    for its turn raises SessionClosedError, as does every later one. Called from within a call of the same thread (by a
+    signal handler), it takes effect when that call ends.
+
+    Forking. A session belongs to the process that opened it. In a forked child every use raises SessionForkedError;
+    `close` and the end of the child return at once, and leave to the parent what is its own.
+    """
 
     @property
     def model(self) -> ModelFile:
@@ -63,7 +91,7 @@ class Session(Protocol):
         ...
 
     def close(self) -> None:
-        """Free everything; what is in flight is waited for and dropped. Twice is fine."""
+        """Free everything; what is in flight is waited for and dropped. Idempotent."""
         ...
 
     def __enter__(self) -> Session: ...
@@ -71,6 +99,43 @@ class Session(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+@runtime_checkable
+class Reserves(Protocol):
+    """A session that a stream can have to itself."""
+
+    def reserve(self, user: object) -> None:
+        """Serve this user alone, until `release`.
+
+        Raises:
+            SessionBusyError: it is another one's.
+            SessionClosedError, SessionForkedError: it cannot be used.
+        """
+        ...
+
+    def release(self, user: object) -> None:
+        """Serve everyone again, if it was this user's."""
+        ...
+
+
+_acting = threading.local()
+
+
+@contextmanager
+def acting_for(user: object) -> Iterator[None]:
+    """Make the calls of this thread count as those of `user`, whose work may go from thread to thread: a stream."""
+    before = getattr(_acting, "user", None)
+    _acting.user = user
+    try:
+        yield
+    finally:
+        _acting.user = before
+
+
+def current_user() -> object:
+    """For whom this thread calls: for itself, where nothing else was said."""
+    return getattr(_acting, "user", None) or threading.current_thread()
 
 
 class Drawing(Protocol):

@@ -85,6 +85,12 @@ class Slot(Generic[T]):
             self._changed.notify_all()
             return lost
 
+    def after_fork(self) -> None:
+        """Be closed and empty in a forked child, where whoever wrote or read is not; see `forks`."""
+        self._changed, self._wake = threading.Condition(), None
+        self._closed = True
+        self.discard()
+
     @property
     def exhausted(self) -> bool:
         """Closed and empty: nothing will ever come out again."""

@@ -105,6 +105,10 @@ class Meter:
         self._results = 0
         self._recent: deque[tuple[float, float, float]] = deque(maxlen=SAMPLES)  # when, age, inference
 
+    def after_fork(self) -> None:
+        """Be readable in a forked child; see `forks`."""
+        self._lock = threading.Lock()
+
     def add(self, result: PanopticResult, now: float) -> None:
         """A result came at `now`."""
         with self._lock:

@@ -19,6 +19,11 @@ from . import _native, contract
 from .contract import Detections, Float32, Floating, Int32, Layout, PanopticSegments, Proposals
 
 
+def skip_destructors() -> None:
+    """End this process, when its time comes, before the destructors of libraries run that were loaded until now."""
+    _native.skip_destructors()
+
+
 def default_threads() -> int:
     """What threads=None takes: every core that this process may use."""
     return contract.check_threads(None)
@@ -316,7 +321,7 @@ def conv3x3_instructions() -> list[str]:
 class Conv3x3:
     """A convolution with 3 x 3 kernels, stride 1 and padding 1; not an op, but what networks spend most time in.
 
-    It has memory of its own to work in, so only one call at a time.
+    It keeps the memory that it works in for the next call, and takes more where several threads call it at once.
     """
 
     def __init__(
@@ -356,7 +361,8 @@ class Conv3x3:
         self._bias = np.ascontiguousarray(bias, np.float32)
         self._lower, self._upper = bounds
         self._threads = contract.check_threads(threads)
-        self._workspace = np.zeros((self._threads, _native.conv3x3_workspace(C, O)), np.float32)
+        self._workspace_shape = self._threads, _native.conv3x3_workspace(C, O)
+        self._workspaces = [np.zeros(self._workspace_shape, np.float32)]  # that no call is working in
 
     def __call__(self, x: Float32, out: Float32) -> Float32:
         """The convolution of a picture.
@@ -371,17 +377,22 @@ class Conv3x3:
         Raises:
             ValueError, TypeError: an argument does not fit; the message names it.
         """
+        try:
+            workspace = self._workspaces.pop()
+        except IndexError:
+            workspace = np.zeros(self._workspace_shape, np.float32)
         _native.conv3x3(
             x,
             self._weights,
             self._bias,
             out,
-            self._workspace,
+            workspace,
             lower=self._lower,
             upper=self._upper,
             variant=self._variant,
             threads=self._threads,
         )
+        self._workspaces.append(workspace)
         return out
 
 

@@ -9,32 +9,37 @@ Shapes: N images, H x W network input, K detections of the file, k <= K that can
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from panrt.engine import forks
 from panrt.engine.backends.convolutions import Convolution
 from panrt.engine.backends.normalisation import Normalisation
 from panrt.engine.backends.partition import Op, Part, Partition, partition
+from panrt.engine.backends.session_base import SessionBase
 from panrt.engine.frame import Frame
 from panrt.engine.nvtx_ranges import nvtx_range
 from panrt.engine.pixel_formats import bgr
 from panrt.engine.preprocess import Placement, fill, place
 from panrt.engine.result import PanopticResult, Timings, panoptic_result
 from panrt.engine.session import Preprocess, Session, SessionError
+from panrt.engine.threads import ThreadLimitError
 from panrt.input_size import IMAGE
 from panrt.model_file import ModelFile, UnsupportedModelError
 from panrt.onnx_graph import RESULTS
 from panrt.plugins import native
 from panrt.plugins.contract import Layout, PanopticSegments
+
+forks.skip_destructors()
 
 CAPACITY = 2  # one submission runs while the next one is prepared
 DENSE = "dense"  # what `stages` calls the parts
@@ -78,86 +83,60 @@ def open_session(
     return CpuSession(path, threads=threads or native.default_threads(), input_hw=input_hw)
 
 
-class CpuSession:
+class CpuSession(SessionBase["Future[tuple[PanopticResult, ...]]"]):
     """A model on the CPU; see `panrt.engine.session.Session`."""
 
     backend = "cpu"
-    capacity = CAPACITY
 
     def __init__(self, path: Path, *, threads: int, input_hw: tuple[int, int] | None = None) -> None:
         self.path = path
         self.threads = threads
         self._graph = Graph(partition(path, input_hw=input_hw), path, threads=threads)
+        self._graph_turn = threading.Lock()  # for one inference, on whichever thread
         self.model: ModelFile = self._graph.file
         if self.model.batch == 0:
             raise UnsupportedModelError(
                 f"{path}: the CPU backend runs files of one batch, this one leaves it open; export it with one."
             )
+        super().__init__(name=str(path), capacity=CAPACITY, batch=self.model.batch)
         self._valid_hw = self.model.valid_hw if all(self.model.valid_hw) else self.model.input_hw
         self._output_hw = self.model.output_hw if all(self.model.output_hw) else self._valid_hw
-        self._free = np.clip(np.rint(self.model.pixel_mean), 0, 255).astype(np.uint8)
+        self._free_pixel = np.clip(np.rint(self.model.pixel_mean), 0, 255).astype(np.uint8)
         shape = (self.model.batch, *self.model.input_hw, 3)
         self._slots: deque[NDArray[np.uint8]] = deque(
-            np.broadcast_to(self._free, shape).copy() for _ in range(self.capacity + 1)
+            np.broadcast_to(self._free_pixel, shape).copy() for _ in range(self.capacity + 1)
         )
-        self._pending: deque[Future[tuple[PanopticResult, ...]]] = deque()
         self._worker: ThreadPoolExecutor | None = None
-        self._closed = False
 
     @property
     def stages(self) -> Mapping[str, float]:
         """Seconds of the last inference: "dense", and each op by its name."""
         return self._graph.stages
 
-    def __call__(self, frame: Frame | NDArray[np.uint8]) -> PanopticResult:
-        """The result of one frame of any size, BGR where it is an array; other formats are converted first."""
-        self._check_open()
-        if self._pending:
-            raise SessionError("session: called while submissions wait for their collect; collect them first.")
-        prepared = self._prepare((frame if isinstance(frame, Frame) else Frame(frame, captured_at=time.monotonic()),))
-        return self._infer(prepared)[0]
+    def _begin(self, frames: tuple[Frame, ...]) -> Future[tuple[PanopticResult, ...]]:
+        prepared = self._prepare(frames)
+        worker = self._worker or ThreadPoolExecutor(1, thread_name_prefix="panrt-cpu")
+        try:
+            begun = worker.submit(self._infer, prepared)
+        except RuntimeError as error:
+            raise ThreadLimitError("session: submit") from error
+        self._worker = worker
+        return begun
 
-    @nvtx_range("submit")
-    def submit(self, frames: Sequence[Frame]) -> None:
-        """Start on some frames and return without waiting."""
-        self._check_open()
-        if len(self._pending) == self.capacity:
-            raise SessionError(f"session: {self.capacity} submissions wait for their collect already; collect one.")
-        if not 1 <= len(frames) <= self.model.batch:
-            raise ValueError(f"frames: got {len(frames)}, expected 1 to {self.model.batch}, the batch of {self.path}.")
-        if self._worker is None:
-            self._worker = ThreadPoolExecutor(1, thread_name_prefix="panrt-cpu")
-        self._pending.append(self._worker.submit(self._infer, self._prepare(frames)))
+    def _finish(
+        self, work: Future[tuple[PanopticResult, ...]], frames: tuple[Frame, ...]
+    ) -> tuple[PanopticResult, ...]:
+        return work.result()
 
-    @nvtx_range("collect")
-    def collect(self) -> tuple[PanopticResult, ...]:
-        """Wait for the oldest submission; a result for each of its frames, in order."""
-        self._check_open()
-        if not self._pending:
-            raise SessionError("session: nothing was submitted that could be collected.")
-        return self._pending.popleft().result()
+    def _compute(self, frame: Frame) -> PanopticResult:
+        return self._infer(self._prepare((frame,)))[0]
 
-    def close(self) -> None:
-        """Free everything; what is in flight is waited for and dropped. Twice is fine."""
-        self._closed = True
+    def _free(self) -> None:
         if self._worker is not None:
             self._worker.shutdown(wait=True, cancel_futures=True)
             self._worker = None
-        self._pending.clear()
         self._slots.clear()
         self._graph.close()
-
-    def __enter__(self) -> CpuSession:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise SessionError(f"session: {self.path} is closed; panrt.load opens it again.")
 
     @nvtx_range("preprocess")
     def _prepare(self, frames: Sequence[Frame]) -> _Prepared:
@@ -168,18 +147,22 @@ class CpuSession:
         placements = []
         for image, target in zip(images, slot, strict=False):
             placements.append(place((image.shape[0], image.shape[1]), self._valid_hw, self._output_hw))
-            fill(image, placements[-1], self._free, target)
+            fill(image, placements[-1], self._free_pixel, target)
         return _Prepared(slot, tuple(frames), tuple(placements), time.perf_counter() - started)
 
     def _infer(self, prepared: _Prepared) -> tuple[PanopticResult, ...]:
         started = time.perf_counter()
-        segments = self._graph.run(prepared.images)
-        inferred = time.perf_counter()
+        with self._graph_turn:  # what a caller was interrupted in waiting for may still run
+            segments = self._graph.run(prepared.images)
+            inferred = time.perf_counter()
+            return self._results(prepared, segments, inferred - started)
+
+    def _results(self, prepared: _Prepared, segments: PanopticSegments, seconds: float) -> tuple[PanopticResult, ...]:
         results = []
         for image, (frame, placement) in enumerate(zip(prepared.frames, prepared.placements, strict=True)):
             begun = time.perf_counter()
             result = panoptic_result(self.model, segments, image, frame=frame, map_hw=placement.map_hw)
-            timings = Timings(prepared.seconds, inferred - started, time.perf_counter() - begun)
+            timings = Timings(prepared.seconds, seconds, time.perf_counter() - begun)
             results.append(dataclasses.replace(result, timings=timings))
         return tuple(results)
 
@@ -292,9 +275,15 @@ class _Dense:
         for key, value in SPINNING.items():
             options.add_session_config_entry(key, value)
         try:
-            self._session = ort.InferenceSession(part.model, options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(
+                part.model, options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
         except _REFUSALS as error:
             raise _refused(path, error) from error
+        except RuntimeError as error:
+            if "pthread_create" not in str(error):
+                raise
+            raise ThreadLimitError(str(path)) from error
         self._path = path
         self._part = part
         self._names = [tensor.name for tensor in part.outputs]

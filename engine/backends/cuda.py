@@ -75,8 +75,9 @@ def device() -> Device:
         CudaError: there is none that works.
     """
     _call(driver.cuInit, 0)
-    has_context = int(_call(driver.cuCtxGetCurrent)) != 0
-    handle = _call(driver.cuCtxGetDevice) if has_context else _call(driver.cuDeviceGet, 0)
+    handle = _device_of_thread()
+    if handle is None:
+        handle = _call(driver.cuDeviceGet, 0)
 
     def attribute(name: str) -> int:
         return int(_call(driver.cuDeviceGetAttribute, getattr(driver.CUdevice_attribute, _ATTRIBUTE + name), handle))
@@ -90,6 +91,19 @@ def device() -> Device:
     )
 
 
+def _device_of_thread() -> Any:
+    """The device of the calling thread's context; None where it has none, or one that another thread has closed."""
+    if int(_call(driver.cuCtxGetCurrent)) == 0:
+        return None
+    error, *values = driver.cuCtxGetDevice()
+    if error.name in ("CUDA_ERROR_CONTEXT_IS_DESTROYED", "CUDA_ERROR_INVALID_CONTEXT"):
+        _call(driver.cuCtxSetCurrent, driver.CUcontext(0))
+        return None
+    if error:
+        raise CudaError("cuCtxGetDevice", error)
+    return values[0]
+
+
 class Context:
     """Where work runs: the calling thread's context where it has one (PyCUDA's, PyTorch's), else the primary one."""
 
@@ -97,9 +111,14 @@ class Context:
         self.device = device()
         self._entered = threading.local()
         self._handle = _call(driver.cuCtxGetCurrent)
-        self._is_retained = int(self._handle) == 0
-        if self._is_retained:
-            self._handle = _call(driver.cuDevicePrimaryCtxRetain, self.device.handle)
+        self._is_joined = int(self._handle) != 0
+        self._is_retained = False
+        if not self._is_joined or self._has_primary():
+            primary = _call(driver.cuDevicePrimaryCtxRetain, self.device.handle)
+            if not self._is_joined or int(primary) == int(self._handle):  # it must not go when others close theirs
+                self._handle, self._is_retained = primary, True
+            else:
+                _release(driver.cuDevicePrimaryCtxRelease, self.device.handle)
         try:
             self.enter()
         except CudaError:
@@ -120,8 +139,15 @@ class Context:
         """Let go of it; one that was the caller's stays as it is."""
         if self._is_retained:
             self._is_retained = False
-            _release(driver.cuCtxSetCurrent, driver.CUcontext(0))
+            if not self._is_joined:
+                _release(driver.cuCtxSetCurrent, driver.CUcontext(0))
             _release(driver.cuDevicePrimaryCtxRelease, self.device.handle)
+
+    def _has_primary(self) -> bool:
+        error, _, active = driver.cuDevicePrimaryCtxGetState(self.device.handle)
+        if error:
+            raise CudaError("cuDevicePrimaryCtxGetState", error)
+        return bool(active)
 
 
 class Stream:

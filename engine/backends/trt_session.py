@@ -19,11 +19,10 @@ import dataclasses
 import logging
 import statistics
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import pairwise
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,13 +32,14 @@ from panrt.engine.backends.gpu_canvas import Canvas, GpuDrawing
 from panrt.engine.backends.gpu_slot import IMAGE, Feed, GpuSlot, Origin
 from panrt.engine.backends.kernels import KernelError, Kernels, Layout, layout_of
 from panrt.engine.backends.recorded import opened
+from panrt.engine.backends.session_base import SessionBase
 from panrt.engine.backends.trt_engine import Engine, EngineError, Tensor, expect
 from panrt.engine.colors import Rgb
 from panrt.engine.frame import Frame
 from panrt.engine.nvtx_ranges import nvtx_range
 from panrt.engine.preprocess import FrameError, Placement, fill, place
 from panrt.engine.result import PanopticResult, Timings, panoptic_result
-from panrt.engine.session import Preprocess, SessionError
+from panrt.engine.session import Preprocess, SessionBusyError, SessionError, current_user
 from panrt.model_file import ModelFile
 
 log = logging.getLogger("panrt")
@@ -50,10 +50,14 @@ LAYOUTS = 4  # sizes and formats of frames on the GPU; when more come, the one n
 UNWRITTEN = 0xCD  # what outputs hold before the runs that are compared
 
 
-class TensorRTSession:
+class TensorRTSession(SessionBase["_Submission"]):
     """An engine on a GPU; see `panrt.engine.session.Session`.
 
-    Beside frames in host memory it takes frames on the GPU: see `submit`.
+    Beside frames in host memory it takes frames on the GPU. Such a frame holds, in place of a NumPy array, whatever has
+    DLPack or `__cuda_array_interface__`, (h, w, 3) uint8 BGR, the part of the network's input that holds frames. It is
+    copied on the GPU, after what its library has queued on it; until `collect` its owner must not write to it.
+
+    A CudaError of any call means that the GPU cannot be used any more.
     """
 
     def __init__(
@@ -89,12 +93,11 @@ class TensorRTSession:
         self.path = engine.path
         self.graph_refusal: str | None = None  # why there are no graphs; None: there are
         self._context = context
-        self._free = np.clip(np.rint(model.pixel_mean), 0, 255).astype(np.uint8)
+        self._free_pixel = np.clip(np.rint(model.pixel_mean), 0, 255).astype(np.uint8)
         self._engine = engine
         self._kernels = kernels
         self._preprocess = preprocess
-        self._pending: deque[_Submission] = deque()
-        self._collected: _Submission | None = None  # the last one, until the next submit
+        self._last: tuple[object, _Submission] | None = None  # collected last, and by whom; until the next submit
         self._origins: OrderedDict[Origin, ExitStack] = OrderedDict()  # what their feeds and canvases hold
         self._resources = ExitStack()
         with ExitStack() as resources:
@@ -120,46 +123,18 @@ class TensorRTSession:
             resources.callback(self._forget_origins)
             resources.callback(self._drain)
             self._record(resources)
+            super().__init__(name=str(engine.path), capacity=slots, batch=self._batch)
             self._resources = resources.pop_all()
-
-    @property
-    def capacity(self) -> int:
-        """How many submissions may wait for their `collect` at once."""
-        return len(self._slots)
 
     @property
     def stages(self) -> Mapping[str, float]:
         """None: a graph is one piece; `profile` takes it apart."""
         return {}
 
-    def __call__(self, frame: Any) -> PanopticResult:
-        """The result of one frame of any size, BGR where it is an array, or on the GPU of the network's size."""
-        if self._pending:
-            raise SessionError("session: called while submissions wait for their collect; collect them first.")
-        self.submit((frame if isinstance(frame, Frame) else Frame(frame, captured_at=time.monotonic()),))
-        return self.collect()[0]
-
-    @nvtx_range("submit")
-    def submit(self, frames: Sequence[Frame]) -> None:
-        """Start on 1 to `model.batch` frames and return without waiting.
-
-        A frame may hold, in place of a NumPy array, an array on the GPU: whatever has DLPack or
-        `__cuda_array_interface__`, (h, w, 3) uint8 BGR, the part of the network's input that holds frames. It is copied
-        on the GPU, after what its library has queued on it; until `collect` its owner must not write to it.
-
-        Raises:
-            SessionError: closed, or `capacity` submissions wait already.
-            FrameError, ValueError: what was given is not 1 to `model.batch` frames.
-            CudaError: the GPU cannot be used any more.
-        """
-        self._check_open()
-        if len(self._pending) == self.capacity:
-            raise SessionError(f"session: {self.capacity} submissions wait for their collect already; collect one.")
-        if not 1 <= len(frames) <= self._batch:
-            raise ValueError(f"frames: got {len(frames)}, expected 1 to {self._batch}, the batch of {self.path}.")
+    def _begin(self, frames: tuple[Frame, ...]) -> _Submission:
         started = time.perf_counter()
         slot = self._slots[0]
-        self._collected = None
+        self._last = None
         self._context.enter()
         slot.settle()
         prepared = self._prepare(slot, frames)
@@ -168,20 +143,10 @@ class TensorRTSession:
         prepared.run()
         slot.done.record(self.stream)
         self._slots.append(self._slots.pop(0))
-        self._pending.append(_Submission(slot, tuple(frames), prepared, seconds))
+        return _Submission(slot, prepared, seconds)
 
-    @nvtx_range("collect")
-    def collect(self) -> tuple[PanopticResult, ...]:
-        """Wait for the oldest submission; a result for each of its frames, in order.
-
-        Raises:
-            SessionError: closed, or nothing was submitted.
-            CudaError: the GPU cannot be used any more.
-        """
-        self._check_open()
-        if not self._pending:
-            raise SessionError("session: nothing was submitted that could be collected.")
-        submission = slot, frames, prepared, preprocess = self._pending.popleft()
+    def _finish(self, work: _Submission, frames: tuple[Frame, ...]) -> tuple[PanopticResult, ...]:
+        slot, prepared, preprocess = work
         self._context.enter_once()
         slot.done.synchronize()
         inference = slot.done.seconds_since(slot.begun)
@@ -192,22 +157,28 @@ class TensorRTSession:
             panoptic = result.panoptic.astype(np.int32)  # a copy: the slot's memory is written to again
             timings = Timings(preprocess, inference, time.perf_counter() - started)
             results.append(dataclasses.replace(result, panoptic=panoptic, timings=timings))
-        self._collected = submission
+        self._last = current_user(), work
         return tuple(results)
 
     def draw(self, image: int, colors: Mapping[int, Rgb]) -> GpuDrawing | None:
         """See `panrt.engine.session.Draws`; None where the host resized the frame, so that the GPU does not have it.
 
         Raises:
-            SessionError: closed, or something was submitted after the last `collect`.
+            SessionError: closed, or something was submitted after the last `collect`; SessionBusyError where that was
+                another thread's.
             CudaError: the GPU cannot be used any more, or a new size of frames finds no memory.
         """
-        self._check_open()
-        if self._collected is None:
-            raise SessionError("session: a result is drawn after its collect and before the next submit.")
-        self._context.enter_once()
-        canvas = self._canvas(self._collected, image)
-        return None if canvas is None else canvas.draw(colors)
+        with self._inside(), self._submitting, self._collecting:
+            self._check_usable()
+            self._check_turn(current_user())
+            if self._last is None:
+                raise SessionError("session: a result is drawn after its collect and before the next submit.")
+            user, collected = self._last
+            if user is not current_user():
+                raise SessionBusyError("session: the last result is another thread's, which draws it itself.")
+            self._context.enter_once()
+            canvas = self._canvas(collected, image)
+            return None if canvas is None else canvas.draw(colors)
 
     def profile(self, runs: int = 50) -> GpuProfile:
         """Where the GPU's time of a frame goes, measured on the frame that was submitted last.
@@ -216,9 +187,14 @@ class TensorRTSession:
             SessionError: closed, or submissions wait.
             EngineError, CudaError: TensorRT or the driver refuses it.
         """
-        self._check_open()
-        if self._pending:
-            raise SessionError("session: submissions wait for their collect; collect them before profiling.")
+        with self._inside(), self._submitting, self._collecting:
+            self._check_usable()
+            self._check_turn(current_user())
+            if self._waiting:
+                raise SessionError("session: submissions wait for their collect; collect them before profiling.")
+            return self._profile(runs)
+
+    def _profile(self, runs: int) -> GpuProfile:
         self._context.enter()
         slot, stream = self._slots[-1], self.stream
         slot.settle()
@@ -257,24 +233,10 @@ class TensorRTSession:
             run_watched()  # the first one is no measure
             return GpuProfile(upload, alone, download, whole, many / runs, watched.layer_seconds(run_watched))
 
-    def close(self) -> None:
-        """Free everything; what is in flight is waited for and dropped. Twice is fine."""
-        self._pending.clear()
-        self._collected = None
+    def _free(self) -> None:
+        self._last = None
         self._slots = []
         self._resources.close()
-
-    def __enter__(self) -> TensorRTSession:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _check_open(self) -> None:
-        if not self._slots:
-            raise SessionError(f"session: {self.path} is closed; panrt.load opens it again.")
 
     @nvtx_range("preprocess")
     def _prepare(self, slot: GpuSlot, frames: Sequence[Frame]) -> _Prepared:
@@ -289,7 +251,7 @@ class TensorRTSession:
         )
         if not on_gpu:
             for frame, placement, target in zip(frames, sizes, slot.images, strict=False):
-                fill(frame.image, placement, self._free, target)
+                fill(frame.image, placement, self._free_pixel, target)
             return _Prepared(tuple(sizes), slot.run, as_they_are)
         if len(set(layouts)) > 1:
             raise FrameError(
@@ -320,7 +282,7 @@ class TensorRTSession:
             with ExitStack() as resources:
                 for each in self._slots:
                     resources.callback(each.feeds.pop, layout, None)
-                    args = layout.preprocess(placement.content_hw, each.images.shape, self._free)
+                    args = layout.preprocess(placement.content_hw, each.images.shape, self._free_pixel)
                     captures = self.graph_refusal is None
                     each.feeds[layout] = opened(resources, Feed(each, self._kernels, args, captures=captures))
                 self._origins[origin] = resources.pop_all()
@@ -329,7 +291,7 @@ class TensorRTSession:
 
     def _canvas(self, submission: _Submission, image: int) -> Canvas | None:
         """Where an image of a submission is drawn, made when the first one of its kind comes."""
-        slot, _, prepared, _ = submission
+        slot, prepared, _ = submission
         placement = prepared.placements[image]
         if self._kernels is None or not prepared.is_on_device[image]:
             return None
@@ -338,12 +300,12 @@ class TensorRTSession:
             if slot.feeds.get(layout) is not feed:  # more layouts came than are kept
                 return None
             origin: Origin = ("feed", layout)
-            args = layout.preprocess(layout.hw, (1, *layout.hw, 3), self._free)
+            args = layout.preprocess(layout.hw, (1, *layout.hw, 3), self._free_pixel)
             feed.place(args, image)
         else:
             layout = Layout("bgr8", "bt601", placement.content_hw, 0)
             origin = ("input", layout)
-            args = layout.preprocess(layout.hw, (1, *layout.hw, 3), self._free)
+            args = layout.preprocess(layout.hw, (1, *layout.hw, 3), self._free_pixel)
             args.frame, args.pitch = slot.image_on_device(image)
         if origin not in self._origins:
             self._make_room()
@@ -400,7 +362,7 @@ class TensorRTSession:
                 break
             slot.run, slot.run_uploaded = graph.launch, uploaded.launch
         for slot in self._slots:
-            slot.images[...] = self._free
+            slot.images[...] = self._free_pixel
             if self.graph_refusal is not None:
                 slot.run, slot.run_uploaded = slot.enqueue, slot.enqueue_uploaded
             slot.upload()
@@ -437,7 +399,6 @@ class _Prepared(NamedTuple):
 
 class _Submission(NamedTuple):
     slot: GpuSlot
-    frames: tuple[Frame, ...]
     prepared: _Prepared
     preprocess: float  # seconds
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from panrt.engine import forks, threads
 from panrt.engine.frame import Frame
 from panrt.engine.nvtx_ranges import nvtx_range
 from panrt.engine.result import PanopticResult
@@ -85,12 +86,19 @@ class Sink:
 
         Raises:
             SinkError: it cannot be opened.
+            ThreadLimitError: the system starts no more threads.
         """
         policy = self._spec.policy or (stream_policy if self._spec.recording else "latest")
         self._slot = Slot(policy, depth=self._depth)
         writer = self._spec.open(context)
-        self._thread = threading.Thread(target=self._run, args=(writer,), name=f"sink {self.name}", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, args=(writer,), name=f"sink {self.name}", daemon=True)
+        forks.watch(self)
+        try:
+            threads.start(thread)
+        except threads.ThreadLimitError:
+            writer.close()
+            raise
+        self._thread = thread
 
     @property
     def wants_pictures(self) -> bool:
@@ -112,7 +120,7 @@ class Sink:
         """Let the writer finish, for as long as it gets on. Twice is fine."""
         self._slot.close()
         thread = self._thread
-        if thread is None:
+        if thread is None or thread is threading.current_thread():  # a writer that closes its stream goes on writing
             return
         seen, since = self._progress, time.monotonic()
         while thread.is_alive() and time.monotonic() - since < self._patience:
@@ -124,6 +132,10 @@ class Sink:
             self._give_up("hung", f"did not finish within {self._patience:g} s")
         elif self._state == "open":
             self._state = "closed"
+
+    def after_fork(self) -> None:
+        """See `forks`: a child writes nothing; what the parent has yet to write, the parent writes."""
+        self._slot.after_fork()
 
     @property
     def status(self) -> SinkStatus:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from panrt.engine import forks, threads
 from panrt.engine.clock import MONOTONIC, Clock
 from panrt.engine.frame import Frame, PixelFormat, YuvStandard
 from panrt.engine.nvtx_ranges import nvtx_range
@@ -196,10 +197,15 @@ class Source:
         self._captured = 0
         self._enter(State.CONNECTING, "opening")
         self._thread = threading.Thread(target=self._run, name=f"source {self.name}", daemon=True)
+        forks.watch(self)
 
     def start(self) -> Source:
-        """Begin to capture."""
-        self._thread.start()
+        """Begin to capture.
+
+        Raises:
+            ThreadLimitError: the system starts no more threads.
+        """
+        threads.start(self._thread)
         return self
 
     def take(self, timeout: float | None = 0.0) -> Frame | None:
@@ -262,6 +268,15 @@ class Source:
         self.stop()
         if self._thread.is_alive():
             self._thread.join(2 * self._options.timeout + 1)
+
+    def after_fork(self) -> None:
+        """See `forks`: in a child it has ended."""
+        self._lock = threading.Lock()
+        self._opening.stop = threading.Event()
+        self._opening.stop.set()
+        self._slot.after_fork()
+        self._error = SourceError(f"{self.spec.uri}: it is read by the process from which this one was forked.")
+        self._enter(State.ENDED, "forked")
 
     def __enter__(self) -> Source:
         return self if self._thread.is_alive() else self.start()

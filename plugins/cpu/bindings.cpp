@@ -1,13 +1,19 @@
 // panrt.plugins._native: the CPU kernels for Python. Called by native.py, which has checked the arguments and allocated
-// the outputs; here only what memory safety needs is checked again. The GIL is released around every kernel.
+// the outputs. Whatever a kernel relies on is checked here again, for those who call the module itself: no call may end
+// in anything but a result, a ValueError that names the argument, or a TypeError. The GIL is released around every
+// kernel.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/array.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -31,28 +37,94 @@ using In = nb::ndarray<T const, nb::ndim<rank>, nb::c_contig, nb::device::cpu>;
 template <typename T, int rank>
 using Out = nb::ndarray<T, nb::ndim<rank>, nb::c_contig, nb::device::cpu>;
 
-template <typename Array>
-void expect_shape(char const* name, Array const& array, std::vector<std::size_t> const& shape) {
-  for (std::size_t i = 0; i < shape.size(); ++i) {
-    if (array.shape(i) != shape[i]) {
-      throw std::invalid_argument(std::string(name) + ": axis " + std::to_string(i) + " is " +
-                                  std::to_string(array.shape(i)) + ", expected " + std::to_string(shape[i]));
-    }
+constexpr float kLargest = std::numeric_limits<float>::max();
+
+// Bounds of plugins/contract.py; with them no product below overflows.
+constexpr int kMaxThreads = 1024;
+constexpr int kMaxSide = 32768;
+constexpr int kMaxRows = 1 << 20;
+constexpr int kMaxBins = 1024, kMaxSamples = 1024, kMaxLevel = 64;
+
+[[noreturn]] void reject(std::string const& name, std::string const& problem) {
+  throw std::invalid_argument(name + ": " + problem);
+}
+
+// An integer within bounds, as an int.
+template <typename Integer>
+int expect_int(char const* name, Integer value, int least, int most = std::numeric_limits<int>::max()) {
+  bool const fits = value >= static_cast<Integer>(least) && value <= static_cast<Integer>(most);
+  if (!fits) {
+    reject(name,
+           "expected " + std::to_string(least) + " to " + std::to_string(most) + ", got " + std::to_string(value));
+  }
+  return static_cast<int>(value);
+}
+
+// A number within bounds; never NaN.
+void expect_number(char const* name, float value, float least, float most) {
+  if (!(value >= least && value <= most)) {
+    reject(name,
+           "expected " + std::to_string(least) + " to " + std::to_string(most) + ", got " + std::to_string(value));
   }
 }
+
+void expect_above_zero(char const* name, float value) {
+  if (!(value > 0.0F && value <= std::numeric_limits<float>::max())) {
+    reject(name, "expected a number above 0, got " + std::to_string(value));
+  }
+}
+
+int expect_threads(int threads) { return expect_int("threads", threads, 1, kMaxThreads); }
+
+// The arrays of one call: each of its shape and aligned, and none that is written to overlaps another one.
+class Arrays {
+ public:
+  template <typename Array>
+  void read(char const* name, Array const& array, std::vector<std::size_t> const& shape) {
+    add(name, array, shape, false);
+  }
+  template <typename Array>
+  void write(char const* name, Array const& array, std::vector<std::size_t> const& shape) {
+    add(name, array, shape, true);
+  }
+  void expect_apart() const {
+    for (std::size_t i = 0; i < spans_.size(); ++i) {
+      for (std::size_t j = 0; j < spans_.size(); ++j) {
+        if (i == j || !spans_[i].written || spans_[i].begin >= spans_[j].end || spans_[j].begin >= spans_[i].end)
+          continue;
+        reject(spans_[i].name, std::string("expected memory of its own, got some of ") + spans_[j].name);
+      }
+    }
+  }
+
+ private:
+  struct Span {
+    char const* name;
+    std::uintptr_t begin, end;
+    bool written;
+  };
+
+  template <typename Array>
+  void add(char const* name, Array const& array, std::vector<std::size_t> const& shape, bool written) {
+    for (std::size_t i = 0; i < shape.size(); ++i) {
+      if (array.shape(i) != shape[i]) {
+        reject(name, "axis " + std::to_string(i) + " is " + std::to_string(array.shape(i)) + ", expected " +
+                         std::to_string(shape[i]));
+      }
+    }
+    auto const begin = reinterpret_cast<std::uintptr_t>(array.data());
+    if (begin % alignof(typename Array::Scalar) != 0) reject(name, "expected an aligned array; use .copy()");
+    spans_.push_back({name, begin, begin + array.nbytes(), written});
+  }
+
+  std::vector<Span> spans_;
+};
 
 // Box candidates are numbered in 32 bits.
 void expect_numbered(char const* name, std::size_t candidates) {
   if (candidates > std::numeric_limits<std::uint32_t>::max()) {
-    throw std::invalid_argument(std::string(name) + ": " + std::to_string(candidates) + " boxes an image are too many");
+    reject(name, std::to_string(candidates) + " boxes an image are too many");
   }
-}
-
-int to_int(char const* name, std::size_t size) {
-  if (size > static_cast<std::size_t>(std::numeric_limits<int>::max())) {
-    throw std::invalid_argument(std::string(name) + ": a side of " + std::to_string(size) + " is too long");
-  }
-  return static_cast<int>(size);
 }
 
 template <typename T>
@@ -60,34 +132,42 @@ void pyramid_roi_align(std::vector<In<T, 4>> const& features, In<float, 3> const
                        std::vector<float> const& strides, int output_size, int sampling_ratio, float canonical_size,
                        int canonical_level, int min_level, bool nhwc, int threads) {
   if (features.empty() || features.size() != strides.size()) {
-    throw std::invalid_argument("features: expected one array a stride, at least one");
+    reject("features", "expected one array a stride, at least one");
   }
-  if (output_size < 1 || threads < 1) throw std::invalid_argument("output_size, threads: expected at least 1");
+  expect_threads(threads);
+  expect_int("output_size", output_size, 1, kMaxBins);
+  expect_int("sampling_ratio", sampling_ratio, 0, kMaxSamples);
+  expect_above_zero("canonical_size", canonical_size);
+  expect_int("canonical_level", canonical_level, 0, kMaxLevel);
+  expect_int("min_level", min_level, 0, kMaxLevel);
   std::size_t const images = features[0].shape(0), channels = features[0].shape(nhwc ? 3 : 1);
   auto const bins = static_cast<std::size_t>(output_size);
   panrt::PyramidRoiAlignArgs<T> args{};
+  Arrays arrays;
+  args.images = expect_int("features: images", images, 1);
+  args.channels = expect_int("features: channels", channels, 1);
   for (std::size_t i = 0; i < features.size(); ++i) {
     std::size_t const height = features[i].shape(nhwc ? 1 : 2), width = features[i].shape(nhwc ? 2 : 3);
     if (nhwc) {
-      expect_shape("features", features[i], {images, height, width, channels});
+      arrays.read("features", features[i], {images, height, width, channels});
     } else {
-      expect_shape("features", features[i], {images, channels, height, width});
+      arrays.read("features", features[i], {images, channels, height, width});
     }
-    if (!(strides[i] >= 1.0F)) throw std::invalid_argument("strides: expected at least 1");
-    args.levels.push_back({features[i].data(), to_int("features", height), to_int("features", width), strides[i]});
+    expect_number("strides", strides[i], 1.0F, static_cast<float>(kMaxSide));
+    args.levels.push_back({features[i].data(), expect_int("features: height", height, 1),
+                           expect_int("features: width", width, 1), strides[i]});
   }
-  expect_shape("rois", rois, {images, rois.shape(1), 4});
+  args.rois_per_image = expect_int("rois: rows", rois.shape(1), 0);
+  arrays.read("rois", rois, {images, rois.shape(1), 4});
   if (nhwc) {
-    expect_shape("pooled", pooled, {images * rois.shape(1), bins, bins, channels});
+    arrays.write("pooled", pooled, {images * rois.shape(1), bins, bins, channels});
   } else {
-    expect_shape("pooled", pooled, {images * rois.shape(1), channels, bins, bins});
+    arrays.write("pooled", pooled, {images * rois.shape(1), channels, bins, bins});
   }
+  arrays.expect_apart();
   args.rois = rois.data();
   args.pooled = pooled.data();
   args.layout = nhwc ? panrt::Layout::kNhwc : panrt::Layout::kNchw;
-  args.images = static_cast<std::int64_t>(images);
-  args.rois_per_image = static_cast<std::int64_t>(rois.shape(1));
-  args.channels = to_int("features", channels);
   args.output_size = output_size;
   args.sampling_ratio = sampling_ratio;
   args.canonical_size = canonical_size;
@@ -111,29 +191,39 @@ void rpn_proposals(std::vector<In<float, 4>> const& logits, std::vector<In<float
                    float nms_threshold, int input_height, int input_width, int threads) {
   if (logits.empty() || deltas.size() != logits.size() || strides.size() != logits.size() ||
       anchor_sizes.size() != logits.size()) {
-    throw std::invalid_argument("logits, deltas, strides, anchor_sizes: expected one entry a level, at least one");
+    reject("logits, deltas, strides, anchor_sizes", "expected one entry a level, at least one");
   }
-  if (pre_nms_top_k < 1 || threads < 1) throw std::invalid_argument("pre_nms_top_k, threads: expected at least 1");
+  if (aspect_ratios.empty()) reject("aspect_ratios", "expected at least one");
+  for (float const ratio : aspect_ratios) expect_above_zero("aspect_ratios", ratio);
+  expect_threads(threads);
+  expect_int("pre_nms_top_k", pre_nms_top_k, 1);
+  expect_number("nms_threshold", nms_threshold, 0.0F, 1.0F);
+  expect_int("input_height", input_height, 1, kMaxSide);
+  expect_int("input_width", input_width, 1, kMaxSide);
   std::size_t const images = rois.shape(0), anchors = aspect_ratios.size();
   std::size_t all_anchors = 0;
   panrt::RpnProposalsArgs args{};
+  Arrays arrays;
+  args.images = expect_int("rois: images", images, 1);
+  args.post_nms_top_k = expect_int("rois: rows", rois.shape(1), 1, kMaxRows);
   for (std::size_t i = 0; i < logits.size(); ++i) {
     std::size_t const height = logits[i].shape(2), width = logits[i].shape(3);
-    expect_shape("logits", logits[i], {images, anchors, height, width});
-    expect_shape("deltas", deltas[i], {images, 4 * anchors, height, width});
+    arrays.read("logits", logits[i], {images, anchors, height, width});
+    arrays.read("deltas", deltas[i], {images, 4 * anchors, height, width});
+    expect_number("strides", strides[i], 1.0F, static_cast<float>(kMaxSide));
+    expect_above_zero("anchor_sizes", anchor_sizes[i]);
+    args.levels.push_back({logits[i].data(), deltas[i].data(), expect_int("logits: height", height, 1),
+                           expect_int("logits: width", width, 1), strides[i], anchor_sizes[i]});
     all_anchors += anchors * height * width;
-    args.levels.push_back({logits[i].data(), deltas[i].data(), to_int("logits", height), to_int("logits", width),
-                           strides[i], anchor_sizes[i]});
   }
   expect_numbered("logits", all_anchors);
-  expect_shape("rois", rois, {images, rois.shape(1), 4});
-  expect_shape("roi_count", roi_count, {images});
+  arrays.write("rois", rois, {images, rois.shape(1), 4});
+  arrays.write("roi_count", roi_count, {images});
+  arrays.expect_apart();
   args.aspect_ratios = aspect_ratios;
   args.rois = rois.data();
   args.roi_count = roi_count.data();
-  args.images = static_cast<std::int64_t>(images);
   args.pre_nms_top_k = pre_nms_top_k;
-  args.post_nms_top_k = to_int("rois", rois.shape(1));
   args.nms_threshold = nms_threshold;
   args.input_height = input_height;
   args.input_width = input_width;
@@ -154,19 +244,29 @@ void box_detections(In<float, 3> const& class_logits, In<float, 3> const& box_de
                     std::array<float, 4> const& box_weights, float score_threshold, float nms_threshold,
                     int input_height, int input_width, int threads) {
   std::size_t const images = rois.shape(0), rows = rois.shape(1), K = boxes.shape(1);
-  if (class_logits.shape(2) < 2) throw std::invalid_argument("class_logits: expected a thing class and background");
-  if (threads < 1) throw std::invalid_argument("threads: expected at least 1");
-  std::size_t const thing_classes = class_logits.shape(2) - 1;
-  expect_shape("class_logits", class_logits, {images, rows, thing_classes + 1});
-  expect_shape("box_deltas", box_deltas, {images, rows, 4 * thing_classes});
-  expect_shape("rois", rois, {images, rows, 4});
-  expect_shape("roi_count", roi_count, {images});
-  expect_shape("boxes", boxes, {images, K, 4});
-  expect_shape("scores", scores, {images, K});
-  expect_shape("classes", classes, {images, K});
-  expect_shape("count", count, {images});
-  expect_numbered("box_deltas", rows * thing_classes);
+  expect_threads(threads);
+  for (float const weight : box_weights) expect_above_zero("box_weights", weight);
+  expect_number("score_threshold", score_threshold, -kLargest, kLargest);
+  expect_number("nms_threshold", nms_threshold, 0.0F, 1.0F);
+  expect_int("input_height", input_height, 1, kMaxSide);
+  expect_int("input_width", input_width, 1, kMaxSide);
   panrt::BoxDetectionsArgs args{};
+  args.images = expect_int("rois: images", images, 1);
+  args.rois_per_image = expect_int("rois: rows", rows, 0);
+  args.thing_classes = expect_int("class_logits: classes and background", class_logits.shape(2), 2, kMaxRows) - 1;
+  args.max_detections = expect_int("boxes: rows", K, 1, kMaxRows);
+  auto const thing_classes = static_cast<std::size_t>(args.thing_classes);
+  expect_numbered("box_deltas", rows * thing_classes);
+  Arrays arrays;
+  arrays.read("class_logits", class_logits, {images, rows, thing_classes + 1});
+  arrays.read("box_deltas", box_deltas, {images, rows, 4 * thing_classes});
+  arrays.read("rois", rois, {images, rows, 4});
+  arrays.read("roi_count", roi_count, {images});
+  arrays.write("boxes", boxes, {images, K, 4});
+  arrays.write("scores", scores, {images, K});
+  arrays.write("classes", classes, {images, K});
+  arrays.write("count", count, {images});
+  arrays.expect_apart();
   args.class_logits = class_logits.data();
   args.box_deltas = box_deltas.data();
   args.rois = rois.data();
@@ -175,13 +275,9 @@ void box_detections(In<float, 3> const& class_logits, In<float, 3> const& box_de
   args.scores = scores.data();
   args.classes = classes.data();
   args.count = count.data();
-  args.images = static_cast<std::int64_t>(images);
-  args.rois_per_image = static_cast<std::int64_t>(rows);
-  args.thing_classes = to_int("class_logits", thing_classes);
   args.box_weights = {box_weights[0], box_weights[1], box_weights[2], box_weights[3]};
   args.score_threshold = score_threshold;
   args.nms_threshold = nms_threshold;
-  args.max_detections = to_int("boxes", K);
   args.input_height = input_height;
   args.input_width = input_width;
   nb::gil_scoped_release const release;
@@ -204,23 +300,36 @@ void panoptic_merge(In<float, 4> const& semantic_logits, In<float, 3> const& box
                     float overlap_threshold, int stuff_area_limit, float mask_threshold, int threads) {
   std::size_t const N = scores.shape(0), K = scores.shape(1), S = semantic_logits.shape(1);
   std::size_t const h = semantic_logits.shape(2), w = semantic_logits.shape(3);
-  expect_shape("semantic_logits", semantic_logits, {N, S, h, w});
-  expect_shape("boxes", boxes, {N, K, 4});
-  expect_shape("classes", classes, {N, K});
-  expect_shape("count", count, {N});
-  expect_shape("mask_probs", mask_probs, {N, K, mask_probs.shape(2), mask_probs.shape(3)});
-  expect_shape("panoptic", panoptic, {N, panoptic.shape(1), panoptic.shape(2)});
-  expect_shape("segments", segments, {N, K + S, 8});
-  expect_shape("segment_scores", segment_scores, {N, K + S});
-  expect_shape("segment_count", segment_count, {N});
-  if (input_height < 1 || input_width < 1 || static_cast<std::size_t>(input_height) > 4 * h ||
-      static_cast<std::size_t>(input_width) > 4 * w) {
-    throw std::invalid_argument("input_hw: expected at least 1 and at most four times the semantic logits");
-  }
-  if (panoptic.shape(1) > 32768 || panoptic.shape(2) > 32768) {
-    throw std::invalid_argument("panoptic: expected sides of at most 32768");
-  }
+  std::size_t const H = panoptic.shape(1), W = panoptic.shape(2);
+  expect_threads(threads);
+  expect_number("score_threshold", score_threshold, -kLargest, kLargest);
+  expect_number("overlap_threshold", overlap_threshold, 0.0F, 1.0F);
+  expect_int("stuff_area_limit", stuff_area_limit, 0);
+  expect_number("mask_threshold", mask_threshold, std::numeric_limits<float>::denorm_min(), 1.0F);
   panrt::PanopticMergeArgs args{};
+  args.images = expect_int("scores: images", N, 1);
+  args.detections = expect_int("scores: detections", K, 0, kMaxRows);
+  args.channels = expect_int("semantic_logits: channels", S, 1, kMaxRows);
+  args.height = expect_int("semantic_logits: height", h, 1, kMaxSide);
+  args.width = expect_int("semantic_logits: width", w, 1, kMaxSide);
+  args.mask_height = expect_int("mask_probs: height", mask_probs.shape(2), 1, kMaxSide);
+  args.mask_width = expect_int("mask_probs: width", mask_probs.shape(3), 1, kMaxSide);
+  args.input_height = expect_int("input_height", input_height, 1, std::min(4 * args.height, kMaxSide));
+  args.input_width = expect_int("input_width", input_width, 1, std::min(4 * args.width, kMaxSide));
+  args.output_height = expect_int("panoptic: height", H, 1, kMaxSide);
+  args.output_width = expect_int("panoptic: width", W, 1, kMaxSide);
+  Arrays arrays;
+  arrays.read("semantic_logits", semantic_logits, {N, S, h, w});
+  arrays.read("boxes", boxes, {N, K, 4});
+  arrays.read("scores", scores, {N, K});
+  arrays.read("classes", classes, {N, K});
+  arrays.read("count", count, {N});
+  arrays.read("mask_probs", mask_probs, {N, K, mask_probs.shape(2), mask_probs.shape(3)});
+  arrays.write("panoptic", panoptic, {N, H, W});
+  arrays.write("segments", segments, {N, K + S, 8});
+  arrays.write("segment_scores", segment_scores, {N, K + S});
+  arrays.write("segment_count", segment_count, {N});
+  arrays.expect_apart();
   args.semantic_logits = semantic_logits.data();
   args.boxes = boxes.data();
   args.scores = scores.data();
@@ -231,17 +340,6 @@ void panoptic_merge(In<float, 4> const& semantic_logits, In<float, 3> const& box
   args.segments = segments.data();
   args.segment_scores = segment_scores.data();
   args.segment_count = segment_count.data();
-  args.images = static_cast<std::int64_t>(N);
-  args.detections = static_cast<std::int64_t>(K);
-  args.channels = static_cast<int>(S);
-  args.height = static_cast<int>(h);
-  args.width = static_cast<int>(w);
-  args.mask_height = static_cast<int>(mask_probs.shape(2));
-  args.mask_width = static_cast<int>(mask_probs.shape(3));
-  args.input_height = input_height;
-  args.input_width = input_width;
-  args.output_height = static_cast<int>(panoptic.shape(1));
-  args.output_width = static_cast<int>(panoptic.shape(2));
   args.score_threshold = score_threshold;
   args.overlap_threshold = overlap_threshold;
   args.stuff_area_limit = stuff_area_limit;
@@ -253,30 +351,39 @@ void panoptic_merge(In<float, 4> const& semantic_logits, In<float, 3> const& box
 void overlay(In<std::uint8_t, 3> const& frame, In<std::int32_t, 2> const& panoptic, In<std::uint8_t, 2> const& colors,
              Out<std::uint8_t, 3> const& result, int opacity, int border, int threads) {
   std::size_t const height = frame.shape(0), width = frame.shape(1);
-  expect_shape("frame", frame, {height, width, 3});
-  expect_shape("colors", colors, {colors.shape(0), 3});
-  expect_shape("result", result, {height, width, 3});
-  if (threads < 1) throw std::invalid_argument("threads: expected at least 1");
-  if (opacity < 0 || opacity > 256 || border < 0) {
-    throw std::invalid_argument("opacity, border: expected 0 to 256, and at least 0");
-  }
-  if (height == 0 || width == 0 || panoptic.shape(0) == 0 || panoptic.shape(1) == 0) {
-    throw std::invalid_argument("frame, panoptic: expected at least one pixel");
-  }
+  expect_threads(threads);
+  expect_int("opacity", opacity, 0, 256);
+  expect_int("border", border, 0);
   panrt::OverlayArgs args{};
+  args.height = expect_int("frame: height", height, 1);
+  args.width = expect_int("frame: width", width, 1, std::numeric_limits<int>::max() / 3);
+  args.map_height = expect_int("panoptic: height", panoptic.shape(0), 1);
+  args.map_width = expect_int("panoptic: width", panoptic.shape(1), 1);
+  args.colors_count = expect_int("colors: rows", colors.shape(0), 0);
+  Arrays arrays;
+  arrays.read("frame", frame, {height, width, 3});
+  arrays.read("panoptic", panoptic, {panoptic.shape(0), panoptic.shape(1)});
+  arrays.read("colors", colors, {colors.shape(0), 3});
+  arrays.write("result", result, {height, width, 3});
+  arrays.expect_apart();
   args.frame = frame.data();
   args.map = panoptic.data();
   args.colors = colors.data();
   args.result = result.data();
-  args.height = to_int("frame", height);
-  args.width = to_int("frame", 3 * width) / 3;
-  args.map_height = to_int("panoptic", panoptic.shape(0));
-  args.map_width = to_int("panoptic", panoptic.shape(1));
-  args.colors_count = to_int("colors", colors.shape(0));
   args.opacity = opacity;
   args.border = std::min(border, 64);
   nb::gil_scoped_release const release;
   panrt::overlay(args, threads);
+}
+
+// Channels or filters, which lie side by side in the lanes of vectors.
+int expect_lanes(char const* name, std::size_t count) {
+  if (count % panrt::kConv3x3Filters != 0) reject(name, "expected a multiple of 16, got " + std::to_string(count));
+  return expect_int(name, count, panrt::kConv3x3Filters, kMaxSide);
+}
+
+std::size_t conv3x3_workspace(std::size_t channels, std::size_t filters) {
+  return panrt::conv3x3_workspace(expect_lanes("channels", channels), expect_lanes("filters", filters));
 }
 
 void conv3x3(In<float, 4> const& input, In<float, 4> const& weights, In<float, 1> const& bias,
@@ -285,47 +392,66 @@ void conv3x3(In<float, 4> const& input, In<float, 4> const& weights, In<float, 1
   std::size_t const images = input.shape(0), height = input.shape(1), width = input.shape(2), channels = input.shape(3);
   std::size_t const filters = bias.shape(0);
   constexpr std::size_t kFilters = panrt::kConv3x3Filters;
-  if (channels == 0 || channels % kFilters != 0 || filters == 0 || filters % kFilters != 0 || threads < 1) {
-    throw std::invalid_argument("input, bias, threads: expected multiples of 16 channels and filters, and a thread");
-  }
-  expect_shape("weights", weights, {36, filters / kFilters, channels, kFilters});
-  expect_shape("output", output, {images, height, width, filters});
   panrt::Conv3x3Args args{};
+  args.images = expect_int("input: images", images, 0);
+  args.height = expect_int("input: height", height, 0);
+  args.width = expect_int("input: width", width, 0);
+  expect_int("input: pixels", height * width, 0);
+  args.channels = expect_lanes("input: channels", channels);
+  args.filters = expect_lanes("bias", filters);
+  args.variant = expect_int("variant", variant, 0, static_cast<int>(panrt::conv3x3_variants().size()) - 1);
+  if (!(lower <= upper)) reject("lower, upper", "expected a lower bound and one that is not below it");
+  auto const workers = static_cast<std::size_t>(expect_threads(threads));
+  Arrays arrays;
+  arrays.read("input", input, {images, height, width, channels});
+  arrays.read("weights", weights, {36, filters / kFilters, channels, kFilters});
+  arrays.read("bias", bias, {filters});
+  arrays.write("output", output, {images, height, width, filters});
+  arrays.write("workspace", workspace, {workers, panrt::conv3x3_workspace(args.channels, args.filters)});
+  arrays.expect_apart();
   args.input = input.data();
   args.weights = weights.data();
   args.bias = bias.data();
   args.output = output.data();
   args.workspace = workspace.data();
-  args.images = static_cast<std::int64_t>(images);
-  args.height = to_int("input", height);
-  args.width = to_int("input", width);
-  args.channels = to_int("input", channels);
-  args.filters = to_int("bias", filters);
-  args.variant = variant;
   args.lower = lower;
   args.upper = upper;
-  to_int("input", height * width);
-  std::size_t const floats = panrt::conv3x3_workspace(args.channels, args.filters);
-  expect_shape("workspace", workspace, {static_cast<std::size_t>(threads), floats});
   nb::gil_scoped_release const release;
   panrt::conv3x3(args, threads);
 }
 
 void look_up(In<std::uint8_t, 4> const& image, In<float, 2> const& table, Out<float, 4> const& output, int threads) {
   std::size_t const images = image.shape(0), height = image.shape(1), width = image.shape(2);
-  if (threads < 1) throw std::invalid_argument("threads: expected at least 1");
-  expect_shape("image", image, {images, height, width, 3});
-  expect_shape("table", table, {3, 256});
-  expect_shape("output", output, {images, 3, height, width});
+  expect_threads(threads);
   panrt::LookUpArgs args{};
+  args.images = expect_int("image: images", images, 0);
+  args.height = expect_int("image: height", height, 0);
+  args.width = expect_int("image: width", width, 0);
+  Arrays arrays;
+  arrays.read("image", image, {images, height, width, 3});
+  arrays.read("table", table, {3, 256});
+  arrays.write("output", output, {images, 3, height, width});
+  arrays.expect_apart();
   args.image = image.data();
   args.table = table.data();
   args.output = output.data();
-  args.images = static_cast<std::int64_t>(images);
-  args.height = to_int("image", height);
-  args.width = to_int("image", width);
   nb::gil_scoped_release const release;
   panrt::look_up(args, threads);
+}
+
+#ifdef __GLIBC__
+void leave(int status, void*) {
+  std::fflush(nullptr);
+  _exit(status);
+}
+#endif
+
+// Ends this process, when its time comes, before the destructors of libraries run that were loaded until now. For
+// forked processes: ONNX Runtime's destructors wait for threads that did not survive the fork.
+void skip_destructors() {
+#ifdef __GLIBC__
+  on_exit(&leave, nullptr);
+#endif
 }
 
 }  // namespace
@@ -346,10 +472,11 @@ NB_MODULE(_native, module) {
     for (char const* name : panrt::conv3x3_variants()) names.emplace_back(name);
     return names;
   });
-  module.def("conv3x3_workspace", &panrt::conv3x3_workspace, nb::arg("channels"), nb::arg("filters"));
+  module.def("conv3x3_workspace", &conv3x3_workspace, nb::arg("channels"), nb::arg("filters"));
   module.def("conv3x3", &conv3x3, nb::arg("input").noconvert(), nb::arg("weights").noconvert(),
              nb::arg("bias").noconvert(), nb::arg("output").noconvert(), nb::arg("workspace").noconvert(),
              nb::kw_only(), nb::arg("lower"), nb::arg("upper"), nb::arg("variant"), nb::arg("threads"));
+  module.def("skip_destructors", &skip_destructors);
   module.def("look_up", &look_up, nb::arg("image").noconvert(), nb::arg("table").noconvert(),
              nb::arg("output").noconvert(), nb::kw_only(), nb::arg("threads"));
   module.def("overlay", &overlay, nb::arg("frame").noconvert(), nb::arg("panoptic").noconvert(),

@@ -11,7 +11,6 @@ Importing this package is cheap and never imports PyTorch; `panrt.model` and `pa
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from panrt.engine.result import PanopticResult as PanopticResult
     from panrt.engine.result import Segment as Segment
 
-__version__ = version("panrt")
+    __version__: str
 
 # Name -> where it is; imported when it is asked for.
 _LAZY = {
@@ -36,6 +35,10 @@ __all__ = ["Frame", "PanopticResult", "Segment", "__version__", "load", "stream"
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":  # asking the installation takes ten times as long as this import
+        from importlib.metadata import version  # noqa: PLC0415
+
+        return globals().setdefault(name, version("panrt"))
     if name not in _LAZY:
         raise AttributeError(f"module 'panrt' has no attribute {name!r}")
     value = getattr(importlib.import_module(_LAZY[name]), name)

@@ -711,6 +711,7 @@ CUresult ctx_pop_current(CUcontext* context) {
 
 CUresult ctx_get_device(CUdevice* device) {
   ENTER("cuCtxGetDevice", kContext);
+  if (!is_context(reinterpret_cast<CUcontext>(current.back()))) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
   *device = 0;
   return CUDA_SUCCESS;
 }

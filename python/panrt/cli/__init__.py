@@ -1,79 +1,32 @@
-"""The `panrt` command.
+"""The `panrt` command: how it starts, and how signals end it.
 
-One module a command. Whatever is slow to import - PyTorch, OpenCV, MuJoCo - is imported when a command runs, so that
-`panrt --help` is immediate and the commands that do without PyTorch work without it.
+This file imports next to nothing, so that signals are taken care of before the rest is imported; see `signals`.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+import importlib
+import sys
+from typing import Any
 
-import typer
-
-import panrt
-from panrt.cli.bench import bench
-from panrt.cli.build import build
-from panrt.cli.cache import cache
-from panrt.cli.convert import convert
-from panrt.cli.data import data
-from panrt.cli.demo import demo
-from panrt.cli.doctor import doctor
-from panrt.cli.evaluate import evaluate
-from panrt.cli.export import export
-from panrt.cli.info import info
-from panrt.cli.plugins import plugins
-from panrt.cli.run import run
-from panrt.cli.support import Commands
-from panrt.cli.train import train
-from panrt.cli.train_tabletop import train_tabletop
-from panrt.cli.verify import verify
-from panrt.command import main
-
-__all__ = ["app", "main"]
-
-app = typer.Typer(
-    name="panrt",
-    cls=Commands,
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,  # its boxes cut off the names of options
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command("demo")(demo)
-app.command("convert")(convert)
-app.command("export")(export)
-app.command("verify")(verify)
-app.command("build")(build)
-app.command("info")(info)
-app.command("run")(run)
-app.command("train")(train)
-app.command("train-tabletop")(train_tabletop)
-app.command("eval")(evaluate)
-app.command("doctor")(doctor)
-app.add_typer(bench, name="bench")
-app.add_typer(data, name="data")
-app.add_typer(cache, name="cache")
-app.add_typer(plugins, name="plugins")
+from panrt.cli import signals
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"panrt {panrt.__version__}")
-        raise typer.Exit
+def main() -> None:
+    """Run the command line of this process."""
+    with signals.handled():
+        from panrt.cli.commands import app
+
+        signals.begin()
+        app(prog_name="panrt", args=sys.argv[1:])
 
 
-@app.callback()
-def options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
-    ] = False,
-    traceback: Annotated[
-        bool, typer.Option("--traceback", help="Show where in the code an error arose, for a bug report.")
-    ] = False,
-) -> None:
-    """Real-time panoptic segmentation: train, convert, evaluate and export Panoptic FPN.
-
-    Exit codes: 0 done, 1 done but not whole, 2 something given does not do (the message says what), 130 interrupted,
-    143 terminated.
-    """
+def __getattr__(name: str) -> Any:
+    """The commands and what is made of them, imported when they are asked for."""
+    if name.startswith("__") or name == "commands":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    commands = importlib.import_module("panrt.cli.commands")
+    value = getattr(commands, name)
+    # All of them, for a command goes by the name of its module.
+    globals().update({key: each for key, each in vars(commands).items() if key not in globals() or callable(each)})
+    return value

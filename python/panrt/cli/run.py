@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from panrt.cli import signals
 from panrt.cli.support import HeightOption, JsonOption, Report, WidthOption, chosen_size, interactive
 
 if TYPE_CHECKING:
@@ -62,8 +63,8 @@ def run(
 ) -> None:
     """Run a model on cameras, streams and files.
 
-    Ctrl-C and SIGTERM end it with everything written. Exit codes: 0 done or stopped, 1 a sink lost results that
-    it should have kept, 2 a source, sink or model does not do.
+    Ctrl-C, SIGTERM and SIGHUP end it with everything written; a second one ends it at once. Exit codes: 0 done or
+    stopped, 1 a sink lost results that it should have kept, 2 a source, sink or model does not do.
     """
     import panrt
     from panrt.engine.pipeline import stop_on_signals
@@ -91,7 +92,7 @@ def run(
         stream = panrt.stream(sources, session, sinks=sinks, options=options, track=track, limit=frames)
         report.line("model", f"{model}: {session.model.name}, {session.model.precision}, backend {session.backend}")
         problem: PanrtError | None = None
-        with stream, stop_on_signals(stream), _stop_after(seconds, stream), _progress(stream):
+        with stream, signals.second_forces(), stop_on_signals(stream), _stop_after(seconds, stream), _progress(stream):
             try:
                 for _ in stream:
                     pass

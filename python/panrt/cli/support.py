@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from typer.core import TyperGroup
 
+from panrt.cli import signals
 from panrt.errors import PanrtError
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 Choice = TypeVar("Choice", bound=str)
 
 USER_ERROR = 2
-INTERRUPTED = 130
 
 # What the extras bring; the runtime is installed without them.
 _EXTRAS = {
@@ -59,7 +59,7 @@ class Commands(TyperGroup):
             extra = "train" if ctx.invoked_subcommand in _TRAINING else _EXTRAS[package]
             _fail(f"{package} is not installed, which this command needs; pip install 'panrt[{extra}]'", USER_ERROR)
         except KeyboardInterrupt:
-            _fail("interrupted", INTERRUPTED)
+            _fail(signals.word(), signals.exit_code())
 
 
 def _fail(text: str, code: int) -> None:

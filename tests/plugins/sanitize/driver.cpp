@@ -1,5 +1,9 @@
 // Runs every CPU kernel on small deterministic inputs, ordinary and nasty, for a sanitizer to watch: on one thread, on
 // three, and from two callers at once. All runs of a case must give the same bytes, and write every one of them.
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -623,6 +627,66 @@ void check_parallel_for() {
   std::printf("%-20s ok\n", "parallel_for");
 }
 
+// --- The pool's life -------------------------------------------------------------------------------------------------
+
+std::int64_t sum_of(int threads, std::int64_t chunks) {
+  std::vector<std::int64_t> by_worker(static_cast<std::size_t>(threads));
+  panrt::parallel_for(threads, chunks,
+                      [&](std::int64_t chunk, int worker) { by_worker[static_cast<std::size_t>(worker)] += chunk; });
+  std::int64_t total = 0;
+  for (std::int64_t const sum : by_worker) total += sum;
+  return total;
+}
+
+bool sums_are_right(int most_threads) {
+  for (int threads = 1; threads <= most_threads; ++threads) {
+    for (std::int64_t const chunks : {1, 3, 200}) {
+      if (sum_of(threads, chunks) != chunks * (chunks - 1) / 2) return false;
+    }
+  }
+  return true;
+}
+
+#ifdef __SANITIZE_THREAD__
+constexpr int kThreadsOfChild = 1;  // ThreadSanitizer cannot follow threads that a forked child starts
+#else
+constexpr int kThreadsOfChild = 5;
+#endif
+
+// Callers that begin, meet and end at any time; children that are forked meanwhile have a pool of their own.
+void check_callers_and_forks() {
+  constexpr int kCallers = 3, kForks = 8;
+  std::atomic<bool> stop{false}, right{true};
+  std::vector<std::thread> callers;
+  for (int i = 0; i < kCallers; ++i) {
+    callers.emplace_back([&] {
+      while (!stop) {
+        if (!sums_are_right(5)) right = false;
+      }
+    });
+  }
+  for (int i = 0; i < kForks; ++i) {
+    pid_t const child = fork();
+    expect(child >= 0, "pool: no fork");
+    if (child == 0) _exit(sums_are_right(kThreadsOfChild) && sums_are_right(kThreadsOfChild) ? 0 : 1);
+    int status = 0;
+    expect(waitpid(child, &status, 0) == child && status == 0, "pool: a forked child did not add up");
+  }
+  stop = true;
+  for (std::thread& caller : callers) caller.join();
+  expect(right, "pool: callers that meet did not add up");
+  for (int i = 0; i < 20; ++i) std::thread([] { expect(sum_of(4, 50) == 1225, "pool: a short thread"); }).join();
+  std::printf("%-20s ok\n", "pool");
+}
+
+// The process ends while a thread is in a loop and the pool's threads are at work: neither may outlive what it uses.
+void leave_amid_work() {
+  std::thread([] {
+    for (;;) panrt::parallel_for(3, 100, [](std::int64_t, int) {});
+  }).detach();
+  sum_of(3, 1000);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -631,6 +695,7 @@ int main(int argc, char** argv) {
     return 0;
   }
   check_parallel_for();
+  check_callers_and_forks();
   run(rpn_proposals());
   run(pyramid_roi_align());
   run(box_detections());
@@ -638,4 +703,5 @@ int main(int argc, char** argv) {
   run(overlay());
   run(conv3x3());
   run(look_up());
+  leave_amid_work();
 }

@@ -24,6 +24,7 @@ from simcuda import fake_tensorrt
 from simcuda.control import SCHEDULES, Schedule
 from simcuda.inside.device_arrays import CudaArray, DlpackArray, OnDevice
 from simcuda.inside.sessions import HW, MODEL, check, expected, open_session, picture, tensors
+from support import shared_sessions
 
 
 @pytest.fixture(autouse=True)
@@ -469,6 +470,23 @@ def test_one_thread_may_submit_and_another_one_collect(tmp_path: Path) -> None:
         for seed, result in enumerate(collected):
             check(result, picture(seed))
     assert len(collected) == 3
+
+
+SHARED = [picture(seed) for seed in range(4)]
+SHARED_MAPS = [expected(image) for image in SHARED]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_threads_that_share_a_session_get_right_results_or_are_refused(
+    tmp_path: Path, gpu: ModuleType, schedule: Schedule
+) -> None:
+    gpu.schedule(schedule)
+    with open_session(tmp_path) as session:
+        shared_sessions.calls_are_right(session, SHARED, SHARED_MAPS, rounds=25)
+        shared_sessions.a_call_amid_submissions_of_another_thread_is_refused(session, SHARED, SHARED_MAPS)
+        shared_sessions.a_producer_and_a_consumer_get_on(session, SHARED, SHARED_MAPS, rounds=50)
+        shared_sessions.pairs_are_right_or_refused(session, SHARED[:2], SHARED_MAPS[:2], rounds=15)
+    shared_sessions.closing_amid_calls_ends_them(lambda: open_session(tmp_path), SHARED, SHARED_MAPS)
 
 
 def test_a_context_that_is_current_is_joined(tmp_path: Path, gpu: ModuleType) -> None:

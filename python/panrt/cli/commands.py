@@ -1,0 +1,76 @@
+"""The commands of `panrt`, one module each.
+
+Whatever is slow to import - PyTorch, OpenCV, MuJoCo - is imported when a command runs, so that `panrt --help` is
+immediate and the commands that do without PyTorch work without it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import panrt
+from panrt.cli.bench import bench
+from panrt.cli.build import build
+from panrt.cli.cache import cache
+from panrt.cli.convert import convert
+from panrt.cli.data import data
+from panrt.cli.demo import demo
+from panrt.cli.doctor import doctor
+from panrt.cli.evaluate import evaluate
+from panrt.cli.export import export
+from panrt.cli.info import info
+from panrt.cli.plugins import plugins
+from panrt.cli.run import run
+from panrt.cli.support import Commands
+from panrt.cli.train import train
+from panrt.cli.train_tabletop import train_tabletop
+from panrt.cli.verify import verify
+
+app = typer.Typer(
+    name="panrt",
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # its boxes cut off the names of options
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("demo")(demo)
+app.command("convert")(convert)
+app.command("export")(export)
+app.command("verify")(verify)
+app.command("build")(build)
+app.command("info")(info)
+app.command("run")(run)
+app.command("train")(train)
+app.command("train-tabletop")(train_tabletop)
+app.command("eval")(evaluate)
+app.command("doctor")(doctor)
+app.add_typer(bench, name="bench")
+app.add_typer(data, name="data")
+app.add_typer(cache, name="cache")
+app.add_typer(plugins, name="plugins")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"panrt {panrt.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="Show where in the code an error arose, for a bug report.")
+    ] = False,
+) -> None:
+    """Real-time panoptic segmentation: train, convert, evaluate and export Panoptic FPN.
+
+    Exit codes: 0 done, 1 done but not whole, 2 something given does not do (the message says what), 129, 130 and 143
+    ended by SIGHUP, Ctrl-C (SIGINT) and SIGTERM; a second signal ends the process at once.
+    """

@@ -1,0 +1,115 @@
+"""How SIGINT, SIGTERM and SIGHUP end a command: with one line, an exit code of 128 + the signal's, and no traceback.
+
+    start-up        nothing has begun: the process ends at once
+    a command       it is interrupted as by Ctrl-C, cleans up after itself and ends; a second signal ends it at once
+    its end         all is written: the process ends at once
+
+`panrt run` takes the first signal itself and stops with everything written; see `stop_on_signals`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+AGAIN_AFTER = 0.01  # seconds
+WORDS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "hung up"}
+
+_received: int | None = None  # the signal that a command is being ended by
+_process = os.getpid()
+
+
+class Ended(KeyboardInterrupt):
+    """A signal ends the command; a KeyboardInterrupt, so that whatever cleans up after one does so."""
+
+
+@contextmanager
+def handled() -> Iterator[None]:
+    """Signals in here end the process as the module says; afterwards, too, until the interpreter is gone."""
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and shells have it for their background
+            signal.signal(number, _leave)
+    sys.unraisablehook = _not_lost
+    try:
+        yield
+    except BaseException as error:
+        if _received is None or (isinstance(error, SystemExit) and error.code == 128 + _received):
+            raise
+        _say(_received)  # whatever an interrupt became on its way here: an ImportError of a C extension, an abort
+        raise SystemExit(128 + _received) from None
+    finally:
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _leave)
+
+
+def begin() -> None:
+    """From now on a signal interrupts what runs, for it to clean up."""
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+
+
+@contextmanager
+def second_forces() -> Iterator[None]:
+    """A signal that another handler lets through, its second one, ends the process at once."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, handler in before.items():
+        if handler is _interrupt:
+            signal.signal(number, _leave)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is _interrupt:
+                signal.signal(number, handler)
+
+
+def exit_code() -> int:
+    """Of the command that was interrupted."""
+    return 128 + (_received or signal.SIGINT)
+
+
+def word() -> str:
+    """What befell the command that was interrupted."""
+    return WORDS[signal.Signals(_received or signal.SIGINT).name]
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    global _received  # noqa: PLW0603  (signals are the process's)
+    if os.getpid() != _process:  # a forked worker of the command, which goes without a word
+        os._exit(128 + number)
+    _received = number
+    for each in SIGNALS:
+        if signal.getsignal(each) is not signal.SIG_IGN:
+            signal.signal(each, _leave)
+    raise Ended
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    _say(number)
+    os._exit(128 + number)
+
+
+def _say(number: int) -> None:
+    with suppress(OSError):  # nobody may be there to read it
+        os.write(2, f"error: {WORDS[signal.Signals(number).name]}\n".encode())
+
+
+def _not_lost(unraisable: Any) -> None:
+    """An interrupt that arose in a finalizer, which swallows what is raised in it, comes again a moment later."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt) and _received is not None:
+        signal.signal(signal.SIGALRM, _again)
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_AFTER)
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
+def _again(number: int, frame: FrameType | None) -> None:
+    raise Ended
