@@ -80,7 +80,8 @@ def _file(text: str) -> Spec:
     if re.fullmatch(r"/dev/video\d+", text):
         return _v4l2(text, text, camera.CameraOptions())
     paths = files.select(text)
-    return Spec(text, partial(files.pictures, paths), live=False, pixel_formats=files.pixel_formats(paths))
+    formats, reads = files.pixel_formats(paths), (Path(text),) if Path(text).is_dir() else paths
+    return Spec(text, partial(files.pictures, paths), live=False, pixel_formats=formats, reads=reads)
 
 
 def _camera(parts: SplitResult, uri: str) -> Spec:
