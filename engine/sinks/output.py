@@ -84,12 +84,18 @@ class OutputFile:
             os.ftruncate(self.descriptor, length)
             os.lseek(self.descriptor, length, os.SEEK_SET)
 
-    def replace_head(self, head: bytes) -> None:
-        """Write other bytes over the first ones."""
+    def patch(self, position: int, data: bytes) -> None:
+        """Write other bytes over some, once those are on the disk."""
         if self._regular:
             with self._named():
                 self.sync()
-                os.pwrite(self.descriptor, head, 0)
+                os.pwrite(self.descriptor, data, position)
+
+    def rest(self) -> None:
+        """Put on the disk what is due while nothing is written."""
+        if self._regular:
+            with self._named():
+                self._rhythm.beat(self.sync)
 
     def sync(self) -> None:
         """Put what was written on the disk."""

@@ -68,7 +68,7 @@ class Writer(Protocol):
 
 
 @runtime_checkable
-class BufferedWriter(Protocol):
+class BufferedWriter(Writer, Protocol):
     """A writer whose results are not where they belong as soon as it took them."""
 
     @property

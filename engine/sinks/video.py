@@ -1,7 +1,8 @@
 """Annotated video, H.264 through PyAV, with the times of the frames as they were.
 
-A video is a chain of fragments of about a second, see `containers`: whatever ends the process, the file plays up to the
-last of them. After an error the next frame begins a new file, and the one before plays up to the error.
+A video is a chain of fragments of about a second: whatever ends the process, the file plays up to the last of them.
+FFmpeg writes to memory, from where whole fragments go to the file. So it never learns of a full disk, after which PyAV
+would crash the process. After an error the next frame begins a new file, and the one before plays up to the error.
 """
 
 from __future__ import annotations
@@ -9,29 +10,44 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, cast
 
 import av
 import cv2
 import numpy as np
-from av.codec.context import Flags
 from av.error import FFmpegError
+from av.video.frame import PictureType
 from numpy.typing import NDArray
 
-from panrt.engine.sinks.containers import TICKS, Container, Matroska, Mp4, Sample
 from panrt.engine.sinks.drawing import annotated
 from panrt.engine.sinks.errors import SinkError
 from panrt.engine.sinks.output import OutputFile, claim, make_folder, shown
 from panrt.engine.sinks.sink import Item
 
 CODEC = "libx264"
+_TICKS = 90_000  # per second
 LONGEST_SIDE = 16384  # of H.264 as x264 writes it
 _LONGEST_GAP = 10.0  # seconds; a clock that jumps further was set anew
 _FRAGMENT = 1.0  # seconds, of the video and of the clock, whichever come first
-_FRAGMENT_BYTES = 4 << 20
+
+
+class _Format(NamedTuple):
+    """Of FFmpeg, and its options that make a file of fragments."""
+
+    name: str
+    options: dict[str, str]
+
+
+_FRAGMENTED = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
+_FORMATS = {
+    ".mp4": _Format("mp4", _FRAGMENTED),
+    ".mov": _Format("mov", _FRAGMENTED),
+    ".mkv": _Format("matroska", {"cluster_size_limit": "0", "flush_packets": "1"}),  # each frame is a fragment
+}
 
 
 class VideoWriter:
@@ -96,10 +112,10 @@ class VideoWriter:
         self._files[source] = video.path
 
     def idle(self) -> None:
-        """Write fragments that are due although no frame came."""
+        """Put on the disk what is due although no frame came."""
         for source, video in list(self._videos.items()):
             try:
-                video.flush(due=True)
+                video.idle()
             except Exception:
                 self._videos.pop(source).drop()
                 raise
@@ -132,20 +148,31 @@ class _Video:
         avoid: Collection[Path] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._hw = first.shape[0], first.shape[1]
-        self._encoder = _encoder(path, self._hw, options)
-        self._time_of = clock
+        self._hw = height, width = first.shape[0], first.shape[1]
+        if max(self._hw) > LONGEST_SIDE:
+            raise SinkError(
+                f"{shown(path)}: a frame of {width}x{height} is too large for H.264, {LONGEST_SIDE} at most; "
+                "record it with coco://DIR or npy://DIR."
+            )
+        self.path = path
+        self._now = clock
         self._clock: float | None = None
         self._gap = 1 / 30  # seconds between the last two frames
         self._time = 0.0
-        self._samples: list[Sample] = []
-        self._sent = 0  # frames that the encoder was given
-        self._flushed = 0
-        self._due = clock()  # the first frame goes out at once
-        self._container: Container | None = None  # this and the file: from the first packet on
-        self._file: OutputFile | None = None
+        self._sent = self._muxed = self._flushed = 0  # frames
+        self._fragment_began: tuple[float, float] | None = None  # in the video, and on the clock
         self._claim = partial(claim, path, overwrite=overwrite, avoid=avoid)
-        self.path = path
+        self._file: OutputFile | None = None  # from the first whole fragment on
+        self._memory = _Memory() if path.suffix.lower() == ".mkv" else _Pipe()
+        self._header: list[tuple[int, bytes]] = []  # until there is a fragment to follow it
+        form = _FORMATS[path.suffix.lower()]
+        self._container = av.open(self._memory, "w", format=form.name, container_options=form.options)
+        # Every frame leaves the encoder at once: what waits there would be lost with the process.
+        stream = self._container.add_stream(CODEC, rate=30, options={**options, "tune": "zerolatency"})
+        self._stream = cast(av.VideoStream, stream)
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.height, self._stream.width = (side + side % 2 for side in self._hw)
+        self._stream.time_base = self._stream.codec_context.time_base = Fraction(1, _TICKS)
 
     @property
     def pending(self) -> int:
@@ -153,67 +180,85 @@ class _Video:
         return self._sent - self._flushed
 
     def write(self, picture: NDArray[np.uint8], clock: float) -> None:
+        """Encode a frame; writes the fragment before it if that is long enough."""
         height, width = self._hw
         if picture.shape[:2] != self._hw:
             picture = np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
         if height % 2 or width % 2:
             padded = cv2.copyMakeBorder(picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
             picture = np.asarray(padded, np.uint8)
-        frame = av.VideoFrame.from_ndarray(picture, format="bgr24")
-        frame.pts, frame.time_base = round(self._moment(clock) * TICKS), Fraction(1, TICKS)
+        frame = av.VideoFrame.from_ndarray(picture, format="bgr24").reformat(format="yuv420p")
+        moment = self._moment(clock)
+        frame.pts, frame.time_base = round(moment * _TICKS), Fraction(1, _TICKS)
+        if self._is_due(moment):  # a key frame ends the fragment before it
+            frame.pict_type = PictureType.I
+            self._fragment_began = moment, self._now()
         self._encode(frame)
         self._sent += 1
-        self.flush(due=True)
 
-    def flush(self, *, due: bool = False) -> None:
-        """Write what was encoded as a fragment; with `due`, only if it is time."""
-        if not self._samples or (due and not self._is_due()):
-            return
-        if self._file is None or self._container is None:
-            self._container = self._begin()
-            self._file = self._claim()
-            self.path = self._file.path
-            self._file.append(self._container.header())
-        fragment = self._container.fragment(self._samples, offset=self._file.length)
-        self._file.append(fragment.data, seal=fragment.seal)
-        self._flushed += len(self._samples)
-        self._samples = []
-        self._due = self._time_of() + _FRAGMENT
+    def idle(self) -> None:
+        """Put on the disk what is due."""
+        if self._file is not None:
+            self._file.rest()
 
     def close(self) -> None:
         """Write what is left, and what makes the file easier to search."""
         self._encode(None)
-        self.flush()
-        if self._file is not None and self._container is not None:
-            tail, head = self._container.ending(length=self._file.length)
-            self._file.append(tail)
-            self._file.replace_head(head)
+        self._container.close()
+        if self._muxed:
+            self._flush(self._sent)
+        if self._file is not None:
             self._file.close()
 
     def drop(self) -> None:
         """Leave the file as it is; a file with nothing in it goes."""
+        with suppress(FFmpegError):
+            self._container.close()  # into memory
         if self._file is not None:
             self._file.drop()
 
     def _encode(self, frame: av.VideoFrame | None) -> None:
         try:
-            packets = self._encoder.encode(frame)
+            for packet in self._stream.encode(frame):
+                self._container.mux(packet)
+                self._muxed += 1
+                if self._muxed == 1:
+                    self._header, self._memory.pieces = self._memory.pieces, []
+                self._flush(self._muxed - 1)  # a muxer writes a fragment when the frame after it comes
         except FFmpegError as error:
             raise SinkError(f"{shown(self.path)}: H.264: {error.strerror or error}") from error
-        self._samples += [Sample(int(packet.pts or 0), bytes(packet), packet.is_keyframe) for packet in packets]
 
-    def _is_due(self) -> bool:
-        return (
-            self._time_of() >= self._due
-            or self._samples[-1].ticks - self._samples[0].ticks >= _FRAGMENT * TICKS
-            or sum(len(sample.data) for sample in self._samples) >= _FRAGMENT_BYTES
-        )
+    def _flush(self, frames: int) -> None:
+        """Write what the muxer gave, if it gave something, with which so many frames are in the file."""
+        if not self._memory.pieces:
+            return
+        pieces = self._header + self._memory.pieces
+        self._header, self._memory.pieces = [], []
+        if self._file is None:
+            self._file = self._claim()
+            self.path = self._file.path
+        data = bytearray()
+        patches: list[tuple[int, bytes]] = []
+        for position, piece in pieces:
+            if position == self._file.length + len(data):
+                data += piece
+            else:
+                patches.append((position, piece))
+        start = max(data.find(b"moof") - 4, 0) if data[4:8] == b"ftyp" else 0  # behind the header
+        if start:
+            self._file.append(bytes(data[:start]))
+        rest = bytes(data[start:])
+        if rest[4:8] == b"moof":  # hidden until it is whole: a fragment that was cut off would be an error to players
+            self._file.append(rest[:4] + b"free" + rest[8:], seal=rest[:8])
+        else:
+            self._file.append(rest)
+        for position, piece in patches:
+            self._file.patch(position, piece)
+        self._flushed = frames
 
-    def _begin(self) -> Container:
-        config = bytes(self._encoder.extradata or b"")
-        hw = self._encoder.height, self._encoder.width
-        suffix = self.path.suffix.lower()
-        return Matroska(hw, config) if suffix == ".mkv" else Mp4(hw, config, quicktime=suffix == ".mov")
+    def _is_due(self, moment: float) -> bool:
+        began = self._fragment_began
+        return began is None or moment - began[0] >= _FRAGMENT or self._now() - began[1] >= _FRAGMENT
 
     def _moment(self, clock: float) -> float:
         """The time of a frame in the video: as its clock goes, or like the last one where that jumps."""
@@ -225,24 +270,38 @@ class _Video:
         return self._time
 
 
-def _encoder(path: Path, hw: tuple[int, int], options: dict[str, str]) -> Any:  # av's stubs name no type for it
-    """An encoder that gives a packet for every frame at once, so that no frame is in memory alone for long."""
-    height, width = (side + side % 2 for side in hw)
-    if max(height, width) > LONGEST_SIDE:
-        raise SinkError(
-            f"{shown(path)}: a frame of {hw[1]}x{hw[0]} is too large for H.264, whose sides end at {LONGEST_SIDE}; "
-            "record it with coco://DIR or npy://DIR."
-        )
-    encoder: Any = av.CodecContext.create(CODEC, "w")
-    encoder.height, encoder.width, encoder.pix_fmt = height, width, "yuv420p"
-    encoder.time_base, encoder.framerate = Fraction(1, TICKS), Fraction(30)
-    encoder.flags |= Flags.global_header
-    encoder.options = {**options, "tune": "zerolatency", "x264-params": "annexb=0"}
-    try:
-        encoder.open()
-    except (FFmpegError, OSError) as error:
-        raise SinkError(f"{shown(path)}: H.264 of {width}x{height}: {error.strerror or error}") from error
-    return encoder
+class _Pipe:
+    """What a muxer writes, in memory; without `seek`, so that it only appends."""
+
+    def __init__(self) -> None:
+        self.pieces: list[tuple[int, bytes]] = []  # position, bytes
+        self._position = 0
+
+    def write(self, data: bytes) -> int:
+        self.pieces.append((self._position, bytes(data)))
+        self._position += len(data)
+        return len(data)
+
+
+class _Memory(_Pipe):
+    """The same for a muxer that comes back to fill in lengths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._length = 0
+
+    def write(self, data: bytes) -> int:
+        super().write(data)
+        self._length = max(self._length, self._position)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._length}[whence]
+        self._position = start + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
 
 
 def _check_name(path: Path) -> None:

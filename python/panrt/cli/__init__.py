@@ -6,6 +6,7 @@ One module a command. Whatever is slow to import - PyTorch, OpenCV, MuJoCo - is 
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -78,4 +79,27 @@ def options(
 
 def main() -> None:
     """Run the command line of this process."""
-    app(prog_name="panrt", args=sys.argv[1:])
+    _fill_standard_handles()
+    try:
+        app(prog_name="panrt", args=sys.argv[1:])
+    finally:
+        _flush_output()
+
+
+def _fill_standard_handles() -> None:
+    """Open what the caller closed of input, output and errors, so that no other file gets its number and its text."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
+
+
+def _flush_output() -> None:
+    """Write out what was printed; if nobody takes it, leave nothing for Python to complain about at its exit."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -71,6 +71,7 @@ def run(
         to_markdown,
     )
     from panrt.engine.bundled import locate
+    from panrt.files import write_atomically
 
     config = BenchmarkConfig(frames=frames, warm_up=warm_up, rate=rate)
     model = locate(model)
@@ -103,7 +104,8 @@ def run(
             ".html": to_html(measured),
         }
         for suffix, text in written.items():
-            output.with_name(output.name + suffix).write_text(text)
+            path = output.with_name(output.name + suffix)
+            write_atomically(path, lambda temporary, text=text: temporary.write_text(text))  # type: ignore[misc]
         report.line("wrote", ", ".join(f"{output}{suffix}" for suffix in written))
     next_commands = [f"panrt bench compare {output}.json OTHER.json"] if output is not None else []
     facts_of_all = to_json(measured) | ({} if gpu is None else {"gpu_profile": gpu._asdict()})
