@@ -56,7 +56,15 @@ class Report(NamedTuple):
     faults: list[str]
 
 
-def measure(kills: int, folder: Path, *, model: str = "tabletop", longest: float = 6.0, seed: int = 0) -> Report:
+def measure(
+    kills: int,
+    folder: Path,
+    *,
+    model: str = "tabletop",
+    longest: float = 6.0,
+    latest: float = LATEST,
+    seed: int = 0,
+) -> Report:
     """Run the rounds.
 
     Args:
@@ -64,6 +72,7 @@ def measure(kills: int, folder: Path, *, model: str = "tabletop", longest: float
         folder: an empty one, for the recordings.
         model: to run.
         longest: seconds from the first result to the kill, at most.
+        latest: seconds that may be missing from a recording.
         seed: of the moments.
     """
     moments = random.Random(seed)
@@ -85,7 +94,7 @@ def measure(kills: int, folder: Path, *, model: str = "tabletop", longest: float
             # A result can be in a recording whose line was not written yet.
             last = times[min(count, len(times)) - 1] if count else times[0] if times else killed
             found[kind].append(Found(count, max(0.0, killed - last)))
-            if killed - last > LATEST:
+            if killed - last > latest:
                 faults.append(f"round {number}: {path}: ends {killed - last:.2f} s before the kill")
             if path is not None and kind != "coco":  # the next start is to complete that one
                 kept |= {file: _digest(file) for file in ([path] if path.is_file() else sorted(path.iterdir()))}

@@ -407,7 +407,7 @@ def _lock(descriptor: int) -> bool:
 def _claim_folder(wanted: Path, name: str, *, taken: tuple[str, ...]) -> OutputFile:
     """Make a file called `name` in a folder that has neither it nor one of `taken`; `folder-2`, ... where that has."""
     for candidate in _all_folders(wanted):
-        if candidate != wanted and candidate.exists() and not candidate.is_dir():
+        if candidate != wanted and os.path.exists(candidate) and not os.path.isdir(candidate):
             continue
         make_folder(candidate, wanted)
         try:
@@ -439,7 +439,7 @@ def _all_folders(wanted: Path) -> Iterator[Path]:
 def _folders(wanted: Path) -> Iterator[Path]:
     """Those that exist."""
     for candidate in _all_folders(wanted):
-        if not candidate.is_dir():
+        if not os.path.isdir(candidate):  # as pathlib has it, but False for a name that is too long
             return
         yield candidate
 

@@ -43,6 +43,10 @@ from panrt.engine.sources.open import nearest
 _VIDEO = (".mp4", ".mkv", ".mov")
 _LINES = (".jsonl", ".ndjson")
 _OVERWRITE = ("no", "yes")
+_PRESETS = (
+    *("ultrafast", "superfast", "veryfast", "faster", "fast"),
+    *("medium", "slow", "slower", "veryslow", "placebo"),
+)
 _SCALES = ("1", "2", "3", "4")  # times that a video is larger than its frames
 
 
@@ -166,6 +170,8 @@ def _video(target: str, options: Mapping[str, str], context: Context) -> Writer:
         raise UnknownSinkError(f"{target}: scale: got {scale!r}, expected {' or '.join(_SCALES)}.")
     sources = [source.name for source in context.status().sources]
     preset = options.get("preset", "veryfast")
+    if preset not in _PRESETS:
+        raise UnknownSinkError(f"{target}: there is no preset {preset!r}; {nearest(preset, _PRESETS)}")
     overwrite = options.get("overwrite") == "yes"
     return VideoWriter(Path(target), sources, crf=int(crf), preset=preset, scale=int(scale), overwrite=overwrite)
 

@@ -66,6 +66,7 @@ class OutputFile:
             self._check_presence()
             if not self._regular:
                 write_all(self.descriptor, seal + data[len(seal) :])
+                self.length += len(data)
                 return
             try:
                 write_all(self.descriptor, data)

@@ -215,15 +215,8 @@ class Sink:
             self._attempt(self._writer.close, last=True)
 
     def _take(self, item: Item) -> None:
-        waited = self._state == "waiting"
         self._busy_since = time.monotonic()
-        if self._attempt(lambda: self._write(item), results=1):
-            if self._failures:
-                self._gaps += 1
-                if waited:
-                    LOG.warning("%s: goes on, with a gap", self.name)
-                    self._state = "open"
-            self._failures, self._pause = 0, RETRY[0]
+        self._attempt(lambda: self._write(item), results=1)
         self._busy_since = None
 
     def _write(self, item: Item) -> None:
@@ -232,8 +225,8 @@ class Sink:
             self._writer = self.spec.open(self._context)
         _write(self._writer, item)
 
-    def _attempt(self, action: Callable[[], None], *, results: int = 0, last: bool = False) -> bool:
-        """Have the writer do something with so many new results; whether it did. Whatever is lost is counted."""
+    def _attempt(self, action: Callable[[], None], *, results: int = 0, last: bool = False) -> None:
+        """Have the writer do something with so many new results. Whatever is lost is counted."""
         before = self._pending
         try:
             action()
@@ -243,7 +236,6 @@ class Sink:
             self._state, self._error = "left", str(error)
             self._slot.close()
             self._slot.discard()
-            return False
         except Exception as error:  # whatever a writer raises is its own affair, and must not end the stream
             self._failed += before + results - self._pending
             self._handled += results
@@ -262,9 +254,18 @@ class Sink:
                 self._give_up("failed", _describe(error))
                 self._slot.close()
                 self._slot.discard()
-            return False
-        self._handled += results
-        return True
+        else:
+            self._handled += results
+            if before + results > self._pending:  # some can be read back now
+                self._go_on()
+
+    def _go_on(self) -> None:
+        if self._failures:
+            self._gaps += 1
+        if self._state == "waiting":
+            LOG.warning("%s: goes on, with a gap", self.name)
+            self._state = "open"
+        self._failures, self._pause = 0, RETRY[0]
 
     def _wait(self, error: Exception) -> None:
         """Take nothing for a while, longer from time to time."""

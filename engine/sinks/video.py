@@ -1,6 +1,6 @@
 """Annotated video, H.264 through PyAV, with the times of the frames as they were.
 
-A video is a chain of fragments of about a second: whatever ends the process, the file plays up to the last of them.
+A video is a chain of fragments of half a second: whatever ends the process, the file plays up to the last of them.
 FFmpeg writes to memory, from where whole fragments go to the file. So it never learns of a full disk, after which PyAV
 would crash the process. After an error the next frame begins a new file, and the one before plays up to the error.
 """
@@ -32,7 +32,7 @@ CODEC = "libx264"
 _TICKS = 90_000  # per second
 LONGEST_SIDE = 16384  # of H.264 as x264 writes it
 _LONGEST_GAP = 10.0  # seconds; a clock that jumps further was set anew
-_FRAGMENT = 1.0  # seconds, of the video and of the clock, whichever come first
+_FRAGMENT = 0.5  # seconds, of the video and of the clock, whichever come first
 
 
 class _Format(NamedTuple):
@@ -88,7 +88,8 @@ class VideoWriter:
     @property
     def files(self) -> tuple[str, ...]:
         """The newest file of each source."""
-        return tuple(map(str, list(self._files.values())))
+        writing = {source: video.path for source, video in list(self._videos.items()) if video.begun}
+        return tuple(map(str, (self._files | writing).values()))
 
     def write(self, item: Item) -> None:
         """Encode one frame."""
@@ -107,9 +108,8 @@ class VideoWriter:
         try:
             video.write(picture, clock)
         except Exception:
-            self._videos.pop(source).drop()
+            self._drop(source)
             raise
-        self._files[source] = video.path
 
     def idle(self) -> None:
         """Put on the disk what is due although no frame came."""
@@ -117,7 +117,7 @@ class VideoWriter:
             try:
                 video.idle()
             except Exception:
-                self._videos.pop(source).drop()
+                self._drop(source)
                 raise
 
     def close(self) -> None:
@@ -129,10 +129,15 @@ class VideoWriter:
                 video.close()
             except Exception as error:  # the other videos are to be finished all the same
                 errors.append(error)
-            finally:
-                self._videos.pop(source).drop()
+            self._drop(source)
         if errors:
             raise errors[0]
+
+    def _drop(self, source: str) -> None:
+        video = self._videos.pop(source)
+        video.drop()
+        if video.begun:
+            self._files[source] = video.path
 
 
 class _Video:
@@ -173,6 +178,11 @@ class _Video:
         self._stream.pix_fmt = "yuv420p"
         self._stream.height, self._stream.width = (side + side % 2 for side in self._hw)
         self._stream.time_base = self._stream.codec_context.time_base = Fraction(1, _TICKS)
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a file, by the name of `path`."""
+        return self._file is not None
 
     @property
     def pending(self) -> int:

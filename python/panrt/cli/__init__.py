@@ -25,7 +25,7 @@ from panrt.cli.export import export
 from panrt.cli.info import info
 from panrt.cli.plugins import plugins
 from panrt.cli.run import run
-from panrt.cli.support import Commands
+from panrt.cli.support import USER_ERROR, Commands
 from panrt.cli.train import train
 from panrt.cli.train_tabletop import train_tabletop
 from panrt.cli.verify import verify
@@ -82,6 +82,9 @@ def main() -> None:
     _fill_standard_handles()
     try:
         app(prog_name="panrt", args=sys.argv[1:])
+    except OSError as error:  # of options that print, such as --version; commands report their own
+        typer.echo(f"error: standard output: {error.strerror}", err=True)
+        sys.exit(USER_ERROR)
     finally:
         _flush_output()
 
