@@ -205,7 +205,7 @@ class CocoWriter:
                 _complete(candidate)
             journal = _claim_folder(self._wanted, JOURNAL, taken=("panoptic.json", "panoptic"))
             if not _lock(journal.descriptor) or not os.fstat(journal.descriptor).st_nlink:
-                journal.drop()  # another process took it for one that was left
+                os.close(journal.descriptor)  # another process took it for one that was left, and removes it
                 continue
             folder = journal.path.parent
             try:

@@ -124,10 +124,10 @@ class OutputFile:
     def drop(self) -> None:
         """Close it without a word about errors, and remove it if there is nothing in it."""
         with contextlib.suppress(OSError):
-            self.close()
-        if self._regular and not self.length:
-            with contextlib.suppress(OSError):
+            if self._regular and not self.length and os.path.samestat(self.path.stat(), os.fstat(self.descriptor)):
                 self.path.unlink()
+        with contextlib.suppress(OSError):
+            self.close()
 
     def _check_presence(self) -> None:
         if self._regular and not os.fstat(self.descriptor).st_nlink:

@@ -12,6 +12,9 @@ from panrt.engine.sinks.output import shown
 from panrt.engine.sinks.sink import SinkSpec
 
 
+_NO_PICTURES = frozenset({".jsonl", ".ndjson"})  # no source of pictures reads these, so they may stand among them
+
+
 def refuse_same_files(sources: Iterable[tuple[str, Sequence[Path]]], sinks: Sequence[SinkSpec]) -> None:
     """See that no sink writes to what a source reads, and no two sinks to one place.
 
@@ -64,5 +67,7 @@ def _is_device(path: Path) -> bool:
 
 def _meet(source: Path, target: Path, is_folder: bool) -> bool:
     if source.is_dir():
+        if not is_folder and target.suffix.lower() in _NO_PICTURES:
+            return False
         return any(_keys(source) & _keys(folder) for folder in (target, *Path(os.path.realpath(target)).parents))
     return bool(_keys(source.parent if is_folder else source) & _keys(target))

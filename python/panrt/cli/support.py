@@ -186,4 +186,4 @@ def megabytes(size: int) -> str:
 
 def interactive() -> bool:
     """Whether somebody is there to look at a bar."""
-    return sys.stderr.isatty()
+    return sys.stderr is not None and sys.stderr.isatty()  # None: the caller closed it

@@ -583,7 +583,7 @@ def test_recordings_survive_kills_at_any_moment(tmp_path: Path) -> None:
         ("pictures", ["pictures/out.mp4"], "is in the folder the source"),
         ("pictures", ["coco://pictures"], "is in the folder the source"),
         ("pictures", ["npy://pictures/deep/out"], "is in the folder the source"),
-        ("pictures/", ["alias/out.jsonl"], "is in the folder the source"),
+        ("pictures/", ["alias/out.mkv"], "is in the folder the source"),
         ("in/a.mp4", ["coco://in"], "is the folder of the source"),
         ("test://", ["out.mp4", "./out.mp4"], "what the sink out.mp4 writes, too"),
         ("test://", ["out.jsonl", "out.jsonl?policy=block"], "what the sink out.jsonl writes, too"),
@@ -610,6 +610,7 @@ def test_a_file_in_two_roles_is_refused_before_anything_is_written(
 def test_files_beside_the_source_and_devices_are_no_clash(here: Path) -> None:
     cv2.imwrite("a.png", np.zeros((*HW, 3), np.uint8))
     run("a.png", "out.jsonl", "out.mp4", "coco://a", "b.jsonl")
+    run(str(here), "c.jsonl")  # a folder of pictures
     Path("x.jsonl").symlink_to("/dev/null")
     same_file.refuse_same_files([], [open_sink("x.jsonl").spec, open_sink("x.jsonl").spec])
 
