@@ -11,7 +11,6 @@ from panrt.engine.sinks.errors import SameFileError
 from panrt.engine.sinks.output import shown
 from panrt.engine.sinks.sink import SinkSpec
 
-
 _NO_PICTURES = frozenset({".jsonl", ".ndjson"})  # no source of pictures reads these, so they may stand among them
 
 

@@ -41,7 +41,7 @@ def run(
     source: Annotated[str, typer.Option(help="Where the frames come from: a file, folder or URI.")] = "demo://tabletop",
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="NAME", help="Write NAME.json, NAME.md and NAME.html; replaces them."),
+        typer.Option("--output", "-o", metavar="NAME", help="Write, or replace, NAME.json, .md and .html."),
     ] = None,
     frames: Annotated[int, typer.Option(min=1, help="Of each run.")] = 200,
     warm_up: Annotated[int, typer.Option(min=0, help="Frames before, not measured.")] = 20,
