@@ -10,7 +10,9 @@ import io
 import json
 import logging
 import os
+import re
 import select
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -337,7 +339,10 @@ def put_together(folder: Path) -> int:
 
 
 class _Journal:
-    """What was noted of a folder: a line with the categories, then one for each image. The last line may be cut off."""
+    """What was noted of a folder: a line with the categories, then one for each image.
+
+    The last line may be cut off. Lines that PanRT would not write are passed over: a folder may come from anywhere.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / JOURNAL
@@ -352,18 +357,25 @@ class _Journal:
         return (entry for entry, good in zip(self._entries(), self.good, strict=True) if good)
 
     def _entries(self) -> Iterator[dict[str, Any]]:
-        return (line for line in self._lines() if "image" in line and "annotation" in line)
+        return (line for line in self._lines() if "annotation" in line and _is_image(line.get("image")))
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         with self.path.open("rb") as file:
             for line in file:
-                if line.endswith(b"}\n"):  # PanRT's own, so nothing else can be wrong with it
-                    with contextlib.suppress(ValueError):
-                        yield json.loads(line)
+                with contextlib.suppress(ValueError, RecursionError):
+                    if isinstance(facts := json.loads(line), dict):
+                        yield facts
+
+
+def _is_image(value: object) -> bool:
+    name = value.get("file_name") if isinstance(value, dict) else None
+    return isinstance(name, str) and re.fullmatch(r"[0-9]{6,12}\.png", name) is not None
 
 
 def _is_whole(path: Path) -> bool:
     try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return False
         with path.open("rb") as file:
             file.seek(-len(_PNG_END), os.SEEK_END)
             return file.read() == _PNG_END
@@ -374,11 +386,11 @@ def _is_whole(path: Path) -> bool:
 def _complete(folder: Path) -> None:
     """Put together what an interrupted run left in a folder, unless its process still writes there."""
     try:
-        descriptor = os.open(folder / JOURNAL, os.O_RDONLY)
+        descriptor = os.open(folder / JOURNAL, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return  # none was left
     try:
-        if not _lock(descriptor):
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode) or not _lock(descriptor):
             return
         if os.fstat(descriptor).st_size:
             count = put_together(folder)

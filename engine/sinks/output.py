@@ -214,7 +214,7 @@ def write_whole(path: Path, data: bytes) -> None:
     """Write a file that is there whole or not at all, also for whoever looks while the process is killed."""
     part = path.with_name(f".{path.name}.part")
     try:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
         try:
             write_all(descriptor, data)
         finally:

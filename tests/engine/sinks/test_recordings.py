@@ -515,6 +515,35 @@ def test_a_picture_that_is_not_whole_is_not_named(tmp_path: Path) -> None:
     assert [entry["id"] for entry in found["images"]] == [1, 4]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\0" * 100,
+        b"[" * 100_000,
+        b"7",
+        b"[]",
+        b'{"image": 3, "annotation": 4}',
+        b'{"image": {"file_name": "../../secret.png"}, "annotation": {}}',
+        b'{"image": {"file_name": "/dev/zero"}, "annotation": {}}',
+        b'{"image": {"file_name": ["000001.png"]}, "annotation": {}}',
+        b'{"image": {"file_name": "000009.png"}, "annotation": {}}',
+        b'{"image": {"file_name": "\xff"}, "annotation": {}}',
+    ],
+)
+def test_a_journal_from_anywhere_names_only_pictures_of_its_folder(line: bytes, tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    writer = CocoWriter(folder, model_file())
+    writer.write(item(0))
+    os.mkfifo(folder / "panoptic" / "000009.png")
+    cv2.imwrite(str(tmp_path / "secret.png"), np.zeros((*HW, 3), np.uint8))
+    assert writer._journal is not None
+    writer._journal.append(line + b"\n")
+    writer.write(item(1))
+    writer.close()
+    found = json.loads((folder / "panoptic.json").read_text())
+    assert [entry["id"] for entry in found["images"]] == [1, 2]
+
+
 def test_a_folder_in_which_another_run_records_is_left_alone(tmp_path: Path) -> None:
     first, second = (CocoWriter(tmp_path / "c", model_file()) for _ in range(2))
     for index in range(3):
