@@ -61,6 +61,8 @@ def record(item: Item) -> dict[str, Any]:
 class JsonLinesWriter:
     """A line of JSON for each result, in a file."""
 
+    pending = 0
+
     def __init__(self, path: Path, *, overwrite: bool = False) -> None:
         self._path = path
         self._file: OutputFile | None = claim(path, overwrite=overwrite)
@@ -78,6 +80,11 @@ class JsonLinesWriter:
             if _errno(error) not in (errno.EFBIG, errno.ENOENT):  # too long, deleted: a new file takes the line
                 raise
             self._begun().append(line)
+
+    def idle(self) -> None:
+        """Put on the disk what is due."""
+        if self._file is not None:
+            self._file.rest()
 
     def close(self) -> None:
         """Close the file."""
@@ -153,6 +160,8 @@ class CocoWriter:
     made.
     """
 
+    pending = 0
+
     def __init__(self, folder: Path, model: ModelFile) -> None:
         self._wanted = folder
         self._categories = [
@@ -189,6 +198,12 @@ class CocoWriter:
             make_folder(self._folder.path / "panoptic", self._folder.path)  # if it was taken away, not for long
             raise
         self._count = number
+
+    def idle(self) -> None:
+        """Put on the disk what is due."""
+        if self._journal is not None:
+            self._folder.rest()
+            self._journal.rest()
 
     def close(self) -> None:
         """Put `panoptic.json` together."""
@@ -233,6 +248,8 @@ class NumpyWriter:
     A folder with results is not written to: a new one is made.
     """
 
+    pending = 0
+
     def __init__(self, folder: Path) -> None:
         self._wanted = folder
         self._index: OutputFile | None = None
@@ -255,6 +272,12 @@ class NumpyWriter:
                 index.drop()
             raise
         self._count += 1
+
+    def idle(self) -> None:
+        """Put on the disk what is due."""
+        if self._index is not None:
+            self._folder.rest()
+            self._index.rest()
 
     def close(self) -> None:
         """Close the index."""
@@ -283,6 +306,10 @@ class _Folder:
         write_whole(self.path / name, data)
         self._fresh.append(self.path / name)
         self._rhythm.beat(self.sync)
+
+    def rest(self) -> None:
+        if self._fresh:
+            self._rhythm.beat(self.sync)
 
     def sync(self) -> None:
         fresh, self._fresh = self._fresh, []

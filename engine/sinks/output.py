@@ -54,6 +54,7 @@ class OutputFile:
         mode = os.fstat(descriptor).st_mode
         self._regular = stat.S_ISREG(mode)
         self._known = False  # whether its name is on the disk
+        self._dirty = False  # whether there is something that is not
         self._rhythm = Rhythm()
 
     def append(self, data: bytes, *, seal: bytes = b"") -> None:
@@ -76,6 +77,7 @@ class OutputFile:
                 self.cut(self.length)
                 raise
             self.length += len(data)
+            self._dirty = True
             self._rhythm.beat(self.sync)
 
     def cut(self, length: int) -> None:
@@ -91,6 +93,7 @@ class OutputFile:
             with self._named():
                 self.sync()
                 os.pwrite(self.descriptor, data, position)
+                self._dirty = True
 
     def rest(self) -> None:
         """Put on the disk what is due while nothing is written."""
@@ -100,11 +103,12 @@ class OutputFile:
 
     def sync(self) -> None:
         """Put what was written on the disk."""
-        if self._regular:
+        if self._regular and self._dirty:
             sync(self.descriptor)
             if not self._known:
                 sync_folder(self.path.parent)
                 self._known = True
+            self._dirty = False
 
     def close(self) -> None:
         """Put it on the disk and let go of it; idempotent.

@@ -69,7 +69,7 @@ class Writer(Protocol):
 
 @runtime_checkable
 class BufferedWriter(Writer, Protocol):
-    """A writer whose results are not where they belong as soon as it took them."""
+    """A writer that has something to do also when no result comes."""
 
     @property
     def pending(self) -> int:

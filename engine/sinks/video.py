@@ -181,8 +181,8 @@ class _Video:
 
     @property
     def begun(self) -> bool:
-        """Whether there is a file, by the name of `path`."""
-        return self._file is not None
+        """Whether there is something in a file, by the name of `path`."""
+        return self._file is not None and self._file.length > 0
 
     @property
     def pending(self) -> int:
