@@ -753,6 +753,7 @@ def test_the_last_record_is_put_on_the_disk_though_none_follows(
         now[0] += 2
         file.rest()
     assert len(synced) == 2  # the file, and the folder that has its name
+    now[0] += 2
     file.append(b"another\n")
     assert len(synced) == 3
     file.close()
