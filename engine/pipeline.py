@@ -24,7 +24,8 @@ from panrt.engine.clock import Clock
 from panrt.engine.frame import Frame
 from panrt.engine.result import PanopticResult
 from panrt.engine.session import Drawing, Draws, Reserves, Session, acting_for
-from panrt.engine.sinks.open import open_sink
+from panrt.engine.sinks.open import SinkTarget, open_sink
+from panrt.engine.sinks.same_file import refuse_same_files
 from panrt.engine.sinks.sink import Context, Item, Sink
 from panrt.engine.slot import Policy
 from panrt.engine.sources.open import specify
@@ -40,7 +41,7 @@ def stream(
     source: str | os.PathLike[str] | Iterable[Any],
     session: Session,
     *,
-    sinks: Sequence[str | Sink] = (),
+    sinks: SinkTarget | Sequence[SinkTarget] = (),
     policy: Policy | None = None,
     options: SourceOptions | None = None,
     in_flight: int | None = None,
@@ -53,7 +54,7 @@ def stream(
         source: a URI or path, see `panrt.engine.sources.open`; images, as an iterable of (H, W, 3) uint8 arrays in BGR,
             such as a generator; or a list of these, which take turns and share batches.
         session: of `panrt.load`; it is not closed.
-        sinks: URIs, see `panrt.engine.sinks.open`, or sinks.
+        sinks: URIs or paths, see `panrt.engine.sinks.open`, functions that take a result, or sinks; one or several.
         policy: "latest" drops what cannot be kept up with, "block" never drops; by default the first for live sources
             and the second for files. A file under "latest" plays at its own speed.
         options: how the sources behave.
@@ -66,6 +67,7 @@ def stream(
 
     Raises:
         UnknownSourceError, UnknownSinkError, SourceError, TypeError: from here.
+        SameFileError: a sink would write to what a source or another sink works on; nothing was written.
         SinkError: from the first step of the iteration, where a sink cannot be opened.
         SourceError: from the last step of the iteration, where a source ended by one.
         ValueError: an option does not do.
@@ -78,7 +80,9 @@ def stream(
         options = replace(options, policy=policy)
     wake = threading.Event()
     sources = [Source(spec, name=_name(specs, number), options=options, wake=wake) for number, spec in enumerate(specs)]
-    opened = [open_sink(sink) if isinstance(sink, str) else sink for sink in sinks]
+    several = sinks if isinstance(sinks, Sequence) and not isinstance(sinks, str) else (sinks,)
+    opened = [open_sink(sink) for sink in several]
+    refuse_same_files(((each.name, each.spec.reads) for each in sources), [sink.spec for sink in opened])
     blocking = all(each.policy == "block" for each in sources)
     if in_flight is None:
         in_flight = session.capacity if blocking else 1
@@ -152,6 +156,12 @@ class Stream(Iterable[PanopticResult]):
         """How it is doing; may be asked from any thread."""
         sources = tuple(source.status for source in self._sources)
         return self._meter.status(sources, tuple(sink.status for sink in self._sinks))
+
+    @property
+    def unread(self) -> bool:
+        """Whether its sinks were left by all who read what they write, so that there is nobody to compute for."""
+        states = {sink.state for sink in self._sinks}
+        return "left" in states and states <= {"left", "failed"}
 
     def stop(self) -> None:
         """Capture no more; the iteration ends when what was captured is done. May be called in a signal handler."""

@@ -15,7 +15,7 @@ WINDOW = 2.0  # seconds over which the rate is taken
 SILENCE = 10.0  # seconds without a result that are not normal
 SAMPLES = 512  # results over which ages are taken
 
-_BROKEN = "hung", "failed"
+_BROKEN = "hung", "waiting", "failed"
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,16 @@ class SinkStatus:
     """A sink at one moment. `offered == written + dropped + failed + waiting`, once it is at rest."""
 
     name: str
-    state: str  # "open", "hung", "failed" or "closed"
+    state: str  # "open", "hung", "waiting" (to try again), "failed", "left" (by who read it) or "closed"
     offered: int
-    written: int
+    written: int  # can be read back
     dropped: int  # gave way to newer ones, or came while the sink did not work
-    failed: int  # the sink tried and raised
-    waiting: int
+    failed: int  # the sink tried and raised, or lost it later
+    waiting: int  # for the sink, or in a piece of a video that is not whole yet
     error: str  # the last one
     keeps: bool  # it is promised every result ("block")
+    gaps: int = 0  # times that it went on after results were lost
+    files: tuple[str, ...] = ()  # that it writes, by their real names; of videos the newest of each source
 
     @property
     def lost(self) -> int:

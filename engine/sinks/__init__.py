@@ -1,17 +1,20 @@
 """Where results go: files, video, windows, browsers, other processes; all by URI."""
 
-from panrt.engine.sinks.errors import SinkError, UnknownSinkError
-from panrt.engine.sinks.open import open_sink
+from panrt.engine.sinks.errors import ReaderLeftError, SameFileError, SinkError, UnknownSinkError
+from panrt.engine.sinks.open import SinkTarget, open_sink
 from panrt.engine.sinks.shared_memory import SharedMemoryReader
 from panrt.engine.sinks.sink import Context, Item, Sink, SinkSpec, Writer
 
 __all__ = [
     "Context",
     "Item",
+    "ReaderLeftError",
+    "SameFileError",
     "SharedMemoryReader",
     "Sink",
     "SinkError",
     "SinkSpec",
+    "SinkTarget",
     "UnknownSinkError",
     "Writer",
     "open_sink",

@@ -9,5 +9,13 @@ class UnknownSinkError(PanrtError, ValueError):
     """A URI that no sink answers to, or an option that its sink does not have."""
 
 
+class SameFileError(PanrtError, ValueError):
+    """A sink would write to what a source reads, or two sinks would write to one place."""
+
+
 class SinkError(PanrtError, OSError):
     """A sink cannot be opened here, or cannot take a result."""
+
+
+class ReaderLeftError(SinkError):
+    """Nobody reads what a sink writes any more."""

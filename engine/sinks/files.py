@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
+import filecmp
+import io
 import json
+import logging
+import os
+import re
+import select
+import stat
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import cv2
 import numpy as np
 
-from panrt.engine.sinks.errors import SinkError
+from panrt.engine.sinks.errors import ReaderLeftError, SinkError
+from panrt.engine.sinks.output import (
+    OutputFile,
+    Rhythm,
+    claim,
+    make_folder,
+    numbered,
+    shown,
+    sync,
+    sync_folder,
+    write_all,
+    write_whole,
+)
 from panrt.engine.sinks.sink import Item
-from panrt.engine.sinks.video import check_folder
 from panrt.model_file import ModelFile
+
+LOG = logging.getLogger("panrt.sinks")
+
+JOURNAL = ".panrt-journal.jsonl"  # of a coco:// folder that is being written, or was when the process ended
+_PNG_END = b"IEND\xaeB`\x82"
 
 
 def record(item: Item) -> dict[str, Any]:
@@ -32,102 +59,438 @@ def record(item: Item) -> dict[str, Any]:
 
 
 class JsonLinesWriter:
-    """A line of JSON for each result; to standard output where there is no path."""
+    """A line of JSON for each result, in a file."""
 
-    def __init__(self, path: Path | None) -> None:
-        self._file: IO[str]
-        if path is None:
-            self._file = sys.stdout
-        else:
-            check_folder(path.parent, path)
-            self._file = _open_text(path)
-        self._owned = path is not None
+    pending = 0
+
+    def __init__(self, path: Path, *, overwrite: bool = False) -> None:
+        self._path = path
+        self._file: OutputFile | None = claim(path, overwrite=overwrite)
+        self.files = (str(self._file.path),)
 
     def write(self, item: Item) -> None:
         """Write one line, out at once: whoever follows the file sees it."""
-        self._file.write(json.dumps(record(item), separators=(",", ":")) + "\n")
-        self._file.flush()
+        line = _line(record(item))
+        try:
+            self._begun().append(line)
+        except SinkError as error:
+            if not _is_finished(error):
+                raise
+            self._drop()
+            if _errno(error) not in (errno.EFBIG, errno.ENOENT):  # too long, deleted: a new file takes the line
+                raise
+            self._begun().append(line)
+
+    def idle(self) -> None:
+        """Put on the disk what is due."""
+        if self._file is not None:
+            self._file.rest()
 
     def close(self) -> None:
         """Close the file."""
-        if self._owned:
+        if self._file is not None:
             self._file.close()
+
+    def _begun(self) -> OutputFile:
+        if self._file is None:
+            self._file = claim(self._path)
+            self.files = (str(self._file.path),)
+        return self._file
+
+    def _drop(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.drop()
+
+
+class StandardOutputWriter:
+    """A line of JSON for each result, on standard output."""
+
+    pending = 0
+    files = ()
+
+    def __init__(self) -> None:
+        if sys.stdout is None or sys.stdout.closed:
+            raise SinkError("-: standard output is closed; give the sink a file, out.jsonl.")
+        self._stream = sys.stdout
+        self._descriptor: int | None = None
+        with contextlib.suppress(OSError):  # not a file: something that captures the output
+            self._descriptor = sys.stdout.fileno()
+
+    def write(self, item: Item) -> None:
+        """Write one line, out at once.
+
+        Raises:
+            ReaderLeftError: nobody reads it any more.
+        """
+        line = _line(record(item))
+        try:
+            if self._descriptor is None:
+                self._stream.write(line.decode())
+                self._stream.flush()
+            else:  # past Python's buffer, which would try again at exit what fails here
+                write_all(self._descriptor, line)
+        except BrokenPipeError as error:
+            raise ReaderLeftError("-: nobody reads standard output any more.") from error
+        except OSError as error:
+            raise SinkError(f"-: standard output: {error.strerror or error}.") from error
+
+    def idle(self) -> None:
+        """See whether somebody still reads.
+
+        Raises:
+            ReaderLeftError: nobody does.
+        """
+        if self._descriptor is None:
+            return
+        poll = select.poll()
+        poll.register(self._descriptor, 0)
+        if any(event & select.POLLERR for _, event in poll.poll(0)):
+            raise ReaderLeftError("-: nobody reads standard output any more.")
+
+    def close(self) -> None:
+        """Nothing: it is not ours."""
 
 
 class CocoWriter:
     """`panoptic.json` and `panoptic/000001.png`, ... as the COCO panoptic format has it; images are numbered from 1.
 
-    Annotations are kept on disk until the end, when the JSON is put together: a long stream needs no memory.
+    Annotations are kept in a journal until the end, when the JSON is put together: a long stream needs no memory, and
+    what an interrupted run left is put together by the next one. A folder with results is not written to: a new one is
+    made.
     """
 
+    pending = 0
+
     def __init__(self, folder: Path, model: ModelFile) -> None:
-        self._folder = folder
-        self._pictures = folder / "panoptic"
-        check_folder(self._pictures, folder)
-        self._model = model
+        self._wanted = folder
+        self._categories = [
+            {"id": c.id, "name": c.name, "isthing": int(c.is_thing), "color": list(c.color)}
+            for c in (*model.things, *model.stuff)
+        ]
+        self._journal: OutputFile | None = None
+        self._folder = _Folder(folder)
         self._count = 0
-        self._images = _open_text(folder / ".images.jsonl", "w+")
-        self._annotations = _open_text(folder / ".annotations.jsonl", "w+")
+        self._begun()
 
     def write(self, item: Item) -> None:
         """Write the PNG of one result."""
+        journal = self._begun()
         number = self._count + 1
         name = f"{number:06d}.png"
         annotation, png = item.result.to_coco(image_id=number, file_name=name)
-        if not cv2.imwrite(str(self._pictures / name), png):
-            raise SinkError(f"{self._pictures / name}: could not be written; is the disk full?")
         height, width = png.shape[:2]
         image = {"id": number, "file_name": name, "height": height, "width": width}
         image |= {"source": item.frame.source, "frame_index": item.frame.index}
-        self._images.write(json.dumps(image) + "\n")
-        self._annotations.write(json.dumps(annotation) + "\n")
-        self._images.flush()
-        self._annotations.flush()
+        # The journal goes first: an entry without its picture is left out at the end.
+        length = journal.length
+        try:
+            journal.append(_line({"image": image, "annotation": annotation}))
+        except SinkError as error:
+            if _is_finished(error):
+                self._leave()
+            raise
+        try:
+            self._folder.write(f"panoptic/{name}", cv2.imencode(".png", png)[1].tobytes())
+        except Exception:
+            with contextlib.suppress(OSError):
+                journal.cut(length)
+            make_folder(self._folder.path / "panoptic", self._folder.path)  # if it was taken away, not for long
+            raise
         self._count = number
+
+    def idle(self) -> None:
+        """Put on the disk what is due."""
+        if self._journal is not None:
+            self._folder.rest()
+            self._journal.rest()
 
     def close(self) -> None:
         """Put `panoptic.json` together."""
-        categories = [
-            {"id": c.id, "name": c.name, "isthing": int(c.is_thing), "color": list(c.color)}
-            for c in (*self._model.things, *self._model.stuff)
-        ]
-        with _open_text(self._folder / "panoptic.json") as file:
-            file.write(f'{{"categories": {json.dumps(categories)}')
-            for key, lines in (("images", self._images), ("annotations", self._annotations)):
-                file.write(f',\n"{key}": [')
-                lines.seek(0)
-                for index, line in enumerate(lines):
-                    file.write(f"{',' if index else ''}\n{line.rstrip()}")
-                file.write("]")
-                lines.close()
-                Path(lines.name).unlink()
-            file.write("}\n")
+        if self._journal is not None:
+            journal, self._journal = self._journal, None
+            try:
+                self._folder.sync()
+                put_together(journal.path.parent)
+            finally:
+                journal.close()
+
+    def _begun(self) -> OutputFile:
+        """The journal of the folder in use, or of a new one."""
+        while self._journal is None:
+            for candidate in _folders(self._wanted):
+                _complete(candidate)
+            journal = _claim_folder(self._wanted, JOURNAL, taken=("panoptic.json", "panoptic"))
+            if not _lock(journal.descriptor) or not os.fstat(journal.descriptor).st_nlink:
+                os.close(journal.descriptor)  # another process took it for one that was left, and removes it
+                continue
+            folder = journal.path.parent
+            try:
+                journal.append(_line({"categories": self._categories}))
+                make_folder(folder / "panoptic", folder)
+            except SinkError:
+                journal.cut(0)
+                journal.drop()
+                raise
+            self._journal, self._count, self._folder = journal, 0, _Folder(folder)
+            self.files = (str(folder),)
+        return self._journal
+
+    def _leave(self) -> None:
+        """Make what was written whole and go on in another folder."""
+        with contextlib.suppress(OSError):
+            self.close()
 
 
 class NumpyWriter:
-    """`000001.npy`, ...: the panoptic map of each result, (H, W) int32; `results.jsonl` says what is in them."""
+    """`000001.npy`, ...: the panoptic map of each result, (H, W) int32; `results.jsonl` says what is in them.
+
+    A folder with results is not written to: a new one is made.
+    """
+
+    pending = 0
 
     def __init__(self, folder: Path) -> None:
-        check_folder(folder, folder)
-        self._folder = folder
+        self._wanted = folder
+        self._index: OutputFile | None = None
+        self._folder = _Folder(folder)
         self._count = 0
-        self._index = _open_text(folder / "results.jsonl")
+        self._begun()
 
     def write(self, item: Item) -> None:
-        """Write one array and its line."""
+        """Write one array and then its line."""
+        index = self._begun()
         name = f"{self._count + 1:06d}.npy"
-        np.save(self._folder / name, item.result.panoptic, allow_pickle=False)
-        self._index.write(json.dumps({"file": name, **record(item)}) + "\n")
-        self._index.flush()
+        array = io.BytesIO()
+        np.save(array, item.result.panoptic, allow_pickle=False)
+        try:
+            self._folder.write(name, array.getvalue())
+            index.append(_line({"file": name, **record(item)}))
+        except SinkError as error:
+            if _is_finished(error):
+                self._index = None
+                index.drop()
+            raise
         self._count += 1
+
+    def idle(self) -> None:
+        """Put on the disk what is due."""
+        if self._index is not None:
+            self._folder.rest()
+            self._index.rest()
 
     def close(self) -> None:
         """Close the index."""
-        self._index.close()
+        if self._index is not None:
+            self._folder.sync()
+            self._index.close()
+
+    def _begun(self) -> OutputFile:
+        if self._index is None:
+            self._index = _claim_folder(self._wanted, "results.jsonl", taken=("000001.npy",))
+            self._count = 0
+            self._folder = _Folder(self._index.path.parent)
+            self.files = (str(self._index.path.parent),)
+        return self._index
 
 
-def _open_text(path: Path, mode: str = "w") -> IO[str]:
+class _Folder:
+    """A folder of many whole files, put on the disk some at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fresh: list[Path] = []
+        self._rhythm = Rhythm()
+
+    def write(self, name: str, data: bytes) -> None:
+        write_whole(self.path / name, data)
+        self._fresh.append(self.path / name)
+        self._rhythm.beat(self.sync)
+
+    def rest(self) -> None:
+        if self._fresh:
+            self._rhythm.beat(self.sync)
+
+    def sync(self) -> None:
+        fresh, self._fresh = self._fresh, []
+        for path in fresh:
+            with contextlib.suppress(FileNotFoundError):  # somebody took it away
+                descriptor = os.open(path, os.O_RDONLY)
+                try:
+                    sync(descriptor)
+                finally:
+                    os.close(descriptor)
+        for folder in {path.parent for path in fresh}:
+            with contextlib.suppress(FileNotFoundError):
+                sync_folder(folder)
+
+
+def put_together(folder: Path) -> int:
+    """Make the `panoptic.json` of a folder from its journal, which goes when the JSON is on the disk.
+
+    Returns:
+        How many images it names.
+
+    Raises:
+        SinkError: it cannot be written; the journal stays.
+    """
+    journal, part = _Journal(folder), folder / ".panoptic.json.part"
     try:
-        return cast("IO[str]", path.open(mode, encoding="utf-8"))
+        with part.open("w", encoding="utf-8") as file:
+            file.write(f'{{"categories": {json.dumps(journal.categories)}')
+            for key in ("image", "annotation"):
+                file.write(f',\n"{key}s": [')
+                for index, entry in enumerate(journal):
+                    file.write(f"{',' if index else ''}\n{json.dumps(entry[key])}")
+                file.write("]")
+            file.write("}\n")
+            file.flush()
+            sync(file.fileno())
+        for target in numbered(folder / "panoptic.json"):  # one that something else wrote meanwhile is not touched
+            if not os.path.lexists(target):
+                part.replace(target)
+            elif not target.is_file() or not filecmp.cmp(part, target, shallow=False):
+                continue
+            break
+        part.unlink(missing_ok=True)
+        sync_folder(folder)
+        journal.path.unlink()
     except OSError as error:
-        raise SinkError(f"{path}: cannot be written: {error.strerror}.") from error
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise SinkError(
+            f"{shown(folder)}: panoptic.json: {error.strerror or error}; {JOURNAL} keeps its contents, and the next "
+            f"run that writes to coco://{shown(folder)} completes it."
+        ) from error
+    return sum(journal.good)
+
+
+class _Journal:
+    """What was noted of a folder: a line with the categories, then one for each image.
+
+    The last line may be cut off. Lines that PanRT would not write are passed over: a folder may come from anywhere.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / JOURNAL
+        self.categories: list[Any] = []
+        self.good = bytearray()  # by entry: whether its picture is there
+        for line in self._lines():
+            self.categories = line.get("categories", self.categories)
+        for entry in self._entries():
+            self.good.append(_is_whole(folder / "panoptic" / entry["image"]["file_name"]))
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (entry for entry, good in zip(self._entries(), self.good, strict=True) if good)
+
+    def _entries(self) -> Iterator[dict[str, Any]]:
+        return (line for line in self._lines() if "annotation" in line and _is_image(line.get("image")))
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        with self.path.open("rb") as file:
+            for line in file:
+                with contextlib.suppress(ValueError, RecursionError):
+                    if isinstance(facts := json.loads(line), dict):
+                        yield facts
+
+
+def _is_image(value: object) -> bool:
+    name = value.get("file_name") if isinstance(value, dict) else None
+    return isinstance(name, str) and re.fullmatch(r"[0-9]{6,12}\.png", name) is not None
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return False
+        with path.open("rb") as file:
+            file.seek(-len(_PNG_END), os.SEEK_END)
+            return file.read() == _PNG_END
+    except OSError:
+        return False
+
+
+def _complete(folder: Path) -> None:
+    """Put together what an interrupted run left in a folder, unless its process still writes there."""
+    try:
+        descriptor = os.open(folder / JOURNAL, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return  # none was left
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode) or not _lock(descriptor):
+            return
+        if os.fstat(descriptor).st_size:
+            count = put_together(folder)
+            LOG.warning("%s: completed what an interrupted run left, %d images", shown(folder), count)
+        else:  # it ended before it began
+            (folder / JOURNAL).unlink(missing_ok=True)
+        for part in (folder / "panoptic").glob(".[0-9]*.png.part"):
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        LOG.warning("%s", error)  # what is new can be written all the same
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Whether no other process holds this file; while this one is open nobody else gets it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def _claim_folder(wanted: Path, name: str, *, taken: tuple[str, ...]) -> OutputFile:
+    """Make a file called `name` in a folder that has neither it nor one of `taken`; `folder-2`, ... where that has."""
+    for candidate in _all_folders(wanted):
+        if candidate != wanted and os.path.exists(candidate) and not os.path.isdir(candidate):
+            continue
+        make_folder(candidate, wanted)
+        try:
+            if any(os.path.lexists(candidate / each) for each in taken):
+                continue
+            descriptor = os.open(candidate / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise SinkError(f"{shown(candidate)}: cannot be written: {error.strerror or error}.") from error
+        if candidate != wanted:
+            LOG.warning("%s has results; writing %s", shown(wanted), shown(candidate))
+        return OutputFile(candidate / name, descriptor)
+    raise AssertionError  # numbers do not end
+
+
+def _all_folders(wanted: Path) -> Iterator[Path]:
+    """`folder`, `folder-2`, ...; the dots of its name are no suffix."""
+    yield wanted
+    named = wanted if wanted.name not in ("", "..") else Path(os.path.abspath(wanted))
+    if not named.name:
+        raise SinkError(f"{shown(wanted)}: has results; give a folder of its own.")
+    number = 2
+    while True:
+        yield named.with_name(f"{named.name}-{number}")
+        number += 1
+
+
+def _folders(wanted: Path) -> Iterator[Path]:
+    """Those that exist."""
+    for candidate in _all_folders(wanted):
+        if not os.path.isdir(candidate):  # as pathlib has it, but False for a name that is too long
+            return
+        yield candidate
+
+
+def _line(facts: dict[str, Any]) -> bytes:
+    return json.dumps(facts, separators=(",", ":")).encode() + b"\n"
+
+
+def _errno(error: SinkError) -> int | None:
+    return error.__cause__.errno if isinstance(error.__cause__, OSError) else None
+
+
+def _is_finished(error: SinkError) -> bool:
+    """Whether the file takes nothing more, however much room there is."""
+    return _errno(error) not in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, None)

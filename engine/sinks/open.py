@@ -9,21 +9,29 @@
     web://:8080             a live page, with /metrics and /healthz; web://127.0.0.1:8080 for this machine only
     metrics://:9090         /metrics for Prometheus and /healthz, alone
 
+callable                a Python function, called with each `PanopticResult`
+
+A file or folder of results that exists is not written over: the new one gets a number, out-2.mp4; files take
+?overwrite=yes. In Python a `pathlib.Path` is a path whatever characters it has, and has no options.
+
 ?policy=block makes the stream wait for a sink, ?policy=latest lets results give way; recordings (files and folders) do
 as their stream does by default, views drop.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
+from panrt.engine.result import PanopticResult
 from panrt.engine.sinks.errors import UnknownSinkError
-from panrt.engine.sinks.files import CocoWriter, JsonLinesWriter, NumpyWriter
+from panrt.engine.sinks.files import CocoWriter, JsonLinesWriter, NumpyWriter, StandardOutputWriter
 from panrt.engine.sinks.http import MetricsWriter
+from panrt.engine.sinks.output import shown
 from panrt.engine.sinks.shared_memory import SharedMemoryWriter
-from panrt.engine.sinks.sink import Context, Sink, SinkSpec, Writer
+from panrt.engine.sinks.sink import Context, Item, Sink, SinkSpec, Writer
 from panrt.engine.sinks.video import VideoWriter
 from panrt.engine.sinks.web import WebWriter
 from panrt.engine.sinks.window import WindowWriter
@@ -32,6 +40,11 @@ from panrt.engine.uri import file_path, nearest, redact, split, split_options
 
 _VIDEO = (".mp4", ".mkv", ".mov")
 _LINES = (".jsonl", ".ndjson")
+_OVERWRITE = ("no", "yes")
+_PRESETS = (
+    *("ultrafast", "superfast", "veryfast", "faster", "fast"),
+    *("medium", "slow", "slower", "veryslow", "placebo"),
+)
 _SCALES = ("1", "2", "3", "4")  # times that a video is larger than its frames
 
 
@@ -40,15 +53,50 @@ class _Kind(NamedTuple):
     recording: bool
     options: tuple[str, ...] = ()
     pictures: bool = False
+    is_folder: bool = False
 
 
-def open_sink(uri: str) -> Sink:
-    """A sink for a URI, not yet started.
+SinkTarget: TypeAlias = "str | os.PathLike[str] | Sink | Callable[[PanopticResult], object]"
+
+
+def open_sink(target: SinkTarget) -> Sink:
+    """A sink, not yet started.
+
+    Args:
+        target: a URI or path, see the top of this file; a function that takes a `PanopticResult`; or a sink.
 
     Raises:
         UnknownSinkError: nothing answers to that URI, or not to its options.
+        TypeError: it is none of these.
     """
-    scheme, target, options = _split(uri)
+    if isinstance(target, Sink):
+        return target
+    if isinstance(target, (str, os.PathLike)) and isinstance(text := os.fspath(target), str):
+        return _open(text, *(_split(text) if isinstance(target, str) else (*_file(text), {})))
+    if callable(target) and not isinstance(target, type):
+        name = getattr(target, "__qualname__", type(target).__qualname__)
+        return Sink(SinkSpec(name, lambda _: _CallWriter(target), recording=True))
+    raise TypeError(
+        f"sinks: got {type(target).__name__}, expected a URI or path, a function that takes a PanopticResult, or a "
+        "Sink of open_sink."
+    )
+
+
+class _CallWriter:
+    """Calls a function of the user's."""
+
+    def __init__(self, function: Callable[[PanopticResult], object]) -> None:
+        self._function = function
+
+    def write(self, item: Item) -> None:
+        """Hand over a result."""
+        self._function(item.result)
+
+    def close(self) -> None:
+        """Nothing was opened."""
+
+
+def _open(uri: str, scheme: str, target: str, options: Mapping[str, str]) -> Sink:
     kind = _KINDS[scheme]
     for name in options:
         if name not in (*kind.options, "policy"):
@@ -60,8 +108,22 @@ def open_sink(uri: str) -> Sink:
         _address(target, uri)
     elif scheme in ("coco", "npy", "shm") and not target:
         raise UnknownSinkError(f"{uri}: names nothing; expected {scheme}://NAME.")
+    if "\0" in target:
+        raise UnknownSinkError(f"{shown(uri)}: a name cannot hold a NUL character.")
+    if options.get("overwrite", "no") not in _OVERWRITE:
+        raise UnknownSinkError(f"{uri}: overwrite: got {options['overwrite']!r}, expected {' or '.join(_OVERWRITE)}.")
     pictures = kind.pictures and options.get("scale", "1") == "1"  # larger ones are drawn from larger frames
-    return Sink(SinkSpec(uri, lambda context: kind.open(target, options, context), kind.recording, policy, pictures))
+    return Sink(
+        SinkSpec(
+            uri,
+            lambda context: kind.open(target, options, context),
+            kind.recording,
+            policy,
+            pictures,
+            target=Path(target or "-") if kind.recording else None,
+            is_folder=kind.is_folder,
+        )
+    )
 
 
 def _split(text: str) -> tuple[str, str, dict[str, str]]:
@@ -76,13 +138,18 @@ def _split(text: str) -> tuple[str, str, dict[str, str]]:
         raise UnknownSinkError(f"{uri}: no sink is called {uri.scheme!r}; {nearest(uri.scheme, _KINDS)}")
     if target == "-":
         return "jsonl", "", options
-    suffix = Path(target).suffix.lower()
+    return (*_file(target), options)
+
+
+def _file(path: str) -> tuple[str, str]:
+    """The scheme that a file means by its name."""
+    suffix = Path(path).suffix.lower()
     if suffix in _VIDEO:
-        return "video", target, options
+        return "video", path
     if suffix in _LINES:
-        return "jsonl", target, options
+        return "jsonl", path
     raise UnknownSinkError(
-        f"{redact(text)}: what is to be written there? A file ends in {', '.join((*_VIDEO, *_LINES))}; "
+        f"{shown(redact(path))}: what is to be written there? A file ends in {', '.join((*_VIDEO, *_LINES))}; "
         f"else there are {', '.join(f'{name}://' for name in _KINDS)}."
     )
 
@@ -103,7 +170,16 @@ def _video(target: str, options: Mapping[str, str], context: Context) -> Writer:
         raise UnknownSinkError(f"{target}: scale: got {scale!r}, expected {' or '.join(_SCALES)}.")
     sources = [source.name for source in context.status().sources]
     preset = options.get("preset", "veryfast")
-    return VideoWriter(Path(target), sources, crf=int(crf), preset=preset, scale=int(scale))
+    if preset not in _PRESETS:
+        raise UnknownSinkError(f"{target}: there is no preset {preset!r}; {nearest(preset, _PRESETS)}")
+    overwrite = options.get("overwrite") == "yes"
+    return VideoWriter(Path(target), sources, crf=int(crf), preset=preset, scale=int(scale), overwrite=overwrite)
+
+
+def _lines(target: str, options: Mapping[str, str], _: Context) -> Writer:
+    if not target:
+        return StandardOutputWriter()
+    return JsonLinesWriter(Path(target), overwrite=options.get("overwrite") == "yes")
 
 
 def _server(scheme: str, writer: type[WebWriter] | type[MetricsWriter], *, pictures: bool = False) -> _Kind:
@@ -115,10 +191,10 @@ def _server(scheme: str, writer: type[WebWriter] | type[MetricsWriter], *, pictu
 
 
 _KINDS: dict[str, _Kind] = {
-    "video": _Kind(_video, recording=True, options=("crf", "preset", "scale"), pictures=True),
-    "jsonl": _Kind(lambda target, _, __: JsonLinesWriter(Path(target) if target else None), recording=True),
-    "coco": _Kind(lambda target, _, context: CocoWriter(Path(target), context.model), recording=True),
-    "npy": _Kind(lambda target, _, __: NumpyWriter(Path(target)), recording=True),
+    "video": _Kind(_video, recording=True, options=("crf", "preset", "scale", "overwrite"), pictures=True),
+    "jsonl": _Kind(_lines, recording=True, options=("overwrite",)),
+    "coco": _Kind(lambda target, _, context: CocoWriter(Path(target), context.model), recording=True, is_folder=True),
+    "npy": _Kind(lambda target, _, __: NumpyWriter(Path(target)), recording=True, is_folder=True),
     "shm": _Kind(lambda target, _, __: SharedMemoryWriter(target), recording=False),
     "window": _Kind(lambda _, __, ___: WindowWriter(), recording=False, pictures=True),
     "web": _server("web", WebWriter, pictures=True),

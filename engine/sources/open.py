@@ -107,7 +107,8 @@ def _file(text: str) -> Spec:
         paths = ()
     if name != text and paths in ((), (Path(text),)):
         raise SourceNotFoundError(f"{name}: no such file; an address begins with its scheme, as in rtsp://HOST/PATH.")
-    return Spec(legible(text), partial(files.pictures, paths), live=False, pixel_formats=files.pixel_formats(paths))
+    formats, reads = files.pixel_formats(paths), (Path(text),) if Path(text).is_dir() else paths
+    return Spec(legible(text), partial(files.pictures, paths), live=False, pixel_formats=formats, reads=reads)
 
 
 def _camera(uri: Uri) -> Spec:

@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
@@ -144,6 +145,7 @@ class Spec:
     live: bool  # gives frames at its own pace, wanted or not
     lasting: bool = False  # has no end of its own: when it ends it is lost, and worth another attempt
     pixel_formats: tuple[PixelFormat, ...] = ("bgr8",)  # that it can hand over
+    reads: tuple[Path, ...] = ()  # the files and folders that its pictures are in
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,11 @@ def test_the_demo_leaves_a_video_and_figures_and_says_what_to_try(
     assert facts["benchmark"]["backend"] == "cpu"
     for said in ("9 frames", "back to back", "p50", "p99", "PanopticMerge", f"panrt run camera://0 --model {model}"):
         assert said in done.stdout
+    before = (out / "demo.mp4").read_bytes(), (out / "demo.json").read_bytes()
+    again = run("--model", model, "--source", f"{FRAMES}/00000*.jpg", "--out", out, "--threads", 1)
+    assert f"{out / 'demo-2.mp4'}, {out / 'demo-2.json'}" in again.stdout
+    assert ((out / "demo.mp4").read_bytes(), (out / "demo.json").read_bytes()) == before
+    assert json.loads((out / "demo-2.json").read_text())["video"] == str(out / "demo-2.mp4")
 
 
 def test_a_source_without_frames_is_an_error_and_so_is_a_model_that_is_not_there(model: Path, tmp_path: Path) -> None:

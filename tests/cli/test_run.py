@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import cv2
 import pytest
 from benchmarks.null_session import NullSession
 from typer.testing import CliRunner, Result
@@ -19,6 +18,7 @@ import panrt
 from panrt.cli import app
 from panrt.cli.run import _line
 from panrt.engine.pipeline import Stream
+from panrt.engine.sinks import SinkError, files
 from support.networks import exported
 from support.streams import CLIP, IMAGES
 
@@ -148,11 +148,66 @@ def test_a_source_that_ends_by_an_error_is_told_after_its_results(tmp_path: Path
 
 @pytest.mark.usefixtures("null_model")
 def test_a_recording_that_lost_results_is_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cv2, "imwrite", lambda *_: False)
+    def full(path: Path, data: bytes) -> None:
+        raise SinkError(f"{path}: No space left on device.")
+
+    monkeypatch.setattr(files, "write_whole", full)
     result = run(URI, "-s", f"coco://{tmp_path}")
     assert result.exit_code == 1
     assert "20 results lost" in result.stderr
-    assert "is the disk full?" in result.stderr
+    assert "No space left on device" in result.stderr
+
+
+@pytest.mark.usefixtures("null_model")
+def test_the_name_that_a_file_got_is_told(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    assert "out.jsonl: 20 written\n" in run(URI, "-s", out).stdout
+    assert f"out.jsonl: 20 written to {tmp_path / 'out-2.jsonl'}\n" in run(URI, "-s", out).stdout
+
+
+@pytest.mark.usefixtures("null_model")
+def test_a_source_is_not_written_over(tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(CLIP.read_bytes())
+    result = run(clip, "-s", clip)
+    assert result.exit_code == 2
+    assert f"error: {clip}: is the source {clip}" in result.stderr
+    assert clip.read_bytes() == CLIP.read_bytes()
+
+
+def test_a_run_ends_when_nobody_reads_its_standard_output_any_more(lively: Path) -> None:
+    panrt_command = Path(sys.executable).with_name("panrt")
+    command = [panrt_command, "run", "test://64x48@20", "--model", lively, "-s", "-", "--threads", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert json.loads(process.stdout.readline())["frame_index"] == 0
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(60) == 0
+    assert "nobody reads standard output any more" in errors
+    assert "Traceback" not in errors
+    assert "Exception ignored" not in errors
+
+
+@pytest.mark.parametrize("command", [["--version"], ["info", "tabletop"]])
+def test_output_that_cannot_be_written_is_an_error_in_one_line(command: list[str]) -> None:
+    panrt_command = Path(sys.executable).with_name("panrt")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([panrt_command, *command], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_file_does_not_get_the_number_of_a_standard_handle_that_is_closed(lively: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    panrt_command = Path(sys.executable).with_name("panrt")
+    arguments = f"run test://64x48@max?frames=3 --model {lively} -s {out}"
+    done = subprocess.run(f"{panrt_command} {arguments} <&- >&- 2>&-", shell=True, check=False)
+    assert done.returncode == 0
+    assert [json.loads(line)["frame_index"] for line in out.read_text().splitlines()] == [0, 1, 2]
 
 
 @pytest.mark.usefixtures("null_model")

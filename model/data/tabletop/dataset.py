@@ -168,13 +168,19 @@ def generate_clip(
 
     Returns:
         the JSON file.
+
+    Raises:
+        ValueError: an argument does not fit.
+        FileExistsError: `out` already holds a clip of that name.
     """
     _check(frames=frames)
     _check_size(height, width)
     if not 0 <= seed < len(CLIP_SEEDS):
         raise ValueError(f"seed: clips have scenes 0..{len(CLIP_SEEDS) - 1}, got {seed}")
-    out.mkdir(parents=True, exist_ok=True)
     target = out / f"{name}.json"
+    if target.exists():
+        raise FileExistsError(f"{target}: exists; choose another folder or delete this one")
+    out.mkdir(parents=True, exist_ok=True)
     scene = build_scene(np.random.default_rng([CLIP_SEEDS[seed], 0]), roaming=True)
     labels = np.empty((frames, height, width), np.uint8)
     with av.open(str(target.with_suffix(".mp4")), "w") as container:

@@ -6,19 +6,50 @@ This file imports next to nothing, so that signals are taken care of before the 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 from panrt.cli import signals
+
+USER_ERROR = 2
 
 
 def main() -> None:
     """Run the command line of this process."""
     with signals.handled():
+        _fill_standard_handles()
         from panrt.cli.commands import app
 
         signals.begin()
-        app(prog_name="panrt", args=sys.argv[1:])
+        try:
+            app(prog_name="panrt", args=sys.argv[1:])
+        except OSError as error:  # of options that print, such as --version; commands report their own
+            with suppress(OSError):
+                sys.stderr.write(f"error: standard output: {error.strerror}\n")
+            sys.exit(USER_ERROR)
+        finally:
+            _flush_output()
+
+
+def _fill_standard_handles() -> None:
+    """Open what the caller closed of input, output and errors, so that no other file gets its number and its text."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
+
+
+def _flush_output() -> None:
+    """Write out what was printed; if nobody takes it, leave nothing for Python to complain about at its exit."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def __getattr__(name: str) -> Any:

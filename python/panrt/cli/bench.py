@@ -41,7 +41,8 @@ def run(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx or .plan file, or tabletop.")],
     source: Annotated[str, typer.Option(help="Where the frames come from: a file, folder or URI.")] = "demo://tabletop",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="NAME", help="Write NAME.json, NAME.md and NAME.html.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="NAME", help="Write, or replace, NAME.json, .md and .html."),
     ] = None,
     frames: Annotated[int, typer.Option(min=1, help="Of each run.")] = 200,
     warm_up: Annotated[int, typer.Option(min=0, help="Frames before, not measured.")] = 20,
@@ -73,6 +74,7 @@ def run(
         warnings,
     )
     from panrt.engine.bundled import locate
+    from panrt.files import write_atomically
 
     config = BenchmarkConfig(frames=frames, warm_up=warm_up, rate=rate)
     model = locate(model)
@@ -105,7 +107,8 @@ def run(
             ".html": to_html(measured),
         }
         for suffix, text in written.items():
-            output.with_name(output.name + suffix).write_text(text)
+            path = output.with_name(output.name + suffix)
+            write_atomically(path, lambda temporary, text=text: temporary.write_text(text))  # type: ignore[misc]
         report.line("wrote", ", ".join(f"{output}{suffix}" for suffix in written))
     next_commands = [f"panrt bench compare {argument(f'{output}.json')} OTHER.json"] if output is not None else []
     facts_of_all = (

@@ -25,7 +25,9 @@ MEASURED, WARM_UP = 100, 10  # frames
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the video and the figures.")] = Path("out"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for video and figures; earlier ones stay.")] = Path(
+        "out"
+    ),
     model: Annotated[str, typer.Option("--model", "-m", help="An .onnx or .plan file, or tabletop.")] = "tabletop",
     source: Annotated[str, typer.Option(help="Another clip or folder of pictures of one size.")] = CLIP,
     backend: Annotated[str, typer.Option(help="auto, cpu, tensorrt or rtx.")] = "auto",
@@ -43,14 +45,14 @@ def demo(
     from panrt.engine.benchmark import BenchmarkConfig, run_benchmark
     from panrt.engine.benchmark_report import facts, latency_table, stage_table, to_json
     from panrt.engine.bundled import locate
+    from panrt.engine.sinks.output import claim
 
     report = Report(as_json=as_json)
     path = locate(model)
     out.mkdir(parents=True, exist_ok=True)
-    video, figures = out / "demo.mp4", out / "demo.json"
     with panrt.load(path, backend=backend, threads=threads, input_hw=chosen_size(height, width)) as session:
         report.line("model", f"{path.name}: {session.model.name}, {session.model.precision}, backend {session.backend}")
-        seen = _segment(source, session, video)
+        seen, video = _segment(source, session, out / "demo.mp4")
         config = BenchmarkConfig(frames=MEASURED, warm_up=WARM_UP, rate=0)
         with progress_bar("measure") as show:
             measured = run_benchmark(session, seen.pictures, config, path=path, progress=show)
@@ -63,8 +65,10 @@ def demo(
     for label, text in facts(measured)[3:]:
         report.line(label, text)
     contents = {"source": source, "video": str(video), "found": found, "benchmark": to_json(measured)}
-    figures.write_text(json.dumps(contents, indent=1) + "\n")
-    report.line("wrote", f"{video}, {figures}")
+    figures = claim(video.with_suffix(".json"))  # beside the video, with its number
+    figures.append((json.dumps(contents, indent=1) + "\n").encode())
+    figures.close()
+    report.line("wrote", f"{video}, {figures.path}")
     report.end(contents, next_commands=_next_commands(model))
 
 
@@ -100,17 +104,21 @@ class _Seen:
         }
 
 
-def _segment(source: str, session: Session, video: Path) -> _Seen:
-    """Every frame of a source, drawn into a video."""
+def _segment(source: str, session: Session, wanted: Path) -> tuple[_Seen, Path]:
+    """Every frame of a source, drawn into a video; which has a number in its name where an earlier one is there."""
     import panrt
+    from panrt.engine.sinks import SinkError
 
     seen = _Seen()
-    with panrt.stream(source, session, sinks=[f"{video}?scale=2"], policy="block") as stream:
+    with panrt.stream(source, session, sinks=[f"{wanted}?scale=2"], policy="block") as stream:
         for item in stream.pairs():
             seen.add(item)
     if not seen.frames:
         raise ValueError(f"{source}: there is no frame in it.")
-    return seen
+    (sink,) = stream.status.sinks
+    if sink.lost or not sink.files:
+        raise SinkError(f"{wanted}: {sink.lost} of {seen.frames} frames could not be written; {sink.error}")
+    return seen, Path(sink.files[0])
 
 
 def _next_commands(model: str) -> list[str]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from panrt.engine.status import StreamStatus
 
 NOT_WHOLE = 1
+_ENDED = "closed", "left"  # states of a sink that did what it could
+_LOOK_EVERY = 0.1  # seconds
 
 
 def run(
@@ -35,7 +37,7 @@ def run(
             "--sink",
             "-s",
             help="out.mp4, out.jsonl, - (JSON lines on standard output), coco://DIR, npy://DIR, shm://NAME, window://, "
-            "web://:8080, metrics://:9090. May be given several times.",
+            "web://:8080, metrics://:9090. May be given several times. What exists is kept: the new one is out-2.mp4.",
         ),
     ] = [],  # noqa: B006  (typer reads it, nobody writes to it)
     backend: Annotated[str, typer.Option(help="auto, cpu, tensorrt or rtx.")] = "auto",
@@ -63,8 +65,9 @@ def run(
 ) -> None:
     """Run a model on cameras, streams and files.
 
-    Ctrl-C, SIGTERM and SIGHUP end it with everything written; a second one ends it at once. Exit codes: 0 done or
-    stopped, 1 a sink lost results that it should have kept, 2 a source, sink or model does not do.
+    Ctrl-C, SIGTERM and SIGHUP end it with everything written; a second one ends it at once. So does the end of whoever
+    reads standard output, where no other sink is open. Exit codes: 0 done or stopped, 1 a sink lost results that it
+    should have kept, 2 a source, sink or model does not do.
     """
     import panrt
     from panrt.engine.pipeline import stop_on_signals
@@ -92,7 +95,14 @@ def run(
         stream = panrt.stream(sources, session, sinks=sinks, options=options, track=track, limit=frames)
         report.line("model", f"{model}: {session.model.name}, {session.model.precision}, backend {session.backend}")
         problem: PanrtError | None = None
-        with stream, signals.second_forces(), stop_on_signals(stream), _stop_after(seconds, stream), _progress(stream):
+        with (
+            stream,
+            signals.second_forces(),
+            stop_on_signals(stream),
+            _stop_after(seconds, stream),
+            _stop_unread(stream),
+            _progress(stream),
+        ):
             try:
                 for _ in stream:
                     pass
@@ -101,14 +111,14 @@ def run(
                     raise
                 problem = error  # after results: tell of them first
         status = stream.status
-    lost = [sink for sink in status.sinks if sink.lost and sink.keeps]
+    lost = [sink for sink in status.sinks if sink.lost and sink.keeps and sink.state != "left"]
     _tell(report, status)
     report.end(status.to_json() | {"error": str(problem) if problem else None})
     if problem is not None:
         raise problem
-    if lost or any(sink.state != "closed" for sink in status.sinks):
+    if lost or any(sink.state not in _ENDED for sink in status.sinks):
         for sink in status.sinks:
-            if sink in lost or sink.state != "closed":
+            if sink in lost or sink.state not in _ENDED:
                 typer.echo(f"error: {sink.name}: {sink.lost} results lost; {sink.error}", err=True)
         raise typer.Exit(NOT_WHOLE)
 
@@ -125,6 +135,26 @@ def _stop_after(seconds: float | None, stream: Stream) -> Iterator[None]:
     finally:
         timer.cancel()
         timer.join()
+
+
+@contextmanager
+def _stop_unread(stream: Stream) -> Iterator[None]:
+    """End a stream whose results nobody reads any more."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(_LOOK_EVERY):
+            if stream.unread:
+                stream.stop()
+                return
+
+    watcher = threading.Thread(target=watch, name="reader watch", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
 
 
 @contextmanager
@@ -166,6 +196,10 @@ def _tell(report: Report, status: StreamStatus) -> None:
         ]
         report.line("source", f"{source.name}: {', '.join([counts, *extra])}; {source.state.value}: {source.reason}")
     for sink in status.sinks:
-        losses: dict[str, Any] = {"dropped": sink.dropped, "failed": sink.failed}
+        losses: dict[str, Any] = {"dropped": sink.dropped, "failed": sink.failed, "gaps": sink.gaps}
         extra = [f"{count} {what}" for what, count in losses.items() if count]
-        report.line("sink", f"{sink.name}: {', '.join([f'{sink.written} written', *extra])}")
+        if sink.state == "left":
+            extra.append(sink.error)
+        files = [file for file in sink.files if not sink.name.endswith(file)]
+        where = f" to {', '.join(sink.files)}" if files else ""
+        report.line("sink", f"{sink.name}: {', '.join([f'{sink.written} written{where}', *extra])}")

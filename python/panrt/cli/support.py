@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from typer.core import TyperGroup
 
-from panrt.cli import signals
+from panrt.cli import USER_ERROR, signals
 from panrt.errors import PanrtError
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 Choice = TypeVar("Choice", bound=str)
 
-USER_ERROR = 2
 
 # What the extras bring; the runtime is installed without them.
 _EXTRAS = {
@@ -185,4 +184,4 @@ def megabytes(size: int) -> str:
 
 def interactive() -> bool:
     """Whether somebody is there to look at a bar."""
-    return sys.stderr.isatty()
+    return sys.stderr is not None and sys.stderr.isatty()  # None: the caller closed it

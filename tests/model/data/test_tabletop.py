@@ -223,6 +223,9 @@ def test_arguments_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     (tmp_path / "panoptic.json").write_text("{}")
     with pytest.raises(FileExistsError, match=r"panoptic\.json: exists; choose another folder"):
         dataset.generate("train", tmp_path, count=1)
+    (tmp_path / "clip.json").write_text("{}")
+    with pytest.raises(FileExistsError, match=r"clip\.json: exists; choose another folder"):
+        dataset.generate_clip(tmp_path, frames=1)
 
 
 def test_a_machine_without_opengl_is_told_which_packages_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,266 @@
+"""Files of recordings: never over an existing one, and readable up to the last whole record however the process ends.
+
+A name that is taken gets a number, `out.mp4` becomes `out-2.mp4`, so that a machine that restarts by itself records on
+and keeps what it had. Names are taken by exclusive creation: two processes never get the same one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import select
+import stat
+import time
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+
+from panrt.engine.sinks.errors import ReaderLeftError, SinkError
+
+LOG = logging.getLogger("panrt.sinks")
+
+_EVERY = 1.0  # seconds between commands to the system to put data on the disk
+_SHARE = 20  # ... or longer: so many times what the last one took
+
+
+class Rhythm:
+    """When it is time to put data on the disk: each second, or less often where that takes long."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._due = clock() + _EVERY
+
+    def beat(self, sync: Callable[[], None]) -> None:
+        """Call `sync` if it is time."""
+        begun = self._clock()
+        if begun < self._due:
+            return
+        sync()
+        ended = self._clock()
+        self._due = ended + max(_EVERY, _SHARE * (ended - begun))
+
+
+class OutputFile:
+    """A file that grows by whole records. What could not be written whole is cut off again.
+
+    Made by `claim`. Devices and named pipes are written to as they are.
+    """
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self.descriptor = descriptor
+        self.length = 0
+        mode = os.fstat(descriptor).st_mode
+        self._regular = stat.S_ISREG(mode)
+        self._known = False  # whether its name is on the disk
+        self._dirty = False  # whether there is something that is not
+        self._rhythm = Rhythm()
+
+    def append(self, data: bytes, *, seal: bytes = b"") -> None:
+        """Write a record; then put `seal` over its first bytes, which until then say that it is not there.
+
+        Raises:
+            SinkError: it is not in the file; the file is as it was, or gone.
+        """
+        with self._named():
+            self._check_presence()
+            if not self._regular:
+                write_all(self.descriptor, seal + data[len(seal) :])
+                self.length += len(data)
+                return
+            try:
+                write_all(self.descriptor, data)
+                if seal:
+                    os.pwrite(self.descriptor, seal, self.length)
+            except OSError:
+                self.cut(self.length)
+                raise
+            self.length += len(data)
+            self._dirty = True
+            self._rhythm.beat(self.sync)
+
+    def cut(self, length: int) -> None:
+        """Forget what is behind the first `length` bytes."""
+        if self._regular:
+            self.length = length
+            os.ftruncate(self.descriptor, length)
+            os.lseek(self.descriptor, length, os.SEEK_SET)
+
+    def patch(self, position: int, data: bytes) -> None:
+        """Write other bytes over some, once those are on the disk."""
+        if self._regular:
+            with self._named():
+                self.sync()
+                os.pwrite(self.descriptor, data, position)
+                self._dirty = True
+
+    def rest(self) -> None:
+        """Put on the disk what is due while nothing is written."""
+        if self._regular:
+            with self._named():
+                self._rhythm.beat(self.sync)
+
+    def sync(self) -> None:
+        """Put what was written on the disk."""
+        if self._regular and self._dirty:
+            sync(self.descriptor)
+            if not self._known:
+                sync_folder(self.path.parent)
+                self._known = True
+            self._dirty = False
+
+    def close(self) -> None:
+        """Put it on the disk and let go of it; idempotent.
+
+        Raises:
+            SinkError: the disk reported an error.
+        """
+        if self.descriptor < 0:
+            return
+        with self._named():
+            try:
+                self.sync()
+            finally:
+                descriptor, self.descriptor = self.descriptor, -1
+                os.close(descriptor)
+
+    def drop(self) -> None:
+        """Close it without a word about errors, and remove it if there is nothing in it."""
+        with contextlib.suppress(OSError):
+            if self._regular and not self.length and os.path.samestat(self.path.stat(), os.fstat(self.descriptor)):
+                self.path.unlink()
+        with contextlib.suppress(OSError):
+            self.close()
+
+    def _check_presence(self) -> None:
+        if self._regular and not os.fstat(self.descriptor).st_nlink:
+            raise FileNotFoundError(errno.ENOENT, "deleted while PanRT wrote to it")
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError as error:
+            raise ReaderLeftError(f"{shown(self.path)}: nobody reads it any more.") from error
+        except OSError as error:
+            raise SinkError(f"{shown(self.path)}: {error.strerror or error}.") from error
+
+
+def claim(path: Path, *, overwrite: bool = False, avoid: Collection[Path] = ()) -> OutputFile:
+    """Open a new file for writing: `path`, or where that exists the first of `name-2`, `name-3`, ... that does not.
+
+    Args:
+        path: where to write; missing folders are made. A device or a named pipe is used as it is.
+        overwrite: empty an existing file and use it.
+        avoid: numbered names that are kept for others.
+
+    Raises:
+        SinkError: it cannot be written there.
+    """
+    make_folder(path.parent, path)
+    try:
+        existing = path.stat() if path.exists() else None
+        if existing is not None and stat.S_ISDIR(existing.st_mode):
+            raise SinkError(f"{shown(path)}: is a folder; expected the name of a file.")
+        if existing is not None and not stat.S_ISREG(existing.st_mode):
+            return _special(path)
+        if overwrite:
+            return OutputFile(path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666))
+        for candidate in numbered(path):
+            if candidate != path and candidate in avoid:
+                continue
+            with contextlib.suppress(FileExistsError):
+                file = OutputFile(candidate, os.open(candidate, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+                if candidate != path:
+                    LOG.warning("%s exists; writing %s", shown(path), shown(candidate))
+                return file
+    except OSError as error:
+        if isinstance(error, SinkError):
+            raise
+        raise SinkError(f"{shown(path)}: cannot be written: {error.strerror or error}.") from error
+    raise AssertionError  # numbers do not end
+
+
+def _special(path: Path) -> OutputFile:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise SinkError(f"{shown(path)}: a named pipe that nobody reads; start its reader first.") from error
+        raise
+    os.set_blocking(descriptor, True)
+    return OutputFile(path, descriptor)
+
+
+def numbered(path: Path) -> Iterator[Path]:
+    """Yield `path`, then `name-2`, `name-3`, ..., before a suffix as `.mp4`."""
+    yield path
+    number = 2
+    while True:
+        yield path.with_name(f"{path.stem}-{number}{path.suffix}")
+        number += 1
+
+
+def make_folder(folder: Path, target: Path) -> None:
+    """Make a folder, so that what is wrong with it shows now.
+
+    Raises:
+        SinkError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SinkError(f"{shown(target)}: {shown(folder)} cannot be made: {error.strerror}.") from error
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that is there whole or not at all, also for whoever looks while the process is killed."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
+        try:
+            write_all(descriptor, data)
+        finally:
+            os.close(descriptor)
+        part.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise SinkError(f"{shown(path)}: {error.strerror or error}.") from error
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all bytes: the system may take them in pieces."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(descriptor, view) :]
+        except BlockingIOError:  # a pipe that its other owner switched to non-blocking
+            poll = select.poll()
+            poll.register(descriptor, select.POLLOUT)
+            poll.poll()
+
+
+def sync(descriptor: int) -> None:
+    """Put a file on the disk, where what holds it can do that."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EROFS):
+            raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names in a folder on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def shown(path: Path | str) -> str:
+    """A path as a message shows it: bytes that are no UTF-8 and control characters are escaped."""
+    text = str(path).encode("utf-8", "backslashreplace").decode()
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
