@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 from panrt.engine.result import PanopticResult
+from panrt.engine.sources.open import redact_all
 from panrt.engine.sources.source import SourceStatus, State
 
 WINDOW = 2.0  # seconds over which the rate is taken
@@ -84,6 +85,21 @@ class StreamStatus:
         if any(source.state is State.LIVE for source in self.sources) and self.at - since > SILENCE:
             troubles.append(f"no result for {self.at - since:.0f} s although frames come")
         return tuple(troubles)
+
+    def redacted(self) -> StreamStatus:
+        """The same, fit to be sent over a network: no text in it holds the login of a URI."""
+        sources = tuple(
+            replace(
+                source,
+                name=redact_all(source.name),
+                uri=redact_all(source.uri),
+                reason=redact_all(source.reason),
+                history=tuple(step._replace(reason=redact_all(step.reason)) for step in source.history),
+            )
+            for source in self.sources
+        )
+        sinks = tuple(replace(sink, name=redact_all(sink.name), error=redact_all(sink.error)) for sink in self.sinks)
+        return replace(self, sources=sources, sinks=sinks)
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain data."""

@@ -6,8 +6,9 @@
     npy://FOLDER            panoptic maps as NumPy arrays, and results.jsonl
     shm://NAME              shared memory, for `SharedMemoryReader` in another process
     window://               a window on the screen
-    web://:8080             a live page, with /metrics and /healthz; web://127.0.0.1:8080 for this machine only
-    metrics://:9090         /metrics for Prometheus and /healthz, alone
+    web://:8080             a live page, with /metrics and /healthz, for this machine; web://0.0.0.0:8080 for the network,
+                            which then needs a token; ?token=TEXT, auto or none, ?host=NAME
+    metrics://:9090         /metrics for Prometheus and /healthz, alone; addresses and options as for web://
 
 ?policy=block makes the stream wait for a sink, ?policy=latest lets results give way; recordings (files and folders) do
 as their stream does by default, views drop.
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qsl
 
+from panrt.engine.sinks.address import OPTIONS, parse_address
 from panrt.engine.sinks.errors import UnknownSinkError
 from panrt.engine.sinks.files import CocoWriter, JsonLinesWriter, NumpyWriter
 from panrt.engine.sinks.http import MetricsWriter
@@ -29,7 +31,7 @@ from panrt.engine.sinks.video import VideoWriter
 from panrt.engine.sinks.web import WebWriter
 from panrt.engine.sinks.window import WindowWriter
 from panrt.engine.slot import POLICIES
-from panrt.engine.sources.open import nearest
+from panrt.engine.sources.open import nearest, redact
 
 _VIDEO = (".mp4", ".mkv", ".mov")
 _LINES = (".jsonl", ".ndjson")
@@ -53,16 +55,18 @@ def open_sink(uri: str) -> Sink:
     kind = _KINDS[scheme]
     for name in options:
         if name not in (*kind.options, "policy"):
-            raise UnknownSinkError(f"{uri}: there is no option {name!r}; {nearest(name, (*kind.options, 'policy'))}")
+            advice = nearest(name, (*kind.options, "policy"))
+            raise UnknownSinkError(f"{redact(uri)}: there is no option {name!r}; {advice}")
     policy = options.get("policy")
     if policy is not None and policy not in POLICIES:
-        raise UnknownSinkError(f"{uri}: policy: got {policy!r}, expected {' or '.join(POLICIES)}.")
+        raise UnknownSinkError(f"{redact(uri)}: policy: got {policy!r}, expected {' or '.join(POLICIES)}.")
+    shown = uri
     if scheme in ("web", "metrics"):
-        _address(target, uri)
+        shown = parse_address(scheme, target, options).uri
     elif scheme in ("coco", "npy", "shm") and not target:
         raise UnknownSinkError(f"{uri}: names nothing; expected {scheme}://NAME.")
     pictures = kind.pictures and options.get("scale", "1") == "1"  # larger ones are drawn from larger frames
-    return Sink(SinkSpec(uri, lambda context: kind.open(target, options, context), kind.recording, policy, pictures))
+    return Sink(SinkSpec(shown, lambda context: kind.open(target, options, context), kind.recording, policy, pictures))
 
 
 def _split(uri: str) -> tuple[str, str, dict[str, str]]:
@@ -87,13 +91,6 @@ def _split(uri: str) -> tuple[str, str, dict[str, str]]:
     )
 
 
-def _address(target: str, uri: str) -> tuple[str, int]:
-    host, _, port = target.rpartition(":")
-    if not port.isdecimal() or int(port) > 65535:
-        raise UnknownSinkError(f"{uri}: got {target!r}, expected HOST:PORT or :PORT such as :8080.")
-    return host.strip("[]"), int(port)
-
-
 def _video(target: str, options: Mapping[str, str], context: Context) -> Writer:
     crf = options.get("crf", "23")
     if not crf.isdecimal() or int(crf) > 51:
@@ -107,11 +104,10 @@ def _video(target: str, options: Mapping[str, str], context: Context) -> Writer:
 
 
 def _server(scheme: str, writer: type[WebWriter] | type[MetricsWriter], *, pictures: bool = False) -> _Kind:
-    def start(target: str, _: Mapping[str, str], context: Context) -> Writer:
-        uri = f"{scheme}://{target}"
-        return writer(*_address(target, uri), context, uri=uri)
+    def start(target: str, options: Mapping[str, str], context: Context) -> Writer:
+        return writer(parse_address(scheme, target, options), context)
 
-    return _Kind(start, recording=False, pictures=pictures)
+    return _Kind(start, recording=False, options=OPTIONS, pictures=pictures)
 
 
 _KINDS: dict[str, _Kind] = {

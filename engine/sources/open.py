@@ -19,12 +19,16 @@ import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from panrt.engine.sources import camera, files, pattern, video
 from panrt.engine.sources.demo import demo_clip
 from panrt.engine.sources.errors import UnknownSourceError
 from panrt.engine.sources.source import Source, SourceOptions, Spec
+
+_NETWORK = "rtsp", "rtsps", "http", "https", "web", "metrics"
+_HARMLESS = frozenset(["channel", "fps", "height", "policy", "resolution", "source", "stream", "subtype", "width"])
+_LOGIN = re.compile(r"user|login|account|pass|pwd|pw|pin|secret|token|auth|key|sign|session|code", re.IGNORECASE)
 
 
 def open_source(
@@ -69,11 +73,24 @@ def nearest(name: str, names: tuple[str, ...]) -> str:
 
 
 def redact(uri: str) -> str:
-    """A URI without its login."""
-    parts = urlsplit(uri)
-    if "@" not in parts.netloc or parts.scheme == "test":
+    """A URI without its login: user and password, and what in the query of a network URI may be one."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator or scheme.lower() not in _NETWORK:
         return uri
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    rest, mark, query = rest.rpartition("@")[2].partition("#")[0].partition("?")
+    pairs = (_redact_parameter(pair) for pair in query.split("&"))
+    return f"{scheme}://{rest}{mark}{'&'.join(pairs)}"
+
+
+def redact_all(text: str) -> str:
+    """Text, such as a message of a library, with every URI in it redacted."""
+    return re.sub(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"]+", lambda found: redact(found[0]), text)
+
+
+def _redact_parameter(pair: str) -> str:
+    name, equals, value = pair.partition("=")
+    harmless = name.lower() in _HARMLESS or (re.fullmatch(r"\d{1,3}", value) and not _LOGIN.search(name))
+    return pair if not pair or (equals and harmless) else f"{name if equals else ''}{equals}***"
 
 
 def _file(text: str) -> Spec:
