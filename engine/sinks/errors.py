@@ -11,3 +11,11 @@ class UnknownSinkError(PanrtError, ValueError):
 
 class SinkError(PanrtError, OSError):
     """A sink cannot be opened here, or cannot take a result."""
+
+
+class SharedMemoryError(SinkError):
+    """What is under a name of shared memory was not written by PanRT, is damaged, or is of another version."""
+
+
+class WriterGoneError(SinkError):
+    """The process that wrote to shared memory ended without closing it; read again to wait for the next one."""

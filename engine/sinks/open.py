@@ -6,8 +6,8 @@
     npy://FOLDER            panoptic maps as NumPy arrays, and results.jsonl
     shm://NAME              shared memory, for `SharedMemoryReader` in another process
     window://               a window on the screen
-    web://:8080             a live page, with /metrics and /healthz, for this machine; web://0.0.0.0:8080 for the network,
-                            which then needs a token; ?token=TEXT, auto or none, ?host=NAME
+    web://:8080             a live page, with /metrics and /healthz, for this machine; web://0.0.0.0:8080 for the
+                            network, which then needs a token; ?token=TEXT, auto or none, ?host=NAME
     metrics://:9090         /metrics for Prometheus and /healthz, alone; addresses and options as for web://
 
 ?policy=block makes the stream wait for a sink, ?policy=latest lets results give way; recordings (files and folders) do

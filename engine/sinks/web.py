@@ -124,7 +124,7 @@ class WebWriter:
         return Response(json.dumps(self._facts()).encode(), "application/json")
 
     def _facts(self) -> dict[str, Any]:
-        """What the page shows: the status, the model's classes, and of each source its age and its segments by class."""
+        """What the page shows: the status, the model's classes, and each source's age and segments by class."""
         status = self._context.status()
         now = time.monotonic()
         with self._lock:
@@ -132,22 +132,16 @@ class WebWriter:
             views = sorted(feed.view for feed in self._feeds if feed.view)
         model = self._context.model
         shown = [seen.get(source.name) for source in status.sources]
-        classes = [
-            {
-                "name": c.name,
-                "color": c.color,
-                "is_thing": c.is_thing,
-                "counts": [each.segments[c.id] if each else 0 for each in shown],  # by source
-            }
-            for c in (*model.things, *model.stuff)
-        ]
+        classes = []
+        for c in (*model.things, *model.stuff):
+            counts = [each.segments[c.id] if each else 0 for each in shown]  # segments in view, by source
+            facts = {"name": c.name, "color": c.color, "is_thing": c.is_thing, "count": sum(counts), "counts": counts}
+            classes.append(facts)
         return {
             "instance": self._instance,
             "model": model.name,
             "classes": classes,
-            "ages": [
-                now - each.captured_at if each else None for each in shown
-            ],  # seconds since the newest was captured
+            "ages": [now - each.captured_at if each else None for each in shown],  # seconds since capture
             "views": views,
             "status": status.redacted().to_json(),
         }
