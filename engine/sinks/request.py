@@ -52,7 +52,9 @@ def head_end(received: bytearray) -> int | None:
     if line_end < 0 and len(received) > LONGEST_LINE:
         raise RejectedError(414, f"the request line is longer than {LONGEST_LINE} bytes")
     if line_end >= 0:
-        _request_line(bytes(received[:line_end]).removesuffix(b"\r"))
+        if received[line_end - 1] != 0x0D:
+            raise RejectedError(400, "expected lines that end in CR LF")
+        _request_line(bytes(received[: line_end - 1]))
     end = received.find(_END, 0, LONGEST_HEAD)
     if end < 0 and len(received) >= LONGEST_HEAD:
         raise RejectedError(431, f"the headers are longer than {LONGEST_HEAD} bytes")

@@ -92,6 +92,7 @@ class Counts:
     requests: Counter[int] = field(default_factory=Counter)  # by status code
     closed: Counter[str] = field(default_factory=Counter)  # connections that the server ended early, by reason
     errors: int = 0  # pages that could not be made: bugs
+    turns: int = 0  # of the thread, in each of which it looks at every socket and deadline
 
 
 class _Connection:
@@ -217,6 +218,7 @@ class Server:
         for connection in tuple(self._connections):
             if connection.deadline <= now:
                 self._expire(connection)
+        self.counts.turns += 1
 
     # Connections that come
 

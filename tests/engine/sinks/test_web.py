@@ -152,7 +152,7 @@ def test_viewers_that_never_read_stop_neither_the_stream_nor_its_end() -> None:
         viewers = [socket.create_connection(("127.0.0.1", port)) for _ in range(MOST_VIEWERS)]
         for viewer in viewers:
             viewer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
-            viewer.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: x\r\n\r\n")
+            viewer.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
         wait_for(lambda: turned_away(f"{address}/stream.mjpg"))
         before = stream.status.results
         wait_for(lambda: stream.status.results > before + 20)
