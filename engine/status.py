@@ -91,14 +91,14 @@ class StreamStatus:
         sources = tuple(
             replace(
                 source,
-                name=redact_all(source.name),
+                name=_shown_name(source.name),
                 uri=redact_all(source.uri),
                 reason=redact_all(source.reason),
                 history=tuple(step._replace(reason=redact_all(step.reason)) for step in source.history),
             )
             for source in self.sources
         )
-        sinks = tuple(replace(sink, name=redact_all(sink.name), error=redact_all(sink.error)) for sink in self.sinks)
+        sinks = tuple(replace(sink, name=_shown_name(sink.name), error=redact_all(sink.error)) for sink in self.sinks)
         return replace(self, sources=sources, sinks=sinks)
 
     def to_json(self) -> dict[str, Any]:
@@ -109,6 +109,12 @@ class StreamStatus:
             data["state"] = source.state.value
             data["history"] = [{"state": t.state.value, "at": t.at, "reason": t.reason} for t in source.history]
         return facts | {"dropped": self.dropped, "trouble": list(self.trouble)}
+
+
+def _shown_name(name: str) -> str:
+    """A name without a login; the number of a URI that comes again stays behind it."""
+    uri, mark, number = name.rpartition("#")
+    return f"{redact_all(uri)}{mark}{number}" if mark and number.isdecimal() else redact_all(name)
 
 
 class Meter:

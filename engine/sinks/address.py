@@ -80,7 +80,7 @@ def parse_address(scheme: str, target: str, options: Mapping[str, str]) -> Addre
     elif host == "*":
         raise UnknownSinkError(f"{uri}: write 0.0.0.0 for every IPv4 address of this machine, [::] for IPv6 as well.")
     elif host and _NAME.fullmatch(host) is None:
-        raise UnknownSinkError(f"{uri}: got the host {shown(host)}, {expected}.")
+        raise UnknownSinkError(f"{scheme}://: got the host {shown(host)}, {expected}.")
     names = [name.strip().lower().removesuffix(".") for name in options.get("host", "").split(",") if name.strip()]
     for name in names:
         if _NAME.fullmatch(name) is None:
