@@ -24,7 +24,7 @@ from panrt.records import shown
 OPTIONS = "token", "host"
 NO_TOKEN, NEW_TOKEN = "none", "auto"  # values of the option `token` that are no tokens themselves
 TOKEN_VARIABLE = "PANRT_TOKEN"
-BACKLOG = 64  # connections that wait to be accepted; more would make everybody wait behind them
+BACKLOG = 2048  # connections that wait to be accepted; who overflows it is lost for seconds, so it is long
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 

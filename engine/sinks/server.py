@@ -79,7 +79,7 @@ class Limits:
 
     connections: int = 128
     patience: float = 10.0  # for a whole head, from the connection or the last answer on
-    grace: float = 1.0  # for a whole head, while others wait for a connection
+    grace: float = 0.25  # for a whole head, while others wait for a connection: theirs came while they waited
     sending: float = 20.0  # for a body or a part of a feed to be taken
     lingering: float = 1.0  # for a client to read why it was rejected
 

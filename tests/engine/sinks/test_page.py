@@ -110,7 +110,12 @@ def test_a_browser_shows_the_stream_the_classes_and_the_plots(tab: Tab) -> None:
     try:
         wait_for(lambda: stream.status.results > 3)
         tab.go(f"http://127.0.0.1:{port}/")
-        tab.wait("past.fps.length > 8 && document.querySelector('figure img').naturalWidth === 320")
+        tab.wait("document.querySelector('figure img').naturalWidth === 320")
+        tab.value(
+            "for (let n = 0; n < 60; n++) { past.fps.push(30 + n % 5); past.age.push(5 + n % 3); }"
+        )  # half a minute
+        tab.value("window.filled = past.fps.length")
+        tab.wait("past.fps.length > window.filled")  # drawn
         shown = tab.picture().astype(int)
         legend = tab.value("Array.from(document.querySelectorAll('#classes li'), (row) => row.textContent)")
         caption = tab.value("document.querySelector('figcaption').textContent")
@@ -125,8 +130,8 @@ def test_a_browser_shows_the_stream_the_classes_and_the_plots(tab: Tab) -> None:
 
     assert pixels(THING.color) > 60  # the swatches of the legend
     assert pixels(STUFF.color) > 60
-    assert pixels(FPS_PLOT, within=40) > 20  # thin lines, whose edges are blended
-    assert pixels(AGE_PLOT, within=40) > 20
+    assert pixels(FPS_PLOT, within=40) > 60  # a line of 60 values, one or more pixels each; its edges are blended
+    assert pixels(AGE_PLOT, within=40) > 60
     view = shown[60:360, 30:850]
     # The frames are there with their overlay: half of it the colour of the thing or the stuff, which the pattern's own
     # greys and saturated bars are not.
