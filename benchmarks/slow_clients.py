@@ -6,7 +6,7 @@
 One process records a moving pattern (COCO, NumPy, JSON lines, mp4) and serves its page, with 1,024 file descriptors and
 a session of no cost. This one keeps so many clients at it, a fifth each of: connected without a word; a request at a
 byte every five seconds; complete but for the last line; viewers of the stream who take nothing; and viewers who take a
-little each second. Who is dropped comes again at once. Beside them an ordinary client asks for the status, and is timed.
+little each second. Who is dropped comes again at once. Beside them an ordinary client asks for the status.
 The bar: no recording loses a result, no sink fails, and descriptors stay bounded.
 """
 
