@@ -20,7 +20,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import NamedTuple, Protocol
@@ -80,6 +80,7 @@ class Limits:
     connections: int = 128
     patience: float = 10.0  # for a whole head, from the connection or the last answer on
     grace: float = 0.25  # for a whole head, while others wait for a connection: theirs came while they waited
+    kept: float = 2.0  # for another request, likewise: the page asks twice a second
     sending: float = 20.0  # for a body or a part of a feed to be taken
     lingering: float = 1.0  # for a client to read why it was rejected
 
@@ -105,6 +106,7 @@ class _Connection:
         self.feed: Feed | None = None
         self.since = now  # when it was accepted, or its last answer was sent
         self.deadline = now + limits.patience
+        self.served = False  # it got a page
         self.last = False  # after this answer it is closed
         self.lingers = False  # all is sent, and the client should read it before the connection goes
         self.ignored = 0  # bytes that it sent out of turn
@@ -147,16 +149,19 @@ class Server:
         self._closing = False
         self._listeners = listen(address)
         self.port: int = self._listeners[0].getsockname()[1]
-        self._selector = selectors.DefaultSelector()
-        self._wakes, self._wake = socket.socketpair()
-        try:
+        with ExitStack() as failed:
+            for listener in self._listeners:
+                failed.callback(listener.close)
             self.access = Access(address, self._listeners)
-            for end in (self._wakes, self._wake):
-                end.setblocking(False)
-            self._selector.register(self._wakes, selectors.EVENT_READ)
-        except SinkError:
-            self._release()
-            raise
+            try:
+                self._selector = failed.enter_context(selectors.DefaultSelector())
+                self._wakes, self._wake = socket.socketpair()
+            except OSError as error:
+                raise SinkError(f"{address.uri}: the server cannot start: {error.strerror}.") from error
+            failed.pop_all()
+        for end in (self._wakes, self._wake):
+            end.setblocking(False)
+        self._selector.register(self._wakes, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._run, name=f"server {address.uri}", daemon=True)
 
     def start(self) -> None:
@@ -226,8 +231,7 @@ class Server:
         """Take connections from the system, or leave them there while there is no room."""
         self._accept_at = self._paused_until
         if len(self._connections) >= self.limits.connections:
-            oldest = min((c.since for c in self._connections if c.waits), default=_NEVER)
-            self._accept_at = max(self._accept_at, oldest + self.limits.grace)
+            self._accept_at = max(self._accept_at, min(map(self._room_at, self._connections)))
         accepts = self._clock() >= self._accept_at
         if accepts != self._accepts:
             self._accepts = accepts
@@ -266,13 +270,18 @@ class Server:
             self._drop(connection)
 
     def _make_room(self) -> bool:
-        """Close the connection that has waited longest without a request, if it had its time."""
-        waiting = [connection for connection in self._connections if connection.waits]
-        oldest = min(waiting, key=lambda connection: connection.since, default=None)
-        if oldest is None or oldest.since + self.limits.grace > self._clock():
+        """Close the connection that has waited longest for its request, if it had its time."""
+        first = min(self._connections, key=self._room_at)
+        if self._room_at(first) > self._clock():
             return False
-        self._drop(oldest, "full")
+        self._drop(first, "full")
         return True
+
+    def _room_at(self, connection: _Connection) -> float:
+        """When a connection may be closed to make room for another."""
+        if not connection.waits:
+            return _NEVER
+        return connection.since + (self.limits.kept if connection.served else self.limits.grace)
 
     def _pause(self, reason: str) -> None:
         self.counts.closed[reason] += 1
@@ -369,6 +378,7 @@ class Server:
         except RejectedError as error:
             response = Response(f"{error}\n".encode(), code=error.code, headers=error.headers)
             connection.last = True
+        connection.served = connection.served or response.code == 200
         is_feed = not isinstance(response.body, bytes)
         connection.last = connection.last or is_feed or request is None or not request.keep_alive
         self.counts.requests[response.code] += 1

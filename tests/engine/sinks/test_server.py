@@ -21,8 +21,8 @@ from panrt.engine.sinks.address import parse_address
 from panrt.engine.sinks.server import Limits, Response, Server
 from support.streams import free_port, wait_for
 
-PATIENCE, GRACE, SENDING, LINGERING = 10.0, 1.0, 20.0, 1.0
-LIMITS = Limits(8, PATIENCE, GRACE, SENDING, LINGERING)
+PATIENCE, GRACE, KEPT, SENDING = 10.0, 1.0, 4.0, 20.0
+LIMITS = Limits(connections=8, patience=PATIENCE, grace=GRACE, kept=KEPT, sending=SENDING)
 LARGE = bytes(32 << 20)  # more than the system's buffers take
 
 
@@ -369,6 +369,23 @@ def test_idle_clients_beyond_the_limit_make_room_for_those_who_ask() -> None:
         assert code(answer) == 200
         assert serving_.counts.closed["full"] > 0
         assert idle[0].recv(1) == b""  # who waited longest
+
+
+def test_a_client_that_got_a_page_keeps_its_connection_longer_than_those_that_never_asked() -> None:
+    with serving() as serving_, ExitStack() as clients:
+        page = clients.enter_context(serving_.connect(request()))
+        assert code(page.recv(1 << 16)) == 200
+        for _ in range(100):
+            clients.enter_context(serving_.connect())
+        wait_for(lambda: serving_.counts.connections == LIMITS.connections)
+        for _ in range(3):  # as many idle ones come and go each time
+            serving_.pass_time(GRACE)
+        page.sendall(request())
+        assert code(page.recv(1 << 16)) == 200
+        for _ in range(6):
+            serving_.pass_time(GRACE)
+        assert page.recv(1) == b""
+        assert serving_.counts.closed["full"] > 20
 
 
 def test_clients_with_the_grace_of_a_moment_are_not_pushed_out_by_others() -> None:
