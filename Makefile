@@ -1,6 +1,8 @@
 # make demo   set up and show the product          make test        set up, lint, build and run every test
-# make lint   ruff, mypy, clang-format             make test-full   the same with the long property runs
-# make format rewrite the sources in house style   make clean       remove everything that was built
+# make lint   ruff, mypy, clang-format             make test-fast   only tests that take less than seconds
+# make format rewrite the sources in house style   make test-full   every test with the long property runs
+# make perf   measure against the time budgets     make test-oldest every test with the oldest dependencies
+# make clean  remove everything that was built
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -8,7 +10,7 @@ NATIVE := $(shell find plugins \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' \
 CPP    := $(NATIVE) $(shell find tests \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' \) -print)
 JOBS   ?= 2
 
-.PHONY: demo test test-full lint format clean
+.PHONY: demo test test-fast test-full test-oldest perf lint format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/product.stamp
@@ -19,6 +21,17 @@ test: lint
 
 test-full: lint
 	PANRT_TEST_PROFILE=full $(BIN)/python -m pytest -n $(JOBS)
+
+test-fast: $(VENV)/tests.stamp
+	$(BIN)/python -m pytest -n $(JOBS) -m "not slow"
+
+# An environment of its own, in which pip holds to the versions of that file, for building the kernels too.
+test-oldest:
+	PIP_CONSTRAINT=tests/oldest.txt $(MAKE) --no-print-directory VENV=.venv-oldest .venv-oldest/tests.stamp
+	.venv-oldest/bin/python -m pytest -n $(JOBS)
+
+perf: $(VENV)/tests.stamp
+	$(BIN)/python -m pytest -m perf benchmarks
 
 lint: $(VENV)/tests.stamp
 	$(BIN)/ruff check .
@@ -32,7 +45,7 @@ format: $(VENV)/tests.stamp
 	$(BIN)/clang-format -i $(CPP)
 
 clean:
-	rm -rf $(VENV) build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 10)' 2>/dev/null || \

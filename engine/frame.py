@@ -22,7 +22,9 @@ class Frame:
 
     image: NDArray[np.uint8]
     index: int = 0  # of all frames that its source captured, dropped ones among them
-    captured_at: float = 0.0  # seconds of `time.monotonic()`, when the source had it
+    captured_at: float = (
+        0.0  # seconds of `time.monotonic()`, when the source had it; of a file that waits, when it was taken
+    )
     media_time: float | None = None  # seconds on the clock of the file or stream, where it has one
     source: str = ""  # the name of the source
     pixel_format: PixelFormat = "bgr8"

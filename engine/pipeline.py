@@ -9,25 +9,25 @@ may be dropped ("latest"), only one submission is on its way at a time: a frame 
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
-import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+from panrt.engine.clock import Clock
 from panrt.engine.frame import Frame
 from panrt.engine.result import PanopticResult
 from panrt.engine.session import Drawing, Draws, Session
 from panrt.engine.sinks.open import open_sink
 from panrt.engine.sinks.sink import Context, Item, Sink
 from panrt.engine.slot import Policy
-from panrt.engine.sources.open import open_source, redact
-from panrt.engine.sources.source import Source, SourceOptions
+from panrt.engine.sources.open import specify
+from panrt.engine.sources.source import Source, SourceOptions, Spec
 from panrt.engine.status import Meter, StreamStatus
 from panrt.engine.tracking import Tracker
 from panrt.errors import PanrtError
@@ -36,7 +36,7 @@ LOOK_EVERY = 0.1  # seconds between looks at sources that give nothing
 
 
 def stream(
-    source: str | Path | Sequence[str | Path],
+    source: str | os.PathLike[str] | Iterable[Any],
     session: Session,
     *,
     sinks: Sequence[str | Sink] = (),
@@ -49,7 +49,8 @@ def stream(
     """Run a session on one or several sources.
 
     Args:
-        source: one or several URIs or paths, see `panrt.engine.sources.open`. Several take turns and share batches.
+        source: a URI or path, see `panrt.engine.sources.open`; images, as an iterable of (H, W, 3) uint8 arrays in BGR,
+            such as a generator; or a list of these, which take turns and share batches.
         session: of `panrt.load`; it is not closed.
         sinks: URIs, see `panrt.engine.sinks.open`, or sinks.
         policy: "latest" drops what cannot be kept up with, "block" never drops; by default the first for live sources
@@ -63,28 +64,28 @@ def stream(
         Results, to be iterated over once. The end of the loop, or of a `with` block, closes sources and sinks.
 
     Raises:
-        UnknownSourceError, UnknownSinkError, SourceError: from here.
+        UnknownSourceError, UnknownSinkError, SourceError, TypeError: from here.
         SinkError: from the first step of the iteration, where a sink cannot be opened.
         SourceError: from the last step of the iteration, where a source ended by one.
         ValueError: an option does not do.
     """
-    uris = [source] if isinstance(source, (str, Path)) else list(source)
-    if not uris:
+    specs = [specify(each) for each in _several(source)]
+    if not specs:
         raise ValueError("source: got none, expected at least one.")
     options = options or SourceOptions()
     if policy is not None:
         options = replace(options, policy=policy)
     wake = threading.Event()
-    sources = [
-        open_source(uri, name=_name(uris, number), options=options, wake=wake) for number, uri in enumerate(uris)
-    ]
+    sources = [Source(spec, name=_name(specs, number), options=options, wake=wake) for number, spec in enumerate(specs)]
     opened = [open_sink(sink) if isinstance(sink, str) else sink for sink in sinks]
     blocking = all(each.policy == "block" for each in sources)
     if in_flight is None:
         in_flight = session.capacity if blocking else 1
     if not 1 <= in_flight <= session.capacity:
         raise ValueError(f"in_flight: got {in_flight}, this session takes from 1 to {session.capacity}.")
-    return Stream(sources, session, opened, wake=wake, in_flight=in_flight, track=track, limit=limit)
+    return Stream(
+        sources, session, opened, wake=wake, clock=options.clock, in_flight=in_flight, track=track, limit=limit
+    )
 
 
 class StreamError(PanrtError, RuntimeError):
@@ -101,6 +102,7 @@ class Stream(Iterable[PanopticResult]):
         sinks: Sequence[Sink],
         *,
         wake: threading.Event,
+        clock: Clock,
         in_flight: int,
         track: bool,
         limit: int | None,
@@ -110,12 +112,13 @@ class Stream(Iterable[PanopticResult]):
         self._draws = session if isinstance(session, Draws) else None
         self._sinks = tuple(sinks)
         self._wake = wake
+        self._clock = clock
         self._in_flight = in_flight
         classes = (*session.model.things, *session.model.stuff)
         self._trackers = {source.name: Tracker(classes) for source in sources} if track else {}
         self._batch = session.model.batch or len(sources)
         self._left = limit  # results that are still wanted; None: all
-        self._meter = Meter()
+        self._meter = Meter(clock)
         self._flying: deque[list[Frame]] = deque()
         self._turn = 0  # the source whose turn it is
         self._looked_at = 0.0
@@ -221,7 +224,7 @@ class Stream(Iterable[PanopticResult]):
         except BaseException:
             self._flying.clear()  # there is no collecting from a session that failed
             raise
-        now = time.monotonic()
+        now = self._clock.now()
         items = []
         for index, (frame, result) in enumerate(zip(frames, results, strict=True)):
             tracker = self._trackers.get(frame.source)
@@ -244,7 +247,7 @@ class Stream(Iterable[PanopticResult]):
         if self._stopping:
             for source in self._sources:
                 source.stop()
-        now = time.monotonic()
+        now = self._clock.now()
         if now - self._looked_at > LOOK_EVERY:
             self._looked_at = now
             for source in self._sources:
@@ -284,8 +287,15 @@ def stop_on_signals(stream: Stream) -> Iterator[None]:
         restore()
 
 
-def _name(uris: Sequence[str | Path], number: int) -> str:
+def _several(source: object) -> list[Any]:
+    """The sources of a list or tuple; one that holds images is itself a source, and so is anything else."""
+    if isinstance(source, (list, tuple)) and not any(hasattr(each, "shape") for each in source):
+        return list(source)
+    return [source]
+
+
+def _name(specs: Sequence[Spec], number: int) -> str:
     """A source is called by its URI; one that comes again, by a number as well."""
-    uri = redact(str(uris[number]))
-    before = [redact(str(other)) for other in uris[:number]].count(uri)
+    uri = specs[number].uri
+    before = [other.uri for other in specs[:number]].count(uri)
     return f"{uri}#{before + 1}" if before else uri

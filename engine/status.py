@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
+from panrt.engine.clock import MONOTONIC, Clock
 from panrt.engine.result import PanopticResult
-from panrt.engine.sources.open import redact_all
 from panrt.engine.sources.source import SourceStatus, State
+from panrt.engine.uri import redact_all
 
 WINDOW = 2.0  # seconds over which the rate is taken
 SILENCE = 10.0  # seconds without a result that are not normal
@@ -120,9 +120,10 @@ def _shown_name(name: str) -> str:
 class Meter:
     """Keeps count of results; written by the stream, read by anyone."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = MONOTONIC) -> None:
         self._lock = threading.Lock()
-        self._started = time.monotonic()
+        self._clock = clock
+        self._started = clock.now()
         self._results = 0
         self._recent: deque[tuple[float, float, float]] = deque(maxlen=SAMPLES)  # when, age, inference
 
@@ -134,7 +135,7 @@ class Meter:
 
     def status(self, sources: tuple[SourceStatus, ...], sinks: tuple[SinkStatus, ...]) -> StreamStatus:
         """The figures now."""
-        now = time.monotonic()
+        now = self._clock.now()
         with self._lock:
             results, recent = self._results, list(self._recent)
         ages = sorted(age for _, age, _ in recent)

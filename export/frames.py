@@ -11,19 +11,22 @@ from pathlib import Path
 from typing import TypeAlias
 
 import av
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from panrt import pictures
 from panrt.export.errors import ExportError
+from panrt.records import legible
 
 Frame: TypeAlias = NDArray[np.uint8]
 
-IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+MAX_PIXELS = 8192 * 4320  # of a frame of a clip
 
 
 def read_frames(path: str | os.PathLike[str], *, limit: int) -> Iterator[Frame]:
     """At most `limit` frames, spread evenly over the images of a folder or the frames of a clip; one image is one.
+
+    Images are upright and in natural order, hidden ones left out.
 
     Raises:
         ExportError: there are no images, or one cannot be read; the message names it.
@@ -32,14 +35,19 @@ def read_frames(path: str | os.PathLike[str], *, limit: int) -> Iterator[Frame]:
     if limit < 1:
         raise ExportError(f"limit: got {limit}, expected at least 1 frame.")
     path = Path(path)
-    if path.is_dir():
-        images = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES)
-        if not images:
-            raise ExportError(f"{path}: no images; expected files that end in {', '.join(sorted(IMAGE_SUFFIXES))}.")
-        return (_read_image(images[index]) for index in _spread(len(images), limit))
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file or folder.")
-    return iter([_read_image(path)]) if path.suffix.lower() in IMAGE_SUFFIXES else _read_clip(path, limit)
+    name = legible(path)
+    try:
+        found = pictures.pictures_in(path) if path.is_dir() else None
+        exists = path.exists()
+    except (OSError, ValueError) as error:  # no permission, too long a name, a NUL
+        raise ExportError(f"{name}: cannot be read ({getattr(error, 'strerror', None) or error}).") from error
+    if found is not None:
+        if not found:
+            raise ExportError(f"{name}: no images; expected files that end in {', '.join(sorted(pictures.SUFFIXES))}.")
+        return (_read_image(found[index]) for index in _spread(len(found), limit))
+    if not exists:
+        raise FileNotFoundError(f"{name}: no such file or folder.")
+    return iter([_read_image(path)]) if pictures.is_picture_name(path.name) else _read_clip(path, limit)
 
 
 def _spread(available: int, limit: int) -> list[int]:
@@ -49,25 +57,31 @@ def _spread(available: int, limit: int) -> list[int]:
 
 
 def _read_image(path: Path) -> Frame:
-    frame = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if frame is None:
-        raise ExportError(f"{path}: not an image, or a damaged one; remove it or give another folder.")
-    return np.asarray(frame, np.uint8)
+    try:
+        return pictures.read_picture(path)
+    except (pictures.PictureError, pictures.PictureNotFoundError, pictures.PictureDeniedError) as error:
+        raise ExportError(f"{error} Remove it or give another folder.") from error
 
 
 def _read_clip(path: Path, limit: int) -> Iterator[Frame]:
-    found = 0
+    total = sum(1 for _ in _decode(path))  # what a file declares is often wrong: edit lists, dropped frames
+    wanted = set(_spread(total, limit))
+    for index, frame in enumerate(_decode(path)):
+        if index in wanted:
+            yield np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
+        if index >= max(wanted):
+            return
+    if not total:
+        raise ExportError(f"{path}: holds no video frames.")
+
+
+def _decode(path: Path) -> Iterator[av.VideoFrame]:
+    """The frames of a file. FFmpeg gets its bytes alone, so that nothing that is named in it is opened."""
+    options = {"protocol_whitelist": "none", "max_pixels": str(MAX_PIXELS)}
     try:
-        with av.open(str(path)) as container:
-            total = container.streams.video[0].frames if container.streams.video else 0  # 0: the file does not say
-            wanted = set(_spread(total, limit)) if total else set(range(limit))
-            for index, frame in enumerate(container.decode(video=0) if container.streams.video else ()):
-                if index in wanted:
-                    found += 1
-                    yield np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
-                if index >= max(wanted):
-                    break
+        with path.open("rb") as file, av.open(file, "r", options=options, metadata_errors="replace") as container:
+            if container.streams.video:
+                container.streams.video[0].codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+                yield from container.decode(video=0)
     except av.FFmpegError as error:
         raise ExportError(f"{path}: neither an image nor a video that can be read ({error.strerror}).") from error
-    if not found:
-        raise ExportError(f"{path}: holds no video frames.")

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from panrt.model.data.classes import ClassTable
-from panrt.model.data.coco_panoptic import CocoPanoptic, load_sample
+from panrt.model.data.coco_panoptic import CocoPanoptic, check_masks, load_sample
 from panrt.model.irregular import PanopticSegments
 from panrt.model.mask_ap import Detection, MaskAp, TrueInstance, mask_ap
 from panrt.model.panoptic_fpn import Branches, PanopticFPN, merge
@@ -140,6 +140,8 @@ def _segment(
 
 def _true_instances(truth: PanopticMap, classes: ClassTable) -> list[TrueInstance]:
     things = classes.thing_index()
+    count = sum(segment.category_id in things for segment in truth.segments)
+    check_masks(count, truth.panoptic.shape, "ground truth")
     return [
         TrueInstance(np.equal(truth.panoptic, segment.id), segment.category_id, segment.is_crowd)
         for segment in truth.segments

@@ -3,39 +3,49 @@
 Shapes: H, W image size. A set is a JSON file and a folder of PNG files, by default the JSON's path without its suffix.
 
 A PNG is 8-bit RGB and holds the segment id R + 256 G + 65536 B; 0 is void. Read from the ground truth are `categories`
-(id, name, isthing) and `annotations` (image_id, file_name, segments_info of id, category_id, area, iscrowd), from the
-predictions the `annotations`, whose segments need an id and a category_id only: their areas are counted in the map.
+and `annotations`, from the predictions the `annotations`, whose segments need an id and a category_id only: their areas
+are counted in the map. `panrt.model.data.panoptic_json` has the fields.
 """
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-import cv2
-import numpy as np
-import numpy.typing as npt
-
+from panrt.model.data.panoptic_json import PanopticJson, check_folder, read_panoptic_png, within
 from panrt.model.panoptic_map import Category, PanopticFormatError, PanopticMap, Segment
 from panrt.model.panoptic_quality import PanopticQuality, PanopticStatistics, image_statistics, panoptic_quality
+from panrt.records import legible, shown
 
-Record = Mapping[str, object]
-T = TypeVar("T")
+__all__ = [
+    "Annotation",
+    "PanopticSet",
+    "evaluate_folders",
+    "pair_annotations",
+    "read_ground_truth",
+    "read_map",
+    "read_panoptic_png",
+    "read_predictions",
+]
 
 
 class Annotation(NamedTuple):
     """The panoptic annotation of one image."""
 
     image_id: int | str
-    png: Path
+    folder: Path
+    file_name: str  # of the PNG in the folder
     segments: tuple[Segment, ...]
+
+    @property
+    def png(self) -> Path:
+        """The label map."""
+        return self.folder / self.file_name
 
 
 class PanopticSet(NamedTuple):
@@ -67,7 +77,7 @@ def evaluate_folders(
         progress: called in the caller's thread with (images done, images in all) after every image.
 
     Raises:
-        FileNotFoundError: a JSON file, a folder or a PNG is not there.
+        PanopticNotFoundError: a JSON file, a folder or a PNG is not there.
         PanopticFormatError: a file is not in the format, an image has no prediction, or map and segments do not agree.
     """
     categories, pairs = pair_annotations(
@@ -100,15 +110,16 @@ def pair_annotations(
     predictions = {annotation.image_id: annotation for annotation in predicted}
     if missing := [truth.image_id for truth in truths if truth.image_id not in predictions]:
         raise PanopticFormatError(
-            f"{prediction_json}: no prediction for {len(missing)} of {len(truths)} images, first {missing[0]!r}; "
-            "add an annotation for every image of the ground truth, without segments where nothing was found."
+            f"{legible(prediction_json)}: no prediction for {len(missing)} of {len(truths)} images, first "
+            f"{shown(missing[0])}; add an annotation for every image of the ground truth, without segments where "
+            "nothing was found."
         )
     return categories, [(truth, predictions[truth.image_id]) for truth in truths]
 
 
 def read_map(annotation: Annotation) -> PanopticMap:
     """The map of an annotation with its segments; errors as `read_panoptic_png`."""
-    return PanopticMap(read_panoptic_png(annotation.png), annotation.segments)
+    return PanopticMap(read_panoptic_png(within(annotation.folder, annotation.file_name)), annotation.segments)
 
 
 def _file_statistics(pair: tuple[Annotation, Annotation], *, categories: tuple[Category, ...]) -> PanopticStatistics:
@@ -117,7 +128,7 @@ def _file_statistics(pair: tuple[Annotation, Annotation], *, categories: tuple[C
     try:
         return image_statistics(true_map, predicted_map, categories)
     except PanopticFormatError as error:
-        raise PanopticFormatError(f"image {truth.image_id!r}, {prediction.png}: {error}") from error
+        raise PanopticFormatError(f"image {shown(truth.image_id)}, {legible(prediction.png)}: {error}") from error
 
 
 def read_ground_truth(path: Path | str, folder: Path | str | None = None) -> PanopticSet:
@@ -128,112 +139,21 @@ def read_ground_truth(path: Path | str, folder: Path | str | None = None) -> Pan
         folder: of the PNGs; default: `path` without its suffix.
 
     Raises:
-        FileNotFoundError: the file or the folder is not there.
+        PanopticNotFoundError: the file or the folder is not there.
         PanopticFormatError: a field is missing or of another type, or an id is listed twice.
     """
-    root = _read_json(path)
-    categories = tuple(
-        Category(node.get("id", int), node.get("name", str), node.get("isthing", int) == 1)
-        for node in root.children("categories")
-    )
-    _check_unique([category.id for category in categories], root.where, "category")
-    return PanopticSet(categories, _annotations(root, path, folder, _true_segment))
+    content = PanopticJson(path)
+    categories = tuple(Category(c.id, c.name, c.is_thing) for c in content.categories())
+    return PanopticSet(categories, _annotations(content, folder, of_truth=True))
 
 
 def read_predictions(path: Path | str, folder: Path | str | None = None) -> PanopticSet:
     """Read the annotations of predictions, without categories; see `read_ground_truth`."""
-    return PanopticSet((), _annotations(_read_json(path), path, folder, _predicted_segment))
+    return PanopticSet((), _annotations(PanopticJson(path), folder, of_truth=False))
 
 
-def read_panoptic_png(path: Path | str) -> npt.NDArray[np.uint32]:
-    """Decode a panoptic PNG to its (H, W) segment ids.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        PanopticFormatError: it is no readable PNG, or not an 8-bit RGB one.
-    """
-    data = np.fromfile(path, dtype=np.uint8)
-    bgr = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-    if bgr is None:
-        raise PanopticFormatError(f"{path}: not a PNG, or a damaged one ({data.size} bytes); write it again.")
-    channels = bgr.shape[2] if bgr.ndim == 3 else 1
-    if bgr.dtype != np.uint8 or channels != 3:
-        raise PanopticFormatError(
-            f"{path}: expected an 8-bit RGB PNG, id = R + 256 G + 65536 B, got {channels} channels of {bgr.dtype}."
-        )
-    rgba = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGBA)
-    ids: npt.NDArray[np.uint32] = rgba.view(np.uint32)[..., 0] & np.uint32(0xFFFFFF)  # R is the lowest byte
-    return ids
-
-
-class _Node(NamedTuple):
-    """A JSON object that knows where it stands, for errors."""
-
-    where: str
-    fields: Mapping[str, object]
-
-    def get(self, name: str, kind: type[T]) -> T:
-        value = self.fields.get(name)
-        if not isinstance(value, kind):
-            found = "nothing" if name not in self.fields else repr(value)
-            raise PanopticFormatError(f"{self.where}: {name}: expected {kind.__name__}, got {found}.")
-        return value
-
-    def children(self, name: str) -> Iterator[_Node]:
-        for i, child in enumerate(self.get(name, list)):
-            where = f"{self.where}: {name}[{i}]"
-            if not isinstance(child, dict):
-                raise PanopticFormatError(f"{where}: expected an object, got {child!r}.")
-            yield _Node(where, child)
-
-
-def _read_json(path: Path | str) -> _Node:
-    with open(path, encoding="utf-8") as file:
-        try:
-            root = json.load(file)
-        except ValueError as error:
-            raise PanopticFormatError(f"{path}: not JSON ({error}).") from error
-    if not isinstance(root, dict):
-        raise PanopticFormatError(f"{path}: expected an object with annotations, got {type(root).__name__}.")
-    return _Node(str(path), root)
-
-
-def _annotations(
-    root: _Node, path: Path | str, folder: Path | str | None, segment: Callable[[_Node], Segment]
-) -> tuple[Annotation, ...]:
-    folder = Path(path).with_suffix("") if folder is None else Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: the folder with the PNGs of {path} is not there; give its path.")
-    annotations = tuple(
-        Annotation(
-            _image_id(node), folder / node.get("file_name", str), tuple(map(segment, node.children("segments_info")))
-        )
-        for node in root.children("annotations")
-    )
-    _check_unique([annotation.image_id for annotation in annotations], root.where, "image")
-    return annotations
-
-
-def _image_id(node: _Node) -> int | str:
-    """COCO counts its images, Cityscapes names them."""
-    image_id = node.get("image_id", object)
-    if not isinstance(image_id, (int, str)):
-        raise PanopticFormatError(f"{node.where}: image_id: expected int or str, got {image_id!r}.")
-    return image_id
-
-
-def _true_segment(node: _Node) -> Segment:
-    return Segment(
-        node.get("id", int), node.get("category_id", int), node.get("area", int), node.get("iscrowd", int) == 1
-    )
-
-
-def _predicted_segment(node: _Node) -> Segment:
-    return Segment(node.get("id", int), node.get("category_id", int))
-
-
-def _check_unique(ids: Sequence[int | str], where: str, what: str) -> None:
-    if repeated := [i for i, count in Counter(ids).items() if count > 1]:
-        raise PanopticFormatError(
-            f"{where}: {what} {repeated[0]!r} is listed {ids.count(repeated[0])} times, not once."
-        )
+def _annotations(content: PanopticJson, folder: Path | str | None, *, of_truth: bool) -> tuple[Annotation, ...]:
+    folder = content.path.with_suffix("") if folder is None else Path(folder)
+    annotations = content.annotations(of_truth=of_truth)
+    check_folder(folder, "label maps", content.path)
+    return tuple(Annotation(a.image_id, folder, a.file_name, a.segments) for a in annotations)

@@ -5,7 +5,7 @@ Shapes: H, W map size. A map holds one segment id per pixel; id 0 is void, the u
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -76,12 +76,33 @@ def semantic_map(labelled: Prediction, categories: Sequence[Category]) -> npt.ND
         if segment.category_id not in index:
             raise PanopticFormatError(f"segment {segment.id}: category {segment.category_id} is unknown.")
         meaning[segment.id] = index[segment.category_id]
-    ids, places = np.unique(labelled.panoptic, return_inverse=True)
-    if unknown := set(ids.tolist()) - meaning.keys():
-        raise PanopticFormatError(f"map: ids {sorted(unknown)} have pixels but no segment.")
+    ids, lengths = runs(labelled.panoptic)
+    if unknown := set(np.unique(ids).tolist()) - meaning.keys():
+        raise PanopticFormatError(f"map: ids {some(unknown)} have pixels but no segment.")
     classes = np.array([meaning[i] for i in ids.tolist()], np.int64)
-    by_pixel: npt.NDArray[np.int64] = classes[places].reshape(labelled.panoptic.shape)
+    by_pixel: npt.NDArray[np.int64] = np.repeat(classes, lengths).reshape(labelled.panoptic.shape)
     return by_pixel
+
+
+def runs(panoptic: IdMap) -> tuple[npt.NDArray[np.integer[Any]], npt.NDArray[np.intp]]:
+    """A map row by row as runs of equal ids: the id and the length of each. They are far fewer than the pixels."""
+    flat = panoptic.ravel()
+    starts = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1)) if flat.size else np.zeros(0, np.intp)
+    return flat[starts], np.diff(starts, append=flat.size)
+
+
+def areas(panoptic: IdMap) -> dict[int, int]:
+    """The pixels of each id of a map, void included."""
+    ids, lengths = runs(panoptic)
+    found, places = np.unique(ids, return_inverse=True)
+    pixels = np.bincount(places.ravel(), weights=lengths)  # exact: float64 holds 2**53 pixels
+    return dict(zip(found.tolist(), pixels.astype(np.int64).tolist(), strict=True))
+
+
+def some(ids: Iterable[int], limit: int = 8) -> str:
+    """The first of some ids, for messages."""
+    ordered = sorted(ids)
+    return ", ".join(map(str, ordered[:limit])) + (f" and {len(ordered) - limit} more" if len(ordered) > limit else "")
 
 
 def resized(panoptic: npt.NDArray[np.int32], size: tuple[int, int]) -> npt.NDArray[np.int32]:

@@ -6,12 +6,12 @@ section 4.1, and, where the paper leaves room, panopticapi's `evaluation.py`, by
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from panrt.model.panoptic_map import VOID, IdMap, PanopticFormatError, PanopticMap, Prediction
+from panrt.model.panoptic_map import VOID, IdMap, PanopticFormatError, PanopticMap, Prediction, some
 
 MATCH_IOU = 0.5  # exclusive: above one half, at most one prediction can match a segment
 IGNORED_FRACTION = 0.5  # exclusive: a prediction that lies further than this in void and crowd is no false positive
@@ -69,12 +69,12 @@ def compare(truth: PanopticMap, prediction: Prediction, known_categories: Contai
     listed = {segment.id for segment in prediction.segments}
     if unlisted := predicted_areas.keys() - listed - {VOID}:
         raise PanopticFormatError(
-            f"prediction: ids {_some(unlisted)} are in the map but not among the segments; "
+            f"prediction: ids {some(unlisted)} are in the map but not among the segments; "
             "list them or set their pixels to 0 (void)."
         )
     if absent := listed - predicted_areas.keys():
         raise PanopticFormatError(
-            f"prediction: segments {_some(absent)} have no pixel in the map; drop them from the list."
+            f"prediction: segments {some(absent)} have no pixel in the map; drop them from the list."
         )
     true_regions = {
         s.id: Region(s.category_id, true_areas.get(s.id, 0) if s.area is None else s.area, s.is_crowd)
@@ -181,8 +181,3 @@ def _check(name: str, segments: list[tuple[int, int]], known_categories: Contain
                 "use the category ids of the data set, not class indices."
             )
         seen.add(segment_id)
-
-
-def _some(ids: Iterable[int], limit: int = 8) -> str:
-    ordered = sorted(ids)
-    return ", ".join(map(str, ordered[:limit])) + (f" and {len(ordered) - limit} more" if len(ordered) > limit else "")

@@ -22,7 +22,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from panrt.errors import PanrtError
 from panrt.files import write_atomically
@@ -188,17 +188,40 @@ def _freeze(model: PanopticFPN, stages: int) -> None:
 
 
 def _read(steps: Steps, start: int, workers: int) -> Iterator[Step]:
-    """Steps from `start` on, read ahead by worker processes if there are any."""
-    loader: Iterator[Step] = iter(
+    """Steps from `start` on, read ahead by worker processes if there are any.
+
+    Raises:
+        PanrtError: a step's images cannot be read.
+    """
+    loader: Iterator[Step | PanrtError] = iter(
         DataLoader(
-            steps,
+            _Outcomes(steps),
             batch_size=None,
             sampler=range(start, len(steps)),
             num_workers=workers,
             collate_fn=_as_it_is,
         )
     )
-    return loader
+    for outcome in loader:
+        if isinstance(outcome, PanrtError):
+            raise outcome
+        yield outcome
+
+
+class _Outcomes(Dataset[Step | PanrtError]):
+    """Steps, or why there is none: what a worker process raises would arrive with its traceback for a message."""
+
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __getitem__(self, step: int) -> Step | PanrtError:
+        try:
+            return self._steps[step]
+        except PanrtError as error:
+            return error
 
 
 def _as_it_is(step: Any) -> Any:

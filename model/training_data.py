@@ -16,11 +16,17 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 
+from panrt.errors import PanrtError
 from panrt.model.data.classes import VOID, ClassTable
 from panrt.model.data.coco_panoptic import CocoPanoptic, derive_targets, load_sample
 from panrt.model.losses import Targets
 from panrt.model.panoptic_fpn import PanopticFPN
 from panrt.model_file import SIZE_DIVISOR
+from panrt.records import legible, shown
+
+
+class ClassMismatchError(PanrtError, ValueError):
+    """A data set has other classes than the network, or has them in another order."""
 
 
 class TrainingSample(NamedTuple):
@@ -101,7 +107,7 @@ class CocoPanopticSamples:
         """Check that the data set has the classes that the network was built for.
 
         Raises:
-            ValueError: its things or stuff have other ids, or are in another order.
+            ClassMismatchError: its things or stuff have other ids, or are in another order.
         """
         check_classes(dataset.classes, classes)
         self.dataset = dataset
@@ -110,19 +116,27 @@ class CocoPanopticSamples:
         return len(self.dataset.records)
 
     def __getitem__(self, index: int) -> TrainingSample:
-        sample = load_sample(self.dataset.records[index])
-        targets = derive_targets(sample, self.dataset.classes)
+        record = self.dataset.records[index]
+        sample = load_sample(record)
+        targets = derive_targets(sample, self.dataset.classes, name=legible(record.label_path))
         return TrainingSample(sample.image, targets.boxes, targets.classes, targets.masks, targets.semantic)
 
 
 def check_classes(found: ClassTable, expected: ClassTable) -> None:
-    """Raise ValueError unless the classes of a data set are, in order, those of a network."""
+    """Check that the classes of a data set are, in order, those of a network.
+
+    Raises:
+        ClassMismatchError: they are not; the message names the first that differs.
+    """
     for kind in ("things", "stuff"):
         ids = [[(c.id, c.name) for c in getattr(table, kind)] for table in (found, expected)]
         if ids[0] != ids[1]:
-            raise ValueError(
-                f"classes: the data set has the {kind} {ids[0]}, the network was built for {ids[1]}; "
-                "build it with classes=<the data set's>."
+            at = next((i for i, pair in enumerate(zip(*ids, strict=False)) if pair[0] != pair[1]), min(map(len, ids)))
+            here, wanted = (shown(of[at]) if at < len(of) else "nothing" for of in ids)
+            raise ClassMismatchError(
+                f"classes: the data set has {len(ids[0])} {kind}, the network was built for {len(ids[1])}; the first "
+                f"that differs, number {at}, is {here} in the data set and {wanted} in the network. Take the data set "
+                "that the network was trained for, or a network with these classes."
             )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
+
+import panrt
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,6 +28,26 @@ rois = np.array([[[1, 1, 3, 3]]], np.float32)
 pooled = native.pyramid_roi_align([ramp], rois, strides=[1], output_size=1, sampling_ratio=0)
 print(panrt.__version__, pooled.item())
 """
+
+
+def test_oldest_versions_are_the_floors_of_pyproject() -> None:
+    """`make test-oldest` then tries what the project says it works with."""
+    pinned = dict(re.findall(r"(?m)^([\w-]+)==([\d.]+)$", (ROOT / "tests/oldest.txt").read_text()))
+    floors: dict[str, set[tuple[int, ...]]] = {}
+    for name, floor in re.findall(r'"([\w-]+)>=([\d.]+)', (ROOT / "pyproject.toml").read_text()):
+        floors.setdefault(name, set()).add(version(floor))
+    # PyTorch is the oracle of the tests and pinned to one version; the others are not needed to run them.
+    others = {"torch", "tensorrt", "tensorrt-rtx-cu13", "jetson-stats", "nvidia-ml-py", "supervision"}
+    others |= {name for name in floors if name.startswith("nvidia-cuda-")}
+    assert pinned.keys() == floors.keys() - others
+    for name, found in pinned.items():
+        highest = max(floors[name])  # of several extras the most demanding counts
+        assert version(found)[: len(highest)] == highest, name
+
+
+def version(text: str) -> tuple[int, ...]:
+    """(1, 24) of 1.24.0: zeros at the end say nothing."""
+    return tuple(int(part) for part in re.sub(r"(\.0)+$", "", text).split("."))
 
 
 def build_wheel(folder: Path) -> Path:
@@ -91,4 +114,4 @@ def test_the_wheel_is_the_package_alone_and_runs_away_from_the_source_tree(tmp_p
     use = [sys.executable, "-I", "-S", "-c", USE, str(target), str(Path(np.__file__).parents[1])]
     done = subprocess.run(use, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["0.1.0", "9.0"]
+    assert done.stdout.split() == [panrt.__version__, "9.0"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from panrt import records
@@ -86,3 +88,19 @@ def test_shown_values_are_one_short_printable_line(value: object) -> None:
     text = records.shown(value)
     assert len(text) < 500
     assert records.line(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a cup", "a cup"),
+        ("Straße/交通", "Straße/交通"),
+        ("a\nb\t\x1b[2J", r"a\nb\t\x1b[2J"),
+        (os.fsdecode(b"\xff\xfea"), r"\xff\xfea"),
+        ("\ud800", r"\ud800"),
+        ("\u2028", r"\u2028"),
+    ],
+)
+def test_names_are_shown_on_one_line_with_the_rest_escaped(text: str, expected: str) -> None:
+    assert records.legible(text) == expected
+    assert records.line(records.legible(text)) is not None

@@ -64,6 +64,8 @@ def parse_address(scheme: str, target: str, options: Mapping[str, str]) -> Addre
     """
     if "@" in target:
         raise UnknownSinkError(f"{scheme}://: a login in the address is not supported; give a token, ?token=TEXT.")
+    if "?" in target or "#" in target:  # options that could not be read, which may hold a token
+        raise UnknownSinkError(f"{scheme}://: expected options behind the address, such as :8080?token=TEXT&host=NAME.")
     uri = f"{scheme}://{target}"
     expected = f"expected HOST:PORT or :PORT such as {scheme}://:8080"
     found = _TARGET.fullmatch(target)

@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import parse_qsl
 
 from panrt.engine.sinks.address import OPTIONS, parse_address
 from panrt.engine.sinks.errors import UnknownSinkError
@@ -31,7 +30,7 @@ from panrt.engine.sinks.video import VideoWriter
 from panrt.engine.sinks.web import WebWriter
 from panrt.engine.sinks.window import WindowWriter
 from panrt.engine.slot import POLICIES
-from panrt.engine.sources.open import nearest, redact
+from panrt.engine.uri import file_path, nearest, redact, split, split_options
 
 _VIDEO = (".mp4", ".mkv", ".mov")
 _LINES = (".jsonl", ".ndjson")
@@ -69,24 +68,25 @@ def open_sink(uri: str) -> Sink:
     return Sink(SinkSpec(shown, lambda context: kind.open(target, options, context), kind.recording, policy, pictures))
 
 
-def _split(uri: str) -> tuple[str, str, dict[str, str]]:
+def _split(text: str) -> tuple[str, str, dict[str, str]]:
     """The scheme, what it is about, and the options."""
-    path, _, query = uri.partition("?")
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    scheme, separator, target = path.partition("://")
-    if separator:
-        if scheme not in _KINDS:
-            raise UnknownSinkError(f"{uri}: no sink is called {scheme!r}; {nearest(scheme, tuple(_KINDS))}")
-        return scheme, target, options
-    if path == "-":
+    target, options = split_options(text)
+    uri = split(target)
+    if uri is not None and uri.scheme in _KINDS:
+        return uri.scheme, target.partition("://")[2], options
+    if uri is not None and uri.scheme == "file":
+        target = str(file_path(uri, UnknownSinkError))
+    elif uri is not None:
+        raise UnknownSinkError(f"{uri}: no sink is called {uri.scheme!r}; {nearest(uri.scheme, _KINDS)}")
+    if target == "-":
         return "jsonl", "", options
-    suffix = Path(path).suffix.lower()
+    suffix = Path(target).suffix.lower()
     if suffix in _VIDEO:
-        return "video", path, options
+        return "video", target, options
     if suffix in _LINES:
-        return "jsonl", path, options
+        return "jsonl", target, options
     raise UnknownSinkError(
-        f"{uri}: what is to be written there? A file ends in {', '.join((*_VIDEO, *_LINES))}; "
+        f"{redact(text)}: what is to be written there? A file ends in {', '.join((*_VIDEO, *_LINES))}; "
         f"else there are {', '.join(f'{name}://' for name in _KINDS)}."
     )
 

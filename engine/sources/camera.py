@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import sys
-import time
 from collections.abc import Generator
 from dataclasses import dataclass
 
@@ -116,7 +115,7 @@ def _frames(capture: cv2.VideoCapture, uri: str, opening: Opening) -> Generator[
             # A device that is gone fails here at once; one that is silent after OpenCV's own time-out.
             if not capture.grab():
                 raise SourceRefusedError(f"{uri}: the camera gives no more frames; is it unplugged?")
-            grabbed_at = time.monotonic()
+            grabbed_at = opening.clock.now()
             good, image = capture.retrieve()
             if not good or image is None:
                 opening.damaged += 1

@@ -2,88 +2,122 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from panrt import pictures as picture_files
 from panrt.engine.frame import PixelFormat
-from panrt.engine.sources.errors import SourceDeniedError, SourceNotFoundError, SourceUndecodableError
+from panrt.engine.sources.errors import SourceDeniedError, SourceError, SourceNotFoundError, SourceUndecodableError
 from panrt.engine.sources.source import Opening, Picture
 from panrt.engine.sources.video import FORMATS, file_pictures
+from panrt.records import legible
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = picture_files.SUFFIXES
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"})
 
 
 def pictures(paths: Sequence[Path], opening: Opening) -> Generator[Picture, None, None]:
-    """The pictures of every file in turn, again and again where the options say `loop`."""
+    """The pictures of every file in turn, again and again where the options say `loop`.
+
+    A file that is damaged does not stop the others, nor the next round; it is noted.
+
+    Raises:
+        SourceError: it is the only file, and not to be read again.
+    """
+    opening.files = len(paths)
     while True:
+        shown = 0
         for path in paths:
             if opening.stop.is_set():
                 return
-            if path.suffix.lower() in IMAGE_SUFFIXES:
-                yield Picture(read_image(path))
-            else:
-                _check(path)
-                yield from file_pictures(str(path), str(path), opening)
-        if not opening.options.loop:
+            try:
+                for picture in _pictures(path, opening):
+                    shown += 1
+                    yield picture
+            except SourceError as error:
+                if len(paths) == 1 and not (opening.options.loop and shown):
+                    raise
+                opening.note(error)
+        if not shown or not opening.options.loop:
             return
+
+
+def _pictures(path: Path, opening: Opening) -> Generator[Picture, None, None]:
+    if picture_files.is_picture_name(path.name):
+        yield Picture(read_image(path))
+    else:
+        yield from file_pictures(path, opening)
 
 
 def pixel_formats(paths: Sequence[Path]) -> tuple[PixelFormat, ...]:
     """What frames of all these files can be handed over in."""
-    return ("bgr8",) if any(path.suffix.lower() in IMAGE_SUFFIXES for path in paths) else FORMATS
+    return ("bgr8",) if any(picture_files.is_picture_name(path.name) for path in paths) else FORMATS
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """(H, W, 3) BGR; grey pictures get three equal channels, 16 bits become 8, transparency is dropped.
+    """(H, W, 3) BGR, upright; see `panrt.pictures.read_picture`.
 
     Raises:
         SourceError: there is no such file, it may not be read, or it does not decode.
     """
-    data = _check(path)
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
-        raise SourceUndecodableError(f"{path}: not a picture that OpenCV can read, or one that is damaged.")
-    return np.asarray(image, np.uint8)
-
-
-def _check(path: Path) -> bytes:
-    """The start of a file that exists and is not empty; all of it if it is a picture."""
-    is_image = path.suffix.lower() in IMAGE_SUFFIXES
     try:
-        with path.open("rb") as file:
-            data = file.read(-1 if is_image else 1)
-    except FileNotFoundError as error:
-        raise SourceNotFoundError(f"{path}: no such file.") from error
-    except PermissionError as error:
-        raise SourceDeniedError(f"{path}: may not be read.") from error
-    if not data:
-        raise SourceUndecodableError(f"{path}: the file is empty.")
-    return data
+        return picture_files.read_picture(path)
+    except picture_files.PictureNotFoundError as error:
+        raise SourceNotFoundError(str(error)) from error
+    except picture_files.PictureDeniedError as error:
+        raise SourceDeniedError(str(error)) from error
+    except picture_files.PictureError as error:
+        raise SourceUndecodableError(str(error)) from error
 
 
 def select(pattern: str) -> tuple[Path, ...]:
-    """The files that a path, a folder or a glob means, in order of their names.
+    """The files that a path, a folder or a glob means, in natural order: 1, 2, 10.
+
+    Hidden files and folders, whose names begin with a dot, are taken only where the pattern says so.
 
     Raises:
         SourceNotFoundError: there are none.
+        SourceDeniedError: a folder may not be read.
     """
     path = Path(pattern)
-    if path.is_dir():
-        found = tuple(sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES))
-        if not found:
-            raise SourceNotFoundError(f"{path}: a folder without pictures ({', '.join(sorted(IMAGE_SUFFIXES))}).")
-        return found
-    if path.exists() or not any(letter in pattern for letter in "*?["):
-        return (path,)
-    base = Path(path.anchor) if path.is_absolute() else Path()
-    known = IMAGE_SUFFIXES | VIDEO_SUFFIXES
-    relative = str(path.relative_to(path.anchor)) if path.is_absolute() else pattern
-    found = tuple(sorted(file for file in base.glob(relative) if file.suffix.lower() in known))
+    name = legible(pattern)
+    try:
+        if path.is_dir():
+            found = picture_files.pictures_in(path)
+            if not found:
+                raise SourceNotFoundError(f"{name}: a folder without pictures ({', '.join(sorted(IMAGE_SUFFIXES))}).")
+            return tuple(found)
+        if os.path.lexists(path) or not any(letter in pattern for letter in "*?["):
+            return (path,)
+        found = picture_files.in_natural_order(_matching(path))
+    except SourceError:
+        raise
+    except PermissionError as error:
+        raise SourceDeniedError(f"{name}: may not be read.") from error
+    except (OSError, ValueError, NotImplementedError) as error:  # too long a name, a NUL, "a**b"
+        reason = getattr(error, "strerror", None) or error
+        raise SourceNotFoundError(f"{name}: no such file, folder or pattern ({reason}).") from error
     if not found:
-        raise SourceNotFoundError(f"{pattern}: no picture or video matches.")
-    return found
+        raise SourceNotFoundError(f"{name}: no picture or video matches.")
+    return tuple(found)
+
+
+def _matching(pattern: Path) -> list[Path]:
+    base = Path(pattern.anchor) if pattern.is_absolute() else Path()
+    relative = str(pattern.relative_to(pattern.anchor)) if pattern.is_absolute() else str(pattern)
+    known = IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    hidden_wanted = any(part.startswith(".") and any(letter in part for letter in "*?[") for part in pattern.parts)
+    named = {*pattern.parts, ".."}
+
+    def is_hidden(file: Path) -> bool:
+        return not hidden_wanted and any(part.startswith(".") and part not in named for part in file.parts)
+
+    return [
+        file
+        for file in base.glob(relative)
+        if file.suffix.lower() in known and not is_hidden(file) and not file.is_dir()
+    ]

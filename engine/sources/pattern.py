@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator
 
 import numpy as np
@@ -18,13 +17,13 @@ def pattern_pictures(
 ) -> Generator[Picture, None, None]:
     """Frames of the pattern at `fps` a second (None: as fast as they are taken), without end unless `frames` says."""
     wide = _wide(hw)
-    started = time.monotonic()
+    started = opening.clock.now()
     index = 0
     while frames is None or index < frames:
         captured_at = None
         if fps is not None:  # each frame has its moment; one that cannot be kept is late, not left out
             captured_at = started + index / fps
-            if opening.stop.wait(max(captured_at - time.monotonic(), 0.0)):
+            if opening.clock.wait(opening.stop, captured_at - opening.clock.now()):
                 return
         elif opening.stop.is_set():
             return

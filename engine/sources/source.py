@@ -11,24 +11,27 @@ from __future__ import annotations
 import enum
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from panrt.engine.clock import MONOTONIC, Clock
 from panrt.engine.frame import Frame, PixelFormat, YuvStandard
 from panrt.engine.nvtx_ranges import nvtx_range
 from panrt.engine.pixel_formats import PIXEL_FORMATS
 from panrt.engine.slot import POLICIES, Policy, Slot
 from panrt.engine.sources.errors import SourceDeniedError, SourceError, SourceRefusedError, UnknownSourceError
+from panrt.engine.uri import redact_all
+from panrt.records import legible
 
 LOG = logging.getLogger("panrt.sources")
 HISTORY = 64  # transitions that are remembered
+_NAMED = 3  # files that the message at the end names
 
 
 class State(enum.Enum):
@@ -45,7 +48,7 @@ class Transition(NamedTuple):
     """A source went into a state."""
 
     state: State
-    at: float  # seconds of `time.monotonic()`
+    at: float  # seconds of the clock
     reason: str
 
 
@@ -66,6 +69,7 @@ class SourceOptions:
     loop: bool = False  # files: start again at their end
     rtsp_transport: str = "tcp"  # or "udp"
     pixel_format: PixelFormat = "bgr8"  # of frames: "nv12" or "yuyv" leave their conversion to the session
+    clock: Clock = MONOTONIC
 
     def __post_init__(self) -> None:
         if self.policy is not None and self.policy not in POLICIES:
@@ -86,7 +90,7 @@ class Picture(NamedTuple):
 
     image: NDArray[np.uint8]  # as `pixel_format` has it, see `Frame`
     media_time: float | None = None  # seconds on the clock of the file or stream
-    captured_at: float | None = None  # seconds of `time.monotonic()`; None: now
+    captured_at: float | None = None  # seconds of the clock; None: now
     pixel_format: PixelFormat = "bgr8"
     yuv_standard: YuvStandard = "bt601"
 
@@ -98,7 +102,32 @@ class Opening:
     options: SourceOptions
     realtime: bool  # a file plays at its own speed
     stop: threading.Event = field(default_factory=threading.Event)
-    damaged: int = 0  # packets that could not be decoded; the reader counts
+    damaged: int = 0  # packets that could not be decoded, and files that were not read in full; the reader counts
+    files: int = 1  # that are read one after the other
+    problems: dict[str, SourceError] = field(default_factory=dict)  # by text, of files that were not read in full
+
+    @property
+    def clock(self) -> Clock:
+        """What a reader waits by."""
+        return self.options.clock
+
+    def note(self, error: SourceError) -> None:
+        """Count a file that was not read in full. The source ends by `problem`, after its other files."""
+        self.damaged += 1
+        self.problems.setdefault(str(error), error)
+        LOG.warning("%s", error)
+
+    @property
+    def problem(self) -> SourceError | None:
+        """One error for all files that were not read in full; None if there are none."""
+        if not self.problems:
+            return None
+        first = next(iter(self.problems.values()))
+        if self.files == 1:
+            return first
+        more = f" And {len(self.problems) - _NAMED} more." if len(self.problems) > _NAMED else ""
+        texts = " ".join(list(self.problems)[:_NAMED])
+        return type(first)(f"{len(self.problems)} of {self.files} files could not be read in full. {texts}{more}")
 
 
 # Opens, yields pictures, and closes when it is closed. Raises SourceError.
@@ -128,9 +157,10 @@ class SourceStatus:
     delivered: int
     dropped: int
     waiting: int
-    damaged: int  # packets that could not be decoded
+    damaged: int  # packets that could not be decoded, files that were not read in full
     reconnects: int
-    last_frame_at: float | None  # seconds of `time.monotonic()`
+    unexpected: int  # errors that no source is meant to raise, each followed by a reconnect where the source lasts
+    last_frame_at: float | None  # seconds of the clock
     history: tuple[Transition, ...]
 
 
@@ -148,10 +178,11 @@ class Source:
             raise UnknownSourceError(
                 f"{spec.uri}: gives no frames in {options.pixel_format}, but in {' or '.join(spec.pixel_formats)}."
             )
-        self.name = name or spec.uri
+        self.name = legible(name or spec.uri)
         self.spec = spec
         self.policy: Policy = options.policy or ("latest" if spec.live else "block")
         self._options = options
+        self._clock = options.clock
         self._opening = Opening(options, realtime=self.policy == "latest")
         depth = 1 if self.policy == "latest" else options.depth
         self._slot: Slot[Frame] = Slot(self.policy, depth=depth, wake=wake)
@@ -161,6 +192,7 @@ class Source:
         self._last_frame_at: float | None = None
         self._error: Exception | None = None
         self._reconnects = 0
+        self._unexpected = 0
         self._captured = 0
         self._enter(State.CONNECTING, "opening")
         self._thread = threading.Thread(target=self._run, name=f"source {self.name}", daemon=True)
@@ -172,7 +204,12 @@ class Source:
 
     def take(self, timeout: float | None = 0.0) -> Frame | None:
         """The next frame; None if none came within `timeout` seconds, or none will come any more (see `exhausted`)."""
-        return self._slot.take(timeout)
+        frame = self._slot.take(timeout)
+        if frame is None or self.spec.live or self._opening.realtime:
+            return frame
+        return replace(
+            frame, captured_at=self._clock.now()
+        )  # it could have been read at any time: it does not age here
 
     @property
     def exhausted(self) -> bool:
@@ -201,6 +238,7 @@ class Source:
                 waiting=counts.waiting,
                 damaged=self._opening.damaged,
                 reconnects=self._reconnects,
+                unexpected=self._unexpected,
                 last_frame_at=self._last_frame_at,
                 history=tuple(self._history),
             )
@@ -208,7 +246,8 @@ class Source:
     def notice_stall(self) -> None:
         """Go into the stalled state if it is due. The capturing thread cannot: it waits for the frame."""
         with self._lock:
-            silent = time.monotonic() - (self._last_frame_at or time.monotonic())
+            now = self._clock.now()
+            silent = now - (self._last_frame_at or now)
             late = self._state is State.LIVE and silent > self._options.stall_after
         if late and self._slot.counts.waiting == 0:
             self._enter(State.STALLED, f"no frame for {self._options.stall_after:g} s", only_from=State.LIVE)
@@ -241,40 +280,48 @@ class Source:
                 seen = self._captured
                 problem = self._read()
                 if self._opening.stop.is_set():
+                    self._error = self._opening.problem
                     break
+                if problem is None:
+                    problem = self._opening.problem
                 if problem is None or not self._may_return(problem):
                     self._error = problem
-                    reason = str(problem) if problem else "its end"
+                    reason = _reason(problem) if problem else "its end"
                     break
                 wait = first_wait if self._captured > seen else min(2 * wait, longest_wait)
                 with self._lock:
                     self._reconnects += 1
-                self._enter(State.RECONNECTING, str(problem))
-                self._opening.stop.wait(wait)
+                self._enter(State.RECONNECTING, _reason(problem))
+                self._clock.wait(self._opening.stop, wait)
         except Exception as error:  # a bug: whoever takes the frames gets to see it, instead of a thread that is gone
             self._error = error
-            reason = f"{type(error).__name__}: {error}"
+            reason = _reason(error)
         finally:
             self._enter(State.ENDED, reason)
             self._slot.close()
 
-    def _read(self) -> SourceError | None:
+    def _read(self) -> Exception | None:
         """Capture until the source ends or fails; why, if that is not its natural end."""
-        pictures = self.spec.reader(self._opening)
+        pictures: Generator[Picture, None, None] | None = None
         try:
+            pictures = self.spec.reader(self._opening)
             while (picture := _next(pictures)) is not None:
                 if not self._hand_over(picture):
                     return None
         except SourceError as error:
             return error
+        except Exception as error:  # a bug, or what a library does not document: a source that lasts tries again
+            self._unexpected += 1
+            return error
         finally:
-            pictures.close()
+            if pictures is not None:
+                pictures.close()
         if self.spec.lasting:
             return SourceRefusedError(f"{self.spec.uri}: the stream ended.")
         return None
 
     def _hand_over(self, picture: Picture) -> bool:
-        now = time.monotonic()
+        now = self._clock.now()
         with self._lock:
             self._last_frame_at = now
         if self._state is not State.LIVE:
@@ -293,10 +340,10 @@ class Source:
             return False
         self._captured += 1
         with self._lock:  # the time that a reader kept us waiting is no stall
-            self._last_frame_at = time.monotonic()
+            self._last_frame_at = self._clock.now()
         return True
 
-    def _may_return(self, problem: SourceError) -> bool:
+    def _may_return(self, problem: Exception) -> bool:
         was_live = self._captured > 0
         return self.spec.lasting and self._options.reconnect and was_live and not isinstance(problem, SourceDeniedError)
 
@@ -305,9 +352,14 @@ class Source:
             if only_from is not None and self._state is not only_from:
                 return
             self._state = state
-            self._history.append(Transition(state, time.monotonic(), reason))
+            self._history.append(Transition(state, self._clock.now(), reason))
         level = logging.WARNING if state in (State.STALLED, State.RECONNECTING) else logging.INFO
         LOG.log(level, "%s: %s (%s)", self.name, state.value, reason)
+
+
+def _reason(problem: Exception) -> str:
+    """An error as a state's reason. The text of one that is unexpected may hold an address."""
+    return str(problem) if isinstance(problem, SourceError) else redact_all(f"{type(problem).__name__}: {problem}")
 
 
 @nvtx_range("capture")

@@ -3,6 +3,10 @@
 A file is decoded frame by frame. A live stream is decoded in full as well, with nothing held back to be smoothed, and
 its frames carry the time at which they arrived.
 
+FFmpeg reads what was named and nothing else: of a local file it sees bytes, of a server the protocols that the URI
+stands for, and never the demuxers that open further files. What it says of an error may hold a password, so its texts
+and the exceptions that carry them end here.
+
 With the pixel format nv12 colours are not converted: of what the decoder wrote, planes of 4:2:0, the two of chroma are
 interleaved.
 
@@ -11,14 +15,20 @@ Shapes: H x W pixels of a frame.
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
-import time
-from collections.abc import Generator
-from urllib.parse import urlsplit
+import struct
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import av
 import numpy as np
 from av.error import FFmpegError
+from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
@@ -30,8 +40,15 @@ from panrt.engine.sources.errors import (
     SourceRefusedError,
     SourceTimeoutError,
     SourceUndecodableError,
+    UnknownSourceError,
 )
+from panrt.engine.sources.local_file import LocalFile
 from panrt.engine.sources.source import Opening, Picture
+from panrt.engine.uri import Uri, network_address
+from panrt.records import legible
+
+MAX_PIXELS = 8192 * 4320  # of a frame: 8K; a decoder and the frames that wait then stay below 2 GB
+_LARGE = 1 << 23  # pixels; of larger frames a decoder does not hold one for each thread
 
 # Look at half a second of a stream at most before the first frame, and count no frames to guess its rate. What was
 # looked at is shown too: "nobuffer" would throw it away, and with it the key frame that a stream often begins with.
@@ -41,117 +58,310 @@ _LIVE = {
     "fpsprobesize": "0",
     "probesize": "500000",
 }
+# What may be spoken to reach a server, by the scheme of the URI.
+_PROTOCOLS = {
+    "rtsp": "rtsp,rtp,srtp,udp,tcp",
+    "rtsps": "rtsp,rtsps,rtp,srtp,udp,tcp,tls",
+    "http": "http,https,httpproxy,tcp,tls",
+    "https": "http,https,httpproxy,tcp,tls",
+    "hls": "http,https,httpproxy,tcp,tls,crypto",
+}
+# Demuxers that open what is named in a file, or other files whose names they guess.
+_PLAY_LISTS = {
+    "applehttp",
+    "concat",
+    "concatf",
+    "dash",
+    "hls",
+    "imf",
+    "rtp",
+    "rtsp",
+    "sap",
+    "sdp",
+    "webm_dash_manifest",
+}
+_NEIGHBOURS = {"alias_pix", "brender_pix", "image2", "lavfi", "mlv", "vapoursynth", "vobsub"}
+_DEMUXERS = frozenset(",".join(av.formats_available).split(",")) - _PLAY_LISTS - _NEIGHBOURS
 
 FORMATS: tuple[PixelFormat, ...] = ("bgr8", "nv12")
 # By FFmpeg's AVColorSpace. What says nothing (2) is taken for BT.601, as by the conversion to BGR.
 _STANDARDS: dict[int, YuvStandard] = {1: "bt709", 2: "bt601", 5: "bt601", 6: "bt601"}
+_Packet: TypeAlias = "av.Packet[av.VideoStream]"
+_NO_TIMESTAMPS = 128  # FFmpeg's AVFMT_NOTIMESTAMPS
+_LONGEST_GAP = 10.0  # seconds between two frames of a file; a clock that jumps further was set anew
 
 
-def file_pictures(address: str, uri: str, opening: Opening) -> Generator[Picture, None, None]:
-    """Every frame of a video file or of one on a web server."""
-    with _open(address, uri, {}, opening) as container:
-        stream = _video_stream(container, uri)
-        stream.thread_type = "AUTO"
-        started = time.monotonic()
-        count = 0
-        first_time: float | None = None
-        for picture in _decode(container, stream, uri, opening):
-            count += 1
-            media_time = picture.media_time
-            if opening.realtime and media_time is not None:
-                first_time = media_time if first_time is None else first_time
-                opening.stop.wait(max(started + media_time - first_time - time.monotonic(), 0.0))
-            yield picture._replace(captured_at=None)
-        if count == 0:
-            raise SourceUndecodableError(f"{uri}: holds no frame that can be decoded; is the file complete?")
-        if count + opening.damaged < stream.frames:
-            raise SourceUndecodableError(
-                f"{uri}: ends after {count} of its {stream.frames} frames; the file is cut short."
-            )
+@dataclass(frozen=True)
+class _Address:
+    """Where a video is. The address of a stream holds its login and is made only where it is opened."""
+
+    name: str  # fit for messages
+    target: LocalFile | Uri
+    host: str  # "" for a file
 
 
-def live_pictures(address: str, uri: str, opening: Opening) -> Generator[Picture, None, None]:
+@dataclass
+class _Video:
+    """A video that is being read."""
+
+    container: av.container.InputContainer
+    stream: av.VideoStream
+    address: _Address
+    packets: int = 0
+    ends_inside_packet: bool = False
+
+
+def file_pictures(path: Path, opening: Opening) -> Generator[Picture, None, None]:
+    """Every frame of a local video file.
+
+    Raises:
+        SourceError: it cannot be read, or after its last frame, it is cut short.
+    """
+    with closing(LocalFile(path, opening)) as file:
+        address = _Address(legible(path), file, "")
+        cut = ""
+        try:
+            with _open(address, _options("", address), opening) as container:
+                video = _Video(container, _video_stream(container, address), address)
+                yield from _paced(_decode(video, opening), address, opening)
+                cut = _cut(file, video)
+        except SourceUndecodableError:
+            cut = _cut(file, None)
+            if not cut:
+                raise
+        if cut and not opening.stop.is_set():
+            raise SourceUndecodableError(f"{address.name}: the file is cut short: {cut}; what precedes was read.")
+
+
+def _cut(file: LocalFile, video: _Video | None) -> str:
+    """By what a file is cut short, where that can be known; "" for one that is whole.
+
+    That there are fewer frames than declared proves nothing: edit lists, dropped and packed frames do that, too. That
+    there are fewer bytes does, unless every frame was read.
+    """
+    missing = file.missing()
+    if missing and (video is None or not 0 < video.stream.frames <= video.packets):
+        return f"{missing:,} bytes that it declares are missing"
+    return "it ends inside a packet" if video is not None and video.ends_inside_packet else ""
+
+
+def served_pictures(uri: Uri, opening: Opening) -> Generator[Picture, None, None]:
+    """Every frame of a video file on a web server."""
+    address = _Address(uri.shown, uri, uri.host)
+    with _open(address, _options(uri.scheme, address), opening) as container:
+        video = _Video(container, _video_stream(container, address), address)
+        yield from _paced(_decode(video, opening), address, opening)
+
+
+def _paced(
+    frames: Generator[Picture, None, None], address: _Address, opening: Opening
+) -> Generator[Picture, None, None]:
+    """Frames of a file, at its own speed if that is wanted."""
+    pace = Pace()
+    started = opening.clock.now()
+    count = 0
+    for picture in frames:
+        count += 1
+        if opening.realtime:
+            opening.clock.wait(opening.stop, started + pace.moment(picture.media_time) - opening.clock.now())
+        yield picture._replace(captured_at=None)
+    if count == 0 and not opening.stop.is_set():
+        raise SourceUndecodableError(
+            f"{address.name}: holds no frame that can be decoded; expected a complete file with frames of at "
+            f"most {MAX_PIXELS:,} pixels (8192 x 4320)."
+        )
+
+
+class Pace:
+    """When the frames of a file are due, in seconds after its first; a clock that jumps does not stop it."""
+
+    def __init__(self) -> None:
+        self._clock: float | None = None
+        self._gap = 0.0
+        self._moment = 0.0
+
+    def moment(self, media_time: float | None) -> float:
+        """Return when the next frame, with this time on the file's clock, is due."""
+        if media_time is not None and self._clock is not None:
+            gap = media_time - self._clock
+            self._gap = gap if 0 <= gap <= _LONGEST_GAP else self._gap
+            self._moment += self._gap
+        self._clock = self._clock if media_time is None else media_time
+        return self._moment
+
+
+def live_pictures(uri: Uri, opening: Opening) -> Generator[Picture, None, None]:
     """The frames of a live stream as they come, each with the time of its arrival."""
-    options = dict(_LIVE)
-    if address.startswith("rtsp"):
+    address = _Address(uri.shown, uri, uri.host)
+    options = _LIVE | _options(uri.scheme, address)
+    if uri.scheme.startswith("rtsp"):
         options["rtsp_transport"] = opening.options.rtsp_transport
-    with _open(address, uri, options, opening) as container:
-        stream = _video_stream(container, uri)
+    with _open(address, options, opening) as container:
+        stream = _video_stream(container, address)
         stream.thread_type = "SLICE"  # threads over frames would hold back one each
         stream.codec_context.flags |= av.codec.context.Flags.low_delay
-        yield from _decode(container, stream, uri, opening)
+        has_clock = _has_clock(container.format)
+        for picture in _decode(_Video(container, stream, address), opening):
+            yield picture if has_clock else picture._replace(media_time=None)
 
 
-def _open(address: str, uri: str, options: dict[str, str], opening: Opening) -> av.container.InputContainer:
-    timeout = opening.options.timeout
+def _has_clock(demuxer: av.ContainerFormat) -> bool:
+    """Whether times are in the stream. Where they are not (MJPEG, raw H.264), FFmpeg makes them up: 25 a second."""
+    invented = ("image2pipe", "ingenient", "obu", "rawvideo")
+    return not (int(demuxer.flags) & _NO_TIMESTAMPS or demuxer.name in invented or demuxer.name.endswith("_pipe"))
+
+
+def _options(scheme: str, address: _Address) -> dict[str, str]:
+    """What FFmpeg may use for a local file (no scheme) or for a URI."""
+    demuxers = _DEMUXERS
+    if scheme.startswith("rtsp"):
+        demuxers = frozenset({"rtsp"})
+    elif isinstance(address.target, Uri) and Path(address.target.path).suffix.lower() in (".m3u8", ".m3u"):
+        scheme, demuxers = "hls", demuxers | {"hls", "applehttp"}
+    return {
+        "format_whitelist": ",".join(sorted(demuxers)),
+        "max_pixels": str(MAX_PIXELS),
+        "protocol_whitelist": _PROTOCOLS.get(scheme, "none"),
+    }
+
+
+def _open(address: _Address, options: dict[str, str], opening: Opening) -> av.container.InputContainer:
+    target, timeout = address.target, opening.options.timeout
     try:
-        return av.open(address, options=options, timeout=(timeout, timeout))
+        return av.open(
+            target if isinstance(target, LocalFile) else network_address(target, UnknownSourceError),
+            mode="r",
+            options=options,
+            timeout=(timeout, timeout),
+            buffer_size=1 << 18,
+            metadata_errors="replace",
+        )
+    except SourceError as error:  # of reading the file
+        problem = error
     except (FFmpegError, OSError) as error:
-        raise _typed(error, address, uri, timeout) from error
+        problem = _typed(error, address, timeout)
+    raise problem  # not from the error: its text holds the login
 
 
-def _video_stream(container: av.container.InputContainer, uri: str) -> av.VideoStream:
+def _video_stream(container: av.container.InputContainer, address: _Address) -> av.VideoStream:
     if not container.streams.video:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-        raise SourceUndecodableError(f"{uri}: expected video, found {kinds}.")
+        raise SourceUndecodableError(f"{address.name}: expected video, found {kinds}.")
     stream = container.streams.video[0]
     if stream.codec_context is None:
-        raise SourceUndecodableError(f"{uri}: its video codec is unknown to FFmpeg {av.ffmpeg_version_info}.")
+        raise SourceUndecodableError(f"{address.name}: its video codec is unknown to FFmpeg {av.ffmpeg_version_info}.")
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width * height > MAX_PIXELS:
+        raise SourceUndecodableError(
+            f"{address.name}: declares frames of {width} x {height} pixels, expected at most {MAX_PIXELS:,} "
+            "(8192 x 4320); scale it down."
+        )
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # also where the size changes on the way
+    stream.thread_type = "AUTO" if width * height <= _LARGE else "SLICE"
     return stream
 
 
-def _decode(
-    container: av.container.InputContainer, stream: av.VideoStream, uri: str, opening: Opening
-) -> Generator[Picture, None, None]:
+def _decode(video: _Video, opening: Opening) -> Generator[Picture, None, None]:
     """Frames, captured when the packet that completed them arrived."""
     reformatter = VideoReformatter()
-    packets = container.demux(stream)
+    packets = video.container.demux(video.stream)
     while not opening.stop.is_set():
-        try:
-            packet = next(packets, None)
-        except (FFmpegError, OSError) as error:
-            raise _typed(error, uri, uri, opening.options.timeout) from error
+        packet = _next(packets, video.address, opening.options.timeout)
         if packet is None:
             return
-        arrived = time.monotonic()
+        arrived = opening.clock.now()
+        if packet.size:  # the last one is empty, and makes the decoder give what it holds back
+            video.packets += 1
+            video.ends_inside_packet = packet.is_corrupt
         try:
             frames = packet.decode()
         except FFmpegError:  # decoding goes on at the next frame that stands alone
             opening.damaged += 1
             continue
         for frame in frames:
-            image, standard = _pixels(frame, reformatter, opening.options.pixel_format, uri)
+            image, standard = _pixels(frame, reformatter, opening.options.pixel_format, video.address.name)
             yield Picture(image, frame.time, arrived, opening.options.pixel_format, standard)
 
 
+def _next(
+    packets: Iterator[av.Packet[av.VideoStream]], address: _Address, timeout: float
+) -> av.Packet[av.VideoStream] | None:
+    try:
+        return next(packets, None)
+    except SourceError as error:  # of reading the file
+        problem = error
+    except (FFmpegError, OSError) as error:
+        problem = _typed(error, address, timeout)
+    raise problem
+
+
 def _pixels(
-    frame: av.VideoFrame, reformatter: VideoReformatter, pixel_format: PixelFormat, uri: str
+    frame: av.VideoFrame, reformatter: VideoReformatter, pixel_format: PixelFormat, name: str
 ) -> tuple[NDArray[np.uint8], YuvStandard]:
-    """A decoded frame in a pixel format, upright, and its standard.
+    """A decoded frame in a pixel format, as it is to be shown, and its standard.
 
     Raises:
         SourceUndecodableError: nv12 cannot hold it.
     """
-    turns = round(frame.rotation / 90) % 4  # a phone held upright
+    shown = orientation(_display_matrix(frame))
     if pixel_format == "bgr8":
         image = np.asarray(reformatter.reformat(frame, format="bgr24").to_ndarray(), np.uint8)
-        return np.ascontiguousarray(np.rot90(image, turns)), "bt601"
+        return np.ascontiguousarray(shown.apply(image)), "bt601"
     standard = _STANDARDS.get(int(frame.colorspace))
     if standard is None or frame.width % 2 or frame.height % 2:
         raise SourceUndecodableError(
-            f"{uri}: frames of {frame.width} x {frame.height} pixels in FFmpeg's colour space {int(frame.colorspace)} "
+            f"{name}: frames of {frame.width} x {frame.height} pixels in FFmpeg's colour space {int(frame.colorspace)} "
             "cannot be handed over in nv12, which is for even sides and BT.601 or BT.709; take bgr8."
         )
     limited = reformatter.reformat(frame, format="nv12", dst_color_range="MPEG")
     image = np.asarray(limited.to_ndarray(), np.uint8)  # (H * 3 / 2, W)
-    if turns:
+    if shown != Orientation():
         luma, chroma = image[: frame.height], image[frame.height :].reshape(frame.height // 2, frame.width // 2, 2)
-        luma, chroma = np.rot90(luma, turns), np.rot90(chroma, turns)
+        luma, chroma = shown.apply(luma), shown.apply(chroma)
         image = np.concatenate([luma, chroma.reshape(-1, luma.shape[1])])
     return image, standard
 
 
-_NOT_A_VIDEO = (av.error.InvalidDataError, av.error.DecoderNotFoundError, av.error.DemuxerNotFoundError)
+class Orientation(NamedTuple):
+    """How the pixels of a frame become the image that is shown; one of eight ways."""
+
+    transposed: bool = False  # first
+    flipped_rows: bool = False
+    flipped_columns: bool = False
+
+    def apply(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A view of (H, W) or (H, W, C) pixels in this orientation."""
+        if self.transposed:
+            image = image.swapaxes(0, 1)
+        return image[:: -1 if self.flipped_rows else 1, :: -1 if self.flipped_columns else 1]
+
+
+def orientation(matrix: Sequence[int]) -> Orientation:
+    """Return what a display matrix asks for; where that is no multiple of a right angle, what comes nearest.
+
+    Args:
+        matrix: 9 numbers (a b u, c d v, x y w), or none. A pixel at (x, y) is shown at (ax + cy, bx + dy).
+    """
+    if not matrix:
+        return Orientation()
+    a, b, c, d = matrix[0], matrix[1], matrix[3], matrix[4]
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return Orientation(transposed=True, flipped_rows=b < 0, flipped_columns=c < 0)
+    return Orientation(flipped_rows=d < 0, flipped_columns=a < 0)
+
+
+def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...]:
+    """The matrix of a frame, from its file, or from the stream itself; () if it has none."""
+    data = cast(Any, frame.side_data).get(SideDataType.DISPLAYMATRIX)
+    content = b"" if data is None else bytes(data)
+    return struct.unpack("=9i", content) if len(content) == 36 else ()
+
+
+_NOT_A_VIDEO = (
+    av.error.InvalidDataError,
+    av.error.DecoderNotFoundError,
+    av.error.DemuxerNotFoundError,
+)
 _CAUSES: tuple[tuple[tuple[type[Exception], ...], type[SourceError], str, str], ...] = (
     # what FFmpeg raises, what it is to us, and what to say of a stream and of a file
     (
@@ -176,27 +386,29 @@ _CAUSES: tuple[tuple[tuple[type[Exception], ...], type[SourceError], str, str], 
         _NOT_A_VIDEO,
         SourceUndecodableError,
         "not video that FFmpeg can read",
-        "not a video that FFmpeg can read, or damaged",
+        "not a video that FFmpeg can read, or damaged (a play list or other list of files is not read)",
     ),
 )
 
 
-def _typed(error: Exception, address: str, uri: str, timeout: float) -> SourceError:
+def _typed(error: Exception, address: _Address, timeout: float) -> SourceError:
     """What an error of FFmpeg means to who gave the URI. FFmpeg's own text may hold a password, so it is not used."""
-    host = urlsplit(address).hostname if "://" in address else None
+    if getattr(error, "errno", None) == errno.EINVAL:  # a demuxer that is not used
+        error = av.error.InvalidDataError(errno.EINVAL, "")
     for raised, meaning, of_stream, of_file in _CAUSES:
         if isinstance(error, raised):
-            return meaning(f"{uri}: {(of_file if host is None else of_stream).format(timeout=timeout)}.")
-    if host is not None and not _resolves(host):
-        return SourceNotFoundError(f"{uri}: there is no host {host!r}.")
-    what = str(getattr(error, "strerror", None) or type(error).__name__)
-    kind = SourceUndecodableError if host is None else SourceRefusedError
-    return kind(f"{uri}: {what[0].lower()}{what[1:]}.")
+            return meaning(f"{address.name}: {(of_stream if address.host else of_file).format(timeout=timeout)}.")
+    if address.host and not _resolves(address.host):
+        return SourceNotFoundError(f"{address.name}: there is no host {address.host!r}.")
+    number = getattr(error, "errno", None) or 0  # FFmpeg's own are beyond those of the system
+    what = os.strerror(number) if 0 < number < 200 else type(error).__name__
+    kind = SourceRefusedError if address.host else SourceUndecodableError
+    return kind(f"{address.name}: {what[0].lower()}{what[1:]}.")
 
 
 def _resolves(host: str) -> bool:
     try:
         socket.getaddrinfo(host, None)
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):
         return False
     return True

@@ -10,6 +10,8 @@ Ids, names and colours are the data sets' own: COCO panoptic (`panoptic_coco_cat
 
 from __future__ import annotations
 
+import colorsys
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from panrt.model.data.tabletop import classes as tabletop
@@ -50,6 +52,28 @@ class ClassTable(NamedTuple):
     def category(self, index: int, *, is_thing: bool) -> Category:
         """Of a row of the merge's segments: the thing of a class index, or the stuff of a semantic channel."""
         return self.things[index] if is_thing else self.stuff[index - 1]
+
+
+def made_up_colors(ids: Sequence[int], taken: Iterable[tuple[int, int, int]] = ()) -> dict[int, tuple[int, int, int]]:
+    """Colours for categories that have none, by their ids: never black, and, for some thousands, no two alike.
+
+    An id has the same colour in every data set, unless another category there has that colour.
+    """
+    used = set(taken)
+    colors: dict[int, tuple[int, int, int]] = {}
+    for number in ids:
+        nearby = (_on_the_wheel(place) for place in range(number, number + 16))
+        colors[number] = next((color for color in nearby if color not in used), _on_the_wheel(number))
+        used.add(colors[number])
+    return colors
+
+
+def _on_the_wheel(place: int) -> tuple[int, int, int]:
+    # neighbours are far apart in hue; each round of 16 ids is of another lightness
+    hue = place * 0.6180339887498949 % 1.0  # multiples of the golden ratio spread evenly however many there are
+    lightness = 0.35 + 0.1 * (place // 16 % 4)
+    red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.9 - 0.2 * (place // 64 % 3))
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def _table(*, things: str, stuff: str) -> ClassTable:

@@ -7,15 +7,27 @@ Boxes are (x0, y0, x1, y1) in pixels, tight and half-open: a single pixel at (3,
 of https://cocodataset.org/#format-data; a label map codes an id as R + 256 G + 65536 B.
 """
 
-import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from panrt.model.data.classes import VOID, Category, ClassTable
+from panrt import pictures
+from panrt.model.data.classes import VOID, ClassTable
+from panrt.model.data.panoptic_json import (
+    Annotation,
+    Image,
+    PanopticJson,
+    PanopticNotFoundError,
+    check_folder,
+    read_panoptic_png,
+    within,
+)
+from panrt.model.panoptic_map import PanopticFormatError, areas, runs, some
+from panrt.records import legible, shown
+
+MAX_MASK_BYTES = 2**31  # of the masks of one picture
 
 
 class Segment(NamedTuple):
@@ -24,18 +36,30 @@ class Segment(NamedTuple):
     id: int
     category_id: int
     is_crowd: bool
-    area: int  # pixels
+    area: int | None  # pixels; None: the JSON does not say. `load_sample` counts it.
 
 
 class Record(NamedTuple):
     """One picture and where its files are."""
 
     image_id: int | str
-    image_path: Path
-    label_path: Path
-    height: int
-    width: int
+    images: Path  # the folder, and the name in it
+    image_name: str
+    labels: Path
+    label_name: str
+    height: int | None  # of the upright picture; None: the JSON does not say
+    width: int | None
     segments: tuple[Segment, ...]
+
+    @property
+    def image_path(self) -> Path:
+        """The picture."""
+        return self.images / self.image_name
+
+    @property
+    def label_path(self) -> Path:
+        """Its label map."""
+        return self.labels / self.label_name
 
 
 class CocoPanoptic(NamedTuple):
@@ -48,7 +72,7 @@ class CocoPanoptic(NamedTuple):
 class Sample(NamedTuple):
     """One loaded picture."""
 
-    image: NDArray[np.uint8]  # (H, W, 3) BGR
+    image: NDArray[np.uint8]  # (H, W, 3) BGR, upright
     panoptic: NDArray[np.int32]  # (H, W) segment ids, 0 is void
     segments: tuple[Segment, ...]
 
@@ -77,86 +101,103 @@ def read_coco_panoptic(
         the data set, in the order of the JSON's annotations.
 
     Raises:
-        FileNotFoundError: the JSON or a folder is missing.
-        ValueError: the JSON is not in the format; the message says where.
+        PanopticNotFoundError: the JSON or a folder is missing.
+        PanopticFormatError: the JSON is not in the format; the message says where.
     """
     annotations, images = Path(annotations), Path(images)
     labels = annotations.with_suffix("") if labels is None else Path(labels)
-    content = _content(annotations)
-    for role, folder in (("images", images), ("labels", labels)):
-        if not folder.is_dir():
-            raise FileNotFoundError(
-                f"{folder}: no such folder; expected the {role} of {annotations.name} there, pass {role}=..."
-            )
-    classes = _class_table(_entries(content, "categories", annotations), annotations)
+    content = PanopticJson(annotations)
+    classes = _class_table(content)
     known = {category.id for category in classes.things + classes.stuff}
-    pictures = {
-        _field(entry, "id", (int, str), f"{annotations}: images"): entry
-        for entry in _entries(content, "images", annotations)
-    }
-    records = tuple(
-        _record(
-            entry,
-            pictures=pictures,
-            known=known,
-            images=images,
-            labels=labels,
-            where=f"{annotations}: annotations[{i}]",
-        )
-        for i, entry in enumerate(_entries(content, "annotations", annotations))
-    )
-    return CocoPanoptic(classes, records)
+    listed = content.images()
+    annotated = content.annotations(of_truth=True)
+    for role, folder in (("images", images), ("label maps", labels)):
+        check_folder(folder, role, annotations)
+    if not annotated:
+        raise PanopticFormatError(f"{content.name}: annotations: there are none, expected one for each picture.")
+    records = []
+    for i, annotation in enumerate(annotated):
+        where = f"{content.name}: annotations[{i}]"
+        if annotation.image_id not in listed:
+            raise PanopticFormatError(
+                f"{where}: image_id {shown(annotation.image_id)} is not among the images (ids are compared as they are "
+                "written, a number is no text)."
+            )
+        records.append(_record(annotation, listed[annotation.image_id], known, images, labels, where))
+    return CocoPanoptic(classes, tuple(records))
 
 
 def read_classes(annotations: Path | str) -> ClassTable:
     """The classes of a data set alone; `annotations` and errors as for `read_coco_panoptic`."""
-    path = Path(annotations)
-    return _class_table(_entries(_content(path), "categories", path), path)
+    return _class_table(PanopticJson(annotations))
 
 
 def load_sample(record: Record) -> Sample:
-    """Load a picture and its label map, and check that they agree with the JSON.
+    """Load a picture, upright, and its label map, and check that they agree with the JSON.
 
     Raises:
-        FileNotFoundError: a file is missing.
-        ValueError: a file is no picture, sizes differ, or the ids of the label map are not those of the JSON.
+        PanopticNotFoundError: a file is missing.
+        PanopticFormatError: a file is no picture, sizes differ, or the ids of the label map are not those of the JSON.
     """
-    image = _read(record.image_path)
-    coded = _read(record.label_path).astype(np.int32)
-    for path, found in ((record.image_path, image.shape[:2]), (record.label_path, coded.shape[:2])):
-        if found != (record.height, record.width):
-            raise ValueError(
-                f"{path}: is {found[0]}x{found[1]} (H x W), the JSON says {record.height}x{record.width}; "
-                "pictures and JSON are of different versions"
-            )
-    panoptic = coded[..., 2] + 256 * coded[..., 1] + 65536 * coded[..., 0]
-    drawn, listed = set(np.unique(panoptic).tolist()) - {0}, {segment.id for segment in record.segments}
+    image = _read_image(record)
+    panoptic = read_panoptic_png(within(record.labels, record.label_name)).view(np.int32)
+    _check_size(record, image.shape[:2], panoptic.shape)
+    pixels = areas(panoptic)
+    drawn, listed = pixels.keys() - {0}, {segment.id for segment in record.segments}
     if drawn != listed:
-        raise ValueError(
-            f"{record.label_path}: ids {sorted(drawn - listed)} are not in the JSON, ids {sorted(listed - drawn)} "
-            "of the JSON have no pixel; label maps and JSON are of different versions"
+        differences = [
+            text
+            for text, ids in (
+                ("ids {} are not in the JSON", drawn - listed),
+                ("ids {} of the JSON have no pixel", listed - drawn),
+            )
+            if ids
+            for text in [text.format(some(ids))]
+        ]
+        raise PanopticFormatError(
+            f"{legible(record.label_path)}: {', '.join(differences)}; label maps and JSON are of different versions."
         )
-    return Sample(image, panoptic, record.segments)
+    segments = (s if s.area is not None else s._replace(area=pixels[s.id]) for s in record.segments)
+    return Sample(image, panoptic, tuple(segments))
 
 
-def derive_targets(sample: Sample, classes: ClassTable) -> Targets:
+def derive_targets(sample: Sample, classes: ClassTable, *, name: str = "picture") -> Targets:
     """Training targets of Panoptic FPN: instances without crowds, and stuff with all things merged to channel 0.
 
     A crowd counts as a thing in the semantic map, as in detectron2's `prepare_panoptic_fpn`.
+
+    Raises:
+        PanopticFormatError: the masks would take too much memory; the message begins with `name`.
     """
     thing_index, semantic_index = classes.thing_index(), classes.semantic_index()
     instances = [s for s in sample.segments if s.category_id in thing_index and not s.is_crowd]
+    check_masks(len(instances), sample.panoptic.shape, name)
     ids = np.array([segment.id for segment in instances], np.int32)
     masks: NDArray[np.bool_] = np.equal(sample.panoptic[None], ids[:, None, None])
-    semantic = np.full(sample.panoptic.shape, VOID, np.uint8)
-    for segment in sample.segments:
-        semantic[sample.panoptic == segment.id] = semantic_index[segment.category_id]
+    channels = {segment.id: semantic_index[segment.category_id] for segment in sample.segments}
+    found, lengths = runs(sample.panoptic)
+    by_run = np.array([channels.get(number, VOID) for number in found.tolist()], np.uint8)
+    semantic = np.repeat(by_run, lengths).reshape(sample.panoptic.shape)
     return Targets(
         boxes=tight_boxes(masks),
         classes=np.array([thing_index[segment.category_id] for segment in instances], np.int64),
         masks=masks,
         semantic=semantic,
     )
+
+
+def check_masks(count: int, hw: tuple[int, ...], name: str) -> None:
+    """Check that there is memory for a mask of each instance of a picture.
+
+    Raises:
+        PanopticFormatError: they take more than MAX_MASK_BYTES.
+    """
+    height, width = hw
+    if count * height * width > MAX_MASK_BYTES:
+        raise PanopticFormatError(
+            f"{name}: the masks of {count} things at {height}x{width} (H x W) take more than {MAX_MASK_BYTES >> 20} "
+            "MiB; make the picture smaller, or cut it into tiles."
+        )
 
 
 def tight_boxes(masks: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -167,99 +208,71 @@ def tight_boxes(masks: NDArray[np.bool_]) -> NDArray[np.float32]:
     return np.stack(edges, -1).astype(np.float32).reshape(-1, 4)
 
 
-def _content(annotations: Path) -> Any:
-    if not annotations.is_file():
-        raise FileNotFoundError(f"{annotations}: no such file; expected a COCO panoptic JSON")
-    try:
-        return json.loads(annotations.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{annotations}: not JSON ({error}); download or generate it again") from error
-
-
-def _class_table(entries: list[dict[str, Any]], path: Path) -> ClassTable:
-    categories = []
-    for i, entry in enumerate(entries):
-        where = f"{path}: categories[{i}]"
-        color = _field(entry, "color", (list,), where)
-        if len(color) != 3 or not all(isinstance(c, int) and 0 <= c <= 255 for c in color):
-            raise ValueError(f"{where}: color: expected [R, G, B] of 0..255, got {color}")
-        name, number = _field(entry, "name", (str,), where), _field(entry, "id", (int,), where)
-        categories.append(Category(number, name, bool(_field(entry, "isthing", (int,), where)), tuple(color)))
-    repeated = {c.id for c in categories if sum(c.id == other.id for other in categories) > 1}
-    if repeated:
-        raise ValueError(f"{path}: categories: ids {sorted(repeated)} are used twice")
+def _class_table(content: PanopticJson) -> ClassTable:
+    categories = content.categories()
     table = ClassTable(tuple(c for c in categories if c.is_thing), tuple(c for c in categories if not c.is_thing))
     if table.semantic_channels >= VOID:
-        raise ValueError(
-            f"{path}: categories: {len(table.stuff)} stuff classes do not fit the uint8 semantic map, "
-            f"at most {VOID - 2} do"
+        raise PanopticFormatError(
+            f"{content.name}: categories: {len(table.stuff)} stuff classes do not fit the uint8 semantic map, "
+            f"at most {VOID - 2} do."
         )
     return table
 
 
-def _record(
-    entry: dict[str, Any],
-    *,
-    pictures: dict[int | str, dict[str, Any]],
-    known: set[int],
-    images: Path,
-    labels: Path,
-    where: str,
-) -> Record:
-    image_id = _field(entry, "image_id", (int, str), where)
-    if image_id not in pictures:
-        raise ValueError(f"{where}: image_id {image_id!r} is not among the images")
-    picture = pictures[image_id]
-    segments: list[Segment] = []
-    for i, info in enumerate(_entries(entry, "segments_info", where)):
-        at = f"{where}.segments_info[{i}]"
-        number, category = _field(info, "id", (int,), at), _field(info, "category_id", (int,), at)
-        if category not in known:
-            raise ValueError(f"{at}: category_id {category} is not among the categories")
-        if number < 1 or any(number == other.id for other in segments):
-            raise ValueError(f"{at}: id {number}: expected a positive id that no other segment of the picture has")
-        crowd = bool(info.get("iscrowd", 0))  # the format lets it out for stuff
-        segments.append(Segment(number, category, crowd, _field(info, "area", (int,), at)))
+def _record(annotation: Annotation, image: Image, known: set[int], images: Path, labels: Path, where: str) -> Record:
+    for i, segment in enumerate(annotation.segments):
+        if segment.category_id not in known:
+            raise PanopticFormatError(
+                f"{where}.segments_info[{i}]: category_id {segment.category_id} is not among the categories."
+            )
+    segments = tuple(Segment(s.id, s.category_id, s.is_crowd, s.area) for s in annotation.segments)
     return Record(
-        image_id,
-        _image_path(images, image_id, _field(picture, "file_name", (str,), f"{where}: its image")),
-        labels / _field(entry, "file_name", (str,), where),
-        _field(picture, "height", (int,), f"{where}: its image"),
-        _field(picture, "width", (int,), f"{where}: its image"),
-        tuple(segments),
+        annotation.image_id,
+        images,
+        _image_name(image),
+        labels,
+        annotation.file_name,
+        image.height,
+        image.width,
+        segments,
     )
 
 
-def _image_path(images: Path, image_id: int | str, file_name: str) -> Path:
+def _image_name(image: Image) -> str:
     """Where a picture is; Cityscapes says `ulm_0_1_gtFine_leftImg8bit.png` and means `ulm/ulm_0_1_leftImg8bit.png`."""
-    if isinstance(image_id, str) and file_name.endswith("_leftImg8bit.png"):
-        return images / image_id.split("_")[0] / f"{image_id}_leftImg8bit.png"
-    return images / file_name
+    if isinstance(image.id, str) and image.file_name.endswith("_leftImg8bit.png") and "/" not in image.id:
+        return f"{image.id.split('_')[0]}/{image.id}_leftImg8bit.png"
+    return image.file_name
 
 
-def _read(path: Path) -> NDArray[np.uint8]:
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: no such file; the JSON names it, so the data set is incomplete or the folder is another"
+def _read_image(record: Record) -> NDArray[np.uint8]:
+    try:
+        return pictures.read_picture(within(record.images, record.image_name))
+    except pictures.PictureNotFoundError as error:
+        raise PanopticNotFoundError(str(error)) from error
+    except (pictures.PictureError, pictures.PictureDeniedError) as error:
+        raise PanopticFormatError(str(error)) from error
+
+
+def _check_size(record: Record, image_hw: tuple[int, ...], label_hw: tuple[int, ...]) -> None:
+    """Check that picture, label map and JSON are of one size, that of the upright picture."""
+    if record.height is None or record.width is None:
+        expected, said = label_hw, "the label map is"
+    else:
+        expected, said = (record.height, record.width), "the JSON says"
+    for path, found in ((record.image_path, image_hw), (record.label_path, label_hw)):
+        if found == expected:
+            continue
+        text = f"{legible(path)}: is {found[0]}x{found[1]} (H x W), {said} {expected[0]}x{expected[1]}"
+        turned = _orientation(path) if path == record.image_path and found == expected[::-1] else 1
+        if turned < 5:
+            raise PanopticFormatError(f"{text}; pictures and JSON are of different versions.")
+        raise PanopticFormatError(
+            f"{text}, which is the size before its EXIF orientation ({turned}) turns it. If the labels were drawn on "
+            f"the unturned picture, remove the tag (exiftool -Orientation= {legible(path.name)}); otherwise write "
+            "labels and JSON for the upright one."
         )
-    image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise ValueError(f"{path}: cannot be decoded as a picture; download or generate it again")
-    return np.asarray(image, np.uint8)
 
 
-def _entries(container: Any, name: str, where: Path | str) -> list[dict[str, Any]]:
-    entries = container.get(name) if isinstance(container, dict) else None
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ValueError(
-            f"{where}: {name}: expected a list of objects, got {type(entries).__name__}; is this a COCO panoptic JSON?"
-        )
-    return entries
-
-
-def _field(entry: dict[str, Any], name: str, kinds: tuple[type, ...], where: str) -> Any:
-    value = entry.get(name)
-    if not isinstance(value, kinds):
-        expected = " or ".join(kind.__name__ for kind in kinds)
-        raise ValueError(f"{where}: {name}: expected {expected}, got {'nothing' if value is None else repr(value)}")
-    return value
+def _orientation(path: Path) -> int:
+    return pictures.read_header(pictures.read_file(path), path).orientation

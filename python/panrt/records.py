@@ -84,7 +84,27 @@ def shown(value: object) -> str:
         text = _SHORT.repr(value)
     except (ValueError, RecursionError):  # a number of more digits than Python prints
         text = f"a very long {type(value).__name__}"
-    return text.encode("ascii", "backslashreplace").decode() if line(text) is None else text
+    return text.encode("unicode_escape").decode() if line(text) is None else text
+
+
+def legible(text: object) -> str:
+    r"""Return a name or path as messages and results show it: whatever `line` does not accept is escaped.
+
+    A file may have a name with line breaks, escape sequences, or bytes that are not UTF-8 (`os.fsdecode` makes lone
+    surrogates of those): here they become \n, \x1b and \xff. Of a text that is longer than names are, the middle is
+    left out.
+    """
+    name = str(text)
+    if len(name) > LONGEST_NAME:
+        name = f"{name[:60]}...{name[-60:]}"
+    return "".join(c if _is_printable(c) else _escaped(c) for c in name)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8, see PEP 383
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def _is_printable(character: str) -> bool:

@@ -187,3 +187,14 @@ def test_ctrl_c_ends_a_run_with_everything_written(lively: Path, tmp_path: Path)
     lines = out.read_text().splitlines()
     assert f"out.jsonl: {len(lines)} written" in shown
     assert [json.loads(line)["frame_index"] for line in lines] == list(range(len(lines)))
+
+
+def test_a_bad_picture_of_a_folder_is_told_by_the_exit_code(null_model: list[dict[str, Any]], tmp_path: Path) -> None:
+    for name in ("000001.jpg", "000003.jpg"):
+        (tmp_path / name).write_bytes((IMAGES / name).read_bytes())
+    (tmp_path / "000002.jpg").write_bytes(b"not a picture")
+    result = run(tmp_path)
+    assert result.exit_code == 2
+    assert "2 captured, 0 dropped, 1 damaged" in result.output
+    (told,) = (line for line in result.output.splitlines() if line.startswith("error: "))
+    assert f"1 of 3 files could not be read in full. {tmp_path / '000002.jpg'}: not a picture that can be read" in told

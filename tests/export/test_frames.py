@@ -9,6 +9,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from panrt.cli.frames import network_frames
 from panrt.export import ExportError
@@ -44,7 +45,7 @@ def test_no_pictures_and_damaged_ones_are_named(tmp_path: Path) -> None:
         list(read_frames(tmp_path, limit=1))
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(PICTURES[0].read_bytes()[:100])
-    with pytest.raises(ExportError, match=r"broken\.jpg: not an image, or a damaged one"):
+    with pytest.raises(ExportError, match=r"broken\.jpg: not a picture that can be read: .* Remove it or give"):
         list(read_frames(tmp_path, limit=1))
     with pytest.raises(FileNotFoundError, match="nowhere"):
         list(read_frames(tmp_path / "nowhere", limit=1))
@@ -61,3 +62,23 @@ def test_a_frame_is_placed_as_a_session_places_it() -> None:
     half = cv2.resize(original, (160, 128), interpolation=cv2.INTER_LINEAR)
     assert np.array_equal(placed[:, :160], half)
     assert (placed[:, 160:] == (1, 2, 3)).all()
+
+
+def test_pictures_come_upright_in_the_order_of_numbers_without_hidden_ones(tmp_path: Path) -> None:
+    stored = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    exif = Image.Exif()
+    exif[274] = 5  # mirrored at the diagonal
+    for number in (1, 2, 10):
+        Image.fromarray(stored[..., ::-1] + np.uint8(number)).save(tmp_path / f"{number}.png", exif=exif.tobytes())
+    (tmp_path / "._1.png").write_bytes(b"\0\5\x16\7")
+    found = list(read_frames(tmp_path, limit=9))
+    assert [frame.shape for frame in found] == 3 * [(4, 2, 3)]
+    expected = [stored.transpose(1, 0, 2) + np.uint8(number) for number in (1, 2, 10)]
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("name", ["\ud800.png", "a\0.png", "x" * 5000 + ".png"])
+def test_a_name_that_no_file_has_is_an_error_of_one_line(name: str, tmp_path: Path) -> None:
+    with pytest.raises((ExportError, FileNotFoundError)) as caught:
+        list(read_frames(tmp_path / name, limit=1))
+    assert str(caught.value).isprintable()

@@ -105,7 +105,7 @@ def test_a_semantic_map_tells_each_pixels_category() -> None:
     categories = [Category(7, "a", True), Category(3, "b", False)]
     labelled = PanopticMap(np.array([[0, 5, 5], [6, 0, 6]]), [Segment(5, 3), Segment(6, 7)])
     assert semantic_map(labelled, categories).tolist() == [[-1, 1, 1], [0, -1, 0]]
-    with pytest.raises(PanopticFormatError, match=r"ids \[6\] have pixels but no segment"):
+    with pytest.raises(PanopticFormatError, match=r"ids 6 have pixels but no segment"):
         semantic_map(labelled._replace(segments=[Segment(5, 3)]), categories)
     with pytest.raises(PanopticFormatError, match="segment 6: category 9 is unknown"):
         semantic_map(labelled._replace(segments=[Segment(5, 3), Segment(6, 9)]), categories)

@@ -16,6 +16,7 @@ from panrt.model.checkpoints import CheckpointError
 from panrt.model.config import SemanticConfig
 from panrt.model.data.classes import TABLETOP
 from panrt.model.losses import LossConfig
+from panrt.model.panoptic_map import PanopticFormatError
 from panrt.model.schedule import ScheduleConfig, learning_rate
 from panrt.model.train import TrainConfig, TrainingError, TrunkCache, lite_recipe, train
 from panrt.model.training_data import TrainingSample
@@ -201,6 +202,19 @@ def test_workers_read_the_same_samples(tmp_path: Path) -> None:
         train(network(), Rectangles(4), quick(2, workers=workers), out=out, progress=False)
         logs.append([record["losses"] for record in log_of(out)])
     assert logs[0] == logs[1]
+
+
+class Unreadable(Rectangles):
+    """A data set whose pictures are damaged."""
+
+    def __getitem__(self, index: int) -> TrainingSample:
+        raise PanopticFormatError("images/1.jpg: the file is empty.")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_cannot_be_read_ends_a_training_with_one_line(workers: int, tmp_path: Path) -> None:
+    with pytest.raises(PanopticFormatError, match=r"^images/1\.jpg: the file is empty\.$"):
+        train(network(), Unreadable(4), quick(2, workers=workers), out=tmp_path, progress=False)
 
 
 def test_a_directory_of_another_training_is_refused(tmp_path: Path) -> None:

@@ -1,11 +1,10 @@
-"""The kernels' thread pool, seen from Python: equal results, concurrent callers, fork, the GIL, no cost when idle."""
+"""The kernels' thread pool, seen from Python: equal results, concurrent callers, fork, the GIL."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -64,26 +63,32 @@ for _ in range(5):
 """)
 
 
-def test_a_kernel_releases_the_gil() -> None:
-    features = [np.ones((1, 256, 128, 256), np.float32)]
-    rois = np.tile(np.array([0, 0, 1024, 512], np.float32), (1, 40, 1))
-    span = [0.0, 0.0]
+def test_kernel_releases_the_gil() -> None:
+    """Where threads never have to give it up, another thread only runs while a kernel has released it."""
+    features = [np.ones((1, 64, 64, 64), np.float32)]
+    rois = np.tile(np.array([0, 0, 256, 256], np.float32), (1, 40, 1))
+    started, seen = threading.Event(), threading.Event()
+    most = 200
+    calls = 0
 
     def work() -> None:
-        span[0] = time.perf_counter()
-        native.pyramid_roi_align(features, rois, strides=[4], output_size=14, sampling_ratio=0, threads=1)
-        span[1] = time.perf_counter()
+        nonlocal calls
+        started.set()
+        while calls < most and not seen.is_set():
+            native.pyramid_roi_align(features, rois, strides=[4], output_size=14, sampling_ratio=0, threads=1)
+            calls += 1
 
-    ticks = []
-    worker = threading.Thread(target=work)
-    worker.start()
-    while worker.is_alive():
-        ticks.append(time.perf_counter())
-        time.sleep(0.001)
-    worker.join()
-    start, end = span
-    quarter = (end - start) / 4
-    assert any(start + quarter < tick < end - quarter for tick in ticks)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e6)
+    try:
+        worker = threading.Thread(target=work)
+        worker.start()
+        started.wait()
+        seen.set()
+        worker.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert calls < most
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -95,16 +100,6 @@ for threads in (1, 3, 2, 3):
     print(*sorted(name for name in names if name.startswith("panrt")))
 """)
     assert names.splitlines() == ["", *["panrt-1 panrt-2"] * 3]
-
-
-def test_an_idle_pool_takes_no_processor_time() -> None:
-    spent = in_fresh_process("""
-pool(4)
-start = time.process_time()
-time.sleep(0.5)
-print(time.process_time() - start)
-""")
-    assert float(spent) < 0.1
 
 
 def test_importing_the_kernels_imports_neither_pytorch_nor_onnx() -> None:

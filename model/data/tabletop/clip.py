@@ -45,7 +45,7 @@ def read_clip(path: Path | str) -> Clip:
             raise FileNotFoundError(
                 f"{needed}: missing; a clip is {path.name}, {video.name} and {labels.name} in one folder"
             )
-    with av.open(str(video)) as container:
+    with av.open(str(video.resolve()), metadata_errors="replace") as container:
         frames = np.stack([frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)])
     with np.load(labels) as stored:
         ids = stored["ids"]

@@ -160,7 +160,7 @@ def _tell(report: Report, status: StreamStatus) -> None:
         counts = f"{source.captured} captured, {source.dropped} dropped"
         extra = [
             f"{count} {what}"
-            for count, what in ((source.damaged, "damaged packets"), (source.reconnects, "reconnects"))
+            for count, what in ((source.damaged, "damaged packets or files"), (source.reconnects, "reconnects"))
             if count
         ]
         report.line("source", f"{source.name}: {', '.join([counts, *extra])}; {source.state.value}: {source.reason}")

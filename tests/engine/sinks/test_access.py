@@ -121,6 +121,8 @@ def test_a_machine_without_ipv6_listens_on_ipv4(monkeypatch: pytest.MonkeyPatch)
         ("a b:8080", "got the host 'a b'"),
         ("a\nb:8080", "got the host"),
         ("ü:8080", "got the host"),
+        (":8080?token=hunter22?host=a", "expected options behind the address"),
+        (":8080#hunter2", "expected options behind the address"),
         ("user:hunter2@0.0.0.0:8080", r"a login in the address is not supported; give a token, \?token=TEXT"),
     ],
 )

@@ -17,6 +17,7 @@ from benchmarks.null_session import NullSession, map_of, model_file
 
 import panrt
 from panrt.engine.sinks import Context, Item, SharedMemoryReader, Sink, SinkError, SinkSpec, UnknownSinkError, open_sink
+from panrt.engine.sinks.open import _split
 from panrt.engine.sinks.shared_memory import SharedMemoryWriter, memory_path
 from panrt.engine.sinks.video import VideoWriter
 from panrt.engine.slot import Policy
@@ -343,6 +344,29 @@ class FullDisk(Behaviour):
 def test_a_uri_that_means_nothing_is_answered_with_what_would(target: str, said: str) -> None:
     with pytest.raises(UnknownSinkError, match=said):
         open_sink(target)
+
+
+@pytest.mark.parametrize(
+    ("target", "parts"),
+    [
+        ("12:30.mp4?crf=20", ("video", "12:30.mp4", {"crf": "20"})),
+        ("a#b%41 [1]@x.JSONL", ("jsonl", "a#b%41 [1]@x.JSONL", {})),
+        ("really?.mp4", ("video", "really?.mp4", {})),
+        ("-", ("jsonl", "", {})),
+        ("COCO://a:b/c#d?policy=block", ("coco", "a:b/c#d", {"policy": "block"})),
+        ("WEB://:8080", ("web", ":8080", {})),
+        ("file:///tmp/a%23b.mp4", ("video", "/tmp/a#b.mp4", {})),
+    ],
+)
+def test_a_sink_is_written_where_its_uri_says(target: str, parts: tuple[str, str, dict[str, str]]) -> None:
+    assert _split(target) == parts
+
+
+@pytest.mark.parametrize("target", ["wep://admin:Zq@host", "admin:Zq@host", "wep://host?token=Zq", "file://out.mp4"])
+def test_a_sink_that_is_refused_does_not_show_a_login(target: str) -> None:
+    with pytest.raises(UnknownSinkError) as caught:
+        open_sink(target)
+    assert "Zq" not in str(caught.value)
 
 
 @pytest.mark.parametrize("target", ["{}/out.jsonl", "{}/out.mp4", "coco://{}/a", "npy://{}/a"])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import struct
-import time
 import wave
+import zlib
 from pathlib import Path
 
 import av
@@ -14,6 +16,8 @@ import pytest
 from numpy.typing import NDArray
 
 from panrt.engine.sources import (
+    Source,
+    SourceDeniedError,
     SourceError,
     SourceNotFoundError,
     SourceOptions,
@@ -21,8 +25,10 @@ from panrt.engine.sources import (
     State,
     open_source,
 )
+from panrt.engine.sources.files import select
 from panrt.engine.sources.pattern import pattern
-from support.streams import CLIP, IMAGES, bikes, drain
+from support.clock import ManualClock
+from support.streams import CLIP, IMAGES, bikes, drain, wait_for
 
 
 def reference(path: Path) -> list[NDArray[np.uint8]]:
@@ -37,8 +43,26 @@ def reference(path: Path) -> list[NDArray[np.uint8]]:
         frames.append(np.asarray(image, np.uint8))
 
 
-def encode(path: Path, images: list[NDArray[np.uint8]], *, codec: str = "libx264", pixels: str = "yuv420p") -> Path:
-    with av.open(str(path), "w") as container:
+def picture(path: Path, value: int) -> Path:
+    """A picture of one grey value, which tells it from others."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(cv2.imencode(".png", np.full((4, 6, 3), value, np.uint8))[1].tobytes())
+    return path
+
+
+def values(source: Source) -> list[int]:
+    return [int(frame.image[0, 0, 0]) for frame in drain(source)]
+
+
+def encode(
+    path: Path,
+    images: list[NDArray[np.uint8]],
+    *,
+    codec: str = "libx264",
+    pixels: str = "yuv420p",
+    options: dict[str, str] | None = None,
+) -> Path:
+    with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream(codec, rate=25)
         stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt = pixels
@@ -74,20 +98,22 @@ def test_block_never_drops_however_slow_the_reader() -> None:
             frame = source.take(1.0)
             if frame is not None:
                 frames.append(frame)
-                time.sleep(0.002)
+                wait_for(lambda: source.status.waiting == 4 or source.status.state is State.ENDED)  # it is full
     assert [frame.index for frame in frames] == list(range(60))
     assert all(np.array_equal(frame.image, pattern(frame.index, (32, 32))) for frame in frames)
 
 
 def test_a_file_under_latest_plays_at_its_own_speed() -> None:
-    started = time.monotonic()
-    with open_source(CLIP, options=SourceOptions(policy="latest")) as source:
-        frames = drain(source, most=25)
-        last = frames[-1]
-    assert last.media_time is not None
-    assert last.captured_at - started >= last.media_time - 0.01
-    # It is on time as well, if this machine can decode 25 small frames a second.
-    assert last.captured_at - started < last.media_time + 1.0
+    clock = ManualClock()
+    with open_source(CLIP, options=SourceOptions(policy="latest", clock=clock)) as source:
+        frames = [source.take(None)]
+        for _ in range(3):
+            clock.advance(1.0)
+            frames.append(source.take())
+    seconds = [frame.media_time for frame in frames if frame is not None and frame.media_time is not None]
+    # 25 frames a second: the newest one is at most 0.04 s old.
+    assert seconds == pytest.approx([0, 1, 2, 3], abs=0.041)
+    assert source.status.dropped == source.status.captured - 4 >= 3 * 24
 
 
 def test_a_file_that_loops_starts_again() -> None:
@@ -183,7 +209,7 @@ def damaged(kind: str, folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        ("picture", "not a picture that OpenCV can read, or one that is damaged"),
+        ("picture", "not a picture that can be read: damaged before its size is told"),
         ("empty picture", "the file is empty"),
         ("empty", "the file is empty"),
         ("text", "not a video that FFmpeg can read, or damaged"),
@@ -204,20 +230,16 @@ def test_a_file_that_does_not_decode_is_named_with_what_is_wrong(kind: str, said
 
 
 def test_a_file_that_is_cut_short_gives_what_it_holds_and_then_says_so(tmp_path: Path) -> None:
-    first = tmp_path / "index_first.mp4"
-    with av.open(str(CLIP)) as whole, av.open(str(first), "w", options={"movflags": "faststart"}) as copy:
-        stream = copy.add_stream_from_template(whole.streams.video[0])
-        for packet in whole.demux(whole.streams.video[0]):
-            if packet.dts is not None:
-                packet.stream = stream
-                copy.mux(packet)
+    images = [pattern(index, (48, 64)) for index in range(100)]
+    whole = encode(tmp_path / "whole.mp4", images, options={"movflags": "faststart"}).read_bytes()
+    missing = len(whole) // 3
     path = tmp_path / "cut.mp4"
-    path.write_bytes(first.read_bytes()[:200_000])
+    path.write_bytes(whole[:-missing])
     with open_source(path) as source:
         frames = drain(source)
-    assert 50 < len(frames) < 200
+    assert 30 < len(frames) < 100
     assert isinstance(source.error, SourceUndecodableError)
-    assert f"ends after {len(frames)} of its 200 frames" in str(source.error)
+    assert f"cut short: {missing:,} bytes that it declares are missing" in str(source.error)
 
 
 def test_damage_inside_a_video_is_counted_and_the_rest_is_shown(tmp_path: Path) -> None:
@@ -241,3 +263,158 @@ def test_a_file_that_is_not_there_is_not_found(name: str, tmp_path: Path) -> Non
     assert isinstance(source.error, SourceNotFoundError)
     assert isinstance(source.error, FileNotFoundError)
     assert str(source.error).endswith(f"{name}: no such file.")
+
+
+# Folders and patterns as people have them ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pattern_of", ["{}", "{}/*.png", "{}/*"], ids=["folder", "pattern", "anything"])
+def test_numbered_pictures_come_as_people_count(pattern_of: str, tmp_path: Path) -> None:
+    for number in (1, 2, 9, 10, 11, 100):
+        picture(tmp_path / f"{number}.png", number)
+    with open_source(pattern_of.format(tmp_path)) as source:
+        assert values(source) == [1, 2, 9, 10, 11, 100]
+
+
+@pytest.mark.parametrize("pattern_of", ["{}", "{}/*.png", "{}/**/*.png"], ids=["folder", "pattern", "tree"])
+def test_hidden_files_and_folders_are_no_pictures(pattern_of: str, tmp_path: Path) -> None:
+    folder = tmp_path / ".cache" / "x"  # a hidden folder that is named is meant
+    folder.mkdir(parents=True)
+    picture(folder / "a.png", 1)
+    (folder / "._a.png").write_bytes(b"\0\5\x16\7")
+    picture(folder / ".b.png", 2)
+    picture(folder / ".trash" / "c.png", 3)
+    (folder / "d.png").mkdir()
+    with open_source(pattern_of.format(folder)) as source:
+        assert values(source) == [1]
+        assert source.error is None
+
+
+def test_a_pattern_may_ask_for_hidden_files(tmp_path: Path) -> None:
+    picture(tmp_path / ".a.png", 1)
+    assert select(f"{tmp_path}/.*.png") == (tmp_path / ".a.png",)
+
+
+def bad(kind: str, path: Path) -> None:
+    path.unlink()
+    match kind:
+        case "text":
+            path.write_bytes(b"not a picture")
+        case "empty":
+            path.touch()
+        case "cut short":
+            noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+            path.write_bytes(cv2.imencode(".jpg", noise)[1].tobytes()[:3000])
+        case "link to nowhere":
+            path.symlink_to("nowhere")
+        case "pipe":
+            os.mkfifo(path)
+        case "too large":
+            path.write_bytes(b"P6 99999 99999 255\n")
+
+
+@pytest.mark.parametrize("kind", ["text", "empty", "cut short", "link to nowhere", "pipe", "too large"])
+def test_a_bad_picture_is_counted_and_the_rest_is_shown(kind: str, tmp_path: Path) -> None:
+    paths = [picture(tmp_path / f"{number}.png", number) for number in (1, 2, 3, 4)]
+    bad(kind, paths[1])
+    with open_source(tmp_path) as source:
+        assert values(source) == [1, 3, 4]
+    assert source.status.damaged == 1
+    with pytest.raises(SourceError, match=rf"^1 of 4 files could not be read in full\. {paths[1]}: "):
+        raise source.error or AssertionError("nothing tells of it")
+
+
+def test_a_picture_that_goes_while_its_folder_is_read_is_counted(tmp_path: Path) -> None:
+    paths = [picture(tmp_path / f"{number}.png", number) for number in (1, 2, 3)]
+    source = open_source(tmp_path)
+    paths[1].unlink()
+    with source:
+        assert values(source) == [1, 3]
+    assert isinstance(source.error, SourceNotFoundError)
+
+
+def test_many_bad_pictures_are_one_line_that_names_the_first(tmp_path: Path) -> None:
+    for number in range(9):
+        (tmp_path / f"{number}.png").touch()
+    with open_source(tmp_path, options=SourceOptions(loop=True)) as source:  # nothing to loop over: it ends
+        assert values(source) == []
+    text = str(source.error)
+    assert text.startswith(f"9 of 9 files could not be read in full. {tmp_path}/0.png: the file is empty. ")
+    assert text.endswith(f"{tmp_path}/2.png: the file is empty. And 6 more.")
+
+
+def test_a_folder_with_a_bad_picture_loops_over_the_others(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        picture(tmp_path / f"{number}.png", number)
+    bad("text", tmp_path / "2.png")
+    with open_source(tmp_path, options=SourceOptions(loop=True)) as source:
+        assert [int(frame.image[0, 0, 0]) for frame in drain(source, most=5)] == [1, 3, 1, 3, 1]
+
+
+def test_a_bad_clip_does_not_keep_back_the_next(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"this is no video\n" * 200)
+    encode(tmp_path / "b.mp4", 3 * [np.zeros((32, 32, 3), np.uint8)])
+    with open_source(f"{tmp_path}/*.mp4") as source:
+        assert len(drain(source)) == 3
+    with pytest.raises(SourceUndecodableError, match=r"^1 of 2 files could not be read in full\. .*a\.mp4: "):
+        raise source.error or AssertionError("nothing tells of it")
+
+
+NAMES = [b"a[1].png", b"a?.png", b"a*.png", b"a%d.png", b"a b.png", b"-a.png", b"a#b.png", b"a\nb.png", b"\xff.png"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_of_a_picture_does(name: bytes, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(name)
+    picture(tmp_path / "a1.png", 1)  # which some of the names match as patterns
+    picture(path, 7)
+    with open_source(path) as source:
+        (frame,) = drain(source)
+    assert frame.image[0, 0, 0] == 7
+    with open_source(tmp_path) as source:
+        assert sorted(values(source)) == [1, 7]
+    # what results and messages call it is text that any program can read, on one line
+    assert frame.source.isprintable()
+    assert json.loads(json.dumps(frame.source).encode()).encode().decode() == frame.source
+    path.write_bytes(b"no picture")
+    with open_source(path) as source:
+        drain(source)
+    assert str(source.error).isprintable()
+
+
+@pytest.mark.parametrize(
+    "pattern", ["a\0b.png", "x" * 5000, "x" * 5000 + "*.png", "[", "nowhere/*.png", "**b/*.png", "\ud800*"]
+)
+def test_a_name_that_no_file_has_is_not_found(pattern: str, tmp_path: Path) -> None:
+    def read() -> None:
+        with open_source(f"{tmp_path}/{pattern}") as source:
+            drain(source)
+        raise source.error or AssertionError("nothing tells of it")
+
+    with pytest.raises(SourceNotFoundError) as caught:
+        read()
+    assert str(caught.value).isprintable()
+
+
+def test_a_folder_that_may_not_be_read_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def deny(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "scandir", deny)
+    with pytest.raises(SourceDeniedError, match=f"{tmp_path}: may not be read"):
+        open_source(tmp_path)
+
+
+def test_a_photo_comes_upright_and_unmirrored(tmp_path: Path) -> None:
+    stored = np.zeros((8, 16, 3), np.uint8)
+    stored[:, :4] = 255  # white at the left
+    data = cv2.imencode(".png", stored)[1].tobytes()
+    exif = b"II*\0\x08\0\0\0" + struct.pack("<HHHII", 1, 274, 3, 1, 7) + bytes(4)  # a mirror and a quarter turn
+    body = b"eXIf" + exif
+    chunk = struct.pack(">I", len(exif)) + body + struct.pack(">I", zlib.crc32(body))
+    (tmp_path / "a.png").write_bytes(data[:33] + chunk + data[33:])
+    with open_source(tmp_path) as source:
+        (frame,) = drain(source)
+    assert frame.image.shape == (16, 8, 3)
+    assert (frame.image[12:] == 255).all()  # the left went to the bottom
+    assert (frame.image[:12] == 0).all()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import cv2
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 
 from panrt.engine.sources import SourceError, SourceNotFoundError, SourceOptions, SourceRefusedError, State, open_source
 from panrt.engine.sources.pattern import STEP, pattern
+from support.clock import ManualClock
 from support.streams import drain
 
 
@@ -36,15 +36,16 @@ def test_the_pattern_moves_to_the_left_and_comes_round(width: int, height: int, 
 
 
 def test_latest_gives_the_newest_frame_and_counts_the_others() -> None:
-    with open_source("test://16x16@200") as source:
-        first = source.take(2.0)
-        time.sleep(0.25)
-        newest = source.take(2.0)
-        now = time.monotonic()
+    clock = ManualClock()
+    with open_source("test://16x16@200", options=SourceOptions(clock=clock)) as source:
+        first = source.take(None)
+        clock.advance(0.2525)
+        newest = source.take()
     assert first is not None
     assert newest is not None
-    assert now - newest.captured_at < 0.15
-    assert source.status.dropped >= newest.index - first.index - 1 > 5
+    assert (first.index, newest.index) == (0, 50)
+    assert newest.captured_at - first.captured_at == pytest.approx(0.25)
+    assert source.status.dropped == 49
 
 
 class FakeCapture:
@@ -66,7 +67,6 @@ class FakeCapture:
         return True
 
     def grab(self) -> bool:
-        time.sleep(0.005)
         self.left -= 1
         return self.left >= 0
 

@@ -9,7 +9,8 @@ import pytest
 from panrt.engine.sources import SourceNotFoundError, SourceOptions, UnknownSourceError, open_source
 from panrt.engine.sources.camera import CameraOptions, argus_pipeline
 from panrt.engine.sources.demo import demo_clip
-from panrt.engine.sources.open import parse, redact
+from panrt.engine.sources.open import parse
+from panrt.engine.uri import redact
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,11 @@ from panrt.engine.sources.open import parse, redact
         ("test://", True, False),
         ("demo://tabletop", False, False),
         ("clip.mp4", False, False),
+        ("RTSP://host/path", True, True),
+        ("HTTP://host/clip.MP4", False, False),
+        ("Test://64x48@30", True, False),
+        ("FILE:///clip.mp4", False, False),
+        ("rtsp://admin:p[a]@s:s@host/path", True, True),
     ],
 )
 def test_what_is_live_drops_by_default_and_what_lasts_is_connected_again(uri: str, live: bool, lasting: bool) -> None:
@@ -50,12 +56,49 @@ def test_what_is_live_drops_by_default_and_what_lasts_is_connected_again(uri: st
         ("test://64x48@0", "a rate above 0"),
         ("demo://street", "there are tabletop"),
         ("", "got an empty name"),
+        ("file://clip.mp4", "three slashes"),
+        ("test://64x48@30?frames=\u0663", "where a number is expected"),
+        ("rtsp://admin:Zq#Zq@host/path", "%23 for #"),
+        ("rtsp://admin:Zq/Zq@host/path", "%2F for /"),
+        ("rtsp://admin:Zq?Zq@host/path", "%3F for ?"),
+        ("rtsp://admin:Zq%Zq@host/path", "%25 for %"),
+        ("rstp://admin:Zq#Zq@host/path", "did you mean rtsp"),
+        ("camera://admin:Zq@host", "where a number is expected"),
+        ("test://admin:Zq@host", "expected WIDTHxHEIGHT@FPS"),
+        ("demo://admin:Zq@host", "there are tabletop"),
     ],
 )
 def test_a_uri_that_means_nothing_is_answered_with_what_would(uri: str, said: str) -> None:
     with pytest.raises(UnknownSourceError) as caught:
         parse(uri)
     assert said in str(caught.value)
+    assert "Zq" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["admin:Zq@host/path", "//admin:Zq@host", "rtsp:admin:Zq@host/live", "admin:Zq@*"])
+def test_an_address_without_a_scheme_is_no_file_and_not_shown(text: str) -> None:
+    with pytest.raises(SourceNotFoundError) as caught:
+        open_source(text)
+    assert "Zq" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [5000 * "x", "a\0b", "a\ud800", "a**b"])
+def test_what_no_file_can_be_called_is_not_found(text: str) -> None:
+    try:
+        with open_source(text) as source:
+            source._thread.join()
+        error = source.error
+    except SourceNotFoundError as caught:
+        error = caught
+    assert isinstance(error, SourceNotFoundError)
+    assert len(str(error)) < 200
+
+
+def test_a_file_in_a_folder_that_looks_like_a_scheme_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "xyz:").mkdir()
+    (tmp_path / "xyz:" / "a.png").touch()
+    monkeypatch.chdir(tmp_path)
+    assert parse("xyz://a.png").live is False
 
 
 def test_a_login_is_never_shown() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +166,6 @@ class FakeCapture:
         return float(int.from_bytes(self.fourcc.encode(), "little"))
 
     def grab(self) -> bool:
-        time.sleep(0.002)
         self.left -= 1
         return self.left >= 0
 

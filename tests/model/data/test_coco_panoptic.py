@@ -13,10 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_array_equal
 
+from panrt.model.data.classes import VOID, Category, ClassTable
 from panrt.model.data.coco_panoptic import (
-    VOID,
-    Category,
-    ClassTable,
     Sample,
     Segment,
     derive_targets,
@@ -168,19 +166,19 @@ SPOILED: dict[str, tuple[Callable[[DataSet], Any], str]] = {
     ),
     "segment_twice": (
         lambda d: segment(d, 1).update(id=70000),
-        r"segments_info\[1\]: id 70000: expected a positive id that no other segment",
+        r"segments_info\[1\]: id 70000: another segment of the picture has it too",
     ),
     "segment_is_void": (
         lambda d: segment(d, 0).update(id=0),
-        "id 0: expected a positive id",
+        "id: expected a whole number from 1 to 16777215, got 0",
     ),
     "field_missing": (
-        lambda d: d.content["annotations"][0].pop("file_name"),
-        "file_name: expected str, got nothing",
+        lambda d: d.content["images"][0].pop("file_name"),
+        "file_name: expected a name of one line, got nothing",
     ),
     "field_of_wrong_type": (
         lambda d: d.content["images"][0].update(height="4"),
-        "height: expected int, got '4'",
+        "height: expected a whole number from 1 to 1048576, got '4'",
     ),
     "image_missing": (
         lambda d: d.content.update(images=[]),
@@ -188,11 +186,11 @@ SPOILED: dict[str, tuple[Callable[[DataSet], Any], str]] = {
     ),
     "categories_missing": (
         lambda d: d.content.pop("categories"),
-        "categories: expected a list of objects, got NoneType",
+        "categories: expected a list of objects, got nothing; needed is a panoptic JSON",
     ),
     "not_an_object": (
         lambda d: setattr(d, "content", [1]),
-        "categories: expected a list of objects",
+        r"panoptic\.json: this is a list, not an object with annotations; needed is",
     ),
     "color_out_of_range": (
         lambda d: d.content["categories"][0].update(color=[1, 2, 256]),
@@ -200,15 +198,15 @@ SPOILED: dict[str, tuple[Callable[[DataSet], Any], str]] = {
     ),
     "category_twice": (
         lambda d: d.content["categories"][0].update(id=26),
-        r"ids \[26\] are used twice",
+        "categories: category 26 is listed more than once",
     ),
     "id_not_in_the_json": (
         lambda d: d.content["annotations"][0]["segments_info"].pop(1),
-        r"ids \[300\] are not in the JSON",
+        "ids 300 are not in the JSON",
     ),
     "id_not_in_the_png": (
         lambda d: setattr(d, "panoptic", np.where(PANOPTIC == 300, 0, PANOPTIC)),
-        r"ids \[300\] of the JSON have",
+        "ids 300 of the JSON have no pixel",
     ),
     "picture_of_other_size": (
         lambda d: setattr(d, "image", d.image[:3]),
@@ -236,7 +234,7 @@ def test_a_missing_file_or_folder_is_named(data_set: DataSet) -> None:
         read_coco_panoptic(data_set.folder / "other.json", images=images)
     with pytest.raises(FileNotFoundError, match=r"nowhere: no such folder; expected the images of panoptic\.json"):
         read_coco_panoptic(path, images=data_set.folder / "nowhere")
-    with pytest.raises(FileNotFoundError, match=r"labels of panoptic\.json there, pass labels="):
+    with pytest.raises(FileNotFoundError, match=r"label maps of panoptic\.json there\. Name the folder"):
         read_coco_panoptic(path, images=images, labels=data_set.folder / "nowhere")
     record = read_coco_panoptic(path, images=images).records[0]
     record.label_path.unlink()
@@ -248,7 +246,7 @@ def test_a_broken_file_is_named(data_set: DataSet) -> None:
     path = data_set.write()
     record = read_coco_panoptic(path, images=data_set.folder / "images").records[0]
     record.image_path.write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"1\.png: cannot be decoded as a picture"):
+    with pytest.raises(ValueError, match=r"1\.png: not a picture that can be read: expected JPEG, PNG"):
         load_sample(record)
     path.write_text("{")
     with pytest.raises(ValueError, match=r"panoptic\.json: not JSON"):

@@ -1,0 +1,30 @@
+"""The runtime's clock: monotonic seconds, and waiting for one of them. Tests put a clock of their own in its place."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Seconds that never go backwards, whatever is done to the time of day."""
+
+    def now(self) -> float:
+        """Return the seconds since some moment."""
+        ...
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        """Wait until an event is set or so many seconds have passed; return whether it is set."""
+        ...
+
+
+class _Monotonic:
+    def now(self) -> float:
+        return time.monotonic()
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        return event.wait(seconds)
+
+
+MONOTONIC: Clock = _Monotonic()
