@@ -19,7 +19,8 @@ from panrt.engine.frame import Frame
 from panrt.engine.sinks import Context, Item
 from panrt.engine.sinks.address import parse_address
 from panrt.engine.sinks.web import WebWriter
-from panrt.engine.sources.source import SourceStatus, State, Transition
+from panrt.engine.sources import open_source
+from panrt.engine.sources.source import State
 from panrt.engine.status import Meter, StreamStatus
 from panrt.model_file import Category, ModelFile
 from support.browser import Tab, browser
@@ -50,10 +51,9 @@ class Source:
 
     def status(self) -> StreamStatus:
         assert self.may_answer.wait(60)
-        step = Transition(State.LIVE, 0.0, "a frame came")
-        return Meter().status(
-            tuple(SourceStatus(n, n, State.LIVE, "", 1, 1, 0, 0, 0, 0, 0.0, (step,)) for n in self.names), ()
-        )
+        fresh = open_source("test://8x8").status
+        sources = tuple(replace(fresh, name=name, state=State.LIVE, dropped=0) for name in self.names)
+        return Meter().status(sources, ())
 
     @contextmanager
     def serving(self) -> Iterator[WebWriter]:

@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -248,7 +249,8 @@ LOGINS = (
 def status(name: str, reason: str = "") -> SourceStatus:
     """A source that stalls."""
     step = Transition(State.STALLED, 1.0, reason)
-    return SourceStatus(name, name, State.STALLED, reason, 5, 4, 1, 0, 0, 0, 1.0, (step, step))
+    fresh = open_source(URI).status
+    return replace(fresh, name=name, uri=name, state=State.STALLED, reason=reason, history=(step, step))
 
 
 @pytest.mark.parametrize("login", LOGINS)
