@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 from panrt.engine.clock import MONOTONIC, Clock
 from panrt.engine.result import PanopticResult
 from panrt.engine.sources.source import SourceStatus, State
+from panrt.engine.uri import redact_all
 
 WINDOW = 2.0  # seconds over which the rate is taken
 SILENCE = 10.0  # seconds without a result that are not normal
@@ -87,6 +88,21 @@ class StreamStatus:
             troubles.append(f"no result for {self.at - since:.0f} s although frames come")
         return tuple(troubles)
 
+    def redacted(self) -> StreamStatus:
+        """The same, fit to be sent over a network: no text in it holds the login of a URI."""
+        sources = tuple(
+            replace(
+                source,
+                name=_shown_name(source.name),
+                uri=redact_all(source.uri),
+                reason=redact_all(source.reason),
+                history=tuple(step._replace(reason=redact_all(step.reason)) for step in source.history),
+            )
+            for source in self.sources
+        )
+        sinks = tuple(replace(sink, name=_shown_name(sink.name), error=redact_all(sink.error)) for sink in self.sinks)
+        return replace(self, sources=sources, sinks=sinks)
+
     def to_json(self) -> dict[str, Any]:
         """The same as plain data."""
         facts = asdict(self)
@@ -95,6 +111,12 @@ class StreamStatus:
             data["state"] = source.state.value
             data["history"] = [{"state": t.state.value, "at": t.at, "reason": t.reason} for t in source.history]
         return facts | {"dropped": self.dropped, "trouble": list(self.trouble)}
+
+
+def _shown_name(name: str) -> str:
+    """A name without a login; the number of a URI that comes again stays behind it."""
+    uri, mark, number = name.rpartition("#")
+    return f"{redact_all(uri)}{mark}{number}" if mark and number.isdecimal() else redact_all(name)
 
 
 class Meter:

@@ -1,6 +1,13 @@
 """Where results go: files, video, windows, browsers, other processes; all by URI."""
 
-from panrt.engine.sinks.errors import ReaderLeftError, SameFileError, SinkError, UnknownSinkError
+from panrt.engine.sinks.errors import (
+    ReaderLeftError,
+    SameFileError,
+    SharedMemoryError,
+    SinkError,
+    UnknownSinkError,
+    WriterGoneError,
+)
 from panrt.engine.sinks.open import SinkTarget, open_sink
 from panrt.engine.sinks.shared_memory import SharedMemoryReader
 from panrt.engine.sinks.sink import Context, Item, Sink, SinkSpec, Writer
@@ -10,6 +17,7 @@ __all__ = [
     "Item",
     "ReaderLeftError",
     "SameFileError",
+    "SharedMemoryError",
     "SharedMemoryReader",
     "Sink",
     "SinkError",
@@ -17,5 +25,6 @@ __all__ = [
     "SinkTarget",
     "UnknownSinkError",
     "Writer",
+    "WriterGoneError",
     "open_sink",
 ]

@@ -19,3 +19,11 @@ class SinkError(PanrtError, OSError):
 
 class ReaderLeftError(SinkError):
     """Nobody reads what a sink writes any more."""
+
+
+class SharedMemoryError(SinkError):
+    """What is under a name of shared memory was not written by PanRT, is damaged, or is of another version."""
+
+
+class WriterGoneError(SinkError):
+    """The process that wrote to shared memory ended without closing it; read again to wait for the next one."""

@@ -6,8 +6,9 @@
     npy://FOLDER            panoptic maps as NumPy arrays, and results.jsonl
     shm://NAME              shared memory, for `SharedMemoryReader` in another process
     window://               a window on the screen
-    web://:8080             a live page, with /metrics and /healthz; web://127.0.0.1:8080 for this machine only
-    metrics://:9090         /metrics for Prometheus and /healthz, alone
+    web://:8080             a live page, with /metrics and /healthz, for this machine; web://0.0.0.0:8080 for the
+                            network, which then needs a token; ?token=TEXT, auto or none, ?host=NAME
+    metrics://:9090         /metrics for Prometheus and /healthz, alone; addresses and options as for web://
 
 callable                a Python function, called with each `PanopticResult`
 
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from panrt.engine.result import PanopticResult
+from panrt.engine.sinks.address import OPTIONS, parse_address
 from panrt.engine.sinks.errors import UnknownSinkError
 from panrt.engine.sinks.files import CocoWriter, JsonLinesWriter, NumpyWriter, StandardOutputWriter
 from panrt.engine.sinks.http import MetricsWriter
@@ -100,22 +102,26 @@ def _open(uri: str, scheme: str, target: str, options: Mapping[str, str]) -> Sin
     kind = _KINDS[scheme]
     for name in options:
         if name not in (*kind.options, "policy"):
-            raise UnknownSinkError(f"{uri}: there is no option {name!r}; {nearest(name, (*kind.options, 'policy'))}")
+            advice = nearest(name, (*kind.options, "policy"))
+            raise UnknownSinkError(f"{redact(uri)}: there is no option {name!r}; {advice}")
     policy = options.get("policy")
     if policy is not None and policy not in POLICIES:
-        raise UnknownSinkError(f"{uri}: policy: got {policy!r}, expected {' or '.join(POLICIES)}.")
+        raise UnknownSinkError(f"{redact(uri)}: policy: got {policy!r}, expected {' or '.join(POLICIES)}.")
+    name = shown(uri)
     if scheme in ("web", "metrics"):
-        _address(target, uri)
+        name = parse_address(scheme, target, options).uri
     elif scheme in ("coco", "npy", "shm") and not target:
         raise UnknownSinkError(f"{uri}: names nothing; expected {scheme}://NAME.")
     if "\0" in target:
         raise UnknownSinkError(f"{shown(uri)}: a name cannot hold a NUL character.")
     if options.get("overwrite", "no") not in _OVERWRITE:
-        raise UnknownSinkError(f"{uri}: overwrite: got {options['overwrite']!r}, expected {' or '.join(_OVERWRITE)}.")
+        raise UnknownSinkError(
+            f"{redact(uri)}: overwrite: got {options['overwrite']!r}, expected {' or '.join(_OVERWRITE)}."
+        )
     pictures = kind.pictures and options.get("scale", "1") == "1"  # larger ones are drawn from larger frames
     return Sink(
         SinkSpec(
-            uri,
+            name,
             lambda context: kind.open(target, options, context),
             kind.recording,
             policy,
@@ -154,13 +160,6 @@ def _file(path: str) -> tuple[str, str]:
     )
 
 
-def _address(target: str, uri: str) -> tuple[str, int]:
-    host, _, port = target.rpartition(":")
-    if not port.isdecimal() or int(port) > 65535:
-        raise UnknownSinkError(f"{uri}: got {target!r}, expected HOST:PORT or :PORT such as :8080.")
-    return host.strip("[]"), int(port)
-
-
 def _video(target: str, options: Mapping[str, str], context: Context) -> Writer:
     crf = options.get("crf", "23")
     if not crf.isdecimal() or int(crf) > 51:
@@ -183,11 +182,10 @@ def _lines(target: str, options: Mapping[str, str], _: Context) -> Writer:
 
 
 def _server(scheme: str, writer: type[WebWriter] | type[MetricsWriter], *, pictures: bool = False) -> _Kind:
-    def start(target: str, _: Mapping[str, str], context: Context) -> Writer:
-        uri = f"{scheme}://{target}"
-        return writer(*_address(target, uri), context, uri=uri)
+    def start(target: str, options: Mapping[str, str], context: Context) -> Writer:
+        return writer(parse_address(scheme, target, options), context)
 
-    return _Kind(start, recording=False, pictures=pictures)
+    return _Kind(start, recording=False, options=OPTIONS, pictures=pictures)
 
 
 _KINDS: dict[str, _Kind] = {

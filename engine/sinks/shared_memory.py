@@ -6,154 +6,267 @@ Shapes: H x W the panoptic map. The memory is a file on the system's memory disk
     slot     u64 number when writing began, u64 when it ended, u32 H, u32 W, u32 n, n bytes of JSON, the map int32
 
 A reader copies the newest slot and then looks whether both its numbers still are the one that it wanted: nobody waits.
+
+The writer holds a lock (flock) on the file for as long as it lives, so that readers notice when it is gone. The files
+are readable by their owner alone. Both sides copy by `pread` and `pwrite`: a file that is cut short is an error, where
+mapped memory would be a signal.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
-import mmap
 import os
 import re
+import stat
 import struct
 import tempfile
 import threading
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from panrt.engine.result import PanopticResult, Segment, Timings
-from panrt.engine.sinks.errors import SinkError
+from panrt.engine.sinks.errors import SharedMemoryError, SinkError, WriterGoneError
 from panrt.engine.sinks.sink import Item
+from panrt.records import parse, real, shown, whole
 
-_MAGIC, _VERSION = b"PANRTSHM", 1
+_MAGIC, _VERSION = b"PANRTSHM", 2
 _HEADER = struct.Struct("<8sIIQQI")
 _PUBLISHED = struct.Struct("<Q"), 24  # and its place in the header
 _STATE = struct.Struct("<I"), 32
+_OPEN, _CLOSED = 0, 1
 _NUMBERS = struct.Struct("<QQ")
 _SIZES = struct.Struct("<III")
 _SLOT_HEADER = _NUMBERS.size + _SIZES.size
 _SLOTS_AT = 64
 _SLOTS = 4
-_TEXT = 1 << 16  # bytes for the JSON of a result
+_MOST_SLOTS = 64
+_SPARE_TEXT = 1 << 14  # bytes for more segments than the first result has
 _ALIGN = 64
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}", re.ASCII)
+_LOOK_EVERY = 32  # looks for a result, a millisecond apart, between those whether the writer is still there
+
+Buffer = TypeVar("Buffer", bytearray, memoryview)
+
+_fence = threading.Lock()
 
 
 def memory_path(name: str) -> Path:
-    """The file behind a name."""
+    """Return the file behind a name.
+
+    Raises:
+        SinkError: the name is not one.
+    """
+    if _NAME.fullmatch(name) is None or ".." in name or name.endswith((".lock", ".new")):
+        raise SinkError(
+            f"shm://: got the name {shown(name)}, expected 1 to 64 letters, digits, dots, hyphens and underscores that "
+            "do not begin with a dot or end in .lock or .new."
+        )
     memory = Path("/dev/shm")
     return (memory if memory.is_dir() else Path(tempfile.gettempdir())) / f"panrt-{name}"
 
 
 class SharedMemoryWriter:
-    """Publishes each result under a name. A map larger than those before it gets a new, larger memory."""
+    """Publishes each result under a name. A result larger than those before it gets a new, larger memory.
+
+    Raises:
+        SinkError: another process writes there, or a file that is not a writer's is in the way.
+    """
 
     def __init__(self, name: str) -> None:
-        if not re.fullmatch(r"[\w.-]{1,64}", name):
-            raise SinkError(f"shm://{name}: got {name!r}, expected 1 to 64 letters, digits, dots and hyphens.")
-        self._name = name
         self._path = memory_path(name)
-        self._lock = self._path.with_name(self._path.name + ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.close()
-            raise SinkError(f"shm://{name}: another process writes there; choose another name.") from error
-        self._memory: mmap.mmap | None = None
+        self._uri = f"shm://{name}"
+        self._lock_path = self._path.with_name(self._path.name + ".lock")
+        self._lock = -1  # file descriptors; -1: none
+        self._memory = -1
+        self._size = 0
         self._slot_bytes = 0
         self._number = 0
-        self._fence = threading.Lock()
+        self._take_name()
 
     def write(self, item: Item) -> None:
-        """Publish one result."""
+        """Publish one result.
+
+        Raises:
+            SinkError: there is no memory left, or another process took the name over.
+        """
         ids = np.ascontiguousarray(item.result.panoptic, np.int32)
         text = _dump(item.result)
-        if len(text) > _TEXT:
-            raise SinkError(f"shm://{self._name}: {len(item.result.segments)} segments do not fit into {_TEXT} bytes.")
-        needed = _SLOT_HEADER + _TEXT + ids.nbytes
-        if self._memory is None or needed > self._slot_bytes:
-            self._grow(needed)
-        memory = self._memory
-        assert memory is not None
+        needed = _SLOT_HEADER + len(text) + ids.nbytes
+        self._stay_in_place()
+        if self._memory < 0 or needed > self._slot_bytes:
+            self._grow(needed + _SPARE_TEXT)
         self._number += 1
         at = _SLOTS_AT + self._number % _SLOTS * self._slot_bytes
-        _NUMBERS.pack_into(memory, at, self._number, 0)
-        self._barrier()
-        _SIZES.pack_into(memory, at + _NUMBERS.size, *ids.shape, len(text))
-        at_text = at + _SLOT_HEADER
-        memory[at_text : at_text + len(text)] = text
-        at_map = at_text + _TEXT
-        np.frombuffer(memory, np.int32, ids.size, at_map).reshape(ids.shape)[:] = ids
-        self._barrier()
-        _NUMBERS.pack_into(memory, at, self._number, self._number)
-        self._barrier()
-        _PUBLISHED[0].pack_into(memory, _PUBLISHED[1], self._number)
+        self._put(_NUMBERS.pack(self._number, 0), at)
+        _barrier()
+        self._put(_SIZES.pack(*ids.shape, len(text)) + text, at + _NUMBERS.size)
+        self._put(ids.reshape(-1).view(np.uint8).data, at + _SLOT_HEADER + len(text))
+        _barrier()
+        self._put(_NUMBERS.pack(self._number, self._number), at)
+        _barrier()
+        self._put(_PUBLISHED[0].pack(self._number), _PUBLISHED[1])
 
     def close(self) -> None:
-        """Tell the readers, and take the memory away; readers that have it keep what is in it."""
+        """Tell the readers, and take the memory away; readers that have it keep what is in it. Idempotent."""
+        if self._memory >= 0 and _place(self._memory, self._path) == "here":
+            self._path.unlink(missing_ok=True)
         self._retire()
-        self._path.unlink(missing_ok=True)
-        Path(self._lock.name).unlink(missing_ok=True)
-        self._lock.close()
+        if self._lock >= 0 and _place(self._lock, self._lock_path) == "here":
+            self._lock_path.unlink(missing_ok=True)
+        self._give_lock_back()
+
+    def _take_name(self) -> None:
+        """Become the only writer under the name: the one who holds the lock file."""
+        try:
+            while self._lock < 0:
+                lock = self._open(self._lock_path, os.O_RDWR | os.O_CREAT)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError as error:
+                    os.close(lock)
+                    raise self._taken() from error
+                if _place(lock, self._lock_path) == "here":
+                    self._lock = lock
+                else:
+                    os.close(lock)  # its file was unlinked before it was locked: others lock another one
+            self._check_that_nobody_writes()
+        except OSError as error:
+            self._give_lock_back()
+            if isinstance(error, SinkError):
+                raise
+            raise SinkError(f"{self._uri}: {self._path}: {error.strerror}; choose another name.") from error
+
+    def _check_that_nobody_writes(self) -> None:
+        """Look at the lock of the memory itself: the lock file may have been unlinked under its holder."""
+        try:
+            memory = self._open(self._path, os.O_RDONLY)
+        except FileNotFoundError:
+            return
+        try:
+            if _is_held(memory):
+                raise self._taken()
+            self._path.unlink(missing_ok=True)  # left behind by a writer that died
+        finally:
+            os.close(memory)
+
+    def _taken(self) -> SinkError:
+        return SinkError(f"{self._uri}: another process writes there; choose another name.")
+
+    def _give_lock_back(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _stay_in_place(self) -> None:
+        """Notice a memory that was unlinked, replaced or cut, or a lock that was unlinked, and take the name again."""
+        if self._memory >= 0 and (
+            _place(self._memory, self._path) != "here" or os.fstat(self._memory).st_size != self._size
+        ):
+            self._retire()
+            self._check_that_nobody_writes()
+        if self._lock < 0 or _place(self._lock, self._lock_path) != "here":
+            self._give_lock_back()
+            self._retire()  # so that its lock is not taken for another writer's
+            self._take_name()
+
+    def _open(self, path: Path, flags: int) -> int:
+        """Open a file that is our own, and no link to another."""
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink > 1:
+            os.close(descriptor)
+            raise SinkError(f"{self._uri}: {path} is not a file of this user's own; remove it or choose another name.")
+        return descriptor
 
     def _grow(self, needed: int) -> None:
-        self._retire()
-        self._slot_bytes = -(-needed // _ALIGN) * _ALIGN
-        size = _SLOTS_AT + _SLOTS * self._slot_bytes
+        slot_bytes = -(-needed // _ALIGN) * _ALIGN
+        size = _SLOTS_AT + _SLOTS * slot_bytes
         new = self._path.with_name(self._path.name + ".new")
-        with new.open("w+b") as file:
-            os.fchmod(file.fileno(), 0o600)
-            try:
-                os.posix_fallocate(file.fileno(), 0, size)  # a disk without room shows here, not as SIGBUS later
-            except OSError as error:
-                new.unlink()
-                raise SinkError(f"shm://{self._name}: {size} bytes of memory: {error.strerror}.") from error
-            self._memory = mmap.mmap(file.fileno(), size)
-        _HEADER.pack_into(self._memory, 0, _MAGIC, _VERSION, _SLOTS, self._slot_bytes, 0, 0)
-        new.replace(self._path)  # a reader sees a whole one or none
+        memory = -1
+        try:
+            new.unlink(missing_ok=True)
+            memory = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            fcntl.flock(memory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.posix_fallocate(memory, 0, size)  # a disk without room shows here
+            os.pwrite(memory, _HEADER.pack(_MAGIC, _VERSION, _SLOTS, slot_bytes, 0, _OPEN), 0)
+            new.replace(self._path)  # a reader sees a whole one or none
+        except OSError as error:
+            if memory >= 0:
+                os.close(memory)
+                new.unlink(missing_ok=True)
+            raise SinkError(f"{self._uri}: {size} bytes of memory: {error.strerror}.") from error
+        self._retire()
+        self._memory, self._slot_bytes, self._size = memory, slot_bytes, size
+
+    def _put(self, data: bytes | memoryview, at: int) -> None:
+        written = os.pwrite(self._memory, data, at)
+        if written != len(data):
+            raise SinkError(f"{self._uri}: wrote {written} of {len(data)} bytes; is the memory disk full?")
 
     def _retire(self) -> None:
-        if self._memory is not None:
-            _STATE[0].pack_into(self._memory, _STATE[1], 1)
-            self._memory = None  # unmapped when the last array over it goes
+        if self._memory >= 0:
+            os.pwrite(self._memory, _STATE[0].pack(_CLOSED), _STATE[1])
+            os.close(self._memory)
+            self._memory = -1
 
-    def _barrier(self) -> None:
-        """What was written before is visible before what comes after: taking and giving a lock orders both ways."""
-        for _ in range(2):
-            with self._fence:
-                pass
+
+class _Layout(NamedTuple):
+    """What the header of a memory says, checked against its size."""
+
+    slots: int
+    slot_bytes: int
+    published: int
+    state: int
 
 
 class SharedMemoryReader:
     """Reads the newest result that another process publishes under a name.
 
     Raises:
-        SinkError: what is there is not ours, or of another version.
+        SinkError: the name is not one.
     """
 
+    _memory = -1  # file descriptor; -1: none
+
     def __init__(self, name: str) -> None:
-        self._name = name
         self._path = memory_path(name)
-        self._memory: mmap.mmap | None = None
-        self._slots = self._slot_bytes = self._seen = self._inode = 0
+        self._seen = 0
+
+    def __del__(self) -> None:
+        self.close()
 
     def read(self, timeout: float | None = None) -> PanopticResult | None:
-        """The newest result that was not read yet; None if none came within `timeout` seconds (None: wait)."""
+        """Return the newest result that was not read yet; None if none came within `timeout` seconds (None: wait).
+
+        A writer that is not there yet, or has closed, is waited for; results of one that follows are read as well.
+
+        Raises:
+            WriterGoneError: the writer died; another call waits for the next one.
+            SharedMemoryError: what is there was not written by PanRT, is damaged, or is of another version.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
+        looks = 0
         while True:
-            result = self._newest()
+            result = self._newest(look_for_writer=looks % _LOOK_EVERY == 0)
             if result is not None:
                 return result
             if deadline is not None and time.monotonic() >= deadline:
                 return None
+            looks += 1
             time.sleep(0.001)
 
     def close(self) -> None:
-        """Let go of the memory."""
-        self._memory = None
+        """Let go of the memory. Idempotent."""
+        if self._memory >= 0:
+            os.close(self._memory)
+            self._memory = -1
+        self._seen = 0
 
     def __enter__(self) -> SharedMemoryReader:
         return self
@@ -163,50 +276,126 @@ class SharedMemoryReader:
     ) -> None:
         self.close()
 
-    def _newest(self) -> PanopticResult | None:
-        memory = self._memory or self._attach()
-        if memory is None:
+    def _newest(self, *, look_for_writer: bool) -> PanopticResult | None:
+        if self._memory < 0 and not (look_for_writer and self._attach()):
             return None
-        number = _PUBLISHED[0].unpack_from(memory, _PUBLISHED[1])[0]
-        if number in (0, self._seen):
-            if _STATE[0].unpack_from(memory, _STATE[1])[0] or self._replaced():
-                self._memory = None  # closed, or moved to a larger one
-                self._seen = 0
+        try:
+            is_held = not look_for_writer or _is_held(self._memory)  # asked first: nothing is published after it is not
+            layout = self._layout()
+            if layout.published not in (0, self._seen):
+                return self._copy(layout)
+        except SharedMemoryError:
+            replaced = _place(self._memory, self._path) == "replaced"
+            self.close()
+            if replaced:
+                return None  # its writer noticed before us
+            raise
+        place = _place(self._memory, self._path) if look_for_writer else "here"
+        if layout.state == _CLOSED or place == "replaced":
+            self.close()  # the next look finds what is there now
+        elif not is_held:
+            self.close()
+            raise WriterGoneError(
+                f"{self._path}: the process that wrote there has ended; read again to wait for another."
+            )
+        return None
+
+    def _attach(self) -> bool:
+        """Open the memory; False if there is none, or none that somebody writes to."""
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise SharedMemoryError(f"{self._path}: {error.strerror}; is it the file of another user?") from error
+        self._memory, self._seen = descriptor, 0
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or os.geteuid() not in (0, found.st_uid):
+                raise SharedMemoryError(f"{self._path}: is not a file of this user's own.")
+            layout = self._layout()
+            if layout.state == _OPEN and _is_held(descriptor):
+                return True
+        except SharedMemoryError:
+            self.close()
+            raise
+        self.close()  # left behind by a writer that died
+        return False
+
+    def _layout(self) -> _Layout:
+        size = os.fstat(self._memory).st_size
+        header = os.pread(self._memory, _HEADER.size, 0)
+        if len(header) < _HEADER.size or header[: len(_MAGIC)] != _MAGIC:
+            raise SharedMemoryError(
+                f"{self._path}: got {shown(header[:8])}, expected {_MAGIC!r}; not written by PanRT."
+            )
+        _, version, slots, slot_bytes, published, state = _HEADER.unpack(header)
+        if version != _VERSION:
+            raise SharedMemoryError(
+                f"{self._path}: got version {version}, expected {_VERSION}; use one version of PanRT on both sides."
+            )
+        fits = 1 <= slots <= _MOST_SLOTS and slot_bytes >= _SLOT_HEADER and size == _SLOTS_AT + slots * slot_bytes
+        if not fits or state not in (_OPEN, _CLOSED):
+            raise SharedMemoryError(
+                f"{self._path}: got {slots} slots of {slot_bytes} bytes, state {state}, in {size} bytes; it is damaged."
+            )
+        return _Layout(slots, slot_bytes, published, state)
+
+    def _copy(self, layout: _Layout) -> PanopticResult | None:
+        """The newest result; None if it was overtaken while it was read: the next look finds a newer one."""
+        number = layout.published
+        at = _SLOTS_AT + number % layout.slots * layout.slot_bytes
+        head = self._get(bytearray(_SLOT_HEADER), at)
+        height, width, length = _SIZES.unpack_from(head, _NUMBERS.size)
+        fits = _SLOT_HEADER + length + 4 * height * width <= layout.slot_bytes
+        text, ids = b"", np.empty((0, 0), np.int32)
+        if fits:
+            text = bytes(self._get(bytearray(length), at + _SLOT_HEADER))
+            ids = np.empty((height, width), np.int32)
+            self._get(ids.reshape(-1).view(np.uint8).data, at + _SLOT_HEADER + length)
+        _barrier()
+        numbers = _NUMBERS.unpack_from(self._get(bytearray(_NUMBERS.size), at))
+        if _NUMBERS.unpack_from(head) != (number, number) or numbers != (number, number):
             return None
-        at = _SLOTS_AT + number % self._slots * self._slot_bytes
-        height, width, length = _SIZES.unpack_from(memory, at + _NUMBERS.size)
-        at_text = at + _SLOT_HEADER
-        at_map = at_text + _TEXT
-        if length > _TEXT or at_map + 4 * height * width > at + self._slot_bytes:
-            return None  # read while it was written
-        text = bytes(memory[at_text : at_text + length])
-        ids = np.frombuffer(memory, np.int32, height * width, at_map).reshape(height, width).copy()
-        if _NUMBERS.unpack_from(memory, at) != (number, number):
-            return None  # it was overtaken; the next look finds a newer one
+        if not fits:
+            raise SharedMemoryError(
+                f"{self._path}: got a map of {height} x {width} that its slot cannot hold; it is damaged."
+            )
         self._seen = number
-        return _load(text, ids)
+        return _load(self._path, text, ids)
 
-    def _replaced(self) -> bool:
-        """Whether the memory under the name is another one now: a writer that is killed closes nothing."""
-        try:
-            return self._path.stat().st_ino != self._inode
-        except FileNotFoundError:
-            return True
+    def _get(self, into: Buffer, at: int) -> Buffer:
+        """Fill a buffer from the memory; what another process cut off is an error."""
+        if os.preadv(self._memory, [into], at) != len(into):
+            raise SharedMemoryError(f"{self._path}: it was cut short while it was read.")
+        return into
 
-    def _attach(self) -> mmap.mmap | None:
-        try:
-            with self._path.open("rb") as file:
-                memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                self._inode = os.fstat(file.fileno()).st_ino
-        except FileNotFoundError:
-            return None
-        magic, version, self._slots, self._slot_bytes, _, state = _HEADER.unpack_from(memory, 0)
-        if (magic, version) != (_MAGIC, _VERSION):
-            raise SinkError(f"{self._path}: got {magic!r} version {version}, expected {_MAGIC!r} version {_VERSION}.")
-        if state:
-            return None  # left behind
-        self._memory = memory
-        return memory
+
+def _barrier() -> None:
+    """What was done before is done before what comes after: taking and giving a lock orders both ways."""
+    for _ in range(2):
+        with _fence:
+            pass
+
+
+def _is_held(memory: int) -> bool:
+    """Whether a writer lives that holds the lock of a memory; takes nothing from it."""
+    try:
+        fcntl.flock(memory, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(memory, fcntl.LOCK_UN)
+    return False
+
+
+def _place(descriptor: int, path: Path) -> Literal["here", "absent", "replaced"]:
+    """Whether a file that is open is the one under a path."""
+    mine = os.fstat(descriptor)
+    try:
+        there = path.lstat()
+    except FileNotFoundError:
+        return "absent"
+    return "here" if (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino) else "replaced"
 
 
 def _dump(result: PanopticResult) -> bytes:
@@ -222,9 +411,47 @@ def _dump(result: PanopticResult) -> bytes:
     return json.dumps(fields, separators=(",", ":")).encode()
 
 
-def _load(text: bytes, panoptic: np.ndarray[Any, np.dtype[np.int32]]) -> PanopticResult:
-    fields = json.loads(text)
-    segments = tuple(Segment._make((*row[:-1], tuple(row[-1]))) for row in fields.pop("segments"))
-    timings = Timings(*fields.pop("timings"))
-    colors = {key: tuple(color) for key, color in fields.pop("colors")}
-    return PanopticResult(panoptic, segments, timings, colors=colors, **fields)
+def _load(path: Path, text: bytes, panoptic: NDArray[np.int32]) -> PanopticResult:
+    cure = "use one version of PanRT on both sides"
+    fields = parse(text, source=str(path), error=SharedMemoryError, cure=cure)
+    try:
+        return PanopticResult(
+            panoptic,
+            tuple(_segment(row) for row in fields["segments"]),
+            Timings(*map(_real, fields["timings"])),
+            _whole(fields["frame_index"]),
+            _real(fields["captured_at"]),
+            None if fields["media_time"] is None else _real(fields["media_time"]),
+            _text(fields["source"]),
+            {_whole(key): (_whole(red), _whole(green), _whole(blue)) for key, (red, green, blue) in fields["colors"]},
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise SharedMemoryError(f"{path}: got {shown(fields)}, expected the fields of a result; {cure}.") from error
+
+
+def _segment(row: Any) -> Segment:
+    number, category, name, is_thing, score, area, (x0, y0, x1, y1) = row
+    if not isinstance(is_thing, bool):
+        raise TypeError("is_thing")
+    box = _whole(x0), _whole(y0), _whole(x1), _whole(y1)
+    return Segment(_whole(number), _whole(category), _text(name), is_thing, _real(score), _whole(area), box)
+
+
+def _whole(value: object) -> int:
+    found = whole(value)
+    if found is None:
+        raise TypeError("expected a whole number")
+    return found
+
+
+def _real(value: object) -> float:
+    found = real(value)
+    if found is None:
+        raise TypeError("expected a number")
+    return found
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("expected text")
+    return value

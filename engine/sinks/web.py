@@ -5,100 +5,175 @@ Pictures are encoded only while somebody looks, once for all who do. Who is slow
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import re
+import secrets
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 
+from panrt.engine.sinks.address import Address
 from panrt.engine.sinks.drawing import annotated
 from panrt.engine.sinks.errors import SinkError
-from panrt.engine.sinks.http import Response, Server, common_pages
+from panrt.engine.sinks.http import announce, common_pages
+from panrt.engine.sinks.request import RejectedError
+from panrt.engine.sinks.server import Counts, Page, Response, Server
 from panrt.engine.sinks.sink import Context, Item
 
 MOST_VIEWERS = 16
 _BOUNDARY = "panrt-frame"
 _QUALITY = 80
+_SOURCE = re.compile(r"\d{1,4}", re.ASCII)
+_VIEW = re.compile(r"[A-Za-z0-9-]{0,40}", re.ASCII)
+
+
+class _Seen(NamedTuple):
+    """What the newest result of a source shows."""
+
+    captured_at: float
+    segments: Counter[int]  # by the id of their category
 
 
 class WebWriter:
     """Serves the page, the stream of each source (/stream.mjpg?source=0), /status.json, /metrics and /healthz."""
 
-    def __init__(self, host: str, port: int, context: Context, *, uri: str) -> None:
+    def __init__(self, address: Address, context: Context) -> None:
         self._context = context
-        self._changed = threading.Condition()  # guards all below
-        self._last: dict[str, Item] = {}
-        self._jpeg: dict[str, tuple[int, bytes]] = {}  # by source: a number that grows, the picture
+        self._lock = threading.Lock()  # guards the next four
+        self._seen: dict[str, _Seen] = {}
+        self._parts: dict[str, tuple[int, bytes]] = {}  # by source: a number that grows, the picture as it is sent
         self._viewers: Counter[str] = Counter()
-        self._closing = False
-        page = files(__package__).joinpath("page.html").read_bytes()
-        pages = common_pages(context) | {
-            "/": lambda _: Response(page, "text/html; charset=utf-8"),
+        self._feeds: set[_Feed] = set()
+        self._instance = secrets.token_hex(8)  # tells the page that the server is another one
+        counts = Counts()
+        pages = common_pages(context, counts) | {
+            "/": page_of(files(__package__).joinpath("page.html").read_text("utf-8")),
             "/stream.mjpg": self._stream_page,
-            "/status.json": lambda _: Response(json.dumps(self._facts()).encode(), "application/json"),
+            "/status.json": self._status_page,
         }
-        self._server = Server(host, port, pages, uri=uri)
+        self._server = Server(address, pages, counts=counts)
+        self._most_viewers = min(MOST_VIEWERS, self._server.limits.connections // 2)
         self.port = self._server.port
+        self._server.start()
+        announce(address, self._server, "/")
 
     def write(self, item: Item) -> None:
         """Show one result to whoever looks."""
         source = item.frame.source
-        with self._changed:
-            self._last[source] = item
+        segments = Counter(segment.category_id for segment in item.result.segments)
+        with self._lock:
+            self._seen[source] = _Seen(item.frame.captured_at, segments)
             if not self._viewers[source]:
                 return
         good, jpeg = cv2.imencode(".jpg", annotated(item), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
         if not good:
             raise SinkError(f"a frame of {source} could not be encoded as JPEG")
-        with self._changed:
-            number, _ = self._jpeg.get(source, (0, b""))
-            self._jpeg[source] = number + 1, jpeg.tobytes()
-            self._changed.notify_all()
+        head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+        part = head.encode() + jpeg.tobytes() + b"\r\n"
+        with self._lock:
+            number, _ = self._parts.get(source, (0, b""))
+            self._parts[source] = number + 1, part
+        self._server.wake()
 
     def close(self) -> None:
         """End the streams and the server."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
         self._server.close()
 
     def _stream_page(self, query: Mapping[str, str]) -> Response:
         names = [source.name for source in self._context.status().sources]
-        number = query.get("source", "0")
-        if not number.isdecimal() or int(number) >= len(names):
-            return Response(f"there is no source {number}, the last is {len(names) - 1}\n".encode(), code=404)
-        if self._viewers.total() >= MOST_VIEWERS:
-            return Response(f"{MOST_VIEWERS} are looking already\n".encode(), code=503)
-        return Response(self._parts(names[int(number)]), f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
+        number, view = query.get("source", "0"), query.get("view", "")
+        if _SOURCE.fullmatch(number) is None or int(number) >= len(names):
+            raise RejectedError(404, f"source: expected a number from 0 to {len(names) - 1}")
+        if _VIEW.fullmatch(view) is None:
+            raise RejectedError(400, "view: expected up to 40 letters, digits and hyphens")
+        feed = _Feed(self, names[int(number)], view)
+        with self._lock:
+            if len(self._feeds) >= self._most_viewers:
+                raise RejectedError(503, f"{self._most_viewers} are looking already")
+            self._feeds.add(feed)
+            self._viewers[feed.source] += 1
+            feed.seen = self._parts.get(feed.source, (0, b""))[0]  # an old picture is not shown as a new one
+        return Response(feed, f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
 
-    def _parts(self, source: str) -> Iterator[bytes]:
-        with self._changed:
-            self._viewers[source] += 1
-            seen = self._jpeg.get(source, (0, b""))[0]
-        try:
-            while True:
-                with self._changed:
-                    while not self._closing and self._jpeg.get(source, (0, b""))[0] <= seen:
-                        self._changed.wait()
-                    if self._closing:
-                        return
-                    seen, jpeg = self._jpeg[source]
-                head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-                yield head.encode() + jpeg + b"\r\n"
-        finally:
-            with self._changed:
-                self._viewers[source] -= 1
+    def take(self, feed: _Feed) -> bytes | None:
+        """The newest picture for a viewer, if he has not seen it."""
+        with self._lock:
+            number, part = self._parts.get(feed.source, (0, b""))
+            if number <= feed.seen:
+                return None
+            feed.seen = number
+            return part
+
+    def leave(self, feed: _Feed) -> None:
+        """A viewer has gone."""
+        with self._lock:
+            if feed in self._feeds:
+                self._feeds.remove(feed)
+                self._viewers[feed.source] -= 1
+                if not self._viewers[feed.source]:
+                    self._parts.pop(feed.source, None)
+
+    def _status_page(self, _: Mapping[str, str]) -> Response:
+        return Response(json.dumps(self._facts()).encode(), "application/json")
 
     def _facts(self) -> dict[str, Any]:
-        """What the page shows: the status, and for each class of the model its colour and its segments in view."""
-        with self._changed:
-            seen = Counter(segment.name for item in self._last.values() for segment in item.result.segments)
+        """What the page shows: the status, the model's classes, and each source's age and segments by class."""
+        status = self._context.status()
+        now = time.monotonic()
+        with self._lock:
+            seen = dict(self._seen)
+            views = sorted(feed.view for feed in self._feeds if feed.view)
         model = self._context.model
-        classes = [
-            {"name": c.name, "color": c.color, "is_thing": c.is_thing, "count": seen[c.name]}
-            for c in (*model.things, *model.stuff)
-        ]
-        return {"model": model.name, "classes": classes, "status": self._context.status().to_json()}
+        shown = [seen.get(source.name) for source in status.sources]
+        classes = []
+        for c in (*model.things, *model.stuff):
+            counts = [each.segments[c.id] if each else 0 for each in shown]  # segments in view, by source
+            facts = {"name": c.name, "color": c.color, "is_thing": c.is_thing, "count": sum(counts), "counts": counts}
+            classes.append(facts)
+        return {
+            "instance": self._instance,
+            "model": model.name,
+            "classes": classes,
+            "ages": [now - each.captured_at if each else None for each in shown],  # seconds since capture
+            "views": views,
+            "status": status.redacted().to_json(),
+        }
+
+
+class _Feed:
+    """A viewer of one source."""
+
+    def __init__(self, writer: WebWriter, source: str, view: str) -> None:
+        self.source = source
+        self.view = view  # as the page calls it, which asks whether it is still served
+        self.seen = 0
+        self._writer = writer
+
+    def take(self) -> bytes | None:
+        """The newest picture, once."""
+        return self._writer.take(self)
+
+    def close(self) -> None:
+        """Give the seat back."""
+        self._writer.leave(self)
+
+
+def page_of(text: str) -> Page:
+    """Return the page that serves a document, whose inline script and style are the only ones that may run."""
+    hashes = {}
+    for tag in ("script", "style"):
+        inline = text.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0]
+        hashes[tag] = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; script-src 'sha256-{hashes['script']}'; style-src 'sha256-{hashes['style']}'; "
+        "img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    response = Response(text.encode(), "text/html; charset=utf-8", headers={"Content-Security-Policy": policy})
+    return lambda _: response

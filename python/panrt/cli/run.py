@@ -37,7 +37,8 @@ def run(
             "--sink",
             "-s",
             help="out.mp4, out.jsonl, - (JSON lines on standard output), coco://DIR, npy://DIR, shm://NAME, window://, "
-            "web://:8080, metrics://:9090. May be given several times. What exists is kept: the new one is out-2.mp4.",
+            "web://:8080, metrics://:9090 (this machine; 0.0.0.0:8080: the network). May be given several times. What "
+            "exists is kept: the new one is out-2.mp4.",
         ),
     ] = [],  # noqa: B006  (typer reads it, nobody writes to it)
     backend: Annotated[str, typer.Option(help="auto, cpu, tensorrt or rtx.")] = "auto",

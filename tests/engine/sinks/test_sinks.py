@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -208,11 +209,12 @@ def test_a_reader_finds_the_writer_that_follows_one_that_was_killed() -> None:
             result = reader.read(2.0)
             assert result is not None
             assert result.frame_index == start + 1
-            writer._lock.close()  # as the system does when the process is gone; nothing is closed or unlinked
+            for descriptor in (writer._lock, writer._memory):  # as the system does when the process is gone
+                os.close(descriptor)
         last = open_sink(f"shm://{name}")
         last.start(context, stream_policy="block")
         last.close()
-    memory_path(name).unlink(missing_ok=True)
+    assert not memory_path(name).exists()
 
 
 # what befalls a sink

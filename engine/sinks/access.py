@@ -1,0 +1,116 @@
+"""Who is answered: requests that name this server as their host, come from its own pages, and bring its token.
+
+A page of another site that a browser shows can send requests to this machine. It cannot choose the Host header that
+goes with them: under a name of its own, which it had resolve to this machine (DNS rebinding), it gets no answer.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import os
+import re
+import secrets
+import socket
+from collections.abc import Sequence
+
+from panrt.engine.sinks.address import (
+    NEW_TOKEN,
+    NO_TOKEN,
+    TOKEN_VARIABLE,
+    Address,
+    IpAddress,
+    authority,
+    bound_to,
+    check_token,
+    plain,
+)
+from panrt.engine.sinks.errors import SinkError
+from panrt.engine.sinks.request import RejectedError, Request
+
+_AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,255})(?::\d{1,5})?", re.ASCII)
+
+
+class Access:
+    """Decides whether a request is answered.
+
+    Raises:
+        SinkError: the token in the environment is not valid.
+    """
+
+    def __init__(self, address: Address, listeners: Sequence[socket.socket]) -> None:
+        self._bound = {bound_to(listener) for listener in listeners}
+        self._open = any(host.is_unspecified for host in self._bound)
+        self._names = address.names | {"localhost", address.host.lower().removesuffix(".")} | _own_names()
+        self._listener = listeners[0]
+        self._given = True  # the token, by the user
+        self.token = ""  # "": none is needed
+        from_environment = os.environ.get(TOKEN_VARIABLE, "")
+        if address.token and address.token != NEW_TOKEN:
+            self.token = "" if address.token == NO_TOKEN else address.token
+        elif from_environment and address.token != NEW_TOKEN:
+            check_token(f"{address.uri}: {TOKEN_VARIABLE} in the environment", from_environment, SinkError)
+            self.token = from_environment
+        elif address.token == NEW_TOKEN or not all(host.is_loopback for host in self._bound):
+            self.token = secrets.token_urlsafe(24)
+            self._given = False
+        # Cookies are shared by all ports of a host.
+        self.cookie_name = f"panrt-{self._listener.getsockname()[1]}"
+
+    def url(self, path: str) -> str:
+        """Return the URL to open, with the token if nobody knows it yet."""
+        query = "" if self._given else f"?token={self.token}"
+        return f"http://{authority(self._listener)}{path}{query}"
+
+    @property
+    def note(self) -> str:
+        """What else whoever opens the URL should know, in parentheses; "" if nothing."""
+        if self.token and self._given:
+            return " (append ?token= and the token that you gave)"
+        loopback = all(host.is_loopback for host in self._bound)
+        return "" if loopback or self.token else " (open to the network without a token)"
+
+    def check(self, request: Request) -> None:
+        """Let a request pass.
+
+        Raises:
+            RejectedError: it does not name this server, comes from another site, or does not bring the token.
+        """
+        for name in request.authorities:
+            if not self._is_own(name):
+                raise RejectedError(403, "this server does not answer under that host name; see its option ?host=")
+        site = request.headers.get("sec-fetch-site", "none")
+        opened = request.headers.get("sec-fetch-dest", "document") == "document"
+        if site not in ("none", "same-origin") and not opened:
+            raise RejectedError(403, "another site may not embed this")
+        if self.token and not self._has_token(request):
+            raise RejectedError(401, "open the URL that was printed at the start", {"WWW-Authenticate": "Bearer"})
+
+    def _is_own(self, text: str) -> bool:
+        found = _AUTHORITY.fullmatch(text)
+        if found is None:
+            raise RejectedError(400, "the host is not NAME:PORT")
+        name = found[1].lower().removesuffix(".")
+        try:
+            host: IpAddress = plain(ipaddress.ip_address(name.strip("[]")))
+        except ValueError:
+            return name in self._names or name.endswith(".localhost")
+        # No name is resolved for a number, so that it cannot be rebound; from outside a container it is another one.
+        return self._open or host.is_loopback or host in self._bound
+
+    def _has_token(self, request: Request) -> bool:
+        kind, _, bearer = request.headers.get("authorization", "").partition(" ")
+        given = [request.query.get("token", ""), bearer.strip() if kind.lower() == "bearer" else ""]
+        for cookie in request.headers.get("cookie", "").split(";"):
+            name, _, value = cookie.strip().partition("=")
+            if name == self.cookie_name:
+                given.append(value)
+        wanted = self.token.encode()
+        matches = [hmac.compare_digest(text.encode(), wanted) for text in given]
+        return any(matches)
+
+
+def _own_names() -> frozenset[str]:
+    name = socket.gethostname().lower()
+    short = name.partition(".")[0]
+    return frozenset({name, short, f"{short}.local"} - {""})
