@@ -28,7 +28,6 @@ from panrt.engine.sinks.output import (
     claim,
     make_folder,
     numbered,
-    shown,
     sync,
     sync_folder,
     write_all,
@@ -36,6 +35,7 @@ from panrt.engine.sinks.output import (
 )
 from panrt.engine.sinks.sink import Item
 from panrt.model_file import ModelFile
+from panrt.records import legible
 
 LOG = logging.getLogger("panrt.sinks")
 
@@ -359,8 +359,8 @@ def put_together(folder: Path) -> int:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         raise SinkError(
-            f"{shown(folder)}: panoptic.json: {error.strerror or error}; {JOURNAL} keeps its contents, and the next "
-            f"run that writes to coco://{shown(folder)} completes it."
+            f"{legible(folder)}: panoptic.json: {error.strerror or error}; {JOURNAL} keeps its contents, and the next "
+            f"run that writes to coco://{legible(folder)} completes it."
         ) from error
     return sum(journal.good)
 
@@ -419,9 +419,12 @@ def _complete(folder: Path) -> None:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode) or not _lock(descriptor):
             return
-        if os.fstat(descriptor).st_size:
+        found = os.fstat(descriptor)
+        if not found.st_nlink:
+            return  # another process was here first, and what has the name now is a new run's
+        if found.st_size:
             count = put_together(folder)
-            LOG.warning("%s: completed what an interrupted run left, %d images", shown(folder), count)
+            LOG.warning("%s: completed what an interrupted run left, %d images", legible(folder), count)
         else:  # it ended before it began
             (folder / JOURNAL).unlink(missing_ok=True)
         for part in (folder / "panoptic").glob(".[0-9]*.png.part"):
@@ -456,9 +459,9 @@ def _claim_folder(wanted: Path, name: str, *, taken: tuple[str, ...]) -> OutputF
         except FileExistsError:
             continue
         except OSError as error:
-            raise SinkError(f"{shown(candidate)}: cannot be written: {error.strerror or error}.") from error
+            raise SinkError(f"{legible(candidate)}: cannot be written: {error.strerror or error}.") from error
         if candidate != wanted:
-            LOG.warning("%s has results; writing %s", shown(wanted), shown(candidate))
+            LOG.warning("%s has results; writing %s", legible(wanted), legible(candidate))
         return OutputFile(candidate / name, descriptor)
     raise AssertionError  # numbers do not end
 
@@ -468,7 +471,7 @@ def _all_folders(wanted: Path) -> Iterator[Path]:
     yield wanted
     named = wanted if wanted.name not in ("", "..") else Path(os.path.abspath(wanted))
     if not named.name:
-        raise SinkError(f"{shown(wanted)}: has results; give a folder of its own.")
+        raise SinkError(f"{legible(wanted)}: has results; give a folder of its own.")
     number = 2
     while True:
         yield named.with_name(f"{named.name}-{number}")

@@ -31,7 +31,6 @@ from panrt.engine.sinks.address import OPTIONS, parse_address
 from panrt.engine.sinks.errors import UnknownSinkError
 from panrt.engine.sinks.files import CocoWriter, JsonLinesWriter, NumpyWriter, StandardOutputWriter
 from panrt.engine.sinks.http import MetricsWriter
-from panrt.engine.sinks.output import shown
 from panrt.engine.sinks.shared_memory import SharedMemoryWriter
 from panrt.engine.sinks.sink import Context, Item, Sink, SinkSpec, Writer
 from panrt.engine.sinks.video import VideoWriter
@@ -39,6 +38,7 @@ from panrt.engine.sinks.web import WebWriter
 from panrt.engine.sinks.window import WindowWriter
 from panrt.engine.slot import POLICIES
 from panrt.engine.uri import file_path, nearest, redact, split, split_options
+from panrt.records import legible
 
 _VIDEO = (".mp4", ".mkv", ".mov")
 _LINES = (".jsonl", ".ndjson")
@@ -107,13 +107,13 @@ def _open(uri: str, scheme: str, target: str, options: Mapping[str, str]) -> Sin
     policy = options.get("policy")
     if policy is not None and policy not in POLICIES:
         raise UnknownSinkError(f"{redact(uri)}: policy: got {policy!r}, expected {' or '.join(POLICIES)}.")
-    name = shown(uri)
+    name = legible(uri)
     if scheme in ("web", "metrics"):
         name = parse_address(scheme, target, options).uri
     elif scheme in ("coco", "npy", "shm") and not target:
         raise UnknownSinkError(f"{uri}: names nothing; expected {scheme}://NAME.")
     if "\0" in target:
-        raise UnknownSinkError(f"{shown(uri)}: a name cannot hold a NUL character.")
+        raise UnknownSinkError(f"{legible(uri)}: a name cannot hold a NUL character.")
     if options.get("overwrite", "no") not in _OVERWRITE:
         raise UnknownSinkError(
             f"{redact(uri)}: overwrite: got {options['overwrite']!r}, expected {' or '.join(_OVERWRITE)}."
@@ -155,7 +155,7 @@ def _file(path: str) -> tuple[str, str]:
     if suffix in _LINES:
         return "jsonl", path
     raise UnknownSinkError(
-        f"{shown(redact(path))}: what is to be written there? A file ends in {', '.join((*_VIDEO, *_LINES))}; "
+        f"{legible(redact(path))}: what is to be written there? A file ends in {', '.join((*_VIDEO, *_LINES))}; "
         f"else there are {', '.join(f'{name}://' for name in _KINDS)}."
     )
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from panrt.engine.sinks.errors import ReaderLeftError, SinkError
+from panrt.records import legible
 
 LOG = logging.getLogger("panrt.sinks")
 
@@ -142,9 +143,9 @@ class OutputFile:
         try:
             yield
         except BrokenPipeError as error:
-            raise ReaderLeftError(f"{shown(self.path)}: nobody reads it any more.") from error
+            raise ReaderLeftError(f"{legible(self.path)}: nobody reads it any more.") from error
         except OSError as error:
-            raise SinkError(f"{shown(self.path)}: {error.strerror or error}.") from error
+            raise SinkError(f"{legible(self.path)}: {error.strerror or error}.") from error
 
 
 def claim(path: Path, *, overwrite: bool = False, avoid: Collection[Path] = ()) -> OutputFile:
@@ -162,7 +163,7 @@ def claim(path: Path, *, overwrite: bool = False, avoid: Collection[Path] = ()) 
     try:
         existing = path.stat() if path.exists() else None
         if existing is not None and stat.S_ISDIR(existing.st_mode):
-            raise SinkError(f"{shown(path)}: is a folder; expected the name of a file.")
+            raise SinkError(f"{legible(path)}: is a folder; expected the name of a file.")
         if existing is not None and not stat.S_ISREG(existing.st_mode):
             return _special(path)
         if overwrite:
@@ -173,12 +174,12 @@ def claim(path: Path, *, overwrite: bool = False, avoid: Collection[Path] = ()) 
             with contextlib.suppress(FileExistsError):
                 file = OutputFile(candidate, os.open(candidate, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
                 if candidate != path:
-                    LOG.warning("%s exists; writing %s", shown(path), shown(candidate))
+                    LOG.warning("%s exists; writing %s", legible(path), legible(candidate))
                 return file
     except OSError as error:
         if isinstance(error, SinkError):
             raise
-        raise SinkError(f"{shown(path)}: cannot be written: {error.strerror or error}.") from error
+        raise SinkError(f"{legible(path)}: cannot be written: {error.strerror or error}.") from error
     raise AssertionError  # numbers do not end
 
 
@@ -187,7 +188,7 @@ def _special(path: Path) -> OutputFile:
         descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
     except OSError as error:
         if error.errno == errno.ENXIO:
-            raise SinkError(f"{shown(path)}: a named pipe that nobody reads; start its reader first.") from error
+            raise SinkError(f"{legible(path)}: a named pipe that nobody reads; start its reader first.") from error
         raise
     os.set_blocking(descriptor, True)
     return OutputFile(path, descriptor)
@@ -211,7 +212,7 @@ def make_folder(folder: Path, target: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SinkError(f"{shown(target)}: {shown(folder)} cannot be made: {error.strerror}.") from error
+        raise SinkError(f"{legible(target)}: {legible(folder)} cannot be made: {error.strerror}.") from error
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -227,7 +228,7 @@ def write_whole(path: Path, data: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             part.unlink()
-        raise SinkError(f"{shown(path)}: {error.strerror or error}.") from error
+        raise SinkError(f"{legible(path)}: {error.strerror or error}.") from error
 
 
 def write_all(descriptor: int, data: bytes) -> None:
@@ -258,9 +259,3 @@ def sync_folder(folder: Path) -> None:
         sync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def shown(path: Path | str) -> str:
-    """A path as a message shows it: bytes that are no UTF-8 and control characters are escaped."""
-    text = str(path).encode("utf-8", "backslashreplace").decode()
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from panrt.engine.sinks.errors import SameFileError
-from panrt.engine.sinks.output import shown
 from panrt.engine.sinks.sink import SinkSpec
+from panrt.records import legible
 
 _NO_PICTURES = frozenset({".jsonl", ".ndjson"})  # no source of pictures reads these, so they may stand among them
 
@@ -30,7 +30,7 @@ def refuse_same_files(sources: Iterable[tuple[str, Sequence[Path]]], sinks: Sequ
     for sink in sinks:
         if sink.target is None or _is_device(sink.target):
             continue
-        name = shown(sink.uri)
+        name = legible(sink.uri)
         for key in _keys(sink.target):
             if key in seen:
                 raise SameFileError(f"{name}: is what the sink {seen[key]} writes, too; give each a name of its own.")
@@ -42,7 +42,7 @@ def refuse_same_files(sources: Iterable[tuple[str, Sequence[Path]]], sinks: Sequ
                     continue
                 where = "is in the folder" if path.is_dir() else "is the folder of" if sink.is_folder else "is"
                 raise SameFileError(
-                    f"{shown(sink.uri)}: {where} the source {shown(source)}; choose another place for the sink."
+                    f"{legible(sink.uri)}: {where} the source {legible(source)}; choose another place for the sink."
                 )
 
 

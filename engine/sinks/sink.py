@@ -28,10 +28,10 @@ from panrt.engine.nvtx_ranges import nvtx_range
 from panrt.engine.result import PanopticResult
 from panrt.engine.session import Drawing
 from panrt.engine.sinks.errors import ReaderLeftError, SinkError
-from panrt.engine.sinks.output import shown
 from panrt.engine.slot import Policy, Slot
 from panrt.engine.status import SinkStatus, StreamStatus
 from panrt.model_file import ModelFile
+from panrt.records import legible
 
 LOG = logging.getLogger("panrt.sinks")
 GIVE_UP_AFTER = 5  # failures in a row
@@ -101,7 +101,7 @@ class Sink:
     def __init__(
         self, spec: SinkSpec, *, depth: int = 8, patience: float = 5.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.name = shown(spec.uri)
+        self.name = legible(spec.uri)
         self.spec = spec
         self._depth = depth
         self._patience = patience
@@ -150,6 +150,11 @@ class Sink:
         return self.spec.pictures and self._state == "open"
 
     @property
+    def runs_here(self) -> bool:
+        """Whether this is the thread of its writer."""
+        return self._thread is threading.current_thread()
+
+    @property
     def state(self) -> str:
         """As `SinkStatus.state`, without a look at the clock."""
         return self._state
@@ -172,7 +177,7 @@ class Sink:
         """Let the writer finish, for as long as it gets on. Twice is fine."""
         self._slot.close()
         thread = self._thread
-        if thread is None or thread is threading.current_thread():  # a writer that closes its stream goes on writing
+        if thread is None or self.runs_here:  # a writer that closes its stream goes on writing
             return
         seen, since = self._handled, time.monotonic()
         while thread.is_alive() and time.monotonic() - since < self._patience:
@@ -208,7 +213,7 @@ class Sink:
             error=self._error,
             keeps=self._slot.policy == "block",
             gaps=self._gaps,
-            files=tuple(map(shown, getattr(self._writer, "files", ()))),
+            files=tuple(map(legible, getattr(self._writer, "files", ()))),
         )
 
     @property

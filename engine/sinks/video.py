@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 
 from panrt.engine.sinks.drawing import annotated
 from panrt.engine.sinks.errors import SinkError
-from panrt.engine.sinks.output import OutputFile, claim, make_folder, shown
+from panrt.engine.sinks.output import OutputFile, claim, make_folder
 from panrt.engine.sinks.sink import Item
+from panrt.records import legible
 
 CODEC = "libx264"
 _TICKS = 90_000  # per second
@@ -156,7 +157,7 @@ class _Video:
         self._hw = height, width = first.shape[0], first.shape[1]
         if max(self._hw) > LONGEST_SIDE:
             raise SinkError(
-                f"{shown(path)}: a frame of {width}x{height} is too large for H.264, {LONGEST_SIDE} at most; "
+                f"{legible(path)}: a frame of {width}x{height} is too large for H.264, {LONGEST_SIDE} at most; "
                 "record it with coco://DIR or npy://DIR."
             )
         self.path = path
@@ -236,7 +237,7 @@ class _Video:
                     self._header, self._memory.pieces = self._memory.pieces, []
                 self._flush(self._muxed - 1)  # a muxer writes a fragment when the frame after it comes
         except FFmpegError as error:
-            raise SinkError(f"{shown(self.path)}: H.264: {error.strerror or error}") from error
+            raise SinkError(f"{legible(self.path)}: H.264: {error.strerror or error}") from error
 
     def _flush(self, frames: int) -> None:
         """Write what the muxer gave, if it gave something, with which so many frames are in the file."""
@@ -325,6 +326,6 @@ def _check_name(path: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise SinkError(f"{shown(path)}: cannot be written: {error.strerror}.") from error
+        raise SinkError(f"{legible(path)}: cannot be written: {error.strerror}.") from error
     if path.is_dir():
-        raise SinkError(f"{shown(path)}: is a folder; expected the name of a file.")
+        raise SinkError(f"{legible(path)}: is a folder; expected the name of a file.")

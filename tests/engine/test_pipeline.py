@@ -81,17 +81,17 @@ class Watched(NullSession):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self._submitted, self._collecting = submitted, collecting
+        self._after_submit, self._before_collect = submitted, collecting
         self.flying = self.most_flying = 0
 
     def submit(self, frames: Sequence[Frame]) -> None:
         super().submit(frames)
         self.flying += 1
         self.most_flying = max(self.most_flying, self.flying)
-        self._submitted()
+        self._after_submit()
 
     def collect(self) -> tuple[panrt.PanopticResult, ...]:
-        self._collecting()
+        self._before_collect()
         self.flying -= 1
         return super().collect()
 
