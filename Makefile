@@ -68,3 +68,10 @@ $(VENV)/product.stamp: $(BIN)/python pyproject.toml CMakeLists.txt $(NATIVE)
 $(VENV)/tests.stamp: $(BIN)/python pyproject.toml CMakeLists.txt $(NATIVE) tests/requirements.txt
 	$(BIN)/python -m pip install --quiet --requirement tests/requirements.txt --editable '.[dev]'
 	@touch $(VENV)/product.stamp $@
+
+# Hostile inputs for some minutes: make fuzz MINUTES=30 TARGETS="onnx coco"; one again: make fuzz REPLAY=build/fuzz/...
+.PHONY: fuzz
+MINUTES ?= 5
+fuzz: $(VENV)/tests.stamp
+	@PYTHONPATH=tests $(BIN)/python -m fuzz $(if $(REPLAY),--replay $(REPLAY),--minutes $(MINUTES) --jobs $(JOBS)) \
+	  $(if $(SEED),--seed $(SEED)) $(TARGETS)
