@@ -234,12 +234,13 @@ def _png(data: bytes) -> Header | None:
     if data[12:16] != b"IHDR":
         return None
     width, height, bit_depth, color_type = struct.unpack_from(">IIBB", data, 16)
-    orientation, frames = 1, 1
+    orientation, frames, complete = 1, 1, True
     at = 8
     for _ in range(_MAX_CHUNKS):
         if at + 12 > len(data):
             break
         length, kind = struct.unpack_from(">I4s", data, at)
+        complete = at + 12 + length <= len(data)  # OpenCV allocates a chunk before it looks for its content
         if kind == b"eXIf":
             orientation = _exif_orientation(data[at + 8 : at + 8 + length])
         elif kind == b"acTL":
@@ -247,7 +248,7 @@ def _png(data: bytes) -> Header | None:
         elif kind == b"IEND":
             break
         at += 12 + length
-    return Header("PNG", width, height, orientation, frames, bit_depth=bit_depth, color_type=color_type)
+    return Header("PNG", width, height, orientation, frames, complete, bit_depth=bit_depth, color_type=color_type)
 
 
 def _webp(data: bytes) -> Header | None:
