@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, unquote_to_bytes
 
 from panrt.errors import PanrtError
+from panrt.records import legible
 
 HIDDEN = "***"
 LONGEST = 8192  # characters of a URI
@@ -71,8 +72,8 @@ class Uri:
 
     @property
     def shown(self) -> str:
-        """The URI without its login."""
-        return redact(self._text())
+        """The URI without its login, as messages show it: one line, of which the middle is left out if it is long."""
+        return legible(redact(self._text()))
 
     def _text(self) -> str:
         query = f"?{self.query}" if self.query else ""
@@ -191,7 +192,7 @@ def redact(text: str) -> str:
         return _without_login("", text)
     if not found[2]:  # a file such as a:b.mp4, or a login whose scheme was forgotten
         return _without_login("", text)
-    if found[1].lower() in _LOCAL and not re.search(r":.*@", found[3], re.DOTALL):
+    if found[1].lower() in _LOCAL and "@" not in found[3].partition(":")[2]:
         return text
     return _without_login(f"{found[1]}:{found[2]}", found[3])
 

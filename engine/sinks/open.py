@@ -37,7 +37,7 @@ from panrt.engine.sinks.video import VideoWriter
 from panrt.engine.sinks.web import WebWriter
 from panrt.engine.sinks.window import WindowWriter
 from panrt.engine.slot import POLICIES
-from panrt.engine.uri import file_path, nearest, redact, split, split_options
+from panrt.engine.uri import LONGEST, file_path, nearest, redact, split, split_options
 from panrt.records import legible
 
 _VIDEO = (".mp4", ".mkv", ".mov")
@@ -74,6 +74,8 @@ def open_sink(target: SinkTarget) -> Sink:
     if isinstance(target, Sink):
         return target
     if isinstance(target, (str, os.PathLike)) and isinstance(text := os.fspath(target), str):
+        if len(text) > LONGEST:
+            raise UnknownSinkError(f"sink: got a name of {len(text)} characters, expected at most {LONGEST}.")
         return _open(text, *(_split(text) if isinstance(target, str) else (*_file(text), {})))
     if callable(target) and not isinstance(target, type):
         name = getattr(target, "__qualname__", type(target).__qualname__)
@@ -103,20 +105,23 @@ def _open(uri: str, scheme: str, target: str, options: Mapping[str, str]) -> Sin
     for name in options:
         if name not in (*kind.options, "policy"):
             advice = nearest(name, (*kind.options, "policy"))
-            raise UnknownSinkError(f"{redact(uri)}: there is no option {name!r}; {advice}")
+            raise UnknownSinkError(f"{legible(redact(uri))}: there is no option {legible(name)!r}; {advice}")
     policy = options.get("policy")
     if policy is not None and policy not in POLICIES:
-        raise UnknownSinkError(f"{redact(uri)}: policy: got {policy!r}, expected {' or '.join(POLICIES)}.")
+        raise UnknownSinkError(
+            f"{legible(redact(uri))}: policy: got {legible(policy)!r}, expected {' or '.join(POLICIES)}."
+        )
     name = legible(uri)
     if scheme in ("web", "metrics"):
         name = parse_address(scheme, target, options).uri
     elif scheme in ("coco", "npy", "shm") and not target:
-        raise UnknownSinkError(f"{uri}: names nothing; expected {scheme}://NAME.")
+        raise UnknownSinkError(f"{legible(uri)}: names nothing; expected {scheme}://NAME.")
     if "\0" in target:
         raise UnknownSinkError(f"{legible(uri)}: a name cannot hold a NUL character.")
     if options.get("overwrite", "no") not in _OVERWRITE:
         raise UnknownSinkError(
-            f"{redact(uri)}: overwrite: got {options['overwrite']!r}, expected {' or '.join(_OVERWRITE)}."
+            f"{legible(redact(uri))}: overwrite: got {legible(options['overwrite'])!r}, expected "
+            f"{' or '.join(_OVERWRITE)}."
         )
     pictures = kind.pictures and options.get("scale", "1") == "1"  # larger ones are drawn from larger frames
     return Sink(
@@ -141,7 +146,7 @@ def _split(text: str) -> tuple[str, str, dict[str, str]]:
     if uri is not None and uri.scheme == "file":
         target = str(file_path(uri, UnknownSinkError))
     elif uri is not None:
-        raise UnknownSinkError(f"{uri}: no sink is called {uri.scheme!r}; {nearest(uri.scheme, _KINDS)}")
+        raise UnknownSinkError(f"{uri}: no sink is called {legible(uri.scheme)!r}; {nearest(uri.scheme, _KINDS)}")
     if target == "-":
         return "jsonl", "", options
     return (*_file(target), options)

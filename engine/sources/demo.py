@@ -6,6 +6,7 @@ from pathlib import Path
 
 from panrt.engine.sources.errors import SourceNotFoundError, UnknownSourceError
 from panrt.engine.uri import redact
+from panrt.records import legible
 
 _CLIPS = {"tabletop": "tabletop/clip.mp4"}
 
@@ -18,7 +19,9 @@ def demo_clip(name: str) -> Path:
         SourceNotFoundError: its video is not here.
     """
     if name not in _CLIPS:
-        raise UnknownSourceError(f"{redact(f'demo://{name}')}: there is no such demo; there are {', '.join(_CLIPS)}.")
+        raise UnknownSourceError(
+            f"{legible(redact(f'demo://{name}'))}: there is no such demo; there are {', '.join(_CLIPS)}."
+        )
     package = Path(__file__).resolve().parents[2]
     places = package / "data" / _CLIPS[name], package / "tests" / "data" / _CLIPS[name]
     for place in places:

@@ -29,7 +29,7 @@ from panrt.engine.sources.demo import demo_clip
 from panrt.engine.sources.errors import SourceNotFoundError, UnknownSourceError
 from panrt.engine.sources.images import image_pictures
 from panrt.engine.sources.source import Source, SourceOptions, Spec
-from panrt.engine.uri import Uri, file_path, nearest, network_address, redact, split
+from panrt.engine.uri import LONGEST, Uri, file_path, nearest, network_address, redact, split
 from panrt.records import legible, shown
 
 
@@ -84,6 +84,8 @@ def parse(text: str) -> Spec:
     """
     if not text:
         raise UnknownSourceError("source: got an empty name, expected a file or a URI such as camera://0.")
+    if len(text) > LONGEST:
+        raise UnknownSourceError(f"source: got a name of {len(text)} characters, expected at most {LONGEST}.")
     uri = split(text)
     if uri is None:
         return _file(text)
@@ -91,7 +93,7 @@ def parse(text: str) -> Spec:
         return _SCHEMES[uri.scheme](uri)
     if os.path.lexists(text):  # a file in a folder whose name ends in a colon
         return _file(text)
-    raise UnknownSourceError(f"{uri}: no source is called {uri.scheme!r}; {nearest(uri.scheme, SCHEMES)}")
+    raise UnknownSourceError(f"{uri}: no source is called {shown(uri.scheme)}; {nearest(uri.scheme, SCHEMES)}")
 
 
 def _file(text: str) -> Spec:
@@ -106,7 +108,9 @@ def _file(text: str) -> Spec:
             raise
         paths = ()
     if name != text and paths in ((), (Path(text),)):
-        raise SourceNotFoundError(f"{name}: no such file; an address begins with its scheme, as in rtsp://HOST/PATH.")
+        raise SourceNotFoundError(
+            f"{legible(name)}: no such file; an address begins with its scheme, as in rtsp://HOST/PATH."
+        )
     formats, reads = files.pixel_formats(paths), (Path(text),) if Path(text).is_dir() else paths
     return Spec(legible(text), partial(files.pictures, paths), live=False, pixel_formats=formats, reads=reads)
 
@@ -157,7 +161,7 @@ def _camera_options(uri: Uri) -> camera.CameraOptions:
     query = _query(uri, names)
     fourcc = query.pop("fourcc", "")
     if len(fourcc) not in (0, 4):
-        raise UnknownSourceError(f"{uri}: fourcc: got {fourcc!r}, expected four letters such as MJPG.")
+        raise UnknownSourceError(f"{uri}: fourcc: got {shown(fourcc)}, expected four letters such as MJPG.")
     numbers = {name: _number(value, uri) for name, value in query.items()}
     return camera.CameraOptions(fourcc=fourcc, **numbers)
 
@@ -166,7 +170,7 @@ def _query(uri: Uri, names: tuple[str, ...]) -> dict[str, str]:
     query = uri.options
     for name in query:
         if name not in names:
-            raise UnknownSourceError(f"{uri}: there is no option {name!r}; {nearest(name, names)}")
+            raise UnknownSourceError(f"{uri}: there is no option {shown(name)}; {nearest(name, names)}")
     return query
 
 

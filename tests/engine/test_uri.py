@@ -11,8 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from panrt.engine.sinks.open import open_sink
+from panrt.engine.sources.open import parse
 from panrt.engine.uri import Uri, file_path, nearest, network_address, redact, redact_all, split, split_options
 from panrt.errors import PanrtError
+from panrt.records import legible, line
 
 PIECE = "Zq"  # of passwords: wherever it appears, a password is shown
 PASSWORDS = st.lists(st.sampled_from([PIECE, *"#/?[]@:%&= ;\\é\n"]), min_size=1, max_size=8).map(
@@ -205,3 +208,21 @@ def test_options_follow_a_name_that_may_hold_question_marks(text: str, name: str
 def test_an_unknown_name_is_answered_with_the_nearest_or_with_all() -> None:
     assert nearest("camra", ("camera", "http")) == "did you mean camera?"
     assert nearest("zzz", ("rtsp", "http")) == "there are rtsp, http."
+
+
+_HOSTILE = ("a\n\x1b[2J", "\ud800", "a" * 7000, "a:" * 3000, "a@" * 3000, "a" * 10**6)
+
+
+@pytest.mark.parametrize(
+    "form", ["{}", "{}://x", "camera://0?{}=1", "test://{}", "demo://{}", "coco://?{}=1", "web://{}"]
+)
+@pytest.mark.parametrize("text", _HOSTILE, ids=["control", "surrogate", "long", "colons", "ats", "endless"])
+def test_whatever_a_uri_holds_what_is_said_of_it_is_one_short_line(form: str, text: str) -> None:
+    for meaning in (lambda uri: parse(uri).uri, lambda uri: open_sink(uri).name):
+        try:
+            said = meaning(form.format(text))
+        except PanrtError as error:
+            said = str(error)
+        else:
+            said = legible(said)  # a file may be called that
+        assert line(said, longest=2000) is not None
