@@ -203,6 +203,14 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
             read(path)
 
 
+@pytest.mark.parametrize("name", [b"panoptic_fpn_lite", b"PanopticMerge", b"segment_count"])
+def test_text_that_is_not_utf8_is_rejected_wherever_it_is(content: bytes, name: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content.replace(name, b"\xff" + name[1:]))
+    with pytest.raises(ModelFileError, match=r"not UTF-8|its PanRT metadata"):
+        read_onnx(path)
+
+
 def test_a_file_that_is_too_long_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     with path.open("wb") as file:

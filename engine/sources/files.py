@@ -98,7 +98,7 @@ def select(pattern: str) -> tuple[Path, ...]:
         raise
     except PermissionError as error:
         raise SourceDeniedError(f"{name}: may not be read.") from error
-    except (OSError, ValueError, NotImplementedError) as error:  # too long a name, a NUL, "a**b"
+    except (OSError, ValueError, NotImplementedError, RecursionError) as error:  # too long or deep, a NUL, "a**b"
         reason = getattr(error, "strerror", None) or error
         raise SourceNotFoundError(f"{name}: no such file, folder or pattern ({reason}).") from error
     if not found:

@@ -51,6 +51,7 @@ def read_onnx(path: str | os.PathLike[str]) -> OnnxFile:
     except DecodeError as error:
         raise ModelFileError(f"{path}: not an ONNX file, or cut off ({error}); export or copy it again.") from error
     try:
+        _check_text(proto, path)
         said = next((entry.value for entry in proto.metadata_props if entry.key == model_file.KEY), None)
         if said is None:
             raise ModelFileError(
@@ -63,6 +64,18 @@ def read_onnx(path: str | os.PathLike[str]) -> OnnxFile:
     except UnicodeDecodeError as error:
         raise ModelFileError(f"{path}: holds text that is not UTF-8 ({error.reason}); {_AGAIN}.") from error
     return OnnxFile(proto, file, content)
+
+
+def _check_text(proto: ModelProto, path: Path) -> None:
+    """Raise unless all text is UTF-8; of what is not, protobuf gives bytes, or raises UnicodeDecodeError."""
+    waiting: list[Any] = [proto]
+    while waiting:
+        for field, value in waiting.pop().ListFields():
+            values = value if hasattr(value, "extend") else (value,)
+            if field.message_type is not None:
+                waiting.extend(values)
+            elif field.type == field.TYPE_STRING and not all(isinstance(text, str) for text in values):
+                raise ModelFileError(f"{path}: {field.full_name}: holds text that is not UTF-8; {_AGAIN}.")
 
 
 # Parts ----------------------------------------------------------------------------------------------------------------

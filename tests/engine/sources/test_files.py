@@ -418,3 +418,8 @@ def test_a_photo_comes_upright_and_unmirrored(tmp_path: Path) -> None:
     assert frame.image.shape == (16, 8, 3)
     assert (frame.image[12:] == 255).all()  # the left went to the bottom
     assert (frame.image[:12] == 0).all()
+
+
+def test_a_pattern_of_a_thousand_folders_matches_nothing() -> None:
+    with pytest.raises(SourceNotFoundError, match=r"no such file, folder or pattern|no picture or video"):
+        select("[a]/" * 1000)
