@@ -206,9 +206,10 @@ def _check_classes(name: str, classes: ClassTable) -> None:
         for index, category in enumerate(table):
             where = f"{name}: classes.{kind}[{index}]"
             _check(category.is_thing == (kind == "things"), f"{where}: is_thing: got {category.is_thing}.")
-            _check(records.line(category.name) is not None, f"{where}: name: got {records.shown(category.name)}.")
+            name_fits = records.line(category.name) is not None
+            _check(name_fits, f"{where}: name: got {records.shown(category.name)}, expected a line of text.")
             colors = all(0 <= value <= 255 for value in category.color)
-            _check(colors, f"{where}: color: got {records.shown(category.color)}, expected 0 to 255 thrice.")
+            _check(colors, f"{where}: color: got {records.shown(category.color)}, expected 0 to 255 three times.")
 
 
 def panoptic_fpn_r50() -> PanopticFPNConfig:
