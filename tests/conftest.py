@@ -60,6 +60,40 @@ _LEFT_OUT = {} if os.environ.get("CI") else {name: why for name, cannot in _NEED
 collect_ignore = list(_LEFT_OUT)
 
 
+# Files and folders whose tests take seconds each: processes, compilers, real networks, simulated GPUs.
+_SLOW = (
+    "benchmarks/",
+    "cli/",
+    "engine/sinks/test_page.py",
+    "engine/sinks/test_recordings.py",
+    "engine/sources/test_rtsp.py",
+    "engine/test_forks.py",
+    "engine/test_session.py",
+    "engine/test_shared_session.py",
+    "export/",
+    "fuzz/",
+    "hostcuda/",
+    "model/data/test_tabletop",
+    "model/test_parity.py",
+    "model/test_train.py",
+    "model/test_weights.py",
+    "plugins/cuda/",
+    "plugins/tensorrt/",
+    "plugins/test_onnx_functions.py",
+    "plugins/test_sanitizers.py",
+    "simcuda/",
+    "test_packaging.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `make test-fast` leaves out."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here) and item.path.relative_to(here).as_posix().startswith(_SLOW):
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say at the end, where it is seen, what did not run."""
     for name, why in _LEFT_OUT.items():
