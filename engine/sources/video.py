@@ -28,6 +28,7 @@ from typing import Any, NamedTuple, TypeAlias, cast
 import av
 import numpy as np
 from av.error import FFmpegError
+from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
@@ -303,7 +304,7 @@ def _pixels(
     Raises:
         SourceUndecodableError: nv12 cannot hold it.
     """
-    shown = orientation(_display_matrix(frame))
+    shown = orientation(display_matrix(frame))
     if pixel_format == "bgr8":
         image = np.asarray(reformatter.reformat(frame, format="bgr24").to_ndarray(), np.uint8)
         return np.ascontiguousarray(shown.apply(image)), "bt601"
@@ -350,9 +351,11 @@ def orientation(matrix: Sequence[int]) -> Orientation:
     return Orientation(flipped_rows=d < 0, flipped_columns=a < 0)
 
 
-def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...]:
+def display_matrix(frame: av.VideoFrame) -> tuple[int, ...]:
     """The matrix of a frame, from its file, or from the stream itself; () if it has none."""
-    data = cast(Any, frame.side_data).get(SideDataType.DISPLAYMATRIX)
+    # Not frame.side_data, which the frame keeps and which keeps the frame: such a circle holds the frame's pixels until
+    # Python looks for circles, and it does not know how many megabytes they are.
+    data = cast(Any, SideDataContainer)(frame).get(SideDataType.DISPLAYMATRIX)
     content = b"" if data is None else bytes(data)
     return struct.unpack("=9i", content) if len(content) == 36 else ()
 

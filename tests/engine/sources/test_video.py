@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import struct
+import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -28,7 +29,7 @@ from panrt.engine.sources import (
 )
 from panrt.engine.sources.local_file import missing_bytes
 from panrt.engine.sources.pattern import pattern
-from panrt.engine.sources.video import Pace, orientation
+from panrt.engine.sources.video import Pace, display_matrix, orientation
 from support.streams import CLIP, drain, free_port, http_server
 
 ONE = 1 << 16
@@ -99,6 +100,15 @@ def as_shown(stored: dict[tuple[int, int], int], matrix: tuple[int, int, int, in
     """Where a display matrix puts the corners: (x, y) at (ax + cy, bx + dy)."""
     a, b, c, d = (value // ONE for value in matrix)
     return {(a * x + c * y, b * x + d * y): level for (x, y), level in stored.items()}
+
+
+def test_reading_the_display_matrix_holds_no_frame() -> None:
+    """A circle of references would keep the pixels of each frame until Python looks for circles."""
+    with av.open(str(CLIP)) as container:
+        frame = next(container.decode(video=0))
+        before = sys.getrefcount(frame)
+        display_matrix(frame)
+        assert sys.getrefcount(frame) == before
 
 
 @pytest.mark.parametrize("pixel_format", ["bgr8", "nv12"])
