@@ -46,11 +46,12 @@ class WebWriter:
 
     def __init__(self, address: Address, context: Context) -> None:
         self._context = context
-        self._lock = threading.Lock()  # guards the next four
+        self._changed = threading.Condition()  # guards the next five
         self._seen: dict[str, _Seen] = {}
         self._parts: dict[str, tuple[int, bytes]] = {}  # by source: a number that grows, the picture as it is sent
         self._viewers: Counter[str] = Counter()
         self._feeds: set[_Feed] = set()
+        self._closed = False
         self._instance = secrets.token_hex(8)  # tells the page that the server is another one
         counts = Counts()
         pages = common_pages(context, counts) | {
@@ -68,7 +69,7 @@ class WebWriter:
         """Show one result to whoever looks."""
         source = item.frame.source
         segments = Counter(segment.category_id for segment in item.result.segments)
-        with self._lock:
+        with self._changed:
             self._seen[source] = _Seen(item.frame.captured_at, segments)
             if not self._viewers[source]:
                 return
@@ -77,13 +78,16 @@ class WebWriter:
             raise SinkError(f"a frame of {source} could not be encoded as JPEG")
         head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
         part = head.encode() + jpeg.tobytes() + b"\r\n"
-        with self._lock:
+        with self._changed:
             number, _ = self._parts.get(source, (0, b""))
             self._parts[source] = number + 1, part
-        self._server.wake()
+            self._changed.notify_all()
 
     def close(self) -> None:
         """End the streams and the server."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
         self._server.close()
 
     def _stream_page(self, query: Mapping[str, str]) -> Response:
@@ -94,7 +98,7 @@ class WebWriter:
         if _VIEW.fullmatch(view) is None:
             raise RejectedError(400, "view: expected up to 40 letters, digits and hyphens")
         feed = _Feed(self, names[int(number)], view)
-        with self._lock:
+        with self._changed:
             if len(self._feeds) >= self._most_viewers:
                 raise RejectedError(503, f"{self._most_viewers} are looking already")
             self._feeds.add(feed)
@@ -102,10 +106,17 @@ class WebWriter:
             feed.seen = self._parts.get(feed.source, (0, b""))[0]  # an old picture is not shown as a new one
         return Response(feed, f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
 
-    def take(self, feed: _Feed) -> bytes | None:
-        """The newest picture for a viewer, if he has not seen it."""
-        with self._lock:
-            number, part = self._parts.get(feed.source, (0, b""))
+    def take(self, feed: _Feed, timeout: float) -> bytes | None:
+        """The newest picture for a viewer who has not seen it; see `Feed`."""
+
+        def newest() -> tuple[int, bytes]:
+            return self._parts.get(feed.source, (0, b""))
+
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or newest()[0] > feed.seen, timeout)
+            number, part = newest()
+            if self._closed:
+                return b""
             if number <= feed.seen:
                 return None
             feed.seen = number
@@ -113,7 +124,7 @@ class WebWriter:
 
     def leave(self, feed: _Feed) -> None:
         """A viewer has gone."""
-        with self._lock:
+        with self._changed:
             if feed in self._feeds:
                 self._feeds.remove(feed)
                 self._viewers[feed.source] -= 1
@@ -127,7 +138,7 @@ class WebWriter:
         """What the page shows: the status, the model's classes, and each source's age and segments by class."""
         status = self._context.status()
         now = time.monotonic()
-        with self._lock:
+        with self._changed:
             seen = dict(self._seen)
             views = sorted(feed.view for feed in self._feeds if feed.view)
         model = self._context.model
@@ -156,9 +167,9 @@ class _Feed:
         self.seen = 0
         self._writer = writer
 
-    def take(self) -> bytes | None:
+    def take(self, timeout: float) -> bytes | None:
         """The newest picture, once."""
-        return self._writer.take(self)
+        return self._writer.take(self, timeout)
 
     def close(self) -> None:
         """Give the seat back."""

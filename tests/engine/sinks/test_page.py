@@ -175,9 +175,9 @@ def test_the_page_connects_again_when_the_server_dropped_its_stream(tab: Tab) ->
         tab.go(f"http://127.0.0.1:{port}/")
         tab.wait(near(40))
         first = tab.value("views[0].name")
-        for connection in tuple(writer._server._connections):
-            if connection.feed is not None:
-                connection.socket.shutdown(socket.SHUT_RDWR)  # as when a viewer took nothing for too long
+        for connection in tuple(writer._server._connections.values()):
+            if connection.answered:
+                connection.shut(socket.SHUT_RDWR)  # as when a viewer took nothing for too long
         wait_for(lambda: not writer._feeds)
         source.grey = 200
         tab.wait(near(200))
