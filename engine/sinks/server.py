@@ -1,27 +1,20 @@
-"""The standard library's web server, with bounds on what its clients take: connections, threads, files and time.
+"""The standard library's web server, strict with requests and with bounds on what clients take.
 
     accepted ──▶ head is read ──▶ page is sent ──▶ next head ...      (a client may keep its connection)
                                 └─▶ feed: parts as they come          (a viewer of a stream)
 
-Each connection has a thread, which blocks in its socket. Each step has a deadline in total, not for each byte: when it
-has passed, the thread that accepts connections shuts the socket down, and the connection's thread ends by itself. Some
-file descriptors are always left to the rest of the process.
+Each connection has a thread. `clients` bounds how many there are and for how long; `request` bounds a head, and rejects
+what `http.server` would let pass.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
-import resource
 import socket
 import sys
 import threading
-import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import BaseServer
@@ -30,14 +23,13 @@ from typing import Any, NamedTuple, Protocol
 from panrt.engine import forks, threads
 from panrt.engine.sinks.access import Access
 from panrt.engine.sinks.address import Address, listen
-from panrt.engine.sinks.request import Lines, RejectedError, Request, checked
+from panrt.engine.sinks.clients import Clients
+from panrt.engine.sinks.request import Lines, RejectedError, checked
 
 LOG = logging.getLogger("panrt.sinks")
 
 _IGNORED = 1 << 16  # bytes that a client may send while nothing is expected of it
 _SEND_BUFFER = 1 << 18  # bytes of a connection in the kernel: pictures that wait there only age
-_NEVER = float("inf")
-_NO_FILES = errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM
 _KEEP_ALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))  # finds viewers whose machine is gone
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -74,54 +66,6 @@ class Response(NamedTuple):
 Page = Callable[[Mapping[str, str]], Response]
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What clients may take; times in seconds."""
-
-    connections: int = 64  # and threads
-    patience: float = 10.0  # for a whole head, from the connection or the last answer on
-    grace: float = 0.25  # for a whole head, while others wait for a connection: theirs came while they waited
-    kept: float = 2.0  # for another request, likewise: the page asks twice a second
-    sending: float = 20.0  # for a body or a part of a feed to be taken
-    lingering: float = 1.0  # for a client to read its last answer
-    look: float = 0.5  # between looks at deadlines, and at viewers to whom nothing is sent
-
-
-@dataclass
-class Counts:
-    """What a server did so far. Written under its lock."""
-
-    connections: int = 0  # open now
-    requests: Counter[int] = field(default_factory=Counter)  # by status code
-    closed: Counter[str] = field(default_factory=Counter)  # connections that the server ended early, by reason
-    errors: int = 0  # pages that could not be made: bugs
-
-
-class _Connection:
-    """A client. Its thread says what it waits for, and the threads of the listeners look at it."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.socket = sock
-        self.thread: threading.Thread | None = None
-        self.deadline = self.room_at = _NEVER  # when it is ended; when it may be, to make room for another
-        self.answered = False  # an answer is under way
-        self.late = False  # what it was to send did not come in time
-        self.evicted = False
-
-    def waits(self, deadline: float, room_at: float) -> None:
-        """For the client to send something."""
-        self.deadline, self.room_at, self.answered = deadline, room_at, False
-
-    def answers(self, deadline: float) -> None:
-        """Something is made for the client, or sent to it."""
-        self.deadline, self.room_at, self.answered = deadline, _NEVER, True
-
-    def shut(self, how: int) -> None:
-        """Have its thread wait no more."""
-        with suppress(OSError):  # the client has gone
-            self.socket.shutdown(how)
-
-
 class Server:
     """Serves pages by path from `start` until it is closed.
 
@@ -129,27 +73,10 @@ class Server:
         SinkError: the address cannot be had.
     """
 
-    def __init__(
-        self,
-        address: Address,
-        pages: Mapping[str, Page],
-        *,
-        counts: Counts | None = None,
-        limits: Limits | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, address: Address, pages: Mapping[str, Page], clients: Clients | None = None) -> None:
         self.uri = address.uri
-        self.counts = counts or Counts()
-        self.clock = clock
-        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if files == resource.RLIM_INFINITY:
-            files = 1 << 20
-        self.limits = limits or Limits(connections=max(8, min(Limits.connections, files // 8)))
-        self._most_files = files - max(32, files // 8)  # above it descriptors are left to recordings
-        self._pages = pages
-        self._changed = threading.Condition()  # guards the next two and the counts
-        self._connections: dict[socket.socket, _Connection] = {}
-        self._closing = False
+        self.pages = pages
+        self.clients = clients or Clients()
         listeners = listen(address)
         self.port: int = listeners[0].getsockname()[1]
         with ExitStack() as failed:
@@ -175,137 +102,23 @@ class Server:
 
     def close(self) -> None:
         """Answer no more, and wait for the threads to end. Idempotent."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
+        self.clients.refuse()
         for door in self._doors:
             door.close()
-        with self._changed:
-            connections = tuple(self._connections.values())
-            for connection in connections:
-                connection.shut(socket.SHUT_RDWR)
-        for connection in connections:
-            if connection.thread is not None:
-                connection.thread.join()
+        self.clients.end()
 
     def after_fork(self) -> None:
-        """See `forks`: a child neither listens nor keeps the parent's clients connected."""
-        for sock in (*self._connections, *(door.socket for door in self._doors)):
-            if sock.fileno() >= 0:
-                os.close(sock.detach())  # close() would wait for the files that were made of it
-        self._changed = threading.Condition()
-        self._connections, self._doors = {}, []
-
-    def look(self) -> None:
-        """End what is past its deadline, and accept who waits if there is room. Happens by itself now and then."""
-        with self._changed:
-            self._end_what_is_late()
-            self._changed.notify_all()
-
-    def accept(self, listener: socket.socket) -> tuple[socket.socket, Any]:
-        """Take a connection from the system; until there is room for it, it waits there.
-
-        Raises:
-            OSError: there is no connection, or no descriptor for it.
-        """
-        with self._changed:
-            while len(self._connections) >= self.limits.connections and not self._closing:
-                self._changed.wait(self._make_room())
-                self._end_what_is_late()
-            if self._closing:
-                raise OSError(errno.ESHUTDOWN, "closed")
-            try:
-                sock, peer = listener.accept()
-                if sock.fileno() >= self._most_files:
-                    sock.close()
-                    raise OSError(errno.EMFILE, "the descriptors that are left are for the rest of the process")
-            except OSError as error:
-                if error.errno in _NO_FILES:
-                    self.counts.closed["files"] += 1
-                    self._make_room()
-                    self._changed.wait(self.limits.grace)
-                raise
-            sock.setblocking(True)
-            connection = self._connections[sock] = _Connection(sock)
-            self.counts.connections = len(self._connections)
-            now = self.clock()
-            connection.waits(now + self.limits.patience, now + self.limits.grace)
-            return sock, peer
-
-    def connection(self, sock: socket.socket) -> _Connection:
-        """Return what is known of a connection that was accepted and not left."""
-        with self._changed:
-            return self._connections[sock]
-
-    def leave(self, sock: socket.socket, close: Callable[[], None]) -> None:
-        """Close a connection."""
-        with self._changed:  # so that nobody else touches the descriptor, which may be another's from here on
-            close()
-            self._connections.pop(sock, None)
-            self.counts.connections = len(self._connections)
-            self._changed.notify_all()
-
-    def count(self, *, code: int = 0, closed: str = "") -> None:
-        """Count an answer, or a connection that is ended early."""
-        with self._changed:
-            if code:
-                self.counts.requests[code] += 1
-            if closed:
-                self.counts.closed[closed] += 1
+        """See `forks`: a child does not listen."""
+        for door in self._doors:
+            door.socket.close()
+        self._doors = []
+        self.clients.after_fork()
 
     def report_bug(self) -> None:
         """Count an exception that is being handled; one line for the first, the traceback only for debugging."""
-        with self._changed:
-            self.counts.errors += 1
-            first = self.counts.errors == 1
-        if first:
+        if self.clients.count_error() == 1:
             LOG.warning("%s: a page could not be made: %s", self.uri, type(sys.exc_info()[1]).__name__)
         LOG.debug("%s: a page could not be made", self.uri, exc_info=True)
-
-    def page(self, request: Request) -> Response:
-        """Return the answer to a request.
-
-        Raises:
-            RejectedError: there is none.
-        """
-        page = self._pages.get(request.path)
-        if page is None:
-            raise RejectedError(404, "there is no such page")
-        try:
-            response = page(request.query)
-        except RejectedError:
-            raise
-        except Exception as error:  # a bug in a page must end neither the server nor the stream
-            self.report_bug()
-            raise RejectedError(500, "the page could not be made") from error
-        if self.access.token and "token" in request.query:
-            cookie = f"{self.access.cookie_name}={self.access.token}; Path=/; HttpOnly; SameSite=Strict"
-            response = response._replace(headers={**response.headers, "Set-Cookie": cookie})
-        return response
-
-    def _end_what_is_late(self) -> None:
-        now = self.clock()
-        for connection in self._connections.values():
-            if connection.deadline <= now:
-                connection.deadline = _NEVER
-                connection.late = True
-                if connection.answered:
-                    self.counts.closed["slow"] += 1
-                # Who was to send something can still be told that it did not come in time.
-                connection.shut(socket.SHUT_RDWR if connection.answered else socket.SHUT_RD)
-
-    def _make_room(self) -> float:
-        """End the connection that has waited longest for its request, if it had its time; when to look again."""
-        first = min(self._connections.values(), key=lambda connection: connection.room_at, default=None)
-        if first is None or any(connection.evicted for connection in self._connections.values()):
-            return self.limits.look  # or when that one has ended
-        early = first.room_at - self.clock()
-        if early > 0:
-            return min(early, self.limits.look)
-        first.evicted = True
-        first.shut(socket.SHUT_RDWR)
-        self.counts.closed["full"] += 1
-        return self.limits.look
 
 
 class _Door(ThreadingHTTPServer):
@@ -316,7 +129,7 @@ class _Door(ThreadingHTTPServer):
         self.socket = listener
         self.owner = owner
         self.thread = threading.Thread(
-            target=self.serve_forever, args=(owner.limits.look,), name=f"server {owner.uri}", daemon=True
+            target=self.serve_forever, args=(owner.clients.limits.look,), name=f"server {owner.uri}", daemon=True
         )
 
     def close(self) -> None:
@@ -328,13 +141,13 @@ class _Door(ThreadingHTTPServer):
         self.server_close()
 
     def service_actions(self) -> None:
-        self.owner.look()
+        self.owner.clients.look()
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        return self.owner.accept(self.socket)
+        return self.owner.clients.accept(self.socket)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        connection = self.owner.connection(request)
+        client = self.owner.clients[request]
         thread = threading.Thread(
             target=self.process_request_thread,
             args=(request, client_address),
@@ -342,15 +155,15 @@ class _Door(ThreadingHTTPServer):
             daemon=True,
         )
         threads.start(thread)
-        connection.thread = thread
+        client.thread = thread
 
     def shutdown_request(self, request: Any) -> None:
-        self.owner.leave(request, lambda: super(_Door, self).shutdown_request(request))
+        self.owner.clients.leave(request, lambda: super(_Door, self).shutdown_request(request))
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exc_info()[1]
         if isinstance(error, threads.ThreadLimitError):
-            self.owner.count(closed="threads")
+            self.owner.clients.count(closed="threads")
         elif not isinstance(error, OSError):  # of which each is a client that has gone
             self.owner.report_bug()
 
@@ -367,8 +180,9 @@ class _Handler(BaseHTTPRequestHandler):
     def setup(self) -> None:
         super().setup()
         self._owner = self.server.owner
-        self._limits = self._owner.limits
-        self._state = self._owner.connection(self.connection)
+        self._clients = self._owner.clients
+        self._limits = self._clients.limits
+        self._client = self._clients[self.connection]
         self.rfile = Lines(self.rfile)
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
@@ -379,7 +193,7 @@ class _Handler(BaseHTTPRequestHandler):
     def handle(self) -> None:
         super().handle()
         # Closed with unread bytes, a socket resets, and the client may never see the answer.
-        self._wait_for_client(self._limits.lingering, self._limits.grace)
+        self._client.may_send(self._limits.lingering, grace=self._limits.grace)
         self.connection.shutdown(socket.SHUT_WR)
         left = _IGNORED
         while left > 0 and (data := self.connection.recv(left)):
@@ -396,8 +210,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._reject(error)
         except EOFError:  # in the middle of a head
             self.close_connection = True
-            if self._state.late:
-                self._owner.count(closed="deadline")
+            if self._client.is_late:
+                self._clients.count(closed="deadline")
                 self._reject(RejectedError(408, "the request took too long"))
 
     def parse_request(self) -> bool:
@@ -407,16 +221,30 @@ class _Handler(BaseHTTPRequestHandler):
         tokens = {token.strip().lower() for token in self._asked.header("connection").split(",")}
         self.close_connection = self.request_version == "HTTP/1.0" or "close" in tokens
         self._owner.access.check(self._asked)
+        self._client.is_sent(self._limits.sending)
         return True
 
     def handle_expect_100(self) -> bool:
         return True  # says nothing: there is a rejection to come
 
     def do_GET(self) -> None:
-        self._state.answers(self._owner.clock() + self._limits.sending)
-        self._respond(self._owner.page(self._asked))
+        page = self._owner.pages.get(self._asked.path)
+        if page is None:
+            raise RejectedError(404, "there is no such page")
+        try:
+            response = page(self._asked.query)
+        except RejectedError:
+            raise
+        except Exception as error:  # a bug in a page must end neither the server nor the stream
+            self._owner.report_bug()
+            raise RejectedError(500, "the page could not be made") from error
+        access = self._owner.access
+        if access.token and "token" in self._asked.query:
+            cookie = f"{access.cookie_name}={access.token}; Path=/; HttpOnly; SameSite=Strict"
+            response = response._replace(headers={**response.headers, "Set-Cookie": cookie})
+        self._respond(response)
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815  (http.server's name)
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         self._reject(RejectedError(code, HTTPStatus(code).phrase))  # the message may repeat the request
@@ -429,8 +257,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._respond(Response(f"{error}\n".encode(), code=error.code, headers=error.headers))
 
     def _respond(self, response: Response) -> None:
-        self._owner.count(code=response.code)
-        self._state.answers(self._owner.clock() + self._limits.sending)
+        self._clients.count(code=response.code)
+        self._client.is_sent(self._limits.sending)
         body = response.body
         headers = {**_HEADERS, "Content-Type": response.kind, **response.headers}
         with ExitStack() as seat:
@@ -451,25 +279,21 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(body)
             else:
                 self._show(body)
-        self._wait_for_client(self._limits.patience, self._limits.kept)
+        self._client.may_send(self._limits.patience, grace=self._limits.kept)
 
     def _show(self, feed: Feed) -> None:
         """Send what a feed gives until it ends or the viewer leaves."""
         ignored = 0
         while ignored <= _IGNORED:
-            self._state.deadline = _NEVER  # TCP finds out whether it is still there
+            self._client.is_sent()  # TCP finds out whether it is still there
             part = feed.take(self._limits.look)
             if part == b"":
                 return
             if part is not None:
-                self._state.answers(self._owner.clock() + self._limits.sending)
+                self._client.is_sent(self._limits.sending)
                 self.wfile.write(part)
             with suppress(BlockingIOError):
                 data = self.connection.recv(_IGNORED, socket.MSG_DONTWAIT)
                 if not data:
                     return
                 ignored += len(data)
-
-    def _wait_for_client(self, patience: float, grace: float) -> None:
-        now = self._owner.clock()
-        self._state.waits(now + patience, now + grace)

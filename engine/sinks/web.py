@@ -20,11 +20,12 @@ from typing import Any, NamedTuple
 import cv2
 
 from panrt.engine.sinks.address import Address
+from panrt.engine.sinks.clients import Clients
 from panrt.engine.sinks.drawing import annotated
 from panrt.engine.sinks.errors import SinkError
 from panrt.engine.sinks.http import announce, common_pages
 from panrt.engine.sinks.request import RejectedError
-from panrt.engine.sinks.server import Counts, Page, Response, Server
+from panrt.engine.sinks.server import Page, Response, Server
 from panrt.engine.sinks.sink import Context, Item
 
 MOST_VIEWERS = 16
@@ -53,14 +54,14 @@ class WebWriter:
         self._feeds: set[_Feed] = set()
         self._closed = False
         self._instance = secrets.token_hex(8)  # tells the page that the server is another one
-        counts = Counts()
-        pages = common_pages(context, counts) | {
+        clients = Clients()
+        pages = common_pages(context, clients.counts) | {
             "/": page_of(files(__package__).joinpath("page.html").read_text("utf-8")),
             "/stream.mjpg": self._stream_page,
             "/status.json": self._status_page,
         }
-        self._server = Server(address, pages, counts=counts)
-        self._most_viewers = min(MOST_VIEWERS, self._server.limits.connections // 2)
+        self._server = Server(address, pages, clients)
+        self._most_viewers = min(MOST_VIEWERS, clients.limits.connections // 2)
         self.port = self._server.port
         self._server.start()
         announce(address, self._server, "/")

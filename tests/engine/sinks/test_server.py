@@ -18,9 +18,10 @@ from benchmarks.null_session import NullSession
 import panrt
 from panrt.engine import threads
 from panrt.engine.sinks import SinkError
-from panrt.engine.sinks import server as server_module
+from panrt.engine.sinks import clients as clients_module
 from panrt.engine.sinks.address import parse_address
-from panrt.engine.sinks.server import Limits, Response, Server
+from panrt.engine.sinks.clients import Clients, Limits
+from panrt.engine.sinks.server import Response, Server
 from support.streams import free_port, wait_for
 
 PATIENCE, GRACE, KEPT, SENDING = 10.0, 1.0, 4.0, 20.0
@@ -68,8 +69,9 @@ class Serving:
             "/bug": self._bug,
         }
         address = parse_address("web", "127.0.0.1:0", {})
-        self.server = Server(address, pages, limits=limits, clock=self.clock)
-        self.counts = self.server.counts
+        self.clients = Clients(limits, self.clock)
+        self.counts = self.clients.counts
+        self.server = Server(address, pages, self.clients)
         self.server.start()
 
     def _feed(self, part: bytes | None) -> Response:
@@ -82,7 +84,7 @@ class Serving:
     def pass_time(self, seconds: float) -> None:
         """Let time pass, and the server see it."""
         self.clock.now += seconds
-        self.server.look()
+        self.clients.look()
 
     def connect(self, data: bytes = b"") -> socket.socket:
         client = socket.create_connection(("127.0.0.1", self.server.port), timeout=20)
@@ -412,16 +414,16 @@ def test_clients_with_the_grace_of_a_moment_are_not_pushed_out_by_others() -> No
 
 
 def test_descriptors_are_left_to_the_rest_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module.resource, "getrlimit", lambda _: (40, 40))
+    monkeypatch.setattr(clients_module.resource, "getrlimit", lambda _: (40, 40))
     with serving(None) as serving_:  # 8 descriptors are taken already
-        assert serving_.server.limits.connections == 8
+        assert serving_.clients.limits.connections == 8
         with suppress(ConnectionError):
             assert serving_.get("/") == b""
         wait_for(lambda: serving_.counts.closed["files"] == 1)
     for files, connections in ((256, 32), (512, 64), (resource.RLIM_INFINITY, 64)):
-        monkeypatch.setattr(server_module.resource, "getrlimit", lambda _, files=files: (files, files))
+        monkeypatch.setattr(clients_module.resource, "getrlimit", lambda _, files=files: (files, files))
         with serving(None) as serving_:
-            assert serving_.server.limits.connections == connections
+            assert serving_.clients.limits.connections == connections
 
 
 def test_a_process_without_descriptors_answers_again_when_it_has_some() -> None:
