@@ -62,6 +62,8 @@ class Lines(io.BufferedReader):
             raise RejectedError(400, "expected lines that end in CR LF")
         if first and _REQUEST_LINE.fullmatch(line) is None:
             raise RejectedError(400, "expected a request line such as GET / HTTP/1.1")
+        if first and not line.endswith((b"/1.0\r\n", b"/1.1\r\n")):
+            raise RejectedError(505, "only HTTP/1.0 and HTTP/1.1 are supported")
         if self._lines > MOST_HEADERS + 2:
             raise RejectedError(431, f"there are more than {MOST_HEADERS} headers")
         if not first and line != b"\r\n" and _HEADER.fullmatch(line) is None:
@@ -91,11 +93,9 @@ def checked(line: str, headers: Message) -> Request:
         headers: as `http.server` has read them.
 
     Raises:
-        RejectedError: it is not HTTP/1.0 or 1.1, asks for something other than to read a page, or is ambiguous.
+        RejectedError: it asks for something other than to read a page, or is ambiguous.
     """
     method, target, version = line.split(" ")
-    if version not in ("HTTP/1.0", "HTTP/1.1"):
-        raise RejectedError(505, "only HTTP/1.0 and HTTP/1.1 are supported")
     for name in _ONCE:
         if len(headers.get_all(name, [])) > 1:
             raise RejectedError(400, f"there are several {name} headers")

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import cv2
 
+from panrt.engine import forks
 from panrt.engine.sinks.address import Address
 from panrt.engine.sinks.clients import Clients
 from panrt.engine.sinks.drawing import annotated
@@ -61,6 +62,7 @@ class WebWriter:
             "/status.json": self._status_page,
         }
         self._server = Server(address, pages, clients)
+        forks.watch(self)
         self._most_viewers = min(MOST_VIEWERS, clients.limits.connections // 2)
         self.port = self._server.port
         self._server.start()
@@ -90,6 +92,10 @@ class WebWriter:
             self._closed = True
             self._changed.notify_all()
         self._server.close()
+
+    def after_fork(self) -> None:
+        """See `forks`: whoever held the lock is gone."""
+        self._changed = threading.Condition()
 
     def _stream_page(self, query: Mapping[str, str]) -> Response:
         names = [source.name for source in self._context.status().sources]

@@ -147,6 +147,8 @@ REJECTED = {
     "HTTP/0.9": (b"GET /\r\n", 400),
     "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
     "HTTP/3.7": (request("GET / HTTP/3.7"), 505),
+    "HTTP/1.2": (request("GET / HTTP/1.2"), 505),
+    "HTTP/0.9 by name": (request("GET / HTTP/0.9"), 505),
     "lower case": (request("get / HTTP/1.1"), 400),
     "two spaces": (request("GET  / HTTP/1.1"), 400),
     "no target": (request("GET HTTP/1.1"), 400),
@@ -187,6 +189,7 @@ REJECTED = {
     "headers without an end": (b"GET / HTTP/1.1\r\nA: " + 20000 * b"b", 431),
     "dots": (request("GET /../../etc/passwd HTTP/1.1"), 404),
     "escaped dots": (request("GET /%2e%2e%2fetc%2fpasswd HTTP/1.1"), 404),
+    "slashes alone": (request("GET // HTTP/1.1"), 404),
     "two slashes": (request("GET //etc/passwd HTTP/1.1"), 404),
     "a file": (request("GET /page.html HTTP/1.1"), 404),
     "an escaped NUL": (request("GET /%00 HTTP/1.1"), 404),
@@ -243,6 +246,23 @@ def test_a_connection_takes_requests_one_after_the_other_and_all_at_once() -> No
         assert bodies == [b'{"n": "%d"}' % number for number in range(100)] + [b""]
         assert b"Content-Length: 12\r\n" in answers.rpartition(b"HTTP/1.1")[2]  # of the HEAD: as GET has it
         assert serving_.counts.requests == {200: 104}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        request("GET / HTTP/1.1", "Connection: close"),
+        request("GET / HTTP/1.1", "Connection: Upgrade, CLOSE"),
+        request("GET / HTTP/1.1", "Connection: a", "Connection: close"),
+        request("GET / HTTP/1.0"),
+        request("GET / HTTP/1.0", "Connection: keep-alive"),
+    ],
+)
+def test_a_connection_is_closed_after_a_request_of_http_1_0_or_where_the_client_wants_it(data: bytes) -> None:
+    with serving() as serving_:
+        answer = serving_.ask(data + request())
+        assert answer.count(b"HTTP/1.1 200 OK") == 1
+        assert b"\r\nConnection: close\r\n" in answer
 
 
 def test_a_request_of_the_absolute_form_is_answered_if_it_names_this_server() -> None:
