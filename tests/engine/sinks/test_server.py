@@ -216,6 +216,12 @@ def test_what_is_no_clear_request_for_a_page_is_rejected_and_the_connection_clos
     assert capfd.readouterr() == ("", "")
 
 
+def test_who_sends_more_than_is_read_gets_the_answer_and_no_reset() -> None:
+    with serving() as serving_:
+        answer = serving_.ask(request("POST / HTTP/1.1", "Content-Length: 60000") + bytes(60000))
+        assert code(answer) == 405
+
+
 def test_bytes_at_random_never_end_the_server(capfd: pytest.CaptureFixture[str]) -> None:
     generator = random.Random(0)
     sound = request("GET /?a=b HTTP/1.1", "Cookie: a=b; c=d", "Authorization: Bearer x", "Connection: close")
