@@ -7,7 +7,7 @@ One process records a moving pattern (COCO, NumPy, JSON lines, mp4) and serves i
 a session of no cost. This one keeps so many clients at it, a fifth each of: connected without a word; a request at a
 byte every five seconds; complete but for the last line; viewers of the stream who take nothing; and viewers who take a
 little each second. Who is dropped comes again at once. Beside them an ordinary client asks for the status.
-The bar: no recording loses a result, no sink fails, and descriptors stay bounded.
+The bar: no recording loses a result, no sink fails, and descriptors and threads stay bounded.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ from typing import Any
 
 import panrt
 from benchmarks.null_session import NullSession
+from panrt.engine.sinks.clients import Limits
 
 FILES = 1024  # descriptors of the process that is besieged
+THREADS = 2 * Limits.connections  # of the clients, and as many for all the rest
 RATE = 10  # frames a second
 KINDS = "idle", "slow", "unfinished", "stuck viewer", "slow viewer"
 _HOST = "Host: localhost"
@@ -194,7 +196,7 @@ def run(clients: int, seconds: float) -> bool:
         )
     recordings = status["sinks"][1:]
     kept = all(sink["state"] == "closed" and sink["written"] == status["results"] for sink in recordings)
-    return kept and siege.most["descriptors"] < FILES // 2
+    return kept and siege.most["descriptors"] < FILES // 2 and siege.most["threads"] <= THREADS
 
 
 def main() -> None:
@@ -208,7 +210,7 @@ def main() -> None:
         port, folder, seconds = options.serve
         serve(int(port), Path(folder), float(seconds))
     elif not run(options.clients, options.seconds):
-        raise SystemExit("a recording lost results, or descriptors ran away")
+        raise SystemExit("a recording lost results, or descriptors or threads ran away")
 
 
 if __name__ == "__main__":

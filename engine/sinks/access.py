@@ -79,8 +79,8 @@ class Access:
         for name in request.authorities:
             if not self._is_own(name):
                 raise RejectedError(403, "this server does not answer under that host name; see its option ?host=")
-        site = request.headers.get("sec-fetch-site", "none")
-        opened = request.headers.get("sec-fetch-dest", "document") == "document"
+        site = request.header("sec-fetch-site", "none")
+        opened = request.header("sec-fetch-dest", "document") == "document"
         if site not in ("none", "same-origin") and not opened:
             raise RejectedError(403, "another site may not embed this")
         if self.token and not self._has_token(request):
@@ -99,9 +99,9 @@ class Access:
         return self._open or host.is_loopback or host in self._bound
 
     def _has_token(self, request: Request) -> bool:
-        kind, _, bearer = request.headers.get("authorization", "").partition(" ")
+        kind, _, bearer = request.header("authorization").partition(" ")
         given = [request.query.get("token", ""), bearer.strip() if kind.lower() == "bearer" else ""]
-        for cookie in request.headers.get("cookie", "").split(";"):
+        for cookie in request.header("cookie").split(";"):
             name, _, value = cookie.strip().partition("=")
             if name == self.cookie_name:
                 given.append(value)

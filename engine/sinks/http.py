@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from panrt.engine.sinks.address import Address
-from panrt.engine.sinks.server import Counts, Page, Response, Server
+from panrt.engine.sinks.clients import Clients, Counts
+from panrt.engine.sinks.server import Page, Response, Server
 from panrt.engine.sinks.sink import Context, Item
 from panrt.engine.sources.source import State
 from panrt.engine.status import StreamStatus
@@ -23,8 +24,8 @@ class MetricsWriter:
     """/metrics for Prometheus and /healthz for whatever restarts what is ill; takes no results."""
 
     def __init__(self, address: Address, context: Context) -> None:
-        counts = Counts()
-        self._server = Server(address, common_pages(context, counts), counts=counts)
+        clients = Clients()
+        self._server = Server(address, common_pages(context, clients.counts), clients)
         self.port = self._server.port
         self._server.start()
         announce(address, self._server, "/metrics")

@@ -1,9 +1,11 @@
-"""The head of an HTTP request, read strictly: what is not clearly right is rejected, and no body is accepted."""
+"""Requests that are accepted: the bounds and the plain form of a head, beyond what `http.server` checks."""
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Mapping
+from email.message import Message
 from typing import NamedTuple
 from urllib.parse import parse_qsl
 
@@ -12,9 +14,8 @@ LONGEST_LINE = 4096  # bytes of the request line
 MOST_HEADERS = 64
 MOST_PARAMETERS = 16
 
-_END = b"\r\n\r\n"
-_REQUEST_LINE = re.compile(rb"([A-Z]{1,20}) ([!-~]+) HTTP/(\d\.\d)")
-_HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~\x80-\xff]*?)[ \t]*")
+_REQUEST_LINE = re.compile(rb"[A-Z]{1,20} [!-~]+ HTTP/\d\.\d\r\n")
+_HEADER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*\r\n")
 _ABSOLUTE = re.compile(r"(?i:http)://([^/?#]*)(.*)", re.DOTALL)
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _ONCE = "authorization", "content-length", "host", "transfer-encoding"
@@ -29,54 +30,82 @@ class RejectedError(Exception):
         self.headers = dict(headers or {})
 
 
+class Lines(io.BufferedReader):
+    """What a client sends, as `http.server` reads it: lines of heads, which are bounded and have one meaning.
+
+    Reading raises RejectedError for others, and EOFError where the client ends in the middle of a head.
+    """
+
+    def begin(self) -> bool:
+        """Wait for a head; whether one begins."""
+        self._left = LONGEST_HEAD
+        self._lines = 0
+        first = self.peek(1)[:1]
+        if first and not first.isupper():  # e.g. 0x16, which opens TLS
+            raise RejectedError(400, "expected an HTTP request; this port does not speak TLS")
+        return bool(first)
+
+    def readline(self, _: int | None = -1, /) -> bytes:
+        """Return the next line of a head."""
+        first = self._lines == 0
+        bound = LONGEST_LINE + 2 if first else self._left
+        line = super().readline(bound + 1)
+        self._left -= len(line)
+        self._lines += 1
+        if len(line) > bound and first:
+            raise RejectedError(414, f"the request line is longer than {LONGEST_LINE} bytes")
+        if len(line) > bound:
+            raise RejectedError(431, f"the headers are longer than {LONGEST_HEAD} bytes")
+        if not line.endswith(b"\n"):
+            raise EOFError
+        if not line.endswith(b"\r\n"):
+            raise RejectedError(400, "expected lines that end in CR LF")
+        if first and _REQUEST_LINE.fullmatch(line) is None:
+            raise RejectedError(400, "expected a request line such as GET / HTTP/1.1")
+        if first and not line.endswith((b"/1.0\r\n", b"/1.1\r\n")):
+            raise RejectedError(505, "only HTTP/1.0 and HTTP/1.1 are supported")
+        if self._lines > MOST_HEADERS + 2:
+            raise RejectedError(431, f"there are more than {MOST_HEADERS} headers")
+        if not first and line != b"\r\n" and _HEADER.fullmatch(line) is None:
+            raise RejectedError(400, "a header is not NAME: VALUE")
+        return line
+
+
 class Request(NamedTuple):
     """A request without a body."""
 
-    method: str  # GET or HEAD
     authorities: tuple[str, ...]  # that it is sent to: of the Host header and of the target
     path: str  # as it was sent, percent-encoded
     query: dict[str, str]
-    headers: dict[str, str]  # by name in lower case
-    keep_alive: bool
+    headers: Message
+
+    def header(self, name: str, default: str = "") -> str:
+        """Return the value of a header, of several all."""
+        separator = "; " if name == "cookie" else ", "
+        return separator.join(value.strip(" \t") for value in self.headers.get_all(name, [default]))
 
 
-def head_end(received: bytearray) -> int | None:
-    """Return the length of the first head in what was received so far; None if it is not complete.
+def checked(line: str, headers: Message) -> Request:
+    """Return what a head asks for.
 
-    Raises:
-        RejectedError: it will never be a head of the size that is accepted.
-    """
-    if received and not 0x41 <= received[0] <= 0x5A:  # e.g. 0x16, which opens TLS
-        raise RejectedError(400, "expected an HTTP request; this port does not speak TLS")
-    line_end = received.find(b"\n", 0, LONGEST_LINE + 2)
-    if line_end < 0 and len(received) > LONGEST_LINE:
-        raise RejectedError(414, f"the request line is longer than {LONGEST_LINE} bytes")
-    if line_end >= 0:
-        if received[line_end - 1] != 0x0D:
-            raise RejectedError(400, "expected lines that end in CR LF")
-        _request_line(bytes(received[: line_end - 1]))
-    end = received.find(_END, 0, LONGEST_HEAD)
-    if end < 0 and len(received) >= LONGEST_HEAD:
-        raise RejectedError(431, f"the headers are longer than {LONGEST_HEAD} bytes")
-    return None if end < 0 else end + len(_END)
-
-
-def parse(head: bytes) -> Request:
-    """Read a complete head.
+    Args:
+        line: the request line, of the form that `Lines` lets pass.
+        headers: as `http.server` has read them.
 
     Raises:
-        RejectedError: it is not HTTP/1.0 or 1.1, asks for something other than to read a page, or is ambiguous.
+        RejectedError: it asks for something other than to read a page, or is ambiguous.
     """
-    first, *lines = head.removesuffix(_END).split(b"\r\n")
-    method, target, version = _request_line(first)
-    headers = _headers(lines)
+    method, target, version = line.split(" ")
+    for name in _ONCE:
+        if len(headers.get_all(name, [])) > 1:
+            raise RejectedError(400, f"there are several {name} headers")
     if method not in ("GET", "HEAD"):
         raise RejectedError(405, "only GET and HEAD are supported", {"Allow": "GET, HEAD"})
-    if "transfer-encoding" in headers or headers.get("content-length", "0") != "0" or "expect" in headers:
+    if "transfer-encoding" in headers or headers.get("content-length", "0").strip() != "0" or "expect" in headers:
         raise RejectedError(413, "a request with a body is not supported")
-    if "host" not in headers and version != "1.0":
+    if "host" not in headers and version == "HTTP/1.1":
         raise RejectedError(400, "expected a Host header")
-    authorities = [headers["host"]] if "host" in headers else []
+    authorities = [text.strip(" \t") for text in headers.get_all("host", [])]
     if not target.startswith("/"):
         found = _ABSOLUTE.fullmatch(target)
         if found is None:
@@ -85,46 +114,11 @@ def parse(head: bytes) -> Request:
         target = found[2] if found[2].startswith("/") else f"/{found[2]}"
     if "#" in target or _BAD_ESCAPE.search(target):
         raise RejectedError(400, "the path is not a valid URL")
-    path, _, query = target.partition("?")
-    tokens = {token.strip().lower() for token in headers.get("connection", "").split(",")}
-    keep_alive = version != "1.0" and "close" not in tokens
-    return Request(method, tuple(authorities), path, _query(query), headers, keep_alive)
-
-
-def _request_line(line: bytes) -> tuple[str, str, str]:
-    found = _REQUEST_LINE.fullmatch(line)
-    if found is None:
-        raise RejectedError(400, "expected a request line such as GET / HTTP/1.1")
-    method, target, version = (part.decode("ascii") for part in found.groups())
-    if len(line) > LONGEST_LINE:
-        raise RejectedError(414, f"the request line is longer than {LONGEST_LINE} bytes")
-    if version not in ("1.0", "1.1"):
-        raise RejectedError(505, "only HTTP/1.0 and HTTP/1.1 are supported")
-    return method, target, version
-
-
-def _headers(lines: list[bytes]) -> dict[str, str]:
-    if len(lines) > MOST_HEADERS:
-        raise RejectedError(431, f"there are more than {MOST_HEADERS} headers")
-    headers: dict[str, str] = {}
-    for line in lines:
-        found = _HEADER.fullmatch(line)
-        if found is None:
-            raise RejectedError(400, "a header is not NAME: VALUE")
-        name, value = found[1].decode("ascii").lower(), found[2].decode("latin-1")
-        if name in headers and name in _ONCE:
-            raise RejectedError(400, f"there are several {name} headers")
-        separator = "; " if name == "cookie" else ", "
-        headers[name] = headers[name] + separator + value if name in headers else value
-    return headers
-
-
-def _query(text: str) -> dict[str, str]:
+    path, _, text = target.partition("?")
     try:
         pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MOST_PARAMETERS)
     except ValueError as error:  # too many of them, or not UTF-8
         raise RejectedError(400, "the query is not valid") from error
-    query = dict(pairs)
-    if len(query) < len(pairs):
+    if len(dict(pairs)) < len(pairs):
         raise RejectedError(400, "a parameter of the query is given twice")
-    return query
+    return Request(tuple(authorities), path, dict(pairs), headers)

@@ -1,42 +1,35 @@
-"""A small web server on one thread, whatever its clients do.
+"""The standard library's web server, strict with requests and with bounds on what clients take.
 
     accepted ──▶ head is read ──▶ page is sent ──▶ next head ...      (a client may keep its connection)
                                 └─▶ feed: parts as they come          (a viewer of a stream)
 
-One thread waits for all sockets at once, so that idle clients cost no thread. Each step has a deadline in total, not
-for each byte. Bounds: connections, size of a head, one part of a feed for each viewer, and file descriptors: some are
-always left to the rest of the process.
+Each connection has a thread. `clients` bounds how many there are and for how long; `request` bounds a head, and rejects
+what `http.server` would let pass.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
-import resource
-import selectors
 import socket
 import sys
 import threading
-import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import NamedTuple, Protocol
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import BaseServer
+from typing import Any, NamedTuple, Protocol
 
+from panrt.engine import forks, threads
 from panrt.engine.sinks.access import Access
 from panrt.engine.sinks.address import Address, listen
-from panrt.engine.sinks.errors import SinkError
-from panrt.engine.sinks.request import LONGEST_HEAD, RejectedError, Request, head_end, parse
+from panrt.engine.sinks.clients import Clients
+from panrt.engine.sinks.request import Lines, RejectedError, checked
 
 LOG = logging.getLogger("panrt.sinks")
 
-_CHUNK = 16384  # bytes that are read at once
 _IGNORED = 1 << 16  # bytes that a client may send while nothing is expected of it
 _SEND_BUFFER = 1 << 18  # bytes of a connection in the kernel: pictures that wait there only age
-_NEVER = float("inf")
-_NO_FILES = errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM
 _KEEP_ALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))  # finds viewers whose machine is gone
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -50,10 +43,10 @@ _HEADERS = {
 
 
 class Feed(Protocol):
-    """A body without an end, taken part by part by the server's thread."""
+    """A body without an end, taken part by part by the thread of its viewer."""
 
-    def take(self) -> bytes | None:
-        """Return the newest part that was not taken yet; None if there is none, or the feed has ended."""
+    def take(self, timeout: float) -> bytes | None:
+        """Wait for a part that was not taken yet and return the newest; None if none comes, b"" if none ever will."""
         ...
 
     def close(self) -> None:
@@ -73,51 +66,6 @@ class Response(NamedTuple):
 Page = Callable[[Mapping[str, str]], Response]
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What clients may take; times in seconds."""
-
-    connections: int = 128
-    patience: float = 10.0  # for a whole head, from the connection or the last answer on
-    grace: float = 0.25  # for a whole head, while others wait for a connection: theirs came while they waited
-    kept: float = 2.0  # for another request, likewise: the page asks twice a second
-    sending: float = 20.0  # for a body or a part of a feed to be taken
-    lingering: float = 1.0  # for a client to read why it was rejected
-
-
-@dataclass
-class Counts:
-    """What a server did so far. Written by its thread."""
-
-    connections: int = 0  # open now
-    requests: Counter[int] = field(default_factory=Counter)  # by status code
-    closed: Counter[str] = field(default_factory=Counter)  # connections that the server ended early, by reason
-    errors: int = 0  # pages that could not be made: bugs
-    turns: int = 0  # of the thread, in each of which it looks at every socket and deadline
-
-
-class _Connection:
-    """A client."""
-
-    def __init__(self, sock: socket.socket, now: float, limits: Limits) -> None:
-        self.socket = sock
-        self.received = bytearray()
-        self.output = memoryview(b"")  # what is left to send
-        self.feed: Feed | None = None
-        self.since = now  # when it was accepted, or its last answer was sent
-        self.deadline = now + limits.patience
-        self.served = False  # it got a page
-        self.last = False  # after this answer it is closed
-        self.lingers = False  # all is sent, and the client should read it before the connection goes
-        self.ignored = 0  # bytes that it sent out of turn
-        self.events = 0  # that the selector looks for
-
-    @property
-    def waits(self) -> bool:
-        """Whether it is its turn to send a request."""
-        return not self.output and self.feed is None and not self.lingers
-
-
 class Server:
     """Serves pages by path from `start` until it is closed.
 
@@ -125,339 +73,227 @@ class Server:
         SinkError: the address cannot be had.
     """
 
-    def __init__(
-        self,
-        address: Address,
-        pages: Mapping[str, Page],
-        *,
-        counts: Counts | None = None,
-        limits: Limits | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._uri = address.uri
-        self._pages = pages
-        self._clock = clock
-        self.counts = counts or Counts()
-        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if files == resource.RLIM_INFINITY:
-            files = 1 << 20
-        self.limits = limits or Limits(connections=max(8, min(Limits.connections, files // 8)))
-        self._most_files = files - max(32, files // 8)  # above it descriptors are left to recordings
-        self._connections: set[_Connection] = set()
-        self._accepts = False
-        self._accept_at = self._paused_until = -_NEVER
-        self._closing = False
-        self._listeners = listen(address)
-        self.port: int = self._listeners[0].getsockname()[1]
+    def __init__(self, address: Address, pages: Mapping[str, Page], clients: Clients | None = None) -> None:
+        self.uri = address.uri
+        self.pages = pages
+        self.clients = clients or Clients()
+        listeners = listen(address)
+        self.port: int = listeners[0].getsockname()[1]
         with ExitStack() as failed:
-            for listener in self._listeners:
+            for listener in listeners:
                 failed.callback(listener.close)
-            self.access = Access(address, self._listeners)
-            try:
-                self._selector = failed.enter_context(selectors.DefaultSelector())
-                self._wakes, self._wake = socket.socketpair()
-            except OSError as error:
-                raise SinkError(f"{address.uri}: the server cannot start: {error.strerror}.") from error
+            self.access = Access(address, listeners)
             failed.pop_all()
-        for end in (self._wakes, self._wake):
-            end.setblocking(False)
-        self._selector.register(self._wakes, selectors.EVENT_READ)
-        self._thread = threading.Thread(target=self._run, name=f"server {address.uri}", daemon=True)
+        self._doors = [_Door(self, listener) for listener in listeners]
+        forks.watch(self)
 
     def start(self) -> None:
         """Begin to answer.
 
         Raises:
-            SinkError: the system has no thread left.
+            ThreadLimitError: the system starts no more threads.
         """
         try:
-            self._thread.start()
-        except RuntimeError as error:
-            self._release()
-            raise SinkError(f"{self._uri}: the server cannot start: {error}.") from error
-
-    def wake(self) -> None:
-        """Look at feeds and deadlines now. May be called from any thread."""
-        with suppress(OSError):  # full: it will wake all the same; closed: it has ended
-            self._wake.send(b"\0")
+            for door in self._doors:
+                threads.start(door.thread)
+        except threads.ThreadLimitError:
+            self.close()
+            raise
 
     def close(self) -> None:
-        """Answer no more. Idempotent."""
-        self._closing = True
-        self.wake()
-        self._thread.join()
+        """Answer no more, and wait for the threads to end. Idempotent."""
+        self.clients.refuse()
+        for door in self._doors:
+            door.close()
+        self.clients.end()
 
-    def _run(self) -> None:
+    def after_fork(self) -> None:
+        """See `forks`: a child does not listen."""
+        for door in self._doors:
+            door.socket.close()
+        self._doors = []
+        self.clients.after_fork()
+
+    def report_bug(self) -> None:
+        """Count an exception that is being handled; one line for the first, the traceback only for debugging."""
+        if self.clients.count_error() == 1:
+            LOG.warning("%s: a page could not be made: %s", self.uri, type(sys.exc_info()[1]).__name__)
+        LOG.debug("%s: a page could not be made", self.uri, exc_info=True)
+
+
+class _Door(ThreadingHTTPServer):
+    """What `http.server` does for one listener; a server has one for IPv4 and one for IPv6."""
+
+    def __init__(self, owner: Server, listener: socket.socket) -> None:
+        BaseServer.__init__(self, listener.getsockname(), _Handler)  # TCPServer's would make another socket
+        self.socket = listener
+        self.owner = owner
+        self.thread = threading.Thread(
+            target=self.serve_forever, args=(owner.clients.limits.look,), name=f"server {owner.uri}", daemon=True
+        )
+
+    def close(self) -> None:
+        if self.thread.ident is not None:
+            with suppress(OSError):  # idempotent
+                self.socket.shutdown(socket.SHUT_RDWR)  # wakes the thread
+            self.shutdown()
+            self.thread.join()
+        self.server_close()
+
+    def service_actions(self) -> None:
+        self.owner.clients.look()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        return self.owner.clients.accept(self.socket)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        client = self.owner.clients[request]
+        thread = threading.Thread(
+            target=self.process_request_thread,
+            args=(request, client_address),
+            name=f"client of {self.owner.uri}",
+            daemon=True,
+        )
+        threads.start(thread)
+        client.thread = thread
+
+    def shutdown_request(self, request: Any) -> None:
+        self.owner.clients.leave(request, lambda: super(_Door, self).shutdown_request(request))
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        error = sys.exc_info()[1]
+        if isinstance(error, threads.ThreadLimitError):
+            self.owner.clients.count(closed="threads")
+        elif not isinstance(error, OSError):  # of which each is a client that has gone
+            self.owner.report_bug()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """A connection, in a thread of its own."""
+
+    protocol_version = default_request_version = request_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    rbufsize = 0  # `Lines` has a buffer
+    server: _Door
+    rfile: Lines
+
+    def setup(self) -> None:
+        super().setup()
+        self._owner = self.server.owner
+        self._clients = self._owner.clients
+        self._limits = self._clients.limits
+        self._client = self._clients[self.connection]
+        self.rfile = Lines(self.rfile)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        for name, value in _KEEP_ALIVE:
+            if hasattr(socket, name):
+                self.connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+    def handle(self) -> None:
+        super().handle()
+        # Closed with unread bytes, a socket resets, and the client may never see the answer.
+        self._client.may_send(self._limits.lingering, grace=self._limits.grace)
+        self.connection.shutdown(socket.SHUT_WR)
+        left = _IGNORED
+        while left > 0 and (data := self.connection.recv(left)):
+            left -= len(data)
+
+    def handle_one_request(self) -> None:
+        self.command = ""
         try:
-            while not self._closing:
-                self._turn()
-        finally:
-            self._release()
+            if self.rfile.begin():
+                super().handle_one_request()
+            else:
+                self.close_connection = True
+        except RejectedError as error:
+            self._reject(error)
+        except EOFError:  # in the middle of a head
+            self.close_connection = True
+            if self._client.is_late:
+                self._clients.count(closed="deadline")
+                self._reject(RejectedError(408, "the request took too long"))
 
-    def _release(self) -> None:
-        for connection in tuple(self._connections):
-            self._drop(connection)
-        self._selector.close()
-        for sock in (*self._listeners, self._wakes, self._wake):
-            sock.close()
-
-    def _turn(self) -> None:
-        self._listen_if_there_is_room()
-        due = min((connection.deadline for connection in self._connections), default=_NEVER)
-        if not self._accepts:
-            due = min(due, self._accept_at)
-        timeout = None if due == _NEVER else max(0.0, due - self._clock())
-        for key, events in self._selector.select(timeout):
-            if isinstance(key.data, _Connection):
-                self._attend(key.data, events)
-            elif key.fileobj is self._wakes:
-                with suppress(BlockingIOError):
-                    while self._wakes.recv(_CHUNK):
-                        pass
-                for connection in tuple(self._connections):
-                    if connection.feed is not None and not connection.output:
-                        self._attend(connection, 0)
-            elif isinstance(key.fileobj, socket.socket):
-                self._accept(key.fileobj)
-        now = self._clock()
-        for connection in tuple(self._connections):
-            if connection.deadline <= now:
-                self._expire(connection)
-        self.counts.turns += 1
-
-    # Connections that come
-
-    def _listen_if_there_is_room(self) -> None:
-        """Take connections from the system, or leave them there while there is no room."""
-        self._accept_at = self._paused_until
-        if len(self._connections) >= self.limits.connections:
-            self._accept_at = max(self._accept_at, min(map(self._room_at, self._connections)))
-        accepts = self._clock() >= self._accept_at
-        if accepts != self._accepts:
-            self._accepts = accepts
-            for listener in self._listeners:
-                if accepts:
-                    self._selector.register(listener, selectors.EVENT_READ)
-                else:
-                    self._selector.unregister(listener)
-
-    def _accept(self, listener: socket.socket) -> None:
-        if len(self._connections) >= self.limits.connections and not self._make_room():
-            return
-        try:
-            sock, _ = listener.accept()
-        except OSError as error:
-            if error.errno in _NO_FILES:
-                self._pause("files")
-            return  # the client has gone, or another error of this connection alone
-        if sock.fileno() >= self._most_files:
-            sock.close()
-            self._pause("files")
-            return
-        connection = _Connection(sock, self._clock(), self.limits)
-        self._connections.add(connection)
-        self.counts.connections = len(self._connections)
-        try:
-            sock.setblocking(False)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            for name, value in _KEEP_ALIVE:
-                if hasattr(socket, name):
-                    sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-            self._watch(connection)
-        except OSError:
-            self._drop(connection)
-
-    def _make_room(self) -> bool:
-        """Close the connection that has waited longest for its request, if it had its time."""
-        first = min(self._connections, key=self._room_at)
-        if self._room_at(first) > self._clock():
+    def parse_request(self) -> bool:
+        if not super().parse_request():
             return False
-        self._drop(first, "full")
+        self._asked = checked(self.requestline, self.headers)
+        tokens = {token.strip().lower() for token in self._asked.header("connection").split(",")}
+        self.close_connection = self.request_version == "HTTP/1.0" or "close" in tokens
+        self._owner.access.check(self._asked)
+        self._client.is_sent(self._limits.sending)
         return True
 
-    def _room_at(self, connection: _Connection) -> float:
-        """When a connection may be closed to make room for another."""
-        if not connection.waits:
-            return _NEVER
-        return connection.since + (self.limits.kept if connection.served else self.limits.grace)
+    def handle_expect_100(self) -> bool:
+        return True  # says nothing: there is a rejection to come
 
-    def _pause(self, reason: str) -> None:
-        self.counts.closed[reason] += 1
-        self._paused_until = self._clock() + self.limits.grace
-
-    # Connections that are there
-
-    def _attend(self, connection: _Connection, events: int) -> None:
-        """Do for a connection what can be done without waiting."""
-        if connection not in self._connections:
-            return  # it was closed in this turn, to make room
-        try:
-            if events & selectors.EVENT_READ and not self._receive(connection):
-                self._drop(connection)
-                return
-            self._send(connection)
-            if connection.waits and connection.received:
-                self._answer_next(connection)
-                self._send(connection)
-            if connection in self._connections:
-                self._watch(connection)
-        except OSError:
-            self._drop(connection)  # the client has gone
-        except Exception:  # a bug in a feed must end neither the server nor the stream
-            self._report_bug()
-            self._drop(connection)
-
-    def _report_bug(self) -> None:
-        """Count an exception that is being handled; one line for the first, the traceback only for debugging."""
-        self.counts.errors += 1
-        if self.counts.errors == 1:
-            LOG.warning("%s: a page could not be made: %s", self._uri, type(sys.exc_info()[1]).__name__)
-        LOG.debug("%s: a page could not be made", self._uri, exc_info=True)
-
-    def _receive(self, connection: _Connection) -> bool:
-        """Take what the client sent; False if it left, or sends what nobody asked for."""
-        try:
-            data = connection.socket.recv(_CHUNK)
-        except BlockingIOError:
-            return True
-        if not data:
-            return False
-        if connection.waits:
-            connection.received += data
-            return True
-        connection.ignored += len(data)
-        return connection.ignored <= _IGNORED
-
-    def _send(self, connection: _Connection) -> None:
-        while True:
-            if not connection.output and connection.feed is not None:
-                part = connection.feed.take()
-                if part is None:
-                    connection.deadline = _NEVER  # TCP finds out whether it is still there
-                    return
-                self._begin(connection, part)
-            if not connection.output:
-                return
-            try:
-                sent = connection.socket.send(connection.output)
-            except BlockingIOError:
-                return
-            connection.output = connection.output[sent:]
-            if not connection.output and connection.feed is None:
-                self._finish(connection)
-
-    def _begin(self, connection: _Connection, output: bytes) -> None:
-        connection.output = memoryview(output)
-        connection.deadline = self._clock() + self.limits.sending
-
-    def _finish(self, connection: _Connection) -> None:
-        """An answer was sent."""
-        connection.since = self._clock()
-        connection.deadline = connection.since + self.limits.patience
-        if connection.last:
-            # Closed with unread bytes, a socket resets, and the client may never see the answer.
-            connection.socket.shutdown(socket.SHUT_WR)
-            connection.lingers = True
-            connection.deadline = connection.since + self.limits.lingering
-            connection.received.clear()
-
-    def _answer_next(self, connection: _Connection) -> None:
-        """Answer the first request of what was received, if it is whole."""
-        request: Request | None = None
-        try:
-            end = head_end(connection.received)
-            if end is None:
-                return
-            head = bytes(connection.received[:end])
-            del connection.received[:end]
-            request = parse(head)
-            self.access.check(request)
-            response = self._page(request)
-        except RejectedError as error:
-            response = Response(f"{error}\n".encode(), code=error.code, headers=error.headers)
-            connection.last = True
-        connection.served = connection.served or response.code == 200
-        is_feed = not isinstance(response.body, bytes)
-        connection.last = connection.last or is_feed or request is None or not request.keep_alive
-        self.counts.requests[response.code] += 1
-        only_head = request is not None and request.method == "HEAD"
-        if not isinstance(response.body, bytes):
-            if only_head:
-                response.body.close()
-            else:
-                connection.feed = response.body
-        answer = self._head(response, connection.last)
-        self._begin(connection, answer if only_head or not isinstance(response.body, bytes) else answer + response.body)
-
-    def _page(self, request: Request) -> Response:
-        page = self._pages.get(request.path)
+    def do_GET(self) -> None:
+        page = self._owner.pages.get(self._asked.path)
         if page is None:
             raise RejectedError(404, "there is no such page")
         try:
-            response = page(request.query)
+            response = page(self._asked.query)
         except RejectedError:
             raise
         except Exception as error:  # a bug in a page must end neither the server nor the stream
-            self._report_bug()
+            self._owner.report_bug()
             raise RejectedError(500, "the page could not be made") from error
-        if self.access.token and "token" in request.query:
-            cookie = f"{self.access.cookie_name}={self.access.token}; Path=/; HttpOnly; SameSite=Strict"
+        access = self._owner.access
+        if access.token and "token" in self._asked.query:
+            cookie = f"{access.cookie_name}={access.token}; Path=/; HttpOnly; SameSite=Strict"
             response = response._replace(headers={**response.headers, "Set-Cookie": cookie})
-        return response
+        self._respond(response)
 
-    def _head(self, response: Response, last: bool) -> bytes:
+    do_HEAD = do_GET  # noqa: N815  (http.server's name)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        self._reject(RejectedError(code, HTTPStatus(code).phrase))  # the message may repeat the request
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: a line for each request would be written by whoever asks."""
+
+    def _reject(self, error: RejectedError) -> None:
+        self.close_connection = True
+        self._respond(Response(f"{error}\n".encode(), code=error.code, headers=error.headers))
+
+    def _respond(self, response: Response) -> None:
+        self._clients.count(code=response.code)
+        self._client.is_sent(self._limits.sending)
+        body = response.body
         headers = {**_HEADERS, "Content-Type": response.kind, **response.headers}
-        if isinstance(response.body, bytes):
-            headers["Content-Length"] = str(len(response.body))
-        if last:
-            headers["Connection"] = "close"
-        lines = [f"HTTP/1.1 {response.code} {HTTPStatus(response.code).phrase}"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        return "\r\n".join([*lines, "", ""]).encode("ascii")
+        with ExitStack() as seat:
+            if isinstance(body, bytes):
+                headers["Content-Length"] = str(len(body))
+            else:
+                seat.callback(body.close)
+                self.close_connection = True
+            if self.close_connection:
+                headers["Connection"] = "close"
+            self.send_response_only(response.code)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command == "HEAD":
+                pass
+            elif isinstance(body, bytes):
+                self.wfile.write(body)
+            else:
+                self._show(body)
+        self._client.may_send(self._limits.patience, grace=self._limits.kept)
 
-    def _watch(self, connection: _Connection) -> None:
-        """Wait for what a connection needs next."""
-        # While a client is being answered nothing is read from it: what it sends waits in the system, bounded.
-        answering = bool(connection.output) or (connection.waits and self._has_request(connection))
-        events = selectors.EVENT_WRITE if answering else selectors.EVENT_READ
-        if connection.feed is not None:
-            events |= selectors.EVENT_READ  # shows that the viewer has gone
-        if events == connection.events:
-            return
-        if connection.events:
-            self._selector.modify(connection.socket, events, connection)
-        else:
-            self._selector.register(connection.socket, events, connection)
-        connection.events = events
-
-    def _has_request(self, connection: _Connection) -> bool:
-        """Whether another request of this connection has come; other connections have their turn first."""
-        return b"\r\n\r\n" in connection.received or len(connection.received) >= LONGEST_HEAD
-
-    def _expire(self, connection: _Connection) -> None:
-        if not connection.waits or not connection.received:
-            self._drop(connection, "" if connection.lingers or connection.waits else "slow")
-            return
-        self.counts.requests[408] += 1
-        self.counts.closed["deadline"] += 1
-        connection.last = True
-        connection.received.clear()
-        response = Response(b"the request took too long\n", code=408)
-        assert isinstance(response.body, bytes)
-        self._begin(connection, self._head(response, last=True) + response.body)
-        self._attend(connection, 0)
-
-    def _drop(self, connection: _Connection, reason: str = "") -> None:
-        if connection not in self._connections:
-            return
-        self._connections.discard(connection)
-        self.counts.connections = len(self._connections)
-        if reason:
-            self.counts.closed[reason] += 1
-        if connection.events:
-            self._selector.unregister(connection.socket)
-        connection.socket.close()
-        if connection.feed is not None:
-            connection.feed.close()
+    def _show(self, feed: Feed) -> None:
+        """Send what a feed gives until it ends or the viewer leaves."""
+        ignored = 0
+        while ignored <= _IGNORED:
+            self._client.is_sent()  # TCP finds out whether it is still there
+            part = feed.take(self._limits.look)
+            if part == b"":
+                return
+            if part is not None:
+                self._client.is_sent(self._limits.sending)
+                self.wfile.write(part)
+            with suppress(BlockingIOError):
+                data = self.connection.recv(_IGNORED, socket.MSG_DONTWAIT)
+                if not data:
+                    return
+                ignored += len(data)

@@ -19,12 +19,14 @@ from typing import Any, NamedTuple
 
 import cv2
 
+from panrt.engine import forks
 from panrt.engine.sinks.address import Address
+from panrt.engine.sinks.clients import Clients
 from panrt.engine.sinks.drawing import annotated
 from panrt.engine.sinks.errors import SinkError
 from panrt.engine.sinks.http import announce, common_pages
 from panrt.engine.sinks.request import RejectedError
-from panrt.engine.sinks.server import Counts, Page, Response, Server
+from panrt.engine.sinks.server import Page, Response, Server
 from panrt.engine.sinks.sink import Context, Item
 
 MOST_VIEWERS = 16
@@ -46,20 +48,22 @@ class WebWriter:
 
     def __init__(self, address: Address, context: Context) -> None:
         self._context = context
-        self._lock = threading.Lock()  # guards the next four
+        self._changed = threading.Condition()  # guards the next five
         self._seen: dict[str, _Seen] = {}
         self._parts: dict[str, tuple[int, bytes]] = {}  # by source: a number that grows, the picture as it is sent
         self._viewers: Counter[str] = Counter()
         self._feeds: set[_Feed] = set()
+        self._closed = False
         self._instance = secrets.token_hex(8)  # tells the page that the server is another one
-        counts = Counts()
-        pages = common_pages(context, counts) | {
+        clients = Clients()
+        pages = common_pages(context, clients.counts) | {
             "/": page_of(files(__package__).joinpath("page.html").read_text("utf-8")),
             "/stream.mjpg": self._stream_page,
             "/status.json": self._status_page,
         }
-        self._server = Server(address, pages, counts=counts)
-        self._most_viewers = min(MOST_VIEWERS, self._server.limits.connections // 2)
+        self._server = Server(address, pages, clients)
+        forks.watch(self)
+        self._most_viewers = min(MOST_VIEWERS, clients.limits.connections // 2)
         self.port = self._server.port
         self._server.start()
         announce(address, self._server, "/")
@@ -68,7 +72,7 @@ class WebWriter:
         """Show one result to whoever looks."""
         source = item.frame.source
         segments = Counter(segment.category_id for segment in item.result.segments)
-        with self._lock:
+        with self._changed:
             self._seen[source] = _Seen(item.frame.captured_at, segments)
             if not self._viewers[source]:
                 return
@@ -77,14 +81,21 @@ class WebWriter:
             raise SinkError(f"a frame of {source} could not be encoded as JPEG")
         head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
         part = head.encode() + jpeg.tobytes() + b"\r\n"
-        with self._lock:
+        with self._changed:
             number, _ = self._parts.get(source, (0, b""))
             self._parts[source] = number + 1, part
-        self._server.wake()
+            self._changed.notify_all()
 
     def close(self) -> None:
         """End the streams and the server."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
         self._server.close()
+
+    def after_fork(self) -> None:
+        """See `forks`: whoever held the lock is gone."""
+        self._changed = threading.Condition()
 
     def _stream_page(self, query: Mapping[str, str]) -> Response:
         names = [source.name for source in self._context.status().sources]
@@ -94,7 +105,7 @@ class WebWriter:
         if _VIEW.fullmatch(view) is None:
             raise RejectedError(400, "view: expected up to 40 letters, digits and hyphens")
         feed = _Feed(self, names[int(number)], view)
-        with self._lock:
+        with self._changed:
             if len(self._feeds) >= self._most_viewers:
                 raise RejectedError(503, f"{self._most_viewers} are looking already")
             self._feeds.add(feed)
@@ -102,10 +113,17 @@ class WebWriter:
             feed.seen = self._parts.get(feed.source, (0, b""))[0]  # an old picture is not shown as a new one
         return Response(feed, f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
 
-    def take(self, feed: _Feed) -> bytes | None:
-        """The newest picture for a viewer, if he has not seen it."""
-        with self._lock:
-            number, part = self._parts.get(feed.source, (0, b""))
+    def take(self, feed: _Feed, timeout: float) -> bytes | None:
+        """The newest picture for a viewer who has not seen it; see `Feed`."""
+
+        def newest() -> tuple[int, bytes]:
+            return self._parts.get(feed.source, (0, b""))
+
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or newest()[0] > feed.seen, timeout)
+            number, part = newest()
+            if self._closed:
+                return b""
             if number <= feed.seen:
                 return None
             feed.seen = number
@@ -113,7 +131,7 @@ class WebWriter:
 
     def leave(self, feed: _Feed) -> None:
         """A viewer has gone."""
-        with self._lock:
+        with self._changed:
             if feed in self._feeds:
                 self._feeds.remove(feed)
                 self._viewers[feed.source] -= 1
@@ -127,7 +145,7 @@ class WebWriter:
         """What the page shows: the status, the model's classes, and each source's age and segments by class."""
         status = self._context.status()
         now = time.monotonic()
-        with self._lock:
+        with self._changed:
             seen = dict(self._seen)
             views = sorted(feed.view for feed in self._feeds if feed.view)
         model = self._context.model
@@ -156,9 +174,9 @@ class _Feed:
         self.seen = 0
         self._writer = writer
 
-    def take(self) -> bytes | None:
+    def take(self, timeout: float) -> bytes | None:
         """The newest picture, once."""
-        return self._writer.take(self)
+        return self._writer.take(self, timeout)
 
     def close(self) -> None:
         """Give the seat back."""

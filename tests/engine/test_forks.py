@@ -164,3 +164,53 @@ with open_source("test://32x24@100") as source:
 
     print(child(work, sys.exit))
 """).split() == ["0"]
+
+
+def test_a_child_neither_listens_for_a_server_nor_keeps_its_clients_connected_and_leaves_at_once() -> None:
+    told = story("""
+import contextlib, io, socket
+from panrt.engine.sinks import Context
+from panrt.engine.sinks.address import parse_address
+from panrt.engine.sinks.web import WebWriter
+from panrt.engine.sources import open_source
+from panrt.engine.status import Meter
+from benchmarks.null_session import model_file
+status = Meter().status((open_source("test://8x8").status,), ())
+with contextlib.redirect_stderr(io.StringIO()):  # the URL
+    writer = WebWriter(parse_address("web", "127.0.0.1:0", {}), Context(model_file(), lambda: status))
+
+def ask(path):
+    client = socket.create_connection(("127.0.0.1", writer.port), timeout=20)
+    client.sendall(f"GET {path} HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n".encode())
+    assert client.recv(12) == b"HTTP/1.1 200", path
+    return client
+
+def inherited():
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found.append(os.readlink(f"/proc/self/fd/{name}").startswith("socket:"))
+    return sum(found)
+
+held, done = threading.Event(), threading.Event()
+
+def hold():
+    with writer._changed, writer._server.clients._changed:
+        held.set()
+        done.wait()
+
+def work():
+    print(inherited(), flush=True)
+    writer.close()
+
+clients = [ask("/"), ask("/stream.mjpg")]
+holder = threading.Thread(target=hold)
+holder.start()
+held.wait()
+print(child(work), flush=True)
+done.set()
+holder.join()
+ask("/").close()  # the parent still answers
+writer.close()
+""")
+    assert told.split() == ["2", "0"]  # the clients' own ends

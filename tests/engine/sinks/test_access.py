@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import parse_headers
 
 import pytest
 
@@ -13,7 +15,7 @@ from panrt.engine.sinks import SinkError, UnknownSinkError, open_sink
 from panrt.engine.sinks import access as access_module
 from panrt.engine.sinks.access import Access
 from panrt.engine.sinks.address import authority, listen, parse_address
-from panrt.engine.sinks.request import RejectedError, parse
+from panrt.engine.sinks.request import RejectedError, checked
 
 TOKEN = "a-token-of-22-letters_"
 
@@ -31,9 +33,10 @@ def access(target: str, **options: str) -> Iterator[tuple[Access, list[socket.so
 
 def answer(found: Access, host: str | None = "localhost", path: str = "/", *headers: str) -> int:
     """The code of the answer to a request for a page that exists."""
-    lines = [f"GET {path} HTTP/1.{0 if host is None else 1}", *([] if host is None else [f"Host: {host}"]), *headers]
+    lines = [*([] if host is None else [f"Host: {host}"]), *headers, "", ""]
     try:
-        found.check(parse("\r\n".join([*lines, "", ""]).encode()))
+        message = parse_headers(io.BytesIO("\r\n".join(lines).encode()))
+        found.check(checked(f"GET {path} HTTP/1.{0 if host is None else 1}", message))
     except RejectedError as error:
         return error.code
     return 200

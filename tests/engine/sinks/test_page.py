@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -175,9 +174,9 @@ def test_the_page_connects_again_when_the_server_dropped_its_stream(tab: Tab) ->
         tab.go(f"http://127.0.0.1:{port}/")
         tab.wait(near(40))
         first = tab.value("views[0].name")
-        for connection in tuple(writer._server._connections):
-            if connection.feed is not None:
-                connection.socket.shutdown(socket.SHUT_RDWR)  # as when a viewer took nothing for too long
+        for client in tuple(writer._server.clients._clients.values()):
+            if client.is_answered:
+                client.shut()  # as when a viewer took nothing for too long
         wait_for(lambda: not writer._feeds)
         source.grey = 200
         tab.wait(near(200))
@@ -268,7 +267,7 @@ def test_no_other_site_can_embed_the_page_or_its_stream(tab: Tab) -> None:
             tab.value(f"fetch('http://127.0.0.1:{other}/status.json').then(() => 'read', () => 'blocked')") == "blocked"
         )
         tab.call("Page.setBypassCSP", enabled=False)
-        assert writer._server.counts.requests[403] >= 2
+        assert writer._server.clients.counts.requests[403] >= 2
 
 
 @pytest.mark.parametrize(
