@@ -172,9 +172,7 @@ class Stream(Iterable[PanopticResult]):
         self._begun = self._closing = True
         if self._stepping == threading.get_ident():  # from a signal handler, in the midst of a step, which ends it
             return
-        if any(
-            sink.runs_here for sink in self._sinks
-        ):  # by a writer: the step ends the stream
+        if any(sink.runs_here for sink in self._sinks):  # by a writer: the step ends the stream
             return
         with self._step_turn:
             self._shut()
