@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -37,6 +38,17 @@ def bikes() -> Path:
 def recorded(path: Path) -> str:
     """What the RTSP server is to serve, from an H.264 file."""
     return f"filesrc location={path} ! qtdemux ! h264parse ! rtph264pay name=pay0 pt=96 config-interval=-1"
+
+
+def turned(file: Path, target: Path, matrix: tuple[int, int, int, int]) -> Path:
+    """A copy of an MP4 file with another display matrix: (a, b, c, d), in which 1 << 16 is one."""
+    a, b, c, d = matrix
+    data = bytearray(file.read_bytes())
+    identity = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    at = data.index(identity, data.index(b"tkhd"))
+    data[at : at + len(identity)] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    target.write_bytes(data)
+    return target
 
 
 def drain(source: Source, *, most: int = 10_000, seconds: float = 20.0) -> list[Frame]:
