@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,24 @@ settings.register_profile(
 settings.register_profile(
     "full", max_examples=2500, deadline=None, print_blob=True, suppress_health_check=_slow_is_fine
 )
-os.environ.pop("PANRT_TOKEN", None)  # servers of the tests would ask for it
+# What a developer or a CI service has set must not reach servers and terminals of the tests.
+for name in (
+    "PANRT_TOKEN",
+    "COLUMNS",
+    "LINES",
+    "TERMINAL_WIDTH",
+    "FORCE_COLOR",
+    "NO_COLOR",
+    "PY_COLORS",
+    "GITHUB_ACTIONS",
+):
+    os.environ.pop(name, None)
+for number in (
+    signal.SIGINT,
+    signal.SIGHUP,
+):  # a job in the background of a shell, or under nohup, ignores them, and so
+    if signal.getsignal(number) is signal.SIG_IGN:  # would the processes of tests that send them
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 settings.load_profile(os.environ.get("PANRT_TEST_PROFILE", "short"))
 
 
