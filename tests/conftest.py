@@ -40,12 +40,11 @@ for name in (
     "GITHUB_ACTIONS",
 ):
     os.environ.pop(name, None)
-for number in (
-    signal.SIGINT,
-    signal.SIGHUP,
-):  # a job in the background of a shell, or under nohup, ignores them, and so
-    if signal.getsignal(number) is signal.SIG_IGN:  # would the processes of tests that send them
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+# A job in the background of a shell, or under nohup, ignores signals, and so would the processes that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 settings.load_profile(os.environ.get("PANRT_TEST_PROFILE", "short"))
 
 
