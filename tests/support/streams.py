@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import random
 import shutil
 import socket
 import struct
@@ -10,12 +11,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from panrt.engine.frame import Frame
 from panrt.engine.sources import Source
+from support.clock import PATIENCE
 
 CLIP = Path(__file__).parents[1] / "data" / "tabletop" / "clip.mp4"
 IMAGES = CLIP.parent / "eval" / "images"
@@ -51,7 +53,7 @@ def turned(file: Path, target: Path, matrix: tuple[int, int, int, int]) -> Path:
     return target
 
 
-def drain(source: Source, *, most: int = 10_000, seconds: float = 20.0) -> list[Frame]:
+def drain(source: Source, *, most: int = 10_000, seconds: float = PATIENCE) -> list[Frame]:
     """Its frames until it ends or gave `most`."""
     frames: list[Frame] = []
     deadline = time.monotonic() + seconds
@@ -63,7 +65,7 @@ def drain(source: Source, *, most: int = 10_000, seconds: float = 20.0) -> list[
     return frames
 
 
-def wait_for(condition: Callable[[], bool], *, seconds: float = 10.0) -> None:
+def wait_for(condition: Callable[[], bool], *, seconds: float = PATIENCE) -> None:
     """Until it holds; an assertion if that takes too long."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -72,10 +74,17 @@ def wait_for(condition: Callable[[], bool], *, seconds: float = 10.0) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, and that the system gives to nobody who asks for any free one."""
+    first = 10_000
+    with suppress(OSError):  # not on Linux
+        first = min(first, int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0]) // 2)
+    ports = random.SystemRandom()  # Hypothesis gives every process the same seed
+    while True:
+        port = ports.randrange(first, 2 * first)
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextmanager
