@@ -406,7 +406,7 @@ def test_descriptors_are_left_to_the_rest_of_the_process(monkeypatch: pytest.Mon
         assert serving_.server.limits.connections == 8
         with suppress(ConnectionError):
             assert serving_.get("/") == b""
-        assert serving_.counts.closed["files"] == 1
+        wait_for(lambda: serving_.counts.closed["files"] == 1)
     for files, connections in ((256, 32), (1024, 128), (resource.RLIM_INFINITY, 128)):
         monkeypatch.setattr(server_module.resource, "getrlimit", lambda _, files=files: (files, files))
         with serving(None) as serving_:
