@@ -28,9 +28,10 @@ test-full: lint
 test-fast: $(VENV)/tests.stamp
 	$(BIN)/python -m pytest -n $(JOBS) -m "not slow"
 
-# An environment of its own, in which pip holds to the versions of that file, for building the kernels too.
+# An environment of its own, in which pip holds to the versions of that file, also in the separate environment where it
+# builds the kernels: from pip 26 on that has a variable of its own.
 test-oldest:
-	PIP_CONSTRAINT=tests/oldest.txt $(MAKE) --no-print-directory VENV=.venv-oldest .venv-oldest/tests.stamp
+	PIP_CONSTRAINT=tests/oldest.txt PIP_BUILD_CONSTRAINT=tests/oldest.txt $(MAKE) --no-print-directory VENV=.venv-oldest .venv-oldest/tests.stamp
 	.venv-oldest/bin/python -m pytest -n $(JOBS)
 
 perf: $(VENV)/tests.stamp

@@ -27,10 +27,11 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import av
 import cv2
 import numpy as np
 from av.error import FFmpegError
+
+from panrt.video_files import open_video
 
 VIDEOS = "mp4", "mov", "mkv"
 SINKS = *VIDEOS, "jsonl", "coco", "npy"
@@ -157,7 +158,7 @@ def _count(kind: str, path: Path | None) -> int:
     if kind in VIDEOS:
         if not path.stat().st_size:
             return 0  # its first frame was not encoded yet
-        with av.open(str(path)) as container:
+        with open_video(path) as container:
             return sum(1 for _ in container.decode(video=0))
     if kind == "jsonl":
         return len(_times(path))

@@ -18,6 +18,7 @@ from panrt import pictures
 from panrt.export.errors import ExportError
 from panrt.files import kind_of
 from panrt.records import legible
+from panrt.video_files import open_video
 
 Frame: TypeAlias = NDArray[np.uint8]
 
@@ -86,7 +87,7 @@ def _decode(path: Path) -> Iterator[av.VideoFrame]:
     """The frames of a file. FFmpeg gets its bytes alone, so that nothing that is named in it is opened."""
     options = {"protocol_whitelist": "none", "max_pixels": str(MAX_PIXELS)}
     try:
-        with path.open("rb") as file, av.open(file, "r", options=options, metadata_errors="replace") as container:
+        with path.open("rb") as file, open_video(file, options=options) as container:
             if container.streams.video:
                 container.streams.video[0].codec_context.options = {"max_pixels": str(MAX_PIXELS)}
                 yield from container.decode(video=0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,23 @@ settings.register_profile(
 settings.register_profile(
     "full", max_examples=2500, deadline=None, print_blob=True, suppress_health_check=_slow_is_fine
 )
-os.environ.pop("PANRT_TOKEN", None)  # servers of the tests would ask for it
+# What a developer or a CI service has set must not reach servers and terminals of the tests.
+for name in (
+    "PANRT_TOKEN",
+    "COLUMNS",
+    "LINES",
+    "TERMINAL_WIDTH",
+    "FORCE_COLOR",
+    "NO_COLOR",
+    "PY_COLORS",
+    "GITHUB_ACTIONS",
+):
+    os.environ.pop(name, None)
+# A job in the background of a shell, or under nohup, ignores signals, and so would the processes that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 settings.load_profile(os.environ.get("PANRT_TEST_PROFILE", "short"))
 
 

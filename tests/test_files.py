@@ -70,9 +70,8 @@ def test_what_others_write_is_left_alone_and_what_they_left_is_removed(tmp_path:
 
 # Writes the file over and over, each time one byte many times; "!" says that it is at it.
 WRITER = """
-import itertools, pathlib, signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
-from panrt import command
+import itertools, pathlib, sys
+import panrt.cli.commands
 from panrt.files import write_atomically
 
 def write(temporary, value):
@@ -87,9 +86,8 @@ class App:
         for number in itertools.count():
             write_atomically(pathlib.Path(sys.argv[1]), lambda temporary: write(temporary, number % 256))
 
-import panrt.cli
-panrt.cli.app = App()
-command.main()
+panrt.cli.commands.app = App()
+panrt.cli.main()
 """
 
 

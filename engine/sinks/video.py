@@ -172,7 +172,7 @@ class _Video:
         self._memory = _Memory() if path.suffix.lower() == ".mkv" else _Pipe()
         self._header: list[tuple[int, bytes]] = []  # until there is a fragment to follow it
         form = _FORMATS[path.suffix.lower()]
-        self._container = av.open(self._memory, "w", format=form.name, container_options=form.options)
+        self._container = av.open(self._memory, "w", format=form.name, container_options=form.options)  # noqa: TID251
         # Every frame leaves the encoder at once: what waits there would be lost with the process.
         stream = self._container.add_stream(CODEC, rate=30, options={**options, "tune": "zerolatency"})
         self._stream = cast(av.VideoStream, stream)

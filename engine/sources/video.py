@@ -47,6 +47,7 @@ from panrt.engine.sources.local_file import LocalFile
 from panrt.engine.sources.source import Opening, Picture
 from panrt.engine.uri import Uri, network_address
 from panrt.records import legible
+from panrt.video_files import open_video
 
 MAX_PIXELS = 8192 * 4320  # of a frame: 8K; a decoder and the frames that wait then stay below 2 GB
 _LARGE = 1 << 23  # pixels; of larger frames a decoder does not hold one for each thread
@@ -229,13 +230,11 @@ def _options(scheme: str, address: _Address) -> dict[str, str]:
 def _open(address: _Address, options: dict[str, str], opening: Opening) -> av.container.InputContainer:
     target, timeout = address.target, opening.options.timeout
     try:
-        return av.open(
+        return open_video(
             target if isinstance(target, LocalFile) else network_address(target, UnknownSourceError),
-            mode="r",
             options=options,
             timeout=(timeout, timeout),
             buffer_size=1 << 18,
-            metadata_errors="replace",
         )
     except SourceError as error:  # of reading the file
         problem = error

@@ -215,7 +215,7 @@ def test_a_run_of_so_many_seconds_ends_although_nothing_comes() -> None:
     started = time.monotonic()
     result = run("test://64x48@0.01", "--seconds", 0.5)
     assert result.exit_code == 0
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 90  # the second frame is due after 100 s
 
 
 @pytest.mark.usefixtures("null_model")
@@ -237,7 +237,7 @@ def test_ctrl_c_ends_a_run_with_everything_written(lively: Path, tmp_path: Path)
         time.sleep(0.05)
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    shown, errors = process.communicate(timeout=30)
+    shown, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, "")
     lines = out.read_text().splitlines()
     assert f"out.jsonl: {len(lines)} written" in shown

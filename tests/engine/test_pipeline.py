@@ -207,7 +207,7 @@ def test_leaving_the_loop_is_enough_to_end_everything(tmp_path: Path) -> None:
             if result.frame_index > 3:
                 assert len(threads_of_ours()) == 2
                 break
-        wait_for(lambda: not threads_of_ours(), seconds=2)
+        wait_for(lambda: not threads_of_ours())
     finally:
         gc.enable()
 
@@ -314,7 +314,7 @@ def test_a_signal_ends_the_stream_with_everything_written(number: signal.Signals
     assert process.stdout is not None
     assert process.stdout.readline() == "running\n"
     process.send_signal(number)
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     results, delivered = map(int, output.split())
     assert results == delivered == len(lines.read_text().splitlines())

@@ -25,7 +25,7 @@ def test_block_waits_for_room_and_then_goes_on() -> None:
     assert not slot.put(2, timeout=0.02)
     late = threading.Timer(0.05, slot.take)
     late.start()
-    assert slot.put(3, timeout=5)
+    assert slot.put(3, timeout=60)
     late.join()
     assert slot.take() == 3
     assert slot.counts == (2, 2, 0, 0)
@@ -58,7 +58,7 @@ def test_closing_frees_a_writer_and_a_reader_that_wait() -> None:
     full.close()
     empty.close()
     for thread in threads:
-        thread.join(5)
+        thread.join(60)
     assert sorted(map(repr, outcomes)) == ["False", "None"]
 
 

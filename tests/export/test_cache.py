@@ -121,5 +121,5 @@ def test_who_wants_the_same_engine_waits_and_finds_it() -> None:
         assert other.is_alive()
         plan.write_bytes(ENGINE)
         plans.sidecar(plan).write_text(plans.dumps(plan_file()))
-    other.join(30)
-    assert found.get(timeout=5)
+    other.join(60)
+    assert found.get(timeout=60)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import random
 import shutil
 import socket
+import struct
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from panrt.engine.frame import Frame
 from panrt.engine.sources import Source
+from support.clock import PATIENCE
 
 CLIP = Path(__file__).parents[1] / "data" / "tabletop" / "clip.mp4"
 IMAGES = CLIP.parent / "eval" / "images"
@@ -39,7 +42,18 @@ def recorded(path: Path) -> str:
     return f"filesrc location={path} ! qtdemux ! h264parse ! rtph264pay name=pay0 pt=96 config-interval=-1"
 
 
-def drain(source: Source, *, most: int = 10_000, seconds: float = 20.0) -> list[Frame]:
+def turned(file: Path, target: Path, matrix: tuple[int, int, int, int]) -> Path:
+    """A copy of an MP4 file with another display matrix: (a, b, c, d), in which 1 << 16 is one."""
+    a, b, c, d = matrix
+    data = bytearray(file.read_bytes())
+    identity = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    at = data.index(identity, data.index(b"tkhd"))
+    data[at : at + len(identity)] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    target.write_bytes(data)
+    return target
+
+
+def drain(source: Source, *, most: int = 10_000, seconds: float = PATIENCE) -> list[Frame]:
     """Its frames until it ends or gave `most`."""
     frames: list[Frame] = []
     deadline = time.monotonic() + seconds
@@ -51,7 +65,7 @@ def drain(source: Source, *, most: int = 10_000, seconds: float = 20.0) -> list[
     return frames
 
 
-def wait_for(condition: Callable[[], bool], *, seconds: float = 10.0) -> None:
+def wait_for(condition: Callable[[], bool], *, seconds: float = PATIENCE) -> None:
     """Until it holds; an assertion if that takes too long."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -60,10 +74,14 @@ def wait_for(condition: Callable[[], bool], *, seconds: float = 10.0) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, below those that systems give to whoever asks for any, or calls somebody."""
+    ports = random.SystemRandom()  # Hypothesis gives every process the same seed
+    while True:
+        port = ports.randrange(12_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextmanager

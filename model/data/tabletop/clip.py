@@ -1,17 +1,17 @@
 """Reads a clip: pictures from H.264, ids exactly.
 
-Shapes: T frames of H x W pixels. Needs PyAV and NumPy only. A clip `NAME` is three files: `NAME.mp4`, `NAME_ids.npz`
-    with `ids`
-(T, H, W) uint8, and `NAME.json`.
+Shapes: T frames of H x W pixels. Needs PyAV and NumPy only. A clip `NAME` is three files: `NAME.mp4`,
+`NAME_ids.npz` with `ids` (T, H, W) uint8, and `NAME.json`.
 """
 
 import json
 from pathlib import Path
 from typing import NamedTuple
 
-import av
 import numpy as np
 from numpy.typing import NDArray
+
+from panrt.video_files import open_video
 
 
 class ClipSegment(NamedTuple):
@@ -45,7 +45,7 @@ def read_clip(path: Path | str) -> Clip:
             raise FileNotFoundError(
                 f"{needed}: missing; a clip is {path.name}, {video.name} and {labels.name} in one folder"
             )
-    with av.open(str(video.resolve()), metadata_errors="replace") as container:
+    with open_video(video.resolve()) as container:
         frames = np.stack([frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)])
     with np.load(labels) as stored:
         ids = stored["ids"]

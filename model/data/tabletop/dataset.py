@@ -183,7 +183,7 @@ def generate_clip(
     out.mkdir(parents=True, exist_ok=True)
     scene = build_scene(np.random.default_rng([CLIP_SEEDS[seed], 0]), roaming=True)
     labels = np.empty((frames, height, width), np.uint8)
-    with av.open(str(target.with_suffix(".mp4")), "w") as container:
+    with av.open(str(target.with_suffix(".mp4")), "w") as container:  # noqa: TID251
         stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.options = {"crf": str(quality), "preset": "veryslow", "threads": "1"}

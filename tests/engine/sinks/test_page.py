@@ -121,7 +121,7 @@ def test_a_browser_shows_the_stream_the_classes_and_the_plots(tab: Tab) -> None:
         connection = tab.value(text("connection"))
     finally:
         stream.stop()
-        thread.join(20)
+        thread.join(60)
     aside = shown[:, 880:]
 
     def pixels(color: tuple[int, int, int], *, within: int = 12) -> int:

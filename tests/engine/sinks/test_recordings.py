@@ -75,7 +75,7 @@ def context() -> Context:
 
 def settle(sink: Sink) -> None:
     """Wait until its thread has dealt with all that it was given."""
-    wait_for(lambda: sink.status.offered == sink._handled + sink.status.dropped, seconds=60)
+    wait_for(lambda: sink.status.offered == sink._handled + sink.status.dropped)
 
 
 def video(path: Path, *, clock: Callable[[], float] = lambda: 0.0, scale: int = 1) -> VideoWriter:
@@ -681,7 +681,7 @@ def test_a_reader_that_leaves_while_nothing_comes_is_noticed(monkeypatch: pytest
         sink.start(context(), stream_policy="block")
         os.close(reader)
         assert sink._thread is not None
-        sink._thread.join(20)
+        sink._thread.join(60)
         assert sink.state == "left"
 
 

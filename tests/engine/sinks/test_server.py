@@ -87,7 +87,7 @@ class Serving:
         self.clients.look()
 
     def connect(self, data: bytes = b"") -> socket.socket:
-        client = socket.create_connection(("127.0.0.1", self.server.port), timeout=20)
+        client = socket.create_connection(("127.0.0.1", self.server.port), timeout=60)
         client.sendall(data)
         return client
 
@@ -489,7 +489,7 @@ def test_200_slow_clients_of_every_kind_cost_no_recording_and_few_threads(tmp_pa
         clients: list[socket.socket] = []
         for number, _ in enumerate(pairs):
             if len(clients) < clients_:
-                clients.append(stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20)))
+                clients.append(stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60)))
                 clients[-1].sendall(beginnings[number % len(beginnings)])
                 assert threading.active_count() <= before + Limits.connections
             else:

@@ -23,6 +23,7 @@ from panrt.engine.sinks.video import VideoWriter
 from panrt.engine.slot import Policy
 from panrt.engine.sources.pattern import pattern
 from panrt.engine.status import Meter, SinkStatus
+from support.clock import PATIENCE
 from support.streams import CLIP, IMAGES, drain
 
 HW = 24, 32
@@ -137,23 +138,25 @@ import sys, json
 from panrt.engine.sinks import SharedMemoryReader
 with SharedMemoryReader(sys.argv[1]) as reader:
     print("ready", flush=True)
-    while (result := reader.read(2.0)) is not None:
+    index = -1
+    while index < int(sys.argv[2]) and (result := reader.read(60.0)) is not None:
+        index = result.frame_index
         areas = {s.name: s.area for s in result.segments}
         print(json.dumps([result.frame_index, result.source, areas, int((result.panoptic == 1).sum())]), flush=True)
 """
 
 
 def test_another_process_reads_results_from_shared_memory() -> None:
-    name = f"test-{time.monotonic_ns()}"
-    process = subprocess.Popen([sys.executable, "-c", READER, name], stdout=subprocess.PIPE, text=True)
+    name = f"test-{os.getpid()}-{time.monotonic_ns()}"
+    process = subprocess.Popen([sys.executable, "-c", READER, name, "39"], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     (status,) = run(uri(40, "50"), f"shm://{name}")
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=60)
     rows = [json.loads(line) for line in output.splitlines()]
     indices = [row[0] for row in rows]
-    assert len(rows) > 10
     assert indices == sorted(set(indices))
+    assert indices[-1] == 39
     for index, source, areas, ones in rows:
         assert source == uri(40, "50")
         assert areas["bright"] == ones == int((map_of(pattern(index, HW)) == 1).sum())
@@ -162,7 +165,7 @@ def test_another_process_reads_results_from_shared_memory() -> None:
 
 
 def test_shared_memory_is_never_torn_and_grows_with_the_map() -> None:
-    name = f"test-{time.monotonic_ns()}"
+    name = f"test-{os.getpid()}-{time.monotonic_ns()}"
     sink = open_sink(f"shm://{name}?policy=block")
     sink.start(Context(model_file(), lambda: Meter().status((), ())), stream_policy="block")
     session = NullSession()
@@ -197,7 +200,7 @@ def test_shared_memory_is_never_torn_and_grows_with_the_map() -> None:
 
 
 def test_a_reader_finds_the_writer_that_follows_one_that_was_killed() -> None:
-    name = f"test-{time.monotonic_ns()}"
+    name = f"test-{os.getpid()}-{time.monotonic_ns()}"
     session, context = NullSession(), Context(model_file(), lambda: Meter().status((), ()))
     with SharedMemoryReader(name) as reader:
         assert reader.read(0.0) is None
@@ -232,7 +235,7 @@ class Behaviour:
         if self._raises:
             raise OSError(28, "No space left on device")
         if self._hangs is not None:
-            self._hangs.wait(30)
+            self._hangs.wait(PATIENCE)
         time.sleep(self._pause)
         self.seen.append(item.frame.index)
 
@@ -240,7 +243,9 @@ class Behaviour:
         self.closed = True
 
 
-def sink(writer: Behaviour, policy: Policy | None = None, *, patience: float = 5.0, recording: bool = True) -> Sink:
+def sink(
+    writer: Behaviour, policy: Policy | None = None, *, patience: float = PATIENCE, recording: bool = True
+) -> Sink:
     return Sink(SinkSpec("test", lambda _: writer, recording, policy), depth=4, patience=patience)
 
 
@@ -257,9 +262,14 @@ def test_a_slow_recording_of_a_file_misses_nothing() -> None:
 
 
 def test_a_slow_view_misses_what_it_cannot_show_and_counts_it() -> None:
-    writer = Behaviour(pause=0.02)
-    (status,) = run(uri(60), sink(writer, recording=False), seconds=0.001)
-    assert status.dropped > 20
+    release = threading.Event()
+    writer = Behaviour(hangs=release)
+    stream = panrt.stream(uri(60), NullSession(), sinks=[sink(writer, recording=False)], track=False)
+    for result in stream:
+        if result.frame_index == 59:
+            release.set()
+    (status,) = stream.status.sinks
+    assert status.dropped >= 60 - 1 - 4  # but for the one that it was at and those that waited
     assert writer.seen == sorted(writer.seen)
     assert writer.seen[-1] == 59  # it ends with the newest
     assert balanced(status)
@@ -293,9 +303,8 @@ def test_a_sink_that_fails_now_and_then_goes_on() -> None:
 def test_a_sink_that_hangs_is_given_up_and_the_stream_goes_on() -> None:
     release = threading.Event()
     hung, good = Behaviour(hangs=release), Behaviour()
-    started = time.monotonic()
     statuses = run(uri(60), sink(hung, patience=0.3), sink(good))
-    assert time.monotonic() - started < 5
+    assert hung.seen == []  # it hangs yet
     release.set()
     assert good.seen == list(range(60))
     assert statuses[0].state == "hung"

@@ -28,7 +28,7 @@ from panrt.engine.sources import (
 from panrt.engine.sources.files import select
 from panrt.engine.sources.pattern import pattern
 from support.clock import ManualClock
-from support.streams import CLIP, IMAGES, bikes, drain, wait_for
+from support.streams import CLIP, IMAGES, bikes, drain, turned, wait_for
 
 
 def reference(path: Path) -> list[NDArray[np.uint8]]:
@@ -172,13 +172,8 @@ def test_a_video_whose_size_changes_gives_frames_of_both_sizes(tmp_path: Path) -
 def test_a_phone_video_comes_upright(tmp_path: Path) -> None:
     image = np.zeros((32, 64, 3), np.uint8)
     image[:, :16] = 255  # white at the left
-    path = encode(tmp_path / "clip.mp4", 3 * [image])
-    data = bytearray(path.read_bytes())
-    identity = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
-    quarter = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)  # to be shown turned clockwise
-    at = data.index(identity, data.index(b"tkhd"))
-    data[at : at + len(quarter)] = quarter
-    path.write_bytes(data)
+    clockwise = (0, 1 << 16, -(1 << 16), 0)
+    path = turned(encode(tmp_path / "plain.mp4", 3 * [image]), tmp_path / "clip.mp4", clockwise)
     with open_source(path) as source:
         upright = drain(source)[0].image
     assert upright.shape == (64, 32, 3)

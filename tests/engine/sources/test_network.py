@@ -23,9 +23,10 @@ from panrt.engine.sources import (
     State,
     open_source,
 )
+from support.clock import PATIENCE
 from support.streams import CLIP, drain, free_port, http_server, wait_for
 
-QUICK = SourceOptions(timeout=2.0, stall_after=0.4, backoff=(0.1, 0.4))
+QUICK = SourceOptions(timeout=PATIENCE, stall_after=0.4, backoff=(0.1, 0.4))
 
 
 def states(source: Source) -> list[State]:
@@ -105,7 +106,7 @@ def mjpeg(handler: BaseHTTPRequestHandler, *, frames: int, pause: float = 0.0) -
 
 
 def test_mjpeg_over_http_comes_picture_by_picture_and_is_connected_again_when_it_ends() -> None:
-    options = SourceOptions(policy="block", timeout=2.0, backoff=(0.05, 0.1))
+    options = SourceOptions(policy="block", timeout=PATIENCE, backoff=(0.05, 0.1))
     with (
         http_server(lambda handler: mjpeg(handler, frames=12, pause=0.01)) as port,
         open_source(f"http://127.0.0.1:{port}/stream", options=options) as source,
@@ -124,13 +125,13 @@ def test_a_stream_that_falls_silent_is_stalled_then_lost() -> None:
 
     def falls_silent(handler: BaseHTTPRequestHandler) -> None:
         mjpeg(handler, frames=40)
-        wait_for(lost.is_set, seconds=60)
+        wait_for(lost.is_set)
 
     with http_server(falls_silent) as port:
         options = SourceOptions(policy="block", timeout=1.0, stall_after=0.2, backoff=(5.0, 5.0))
         with open_source(f"http://127.0.0.1:{port}/stream", options=options) as source:
             frames = drain(source, most=40)
-            wait_for(lambda: source.status.state is State.RECONNECTING, seconds=60)
+            wait_for(lambda: source.status.state is State.RECONNECTING)
             lost.set()
             found = states(source)
     assert len(frames) >= 30  # FFmpeg keeps some back
@@ -158,7 +159,7 @@ def test_stopping_does_not_wait_for_a_silent_camera_for_ever() -> None:
 
     def silent(_: BaseHTTPRequestHandler) -> None:
         asked.set()
-        wait_for(closed.is_set, seconds=60)
+        wait_for(closed.is_set)
 
     with http_server(silent) as port:
         source = open_source(f"http://127.0.0.1:{port}/stream", options=SourceOptions(timeout=0.6)).start()

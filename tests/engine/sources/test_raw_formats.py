@@ -15,7 +15,7 @@ from panrt.engine.frame import Frame
 from panrt.engine.pixel_formats import bgr
 from panrt.engine.sources import SourceError, SourceOptions, SourceUndecodableError, UnknownSourceError, open_source
 from panrt.engine.sources.camera import CameraOptions, argus_pipeline
-from support.streams import CLIP, IMAGES, drain
+from support.streams import CLIP, IMAGES, drain, turned
 
 NV12 = SourceOptions(pixel_format="nv12")
 LIMITED, FULL = 1, 2  # FFmpeg's AVColorRange
@@ -35,6 +35,17 @@ def middles(image: NDArray[np.uint8]) -> NDArray[np.int64]:
     return image[8::16, 8::16].astype(np.int64)
 
 
+def planes(image: NDArray[np.uint8], *, space: int, color_range: int) -> NDArray[np.uint8]:
+    """(H * 3 / 2, W) of yuv420p, from the definition of a standard."""
+    red, blue = {BT601: (0.299, 0.114), BT709: (0.2126, 0.0722)}[space]
+    b, g, r = np.moveaxis(image.astype(np.float64) / 255, 2, 0)
+    y = red * r + (1 - red - blue) * g + blue * b
+    u, v = (b - y) / (2 - 2 * blue), (r - y) / (2 - 2 * red)
+    zero, luma, chroma = (16, 219, 224) if color_range == LIMITED else (0, 255, 255)
+    halves = [(128 + chroma * plane[::2, ::2]).reshape(-1, y.shape[1]) for plane in (u, v)]
+    return np.rint(np.concatenate([zero + luma * y, *halves])).astype(np.uint8)
+
+
 def encode(path: Path, *, pixels: str = "yuv420p", space: int = BT601, color_range: int = LIMITED) -> Path:
     """Four frames of a picture, next to lossless, that say how their colours are meant."""
     options = {"qp": "1", "preset": "ultrafast"}
@@ -44,11 +55,11 @@ def encode(path: Path, *, pixels: str = "yuv420p", space: int = BT601, color_ran
         stream.pix_fmt = pixels
         stream.codec_context.colorspace = space
         stream.codec_context.color_range = color_range
+        content = planes(picture(), space=space, color_range=color_range)
         for _ in range(4):
-            frame = av.VideoFrame.from_ndarray(picture(), format="bgr24").reformat(
-                format=pixels, dst_colorspace=space, dst_color_range=color_range
-            )
-            container.mux(stream.encode(frame))
+            frame = av.VideoFrame.from_ndarray(content, format="yuv420p")
+            frame.colorspace, frame.color_range = space, color_range
+            container.mux(stream.encode(frame.reformat(format=pixels)))
         container.mux(stream.encode(None))
     return path
 
@@ -93,19 +104,12 @@ def test_colours_are_those_that_were_encoded(tmp_path: Path, options: dict[str, 
 
 
 def test_a_phone_held_upright_films_upright(tmp_path: Path) -> None:
-    plain = encode(tmp_path / "plain.mp4")
-    turned = tmp_path / "turned.mp4"
-    with av.open(str(plain)) as source, av.open(str(turned), "w") as target:
-        stream = target.add_stream_from_template(source.streams.video[0])
-        stream.set_display_rotation(90)
-        for packet in source.demux(video=0):
-            if packet.dts is not None:
-                packet.stream = stream
-                target.mux(packet)
-    converted, raw = both(turned)
+    clockwise = (0, 1 << 16, -(1 << 16), 0)
+    converted, raw = both(turned(encode(tmp_path / "plain.mp4"), tmp_path / "turned.mp4", clockwise))
     assert converted[0].image.shape == (64, 48, 3)
     assert raw[0].hw == (64, 48)
-    assert np.abs(middles(bgr(raw[0])) - middles(converted[0].image)).max() <= 6
+    for image in (converted[0].image, bgr(raw[0])):
+        assert np.abs(middles(image) - np.rot90(COLORS, -1)).max() <= 6
 
 
 def test_what_nv12_cannot_hold_is_said(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ import numpy as np
 
 from panrt.engine.frame import Frame
 from panrt.engine.sources import Source, SourceDeniedError, SourceNotFoundError, SourceOptions, State, open_source
+from support.clock import PATIENCE
 from support.streams import PATTERN, bikes, drain, free_port, recorded, rtsp_server, wait_for
 
-QUICK = SourceOptions(timeout=2.0, stall_after=0.4, backoff=(0.1, 0.4))
+QUICK = SourceOptions(timeout=PATIENCE, stall_after=0.4, backoff=(0.1, 0.4))
 
 
 def states(source: Source) -> list[State]:
@@ -41,7 +42,7 @@ def test_a_server_that_is_killed_and_returns_is_found_again_without_a_made_up_fr
         source = open_source(uri, options=QUICK).start()
         frames += drain(source, most=5)
     with source:
-        wait_for(lambda: source.status.state is State.RECONNECTING, seconds=60)
+        wait_for(lambda: source.status.state is State.RECONNECTING)
         frames += filter(None, [source.take()])
         before = len(frames)
         assert source.take(0.5) is None  # nothing is made up while it is away

@@ -30,7 +30,7 @@ from panrt.engine.sources import (
 from panrt.engine.sources.local_file import missing_bytes
 from panrt.engine.sources.pattern import pattern
 from panrt.engine.sources.video import Pace, display_matrix, orientation
-from support.streams import CLIP, drain, free_port, http_server
+from support.streams import CLIP, drain, free_port, http_server, turned
 
 ONE = 1 << 16
 AXES = [(ONE, 0, 0, ONE), (0, ONE, ONE, 0)]
@@ -75,17 +75,6 @@ def corners(image: NDArray[np.uint8]) -> dict[tuple[int, int], int]:
         (x, y): int(image[height // 4 if y < 0 else -height // 4, width // 4 if x < 0 else -width // 4].mean())
         for x, y in itertools.product((-1, 1), (-1, 1))
     }
-
-
-def turned(file: Path, target: Path, matrix: tuple[int, int, int, int]) -> Path:
-    """A copy of a file with another display matrix."""
-    a, b, c, d = matrix
-    data = bytearray(file.read_bytes())
-    identity = struct.pack(">9i", ONE, 0, 0, 0, ONE, 0, 0, 0, 1 << 30)
-    at = data.index(identity, data.index(b"tkhd"))
-    data[at : at + len(identity)] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    target.write_bytes(data)
-    return target
 
 
 @pytest.fixture(scope="module")
