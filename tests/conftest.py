@@ -99,6 +99,7 @@ _SLOW = (
     "plugins/test_onnx_functions.py",
     "plugins/test_sanitizers.py",
     "simcuda/",
+    "test_input_size.py",
     "test_packaging.py",
 )
 
