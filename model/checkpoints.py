@@ -332,7 +332,7 @@ def save(model: PanopticFPN, path: str | os.PathLike[str], *, half: bool = False
         model: the network.
         path: destination; a file of that name is replaced.
         half: store matrices and kernels as float16 (half the size). Vectors, statistics among them, stay float32.
-        provenance: where the weights come from, a line for people.
+        provenance: where the weights come from, as one line of text.
 
     Raises:
         CheckpointError: the suffix is not `.safetensors`, or a weight is not finite (in float16, if asked for).

@@ -41,7 +41,7 @@ class Header(NamedTuple):
     """What a PanRT model file says about its tensors."""
 
     config: PanopticFPNConfig
-    provenance: str  # where the weights come from, for people; "" where nothing was said
+    provenance: str  # where the weights come from, as text; "" if the file does not say
     shapes: Mapping[str, tuple[int, ...]]  # of its tensors
 
 

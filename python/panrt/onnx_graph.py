@@ -1,4 +1,4 @@
-"""What a graph may hold, found out before ONNX Runtime, a rewrite or a kernel of ours sees it.
+"""What a graph may hold, found out before ONNX Runtime, a rewrite or a PanRT kernel sees it.
 
     proto, file, tensors = onnx_graph.read_graph(Path("street.onnx"))
 
@@ -48,7 +48,7 @@ from panrt.records import shown
 
 RESULTS = OUTPUTS["PanopticMerge"]
 MAX_NODES = 2000  # ResNet-101 in int8 has 727
-MAX_OPS = 32  # nodes of ours among them; networks have up to 5
+MAX_OPS = 32  # PanRT nodes among them; networks have up to 5
 MAX_OPERANDS = 64  # inputs, outputs or attributes of a node
 MAX_RANK = 8
 
@@ -368,7 +368,7 @@ def infer(graph: GraphProto, opset: int, *, source: str) -> dict[str, Tensor]:
     """Type and shape of every value, from the graph's input, its constants and its operators alone.
 
     Raises:
-        ModelFileError: one does not follow, or a node of ours does not get what the contract asks for.
+        ModelFileError: one does not follow, or a PanRT node does not get what the contract asks for.
     """
     known: dict[str, Tensor] = {}
     for tensor in graph.initializer:
@@ -461,7 +461,7 @@ def _dtype(data_type: int, name: str, source: str) -> np.dtype[Any]:
 
 
 def _op_outputs(node: NodeProto, known: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Of a node of ours, whose attributes and inputs are checked by the contract."""
+    """The tensors of a PanRT node, whose attributes and inputs are checked by the contract."""
     given = [known[name] for name in node.input]
     values = attributes(node)
     try:
@@ -476,7 +476,7 @@ def _op_outputs(node: NodeProto, known: Mapping[str, Tensor], source: str) -> di
 
 
 def attributes(node: NodeProto) -> dict[str, Any]:
-    """Those of a node of ours that its op has, by name."""
+    """The attributes of a PanRT node that its op has, by name."""
     wanted = ATTRIBUTES[node.op_type]
     return {a.name: helper.get_attribute_value(a) for a in node.attribute if a.name in wanted}
 

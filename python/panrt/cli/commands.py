@@ -71,6 +71,6 @@ def options(
 ) -> None:
     """Real-time panoptic segmentation: train, convert, evaluate and export Panoptic FPN.
 
-    Exit codes: 0 done, 1 done but not whole, 2 something given does not do (the message says what), 129, 130 and 143
+    Exit codes: 0 done, 1 done but not whole, 2 something given is invalid (the message says what), 129, 130 and 143
     ended by SIGHUP, Ctrl-C (SIGINT) and SIGTERM; a second signal ends the process at once.
     """

@@ -68,7 +68,7 @@ def run(
 
     Ctrl-C, SIGTERM and SIGHUP end it with everything written; a second one ends it at once. So does the end of whoever
     reads standard output, where no other sink is open. Exit codes: 0 done or stopped, 1 a sink lost results that it
-    should have kept, 2 a source, sink or model does not do.
+    should have kept, 2 a source, sink or model is invalid.
     """
     import panrt
     from panrt.engine.pipeline import stop_on_signals
