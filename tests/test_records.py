@@ -123,6 +123,10 @@ def test_an_argument_that_no_file_can_have_is_shown_too() -> None:
     assert argument("\ud800") == "$'\\x3f'"
 
 
+def test_a_message_keeps_its_lines_and_nothing_else_that_moves_a_cursor() -> None:
+    assert records.legible_lines("no such file\n  \x1b[2Jé\r") == "no such file\n  \\x1b[2Jé\\r"
+
+
 def test_names_are_listed_on_one_short_line() -> None:
     assert names(["b", "a"]) == "a, b"
     assert names([f"f{i}" for i in range(9)]) == "f0, f1, f2, f3, f4, f5, f6, f7 and 1 more"

@@ -114,6 +114,11 @@ def legible(text: object) -> str:
     return "".join(c if _is_printable(c) else _escaped(c) for c in name)
 
 
+def legible_lines(text: str) -> str:
+    """Return a message of several lines for a terminal: all but its line breaks is escaped as by `legible`."""
+    return "\n".join("".join(c if _is_printable(c) else _escaped(c) for c in line) for line in text.split("\n"))
+
+
 def _escaped(character: str) -> str:
     code = ord(character)
     if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8, see PEP 383

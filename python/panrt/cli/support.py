@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from panrt.cli import USER_ERROR, signals
 from panrt.errors import PanrtError
+from panrt.records import legible_lines
 
 if TYPE_CHECKING:
     from panrt.model.config import PanopticFPNConfig
@@ -62,7 +63,7 @@ class Commands(TyperGroup):
 
 
 def _fail(text: str, code: int) -> None:
-    typer.echo(f"error: {text}", err=True)
+    typer.echo(f"error: {legible_lines(text)}", err=True)
     raise typer.Exit(code)
 
 
