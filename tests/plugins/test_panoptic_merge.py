@@ -113,7 +113,8 @@ def test_a_share_is_rounded_to_float32_before_it_is_compared(ops: ModuleType) ->
     # 1/3 in float64 is less than in float32, whose neighbour below it is less again.
     instances = [(0.9, [0, 0, 4, 4]), (0.8, [3, 0, 6, 4])]
     assert len(segments(merge(ops, instances, overlap_threshold=1 / 3))) == 2
-    assert len(segments(merge(ops, instances, overlap_threshold=float(np.nextafter(np.float32(1 / 3), 0))))) == 1
+    below = float(np.nextafter(np.float32(1 / 3), np.float32(0)))
+    assert len(segments(merge(ops, instances, overlap_threshold=below))) == 1
 
 
 def test_overlap_counts_all_accepted_instances_and_none_of_the_dropped(ops: ModuleType) -> None:
