@@ -212,10 +212,7 @@ def test_a_file_does_not_get_the_number_of_a_standard_handle_that_is_closed(live
 
 @pytest.mark.usefixtures("null_model")
 def test_a_run_of_so_many_seconds_ends_although_nothing_comes() -> None:
-    started = time.monotonic()
-    result = run("test://64x48@0.01", "--seconds", 0.5)
-    assert result.exit_code == 0
-    assert time.monotonic() - started < 90  # the second frame is due after 100 s
+    assert run("test://64x48@0.00001", "--seconds", 0.5).exit_code == 0  # the second frame is due after a day
 
 
 @pytest.mark.usefixtures("null_model")

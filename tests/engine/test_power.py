@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-import time
+import threading
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -11,20 +11,23 @@ import pytest
 
 from panrt import gpu
 from panrt.engine.power import PowerMeter, Reading, open_sensor
+from support.clock import PATIENCE
 
 
 class Steps:
-    """A sensor whose readings are known; the last one stays."""
+    """A sensor whose readings are known; the last one stays, and sets an event."""
 
     name = "steps"
 
     def __init__(self, *readings: Reading) -> None:
         self.readings = list(readings)
-        self.taken = 0
+        self.at_last = threading.Event()
 
     def read(self) -> Reading:
-        self.taken += 1
-        return self.readings.pop(0) if len(self.readings) > 1 else self.readings[0]
+        if len(self.readings) > 1:
+            return self.readings.pop(0)
+        self.at_last.set()
+        return self.readings[0]
 
     def close(self) -> None: ...
 
@@ -32,8 +35,7 @@ class Steps:
 def test_readings_are_taken_while_a_run_goes_on_and_summed_up() -> None:
     sensor = Steps(Reading(10.0, 40.0, 900.0, ("power cap",)), Reading(30.0, 60.0, 300.0), Reading(20.0, None, 600.0))
     with PowerMeter(sensor, every=0.001) as meter:
-        while sensor.taken < 3:
-            time.sleep(0.001)
+        assert sensor.at_last.wait(PATIENCE)
     power = meter.power
     assert power is not None
     assert power.readings >= 3

@@ -107,6 +107,24 @@ _KERNEL = [
 _TILE = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
 
 
+def differ_at_edges_alone(labels: NDArray[np.int32], others: NDArray[np.int32]) -> bool:
+    """Whether each map differs from the other only in pixels that take the label of a pixel beside them.
+
+    Logits are interpolated, so between two labels there is a line on which both are equal. Another order of summation
+    moves that line by a small part of a pixel, which can change the pixels that it passes and no others, however many
+    those are.
+
+    Args:
+        labels, others: (H, W).
+    """
+    return all(_from_beside(mine, theirs) for mine, theirs in ((labels, others), (others, labels)))
+
+
+def _from_beside(labels: NDArray[np.int32], others: NDArray[np.int32]) -> bool:
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(others, 1, mode="edge"), (3, 3))  # (H, W, 3, 3)
+    return bool((windows == labels[..., None, None]).any((2, 3)).all())
+
+
 def likely(roundings: int, *, deviations: float = 6.0) -> float:
     """The relative error that so many independent roundings stay below: a random walk, six standard deviations.
 

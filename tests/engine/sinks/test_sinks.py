@@ -24,7 +24,7 @@ from panrt.engine.slot import Policy
 from panrt.engine.sources.pattern import pattern
 from panrt.engine.status import Meter, SinkStatus
 from support.clock import PATIENCE
-from support.streams import CLIP, IMAGES, drain
+from support.streams import CLIP, IMAGES, drain, wait_for
 
 HW = 24, 32
 
@@ -189,7 +189,7 @@ def test_shared_memory_is_never_torn_and_grows_with_the_map() -> None:
         for index in range(150):
             frame = panrt.Frame(pattern(index, hw), index)
             sink.put(Item(frame, session(frame)))
-        time.sleep(0.05)
+        wait_for(lambda size=hw: size in sizes)  # type: ignore[misc]
     with pytest.raises(SinkError, match="another process writes there"):
         open_sink(f"shm://{name}").start(Context(model_file(), lambda: Meter().status((), ())), stream_policy="block")
     sink.close()
