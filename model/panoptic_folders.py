@@ -10,16 +10,15 @@ are counted in the map. `panrt.model.data.panoptic_json` has the fields.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
 from panrt.model.data.panoptic_json import PanopticJson, check_folder, read_panoptic_png, within
 from panrt.model.panoptic_map import Category, PanopticFormatError, PanopticMap, Segment
 from panrt.model.panoptic_quality import PanopticQuality, PanopticStatistics, image_statistics, panoptic_quality
+from panrt.model.worker_processes import worker_processes
 from panrt.records import legible, shown
 
 __all__ = [
@@ -88,7 +87,7 @@ def evaluate_folders(
     with ExitStack() as stack:
         results: Iterator[PanopticStatistics] = map(judge, pairs)
         if workers > 1:
-            pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=get_context("spawn")))
+            pool = stack.enter_context(worker_processes(workers))
             results = pool.map(judge, pairs, chunksize=16)
         for done, statistics in enumerate(results, start=1):
             total += statistics

@@ -6,8 +6,6 @@ gives the same bytes, whatever the number of workers.
 
 import json
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +17,7 @@ from panrt.model.data.tabletop.classes import CLASSES
 from panrt.model.data.tabletop.render import Ids, Image, Renderer
 from panrt.model.data.tabletop.scene import Scene, build_scene
 from panrt.model.data.tabletop.views import choose_view, clip_path
+from panrt.model.worker_processes import worker_processes
 
 TRAIN_SEEDS = range(1_000_000)
 EVAL_SEEDS = range(1_000_000, 2_000_000)  # never trained on
@@ -226,9 +225,7 @@ def _run(jobs: list[_Job], workers: int) -> Iterator[list[tuple[dict[str, Any], 
             for job in jobs:
                 yield _write_scene(renderer, job)
         return
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)
-    ) as pool:
+    with worker_processes(workers) as pool:
         yield from pool.map(_write_scene_alone, jobs)
 
 
