@@ -29,6 +29,7 @@
 #include <type_traits>
 
 #include "block_select.h"
+#include "hand_over.h"
 #include "launch.h"
 #include "panrt/boxes.h"
 #include "panrt/cuda/panoptic_merge.h"
@@ -228,17 +229,6 @@ __global__ __launch_bounds__(256, 4) void order_instances(View const view) {
 
 // --- resolve_instances -----------------------------------------------------------------------------------------------
 
-// What other blocks of this launch write is read past L1.
-template <typename T>
-__device__ __forceinline__ T read_fresh(T const* value) {
-  return *static_cast<T const volatile*>(value);
-}
-
-__device__ __forceinline__ void wait_until(std::uint32_t const* done, std::uint32_t units) {
-  while (read_fresh(done) < units) {
-  }
-}
-
 __device__ __forceinline__ bool meet(PixelRange const& a, PixelRange const& b) {
   return a.begin < b.end && b.begin < a.end;
 }
@@ -375,15 +365,14 @@ __global__ __launch_bounds__(256, 4) void resolve_instances(View const view) {
       for (auto j = static_cast<std::int32_t>(threadIdx.x); j < drawn; j += 256) {
         Instance const& better = instances[j];
         if (!meet(better.rows, item.rows) || !meet(better.columns, item.columns)) continue;
-        wait_until(&states[j].painted, units_from(first_ticket[j + 1] - first_ticket[j]));
+        wait_until(states[j].painted, units_from(first_ticket[j + 1] - first_ticket[j]));
       }
       if (threadIdx.x == 0) wanted = true;
     } else if (threadIdx.x == 0) {
-      wait_until(&state->counted, units);
-      wanted = is_accepted(view, read_fresh(&state->area), read_fresh(&state->taken));
+      wait_until(state->counted, units);
+      wanted = is_accepted(view, state->area, state->taken);
     }
-    __threadfence();
-    __syncthreads();
+    __syncthreads();  // what one thread has waited for is there for all
 
     if (wanted) {
       std::int64_t const cells = std::int64_t{view.Gh} * view.Gw;
@@ -404,7 +393,7 @@ __global__ __launch_bounds__(256, 4) void resolve_instances(View const view) {
         int const row = first_row + tile / across, column = first_column + tile % across;
         std::uint32_t const covered = covered_bits(view, item, mask, row * kTile, column * kTile);
         std::uint32_t const others =
-            read_fresh(owned + (std::int64_t{row} * view.tiles_across + column) * kTile + lane_id()) & covered;
+            load_relaxed(owned[(std::int64_t{row} * view.tiles_across + column) * kTile + lane_id()]) & covered;
         my_area += static_cast<std::uint32_t>(__popc(covered));
         my_taken += static_cast<std::uint32_t>(__popc(others));
         free_bits[i][lane_id()] = covered & ~others;
@@ -448,9 +437,8 @@ __global__ __launch_bounds__(256, 4) void resolve_instances(View const view) {
       __syncthreads();
       if (threadIdx.x == 0) add_to_region(&state->region, region);
     }
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) atomicAdd(paints ? &state->painted : &state->counted, 1U);
+    __syncthreads();  // all has been written
+    if (threadIdx.x == 0) add_release(paints ? state->painted : state->counted, 1U);
   }
 }
 

@@ -155,7 +155,7 @@ struct Simulation {
   bool failed = false;
   std::string report;
   cudaError_t error = cudaSuccess;
-  long long launches = 0;
+  long long launches = 0, sleeps = 0;  // sleeps since the launch began
   Order order = Order::kForward;
   std::mt19937 random;
   void (*enqueue)(cudaStream_t, int (*)(void*), void (*)(void*), void*) = nullptr;
@@ -591,6 +591,7 @@ cudaError_t run_launch(Launch const& launch) {
   std::lock_guard<std::recursive_mutex> const lock(s.mutex);
   s.launch = &launch;
   s.failed = false;
+  s.sleeps = 0;
   s.thread_count = launch.block.x * launch.block.y * launch.block.z;
   if (s.threads.size() < s.thread_count) s.threads.resize(kMaxThreads);
   s.dynamic = launch.shared_bytes > 0 ? static_cast<unsigned char*>(std::malloc(launch.shared_bytes)) : nullptr;
@@ -720,6 +721,15 @@ std::uint64_t warp_op(WarpOp op, unsigned mask, std::uint64_t value, int source,
   }
   to_scheduler();
   return self.result;
+}
+
+void sleep(Place place) {
+  constexpr long long kForever = 1 << 16;  // turns of all threads; blocks run one after another, so no wait is long
+  Simulation& s = simulation();
+  Thread& self = *s.current;
+  self.place = place;
+  if (++s.sleeps > kForever) fail("endless wait: " + describe(self) + " sleeps, and nothing else happens");
+  to_scheduler();
 }
 
 void fence() {

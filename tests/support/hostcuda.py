@@ -103,7 +103,13 @@ def _object(source: Path, flags: list[str]) -> Path:
 
 @cache
 def _headers() -> bytes:
-    paths = [path for folder in (*INCLUDE, HOSTCUDA) for path in sorted(folder.rglob("*.h"))]
+    suffixes = (".h", "")  # <cuda/atomic> has none
+    paths = [
+        path
+        for folder in (*INCLUDE, HOSTCUDA)
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in suffixes and path.is_file()
+    ]
     return b"".join(path.name.encode() + path.read_bytes() for path in paths)
 
 

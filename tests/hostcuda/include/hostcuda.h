@@ -3,8 +3,9 @@
 // Each CUDA thread of a block is a fiber; blocks run one after another. A fiber runs until it meets a barrier or a warp
 // operation, and goes on when all whom that concerns have come. What is reported instead of run, with block, thread and
 // line: a barrier that some threads do not reach, two barriers at once, a warp operation whose mask lacks its own lane
-// or names a lane that has left or waits elsewhere, a shuffle from a lane outside the mask, a launch shape that no GPU
-// takes. A launch that fails gives cudaErrorLaunchFailure; hc_report() has the text.
+// or names a lane that has left or waits elsewhere, a shuffle from a lane outside the mask, a thread that sleeps for ever
+// (as it would for a block that comes after its own), a launch shape that no GPU takes. A launch that fails gives
+// cudaErrorLaunchFailure; hc_report() has the text.
 //
 // How kernels are compiled:
 //   g++ -std=c++17 -x c++ -I tests/hostcuda/include -I plugins/cuda -I plugins/cuda/include -I plugins/include ...
@@ -112,6 +113,7 @@ int block_op(BlockOp op, int predicate, Place place);
 // `source` is a lane, for shuffles only.
 std::uint64_t warp_op(WarpOp op, unsigned mask, std::uint64_t value, int source, Place place);
 void fence();
+void sleep(Place place);
 void* dynamic_shared();
 
 struct Launch {
@@ -171,6 +173,7 @@ inline int __syncthreads_count(int p, HC_PLACE) { return hc::block_op(hc::BlockO
 inline int __syncthreads_and(int p, HC_PLACE) { return hc::block_op(hc::BlockOp::kAnd, p, HC_HERE); }
 inline int __syncthreads_or(int p, HC_PLACE) { return hc::block_op(hc::BlockOp::kOr, p, HC_HERE); }
 inline void __syncwarp(unsigned mask = 0xFFFFFFFFU, HC_PLACE) { hc::warp_op(hc::WarpOp::kSync, mask, 0, 0, HC_HERE); }
+inline void __nanosleep(unsigned, HC_PLACE) { hc::sleep(HC_HERE); }
 inline void __threadfence() { hc::fence(); }
 inline void __threadfence_block() { hc::fence(); }
 
