@@ -332,7 +332,7 @@ std::size_t plan(BoxDetectionsArgs const& args, void* base, View& view) noexcept
   view.listed = workspace.take<Rank>(images * view.chunks * kRoisPerChunk * args.thing_classes);
   view.counts = workspace.take<std::uint32_t>(images * view.chunks);
   view.candidates = workspace.take<Rank>(images * args.rois_per_image * args.thing_classes);
-  return workspace.bytes();
+  return workspace.needed_bytes();
 }
 
 }  // namespace
@@ -353,8 +353,6 @@ Status launch_box_detections(BoxDetectionsArgs const& args, cudaStream_t stream)
   if (plan(args, args.workspace, view) > args.workspace_bytes) {
     return workspace_too_small("BoxDetections: workspace: smaller than box_detections_workspace_bytes");
   }
-  if (!is_aligned(args.workspace, 256))
-    return invalid("BoxDetections: workspace: expected memory aligned to 256 bytes");
   view.class_logits = args.class_logits;
   view.box_deltas = reinterpret_cast<float4 const*>(args.box_deltas);
   view.rois = reinterpret_cast<float4 const*>(args.rois);

@@ -897,7 +897,7 @@ std::size_t plan(PanopticMergeArgs const& args, void* base, View& view) noexcept
   view.runs = workspace.take<std::uint8_t>(images * view.label_down * view.label_across * kMostRuns *
                                            (has_byte_labels(args) ? 1 : 2));
   view.ids = workspace.take<std::int32_t>(images * (K + S));
-  return workspace.bytes();
+  return workspace.needed_bytes();
 }
 
 template <typename Logit, typename Label>
@@ -957,8 +957,6 @@ Status launch_panoptic_merge(PanopticMergeArgs const& args, cudaStream_t stream)
   if (plan(args, args.workspace, view) > args.workspace_bytes) {
     return workspace_too_small("PanopticMerge: workspace: smaller than panoptic_merge_workspace_bytes");
   }
-  if (!is_aligned(args.workspace, 256))
-    return invalid("PanopticMerge: workspace: expected memory aligned to 256 bytes");
   view.logits = args.semantic_logits;
   view.masks = args.mask_probs;
   view.boxes = args.boxes;

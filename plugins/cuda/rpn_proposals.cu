@@ -393,7 +393,7 @@ std::size_t plan(RpnProposalsArgs const& args, void* base, View& view) noexcept 
   view.overlap = workspace.take<std::uint32_t>(rows * view.slots * (view.slots / 32));
   view.kept = workspace.take<Rank>(rows * view.keep_slots);
   view.order = workspace.take<std::uint32_t>(std::int64_t{args.images} * args.post_nms_top_k);
-  return workspace.bytes();
+  return workspace.needed_bytes();
 }
 
 }  // namespace
@@ -412,7 +412,6 @@ Status launch_rpn_proposals(RpnProposalsArgs const& args, cudaStream_t stream) n
   if (plan(args, args.workspace, view) > args.workspace_bytes) {
     return workspace_too_small("RpnProposals: workspace: smaller than rpn_proposals_workspace_bytes");
   }
-  if (!is_aligned(args.workspace, 256)) return invalid("RpnProposals: workspace: expected memory aligned to 256 bytes");
   for (int l = 0; l < args.level_count; ++l) {
     for (int a = 0; a < args.anchor_count; ++a) {
       view.cell_anchors[l][a] = cell_anchor(args.levels[l].anchor_size, args.aspect_ratios[a]);

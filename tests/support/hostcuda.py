@@ -147,6 +147,14 @@ class Out(NamedTuple):
     shape: tuple[int, ...]
     dtype: DTypeLike
     copy: NDArray[Any] | None = None
+    offset: int = 0  # bytes from where device memory is aligned
+
+
+class At(NamedTuple):
+    """A device buffer that the kernel reads, some bytes from where device memory is aligned."""
+
+    array: NDArray[Any]
+    offset: int
 
 
 def in_out(array: NDArray[Any]) -> Out:
@@ -156,7 +164,7 @@ def in_out(array: NDArray[Any]) -> Out:
 
 @dataclass(frozen=True)
 class Struct:
-    """An argument struct: arrays and Outs become pointers, lists fill arrays, a name takes that field's pointer."""
+    """An argument struct: arrays, At and Out become pointers, lists fill arrays, a name takes that field's pointer."""
 
     kind: type[ctypes.Structure]
     fields: dict[str, Any]

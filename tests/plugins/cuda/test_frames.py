@@ -300,6 +300,30 @@ def test_maps_outside_the_contract_are_refused(gpus: Gpus) -> None:
             gpu.launch("panrt_cuda_overlay", Struct(OverlayArgs, **(given | changes)))
 
 
+# --- Memory of any alignment ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("pixel_format", "step"), [("BGR8", 1), ("RGB8", 1), ("NV12", 2), ("YUYV", 4)])
+@pytest.mark.parametrize("offset", [1, 3, 15, 31, 255])
+def test_frames_of_any_alignment_are_read_or_named(gpus: Gpus, pixel_format: str, step: int, offset: int) -> None:
+    case = FrameCase(1, pixel_format, (5, 9), (7, 11), (1, 2, 1, 2), "BT601", 4, 0)
+    frames = case.frames()
+    for aligned in {offset - offset % step, offset}:
+        if aligned % step == 0:
+            got = cuda_ops.preprocess(frames, padding=4, offset=aligned, gpu=gpus("asan"), **case.options())
+            assert np.array_equal(got[0], frame_reference.preprocess(frames[0], **case.options()))
+        else:
+            with pytest.raises(LaunchError, match=f"{pixel_format}.* aligned to {step} bytes"):
+                cuda_ops.preprocess(frames, padding=4, offset=aligned, gpu=gpus("asan"), **case.options())
+
+
+@pytest.mark.parametrize("offset", [1, 3, 15, 31, 255])
+def test_overlays_of_any_alignment_are_drawn(gpus: Gpus, offset: int) -> None:
+    frames, panoptic, colors = draw_map((1, 9, 33), (9, 33), 5, 0)
+    got = cuda_ops.overlay(frames, panoptic, colors, opacity=0.5, border=1, offset=offset, gpu=gpus("asan"))
+    assert np.array_equal(got[0], reference.overlay(frames[0], panoptic[0], colors, opacity=0.5, border=1))
+
+
 # --- The narrow map ---------------------------------------------------------------------------------------------------
 
 

@@ -21,7 +21,7 @@ struct BoxDetectionsArgs {
   float* scores;                  // (N, K)
   std::int32_t* classes;          // (N, K)
   std::int32_t* count;            // (N)
-  void* workspace;                // aligned to 256 bytes
+  void* workspace;                // of any alignment
   std::size_t workspace_bytes;
   std::int32_t images;
   std::int32_t rois_per_image;  // R, may be 0

@@ -26,7 +26,7 @@ struct PanopticMergeArgs {
   std::int32_t* segments;       // (N, K + S, 8), aligned to 16 bytes
   float* segment_scores;        // (N, K + S)
   std::int32_t* segment_count;  // (N)
-  void* workspace;              // aligned to 256 bytes
+  void* workspace;              // of any alignment
   std::size_t workspace_bytes;
   DataType logit_type;
   DataType mask_type;

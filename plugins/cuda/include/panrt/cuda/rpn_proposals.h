@@ -30,7 +30,7 @@ struct RpnProposalsArgs {
   float aspect_ratios[kMaxRpnAnchors];  // A of them
   float* rois;                          // (N, R, 4), aligned to 16 bytes
   std::int32_t* roi_count;              // (N)
-  void* workspace;                      // aligned to 256 bytes
+  void* workspace;                      // of any alignment
   std::size_t workspace_bytes;
   std::int32_t images;
   std::int32_t level_count;   // L
