@@ -111,6 +111,8 @@ def inspect(path: Path) -> PluginLibrary:
             f"{path}: has plugins of version {info['plugin_version']}, this PanRT needs {VERSION}; "
             "run  panrt plugins build."
         )
+    if fault := _text_function(library, "panrt_plugins_arithmetic_fault")():
+        raise PluginLibraryError(f"{path}: {fault}; run  panrt plugins build.")
     return PluginLibrary(
         path=path,
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),

@@ -457,6 +457,10 @@ void skip_destructors() {
 }  // namespace
 
 NB_MODULE(_native, module) {
+  if (char const* const fault = panrt::arithmetic_fault()) {
+    throw std::runtime_error(std::string("panrt.plugins._native: ") + fault +
+                             ". Build PanRT again with CXXFLAGS unset.");
+  }
   define_rpn_proposals(module);
   define_pyramid_roi_align<float>(module);
   define_pyramid_roi_align<panrt::Half>(module);

@@ -17,6 +17,7 @@
 #include "launch.h"
 #include "panrt/boxes.h"
 #include "panrt/cuda/box_detections.h"
+#include "prepare.h"
 #include "workspace.h"
 
 namespace panrt::cuda {
@@ -379,5 +380,7 @@ Status launch_box_detections(BoxDetectionsArgs const& args, cudaStream_t stream)
   }
   return launch(keep_detections, {dim3(images), dim3(512)}, stream, view);
 }
+
+Status prepare_box_detections() noexcept { return prepare(score_rois, keep_detections); }
 
 }  // namespace panrt::cuda

@@ -3,6 +3,7 @@
 
 #include "launch.h"
 #include "panrt/cuda/narrow_map.h"
+#include "prepare.h"
 
 namespace panrt::cuda {
 namespace {
@@ -46,5 +47,7 @@ Status launch_narrow_map(NarrowMapArgs const& args, cudaStream_t stream) noexcep
   }
   return args.bytes_per_id == 2 ? launch_as<std::uint16_t>(args, stream) : launch_as<std::uint8_t>(args, stream);
 }
+
+Status prepare_narrow_map() noexcept { return prepare(narrow_ids<std::uint16_t>, narrow_ids<std::uint8_t>); }
 
 }  // namespace panrt::cuda

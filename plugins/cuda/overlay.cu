@@ -3,6 +3,7 @@
 #include "byte_tile.h"
 #include "launch.h"
 #include "panrt/cuda/overlay.h"
+#include "prepare.h"
 
 namespace panrt::cuda {
 namespace {
@@ -87,5 +88,7 @@ Status launch_overlay(OverlayArgs const& args, cudaStream_t stream) noexcept {
   LaunchShape const shape{blocks_for(pixels, kTilePixels), kTilePixels};
   return launch(paint_segments, shape, stream, bounded);
 }
+
+Status prepare_overlay() noexcept { return prepare(paint_segments); }
 
 }  // namespace panrt::cuda

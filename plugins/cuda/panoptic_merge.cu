@@ -35,6 +35,7 @@
 #include "panrt/cuda/panoptic_merge.h"
 #include "panrt/paste.h"
 #include "panrt/resize_taps.h"
+#include "prepare.h"
 #include "workspace.h"
 
 namespace panrt::cuda {
@@ -973,6 +974,16 @@ Status launch_panoptic_merge(PanopticMergeArgs const& args, cudaStream_t stream)
   view.mask_threshold = args.mask_threshold;
   return has_byte_labels(args) ? launch_with<std::uint8_t>(args, view, stream)
                                : launch_with<std::uint16_t>(args, view, stream);
+}
+
+Status prepare_panoptic_merge() noexcept {
+  return prepare(order_instances, resolve_instances<float, std::uint8_t>, resolve_instances<float, std::uint16_t>,
+                 resolve_instances<__half, std::uint8_t>, resolve_instances<__half, std::uint16_t>,
+                 label_pixels<float, std::uint8_t, std::uint8_t>, label_pixels<float, std::uint16_t, std::uint8_t>,
+                 label_pixels<float, std::uint16_t, std::uint16_t>, label_pixels<__half, std::uint8_t, std::uint8_t>,
+                 label_pixels<__half, std::uint16_t, std::uint8_t>, label_pixels<__half, std::uint16_t, std::uint16_t>,
+                 number_segments, write_map<std::uint8_t, 1>, write_map<std::uint8_t, 4>, write_map<std::uint16_t, 1>,
+                 write_map<std::uint16_t, 4>);
 }
 
 }  // namespace panrt::cuda

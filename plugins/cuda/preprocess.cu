@@ -5,6 +5,7 @@
 #include "panrt/antialias_taps.h"
 #include "panrt/cuda/preprocess.h"
 #include "panrt/yuv.h"
+#include "prepare.h"
 
 namespace panrt::cuda {
 namespace {
@@ -246,6 +247,11 @@ Status launch_preprocess(PreprocessArgs const& args, cudaStream_t stream) noexce
     }
   }
   return unsupported("preprocess: the frame shrinks by more than shared memory has room for (about 100 along x)");
+}
+
+Status prepare_preprocess() noexcept {
+  return prepare(prepare_frame<PixelFormat::kBgr8>, prepare_frame<PixelFormat::kRgb8>,
+                 prepare_frame<PixelFormat::kNv12>, prepare_frame<PixelFormat::kYuyv>);
 }
 
 }  // namespace panrt::cuda

@@ -9,6 +9,7 @@
 #include "launch.h"
 #include "panrt/cuda/pyramid_roi_align.h"
 #include "panrt/roi_align.h"
+#include "prepare.h"
 #include "vectors.h"
 
 namespace panrt::cuda {
@@ -404,6 +405,11 @@ Status launch_pyramid_roi_align(PyramidRoiAlignArgs const& args, cudaStream_t st
   }
   plan.shape.grid = blocks_for(rois, 1);
   return args.type == DataType::kFloat32 ? launch_as<float>(args, plan, stream) : launch_as<__half>(args, plan, stream);
+}
+
+Status prepare_pyramid_roi_align() noexcept {
+  return prepare(pool_channels_first<float>, pool_channels_first<__half>, pool_channels_last<float, 4, 4>,
+                 pool_channels_last<__half, 8, 3>, pool_channels_last<float, 1, 7>, pool_channels_last<__half, 1, 7>);
 }
 
 }  // namespace panrt::cuda

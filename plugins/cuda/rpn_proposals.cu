@@ -19,6 +19,7 @@
 #include "launch.h"
 #include "panrt/boxes.h"
 #include "panrt/cuda/rpn_proposals.h"
+#include "prepare.h"
 #include "workspace.h"
 
 namespace panrt::cuda {
@@ -439,6 +440,10 @@ Status launch_rpn_proposals(RpnProposalsArgs const& args, cudaStream_t stream) n
                           static_cast<std::size_t>(args.post_nms_top_k) * sizeof(std::uint32_t);
   bool const in_shared = all + sizeof(std::uint32_t) * kMaxRpnLevels <= kMaxSharedBytes;
   return launch(keep_best, {dim3(images), dim3(1024), in_shared ? all : removed}, stream, view, in_shared);
+}
+
+Status prepare_rpn_proposals() noexcept {
+  return prepare(select_in_chunks, sort_level, decode_candidates, find_overlaps, keep_best);
 }
 
 }  // namespace panrt::cuda

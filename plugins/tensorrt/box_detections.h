@@ -77,6 +77,7 @@ struct BoxDetections {
 
   static constexpr bool kHasWorkspace = true;
   static std::size_t workspace_bytes(Args const& args) { return cuda::box_detections_workspace_bytes(args); }
+  static cuda::Status prepare() { return cuda::prepare_box_detections(); }
   static cuda::Status launch(Args const& args, cudaStream_t stream) {
     return cuda::launch_box_detections(args, stream);
   }

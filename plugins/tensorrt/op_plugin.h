@@ -10,6 +10,7 @@
 //   static void point(Args&, void const* const* inputs, void* const* outputs, void* workspace, std::size_t bytes);
 //   static constexpr bool kHasWorkspace;
 //   static std::size_t workspace_bytes(Args const&);      0: not needed or, where it has one, refused
+//   static cuda::Status prepare();                        of its kernels, panrt/cuda/prepare.h
 //   static cuda::Status launch(Args const&, cudaStream_t);
 //
 // Only version 1.0 interfaces, whose layout is the same from TensorRT 10.3 to 11 and in TensorRT for RTX; nothing of
@@ -19,6 +20,7 @@
 #include <NvInferRuntime.h>
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -158,6 +160,7 @@ class OpPlugin final : public nvinfer1::IPluginV3,
                              std::int32_t output_count) noexcept override {
     return guarded(label_, kFailed, [&] {
       signature_.check_counts(input_count, output_count);
+      if (!prepared_) prepare();
       arguments_ = op_.arguments(signature_.bind(dims_of(inputs, input_count)), inputs);
       workspace_bytes_ = Op::workspace_bytes(arguments_);
       return kOk;
@@ -175,9 +178,14 @@ class OpPlugin final : public nvinfer1::IPluginV3,
     return kFailed;
   }
 
-  // The builder calls this too, on machines without a GPU: CUDA is not touched.
+  // TensorRT captures runs, also those that it times while it builds: kernels are loaded before. The builder calls this
+  // on machines without a GPU too, where there is nothing to load.
   nvinfer1::IPluginV3* attachToContext(nvinfer1::IPluginResourceContext* /*context*/) noexcept override {
-    return clone();
+    return guarded(label_, static_cast<nvinfer1::IPluginV3*>(nullptr), [&] {
+      auto attached = std::make_unique<OpPlugin>(*this);
+      attached->prepare();
+      return attached.release();
+    });
   }
 
   nvinfer1::PluginFieldCollection const* getFieldsToSerialize() noexcept override {
@@ -190,6 +198,12 @@ class OpPlugin final : public nvinfer1::IPluginV3,
   }
 
  private:
+  void prepare() {
+    cuda::Status const status = Op::prepare();
+    if (!status.ok()) throw Refusal(std::string("its kernels cannot be used on this GPU: ") + status.message);
+    prepared_ = true;
+  }
+
   static std::vector<nvinfer1::Dims> largest_dims(nvinfer1::DynamicPluginTensorDesc const* inputs, std::int32_t count) {
     std::vector<nvinfer1::Dims> dims;
     for (std::int32_t i = 0; i < count; ++i) dims.push_back(inputs[i].max);
@@ -208,6 +222,7 @@ class OpPlugin final : public nvinfer1::IPluginV3,
   std::string text_;                           // attributes
   typename Op::Args arguments_{};              // of the shapes that onShapeChange told
   std::size_t workspace_bytes_ = 0;            // likewise
+  bool prepared_ = false;                      // its kernels are loaded
   std::vector<nvinfer1::PluginField> fields_;  // of getFieldsToSerialize
   nvinfer1::PluginFieldCollection collection_{};
 };

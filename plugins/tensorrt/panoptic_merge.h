@@ -97,6 +97,7 @@ struct PanopticMerge {
 
   static constexpr bool kHasWorkspace = true;
   static std::size_t workspace_bytes(Args const& args) { return cuda::panoptic_merge_workspace_bytes(args); }
+  static cuda::Status prepare() { return cuda::prepare_panoptic_merge(); }
   static cuda::Status launch(Args const& args, cudaStream_t stream) {
     return cuda::launch_panoptic_merge(args, stream);
   }

@@ -84,6 +84,7 @@ struct PyramidRoiAlign {
 
   static constexpr bool kHasWorkspace = false;
   static std::size_t workspace_bytes(Args const& /*args*/) { return 0; }
+  static cuda::Status prepare() { return cuda::prepare_pyramid_roi_align(); }
   static cuda::Status launch(Args const& args, cudaStream_t stream) {
     return cuda::launch_pyramid_roi_align(args, stream);
   }

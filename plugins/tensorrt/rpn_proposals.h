@@ -92,6 +92,7 @@ struct RpnProposals {
 
   static constexpr bool kHasWorkspace = true;
   static std::size_t workspace_bytes(Args const& args) { return cuda::rpn_proposals_workspace_bytes(args); }
+  static cuda::Status prepare() { return cuda::prepare_rpn_proposals(); }
   static cuda::Status launch(Args const& args, cudaStream_t stream) { return cuda::launch_rpn_proposals(args, stream); }
 };
 

@@ -245,7 +245,7 @@ class Request:
 
     function: str
     arguments: tuple[Any, ...]
-    as_struct: bool  # a C API function: struct, its size, stream; else plain arguments
+    as_struct: bool  # a C API function: struct, its size, stream, or nothing; else plain arguments
     order: tuple[str, int]
 
 
@@ -292,6 +292,10 @@ class SimulatedGpu:
     def call(self, function: str, *arguments: Any, order: tuple[str, int] = ("forward", 0)) -> list[NDArray[Any]]:
         """Call a function of pointers, C ints and floats that gives a cudaError_t; as `launch`."""
         return self._outputs(Request(function, arguments, False, order))
+
+    def prepare(self) -> None:
+        """Call `panrt_cuda_prepare`; raises as `launch`."""
+        self._outputs(Request("panrt_cuda_prepare", (), True, ("forward", 0)))
 
     def close(self) -> None:
         """End the process; twice is fine."""

@@ -132,11 +132,13 @@ def answer(library: ctypes.CDLL, request: Request, names: dict[int, str]) -> Rep
     try:
         function = getattr(library, request.function)
         if request.as_struct:
-            struct = device.fill(request.arguments[0])
+            structs = [device.fill(struct) for struct in request.arguments]
             if is_traced:
                 library.hc_trace_reset()
             function.restype = Status
-            status = function(ctypes.byref(struct), ctypes.c_size_t(ctypes.sizeof(struct)), None)
+            status = function(
+                *(part for s in structs for part in (ctypes.byref(s), ctypes.c_size_t(ctypes.sizeof(s)), None))
+            )
             code, message = status.code, status.message.decode()
         else:
             values = [device.value(value) for value in request.arguments]

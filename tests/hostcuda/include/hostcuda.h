@@ -83,9 +83,22 @@ enum cudaError_t {
   cudaErrorInvalidValue = 1,
   cudaErrorMemoryAllocation = 2,
   cudaErrorInvalidConfiguration = 9,
+  cudaErrorNoKernelImageForDevice = 209,
   cudaErrorLaunchFailure = 719,
+  cudaErrorStreamCaptureUnsupported = 900,
 };
 using cudaError = cudaError_t;
+
+enum cudaStreamCaptureMode {
+  cudaStreamCaptureModeGlobal = 0,
+  cudaStreamCaptureModeThreadLocal = 1,
+  cudaStreamCaptureModeRelaxed = 2,
+};
+constexpr unsigned cudaStreamNonBlocking = 1;
+
+struct cudaFuncAttributes {
+  int maxThreadsPerBlock;
+};
 
 enum cudaMemcpyKind { cudaMemcpyHostToHost, cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 
@@ -360,13 +373,25 @@ void __stwb(T* address, T value) {
   *reinterpret_cast<hc::Words<T>*>(address) = request;
 }
 
-// --- Host functions: those that a launch may call while a graph is captured
-// -------------------------------------------
+// --- Host functions: what a launch may call while a graph is captured ------------------------------------------------
 
 cudaError_t cudaGetLastError();
 char const* cudaGetErrorString(cudaError_t error);
 cudaError_t cudaMemcpyAsync(void* to, void const* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t stream);
 cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStream_t stream);
+
+// --- Host functions: what comes before -------------------------------------------------------------------------------
+
+cudaError_t cudaGetDeviceCount(int* count);
+cudaError_t cudaGetDevice(int* device);
+cudaError_t cudaMalloc(void** memory, std::size_t bytes);
+cudaError_t cudaFree(void* memory);
+// A stream on which work runs at once, whatever hc_set_stream_hook says.
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
+cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaStreamDestroy(cudaStream_t stream);
+cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode);
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, void const* kernel);  // loads it, as on the GPU
 
 // For tests, by ctypes.
 extern "C" {
@@ -379,6 +404,13 @@ long long hc_launches();
 // From now on work of a stream goes to `enqueue`, which may call run(context) any number of times, as a graph does that
 // is replayed, and at last destroy(context). run gives a cudaError_t. Null: work runs at once.
 void hc_set_stream_hook(void (*enqueue)(cudaStream_t stream, int (*run)(void*), void (*destroy)(void*), void* context));
+// From now on launching a kernel that is not loaded yet fails, as in a capture: neither cudaFuncGetAttributes has had it
+// nor a launch before.
+int hc_require_loaded(int required);
+// How many kernels are loaded, and the mode that cudaThreadExchangeStreamCaptureMode last set.
+int hc_loaded(int* kernels, int* capture_mode);
+// Devices that cudaGetDeviceCount finds; 1 at first.
+int hc_set_devices(int count);
 void* hc_malloc(std::size_t bytes);
 void hc_free(void* memory);
 }

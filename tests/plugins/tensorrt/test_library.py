@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -118,6 +119,17 @@ def test_what_is_no_plugin_library_is_refused(
         library.find()
     assert str(path) in str(error.value)
     assert "panrt plugins build" in str(error.value)
+
+
+def test_a_library_that_rounds_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    info = r"{\"plugin_version\": \"1\"}"
+    source = f'''const char* panrt_plugins_info(void) {{ return "{info}"; }}
+    const char* panrt_plugins_arithmetic_fault(void) {{ return "it was compiled with fused multiply-adds"; }}'''
+    path = tmp_path / library.NAME
+    subprocess.run(["cc", "-shared", "-fPIC", "-xc", "-", "-o", str(path)], input=source, text=True, check=True)
+    monkeypatch.setenv("PANRT_PLUGINS", str(path))
+    with pytest.raises(PluginLibraryError, match=r"fused multiply-adds; run  panrt plugins build"):
+        library.find()
 
 
 def test_plugins_are_registered_once() -> None:

@@ -40,4 +40,6 @@ std::size_t box_detections_workspace_bytes(BoxDetectionsArgs const& args) noexce
 // Two kernels.
 Status launch_box_detections(BoxDetectionsArgs const& args, cudaStream_t stream) noexcept;
 
+Status prepare_box_detections() noexcept;  // panrt/cuda/prepare.h
+
 }  // namespace panrt::cuda

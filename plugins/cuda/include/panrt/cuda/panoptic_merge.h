@@ -53,4 +53,6 @@ std::size_t panoptic_merge_workspace_bytes(PanopticMergeArgs const& args) noexce
 // Five kernels.
 Status launch_panoptic_merge(PanopticMergeArgs const& args, cudaStream_t stream) noexcept;
 
+Status prepare_panoptic_merge() noexcept;  // panrt/cuda/prepare.h
+
 }  // namespace panrt::cuda

@@ -40,4 +40,6 @@ struct PyramidRoiAlignArgs {
 // One launch. Pointers are aligned to 16 bytes.
 Status launch_pyramid_roi_align(PyramidRoiAlignArgs const& args, cudaStream_t stream) noexcept;
 
+Status prepare_pyramid_roi_align() noexcept;  // panrt/cuda/prepare.h
+
 }  // namespace panrt::cuda

@@ -48,4 +48,6 @@ std::size_t rpn_proposals_workspace_bytes(RpnProposalsArgs const& args) noexcept
 // Five kernels. Boxes, and the order of equal scores, are the reference's to the bit.
 Status launch_rpn_proposals(RpnProposalsArgs const& args, cudaStream_t stream) noexcept;
 
+Status prepare_rpn_proposals() noexcept;  // panrt/cuda/prepare.h
+
 }  // namespace panrt::cuda
