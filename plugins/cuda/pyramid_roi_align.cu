@@ -20,7 +20,7 @@ constexpr int kMaxThreads = 256;
 // --- A RoI's taps in shared memory -----------------------------------------------------------------------------------
 
 // One axis: bin b reads the cells begin[b] to end[b] - 1, none where they are equal; weights[first[b] + i] belongs to
-// its i-th. A weight is 0 where samples are so far apart that none is near the cell.
+// its i-th. Where samples are so far apart that none touches the cell, that is kUntouched.
 struct AxisTaps {
   float* weights;
   int* begin;
@@ -36,6 +36,11 @@ __device__ AxisTaps place_axis(int* words, int size, int bins) {
   int* const bounds = words + weight_capacity(size, bins);
   return {reinterpret_cast<float*>(words), bounds, bounds + bins, bounds + 2 * bins};
 }
+
+// What a cell is that no sample touches must not show, also where it is not finite; a touch with weight 0 counts, as in
+// IEEE arithmetic. So they differ: -0 plus a weight is that weight, 0 too.
+constexpr float kUntouched = -0.0F;
+__device__ __forceinline__ bool is_untouched(float weight) { return __float_as_uint(weight) == 0x80000000U; }
 
 struct SampleRange {
   int first, end;
@@ -71,7 +76,7 @@ __device__ CellRange touched_cells(RoiAxis const& axis, int bin, int size, Sampl
 // Weights of a bin's `cells`.
 __device__ void collapse(RoiAxis const& axis, int bin, int size, SampleRange const& samples, CellRange const& cells,
                          float* weights) {
-  for (int i = 0; i < cells.end - cells.begin; ++i) weights[i] = 0.0F;
+  for (int i = 0; i < cells.end - cells.begin; ++i) weights[i] = kUntouched;
   for (int sample = samples.first; sample < samples.end; ++sample) {
     float const position = sample_position(axis, bin, sample);
     if (!is_inside(position, size)) continue;
@@ -187,8 +192,8 @@ __device__ __forceinline__ void pool_row(T const* row, int pitch, AxisTaps const
       float const* const weights = columns.weights + columns.first[bin] - begin;
 #pragma unroll
       for (int i = 0; i < kBatch; ++i) {
-        float const weight = cell + i >= begin && cell + i < end ? weights[cell + i] : 0.0F;
-        if (weight == 0.0F) continue;  // what the cell holds may not be finite
+        float const weight = cell + i >= begin && cell + i < end ? weights[cell + i] : kUntouched;
+        if (is_untouched(weight)) continue;
 #pragma unroll
         for (int c = 0; c < channels; ++c) sums[q][c] = fmaf(weight, values[i][c], sums[q][c]);
       }
@@ -244,7 +249,7 @@ __global__ void __launch_bounds__(kMaxThreads, channels == 8 ? 1 : 2)
         float sums[kBins][channels] = {};
         for (int cell = roi.rows.begin[p]; cell < roi.rows.end[p]; ++cell) {
           float const weight = roi.rows.weights[roi.rows.first[p] + cell - roi.rows.begin[p]];
-          if (weight == 0.0F) continue;
+          if (is_untouched(weight)) continue;
           if (cell == above_cell) {
             add_scaled(weight, above, sums);
             continue;
@@ -294,13 +299,14 @@ __global__ void __launch_bounds__(kMaxThreads, 2)
       float const* const row_weights = roi.rows.weights + roi.rows.first[p] - roi.rows.begin[p];
       float const* const column_weights = roi.columns.weights + roi.columns.first[q] - roi.columns.begin[q];
       for (int y = roi.rows.begin[p]; y < roi.rows.end[p]; ++y) {
+        float const row_weight = row_weights[y];
+        if (is_untouched(row_weight)) continue;
         T const* const row = map + static_cast<std::int64_t>(y) * roi.level.width;
         for (int x = roi.columns.begin[q]; x < roi.columns.end[q]; ++x) {
-          float const weight = row_weights[y] * column_weights[x];
-          if (weight == 0.0F) continue;  // what the cell holds may not be finite
+          if (is_untouched(column_weights[x])) continue;
           float value[1];
           load_vector(row + x, value);
-          sum[0] = fmaf(weight, value[0], sum[0]);
+          sum[0] = fmaf(row_weight * column_weights[x], value[0], sum[0]);
         }
       }
       store_vector(sum, pooled + index * items + item);
