@@ -29,10 +29,12 @@
 #include <type_traits>
 
 #include "block_select.h"
+#include "checks.h"
 #include "hand_over.h"
 #include "launch.h"
 #include "panrt/boxes.h"
 #include "panrt/cuda/panoptic_merge.h"
+#include "panrt/limits.h"
 #include "panrt/paste.h"
 #include "panrt/resize_taps.h"
 #include "prepare.h"
@@ -806,45 +808,6 @@ __global__ __launch_bounds__(256) void write_map(View const view) {
 
 // --- Launch ----------------------------------------------------------------------------------------------------------
 
-// Null where the arguments are fine.
-char const* refusal(PanopticMergeArgs const& args, Code& code) noexcept {
-  code = Code::kInvalidArgument;
-  if (args.images < 1) return "PanopticMerge: images: expected at least 1";
-  if (args.images > 65535) return "PanopticMerge: images: expected at most 65535, the most a grid has rows";
-  if (args.detections < 0) return "PanopticMerge: detections: expected at least 0";
-  if (args.channels < 1 || args.height < 1 || args.width < 1) {
-    return "PanopticMerge: semantic_logits: expected at least one channel of 1 x 1";
-  }
-  if (args.mask_height < 1 || args.mask_width < 1) return "PanopticMerge: mask_probs: expected masks of at least 1 x 1";
-  if (args.input_height < 1 || args.input_width < 1 || args.input_height > std::int64_t{4} * args.height ||
-      args.input_width > std::int64_t{4} * args.width) {
-    return "PanopticMerge: input size: expected 1 x 1 to four times the size of semantic_logits";
-  }
-  if (args.output_height < 1 || args.output_width < 1 || args.output_height > 32768 || args.output_width > 32768 ||
-      args.input_height > 32768 || args.input_width > 32768) {
-    return "PanopticMerge: input and output size: expected 1 to 32768 pixels a side";
-  }
-  if (!is_finite(args.score_threshold)) return "PanopticMerge: score_threshold: expected a finite number";
-  if (!(args.overlap_threshold >= 0.0F && args.overlap_threshold <= 1.0F)) {
-    return "PanopticMerge: overlap_threshold: expected 0 to 1";
-  }
-  if (args.stuff_area_limit < 0) return "PanopticMerge: stuff_area_limit: expected at least 0";
-  if (!(args.mask_threshold > 0.0F && args.mask_threshold <= 1.0F)) {
-    return "PanopticMerge: mask_threshold: expected more than 0, at most 1";
-  }
-  auto const is_type = [](DataType type) { return type == DataType::kFloat32 || type == DataType::kFloat16; };
-  if (!is_type(args.logit_type)) return "PanopticMerge: semantic_logits: expected float32 or float16";
-  if (!is_type(args.mask_type)) return "PanopticMerge: mask_probs: expected float32 or float16";
-  code = Code::kUnsupported;
-  if (std::int64_t{args.detections} + args.channels > kMaxMergeCodes) {
-    return "PanopticMerge: detections and channels: the CUDA kernel takes 65535 together at most";
-  }
-  if (std::int64_t{args.mask_height} * args.mask_width > 1 << 24) {
-    return "PanopticMerge: mask_probs: the CUDA kernel takes masks of 2^24 cells at most";
-  }
-  return nullptr;
-}
-
 bool has_byte_labels(PanopticMergeArgs const& args) { return args.detections + args.channels <= 255; }  // kSeveral
 bool has_byte_channels(PanopticMergeArgs const& args) { return args.channels <= 256; }
 
@@ -942,15 +905,43 @@ Status launch_with(PanopticMergeArgs const& args, View const& view, cudaStream_t
 
 }  // namespace
 
+Status check_panoptic_merge(PanopticMergeArgs const& args) noexcept {
+  Checks checks("PanopticMerge");
+  checks.range("images", args.images, 1, kMaxImages);
+  checks.range("detections", args.detections, 0, kMaxCodes);
+  checks.range("channels", args.channels, 1, kMaxCodes);
+  checks.range("height", args.height, 1, kMaxSide);
+  checks.range("width", args.width, 1, kMaxSide);
+  checks.range("mask_height", args.mask_height, 1, kMaxSide);
+  checks.range("mask_width", args.mask_width, 1, kMaxSide);
+  checks.range("input_height", args.input_height, 1, std::min(kMaxSide, std::int64_t{4} * args.height));
+  checks.range("input_width", args.input_width, 1, std::min(kMaxSide, std::int64_t{4} * args.width));
+  checks.range("output_height", args.output_height, 1, kMaxSide);
+  checks.range("output_width", args.output_width, 1, kMaxSide);
+  checks.number("score_threshold", args.score_threshold, -FLT_MAX, FLT_MAX);
+  checks.number("overlap_threshold", args.overlap_threshold, 0.0F, 1.0F);
+  checks.range("stuff_area_limit", args.stuff_area_limit, 0, INT32_MAX);
+  checks.number("mask_threshold", args.mask_threshold, FLT_TRUE_MIN, 1.0F);
+  auto const is_type = [](DataType type) { return type == DataType::kFloat32 || type == DataType::kFloat16; };
+  checks.that(is_type(args.logit_type), "semantic_logits: expected float32 or float16");
+  checks.that(is_type(args.mask_type), "mask_probs: expected float32 or float16");
+  checks.at_most("detections + channels", std::int64_t{args.detections} + args.channels, kMaxCodes, "together");
+  checks.at_most("mask_height * mask_width", std::int64_t{args.mask_height} * args.mask_width, kMaxMaskCells, "cells");
+  if (checks.ok()) {
+    std::int64_t const pixels = std::int64_t{args.output_height} * args.output_width;
+    checks.at_most("detections", args.detections, kMaxPasted / pixels, "of an output so large");
+  }
+  return checks.status();
+}
+
 std::size_t panoptic_merge_workspace_bytes(PanopticMergeArgs const& args) noexcept {
-  Code code;
   View view;
-  return refusal(args, code) == nullptr ? plan(args, nullptr, view) : 0;
+  return check_panoptic_merge(args).ok() ? plan(args, nullptr, view) : 0;
 }
 
 Status launch_panoptic_merge(PanopticMergeArgs const& args, cudaStream_t stream) noexcept {
-  Code code;
-  if (char const* const message = refusal(args, code)) return {code, 0, message};
+  Status const checked = check_panoptic_merge(args);
+  if (!checked.ok()) return checked;
   if (!is_aligned(args.panoptic, 16) || !is_aligned(args.segments, 16)) {
     return invalid("PanopticMerge: panoptic and segments: expected memory aligned to 16 bytes");
   }

@@ -4,13 +4,17 @@
 // cells: a bin is a sum over rows and columns of row_weight * column_weight * feature. That is done once for the RoI
 // into shared memory, by a thread for each bin of each axis, and the whole block pools by it. Work is bounded by the
 // map, however far a RoI reaches.
+#include <algorithm>
 #include <cmath>
 
+#include "checks.h"
 #include "launch.h"
 #include "panrt/cuda/pyramid_roi_align.h"
+#include "panrt/limits.h"
 #include "panrt/roi_align.h"
 #include "prepare.h"
 #include "vectors.h"
+#include "workspace.h"
 
 namespace panrt::cuda {
 namespace {
@@ -317,45 +321,18 @@ __global__ void __launch_bounds__(kMaxThreads, 2)
 
 // --- Host ------------------------------------------------------------------------------------------------------------
 
-bool is_aligned(void const* pointer) { return reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0; }
-
-Status check(PyramidRoiAlignArgs const& args) {
-  if (args.images < 1) return invalid("PyramidRoiAlign: images must be at least 1");
-  if (args.rois_per_image < 0 || args.rois_per_image > 1 << 20) {
-    return invalid("PyramidRoiAlign: rois must have 0 to 2^20 rows an image");
-  }
-  if (args.level_count < 1 || args.level_count > kMaxPyramidLevels) {
-    return invalid("PyramidRoiAlign: there must be 1 to 8 levels of features");
-  }
-  if (args.channels < 1) return invalid("PyramidRoiAlign: features must have at least 1 channel");
-  if (args.output_size < 1 || args.output_size > 256) {
-    return invalid("PyramidRoiAlign: output_size must be from 1 to 256");
-  }
-  if (std::int64_t{args.channels} * args.output_size * args.output_size > INT32_MAX / 2) {
-    return unsupported("PyramidRoiAlign: channels * output_size^2 must be at most 2^30");
-  }
-  if (args.sampling_ratio < 0) return invalid("PyramidRoiAlign: sampling_ratio must not be negative");
-  if (!(args.canonical_size > 0.0F)) return invalid("PyramidRoiAlign: canonical_size must be greater than 0");
-  if (args.type != DataType::kFloat32 && args.type != DataType::kFloat16) {
-    return unsupported("PyramidRoiAlign: features must be float32 or float16");
-  }
-  bool const known = args.layout == Layout::kNchw || args.layout == Layout::kNhwc || args.layout == Layout::kNhwc8;
-  if (!known || (args.layout == Layout::kNhwc8 && args.type != DataType::kFloat16)) {
-    return unsupported("PyramidRoiAlign: features must be NCHW, NHWC, or NHWC8 in float16");
-  }
+// What check_pyramid_roi_align leaves out.
+Status check_pointers(PyramidRoiAlignArgs const& args) noexcept {
+  Checks checks("PyramidRoiAlign");
   for (int i = 0; i < args.level_count; ++i) {
-    PyramidLevel const& level = args.levels[i];
-    if (level.height < 1 || level.width < 1) return invalid("PyramidRoiAlign: a level must have at least one cell");
-    if (!(level.stride > 0.0F)) return invalid("PyramidRoiAlign: strides must be greater than 0");
-    if (level.data == nullptr) return invalid("PyramidRoiAlign: a level of features is null");
-    if (!is_aligned(level.data)) return invalid("PyramidRoiAlign: features must be aligned to 16 bytes");
+    checks.that(args.levels[i].data != nullptr, "a level of features is null");
+    checks.that(is_aligned(args.levels[i].data, 16), "features: expected memory aligned to 16 bytes");
   }
-  if (args.rois_per_image == 0) return {};
-  if (args.rois == nullptr || args.pooled == nullptr) return invalid("PyramidRoiAlign: rois or pooled is null");
-  if (!is_aligned(args.rois) || !is_aligned(args.pooled)) {
-    return invalid("PyramidRoiAlign: rois and pooled must be aligned to 16 bytes");
-  }
-  return {};
+  if (args.rois_per_image == 0) return checks.status();
+  checks.that(args.rois != nullptr && args.pooled != nullptr, "rois or pooled is null");
+  checks.that(is_aligned(args.rois, 16) && is_aligned(args.pooled, 16),
+              "rois and pooled: expected memory aligned to 16 bytes");
+  return checks.status();
 }
 
 struct Plan {
@@ -388,12 +365,55 @@ Status launch_as(PyramidRoiAlignArgs const& args, Plan plan, cudaStream_t stream
   return launch(pool_channels_last<T, 1, 7>, plan.shape, stream, plan.pyramid, plan.pooling, pooled);
 }
 
+// Of a RoI's taps, in shared memory.
+std::size_t tap_bytes(PyramidRoiAlignArgs const& args) {
+  std::int32_t height = 0, width = 0;
+  for (int i = 0; i < args.level_count; ++i) {
+    height = std::max(height, args.levels[i].height);
+    width = std::max(width, args.levels[i].width);
+  }
+  return static_cast<std::size_t>(axis_words(height, args.output_size) + axis_words(width, args.output_size)) *
+         sizeof(int);
+}
+
 }  // namespace
 
+Status check_pyramid_roi_align(PyramidRoiAlignArgs const& args) noexcept {
+  Checks checks("PyramidRoiAlign");
+  checks.range("images", args.images, 1, kMaxImages);
+  checks.range("rois_per_image", args.rois_per_image, 0, kMaxRows);
+  checks.range("level_count", args.level_count, 1, kMaxPyramidLevels);
+  checks.range("channels", args.channels, 1, kMaxPooled);
+  checks.range("output_size", args.output_size, 1, kMaxBins);
+  checks.range("sampling_ratio", args.sampling_ratio, 0, kMaxSamples);
+  checks.above_zero("canonical_size", args.canonical_size);
+  checks.range("canonical_level", args.canonical_level, 0, kMaxLevelNumber);
+  checks.range("min_level", args.min_level, 0, kMaxLevelNumber);
+  checks.at_most("channels * output_size^2", std::int64_t{args.channels} * args.output_size * args.output_size,
+                 kMaxPooled, "numbers of a RoI");
+  checks.that(args.type == DataType::kFloat32 || args.type == DataType::kFloat16,
+              "features: expected float32 or float16", Code::kUnsupported);
+  bool const known = args.layout == Layout::kNchw || args.layout == Layout::kNhwc || args.layout == Layout::kNhwc8;
+  checks.that(known && (args.layout != Layout::kNhwc8 || args.type == DataType::kFloat16),
+              "features: expected NCHW, NHWC, or NHWC8 in float16", Code::kUnsupported);
+  for (int i = 0; checks.ok() && i < args.level_count; ++i) {
+    PyramidLevel const& level = args.levels[i];
+    checks.range("levels: height", level.height, 1, kMaxSide);
+    checks.range("levels: width", level.width, 1, kMaxSide);
+    checks.number("levels: stride", level.stride, 1.0F, static_cast<float>(kMaxSide));
+  }
+  checks.that(!checks.ok() || tap_bytes(args) <= kMaxSharedBytes,
+              "levels: the taps of a RoI do not fit into shared memory (height and width of the largest levels and 14 "
+              "times output_size come to 12288 at most)",
+              Code::kUnsupported);
+  return checks.status();
+}
+
 Status launch_pyramid_roi_align(PyramidRoiAlignArgs const& args, cudaStream_t stream) noexcept {
-  Status const checked = check(args);
+  Status status = check_pyramid_roi_align(args);
+  if (status.ok()) status = check_pointers(args);
   std::int64_t const rois = args.images * args.rois_per_image;
-  if (!checked.ok() || rois == 0) return checked;
+  if (!status.ok() || rois == 0) return status;
   Plan plan{};
   plan.pyramid = {{}, args.level_count, 0, 0, args.canonical_size, args.canonical_level, args.min_level};
   for (int i = 0; i < args.level_count; ++i) {
@@ -402,13 +422,7 @@ Status launch_pyramid_roi_align(PyramidRoiAlignArgs const& args, cudaStream_t st
     if (args.levels[i].width > plan.pyramid.max_width) plan.pyramid.max_width = args.levels[i].width;
   }
   plan.pooling = {args.rois, rois, args.rois_per_image, args.channels, args.output_size, args.sampling_ratio};
-  std::int64_t const words = std::int64_t{plan.pyramid.max_height} + plan.pyramid.max_width + 14 * args.output_size;
-  plan.shape.shared_bytes = static_cast<std::size_t>(words) * sizeof(int);
-  if (plan.shape.shared_bytes > kMaxSharedBytes) {
-    return unsupported(
-        "PyramidRoiAlign: a level is larger than the taps that fit into shared memory (about 12000 cells "
-        "of height and width together)");
-  }
+  plan.shape.shared_bytes = tap_bytes(args);
   plan.shape.grid = blocks_for(rois, 1);
   return args.type == DataType::kFloat32 ? launch_as<float>(args, plan, stream) : launch_as<__half>(args, plan, stream);
 }

@@ -25,6 +25,11 @@ Status prepare_pyramid_roi_align() noexcept { return {}; }
 Status prepare_box_detections() noexcept { return {}; }
 Status prepare_panoptic_merge() noexcept { return {}; }
 
+Status check_rpn_proposals(RpnProposalsArgs const&) noexcept { return {}; }
+Status check_box_detections(BoxDetectionsArgs const&) noexcept { return {}; }
+Status check_panoptic_merge(PanopticMergeArgs const&) noexcept { return {}; }
+Status check_pyramid_roi_align(PyramidRoiAlignArgs const&) noexcept { return {}; }
+
 Status launch_rpn_proposals(RpnProposalsArgs const&, cudaStream_t) noexcept { return kNoKernels; }
 Status launch_pyramid_roi_align(PyramidRoiAlignArgs const&, cudaStream_t) noexcept { return kNoKernels; }
 Status launch_box_detections(BoxDetectionsArgs const&, cudaStream_t) noexcept { return kNoKernels; }

@@ -8,8 +8,8 @@
 //   Signature signature() const;                          of its tensors (signature.h)
 //   Args arguments(Sizes const&, PluginTensorDesc const* inputs) const;      all but the pointers
 //   static void point(Args&, void const* const* inputs, void* const* outputs, void* workspace, std::size_t bytes);
-//   static constexpr bool kHasWorkspace;
-//   static std::size_t workspace_bytes(Args const&);      0: not needed or, where it has one, refused
+//   static cuda::Status check(Args const&);               whether its kernels take such sizes
+//   static std::size_t workspace_bytes(Args const&);      0 where none is needed
 //   static cuda::Status prepare();                        of its kernels, panrt/cuda/prepare.h
 //   static cuda::Status launch(Args const&, cudaStream_t);
 //
@@ -33,11 +33,6 @@ namespace panrt::tensorrt {
 
 constexpr char const* kNamespace = "panrt";
 constexpr char const* kVersion = "1";
-#ifdef PANRT_NO_KERNELS
-constexpr bool kHasKernels = false;
-#else
-constexpr bool kHasKernels = true;
-#endif
 constexpr std::int32_t kOk = 0;
 constexpr std::int32_t kFailed = 1;
 
@@ -130,10 +125,8 @@ class OpPlugin final : public nvinfer1::IPluginV3,
       for (auto const& [letter, size] : sizes) {
         if (size < 0) return kOk;  // not known yet: checked when it is
       }
-      std::size_t const bytes = Op::workspace_bytes(arguments_of_largest(inputs, input_count));
-      if (Op::kHasWorkspace && kHasKernels && bytes == 0) {
-        throw Refusal("these sizes are more than its kernels are made for; plugins/cuda/include says how much that is");
-      }
+      cuda::Status const status = Op::check(arguments_of_largest(inputs, input_count));
+      if (!status.ok()) throw Refusal(status.message);
       return kOk;
     });
   }

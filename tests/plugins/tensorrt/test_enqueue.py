@@ -47,7 +47,7 @@ def library() -> ctypes.CDLL:
     database = json.loads((folder("off") / "libpanrt_plugins-build" / "compile_commands.json").read_text())
     words = shlex.split(next(entry["command"] for entry in database if entry["file"].endswith("library.cpp")))
     includes = [word for i, word in enumerate(words) if word.startswith("-I") or "-isystem" in words[i - 1 : i + 1]]
-    defines = [word for word in words if word.startswith("-DPANRT") and word != "-DPANRT_NO_KERNELS"]
+    defines = [word for word in words if word.startswith("-DPANRT")]
     kernels = hostcuda.kernels("plain")
     sources = [ROOT / "plugins" / "tensorrt" / f"{name}.cpp" for name in ("library", "report", "signature")]
     target = ROOT / "build" / "plugins" / "enqueue" / "libenqueue.so"

@@ -34,6 +34,9 @@ struct BoxDetectionsArgs {
   std::int32_t input_width;
 };
 
+// Whether sizes and attributes are within the limits of panrt/limits.h; pointers are not looked at.
+Status check_box_detections(BoxDetectionsArgs const& args) noexcept;
+
 // Reads sizes and attributes only. 0 where launch_box_detections would refuse them.
 std::size_t box_detections_workspace_bytes(BoxDetectionsArgs const& args) noexcept;
 

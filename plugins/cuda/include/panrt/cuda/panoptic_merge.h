@@ -13,8 +13,6 @@
 
 namespace panrt::cuda {
 
-constexpr int kMaxMergeCodes = 65535;  // K + S
-
 struct PanopticMergeArgs {
   void const* semantic_logits;  // (N, S, h, w), logit_type
   float const* boxes;           // (N, K, 4)
@@ -46,6 +44,9 @@ struct PanopticMergeArgs {
   std::int32_t stuff_area_limit;
   float mask_threshold;
 };
+
+// Whether sizes and attributes are within the limits of panrt/limits.h; pointers are not looked at.
+Status check_panoptic_merge(PanopticMergeArgs const& args) noexcept;
 
 // Reads sizes and attributes only. 0 where launch_panoptic_merge would refuse them.
 std::size_t panoptic_merge_workspace_bytes(PanopticMergeArgs const& args) noexcept;

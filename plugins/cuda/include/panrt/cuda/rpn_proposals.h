@@ -9,12 +9,13 @@
 #include <cstdint>
 
 #include "panrt/cuda/status.h"
+#include "panrt/limits.h"
 
 namespace panrt::cuda {
 
-constexpr int kMaxRpnLevels = 8;
-constexpr int kMaxRpnAnchors = 16;
-constexpr int kMaxRpnCandidates = 16384;  // of a level that enter NMS
+constexpr int kMaxRpnLevels = kMaxLevels;
+constexpr int kMaxRpnAnchors = kMaxAnchorsPerCell;
+constexpr int kMaxRpnCandidates = kMaxCandidates;
 
 struct RpnLevel {
   float const* logits;  // (N, A, height, width)
@@ -41,6 +42,9 @@ struct RpnProposalsArgs {
   std::int32_t input_height;
   std::int32_t input_width;
 };
+
+// Whether sizes and attributes are within the limits of panrt/limits.h; pointers are not looked at.
+Status check_rpn_proposals(RpnProposalsArgs const& args) noexcept;
 
 // Reads sizes and attributes only. 0 where launch_rpn_proposals would refuse them.
 std::size_t rpn_proposals_workspace_bytes(RpnProposalsArgs const& args) noexcept;
