@@ -186,7 +186,7 @@ Status check(PreprocessArgs const& args) {
   }
   checks.that(args.frame != nullptr && args.output != nullptr, "frame or output is null");
   checks.that(args.standard == YuvStandard::kBt601 || args.standard == YuvStandard::kBt709,
-              "standard: expected BT.601 or BT.709", Code::kUnsupported);
+              "standard must be BT.601 or BT.709", Code::kUnsupported);
   switch (args.format) {
     case PixelFormat::kBgr8:
     case PixelFormat::kRgb8:
@@ -207,7 +207,7 @@ Status check(PreprocessArgs const& args) {
                   "a YUYV frame, its pitch and frame_bytes must be aligned to 4 bytes");
       break;
     default:
-      checks.that(false, "format: expected BGR8, RGB8, NV12 or YUYV", Code::kUnsupported);
+      checks.that(false, "format must be BGR8, RGB8, NV12 or YUYV", Code::kUnsupported);
   }
   return checks.status();
 }
