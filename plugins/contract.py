@@ -23,8 +23,24 @@ Floating: TypeAlias = NDArray[np.float32] | NDArray[np.float16]
 Int32: TypeAlias = NDArray[np.int32]
 Layout: TypeAlias = Literal["NCHW", "NHWC"]
 
-MAX_SIDE = 32768  # pixels a side of any image: an area then fits int32
-MAX_ROWS = 2**20  # RoIs or detections that leave an op; no network comes near, and a slip asks for no 32 GiB
+# How much the ops take, OPS.md 1.3: plugins/include/panrt/limits.h has the same for the other forms. No network comes
+# near; a slip asks for no 32 GiB, nothing overflows, and no launch lasts longer than seconds.
+MAX_IMAGES = 65535  # of a batch
+MAX_SIDE = 32768  # pixels of an image, cells of a map, and strides: an area then fits int32
+MAX_ROWS = 2**20  # RoIs or detections of an image
+MAX_LEVELS = 8  # of a pyramid
+MAX_ANCHORS_PER_CELL = 16
+MAX_ANCHORS = 2**31 - 1  # of an image
+MAX_CANDIDATES = 16384  # of a level that enter NMS
+MAX_BINS = 1024  # of a RoI, a side
+MAX_SAMPLES = 1024  # of a bin, a side
+MAX_POOLED = 2**30  # numbers of a RoI
+MAX_LEVEL_NUMBER = 64  # canonical_level, min_level
+MAX_PAIRS = 2**21  # of RoI and class, of an image
+MAX_PAIRS_KEPT = 2**35  # pairs times max_detections
+MAX_CODES = 65535  # detections and channels together
+MAX_MASK_CELLS = 2**24  # of a mask
+MAX_PASTED = 2**38  # detections times pixels of the output
 MAX_ROI_COORDINATE = 65536.0  # beyond it a RoI is no part of any image, and pools to zero
 
 
@@ -107,6 +123,7 @@ def check_rpn_proposals(
     A = _length("aspect_ratios", aspect_ratios)
     if A == 0:
         raise ValueError("aspect_ratios: expected one number an anchor of a cell, got none")
+    _at_most("aspect_ratios", A, MAX_ANCHORS_PER_CELL, "anchors of a cell")
     for name, values in (("anchor_sizes", anchor_sizes), ("aspect_ratios", aspect_ratios)):
         for i, value in enumerate(values):
             _number(f"{name}[{i}]", value, above=0.0)
@@ -117,11 +134,16 @@ def check_rpn_proposals(
     _height_width("input_hw", input_hw)
     sizes = {"A": A}
     levels = []
+    anchors = 0
     for i in range(L):
         sizes.pop("H", None), sizes.pop("W", None)
         _array(f"logits[{i}]", logits[i], "N A H W", sizes)
         _array(f"deltas[{i}]", deltas[i], "N 4A H W", sizes)
         _positive(f"logits[{i}]", logits[i], sizes, "N", "H", "W")
+        _map(f"logits[{i}]", sizes)
+        anchors += (here := A * sizes["H"] * sizes["W"])
+        _at_most(f"logits[{i}]", anchors, MAX_ANCHORS, "anchors of all levels so far")
+        _at_most("pre_nms_top_k", min(here, pre_nms_top_k), MAX_CANDIDATES, "candidates of a level")
         levels.append((sizes["H"], sizes["W"]))
     return RpnSizes(sizes["N"], A, tuple(levels))
 
@@ -141,11 +163,11 @@ def check_pyramid_roi_align(
     """Check the arguments of PyramidRoiAlign; raises ValueError or TypeError naming the one that does not fit."""
     L = _levels("features", features, strides=strides)
     _strides(strides)
-    _integer("output_size", output_size, 1, 1024)
-    _integer("sampling_ratio", sampling_ratio, 0, 1024)
+    _integer("output_size", output_size, 1, MAX_BINS)
+    _integer("sampling_ratio", sampling_ratio, 0, MAX_SAMPLES)
     _number("canonical_size", canonical_size, above=0.0)
-    _integer("canonical_level", canonical_level, 0, 64)
-    _integer("min_level", min_level, 0, 64)
+    _integer("canonical_level", canonical_level, 0, MAX_LEVEL_NUMBER)
+    _integer("min_level", min_level, 0, MAX_LEVEL_NUMBER)
     if layout not in ("NCHW", "NHWC"):
         raise ValueError(f"layout: expected 'NCHW' or 'NHWC', got {layout!r}")
     legend = " ".join(layout)
@@ -155,6 +177,7 @@ def check_pyramid_roi_align(
         sizes.pop("H", None), sizes.pop("W", None)
         _array(f"features[{i}]", features[i], legend, sizes, (np.float32, np.float16))
         _positive(f"features[{i}]", features[i], sizes, "N", "C", "H", "W")
+        _map(f"features[{i}]", sizes)
         if features[i].dtype != features[0].dtype:
             raise TypeError(
                 f"features[{i}]: expected {features[0].dtype} like features[0], got {features[i].dtype}; "
@@ -162,6 +185,8 @@ def check_pyramid_roi_align(
             )
         levels.append((sizes["H"], sizes["W"]))
     _array("rois", rois, "N R 4", sizes)
+    _at_most("features: channels * output_size^2", sizes["C"] * output_size**2, MAX_POOLED, "numbers of a RoI")
+    _at_most("rois", sizes["R"], MAX_ROWS, "rows of an image")
     return RoiAlignSizes(sizes["N"], sizes["C"], sizes["R"], tuple(levels))
 
 
@@ -192,6 +217,12 @@ def check_box_detections(
     _number("nms_threshold", nms_threshold, at_least=0.0, at_most=1.0)
     _integer("max_detections", max_detections, 1, MAX_ROWS)
     _height_width("input_hw", input_hw)
+    _at_most("class_logits", sizes["N"], MAX_IMAGES, "images")
+    _at_most("rois", sizes["R"], MAX_ROWS, "rows of an image")
+    _at_most("class_logits", sizes["C"], MAX_CODES, "classes")
+    pairs = sizes["R"] * sizes["C"]
+    _at_most("class_logits", pairs, MAX_PAIRS, "pairs of RoI and class")
+    _at_most("max_detections", max_detections, MAX_PAIRS_KEPT // max(pairs, 1), f"of {pairs} pairs of RoI and class")
     return DetectionSizes(sizes["N"], sizes["R"], sizes["C"])
 
 
@@ -220,6 +251,10 @@ def check_panoptic_merge(
     _array("mask_probs", mask_probs, "N K mask_h mask_w", sizes)
     _positive("semantic_logits", semantic_logits, sizes, "N", "S", "h", "w")
     _positive("mask_probs", mask_probs, sizes, "mask_h", "mask_w")
+    for name, letters in (("semantic_logits", ("h", "w")), ("mask_probs", ("mask_h", "mask_w"))):
+        _map(name, sizes, *letters)
+    _at_most("mask_probs", sizes["mask_h"] * sizes["mask_w"], MAX_MASK_CELLS, "cells of a mask")
+    _at_most("scores", sizes["K"] + sizes["S"], MAX_CODES, "detections and channels together")
     _height_width("input_hw", input_hw)
     _height_width("output_hw", output_hw)
     padded = (4 * sizes["h"], 4 * sizes["w"])
@@ -232,6 +267,9 @@ def check_panoptic_merge(
     _number("overlap_threshold", overlap_threshold, at_least=0.0, at_most=1.0)
     _integer("stuff_area_limit", stuff_area_limit, 0)
     _number("mask_threshold", mask_threshold, above=0.0, at_most=1.0)
+    _at_most(
+        "scores", sizes["K"], MAX_PASTED // (output_hw[0] * output_hw[1]), f"detections on {tuple(output_hw)} pixels"
+    )
     return MergeSizes(*(sizes[name] for name in ("N", "K", "S", "h", "w", "mask_h", "mask_w")))
 
 
@@ -325,10 +363,23 @@ def _positive(name: str, array: NDArray[np.generic], sizes: dict[str, int], *let
             raise ValueError(f"{name}: expected {letter} of at least 1, got shape {array.shape}")
 
 
+def _map(name: str, sizes: dict[str, int], *letters: str) -> None:
+    """Images of a batch, and cells a side of the maps."""
+    _at_most(name, sizes["N"], MAX_IMAGES, "images")
+    for letter in letters or ("H", "W"):
+        _at_most(name, sizes[letter], MAX_SIDE, "cells a side")
+
+
+def _at_most(name: str, found: int, most: int, unit: str) -> None:
+    if found > most:
+        raise ValueError(f"{name}: expected at most {most} {unit}, got {found}")
+
+
 def _levels(name: str, values: Sequence[object], **others: Sequence[object]) -> int:
     L = _length(name, values)
     if L == 0:
         raise ValueError(f"{name}: expected one array a pyramid level, got none")
+    _at_most(name, L, MAX_LEVELS, "levels")
     for other, items in others.items():
         if _length(other, items) != L:
             raise ValueError(f"{other}: expected {L} entries, one a level like {name}, got {len(items)}")

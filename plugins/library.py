@@ -12,16 +12,18 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from panrt import gpu
 from panrt.errors import PanrtError
 
 NAME = "libpanrt_plugins.so"
@@ -111,6 +113,8 @@ def inspect(path: Path) -> PluginLibrary:
             f"{path}: has plugins of version {info['plugin_version']}, this PanRT needs {VERSION}; "
             "run  panrt plugins build."
         )
+    if fault := _text_function(library, "panrt_plugins_arithmetic_fault")():
+        raise PluginLibraryError(f"{path}: {fault}; run  panrt plugins build.")
     return PluginLibrary(
         path=path,
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -182,6 +186,10 @@ def refusals(library: PluginLibrary) -> Iterator[list[str]]:
 # --- building ---------------------------------------------------------------------------------------------------------
 
 
+ALL = "all"  # of the architectures that PanRT and nvcc know
+BYTES_A_JOB = 2 * 10**9  # of memory that an nvcc takes, about
+
+
 def build(
     *,
     output: Path | None = None,
@@ -189,20 +197,30 @@ def build(
     architectures: Sequence[str] = (),
     tensorrt_include: Path | None = None,
     fetch_headers: bool = False,
+    progress: Callable[[str, str], None] = lambda step, text: None,
 ) -> PluginLibrary:
     """Compile the library with the CMake, the compiler and, where there is one, the nvcc of this machine.
 
     Args:
         output: the library to write; default: in the user's cache, where `find` looks.
         kernels: "auto" takes CUDA kernels in where nvcc is found. Without them engines can be built, not run.
-        architectures: CUDA architectures, e.g. ("87",); default: all that PanRT and nvcc know, which takes minutes.
+        architectures: CUDA architectures, e.g. ("87",), or (ALL,), which takes minutes; default: that of this
+            machine's GPU, and all where it has none or nvcc does not know it.
         tensorrt_include: folder of NvInferRuntime.h; default: TENSORRT_HOME, or the system's.
         fetch_headers: where the system has no TensorRT headers take those of a PyPI package.
+        progress: called with the name of a step and what there is to say of it.
 
     Raises:
         PluginLibraryError: a tool or header is missing, or the compiler complains; the message holds its last lines.
     """
+    if ALL in architectures and len(architectures) > 1:
+        raise PluginLibraryError(f"architectures: got {', '.join(architectures)}; expected {ALL} alone, or numbers.")
     path = (output or cached_path()).expanduser().absolute()
+    native = ""
+    if not architectures and kernels != "off":
+        native, why = this_machines_architecture()
+        progress("target", why)
+    jobs = build_jobs()
     folder = path.parent / f"{path.stem}-build"
     folder.mkdir(parents=True, exist_ok=True)
     with _only_one_builds(folder):
@@ -210,7 +228,8 @@ def build(
         definitions = {
             "CMAKE_BUILD_TYPE": "Release",
             "PANRT_KERNELS": kernels.upper(),
-            "PANRT_CUDA_ARCHITECTURES": ";".join(architectures),
+            "PANRT_CUDA_ARCHITECTURES": ";".join(name for name in architectures if name != ALL),
+            "PANRT_NATIVE_ARCHITECTURE": native,
             "PANRT_SOURCES_SHA256": sources_sha256(),
             "PANRT_TENSORRT_INCLUDE": tensorrt_include or "",
             "PANRT_TENSORRT_FALLBACK": fallback or "",
@@ -218,10 +237,35 @@ def build(
         }
         options = [f"-D{name}={value}" for name, value in definitions.items()]
         _run("cmake", "-S", str(SOURCES), "-B", str(folder), *_generator(folder), *options)
-        _run("cmake", "--build", str(folder), "--parallel", str(len(os.sched_getaffinity(0))))
+        progress("compile", f"{jobs} at a time, of about {BYTES_A_JOB / 1e9:g} GB each")
+        _run("cmake", "--build", str(folder), "--parallel", str(jobs), progress=progress)
         for name, target in ((NAME, path), (RTX_LOADER_NAME, path.parent / RTX_LOADER_NAME)):
             _replace(folder / name, target)
     return inspect(path)
+
+
+def this_machines_architecture() -> tuple[str, str]:
+    """The CUDA architecture of this machine's GPU, such as "87", and a sentence on it; "" where there is none."""
+    try:
+        found = gpu.find()
+    except gpu.GpuError as error:
+        return "", f"all architectures, as the GPU does not say what it is ({error})"
+    if found is None:
+        return "", "all architectures, as this machine has no GPU; --arch 87 compiles for one, and faster"
+    architecture = found.compute_capability.replace(".", "")
+    return architecture, f"architecture {architecture}, that of the {found.name}; --arch all compiles for others too"
+
+
+def build_jobs() -> int:
+    """Compilers at a time: as many as there are cores, and memory for."""
+    cores = len(os.sched_getaffinity(0))
+    return max(1, min(cores, available_bytes() // BYTES_A_JOB))
+
+
+def available_bytes() -> int:
+    """Memory that this machine can give without swapping."""
+    (line,) = (line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable:"))
+    return int(line.split()[1]) * 1024
 
 
 def _replace(source: Path, target: Path) -> None:
@@ -259,20 +303,32 @@ def tool_path() -> str:
     return os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
 
 
-def _run(*command: str) -> None:
+# Of Ninja and of Make: how far it is, and the file.
+_STEP = re.compile(r"\[\s*(\d+/\d+|\d+%)\] (?:Building|Linking) \w+ (?:object|shared library) (\S+)")
+
+
+def _run(*command: str, progress: Callable[[str, str], None] | None = None) -> None:
     tool = shutil.which(command[0], path=tool_path())
     if tool is None:
         raise PluginLibraryError(f"{command[0]}: not found; pip install 'panrt[plugins]'.")
-    done = subprocess.run(
+    lines: list[str] = []
+    with subprocess.Popen(
         [tool, *command[1:]],
         env={**os.environ, "PATH": tool_path()},
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        said = "\n".join(f"  {line}" for line in (done.stdout + done.stderr).splitlines()[-30:] if line.strip())
+        errors="replace",
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line.rstrip())
+            step = _STEP.match(line)
+            if progress is not None and step is not None:
+                progress(step[1], Path(step[2]).name.removesuffix(".o"))
+    if process.returncode != 0:
+        said = "\n".join(f"  {line}" for line in lines[-30:] if line.strip())
         raise PluginLibraryError(f"the plugin library does not build; {' '.join(command[:2])} ended with:\n{said}")
 
 
@@ -290,7 +346,10 @@ _loaded: list[Path] = []  # at most one library, for each of TensorRT's registri
 
 
 def _registered(registry: Any) -> bool:
-    there = {(creator.plugin_namespace, creator.name) for creator in registry.all_creators}
+    creators = registry.all_creators
+    if creators is None:  # TensorRT to 10.7 gives no list where someone else's creator is of a kind new to its Python
+        return all(registry.get_creator(name, VERSION, NAMESPACE) is not None for name in OPS)
+    there = {(creator.plugin_namespace, creator.name) for creator in creators}
     return all((NAMESPACE, name) in there for name in OPS)
 
 

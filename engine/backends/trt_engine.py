@@ -71,7 +71,7 @@ class Engine:
     @property
     def scratch_bytes(self) -> int:
         """Device memory that an execution needs while it runs."""
-        return int(self._engine.device_memory_size_v2)
+        return scratch_bytes(self._engine)
 
     def execution(self, scratch: int) -> Execution:
         """Something that runs the engine, on scratch memory at this address (0 where `scratch_bytes` is 0).
@@ -81,7 +81,7 @@ class Engine:
         strategy = self.trt.ExecutionContextAllocationStrategy.USER_MANAGED
         context = self._ask("make an execution context of it", lambda: self._engine.create_execution_context(strategy))
         if scratch:
-            context.set_device_memory(scratch, self.scratch_bytes)
+            use_scratch(context, scratch, self.scratch_bytes)
         return Execution(self, context)
 
     def close(self) -> None:
@@ -143,6 +143,22 @@ class Execution:
     def close(self) -> None:
         """Its work must be done."""
         self._context = None
+
+
+# TensorRT 10.1 and later have the second form of both; the first is gone where weights may be streamed.
+
+
+def scratch_bytes(engine: Any) -> int:
+    """Device memory that an execution of TensorRT's engine needs."""
+    return int(engine.device_memory_size_v2 if hasattr(engine, "device_memory_size_v2") else engine.device_memory_size)
+
+
+def use_scratch(context: Any, address: int, size: int) -> None:
+    """Give TensorRT's execution context its device memory."""
+    if hasattr(context, "set_device_memory"):
+        context.set_device_memory(address, size)
+    else:
+        context.device_memory = address
 
 
 def expect(tensors: Sequence[Tensor], wanted: Sequence[Tensor], *, path: Path) -> dict[str, Tensor]:

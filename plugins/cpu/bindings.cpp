@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "kernels.h"
+#include "panrt/limits.h"
 
 namespace nb = nanobind;
 
@@ -41,9 +42,6 @@ constexpr float kLargest = std::numeric_limits<float>::max();
 
 // Bounds of plugins/contract.py; with them no product below overflows.
 constexpr int kMaxThreads = 1024;
-constexpr int kMaxSide = 32768;
-constexpr int kMaxRows = 1 << 20;
-constexpr int kMaxBins = 1024, kMaxSamples = 1024, kMaxLevel = 64;
 
 [[noreturn]] void reject(std::string const& name, std::string const& problem) {
   throw std::invalid_argument(name + ": " + problem);
@@ -51,7 +49,7 @@ constexpr int kMaxBins = 1024, kMaxSamples = 1024, kMaxLevel = 64;
 
 // An integer within bounds, as an int.
 template <typename Integer>
-int expect_int(char const* name, Integer value, int least, int most = std::numeric_limits<int>::max()) {
+int expect_int(char const* name, Integer value, int least, std::int64_t most = std::numeric_limits<int>::max()) {
   bool const fits = value >= static_cast<Integer>(least) && value <= static_cast<Integer>(most);
   if (!fits) {
     reject(name,
@@ -120,10 +118,9 @@ class Arrays {
   std::vector<Span> spans_;
 };
 
-// Box candidates are numbered in 32 bits.
-void expect_numbered(char const* name, std::size_t candidates) {
-  if (candidates > std::numeric_limits<std::uint32_t>::max()) {
-    reject(name, std::to_string(candidates) + " boxes an image are too many");
+void expect_at_most(char const* name, std::size_t found, std::int64_t most, char const* unit) {
+  if (found > static_cast<std::size_t>(most)) {
+    reject(name, "expected at most " + std::to_string(most) + " " + unit + ", got " + std::to_string(found));
   }
 }
 
@@ -134,18 +131,20 @@ void pyramid_roi_align(std::vector<In<T, 4>> const& features, In<float, 3> const
   if (features.empty() || features.size() != strides.size()) {
     reject("features", "expected one array a stride, at least one");
   }
+  expect_at_most("features", features.size(), panrt::kMaxLevels, "levels");
   expect_threads(threads);
-  expect_int("output_size", output_size, 1, kMaxBins);
-  expect_int("sampling_ratio", sampling_ratio, 0, kMaxSamples);
+  expect_int("output_size", output_size, 1, panrt::kMaxBins);
+  expect_int("sampling_ratio", sampling_ratio, 0, panrt::kMaxSamples);
   expect_above_zero("canonical_size", canonical_size);
-  expect_int("canonical_level", canonical_level, 0, kMaxLevel);
-  expect_int("min_level", min_level, 0, kMaxLevel);
+  expect_int("canonical_level", canonical_level, 0, panrt::kMaxLevelNumber);
+  expect_int("min_level", min_level, 0, panrt::kMaxLevelNumber);
   std::size_t const images = features[0].shape(0), channels = features[0].shape(nhwc ? 3 : 1);
   auto const bins = static_cast<std::size_t>(output_size);
   panrt::PyramidRoiAlignArgs<T> args{};
   Arrays arrays;
-  args.images = expect_int("features: images", images, 1);
-  args.channels = expect_int("features: channels", channels, 1);
+  args.images = expect_int("features: images", images, 1, panrt::kMaxImages);
+  args.channels = expect_int("features: channels", channels, 1, panrt::kMaxPooled);
+  expect_at_most("features: channels * output_size^2", channels * bins * bins, panrt::kMaxPooled, "numbers of a RoI");
   for (std::size_t i = 0; i < features.size(); ++i) {
     std::size_t const height = features[i].shape(nhwc ? 1 : 2), width = features[i].shape(nhwc ? 2 : 3);
     if (nhwc) {
@@ -153,11 +152,11 @@ void pyramid_roi_align(std::vector<In<T, 4>> const& features, In<float, 3> const
     } else {
       arrays.read("features", features[i], {images, channels, height, width});
     }
-    expect_number("strides", strides[i], 1.0F, static_cast<float>(kMaxSide));
-    args.levels.push_back({features[i].data(), expect_int("features: height", height, 1),
-                           expect_int("features: width", width, 1), strides[i]});
+    expect_number("strides", strides[i], 1.0F, static_cast<float>(panrt::kMaxSide));
+    args.levels.push_back({features[i].data(), expect_int("features: height", height, 1, panrt::kMaxSide),
+                           expect_int("features: width", width, 1, panrt::kMaxSide), strides[i]});
   }
-  args.rois_per_image = expect_int("rois: rows", rois.shape(1), 0);
+  args.rois_per_image = expect_int("rois: rows", rois.shape(1), 0, panrt::kMaxRows);
   arrays.read("rois", rois, {images, rois.shape(1), 4});
   if (nhwc) {
     arrays.write("pooled", pooled, {images * rois.shape(1), bins, bins, channels});
@@ -193,30 +192,35 @@ void rpn_proposals(std::vector<In<float, 4>> const& logits, std::vector<In<float
       anchor_sizes.size() != logits.size()) {
     reject("logits, deltas, strides, anchor_sizes", "expected one entry a level, at least one");
   }
+  expect_at_most("logits", logits.size(), panrt::kMaxLevels, "levels");
   if (aspect_ratios.empty()) reject("aspect_ratios", "expected at least one");
+  expect_at_most("aspect_ratios", aspect_ratios.size(), panrt::kMaxAnchorsPerCell, "anchors of a cell");
   for (float const ratio : aspect_ratios) expect_above_zero("aspect_ratios", ratio);
   expect_threads(threads);
   expect_int("pre_nms_top_k", pre_nms_top_k, 1);
   expect_number("nms_threshold", nms_threshold, 0.0F, 1.0F);
-  expect_int("input_height", input_height, 1, kMaxSide);
-  expect_int("input_width", input_width, 1, kMaxSide);
+  expect_int("input_height", input_height, 1, panrt::kMaxSide);
+  expect_int("input_width", input_width, 1, panrt::kMaxSide);
   std::size_t const images = rois.shape(0), anchors = aspect_ratios.size();
   std::size_t all_anchors = 0;
   panrt::RpnProposalsArgs args{};
   Arrays arrays;
-  args.images = expect_int("rois: images", images, 1);
-  args.post_nms_top_k = expect_int("rois: rows", rois.shape(1), 1, kMaxRows);
+  args.images = expect_int("rois: images", images, 1, panrt::kMaxImages);
+  args.post_nms_top_k = expect_int("rois: rows", rois.shape(1), 1, panrt::kMaxRows);
   for (std::size_t i = 0; i < logits.size(); ++i) {
     std::size_t const height = logits[i].shape(2), width = logits[i].shape(3);
     arrays.read("logits", logits[i], {images, anchors, height, width});
     arrays.read("deltas", deltas[i], {images, 4 * anchors, height, width});
-    expect_number("strides", strides[i], 1.0F, static_cast<float>(kMaxSide));
+    expect_number("strides", strides[i], 1.0F, static_cast<float>(panrt::kMaxSide));
     expect_above_zero("anchor_sizes", anchor_sizes[i]);
-    args.levels.push_back({logits[i].data(), deltas[i].data(), expect_int("logits: height", height, 1),
-                           expect_int("logits: width", width, 1), strides[i], anchor_sizes[i]});
-    all_anchors += anchors * height * width;
+    args.levels.push_back({logits[i].data(), deltas[i].data(), expect_int("logits: height", height, 1, panrt::kMaxSide),
+                           expect_int("logits: width", width, 1, panrt::kMaxSide), strides[i], anchor_sizes[i]});
+    std::size_t const here = anchors * height * width;
+    all_anchors += here;
+    expect_at_most("logits", all_anchors, panrt::kMaxAnchors, "anchors");
+    expect_at_most("pre_nms_top_k", std::min(here, static_cast<std::size_t>(pre_nms_top_k)), panrt::kMaxCandidates,
+                   "candidates of a level");
   }
-  expect_numbered("logits", all_anchors);
   arrays.write("rois", rois, {images, rois.shape(1), 4});
   arrays.write("roi_count", roi_count, {images});
   arrays.expect_apart();
@@ -248,15 +252,18 @@ void box_detections(In<float, 3> const& class_logits, In<float, 3> const& box_de
   for (float const weight : box_weights) expect_above_zero("box_weights", weight);
   expect_number("score_threshold", score_threshold, -kLargest, kLargest);
   expect_number("nms_threshold", nms_threshold, 0.0F, 1.0F);
-  expect_int("input_height", input_height, 1, kMaxSide);
-  expect_int("input_width", input_width, 1, kMaxSide);
+  expect_int("input_height", input_height, 1, panrt::kMaxSide);
+  expect_int("input_width", input_width, 1, panrt::kMaxSide);
   panrt::BoxDetectionsArgs args{};
-  args.images = expect_int("rois: images", images, 1);
-  args.rois_per_image = expect_int("rois: rows", rows, 0);
-  args.thing_classes = expect_int("class_logits: classes and background", class_logits.shape(2), 2, kMaxRows) - 1;
-  args.max_detections = expect_int("boxes: rows", K, 1, kMaxRows);
+  args.images = expect_int("rois: images", images, 1, panrt::kMaxImages);
+  args.rois_per_image = expect_int("rois: rows", rows, 0, panrt::kMaxRows);
+  args.thing_classes =
+      expect_int("class_logits: classes and background", class_logits.shape(2), 2, panrt::kMaxCodes + 1) - 1;
+  args.max_detections = expect_int("boxes: rows", K, 1, panrt::kMaxRows);
   auto const thing_classes = static_cast<std::size_t>(args.thing_classes);
-  expect_numbered("box_deltas", rows * thing_classes);
+  std::size_t const pairs = rows * thing_classes;
+  expect_at_most("rois * thing classes", pairs, panrt::kMaxPairs, "pairs");
+  expect_at_most("boxes: rows", K, panrt::max_detections_of(static_cast<std::int64_t>(pairs)), "of so many pairs");
   Arrays arrays;
   arrays.read("class_logits", class_logits, {images, rows, thing_classes + 1});
   arrays.read("box_deltas", box_deltas, {images, rows, 4 * thing_classes});
@@ -307,17 +314,23 @@ void panoptic_merge(In<float, 4> const& semantic_logits, In<float, 3> const& box
   expect_int("stuff_area_limit", stuff_area_limit, 0);
   expect_number("mask_threshold", mask_threshold, std::numeric_limits<float>::denorm_min(), 1.0F);
   panrt::PanopticMergeArgs args{};
-  args.images = expect_int("scores: images", N, 1);
-  args.detections = expect_int("scores: detections", K, 0, kMaxRows);
-  args.channels = expect_int("semantic_logits: channels", S, 1, kMaxRows);
-  args.height = expect_int("semantic_logits: height", h, 1, kMaxSide);
-  args.width = expect_int("semantic_logits: width", w, 1, kMaxSide);
-  args.mask_height = expect_int("mask_probs: height", mask_probs.shape(2), 1, kMaxSide);
-  args.mask_width = expect_int("mask_probs: width", mask_probs.shape(3), 1, kMaxSide);
-  args.input_height = expect_int("input_height", input_height, 1, std::min(4 * args.height, kMaxSide));
-  args.input_width = expect_int("input_width", input_width, 1, std::min(4 * args.width, kMaxSide));
-  args.output_height = expect_int("panoptic: height", H, 1, kMaxSide);
-  args.output_width = expect_int("panoptic: width", W, 1, kMaxSide);
+  args.images = expect_int("scores: images", N, 1, panrt::kMaxImages);
+  args.detections = expect_int("scores: detections", K, 0, panrt::kMaxCodes);
+  args.channels = expect_int("semantic_logits: channels", S, 1, panrt::kMaxCodes);
+  args.height = expect_int("semantic_logits: height", h, 1, panrt::kMaxSide);
+  args.width = expect_int("semantic_logits: width", w, 1, panrt::kMaxSide);
+  args.mask_height = expect_int("mask_probs: height", mask_probs.shape(2), 1, panrt::kMaxSide);
+  args.mask_width = expect_int("mask_probs: width", mask_probs.shape(3), 1, panrt::kMaxSide);
+  args.input_height =
+      expect_int("input_height", input_height, 1, std::min(std::int64_t{4} * args.height, panrt::kMaxSide));
+  args.input_width = expect_int("input_width", input_width, 1, std::min(std::int64_t{4} * args.width, panrt::kMaxSide));
+  args.output_height = expect_int("panoptic: height", H, 1, panrt::kMaxSide);
+  args.output_width = expect_int("panoptic: width", W, 1, panrt::kMaxSide);
+  expect_at_most("detections + channels", K + S, panrt::kMaxCodes, "together");
+  expect_at_most("mask_probs: height * width", mask_probs.shape(2) * mask_probs.shape(3), panrt::kMaxMaskCells,
+                 "cells");
+  expect_at_most("scores: detections", K, panrt::kMaxPasted / static_cast<std::int64_t>(H * W),
+                 "of an output so large");
   Arrays arrays;
   arrays.read("semantic_logits", semantic_logits, {N, S, h, w});
   arrays.read("boxes", boxes, {N, K, 4});
@@ -379,7 +392,7 @@ void overlay(In<std::uint8_t, 3> const& frame, In<std::int32_t, 2> const& panopt
 // Channels or filters, which lie side by side in the lanes of vectors.
 int expect_lanes(char const* name, std::size_t count) {
   if (count % panrt::kConv3x3Filters != 0) reject(name, "expected a multiple of 16, got " + std::to_string(count));
-  return expect_int(name, count, panrt::kConv3x3Filters, kMaxSide);
+  return expect_int(name, count, panrt::kConv3x3Filters, panrt::kMaxSide);
 }
 
 std::size_t conv3x3_workspace(std::size_t channels, std::size_t filters) {
@@ -457,6 +470,10 @@ void skip_destructors() {
 }  // namespace
 
 NB_MODULE(_native, module) {
+  if (char const* const fault = panrt::arithmetic_fault()) {
+    throw std::runtime_error(std::string("panrt.plugins._native: ") + fault +
+                             ". Build PanRT again with CXXFLAGS unset.");
+  }
   define_rpn_proposals(module);
   define_pyramid_roi_align<float>(module);
   define_pyramid_roi_align<panrt::Half>(module);

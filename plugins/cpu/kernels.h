@@ -15,6 +15,9 @@
 
 namespace panrt {
 
+// Null where these kernels were compiled for the arithmetic of OPS.md; panrt/arithmetic.h.
+char const* arithmetic_fault();
+
 enum class Layout { kNchw, kNhwc };
 
 template <typename T>

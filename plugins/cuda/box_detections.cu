@@ -14,9 +14,12 @@
 #include <cstdint>
 
 #include "block_select.h"
+#include "checks.h"
 #include "launch.h"
 #include "panrt/boxes.h"
 #include "panrt/cuda/box_detections.h"
+#include "panrt/limits.h"
+#include "prepare.h"
 #include "workspace.h"
 
 namespace panrt::cuda {
@@ -296,31 +299,6 @@ __global__ __launch_bounds__(512, 1) void keep_detections(View const view) {
   if (threadIdx.x == 0) view.count[image] = static_cast<std::int32_t>(kept);
 }
 
-// Null where the arguments are fine.
-char const* refusal(BoxDetectionsArgs const& args, Code& code) noexcept {
-  code = Code::kInvalidArgument;
-  if (args.images < 1) return "BoxDetections: images: expected at least 1";
-  if (args.images > 65535) return "BoxDetections: images: expected at most 65535, the most a grid has rows";
-  if (args.rois_per_image < 0) return "BoxDetections: rois_per_image: expected at least 0";
-  if (args.thing_classes < 1) return "BoxDetections: thing_classes: expected at least 1";
-  if (args.max_detections < 1 || args.max_detections > 1 << 20) {
-    return "BoxDetections: max_detections: expected 1 to 2^20";
-  }
-  if (!(args.nms_threshold >= 0.0F && args.nms_threshold <= 1.0F)) {
-    return "BoxDetections: nms_threshold: expected 0 to 1";
-  }
-  if (!is_finite(args.score_threshold)) return "BoxDetections: score_threshold: expected a finite number";
-  for (float const weight : args.box_weights) {
-    if (!(weight > 0.0F && is_finite(weight))) return "BoxDetections: box_weights: expected finite numbers above 0";
-  }
-  if (args.input_height < 1 || args.input_width < 1) return "BoxDetections: input size: expected at least 1 x 1";
-  code = Code::kUnsupported;
-  if (std::int64_t{args.rois_per_image} * args.thing_classes >= std::int64_t{1} << 31) {
-    return "BoxDetections: rois_per_image: the CUDA kernel takes 2^31 - 1 pairs of RoI and class at most";
-  }
-  return nullptr;
-}
-
 // Sizes of `view`, and its arrays from the workspace.
 std::size_t plan(BoxDetectionsArgs const& args, void* base, View& view) noexcept {
   view.rois_per_image = args.rois_per_image;
@@ -332,20 +310,37 @@ std::size_t plan(BoxDetectionsArgs const& args, void* base, View& view) noexcept
   view.listed = workspace.take<Rank>(images * view.chunks * kRoisPerChunk * args.thing_classes);
   view.counts = workspace.take<std::uint32_t>(images * view.chunks);
   view.candidates = workspace.take<Rank>(images * args.rois_per_image * args.thing_classes);
-  return workspace.bytes();
+  return workspace.needed_bytes();
 }
 
 }  // namespace
 
+Status check_box_detections(BoxDetectionsArgs const& args) noexcept {
+  Checks checks("BoxDetections");
+  checks.range("images", args.images, 1, kMaxImages);
+  checks.range("rois_per_image", args.rois_per_image, 0, kMaxRows);
+  checks.range("thing_classes", args.thing_classes, 1, kMaxCodes);
+  checks.range("max_detections", args.max_detections, 1, kMaxRows);
+  checks.number("score_threshold", args.score_threshold, -FLT_MAX, FLT_MAX);
+  checks.number("nms_threshold", args.nms_threshold, 0.0F, 1.0F);
+  for (float const weight : args.box_weights) checks.above_zero("box_weights", weight);
+  checks.range("input_height", args.input_height, 1, kMaxSide);
+  checks.range("input_width", args.input_width, 1, kMaxSide);
+  std::int64_t const pairs = std::int64_t{args.rois_per_image} * args.thing_classes;
+  checks.at_most("rois_per_image * thing_classes", pairs, kMaxPairs, "pairs");
+  // The greedy rule compares each pair with what is kept.
+  if (checks.ok()) checks.at_most("max_detections", args.max_detections, max_detections_of(pairs), "of so many pairs");
+  return checks.status();
+}
+
 std::size_t box_detections_workspace_bytes(BoxDetectionsArgs const& args) noexcept {
-  Code code;
   View view;
-  return refusal(args, code) == nullptr ? plan(args, nullptr, view) : 0;
+  return check_box_detections(args).ok() ? plan(args, nullptr, view) : 0;
 }
 
 Status launch_box_detections(BoxDetectionsArgs const& args, cudaStream_t stream) noexcept {
-  Code code;
-  if (char const* const message = refusal(args, code)) return {code, 0, message};
+  Status const checked = check_box_detections(args);
+  if (!checked.ok()) return checked;
   if (!is_aligned(args.box_deltas, 16) || !is_aligned(args.rois, 16) || !is_aligned(args.boxes, 16)) {
     return invalid("BoxDetections: box_deltas, rois and boxes: expected memory aligned to 16 bytes");
   }
@@ -353,8 +348,6 @@ Status launch_box_detections(BoxDetectionsArgs const& args, cudaStream_t stream)
   if (plan(args, args.workspace, view) > args.workspace_bytes) {
     return workspace_too_small("BoxDetections: workspace: smaller than box_detections_workspace_bytes");
   }
-  if (!is_aligned(args.workspace, 256))
-    return invalid("BoxDetections: workspace: expected memory aligned to 256 bytes");
   view.class_logits = args.class_logits;
   view.box_deltas = reinterpret_cast<float4 const*>(args.box_deltas);
   view.rois = reinterpret_cast<float4 const*>(args.rois);
@@ -381,5 +374,7 @@ Status launch_box_detections(BoxDetectionsArgs const& args, cudaStream_t stream)
   }
   return launch(keep_detections, {dim3(images), dim3(512)}, stream, view);
 }
+
+Status prepare_box_detections() noexcept { return prepare(score_rois, keep_detections); }
 
 }  // namespace panrt::cuda

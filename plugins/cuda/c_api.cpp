@@ -4,6 +4,7 @@
 #include "panrt/cuda/narrow_map.h"
 #include "panrt/cuda/overlay.h"
 #include "panrt/cuda/panoptic_merge.h"
+#include "panrt/cuda/prepare.h"
 #include "panrt/cuda/preprocess.h"
 #include "panrt/cuda/pyramid_roi_align.h"
 #include "panrt/cuda/rpn_proposals.h"
@@ -11,17 +12,18 @@
 namespace panrt::cuda {
 namespace {
 
+PanrtStatus exported(Status const& status) noexcept {
+  return {static_cast<int>(status.code), status.cuda_error, status.message};
+}
+
 template <typename Args>
 PanrtStatus call(Status (*launch)(Args const&, cudaStream_t) noexcept, void const* args, std::size_t args_bytes,
                  void* stream) noexcept {
-  Status status;
   if (args == nullptr || args_bytes != sizeof(Args)) {
-    status =
-        invalid("the caller's argument struct is not this library's; use the headers or bindings that came with it");
-  } else {
-    status = launch(*static_cast<Args const*>(args), static_cast<cudaStream_t>(stream));
+    return exported(
+        invalid("the caller's argument struct is not this library's; use the headers or bindings that came with it"));
   }
-  return {static_cast<int>(status.code), status.cuda_error, status.message};
+  return exported(launch(*static_cast<Args const*>(args), static_cast<cudaStream_t>(stream)));
 }
 
 template <typename Args>
@@ -32,6 +34,8 @@ std::size_t bytes_of(std::size_t (*workspace_bytes)(Args const&) noexcept, void 
 
 }  // namespace
 }  // namespace panrt::cuda
+
+PanrtStatus panrt_cuda_prepare() { return panrt::cuda::exported(panrt::cuda::prepare()); }
 
 PanrtStatus panrt_cuda_pyramid_roi_align(void const* args, std::size_t args_bytes, void* stream) {
   return panrt::cuda::call(panrt::cuda::launch_pyramid_roi_align, args, args_bytes, stream);

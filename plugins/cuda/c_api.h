@@ -21,6 +21,9 @@ struct PanrtStatus {
   char const* message;
 };
 
+// What is done once before the first capture; panrt/cuda/prepare.h.
+PANRT_EXPORT PanrtStatus panrt_cuda_prepare();
+
 // An op `x` exports
 //   PanrtStatus panrt_cuda_x(XArgs const* args, size_t args_bytes, cudaStream_t stream);
 //   size_t panrt_cuda_x_workspace_bytes(XArgs const* args, size_t args_bytes);    where it needs a workspace

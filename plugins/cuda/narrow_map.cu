@@ -1,8 +1,12 @@
 // int32 ids to uint16 or uint8. Bound by memory bandwidth: a thread moves four ids, one vector in and one out.
 #include <type_traits>
 
+#include "checks.h"
 #include "launch.h"
 #include "panrt/cuda/narrow_map.h"
+#include "panrt/limits.h"
+#include "prepare.h"
+#include "workspace.h"
 
 namespace panrt::cuda {
 namespace {
@@ -37,14 +41,16 @@ Status launch_as(NarrowMapArgs const& args, cudaStream_t stream) {
 }  // namespace
 
 Status launch_narrow_map(NarrowMapArgs const& args, cudaStream_t stream) noexcept {
-  if (args.count < 0) return invalid("narrow map: count must not be negative");
-  if (args.bytes_per_id != 1 && args.bytes_per_id != 2) return invalid("narrow map: bytes_per_id must be 1 or 2");
-  if (args.count == 0) return {};
-  if (args.ids == nullptr || args.narrow == nullptr) return invalid("narrow map: ids or narrow is null");
-  if (reinterpret_cast<std::uintptr_t>(args.ids) % 16 != 0 || reinterpret_cast<std::uintptr_t>(args.narrow) % 16 != 0) {
-    return invalid("narrow map: ids and narrow must be aligned to 16 bytes");
-  }
+  Checks checks("narrow map");
+  checks.range("count", args.count, 0, kMaxImages * kMaxSide * kMaxSide);
+  checks.that(args.bytes_per_id == 1 || args.bytes_per_id == 2, "bytes_per_id must be 1 or 2");
+  if (!checks.ok() || args.count == 0) return checks.status();
+  checks.that(args.ids != nullptr && args.narrow != nullptr, "ids or narrow is null");
+  checks.that(is_aligned(args.ids, 16) && is_aligned(args.narrow, 16), "ids and narrow must be aligned to 16 bytes");
+  if (!checks.ok()) return checks.status();
   return args.bytes_per_id == 2 ? launch_as<std::uint16_t>(args, stream) : launch_as<std::uint8_t>(args, stream);
 }
+
+Status prepare_narrow_map() noexcept { return prepare(narrow_ids<std::uint16_t>, narrow_ids<std::uint8_t>); }
 
 }  // namespace panrt::cuda

@@ -1,13 +1,16 @@
 // The colours of a panoptic map over a frame. Bound by memory bandwidth: 3 bytes and an id in, 3 bytes out a pixel; the
 // ids to the right and below come from cache.
 #include "byte_tile.h"
+#include "checks.h"
 #include "launch.h"
 #include "panrt/cuda/overlay.h"
+#include "panrt/limits.h"
+#include "prepare.h"
+#include "workspace.h"
 
 namespace panrt::cuda {
 namespace {
 
-constexpr std::int32_t kMaxSide = 32768;
 constexpr std::int32_t kMaxBorder = 64;
 constexpr int kOpaque = 256;
 
@@ -62,30 +65,30 @@ __global__ void __launch_bounds__(kTilePixels, 4) paint_segments(OverlayArgs con
   }
 }
 
-bool is_side(std::int32_t size) { return size >= 1 && size <= kMaxSide; }
-
 }  // namespace
 
 Status launch_overlay(OverlayArgs const& args, cudaStream_t stream) noexcept {
-  if (args.images < 1) return invalid("overlay: images must be at least 1");
-  if (!is_side(args.height) || !is_side(args.width) || !is_side(args.map_height) || !is_side(args.map_width)) {
-    return invalid("overlay: height and width of frame and map must be from 1 to 32768");
-  }
-  if (args.color_count < 0) return invalid("overlay: color_count must not be negative");
-  if (args.opacity < 0 || args.opacity > kOpaque) return invalid("overlay: opacity must be from 0 to 256");
-  if (args.border < 0) return invalid("overlay: border must not be negative");
-  if (args.frame == nullptr || args.panoptic == nullptr || args.output == nullptr ||
-      (args.colors == nullptr && args.color_count > 0)) {
-    return invalid("overlay: frame, panoptic, colors or output is null");
-  }
-  if (reinterpret_cast<std::uintptr_t>(args.panoptic) % 4 != 0) {
-    return invalid("overlay: panoptic must be aligned to 4 bytes");
-  }
+  Checks checks("overlay");
+  checks.range("images", args.images, 1, kMaxImages);
+  checks.range("height", args.height, 1, kMaxSide);
+  checks.range("width", args.width, 1, kMaxSide);
+  checks.range("map_height", args.map_height, 1, kMaxSide);
+  checks.range("map_width", args.map_width, 1, kMaxSide);
+  checks.range("color_count", args.color_count, 0, INT32_MAX);
+  checks.range("opacity", args.opacity, 0, kOpaque);
+  checks.range("border", args.border, 0, INT32_MAX);
+  checks.that(args.frame != nullptr && args.panoptic != nullptr && args.output != nullptr &&
+                  (args.colors != nullptr || args.color_count <= 0),
+              "frame, panoptic, colors or output is null");
+  checks.that(is_aligned(args.panoptic, 4), "panoptic must be aligned to 4 bytes");
+  if (!checks.ok()) return checks.status();
   OverlayArgs bounded = args;
   if (bounded.border > kMaxBorder) bounded.border = kMaxBorder;
   std::int64_t const pixels = static_cast<std::int64_t>(args.height) * args.width * args.images;
   LaunchShape const shape{blocks_for(pixels, kTilePixels), kTilePixels};
   return launch(paint_segments, shape, stream, bounded);
 }
+
+Status prepare_overlay() noexcept { return prepare(paint_segments); }
 
 }  // namespace panrt::cuda

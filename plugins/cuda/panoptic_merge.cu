@@ -29,11 +29,15 @@
 #include <type_traits>
 
 #include "block_select.h"
+#include "checks.h"
+#include "hand_over.h"
 #include "launch.h"
 #include "panrt/boxes.h"
 #include "panrt/cuda/panoptic_merge.h"
+#include "panrt/limits.h"
 #include "panrt/paste.h"
 #include "panrt/resize_taps.h"
+#include "prepare.h"
 #include "workspace.h"
 
 namespace panrt::cuda {
@@ -228,17 +232,6 @@ __global__ __launch_bounds__(256, 4) void order_instances(View const view) {
 
 // --- resolve_instances -----------------------------------------------------------------------------------------------
 
-// What other blocks of this launch write is read past L1.
-template <typename T>
-__device__ __forceinline__ T read_fresh(T const* value) {
-  return *static_cast<T const volatile*>(value);
-}
-
-__device__ __forceinline__ void wait_until(std::uint32_t const* done, std::uint32_t units) {
-  while (read_fresh(done) < units) {
-  }
-}
-
 __device__ __forceinline__ bool meet(PixelRange const& a, PixelRange const& b) {
   return a.begin < b.end && b.begin < a.end;
 }
@@ -375,15 +368,14 @@ __global__ __launch_bounds__(256, 4) void resolve_instances(View const view) {
       for (auto j = static_cast<std::int32_t>(threadIdx.x); j < drawn; j += 256) {
         Instance const& better = instances[j];
         if (!meet(better.rows, item.rows) || !meet(better.columns, item.columns)) continue;
-        wait_until(&states[j].painted, units_from(first_ticket[j + 1] - first_ticket[j]));
+        wait_until(states[j].painted, units_from(first_ticket[j + 1] - first_ticket[j]));
       }
       if (threadIdx.x == 0) wanted = true;
     } else if (threadIdx.x == 0) {
-      wait_until(&state->counted, units);
-      wanted = is_accepted(view, read_fresh(&state->area), read_fresh(&state->taken));
+      wait_until(state->counted, units);
+      wanted = is_accepted(view, state->area, state->taken);
     }
-    __threadfence();
-    __syncthreads();
+    __syncthreads();  // what one thread has waited for is there for all
 
     if (wanted) {
       std::int64_t const cells = std::int64_t{view.Gh} * view.Gw;
@@ -404,7 +396,7 @@ __global__ __launch_bounds__(256, 4) void resolve_instances(View const view) {
         int const row = first_row + tile / across, column = first_column + tile % across;
         std::uint32_t const covered = covered_bits(view, item, mask, row * kTile, column * kTile);
         std::uint32_t const others =
-            read_fresh(owned + (std::int64_t{row} * view.tiles_across + column) * kTile + lane_id()) & covered;
+            load_relaxed(owned[(std::int64_t{row} * view.tiles_across + column) * kTile + lane_id()]) & covered;
         my_area += static_cast<std::uint32_t>(__popc(covered));
         my_taken += static_cast<std::uint32_t>(__popc(others));
         free_bits[i][lane_id()] = covered & ~others;
@@ -448,9 +440,8 @@ __global__ __launch_bounds__(256, 4) void resolve_instances(View const view) {
       __syncthreads();
       if (threadIdx.x == 0) add_to_region(&state->region, region);
     }
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) atomicAdd(paints ? &state->painted : &state->counted, 1U);
+    __syncthreads();  // all has been written
+    if (threadIdx.x == 0) add_release(paints ? state->painted : state->counted, 1U);
   }
 }
 
@@ -817,45 +808,6 @@ __global__ __launch_bounds__(256) void write_map(View const view) {
 
 // --- Launch ----------------------------------------------------------------------------------------------------------
 
-// Null where the arguments are fine.
-char const* refusal(PanopticMergeArgs const& args, Code& code) noexcept {
-  code = Code::kInvalidArgument;
-  if (args.images < 1) return "PanopticMerge: images: expected at least 1";
-  if (args.images > 65535) return "PanopticMerge: images: expected at most 65535, the most a grid has rows";
-  if (args.detections < 0) return "PanopticMerge: detections: expected at least 0";
-  if (args.channels < 1 || args.height < 1 || args.width < 1) {
-    return "PanopticMerge: semantic_logits: expected at least one channel of 1 x 1";
-  }
-  if (args.mask_height < 1 || args.mask_width < 1) return "PanopticMerge: mask_probs: expected masks of at least 1 x 1";
-  if (args.input_height < 1 || args.input_width < 1 || args.input_height > std::int64_t{4} * args.height ||
-      args.input_width > std::int64_t{4} * args.width) {
-    return "PanopticMerge: input size: expected 1 x 1 to four times the size of semantic_logits";
-  }
-  if (args.output_height < 1 || args.output_width < 1 || args.output_height > 32768 || args.output_width > 32768 ||
-      args.input_height > 32768 || args.input_width > 32768) {
-    return "PanopticMerge: input and output size: expected 1 to 32768 pixels a side";
-  }
-  if (!is_finite(args.score_threshold)) return "PanopticMerge: score_threshold: expected a finite number";
-  if (!(args.overlap_threshold >= 0.0F && args.overlap_threshold <= 1.0F)) {
-    return "PanopticMerge: overlap_threshold: expected 0 to 1";
-  }
-  if (args.stuff_area_limit < 0) return "PanopticMerge: stuff_area_limit: expected at least 0";
-  if (!(args.mask_threshold > 0.0F && args.mask_threshold <= 1.0F)) {
-    return "PanopticMerge: mask_threshold: expected more than 0, at most 1";
-  }
-  auto const is_type = [](DataType type) { return type == DataType::kFloat32 || type == DataType::kFloat16; };
-  if (!is_type(args.logit_type)) return "PanopticMerge: semantic_logits: expected float32 or float16";
-  if (!is_type(args.mask_type)) return "PanopticMerge: mask_probs: expected float32 or float16";
-  code = Code::kUnsupported;
-  if (std::int64_t{args.detections} + args.channels > kMaxMergeCodes) {
-    return "PanopticMerge: detections and channels: the CUDA kernel takes 65535 together at most";
-  }
-  if (std::int64_t{args.mask_height} * args.mask_width > 1 << 24) {
-    return "PanopticMerge: mask_probs: the CUDA kernel takes masks of 2^24 cells at most";
-  }
-  return nullptr;
-}
-
 bool has_byte_labels(PanopticMergeArgs const& args) { return args.detections + args.channels <= 255; }  // kSeveral
 bool has_byte_channels(PanopticMergeArgs const& args) { return args.channels <= 256; }
 
@@ -909,7 +861,7 @@ std::size_t plan(PanopticMergeArgs const& args, void* base, View& view) noexcept
   view.runs = workspace.take<std::uint8_t>(images * view.label_down * view.label_across * kMostRuns *
                                            (has_byte_labels(args) ? 1 : 2));
   view.ids = workspace.take<std::int32_t>(images * (K + S));
-  return workspace.bytes();
+  return workspace.needed_bytes();
 }
 
 template <typename Logit, typename Label>
@@ -953,15 +905,43 @@ Status launch_with(PanopticMergeArgs const& args, View const& view, cudaStream_t
 
 }  // namespace
 
+Status check_panoptic_merge(PanopticMergeArgs const& args) noexcept {
+  Checks checks("PanopticMerge");
+  checks.range("images", args.images, 1, kMaxImages);
+  checks.range("detections", args.detections, 0, kMaxCodes);
+  checks.range("channels", args.channels, 1, kMaxCodes);
+  checks.range("height", args.height, 1, kMaxSide);
+  checks.range("width", args.width, 1, kMaxSide);
+  checks.range("mask_height", args.mask_height, 1, kMaxSide);
+  checks.range("mask_width", args.mask_width, 1, kMaxSide);
+  checks.range("input_height", args.input_height, 1, std::min(kMaxSide, std::int64_t{4} * args.height));
+  checks.range("input_width", args.input_width, 1, std::min(kMaxSide, std::int64_t{4} * args.width));
+  checks.range("output_height", args.output_height, 1, kMaxSide);
+  checks.range("output_width", args.output_width, 1, kMaxSide);
+  checks.number("score_threshold", args.score_threshold, -FLT_MAX, FLT_MAX);
+  checks.number("overlap_threshold", args.overlap_threshold, 0.0F, 1.0F);
+  checks.range("stuff_area_limit", args.stuff_area_limit, 0, INT32_MAX);
+  checks.number("mask_threshold", args.mask_threshold, FLT_TRUE_MIN, 1.0F);
+  auto const is_type = [](DataType type) { return type == DataType::kFloat32 || type == DataType::kFloat16; };
+  checks.that(is_type(args.logit_type), "semantic_logits: expected float32 or float16");
+  checks.that(is_type(args.mask_type), "mask_probs: expected float32 or float16");
+  checks.at_most("detections + channels", std::int64_t{args.detections} + args.channels, kMaxCodes, "together");
+  checks.at_most("mask_height * mask_width", std::int64_t{args.mask_height} * args.mask_width, kMaxMaskCells, "cells");
+  if (checks.ok()) {
+    std::int64_t const pixels = std::int64_t{args.output_height} * args.output_width;
+    checks.at_most("detections", args.detections, kMaxPasted / pixels, "of an output so large");
+  }
+  return checks.status();
+}
+
 std::size_t panoptic_merge_workspace_bytes(PanopticMergeArgs const& args) noexcept {
-  Code code;
   View view;
-  return refusal(args, code) == nullptr ? plan(args, nullptr, view) : 0;
+  return check_panoptic_merge(args).ok() ? plan(args, nullptr, view) : 0;
 }
 
 Status launch_panoptic_merge(PanopticMergeArgs const& args, cudaStream_t stream) noexcept {
-  Code code;
-  if (char const* const message = refusal(args, code)) return {code, 0, message};
+  Status const checked = check_panoptic_merge(args);
+  if (!checked.ok()) return checked;
   if (!is_aligned(args.panoptic, 16) || !is_aligned(args.segments, 16)) {
     return invalid("PanopticMerge: panoptic and segments: expected memory aligned to 16 bytes");
   }
@@ -969,8 +949,6 @@ Status launch_panoptic_merge(PanopticMergeArgs const& args, cudaStream_t stream)
   if (plan(args, args.workspace, view) > args.workspace_bytes) {
     return workspace_too_small("PanopticMerge: workspace: smaller than panoptic_merge_workspace_bytes");
   }
-  if (!is_aligned(args.workspace, 256))
-    return invalid("PanopticMerge: workspace: expected memory aligned to 256 bytes");
   view.logits = args.semantic_logits;
   view.masks = args.mask_probs;
   view.boxes = args.boxes;
@@ -987,6 +965,16 @@ Status launch_panoptic_merge(PanopticMergeArgs const& args, cudaStream_t stream)
   view.mask_threshold = args.mask_threshold;
   return has_byte_labels(args) ? launch_with<std::uint8_t>(args, view, stream)
                                : launch_with<std::uint16_t>(args, view, stream);
+}
+
+Status prepare_panoptic_merge() noexcept {
+  return prepare(order_instances, resolve_instances<float, std::uint8_t>, resolve_instances<float, std::uint16_t>,
+                 resolve_instances<__half, std::uint8_t>, resolve_instances<__half, std::uint16_t>,
+                 label_pixels<float, std::uint8_t, std::uint8_t>, label_pixels<float, std::uint16_t, std::uint8_t>,
+                 label_pixels<float, std::uint16_t, std::uint16_t>, label_pixels<__half, std::uint8_t, std::uint8_t>,
+                 label_pixels<__half, std::uint16_t, std::uint8_t>, label_pixels<__half, std::uint16_t, std::uint16_t>,
+                 number_segments, write_map<std::uint8_t, 1>, write_map<std::uint8_t, 4>, write_map<std::uint16_t, 1>,
+                 write_map<std::uint16_t, 4>);
 }
 
 }  // namespace panrt::cuda

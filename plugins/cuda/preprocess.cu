@@ -1,10 +1,14 @@
 // A camera frame to the network's input. The resize is separable: a block first sums the rows of the frame that an
 // output row takes, over the columns that its stretch of the row needs, into shared memory, then sums along those.
 #include "byte_tile.h"
+#include "checks.h"
 #include "launch.h"
 #include "panrt/antialias_taps.h"
 #include "panrt/cuda/preprocess.h"
+#include "panrt/limits.h"
 #include "panrt/yuv.h"
+#include "prepare.h"
+#include "workspace.h"
 
 namespace panrt::cuda {
 namespace {
@@ -164,51 +168,48 @@ __global__ void __launch_bounds__(kTilePixels, 4)
 // --- Host ------------------------------------------------------------------------------------------------------------
 
 bool is_multiple(std::int64_t value, int of) { return value % of == 0; }
-bool is_aligned(void const* pointer, int to) { return reinterpret_cast<std::uintptr_t>(pointer) % to == 0; }
 
 Status check(PreprocessArgs const& args) {
-  constexpr std::int32_t kMaxSide = 32768;
-  auto const is_side = [](std::int32_t size) { return size >= 1 && size <= kMaxSide; };
-  if (args.images < 1) return invalid("preprocess: images must be at least 1");
-  if (!is_side(args.height) || !is_side(args.width)) {
-    return invalid("preprocess: height and width of the frame must be from 1 to 32768");
+  constexpr std::int64_t kMaxPitch = 1 << 20, kMaxFrameBytes = kMaxPitch * kMaxSide;
+  Checks checks("preprocess");
+  checks.range("images", args.images, 1, kMaxImages);
+  checks.range("height", args.height, 1, kMaxSide);
+  checks.range("width", args.width, 1, kMaxSide);
+  checks.range("resized_height", args.resized_height, 1, kMaxSide);
+  checks.range("resized_width", args.resized_width, 1, kMaxSide);
+  checks.range("output_height", args.output_height, 1, kMaxSide);
+  checks.range("output_width", args.output_width, 1, kMaxSide);
+  checks.range("frame_bytes", args.frame_bytes, 0, kMaxFrameBytes);
+  if (checks.ok()) {
+    checks.range("top", args.top, 0, args.output_height - args.resized_height);
+    checks.range("left", args.left, 0, args.output_width - args.resized_width);
   }
-  if (!is_side(args.resized_height) || !is_side(args.resized_width) || !is_side(args.output_height) ||
-      !is_side(args.output_width)) {
-    return invalid("preprocess: resized and output sizes must be from 1 to 32768");
-  }
-  if (args.top < 0 || args.left < 0 || args.top + args.resized_height > args.output_height ||
-      args.left + args.resized_width > args.output_width) {
-    return invalid("preprocess: the resized frame must lie within the output");
-  }
-  if (args.frame == nullptr || args.output == nullptr) return invalid("preprocess: frame or output is null");
-  if (args.standard != YuvStandard::kBt601 && args.standard != YuvStandard::kBt709) {
-    return unsupported("preprocess: standard must be BT.601 or BT.709");
-  }
+  checks.that(args.frame != nullptr && args.output != nullptr, "frame or output is null");
+  checks.that(args.standard == YuvStandard::kBt601 || args.standard == YuvStandard::kBt709,
+              "standard must be BT.601 or BT.709", Code::kUnsupported);
   switch (args.format) {
     case PixelFormat::kBgr8:
     case PixelFormat::kRgb8:
-      if (args.pitch < std::int64_t{3} * args.width) return invalid("preprocess: pitch is less than 3 * width");
-      return {};
+      checks.range("pitch", args.pitch, std::int64_t{3} * args.width, kMaxPitch);
+      break;
     case PixelFormat::kNv12:
-      if (args.chroma == nullptr) return invalid("preprocess: NV12 needs the plane of chroma");
-      if (!is_multiple(args.height, 2) || !is_multiple(args.width, 2)) {
-        return invalid("preprocess: height and width of an NV12 frame must be even");
-      }
-      if (args.pitch < args.width) return invalid("preprocess: pitch is less than the width");
-      if (!is_aligned(args.chroma, 2) || !is_multiple(args.pitch, 2) || !is_multiple(args.frame_bytes, 2)) {
-        return invalid("preprocess: NV12's chroma, pitch and frame_bytes must be aligned to 2 bytes");
-      }
-      return {};
+      checks.that(args.chroma != nullptr, "NV12 needs the plane of chroma");
+      checks.that(is_multiple(args.height, 2) && is_multiple(args.width, 2),
+                  "height and width of an NV12 frame must be even");
+      checks.range("pitch", args.pitch, args.width, kMaxPitch);
+      checks.that(is_aligned(args.chroma, 2) && is_multiple(args.pitch, 2) && is_multiple(args.frame_bytes, 2),
+                  "NV12's chroma, pitch and frame_bytes must be aligned to 2 bytes");
+      break;
     case PixelFormat::kYuyv:
-      if (!is_multiple(args.width, 2)) return invalid("preprocess: the width of a YUYV frame must be even");
-      if (args.pitch < std::int64_t{2} * args.width) return invalid("preprocess: pitch is less than 2 * width");
-      if (!is_aligned(args.frame, 4) || !is_multiple(args.pitch, 4) || !is_multiple(args.frame_bytes, 4)) {
-        return invalid("preprocess: a YUYV frame, its pitch and frame_bytes must be aligned to 4 bytes");
-      }
-      return {};
+      checks.that(is_multiple(args.width, 2), "the width of a YUYV frame must be even");
+      checks.range("pitch", args.pitch, std::int64_t{2} * args.width, kMaxPitch);
+      checks.that(is_aligned(args.frame, 4) && is_multiple(args.pitch, 4) && is_multiple(args.frame_bytes, 4),
+                  "a YUYV frame, its pitch and frame_bytes must be aligned to 4 bytes");
+      break;
+    default:
+      checks.that(false, "format must be BGR8, RGB8, NV12 or YUYV", Code::kUnsupported);
   }
-  return unsupported("preprocess: format must be BGR8, RGB8, NV12 or YUYV");
+  return checks.status();
 }
 
 // Source pixels under `pixels` output pixels, at most.
@@ -246,6 +247,11 @@ Status launch_preprocess(PreprocessArgs const& args, cudaStream_t stream) noexce
     }
   }
   return unsupported("preprocess: the frame shrinks by more than shared memory has room for (about 100 along x)");
+}
+
+Status prepare_preprocess() noexcept {
+  return prepare(prepare_frame<PixelFormat::kBgr8>, prepare_frame<PixelFormat::kRgb8>,
+                 prepare_frame<PixelFormat::kNv12>, prepare_frame<PixelFormat::kYuyv>);
 }
 
 }  // namespace panrt::cuda

@@ -4,12 +4,17 @@
 // cells: a bin is a sum over rows and columns of row_weight * column_weight * feature. That is done once for the RoI
 // into shared memory, by a thread for each bin of each axis, and the whole block pools by it. Work is bounded by the
 // map, however far a RoI reaches.
+#include <algorithm>
 #include <cmath>
 
+#include "checks.h"
 #include "launch.h"
 #include "panrt/cuda/pyramid_roi_align.h"
+#include "panrt/limits.h"
 #include "panrt/roi_align.h"
+#include "prepare.h"
 #include "vectors.h"
+#include "workspace.h"
 
 namespace panrt::cuda {
 namespace {
@@ -19,7 +24,7 @@ constexpr int kMaxThreads = 256;
 // --- A RoI's taps in shared memory -----------------------------------------------------------------------------------
 
 // One axis: bin b reads the cells begin[b] to end[b] - 1, none where they are equal; weights[first[b] + i] belongs to
-// its i-th. A weight is 0 where samples are so far apart that none is near the cell.
+// its i-th. Where samples are so far apart that none touches the cell, that is kUntouched.
 struct AxisTaps {
   float* weights;
   int* begin;
@@ -35,6 +40,11 @@ __device__ AxisTaps place_axis(int* words, int size, int bins) {
   int* const bounds = words + weight_capacity(size, bins);
   return {reinterpret_cast<float*>(words), bounds, bounds + bins, bounds + 2 * bins};
 }
+
+// What a cell is that no sample touches must not show, also where it is not finite; a touch with weight 0 counts, as in
+// IEEE arithmetic. So they differ: -0 plus a weight is that weight, 0 too.
+constexpr float kUntouched = -0.0F;
+__device__ __forceinline__ bool is_untouched(float weight) { return __float_as_uint(weight) == 0x80000000U; }
 
 struct SampleRange {
   int first, end;
@@ -70,7 +80,7 @@ __device__ CellRange touched_cells(RoiAxis const& axis, int bin, int size, Sampl
 // Weights of a bin's `cells`.
 __device__ void collapse(RoiAxis const& axis, int bin, int size, SampleRange const& samples, CellRange const& cells,
                          float* weights) {
-  for (int i = 0; i < cells.end - cells.begin; ++i) weights[i] = 0.0F;
+  for (int i = 0; i < cells.end - cells.begin; ++i) weights[i] = kUntouched;
   for (int sample = samples.first; sample < samples.end; ++sample) {
     float const position = sample_position(axis, bin, sample);
     if (!is_inside(position, size)) continue;
@@ -186,8 +196,8 @@ __device__ __forceinline__ void pool_row(T const* row, int pitch, AxisTaps const
       float const* const weights = columns.weights + columns.first[bin] - begin;
 #pragma unroll
       for (int i = 0; i < kBatch; ++i) {
-        float const weight = cell + i >= begin && cell + i < end ? weights[cell + i] : 0.0F;
-        if (weight == 0.0F) continue;  // what the cell holds may not be finite
+        float const weight = cell + i >= begin && cell + i < end ? weights[cell + i] : kUntouched;
+        if (is_untouched(weight)) continue;
 #pragma unroll
         for (int c = 0; c < channels; ++c) sums[q][c] = fmaf(weight, values[i][c], sums[q][c]);
       }
@@ -243,7 +253,7 @@ __global__ void __launch_bounds__(kMaxThreads, channels == 8 ? 1 : 2)
         float sums[kBins][channels] = {};
         for (int cell = roi.rows.begin[p]; cell < roi.rows.end[p]; ++cell) {
           float const weight = roi.rows.weights[roi.rows.first[p] + cell - roi.rows.begin[p]];
-          if (weight == 0.0F) continue;
+          if (is_untouched(weight)) continue;
           if (cell == above_cell) {
             add_scaled(weight, above, sums);
             continue;
@@ -293,13 +303,14 @@ __global__ void __launch_bounds__(kMaxThreads, 2)
       float const* const row_weights = roi.rows.weights + roi.rows.first[p] - roi.rows.begin[p];
       float const* const column_weights = roi.columns.weights + roi.columns.first[q] - roi.columns.begin[q];
       for (int y = roi.rows.begin[p]; y < roi.rows.end[p]; ++y) {
+        float const row_weight = row_weights[y];
+        if (is_untouched(row_weight)) continue;
         T const* const row = map + static_cast<std::int64_t>(y) * roi.level.width;
         for (int x = roi.columns.begin[q]; x < roi.columns.end[q]; ++x) {
-          float const weight = row_weights[y] * column_weights[x];
-          if (weight == 0.0F) continue;  // what the cell holds may not be finite
+          if (is_untouched(column_weights[x])) continue;
           float value[1];
           load_vector(row + x, value);
-          sum[0] = fmaf(weight, value[0], sum[0]);
+          sum[0] = fmaf(row_weight * column_weights[x], value[0], sum[0]);
         }
       }
       store_vector(sum, pooled + index * items + item);
@@ -310,45 +321,18 @@ __global__ void __launch_bounds__(kMaxThreads, 2)
 
 // --- Host ------------------------------------------------------------------------------------------------------------
 
-bool is_aligned(void const* pointer) { return reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0; }
-
-Status check(PyramidRoiAlignArgs const& args) {
-  if (args.images < 1) return invalid("PyramidRoiAlign: images must be at least 1");
-  if (args.rois_per_image < 0 || args.rois_per_image > 1 << 20) {
-    return invalid("PyramidRoiAlign: rois must have 0 to 2^20 rows an image");
-  }
-  if (args.level_count < 1 || args.level_count > kMaxPyramidLevels) {
-    return invalid("PyramidRoiAlign: there must be 1 to 8 levels of features");
-  }
-  if (args.channels < 1) return invalid("PyramidRoiAlign: features must have at least 1 channel");
-  if (args.output_size < 1 || args.output_size > 256) {
-    return invalid("PyramidRoiAlign: output_size must be from 1 to 256");
-  }
-  if (std::int64_t{args.channels} * args.output_size * args.output_size > INT32_MAX / 2) {
-    return unsupported("PyramidRoiAlign: channels * output_size^2 must be at most 2^30");
-  }
-  if (args.sampling_ratio < 0) return invalid("PyramidRoiAlign: sampling_ratio must not be negative");
-  if (!(args.canonical_size > 0.0F)) return invalid("PyramidRoiAlign: canonical_size must be greater than 0");
-  if (args.type != DataType::kFloat32 && args.type != DataType::kFloat16) {
-    return unsupported("PyramidRoiAlign: features must be float32 or float16");
-  }
-  bool const known = args.layout == Layout::kNchw || args.layout == Layout::kNhwc || args.layout == Layout::kNhwc8;
-  if (!known || (args.layout == Layout::kNhwc8 && args.type != DataType::kFloat16)) {
-    return unsupported("PyramidRoiAlign: features must be NCHW, NHWC, or NHWC8 in float16");
-  }
+// What check_pyramid_roi_align leaves out.
+Status check_pointers(PyramidRoiAlignArgs const& args) noexcept {
+  Checks checks("PyramidRoiAlign");
   for (int i = 0; i < args.level_count; ++i) {
-    PyramidLevel const& level = args.levels[i];
-    if (level.height < 1 || level.width < 1) return invalid("PyramidRoiAlign: a level must have at least one cell");
-    if (!(level.stride > 0.0F)) return invalid("PyramidRoiAlign: strides must be greater than 0");
-    if (level.data == nullptr) return invalid("PyramidRoiAlign: a level of features is null");
-    if (!is_aligned(level.data)) return invalid("PyramidRoiAlign: features must be aligned to 16 bytes");
+    checks.that(args.levels[i].data != nullptr, "a level of features is null");
+    checks.that(is_aligned(args.levels[i].data, 16), "features: expected memory aligned to 16 bytes");
   }
-  if (args.rois_per_image == 0) return {};
-  if (args.rois == nullptr || args.pooled == nullptr) return invalid("PyramidRoiAlign: rois or pooled is null");
-  if (!is_aligned(args.rois) || !is_aligned(args.pooled)) {
-    return invalid("PyramidRoiAlign: rois and pooled must be aligned to 16 bytes");
-  }
-  return {};
+  if (args.rois_per_image == 0) return checks.status();
+  checks.that(args.rois != nullptr && args.pooled != nullptr, "rois or pooled is null");
+  checks.that(is_aligned(args.rois, 16) && is_aligned(args.pooled, 16),
+              "rois and pooled: expected memory aligned to 16 bytes");
+  return checks.status();
 }
 
 struct Plan {
@@ -381,12 +365,55 @@ Status launch_as(PyramidRoiAlignArgs const& args, Plan plan, cudaStream_t stream
   return launch(pool_channels_last<T, 1, 7>, plan.shape, stream, plan.pyramid, plan.pooling, pooled);
 }
 
+// Of a RoI's taps, in shared memory.
+std::size_t tap_bytes(PyramidRoiAlignArgs const& args) {
+  std::int32_t height = 0, width = 0;
+  for (int i = 0; i < args.level_count; ++i) {
+    height = std::max(height, args.levels[i].height);
+    width = std::max(width, args.levels[i].width);
+  }
+  return static_cast<std::size_t>(axis_words(height, args.output_size) + axis_words(width, args.output_size)) *
+         sizeof(int);
+}
+
 }  // namespace
 
+Status check_pyramid_roi_align(PyramidRoiAlignArgs const& args) noexcept {
+  Checks checks("PyramidRoiAlign");
+  checks.range("images", args.images, 1, kMaxImages);
+  checks.range("rois_per_image", args.rois_per_image, 0, kMaxRows);
+  checks.range("level_count", args.level_count, 1, kMaxPyramidLevels);
+  checks.range("channels", args.channels, 1, kMaxPooled);
+  checks.range("output_size", args.output_size, 1, kMaxBins);
+  checks.range("sampling_ratio", args.sampling_ratio, 0, kMaxSamples);
+  checks.above_zero("canonical_size", args.canonical_size);
+  checks.range("canonical_level", args.canonical_level, 0, kMaxLevelNumber);
+  checks.range("min_level", args.min_level, 0, kMaxLevelNumber);
+  checks.at_most("channels * output_size^2", std::int64_t{args.channels} * args.output_size * args.output_size,
+                 kMaxPooled, "numbers of a RoI");
+  checks.that(args.type == DataType::kFloat32 || args.type == DataType::kFloat16,
+              "features: expected float32 or float16", Code::kUnsupported);
+  bool const known = args.layout == Layout::kNchw || args.layout == Layout::kNhwc || args.layout == Layout::kNhwc8;
+  checks.that(known && (args.layout != Layout::kNhwc8 || args.type == DataType::kFloat16),
+              "features: expected NCHW, NHWC, or NHWC8 in float16", Code::kUnsupported);
+  for (int i = 0; checks.ok() && i < args.level_count; ++i) {
+    PyramidLevel const& level = args.levels[i];
+    checks.range("levels: height", level.height, 1, kMaxSide);
+    checks.range("levels: width", level.width, 1, kMaxSide);
+    checks.number("levels: stride", level.stride, 1.0F, static_cast<float>(kMaxSide));
+  }
+  checks.that(!checks.ok() || tap_bytes(args) <= kMaxSharedBytes,
+              "levels: the taps of a RoI do not fit into shared memory (height and width of the largest levels and 14 "
+              "times output_size come to 12288 at most)",
+              Code::kUnsupported);
+  return checks.status();
+}
+
 Status launch_pyramid_roi_align(PyramidRoiAlignArgs const& args, cudaStream_t stream) noexcept {
-  Status const checked = check(args);
+  Status status = check_pyramid_roi_align(args);
+  if (status.ok()) status = check_pointers(args);
   std::int64_t const rois = args.images * args.rois_per_image;
-  if (!checked.ok() || rois == 0) return checked;
+  if (!status.ok() || rois == 0) return status;
   Plan plan{};
   plan.pyramid = {{}, args.level_count, 0, 0, args.canonical_size, args.canonical_level, args.min_level};
   for (int i = 0; i < args.level_count; ++i) {
@@ -395,15 +422,14 @@ Status launch_pyramid_roi_align(PyramidRoiAlignArgs const& args, cudaStream_t st
     if (args.levels[i].width > plan.pyramid.max_width) plan.pyramid.max_width = args.levels[i].width;
   }
   plan.pooling = {args.rois, rois, args.rois_per_image, args.channels, args.output_size, args.sampling_ratio};
-  std::int64_t const words = std::int64_t{plan.pyramid.max_height} + plan.pyramid.max_width + 14 * args.output_size;
-  plan.shape.shared_bytes = static_cast<std::size_t>(words) * sizeof(int);
-  if (plan.shape.shared_bytes > kMaxSharedBytes) {
-    return unsupported(
-        "PyramidRoiAlign: a level is larger than the taps that fit into shared memory (about 12000 cells "
-        "of height and width together)");
-  }
+  plan.shape.shared_bytes = tap_bytes(args);
   plan.shape.grid = blocks_for(rois, 1);
   return args.type == DataType::kFloat32 ? launch_as<float>(args, plan, stream) : launch_as<__half>(args, plan, stream);
+}
+
+Status prepare_pyramid_roi_align() noexcept {
+  return prepare(pool_channels_first<float>, pool_channels_first<__half>, pool_channels_last<float, 4, 4>,
+                 pool_channels_last<__half, 8, 3>, pool_channels_last<float, 1, 7>, pool_channels_last<__half, 1, 7>);
 }
 
 }  // namespace panrt::cuda

@@ -16,9 +16,12 @@
 #include <cstdint>
 
 #include "block_select.h"
+#include "checks.h"
 #include "launch.h"
 #include "panrt/boxes.h"
 #include "panrt/cuda/rpn_proposals.h"
+#include "panrt/limits.h"
+#include "prepare.h"
 #include "workspace.h"
 
 namespace panrt::cuda {
@@ -321,41 +324,6 @@ std::uint32_t round_up(std::uint32_t value, std::uint32_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
-// Null where the arguments are fine.
-char const* refusal(RpnProposalsArgs const& args, Code& code) noexcept {
-  code = Code::kInvalidArgument;
-  if (args.images < 1) return "RpnProposals: images: expected at least 1";
-  if (args.images > 65535) return "RpnProposals: images: expected at most 65535, the most a grid has rows";
-  if (args.level_count < 1) return "RpnProposals: level_count: expected at least 1";
-  if (args.anchor_count < 1) return "RpnProposals: anchor_count: expected at least 1";
-  if (args.pre_nms_top_k < 1) return "RpnProposals: pre_nms_top_k: expected at least 1";
-  if (args.post_nms_top_k < 1 || args.post_nms_top_k > 1 << 20) {
-    return "RpnProposals: post_nms_top_k: expected 1 to 2^20";
-  }
-  if (!(args.nms_threshold >= 0.0F && args.nms_threshold <= 1.0F)) {
-    return "RpnProposals: nms_threshold: expected 0 to 1";
-  }
-  if (args.input_height < 1 || args.input_width < 1) return "RpnProposals: input size: expected at least 1 x 1";
-  code = Code::kUnsupported;
-  if (args.level_count > kMaxRpnLevels) return "RpnProposals: level_count: the CUDA kernel takes at most 8";
-  if (args.anchor_count > kMaxRpnAnchors) return "RpnProposals: anchor_count: the CUDA kernel takes at most 16";
-  std::int64_t anchors = 0;
-  for (int l = 0; l < args.level_count; ++l) {
-    RpnLevel const& level = args.levels[l];
-    if (level.height < 1 || level.width < 1) {
-      code = Code::kInvalidArgument;
-      return "RpnProposals: levels: expected maps of at least 1 x 1";
-    }
-    std::int64_t const here = std::int64_t{level.height} * level.width * args.anchor_count;
-    anchors += here;
-    if (anchors >= std::int64_t{1} << 31) return "RpnProposals: levels: the CUDA kernel takes 2^31 - 1 anchors at most";
-    if (std::min<std::int64_t>(here, args.pre_nms_top_k) > kMaxRpnCandidates) {
-      return "RpnProposals: pre_nms_top_k: the CUDA kernel takes at most 16384 candidates of a level into NMS";
-    }
-  }
-  return nullptr;
-}
-
 // Sizes of `view`, and its arrays from the workspace.
 std::size_t plan(RpnProposalsArgs const& args, void* base, View& view) noexcept {
   std::uint32_t most = 0, first_anchor = 0;
@@ -393,26 +361,51 @@ std::size_t plan(RpnProposalsArgs const& args, void* base, View& view) noexcept 
   view.overlap = workspace.take<std::uint32_t>(rows * view.slots * (view.slots / 32));
   view.kept = workspace.take<Rank>(rows * view.keep_slots);
   view.order = workspace.take<std::uint32_t>(std::int64_t{args.images} * args.post_nms_top_k);
-  return workspace.bytes();
+  return workspace.needed_bytes();
 }
 
 }  // namespace
 
+Status check_rpn_proposals(RpnProposalsArgs const& args) noexcept {
+  Checks checks("RpnProposals");
+  checks.range("images", args.images, 1, kMaxImages);
+  checks.range("level_count", args.level_count, 1, kMaxRpnLevels);
+  checks.range("anchor_count", args.anchor_count, 1, kMaxRpnAnchors);
+  checks.range("pre_nms_top_k", args.pre_nms_top_k, 1, INT32_MAX);
+  checks.range("post_nms_top_k", args.post_nms_top_k, 1, kMaxRows);
+  checks.number("nms_threshold", args.nms_threshold, 0.0F, 1.0F);
+  checks.range("input_height", args.input_height, 1, kMaxSide);
+  checks.range("input_width", args.input_width, 1, kMaxSide);
+  std::int64_t anchors = 0;
+  for (int l = 0; checks.ok() && l < args.level_count; ++l) {
+    RpnLevel const& level = args.levels[l];
+    checks.range("levels: height", level.height, 1, kMaxSide);
+    checks.range("levels: width", level.width, 1, kMaxSide);
+    checks.number("levels: stride", level.stride, 1.0F, static_cast<float>(kMaxSide));
+    checks.above_zero("levels: anchor_size", level.anchor_size);
+    std::int64_t const here = std::int64_t{level.height} * level.width * args.anchor_count;
+    anchors += here;
+    checks.at_most("levels", anchors, kMaxAnchors, "anchors");
+    checks.at_most("pre_nms_top_k", std::min<std::int64_t>(here, args.pre_nms_top_k), kMaxRpnCandidates,
+                   "candidates of a level");
+  }
+  for (int a = 0; checks.ok() && a < args.anchor_count; ++a) checks.above_zero("aspect_ratios", args.aspect_ratios[a]);
+  return checks.status();
+}
+
 std::size_t rpn_proposals_workspace_bytes(RpnProposalsArgs const& args) noexcept {
-  Code code;
   View view;
-  return refusal(args, code) == nullptr ? plan(args, nullptr, view) : 0;
+  return check_rpn_proposals(args).ok() ? plan(args, nullptr, view) : 0;
 }
 
 Status launch_rpn_proposals(RpnProposalsArgs const& args, cudaStream_t stream) noexcept {
-  Code code;
-  if (char const* const message = refusal(args, code)) return {code, 0, message};
+  Status status = check_rpn_proposals(args);
+  if (!status.ok()) return status;
   if (!is_aligned(args.rois, 16)) return invalid("RpnProposals: rois: expected memory aligned to 16 bytes");
   View view;
   if (plan(args, args.workspace, view) > args.workspace_bytes) {
     return workspace_too_small("RpnProposals: workspace: smaller than rpn_proposals_workspace_bytes");
   }
-  if (!is_aligned(args.workspace, 256)) return invalid("RpnProposals: workspace: expected memory aligned to 256 bytes");
   for (int l = 0; l < args.level_count; ++l) {
     for (int a = 0; a < args.anchor_count; ++a) {
       view.cell_anchors[l][a] = cell_anchor(args.levels[l].anchor_size, args.aspect_ratios[a]);
@@ -426,8 +419,7 @@ Status launch_rpn_proposals(RpnProposalsArgs const& args, cudaStream_t stream) n
   view.height = static_cast<float>(args.input_height);
 
   auto const images = static_cast<unsigned>(args.images), levels = static_cast<unsigned>(args.level_count);
-  Status status =
-      launch(select_in_chunks, {dim3(static_cast<unsigned>(view.chunks), images), dim3(1024)}, stream, view);
+  status = launch(select_in_chunks, {dim3(static_cast<unsigned>(view.chunks), images), dim3(1024)}, stream, view);
   if (!status.ok()) return status;
   status = launch(sort_level, {dim3(levels, images), dim3(1024)}, stream, view);
   if (!status.ok()) return status;
@@ -440,6 +432,10 @@ Status launch_rpn_proposals(RpnProposalsArgs const& args, cudaStream_t stream) n
                           static_cast<std::size_t>(args.post_nms_top_k) * sizeof(std::uint32_t);
   bool const in_shared = all + sizeof(std::uint32_t) * kMaxRpnLevels <= kMaxSharedBytes;
   return launch(keep_best, {dim3(images), dim3(1024), in_shared ? all : removed}, stream, view, in_shared);
+}
+
+Status prepare_rpn_proposals() noexcept {
+  return prepare(select_in_chunks, sort_level, decode_candidates, find_overlaps, keep_best);
 }
 
 }  // namespace panrt::cuda

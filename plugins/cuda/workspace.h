@@ -6,23 +6,32 @@
 
 namespace panrt::cuda {
 
-// Hands out arrays one after another, each aligned as cudaMalloc aligns. Of a null base it says only how much is
-// needed: both answers come from the same code, so they cannot differ.
+// Hands out arrays one after another, each aligned as cudaMalloc aligns, from a base of any alignment. Of a null base
+// it says only how much is needed: both answers come from the same code, so they cannot differ.
 class Workspace {
  public:
-  explicit Workspace(void* base) noexcept : base_(reinterpret_cast<std::uintptr_t>(base)) {}
+  explicit Workspace(void* base) noexcept : base_(rounded_up(reinterpret_cast<std::uintptr_t>(base))) {}
 
   template <typename T>
   T* take(std::int64_t count) noexcept {
     std::uintptr_t const at = base_ + bytes_;
-    bytes_ += (static_cast<std::size_t>(count) * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
+    bytes_ += rounded_up(static_cast<std::size_t>(count) * sizeof(T));
     return reinterpret_cast<T*>(at);
   }
 
+  // Of the arrays so far.
   std::size_t bytes() const noexcept { return bytes_; }
+
+  // What a caller must give: TensorRT promises no alignment, so some bytes may have to be left out before the first
+  // array.
+  std::size_t needed_bytes() const noexcept { return bytes_ + kAlignment - 1; }
 
  private:
   static constexpr std::size_t kAlignment = 256;
+
+  static constexpr std::size_t rounded_up(std::size_t bytes) noexcept {
+    return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  }
 
   std::uintptr_t base_;
   std::size_t bytes_ = 0;

@@ -8,6 +8,7 @@
 #include <NvInferRuntime.h>
 
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <sstream>
@@ -15,6 +16,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "panrt/limits.h"
 #include "report.h"
 
 namespace panrt::tensorrt {
@@ -157,36 +159,42 @@ class Printer {
   std::ostringstream text_;
 };
 
-// The bounds of plugins/contract.py.
-constexpr std::int32_t kMaxSide = 32768;
-constexpr std::int32_t kMaxRows = 1 << 20;
-
-inline void expect(bool holds, char const* attribute, char const* expected, double found) {
+inline void expect(bool holds, char const* attribute, std::string const& expected, double found) {
   if (holds) return;
   std::ostringstream text;
+  text.precision(std::numeric_limits<std::int32_t>::digits10 + 1);
   text << "attribute " << attribute << ": expected " << expected << ", got " << found;
   throw Refusal(text.str());
+}
+
+inline void expect_range(char const* attribute, std::int64_t value, std::int64_t least, std::int64_t most) {
+  expect(value >= least && value <= most, attribute, std::to_string(least) + " to " + std::to_string(most),
+         static_cast<double>(value));
 }
 
 inline void expect_fraction(char const* attribute, float value) {
   expect(value >= 0.0F && value <= 1.0F, attribute, "a number from 0 to 1", value);
 }
 
+inline void expect_finite(char const* attribute, float value) {
+  expect(std::isfinite(value), attribute, "a finite number", value);
+}
+
+inline void expect_above_zero(char const* attribute, float value) {
+  expect(value > 0.0F && std::isfinite(value), attribute, "finite numbers above 0", value);
+}
+
 inline void expect_sides(char const* attribute, HeightWidth const& value) {
   for (std::int32_t const side : value) {
-    expect(side >= 1 && side <= kMaxSide, attribute, "sides from 1 to 32768", side);
+    expect(side >= 1 && side <= kMaxSide, attribute, "sides from 1 to " + std::to_string(kMaxSide), side);
   }
 }
 
-inline void expect_levels(char const* attribute, std::size_t entries, std::size_t at_most) {
-  expect(entries >= 1 && entries <= at_most, attribute,
-         ("1 to " + std::to_string(at_most) + " entries, one a pyramid level").c_str(), static_cast<double>(entries));
-}
-
-inline void expect_strides(std::vector<std::int32_t> const& strides, std::size_t at_most) {
-  expect_levels("strides", strides.size(), at_most);
+inline void expect_strides(std::vector<std::int32_t> const& strides) {
+  expect(!strides.empty() && strides.size() <= kMaxLevels, "strides",
+         "1 to " + std::to_string(kMaxLevels) + " entries, one a pyramid level", static_cast<double>(strides.size()));
   for (std::int32_t const stride : strides) {
-    expect(stride >= 1 && stride <= kMaxSide, "strides", "pixels from 1 to 32768", stride);
+    expect(stride >= 1 && stride <= kMaxSide, "strides", "pixels from 1 to " + std::to_string(kMaxSide), stride);
   }
 }
 

@@ -28,9 +28,10 @@ struct BoxDetections {
   }
 
   void check_attributes() const {
-    for (float const weight : box_weights) expect(weight > 0.0F, "box_weights", "numbers above 0", weight);
+    for (float const weight : box_weights) expect_above_zero("box_weights", weight);
+    expect_finite("score_threshold", score_threshold);
     expect_fraction("nms_threshold", nms_threshold);
-    expect(max_detections >= 1 && max_detections <= kMaxRows, "max_detections", "1 to 2^20", max_detections);
+    expect_range("max_detections", max_detections, 1, kMaxRows);
     expect_sides("input_hw", input_hw);
   }
 
@@ -75,8 +76,9 @@ struct BoxDetections {
     args.workspace_bytes = bytes;
   }
 
-  static constexpr bool kHasWorkspace = true;
+  static cuda::Status check(Args const& args) { return cuda::check_box_detections(args); }
   static std::size_t workspace_bytes(Args const& args) { return cuda::box_detections_workspace_bytes(args); }
+  static cuda::Status prepare() { return cuda::prepare_box_detections(); }
   static cuda::Status launch(Args const& args, cudaStream_t stream) {
     return cuda::launch_box_detections(args, stream);
   }

@@ -4,6 +4,7 @@
 
 #include "box_detections.h"
 #include "panoptic_merge.h"
+#include "panrt/cuda/prepare.h"
 #include "pyramid_roi_align.h"
 #include "report.h"
 #include "rpn_proposals.h"
@@ -27,6 +28,12 @@ PANRT_EXPORT void setLoggerFinder(nvinfer1::ILoggerFinder* finder) { panrt::tens
 // Why TensorRT got no for an answer; report.h.
 PANRT_EXPORT void panrt_plugins_keep_refusals(int keep) { panrt::tensorrt::keep_refusals(keep != 0); }
 PANRT_EXPORT char const* panrt_plugins_take_refusals() { return panrt::tensorrt::take_refusals(); }
+
+// Empty where this library's host code computes as plugins/OPS.md asks, else what it does instead.
+PANRT_EXPORT char const* panrt_plugins_arithmetic_fault() {
+  char const* const fault = panrt::cuda::host_arithmetic_fault();
+  return fault == nullptr ? "" : fault;
+}
 
 #define PANRT_TEXT_OF(macro) PANRT_TEXT(macro)
 #define PANRT_TEXT(text) #text

@@ -8,8 +8,9 @@
 //   Signature signature() const;                          of its tensors (signature.h)
 //   Args arguments(Sizes const&, PluginTensorDesc const* inputs) const;      all but the pointers
 //   static void point(Args&, void const* const* inputs, void* const* outputs, void* workspace, std::size_t bytes);
-//   static constexpr bool kHasWorkspace;
-//   static std::size_t workspace_bytes(Args const&);      0: not needed or, where it has one, refused
+//   static cuda::Status check(Args const&);               whether its kernels take such sizes
+//   static std::size_t workspace_bytes(Args const&);      0 where none is needed
+//   static cuda::Status prepare();                        of its kernels, panrt/cuda/prepare.h
 //   static cuda::Status launch(Args const&, cudaStream_t);
 //
 // Only version 1.0 interfaces, whose layout is the same from TensorRT 10.3 to 11 and in TensorRT for RTX; nothing of
@@ -19,6 +20,7 @@
 #include <NvInferRuntime.h>
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -31,11 +33,6 @@ namespace panrt::tensorrt {
 
 constexpr char const* kNamespace = "panrt";
 constexpr char const* kVersion = "1";
-#ifdef PANRT_NO_KERNELS
-constexpr bool kHasKernels = false;
-#else
-constexpr bool kHasKernels = true;
-#endif
 constexpr std::int32_t kOk = 0;
 constexpr std::int32_t kFailed = 1;
 
@@ -128,10 +125,8 @@ class OpPlugin final : public nvinfer1::IPluginV3,
       for (auto const& [letter, size] : sizes) {
         if (size < 0) return kOk;  // not known yet: checked when it is
       }
-      std::size_t const bytes = Op::workspace_bytes(arguments_of_largest(inputs, input_count));
-      if (Op::kHasWorkspace && kHasKernels && bytes == 0) {
-        throw Refusal("these sizes are more than its kernels are made for; plugins/cuda/include says how much that is");
-      }
+      cuda::Status const status = Op::check(arguments_of_largest(inputs, input_count));
+      if (!status.ok()) throw Refusal(status.message);
       return kOk;
     });
   }
@@ -158,6 +153,7 @@ class OpPlugin final : public nvinfer1::IPluginV3,
                              std::int32_t output_count) noexcept override {
     return guarded(label_, kFailed, [&] {
       signature_.check_counts(input_count, output_count);
+      if (!prepared_) prepare();
       arguments_ = op_.arguments(signature_.bind(dims_of(inputs, input_count)), inputs);
       workspace_bytes_ = Op::workspace_bytes(arguments_);
       return kOk;
@@ -175,9 +171,14 @@ class OpPlugin final : public nvinfer1::IPluginV3,
     return kFailed;
   }
 
-  // The builder calls this too, on machines without a GPU: CUDA is not touched.
+  // TensorRT captures runs, also those that it times while it builds: kernels are loaded before. The builder calls this
+  // on machines without a GPU too, where there is nothing to load.
   nvinfer1::IPluginV3* attachToContext(nvinfer1::IPluginResourceContext* /*context*/) noexcept override {
-    return clone();
+    return guarded(label_, static_cast<nvinfer1::IPluginV3*>(nullptr), [&] {
+      auto attached = std::make_unique<OpPlugin>(*this);
+      attached->prepare();
+      return attached.release();
+    });
   }
 
   nvinfer1::PluginFieldCollection const* getFieldsToSerialize() noexcept override {
@@ -190,6 +191,12 @@ class OpPlugin final : public nvinfer1::IPluginV3,
   }
 
  private:
+  void prepare() {
+    cuda::Status const status = Op::prepare();
+    if (!status.ok()) throw Refusal(std::string("its kernels cannot be used on this GPU: ") + status.message);
+    prepared_ = true;
+  }
+
   static std::vector<nvinfer1::Dims> largest_dims(nvinfer1::DynamicPluginTensorDesc const* inputs, std::int32_t count) {
     std::vector<nvinfer1::Dims> dims;
     for (std::int32_t i = 0; i < count; ++i) dims.push_back(inputs[i].max);
@@ -208,6 +215,7 @@ class OpPlugin final : public nvinfer1::IPluginV3,
   std::string text_;                           // attributes
   typename Op::Args arguments_{};              // of the shapes that onShapeChange told
   std::size_t workspace_bytes_ = 0;            // likewise
+  bool prepared_ = false;                      // its kernels are loaded
   std::vector<nvinfer1::PluginField> fields_;  // of getFieldsToSerialize
   nvinfer1::PluginFieldCollection collection_{};
 };

@@ -31,6 +31,7 @@ struct PanopticMerge {
   void check_attributes() const {
     expect_sides("input_hw", input_hw);
     expect_sides("output_hw", output_hw);
+    expect_finite("score_threshold", score_threshold);
     expect_fraction("overlap_threshold", overlap_threshold);
     expect(stuff_area_limit >= 0, "stuff_area_limit", "output pixels from 0", stuff_area_limit);
     expect(mask_threshold > 0.0F && mask_threshold <= 1.0F, "mask_threshold", "a number above 0, at most 1",
@@ -95,8 +96,9 @@ struct PanopticMerge {
     args.workspace_bytes = bytes;
   }
 
-  static constexpr bool kHasWorkspace = true;
+  static cuda::Status check(Args const& args) { return cuda::check_panoptic_merge(args); }
   static std::size_t workspace_bytes(Args const& args) { return cuda::panoptic_merge_workspace_bytes(args); }
+  static cuda::Status prepare() { return cuda::prepare_panoptic_merge(); }
   static cuda::Status launch(Args const& args, cudaStream_t stream) {
     return cuda::launch_panoptic_merge(args, stream);
   }

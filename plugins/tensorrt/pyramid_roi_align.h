@@ -32,12 +32,12 @@ struct PyramidRoiAlign {
   }
 
   void check_attributes() const {
-    expect_strides(strides, cuda::kMaxPyramidLevels);
-    expect(output_size >= 1 && output_size <= 1024, "output_size", "1 to 1024", output_size);
-    expect(sampling_ratio >= 0 && sampling_ratio <= 1024, "sampling_ratio", "0 to 1024", sampling_ratio);
-    expect(canonical_size > 0.0F, "canonical_size", "a number above 0", canonical_size);
-    expect(canonical_level >= 0 && canonical_level <= 64, "canonical_level", "0 to 64", canonical_level);
-    expect(min_level >= 0 && min_level <= 64, "min_level", "0 to 64", min_level);
+    expect_strides(strides);
+    expect_range("output_size", output_size, 1, kMaxBins);
+    expect_range("sampling_ratio", sampling_ratio, 0, kMaxSamples);
+    expect_above_zero("canonical_size", canonical_size);
+    expect_range("canonical_level", canonical_level, 0, kMaxLevelNumber);
+    expect_range("min_level", min_level, 0, kMaxLevelNumber);
   }
 
   Signature signature() const {
@@ -82,8 +82,9 @@ struct PyramidRoiAlign {
     args.pooled = outputs[0];
   }
 
-  static constexpr bool kHasWorkspace = false;
+  static cuda::Status check(Args const& args) { return cuda::check_pyramid_roi_align(args); }
   static std::size_t workspace_bytes(Args const& /*args*/) { return 0; }
+  static cuda::Status prepare() { return cuda::prepare_pyramid_roi_align(); }
   static cuda::Status launch(Args const& args, cudaStream_t stream) {
     return cuda::launch_pyramid_roi_align(args, stream);
   }

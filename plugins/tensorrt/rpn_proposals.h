@@ -32,15 +32,15 @@ struct RpnProposals {
   }
 
   void check_attributes() const {
-    expect_strides(strides, cuda::kMaxRpnLevels);
+    expect_strides(strides);
     expect(anchor_sizes.size() == strides.size(), "anchor_sizes", "as many entries as strides has",
            static_cast<double>(anchor_sizes.size()));
-    expect(!aspect_ratios.empty() && aspect_ratios.size() <= cuda::kMaxRpnAnchors, "aspect_ratios", "1 to 16 entries",
-           static_cast<double>(aspect_ratios.size()));
-    for (float const size : anchor_sizes) expect(size > 0.0F, "anchor_sizes", "numbers above 0", size);
-    for (float const ratio : aspect_ratios) expect(ratio > 0.0F, "aspect_ratios", "numbers above 0", ratio);
+    expect(!aspect_ratios.empty() && aspect_ratios.size() <= kMaxAnchorsPerCell, "aspect_ratios",
+           "1 to " + std::to_string(kMaxAnchorsPerCell) + " entries", static_cast<double>(aspect_ratios.size()));
+    for (float const size : anchor_sizes) expect_above_zero("anchor_sizes", size);
+    for (float const ratio : aspect_ratios) expect_above_zero("aspect_ratios", ratio);
     expect(pre_nms_top_k >= 1, "pre_nms_top_k", "at least 1", pre_nms_top_k);
-    expect(post_nms_top_k >= 1 && post_nms_top_k <= kMaxRows, "post_nms_top_k", "1 to 2^20", post_nms_top_k);
+    expect_range("post_nms_top_k", post_nms_top_k, 1, kMaxRows);
     expect_fraction("nms_threshold", nms_threshold);
     expect_sides("input_hw", input_hw);
   }
@@ -90,8 +90,9 @@ struct RpnProposals {
     args.workspace_bytes = bytes;
   }
 
-  static constexpr bool kHasWorkspace = true;
+  static cuda::Status check(Args const& args) { return cuda::check_rpn_proposals(args); }
   static std::size_t workspace_bytes(Args const& args) { return cuda::rpn_proposals_workspace_bytes(args); }
+  static cuda::Status prepare() { return cuda::prepare_rpn_proposals(); }
   static cuda::Status launch(Args const& args, cudaStream_t stream) { return cuda::launch_rpn_proposals(args, stream); }
 };
 

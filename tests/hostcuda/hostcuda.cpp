@@ -14,6 +14,7 @@
 #include <new>
 #include <numeric>
 #include <random>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -155,10 +156,14 @@ struct Simulation {
   bool failed = false;
   std::string report;
   cudaError_t error = cudaSuccess;
-  long long launches = 0;
+  long long launches = 0, sleeps = 0;  // sleeps since the launch began
   Order order = Order::kForward;
   std::mt19937 random;
   void (*enqueue)(cudaStream_t, int (*)(void*), void (*)(void*), void*) = nullptr;
+  std::set<void const*> loaded;  // kernels
+  bool must_be_loaded = false;
+  int devices = 1;
+  cudaStreamCaptureMode capture_mode = cudaStreamCaptureModeGlobal;
   std::map<std::uintptr_t, std::pair<std::uintptr_t, int>> buffers;  // begin: end, number
   int buffers_made = 0;
 #ifdef HC_ASAN
@@ -591,6 +596,7 @@ cudaError_t run_launch(Launch const& launch) {
   std::lock_guard<std::recursive_mutex> const lock(s.mutex);
   s.launch = &launch;
   s.failed = false;
+  s.sleeps = 0;
   s.thread_count = launch.block.x * launch.block.y * launch.block.z;
   if (s.threads.size() < s.thread_count) s.threads.resize(kMaxThreads);
   s.dynamic = launch.shared_bytes > 0 ? static_cast<unsigned char*>(std::malloc(launch.shared_bytes)) : nullptr;
@@ -656,10 +662,16 @@ int run_copy(void* work) {
 }
 void destroy_copy(void* work) { delete static_cast<Copy*>(work); }
 
+// The one that cudaStreamCreateWithFlags gives.
+cudaStream_t own_stream() {
+  static int place;
+  return reinterpret_cast<cudaStream_t>(&place);
+}
+
 void enqueue(cudaStream_t stream, int (*run)(void*), void (*destroy)(void*), void* context) {
   Simulation& s = simulation();
   ++s.launches;
-  if (s.enqueue != nullptr) {
+  if (s.enqueue != nullptr && stream != own_stream()) {
     s.enqueue(stream, run, destroy, context);
   } else {
     run(context);
@@ -722,6 +734,15 @@ std::uint64_t warp_op(WarpOp op, unsigned mask, std::uint64_t value, int source,
   return self.result;
 }
 
+void sleep(Place place) {
+  constexpr long long kForever = 1 << 16;  // turns of all threads; blocks run one after another, so no wait is long
+  Simulation& s = simulation();
+  Thread& self = *s.current;
+  self.place = place;
+  if (++s.sleeps > kForever) fail("endless wait: " + describe(self) + " sleeps, and nothing else happens");
+  to_scheduler();
+}
+
 void fence() {
 #ifdef HC_TSAN
   static std::uint64_t event;
@@ -762,6 +783,12 @@ void submit(cudaStream_t stream, Launch const& launch) {
     launch.destroy(launch.arguments);
     return;
   }
+  if (s.loaded.insert(launch.kernel).second && s.must_be_loaded) {
+    s.report = "a kernel is launched that was not loaded before: a capture forbids it";
+    s.error = cudaErrorStreamCaptureUnsupported;
+    launch.destroy(launch.arguments);
+    return;
+  }
   enqueue(stream, run_work, destroy_work, new Work{launch});
 }
 
@@ -781,8 +808,12 @@ char const* cudaGetErrorString(cudaError_t error) {
       return "out of memory";
     case cudaErrorInvalidConfiguration:
       return "invalid configuration argument";
+    case cudaErrorNoKernelImageForDevice:
+      return "no kernel image is available for execution on the device";
     case cudaErrorLaunchFailure:
       return "unspecified launch failure";
+    case cudaErrorStreamCaptureUnsupported:
+      return "operation not permitted when stream is capturing";
   }
   return "unrecognized error code";
 }
@@ -799,6 +830,45 @@ cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStre
   return cudaSuccess;
 }
 
+cudaError_t cudaGetDeviceCount(int* count) {
+  *count = hc::simulation().devices;
+  return cudaSuccess;
+}
+
+cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+
+cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
+  *memory = hc_malloc(bytes);
+  return *memory != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+
+cudaError_t cudaFree(void* memory) {
+  hc_free(memory);
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  *stream = hc::own_stream();
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+
+cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) {
+  std::swap(hc::simulation().capture_mode, *mode);
+  return cudaSuccess;
+}
+
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, void const* kernel) {
+  hc::simulation().loaded.insert(kernel);
+  *attributes = {static_cast<int>(hc::kMaxThreads)};
+  return cudaSuccess;
+}
+
 bool hc_set_order(char const* order, unsigned seed) { return hc::set_order(order, seed); }
 
 char const* hc_report() {
@@ -811,6 +881,22 @@ long long hc_launches() { return hc::simulation().launches; }
 
 void hc_set_stream_hook(void (*enqueue)(cudaStream_t, int (*)(void*), void (*)(void*), void*)) {
   hc::simulation().enqueue = enqueue;
+}
+
+int hc_require_loaded(int required) {
+  hc::simulation().must_be_loaded = required != 0;
+  return 0;
+}
+
+int hc_loaded(int* kernels, int* capture_mode) {
+  *kernels = static_cast<int>(hc::simulation().loaded.size());
+  *capture_mode = hc::simulation().capture_mode;
+  return 0;
+}
+
+int hc_set_devices(int count) {
+  hc::simulation().devices = count;
+  return 0;
 }
 
 void* hc_malloc(std::size_t bytes) {

@@ -1,4 +1,6 @@
 // Small kernels with one bug each, and small kernels without: what the simulation must find, and what it must not.
+#include <cuda/atomic>
+
 #include "launch.h"
 
 namespace {
@@ -134,6 +136,19 @@ __global__ void warp_exchange(int* out) {
 
 __global__ void blocks_meet(int* out) { out[threadIdx.x] = static_cast<int>(blockIdx.x); }
 
+// The first block gives a value to the second, by way of `done`; right only where the hand-over orders it.
+template <cuda::memory_order release, cuda::memory_order acquire>
+__global__ void give_and_take(int* out, int* value, unsigned* done) {
+  cuda::atomic_ref<unsigned, cuda::thread_scope_device> const count(*done);
+  if (blockIdx.x == 0) {
+    value[threadIdx.x] = 7;
+    count.fetch_add(1, release);
+  } else {
+    while (count.load(acquire) < blockDim.x) __nanosleep(100);
+    out[threadIdx.x] = value[threadIdx.x];
+  }
+}
+
 __global__ void column_of_tile(int* out, int pitch) {
   int* const tile = panrt::cuda::dynamic_shared<int>();
   tile[threadIdx.x * pitch] = threadIdx.x;
@@ -201,6 +216,15 @@ int run_unwritten_shared(unsigned* out) { return run(unwritten_shared, 1, 32, 12
 int run_warp_exchange(int* out) { return run(warp_exchange<true>, 1, 32, 0, out); }
 int run_warp_exchange_racy(int* out) { return run(warp_exchange<false>, 1, 32, 0, out); }
 int run_blocks_meet(int* out, int grid) { return run(blocks_meet, grid, 32, 0, out); }
+int run_give_and_take(int* out, int* value, unsigned* done) {
+  return run(give_and_take<cuda::memory_order_release, cuda::memory_order_acquire>, 2, 32, 0, out, value, done);
+}
+int run_give_unreleased(int* out, int* value, unsigned* done) {
+  return run(give_and_take<cuda::memory_order_relaxed, cuda::memory_order_acquire>, 2, 32, 0, out, value, done);
+}
+int run_take_unacquired(int* out, int* value, unsigned* done) {
+  return run(give_and_take<cuda::memory_order_release, cuda::memory_order_relaxed>, 2, 32, 0, out, value, done);
+}
 int run_column_of_tile(int* out, int pitch) {
   return run(column_of_tile, 1, 32, 32U * pitch * sizeof(int), out, pitch);
 }

@@ -121,6 +121,12 @@ def test_what_no_gpu_survives_is_reported_with_its_place(
     assert (exchanged == np.arange(31, -1, -1)).all()
 
 
+def test_a_block_that_waits_for_a_later_one_is_reported(gpus: Gpus) -> None:
+    buffers = (INT_OUT[32], INT_OUT[32], in_out(np.zeros(1, np.uint32)))
+    with pytest.raises(LaunchError, match=r"endless wait: block \(1,0,0\) thread .* at planted.cu:\d+ sleeps"):
+        gpus("plain").call("run_give_and_take", *buffers, order=("reverse", 0))
+
+
 @pytest.mark.parametrize(
     ("grid", "block", "shared"), [(0, 32, 0), (1, 0, 0), (1, 1025, 0), (-1, 32, 0), (1, 32, 48 * 1024 + 1)]
 )
@@ -169,6 +175,14 @@ def test_the_race_check_of_a_grid_finds_blocks_that_write_one_place(gpus: Gpus) 
         gpu.call("run_blocks_meet", INT_OUT[32], 2)
     numbers = np.arange(320, dtype=np.int32)
     assert (gpu.call("run_copy", numbers, Out((320,), np.int32), 320, 2)[0] == numbers).all()
+
+
+def test_the_race_check_of_a_grid_finds_what_is_handed_over_without_release_or_acquire(gpus: Gpus) -> None:
+    gpu, buffers = gpus("tsan", HC_RACE="grid"), (INT_OUT[32], INT_OUT[32], in_out(np.zeros(1, np.uint32)))
+    assert (gpu.call("run_give_and_take", *buffers)[0] == 7).all()
+    for function in ("run_give_unreleased", "run_take_unacquired"):
+        with pytest.raises(CrashError, match=r"data race[\s\S]*give_and_take"):
+            gpu.call(function, *buffers)
 
 
 # --- Counts -----------------------------------------------------------------------------------------------------------

@@ -231,10 +231,8 @@ def at_the_border(case: RoiAlignCase) -> Array:
 
 @given(case=roi_align_cases)
 def test_native_pools_as_the_reference_does(native: ModuleType, case: RoiAlignCase) -> None:
-    # OPS.md leaves open whether a touch with weight 0 counts.
-    open_ = reached(case, 1) & ~reached(case, 0)
     wanted = case.run(reference.pyramid_roi_align)
-    assert_pooled(case.run(native.pyramid_roi_align), wanted, case.arguments()[0][0], open_)
+    assert_pooled(case.run(native.pyramid_roi_align), wanted, case.arguments()[0][0])
 
 
 @given(case=roi_align_cases)
@@ -253,6 +251,43 @@ def test_a_value_that_is_not_finite_reaches_the_bins_that_touch_it_and_no_others
     assert np.isnan(pooled[reached(case, 0)]).all()
     clean = reference.pyramid_roi_align([np.nan_to_num(f) for f in features], rois, **options)
     assert_pooled(pooled, clean, features, reached(case, 1))
+
+
+def touched_cells(low: float, high: float, bins: int, ratio: int, size: int) -> Array:
+    """Which cells of an axis the samples of each bin touch, (bins, size): OPS.md 3.4, weight 0 or not."""
+    touched = np.zeros((bins, size), bool)
+    for i in range(bins * ratio):
+        position = low - 0.5 + (i + 0.5) * (high - low) / (bins * ratio)
+        if -1 <= position <= size:
+            lower = min(int(max(position, 0)), size - 1)
+            touched[i // ratio, [lower, min(lower + 1, size - 1)]] = True
+    return touched
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("hw", [(5, 6), (1, 4), (3, 1), (1, 1)])
+def test_a_touch_with_weight_0_counts_and_no_touch_does_not(
+    ops: ModuleType, hw: tuple[int, int], half: bool, value: float
+) -> None:
+    # An image for each cell, which alone is not finite in it. All positions are exact; on cell centres the upper
+    # neighbour has weight 0, and so has it outside the upper and left edge. Samples 4 apart leave cells between them.
+    cells = hw[0] * hw[1]
+    features = np.random.default_rng(0).normal(size=(cells, 1, cells)).astype(np.float16 if half else np.float32)
+    features[np.arange(cells), 0, np.arange(cells)] = value
+    for ratio in (1, 2):
+        rois = [(x0, y0, x0 + w, y0 + h) for x0, y0 in ((0, 0), (-2, -1), (1, 2)) for w, h in ((2, 2), (4, 2), (8, 16))]
+        pooled = ops.pyramid_roi_align(
+            [features.reshape(cells, 1, *hw)],
+            np.broadcast_to(np.array(rois, np.float32), (cells, len(rois), 4)).copy(),
+            strides=[1],
+            output_size=2,
+            sampling_ratio=ratio,
+        )
+        found = ~np.isfinite(pooled.reshape(*hw, len(rois), 2, 2))
+        for r, (x0, y0, x1, y1) in enumerate(rois):
+            rows, columns = touched_cells(y0, y1, 2, ratio, hw[0]), touched_cells(x0, x1, 2, ratio, hw[1])
+            np.testing.assert_array_equal(found[:, :, r], np.einsum("py,qx->yxpq", rows, columns), str(rois[r]))
 
 
 @pytest.mark.parametrize("half", [False, True])

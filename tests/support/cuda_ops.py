@@ -30,11 +30,12 @@ from panrt.plugins.cuda_api import (
     RpnProposalsArgs,
     YuvStandard,
 )
-from support.hostcuda import Out, SimulatedGpu, Struct, kernels
+from support.hostcuda import At, Out, SimulatedGpu, Struct, kernels
 
 Array = NDArray[Any]
 Order = tuple[str, int]
 FORWARD: Order = ("forward", 0)
+WORKSPACE_OFFSET = 1  # bytes from where device memory is aligned: TensorRT promises no alignment of a workspace
 
 
 def data_type(array: Array) -> DataType:
@@ -132,9 +133,10 @@ def workspace_bytes(op: str, struct: Struct) -> int:
 
 
 def launch(op: str, kind: type[ctypes.Structure], gpu: SimulatedGpu, order: Order, **fields: Any) -> list[Array]:
-    """Call an op with a workspace of just the size that it asks for; its outputs without that."""
+    """Call an op with a workspace of just the size that it asks for, of odd alignment; its outputs without that."""
     size = workspace_bytes(op, Struct(kind, **fields))
-    struct = Struct(kind, **fields, workspace=Out((size,), np.uint8), workspace_bytes=size)
+    workspace = Out((size,), np.uint8, offset=WORKSPACE_OFFSET)
+    struct = Struct(kind, **fields, workspace=workspace, workspace_bytes=size)
     outputs = gpu.launch(f"panrt_cuda_{op}", struct, order)
     del outputs[sum(isinstance(fields.get(name), Out) for name, *_ in kind._fields_)]
     return outputs
@@ -289,10 +291,14 @@ def preprocess(
     border: Sequence[int] = (0, 0, 0),
     standard: str = "BT601",
     padding: int = 0,
+    offset: int = 0,
     gpu: SimulatedGpu,
     order: Order = FORWARD,
 ) -> Array:
-    """As `frame_reference.preprocess` on frames (N, ...); rows are `padding` bytes longer than their pixels."""
+    """As `frame_reference.preprocess` on frames (N, ...); rows are `padding` bytes longer than their pixels.
+
+    Planes and output begin `offset` bytes from where device memory is aligned.
+    """
     N, lines = frames.shape[:2]
     rows = np.pad(frames.reshape(N, lines, -1), [(0, 0), (0, 0), (0, padding)], constant_values=0xEE)
     pitch = rows.shape[2]
@@ -305,8 +311,8 @@ def preprocess(
         "panrt_cuda_preprocess",
         Struct(
             PreprocessArgs,
-            **planes,
-            output=Out((N, *output_hw, 3), np.uint8),
+            **{name: At(plane, offset) for name, plane in planes.items()},
+            output=Out((N, *output_hw, 3), np.uint8, offset=offset),
             pitch=pitch,
             frame_bytes=height * pitch,
             images=N,
@@ -334,18 +340,19 @@ def overlay(
     *,
     opacity: float,
     border: int,
+    offset: int = 0,
     gpu: SimulatedGpu,
     order: Order = FORWARD,
 ) -> Array:
-    """As `reference.overlay` on frames (N, H, W, 3) and maps (N, h, w)."""
+    """As `reference.overlay` on frames (N, H, W, 3) and maps (N, h, w); frames, colors and output begin at `offset`."""
     (output,) = gpu.launch(
         "panrt_cuda_overlay",
         Struct(
             OverlayArgs,
-            frame=frames,
+            frame=At(frames, offset),
             panoptic=panoptic,
-            colors=colors,
-            output=Out(frames.shape, np.uint8),
+            colors=At(colors, offset),
+            output=Out(frames.shape, np.uint8, offset=offset),
             images=len(frames),
             height=frames.shape[1],
             width=frames.shape[2],

@@ -103,7 +103,13 @@ def _object(source: Path, flags: list[str]) -> Path:
 
 @cache
 def _headers() -> bytes:
-    paths = [path for folder in (*INCLUDE, HOSTCUDA) for path in sorted(folder.rglob("*.h"))]
+    suffixes = (".h", "")  # <cuda/atomic> has none
+    paths = [
+        path
+        for folder in (*INCLUDE, HOSTCUDA)
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in suffixes and path.is_file()
+    ]
     return b"".join(path.name.encode() + path.read_bytes() for path in paths)
 
 
@@ -141,6 +147,14 @@ class Out(NamedTuple):
     shape: tuple[int, ...]
     dtype: DTypeLike
     copy: NDArray[Any] | None = None
+    offset: int = 0  # bytes from where device memory is aligned
+
+
+class At(NamedTuple):
+    """A device buffer that the kernel reads, some bytes from where device memory is aligned."""
+
+    array: NDArray[Any]
+    offset: int
 
 
 def in_out(array: NDArray[Any]) -> Out:
@@ -150,7 +164,7 @@ def in_out(array: NDArray[Any]) -> Out:
 
 @dataclass(frozen=True)
 class Struct:
-    """An argument struct: arrays and Outs become pointers, lists fill arrays, a name takes that field's pointer."""
+    """An argument struct: arrays, At and Out become pointers, lists fill arrays, a name takes that field's pointer."""
 
     kind: type[ctypes.Structure]
     fields: dict[str, Any]
@@ -231,7 +245,7 @@ class Request:
 
     function: str
     arguments: tuple[Any, ...]
-    as_struct: bool  # a C API function: struct, its size, stream; else plain arguments
+    as_struct: bool  # a C API function: struct, its size, stream, or nothing; else plain arguments
     order: tuple[str, int]
 
 
@@ -278,6 +292,10 @@ class SimulatedGpu:
     def call(self, function: str, *arguments: Any, order: tuple[str, int] = ("forward", 0)) -> list[NDArray[Any]]:
         """Call a function of pointers, C ints and floats that gives a cudaError_t; as `launch`."""
         return self._outputs(Request(function, arguments, False, order))
+
+    def prepare(self) -> None:
+        """Call `panrt_cuda_prepare`; raises as `launch`."""
+        self._outputs(Request("panrt_cuda_prepare", (), True, ("forward", 0)))
 
     def close(self) -> None:
         """End the process; twice is fine."""

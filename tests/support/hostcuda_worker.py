@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from panrt.plugins.cuda_api import Status
-from support.hostcuda import MAX_BUFFERS, MAX_LAUNCHES, Out, Reply, Request, Struct, TotalCounts, Trace, Traffic
+from support.hostcuda import MAX_BUFFERS, MAX_LAUNCHES, At, Out, Reply, Request, Struct, TotalCounts, Trace, Traffic
 
 
 class Device:
@@ -25,19 +25,19 @@ class Device:
         self.buffers: list[int] = []
         self.outputs: list[tuple[int, Out]] = []
 
-    def upload(self, array: NDArray[Any]) -> int:
+    def upload(self, array: NDArray[Any], offset: int = 0) -> int:
         """A device buffer of just this size."""
         array = np.ascontiguousarray(array)
-        pointer = self._allocate(array.nbytes)
+        pointer = self._allocate(array.nbytes, offset)
         ctypes.memmove(pointer, array.ctypes.data, array.nbytes)
         return pointer
 
     def reserve(self, out: Out) -> int:
         """A device buffer that is read back after the call."""
         if out.copy is not None:
-            pointer = self.upload(out.copy)
+            pointer = self.upload(out.copy, out.offset)
         else:
-            pointer = self._allocate(int(np.prod(out.shape)) * np.dtype(out.dtype).itemsize)
+            pointer = self._allocate(int(np.prod(out.shape)) * np.dtype(out.dtype).itemsize, out.offset)
         self.outputs.append((pointer, out))
         return pointer
 
@@ -60,6 +60,8 @@ class Device:
         match value:
             case np.ndarray():
                 return self.upload(value)
+            case At():
+                return self.upload(*value)
             case Out():
                 return self.reserve(value)
             case Struct():
@@ -74,7 +76,7 @@ class Device:
             if name not in struct.fields:
                 continue
             given = struct.fields[name]
-            if isinstance(given, (list, tuple)) and not isinstance(given, Out):
+            if isinstance(given, (list, tuple)) and not isinstance(given, (At, Out)):
                 for i, item in enumerate(given):
                     getattr(filled, name)[i] = self.value(item)
             elif isinstance(given, str):  # the buffer of another field
@@ -83,10 +85,10 @@ class Device:
                 setattr(filled, name, self.value(given))
         return filled
 
-    def _allocate(self, size: int) -> int:
-        pointer: int = self.library.hc_malloc(size)
+    def _allocate(self, size: int, offset: int) -> int:
+        pointer: int = self.library.hc_malloc(offset + size)
         self.buffers.append(pointer)
-        return pointer
+        return pointer + offset
 
 
 def argument(value: Any) -> Any:
@@ -130,11 +132,13 @@ def answer(library: ctypes.CDLL, request: Request, names: dict[int, str]) -> Rep
     try:
         function = getattr(library, request.function)
         if request.as_struct:
-            struct = device.fill(request.arguments[0])
+            structs = [device.fill(struct) for struct in request.arguments]
             if is_traced:
                 library.hc_trace_reset()
             function.restype = Status
-            status = function(ctypes.byref(struct), ctypes.c_size_t(ctypes.sizeof(struct)), None)
+            status = function(
+                *(part for s in structs for part in (ctypes.byref(s), ctypes.c_size_t(ctypes.sizeof(s)), None))
+            )
             code, message = status.code, status.message.decode()
         else:
             values = [device.value(value) for value in request.arguments]

@@ -22,7 +22,10 @@ def build(
     ] = None,
     arch: Annotated[
         list[str] | None,
-        typer.Option(metavar="SM", help="A CUDA architecture such as 87, again for more; default: all."),
+        typer.Option(
+            metavar="SM",
+            help="A CUDA architecture such as 87, again for more, or all; default: that of this machine's GPU.",
+        ),
     ] = None,
     kernels: Annotated[
         Literal["auto", "on", "off"],
@@ -39,16 +42,19 @@ def build(
     """Compile the plugins for TensorRT and TensorRT for RTX.
 
     Needs a C++ compiler, CMake (pip install 'panrt[plugins]') and, for kernels, nvcc of a CUDA toolkit or of
-    'panrt[cuda-build]'. For all architectures it takes minutes.
+    'panrt[cuda-build]'. For all architectures it takes minutes. As many files are compiled at a time as there is memory
+    for, about 2 GB each.
     """
     from panrt.plugins import library
 
+    report = Report(as_json=as_json)
     built = library.build(
         output=output,
         kernels=kernels,
         architectures=arch or (),
         tensorrt_include=tensorrt_include,
         fetch_headers=fetch_headers,
+        progress=report.line,
     )
     found_by_default = output is None
     _report(

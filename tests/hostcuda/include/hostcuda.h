@@ -3,8 +3,9 @@
 // Each CUDA thread of a block is a fiber; blocks run one after another. A fiber runs until it meets a barrier or a warp
 // operation, and goes on when all whom that concerns have come. What is reported instead of run, with block, thread and
 // line: a barrier that some threads do not reach, two barriers at once, a warp operation whose mask lacks its own lane
-// or names a lane that has left or waits elsewhere, a shuffle from a lane outside the mask, a launch shape that no GPU
-// takes. A launch that fails gives cudaErrorLaunchFailure; hc_report() has the text.
+// or names a lane that has left or waits elsewhere, a shuffle from a lane outside the mask, a thread that sleeps for ever
+// (as it would for a block that comes after its own), a launch shape that no GPU takes. A launch that fails gives
+// cudaErrorLaunchFailure; hc_report() has the text.
 //
 // How kernels are compiled:
 //   g++ -std=c++17 -x c++ -I tests/hostcuda/include -I plugins/cuda -I plugins/cuda/include -I plugins/include ...
@@ -82,9 +83,22 @@ enum cudaError_t {
   cudaErrorInvalidValue = 1,
   cudaErrorMemoryAllocation = 2,
   cudaErrorInvalidConfiguration = 9,
+  cudaErrorNoKernelImageForDevice = 209,
   cudaErrorLaunchFailure = 719,
+  cudaErrorStreamCaptureUnsupported = 900,
 };
 using cudaError = cudaError_t;
+
+enum cudaStreamCaptureMode {
+  cudaStreamCaptureModeGlobal = 0,
+  cudaStreamCaptureModeThreadLocal = 1,
+  cudaStreamCaptureModeRelaxed = 2,
+};
+constexpr unsigned cudaStreamNonBlocking = 1;
+
+struct cudaFuncAttributes {
+  int maxThreadsPerBlock;
+};
 
 enum cudaMemcpyKind { cudaMemcpyHostToHost, cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 
@@ -112,6 +126,7 @@ int block_op(BlockOp op, int predicate, Place place);
 // `source` is a lane, for shuffles only.
 std::uint64_t warp_op(WarpOp op, unsigned mask, std::uint64_t value, int source, Place place);
 void fence();
+void sleep(Place place);
 void* dynamic_shared();
 
 struct Launch {
@@ -171,6 +186,7 @@ inline int __syncthreads_count(int p, HC_PLACE) { return hc::block_op(hc::BlockO
 inline int __syncthreads_and(int p, HC_PLACE) { return hc::block_op(hc::BlockOp::kAnd, p, HC_HERE); }
 inline int __syncthreads_or(int p, HC_PLACE) { return hc::block_op(hc::BlockOp::kOr, p, HC_HERE); }
 inline void __syncwarp(unsigned mask = 0xFFFFFFFFU, HC_PLACE) { hc::warp_op(hc::WarpOp::kSync, mask, 0, 0, HC_HERE); }
+inline void __nanosleep(unsigned, HC_PLACE) { hc::sleep(HC_HERE); }
 inline void __threadfence() { hc::fence(); }
 inline void __threadfence_block() { hc::fence(); }
 
@@ -357,13 +373,25 @@ void __stwb(T* address, T value) {
   *reinterpret_cast<hc::Words<T>*>(address) = request;
 }
 
-// --- Host functions: those that a launch may call while a graph is captured
-// -------------------------------------------
+// --- Host functions: what a launch may call while a graph is captured ------------------------------------------------
 
 cudaError_t cudaGetLastError();
 char const* cudaGetErrorString(cudaError_t error);
 cudaError_t cudaMemcpyAsync(void* to, void const* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t stream);
 cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStream_t stream);
+
+// --- Host functions: what comes before -------------------------------------------------------------------------------
+
+cudaError_t cudaGetDeviceCount(int* count);
+cudaError_t cudaGetDevice(int* device);
+cudaError_t cudaMalloc(void** memory, std::size_t bytes);
+cudaError_t cudaFree(void* memory);
+// A stream on which work runs at once, whatever hc_set_stream_hook says.
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
+cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaStreamDestroy(cudaStream_t stream);
+cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode);
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, void const* kernel);  // loads it, as on the GPU
 
 // For tests, by ctypes.
 extern "C" {
@@ -376,6 +404,13 @@ long long hc_launches();
 // From now on work of a stream goes to `enqueue`, which may call run(context) any number of times, as a graph does that
 // is replayed, and at last destroy(context). run gives a cudaError_t. Null: work runs at once.
 void hc_set_stream_hook(void (*enqueue)(cudaStream_t stream, int (*run)(void*), void (*destroy)(void*), void* context));
+// From now on launching a kernel that is not loaded yet fails, as in a capture: neither cudaFuncGetAttributes has had it
+// nor a launch before.
+int hc_require_loaded(int required);
+// How many kernels are loaded, and the mode that cudaThreadExchangeStreamCaptureMode last set.
+int hc_loaded(int* kernels, int* capture_mode);
+// Devices that cudaGetDeviceCount finds; 1 at first.
+int hc_set_devices(int count);
 void* hc_malloc(std::size_t bytes);
 void hc_free(void* memory);
 }

@@ -180,13 +180,13 @@ def test_a_frame_is_read_by_the_row_and_written_in_whole_sectors(gpus: Gpus, pix
 @pytest.mark.parametrize(
     ("changes", "code", "message"),
     [
-        ({"images": 0}, 1, "images must be at least 1"),
-        ({"height": 0}, 1, "height and width of the frame must be from 1 to 32768"),
-        ({"output_width": 40000}, 1, "resized and output sizes must be from 1 to 32768"),
-        ({"left": 3}, 1, "the resized frame must lie within the output"),
-        ({"top": -1}, 1, "the resized frame must lie within the output"),
+        ({"images": 0}, 1, "images: expected 1 to 65535, got 0"),
+        ({"height": 0}, 1, "height: expected 1 to 32768, got 0"),
+        ({"output_width": 40000}, 1, "output_width: expected 1 to 32768, got 40000"),
+        ({"left": 3}, 1, "left: expected 0 to 0, got 3"),
+        ({"top": -1}, 1, "top: expected 0 to 0, got -1"),
         ({"frame": None}, 1, "frame or output is null"),
-        ({"pitch": 11}, 1, "pitch is less than 3 * width"),
+        ({"pitch": 11}, 1, "pitch: expected 12 to 1048576, got 11"),
         ({"format": 2}, 1, "NV12 needs the plane of chroma"),
         ({"format": 2, "chroma": 16, "height": 3}, 1, "height and width of an NV12 frame must be even"),
         ({"format": 2, "chroma": 17}, 1, "aligned to 2 bytes"),
@@ -286,18 +286,42 @@ def test_maps_outside_the_contract_are_refused(gpus: Gpus) -> None:
     given: dict[str, Any] = {"frame": memory, "panoptic": memory, "output": memory, "images": 1}
     given |= {"height": 1, "width": 1, "map_height": 1, "map_width": 1}
     refusals: list[tuple[dict[str, Any], str]] = [
-        ({"images": 0}, "images must be at least 1"),
-        ({"width": 32769}, "height and width of frame and map must be from 1 to 32768"),
-        ({"map_height": 0}, "height and width of frame and map must be from 1 to 32768"),
-        ({"color_count": -1}, "color_count must not be negative"),
-        ({"opacity": 257}, "opacity must be from 0 to 256"),
-        ({"border": -1}, "border must not be negative"),
+        ({"images": 0}, "images: expected 1 to 65535, got 0"),
+        ({"width": 32769}, "width: expected 1 to 32768, got 32769"),
+        ({"map_height": 0}, "map_height: expected 1 to 32768, got 0"),
+        ({"color_count": -1}, "color_count: expected 0 to 2147483647, got -1"),
+        ({"opacity": 257}, "opacity: expected 0 to 256, got 257"),
+        ({"border": -1}, "border: expected 0 to 2147483647, got -1"),
         ({"color_count": 1}, "colors or output is null"),
         ({"panoptic": 3}, "aligned to 4 bytes"),
     ]
     for changes, message in refusals:
         with pytest.raises(LaunchError, match=message):
             gpu.launch("panrt_cuda_overlay", Struct(OverlayArgs, **(given | changes)))
+
+
+# --- Memory of any alignment ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("pixel_format", "step"), [("BGR8", 1), ("RGB8", 1), ("NV12", 2), ("YUYV", 4)])
+@pytest.mark.parametrize("offset", [1, 3, 15, 31, 255])
+def test_frames_of_any_alignment_are_read_or_named(gpus: Gpus, pixel_format: str, step: int, offset: int) -> None:
+    case = FrameCase(1, pixel_format, (5, 9), (7, 11), (1, 2, 1, 2), "BT601", 4, 0)
+    frames = case.frames()
+    for aligned in {offset - offset % step, offset}:
+        if aligned % step == 0:
+            got = cuda_ops.preprocess(frames, padding=4, offset=aligned, gpu=gpus("asan"), **case.options())
+            assert np.array_equal(got[0], frame_reference.preprocess(frames[0], **case.options()))
+        else:
+            with pytest.raises(LaunchError, match=f"{pixel_format}.* aligned to {step} bytes"):
+                cuda_ops.preprocess(frames, padding=4, offset=aligned, gpu=gpus("asan"), **case.options())
+
+
+@pytest.mark.parametrize("offset", [1, 3, 15, 31, 255])
+def test_overlays_of_any_alignment_are_drawn(gpus: Gpus, offset: int) -> None:
+    frames, panoptic, colors = draw_map((1, 9, 33), (9, 33), 5, 0)
+    got = cuda_ops.overlay(frames, panoptic, colors, opacity=0.5, border=1, offset=offset, gpu=gpus("asan"))
+    assert np.array_equal(got[0], reference.overlay(frames[0], panoptic[0], colors, opacity=0.5, border=1))
 
 
 # --- The narrow map ---------------------------------------------------------------------------------------------------
@@ -325,6 +349,6 @@ def test_a_map_of_no_ids_is_no_launch_and_odd_widths_are_refused(gpus: Gpus) -> 
     gpu = gpus("asan")
     gpu.launch("panrt_cuda_narrow_map", Struct(NarrowMapArgs, count=0, bytes_per_id=2))
     assert gpu.launches == 0
-    for changes, message in (({"count": -1}, "not be negative"), ({"bytes_per_id": 4}, "1 or 2"), ({}, "null")):
+    for changes, message in (({"count": -1}, "count: expected 0 to"), ({"bytes_per_id": 4}, "1 or 2"), ({}, "null")):
         with pytest.raises(LaunchError, match=message):
             gpu.launch("panrt_cuda_narrow_map", Struct(NarrowMapArgs, **({"count": 4, "bytes_per_id": 2} | changes)))

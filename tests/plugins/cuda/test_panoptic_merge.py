@@ -202,9 +202,13 @@ def test_merging_races_nowhere(gpus: Gpus) -> None:
 @pytest.mark.parametrize(
     ("changed", "code", "message"),
     [
-        ({"S": 65530, "quarter_hw": (1, 1), "K": 7}, Code.UNSUPPORTED, "65535 together"),
+        (
+            {"S": 65530, "quarter_hw": (1, 1), "K": 7},
+            Code.INVALID_ARGUMENT,
+            "expected at most 65535 together, got 65537",
+        ),
         ({"overlap_threshold": -0.5}, Code.INVALID_ARGUMENT, "overlap_threshold: expected 0 to 1"),
-        ({"output_hw": (1, 40000)}, Code.INVALID_ARGUMENT, "1 to 32768 pixels"),
+        ({"output_hw": (1, 40000)}, Code.INVALID_ARGUMENT, "output_width: expected 1 to 32768, got 40000"),
     ],
 )
 def test_merging_refuses_what_it_is_not_made_for(gpus: Gpus, changed: dict[str, Any], code: Code, message: str) -> None:

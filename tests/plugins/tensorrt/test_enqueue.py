@@ -47,7 +47,7 @@ def library() -> ctypes.CDLL:
     database = json.loads((folder("off") / "libpanrt_plugins-build" / "compile_commands.json").read_text())
     words = shlex.split(next(entry["command"] for entry in database if entry["file"].endswith("library.cpp")))
     includes = [word for i, word in enumerate(words) if word.startswith("-I") or "-isystem" in words[i - 1 : i + 1]]
-    defines = [word for word in words if word.startswith("-DPANRT") and word != "-DPANRT_NO_KERNELS"]
+    defines = [word for word in words if word.startswith("-DPANRT")]
     kernels = hostcuda.kernels("plain")
     sources = [ROOT / "plugins" / "tensorrt" / f"{name}.cpp" for name in ("library", "report", "signature")]
     target = ROOT / "build" / "plugins" / "enqueue" / "libenqueue.so"
@@ -56,7 +56,9 @@ def library() -> ctypes.CDLL:
     command += [str(ROOT / "tests/plugins/tensorrt/enqueue.cpp"), str(kernels), f"-Wl,-rpath,{kernels.parent}"]
     done = subprocess.run([*command, "-o", str(target)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return ctypes.CDLL(str(target))
+    built = ctypes.CDLL(str(target))
+    built.hc_require_loaded(1)  # as in a capture: a plugin that is attached has loaded its kernels
+    return built
 
 
 def enqueue(

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
-from collections.abc import Iterable
+import subprocess
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
+from panrt import gpu
 from panrt.cli import app
+from panrt.gpu import Gpu, GpuError
 from panrt.plugins import library, native
 from panrt.plugins.library import PluginLibraryError
-from support.plugin_library import plugin_library
+from support.plugin_library import folder, plugin_library
 
 
 class Registry:
@@ -29,6 +33,22 @@ class Registry:
         self.loaded.append(path)
         self.all_creators += [SimpleNamespace(name=name, plugin_namespace="panrt") for name in self.brings]
         return object() if self.brings else None
+
+
+class UnlistedRegistry:
+    """One with a creator that TensorRT's Python does not know: it lists none then, but finds them by name."""
+
+    all_creators = None
+
+    def __init__(self) -> None:
+        self.inner = Registry()
+
+    def load_library(self, path: str) -> object:
+        return self.inner.load_library(path)
+
+    def get_creator(self, name: str, version: str, namespace: str) -> object:
+        assert (version, namespace) == ("1", "panrt")
+        return next((creator for creator in self.inner.all_creators if creator.name == name), None)
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +87,117 @@ def test_building_again_changes_nothing() -> None:
     assert plugin_library("off") == built
     assert built.path.stat().st_mtime_ns == before
     assert [p.name for p in built.path.parent.iterdir() if p.name.startswith(".")] == []
+
+
+ORIN = Gpu("Orin", "8.7", "12.6", 0)
+
+
+def broken_driver() -> Gpu:
+    raise GpuError("cuDeviceGet: CUDA error 999")
+
+
+class Build:
+    """What `library.build` asks of CMake, which is not run, and what it says meanwhile."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, find: Callable[[], Gpu | None]) -> None:
+        self.commands: list[tuple[str, ...]] = []
+        self.said: list[str] = []
+        self.output = tmp_path / library.NAME
+        monkeypatch.setattr(gpu, "find", find)
+        monkeypatch.setattr(library, "_run", lambda *command, progress=None: self.commands.append(command))
+        monkeypatch.setattr(library, "_replace", lambda source, target: None)
+        monkeypatch.setattr(library, "inspect", lambda path: None)
+
+    def __call__(self, *architectures: str) -> str:
+        """The architectures that CMake gets: those that were asked for, then the machine's."""
+        library.build(
+            output=self.output,
+            architectures=architectures,
+            progress=lambda step, text: self.said.append(f"{step}: {text}"),
+        )
+        configure = self.commands[0]
+        options = dict(option[2:].split("=", 1) for option in configure if option.startswith("-D"))
+        return f"{options['PANRT_CUDA_ARCHITECTURES']}|{options['PANRT_NATIVE_ARCHITECTURE']}"
+
+
+@pytest.mark.parametrize(
+    ("find", "architectures", "given", "said"),
+    [
+        (lambda: ORIN, (), "|87", "target: architecture 87, that of the Orin; --arch all compiles for others too"),
+        (lambda: None, (), "|", "target: all architectures, as this machine has no GPU"),
+        (
+            broken_driver,
+            (),
+            "|",
+            "target: all architectures, as the GPU does not say what it is (cuDeviceGet: CUDA error",
+        ),
+        (lambda: ORIN, ("all",), "|", ""),
+        (lambda: ORIN, ("86", "89"), "86;89|", ""),
+    ],
+)
+def test_kernels_are_compiled_for_this_machines_gpu_or_for_what_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    find: Callable[[], Gpu | None],
+    architectures: tuple[str, ...],
+    given: str,
+    said: str,
+) -> None:
+    build = Build(monkeypatch, tmp_path, find)
+    assert build(*architectures) == given
+    assert any(said in line for line in build.said)
+    assert any(line.startswith("target: ") for line in build.said) == bool(said)
+
+
+def test_all_architectures_are_asked_for_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(PluginLibraryError, match="architectures: got all, 87; expected all alone, or numbers"):
+        Build(monkeypatch, tmp_path, lambda: None)("all", "87")
+
+
+@pytest.mark.parametrize(
+    ("cores", "gigabytes", "jobs"), [(6, 7.9, 3), (6, 3.9, 1), (6, 0.2, 1), (2, 64.0, 2), (12, 24.0, 12)]
+)
+def test_as_many_files_are_compiled_at_a_time_as_memory_holds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cores: int, gigabytes: float, jobs: int
+) -> None:
+    monkeypatch.setattr(library.os, "sched_getaffinity", lambda process: set(range(cores)))
+    monkeypatch.setattr(library, "available_bytes", lambda: int(gigabytes * 1e9))
+    build = Build(monkeypatch, tmp_path, lambda: ORIN)
+    build()
+    assert build.commands[1][-2:] == ("--parallel", str(jobs))
+    assert f"compile: {jobs} at a time, of about 2 GB each" in build.said
+
+
+def test_available_memory_is_some() -> None:
+    assert 2**20 < library.available_bytes() < 2**50
+
+
+@pytest.mark.parametrize(("native", "built"), [("87", "87;87-ptx"), ("999", "75;80;86;87;89;90;100;110;120;120-ptx")])
+def test_an_architecture_that_nvcc_does_not_know_is_left_to_ptx(tmp_path: Path, native: str, built: str) -> None:
+    if shutil.which("nvcc", path=f"{library.tool_path()}:/usr/local/cuda/bin") is None:
+        pytest.skip("no nvcc")
+    plugin_library("off")  # its headers
+    headers = folder("off") / "tensorrt-headers" / "kernel_lens" / "include" / "tensorrt"
+    options = ("-DPANRT_KERNELS=ON", f"-DPANRT_NATIVE_ARCHITECTURE={native}", f"-DPANRT_TENSORRT_INCLUDE={headers}")
+    command = ["cmake", "-S", str(library.SOURCES), "-B", str(tmp_path), *options]
+    done = subprocess.run(
+        command, env={**os.environ, "PATH": library.tool_path()}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"kernels for {built}, with" in done.stdout
+
+
+def test_building_tells_each_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    said: list[str] = []
+    (tmp_path / "cmake").write_text(
+        "#!/bin/sh\necho '[1/2] Building CUDA object CMakeFiles/x.dir/cuda/overlay.cu.o'\n"
+        "echo '[ 50%] Building CXX object CMakeFiles/x.dir/tensorrt/report.cpp.o'\n"
+        "echo '[2/2] Linking CXX shared library libpanrt_plugins.so'\n"
+    )
+    (tmp_path / "cmake").chmod(0o755)
+    monkeypatch.setattr(library, "tool_path", lambda: str(tmp_path))
+    library._run("cmake", progress=lambda step, text: said.append(f"{step} {text}"))
+    assert said == ["1/2 overlay.cu", "50% report.cpp", "2/2 libpanrt_plugins.so"]
 
 
 def test_a_library_that_was_not_built_is_missed_with_the_way_to_it(tmp_path: Path) -> None:
@@ -120,11 +251,33 @@ def test_what_is_no_plugin_library_is_refused(
     assert "panrt plugins build" in str(error.value)
 
 
+def test_a_library_that_rounds_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    info = r"{\"plugin_version\": \"1\"}"
+    source = f'''const char* panrt_plugins_info(void) {{ return "{info}"; }}
+    const char* panrt_plugins_arithmetic_fault(void) {{ return "it was compiled with fused multiply-adds"; }}'''
+    path = tmp_path / library.NAME
+    subprocess.run(["cc", "-shared", "-fPIC", "-xc", "-", "-o", str(path)], input=source, text=True, check=True)
+    monkeypatch.setenv("PANRT_PLUGINS", str(path))
+    with pytest.raises(PluginLibraryError, match=r"fused multiply-adds; run  panrt plugins build"):
+        library.find()
+
+
 def test_plugins_are_registered_once() -> None:
     registry, built = Registry(), plugin_library("off")
     for _ in range(3):
         library.load(registry, built)
     assert registry.loaded == [str(built.path)]
+
+
+def test_plugins_are_found_where_tensorrt_lists_no_creators() -> None:
+    registry, built = UnlistedRegistry(), plugin_library("off")
+    for _ in range(3):
+        library.load(registry, built)
+    assert registry.inner.loaded == [str(built.path)]
+    other = UnlistedRegistry()
+    other.inner.brings = library.OPS[:3]
+    with pytest.raises(PluginLibraryError, match="TensorRT did not take all of its plugins"):
+        library.load(other, built)
 
 
 def test_a_second_library_in_one_process_is_refused() -> None:

@@ -21,7 +21,7 @@ struct BoxDetectionsArgs {
   float* scores;                  // (N, K)
   std::int32_t* classes;          // (N, K)
   std::int32_t* count;            // (N)
-  void* workspace;                // aligned to 256 bytes
+  void* workspace;                // of any alignment
   std::size_t workspace_bytes;
   std::int32_t images;
   std::int32_t rois_per_image;  // R, may be 0
@@ -34,10 +34,15 @@ struct BoxDetectionsArgs {
   std::int32_t input_width;
 };
 
+// Whether sizes and attributes are within the limits of panrt/limits.h; pointers are not looked at.
+Status check_box_detections(BoxDetectionsArgs const& args) noexcept;
+
 // Reads sizes and attributes only. 0 where launch_box_detections would refuse them.
 std::size_t box_detections_workspace_bytes(BoxDetectionsArgs const& args) noexcept;
 
 // Two kernels.
 Status launch_box_detections(BoxDetectionsArgs const& args, cudaStream_t stream) noexcept;
+
+Status prepare_box_detections() noexcept;  // panrt/cuda/prepare.h
 
 }  // namespace panrt::cuda

@@ -21,4 +21,6 @@ struct NarrowMapArgs {
 // One launch.
 Status launch_narrow_map(NarrowMapArgs const& args, cudaStream_t stream) noexcept;
 
+Status prepare_narrow_map() noexcept;  // panrt/cuda/prepare.h
+
 }  // namespace panrt::cuda

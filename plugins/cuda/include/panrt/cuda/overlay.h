@@ -33,4 +33,6 @@ struct OverlayArgs {
 // One launch.
 Status launch_overlay(OverlayArgs const& args, cudaStream_t stream) noexcept;
 
+Status prepare_overlay() noexcept;  // panrt/cuda/prepare.h
+
 }  // namespace panrt::cuda

@@ -13,8 +13,6 @@
 
 namespace panrt::cuda {
 
-constexpr int kMaxMergeCodes = 65535;  // K + S
-
 struct PanopticMergeArgs {
   void const* semantic_logits;  // (N, S, h, w), logit_type
   float const* boxes;           // (N, K, 4)
@@ -26,7 +24,7 @@ struct PanopticMergeArgs {
   std::int32_t* segments;       // (N, K + S, 8), aligned to 16 bytes
   float* segment_scores;        // (N, K + S)
   std::int32_t* segment_count;  // (N)
-  void* workspace;              // aligned to 256 bytes
+  void* workspace;              // of any alignment
   std::size_t workspace_bytes;
   DataType logit_type;
   DataType mask_type;
@@ -47,10 +45,15 @@ struct PanopticMergeArgs {
   float mask_threshold;
 };
 
+// Whether sizes and attributes are within the limits of panrt/limits.h; pointers are not looked at.
+Status check_panoptic_merge(PanopticMergeArgs const& args) noexcept;
+
 // Reads sizes and attributes only. 0 where launch_panoptic_merge would refuse them.
 std::size_t panoptic_merge_workspace_bytes(PanopticMergeArgs const& args) noexcept;
 
 // Five kernels.
 Status launch_panoptic_merge(PanopticMergeArgs const& args, cudaStream_t stream) noexcept;
+
+Status prepare_panoptic_merge() noexcept;  // panrt/cuda/prepare.h
 
 }  // namespace panrt::cuda

@@ -45,4 +45,6 @@ struct PreprocessArgs {
 // One launch. Refuses frames that shrink by more than about 100 along x.
 Status launch_preprocess(PreprocessArgs const& args, cudaStream_t stream) noexcept;
 
+Status prepare_preprocess() noexcept;  // panrt/cuda/prepare.h
+
 }  // namespace panrt::cuda

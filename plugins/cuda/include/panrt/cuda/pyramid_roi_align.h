@@ -9,10 +9,11 @@
 
 #include "panrt/cuda/status.h"
 #include "panrt/cuda/types.h"
+#include "panrt/limits.h"
 
 namespace panrt::cuda {
 
-constexpr int kMaxPyramidLevels = 8;
+constexpr int kMaxPyramidLevels = kMaxLevels;
 
 struct PyramidLevel {
   void const* data;  // (N, C, height, width) in `layout`; device
@@ -37,7 +38,12 @@ struct PyramidRoiAlignArgs {
   Layout layout;  // of features and pooled
 };
 
+// Whether sizes and attributes are within the limits of panrt/limits.h; pointers are not looked at.
+Status check_pyramid_roi_align(PyramidRoiAlignArgs const& args) noexcept;
+
 // One launch. Pointers are aligned to 16 bytes.
 Status launch_pyramid_roi_align(PyramidRoiAlignArgs const& args, cudaStream_t stream) noexcept;
+
+Status prepare_pyramid_roi_align() noexcept;  // panrt/cuda/prepare.h
 
 }  // namespace panrt::cuda

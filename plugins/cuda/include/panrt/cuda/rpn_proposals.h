@@ -9,12 +9,13 @@
 #include <cstdint>
 
 #include "panrt/cuda/status.h"
+#include "panrt/limits.h"
 
 namespace panrt::cuda {
 
-constexpr int kMaxRpnLevels = 8;
-constexpr int kMaxRpnAnchors = 16;
-constexpr int kMaxRpnCandidates = 16384;  // of a level that enter NMS
+constexpr int kMaxRpnLevels = kMaxLevels;
+constexpr int kMaxRpnAnchors = kMaxAnchorsPerCell;
+constexpr int kMaxRpnCandidates = kMaxCandidates;
 
 struct RpnLevel {
   float const* logits;  // (N, A, height, width)
@@ -30,7 +31,7 @@ struct RpnProposalsArgs {
   float aspect_ratios[kMaxRpnAnchors];  // A of them
   float* rois;                          // (N, R, 4), aligned to 16 bytes
   std::int32_t* roi_count;              // (N)
-  void* workspace;                      // aligned to 256 bytes
+  void* workspace;                      // of any alignment
   std::size_t workspace_bytes;
   std::int32_t images;
   std::int32_t level_count;   // L
@@ -42,10 +43,15 @@ struct RpnProposalsArgs {
   std::int32_t input_width;
 };
 
+// Whether sizes and attributes are within the limits of panrt/limits.h; pointers are not looked at.
+Status check_rpn_proposals(RpnProposalsArgs const& args) noexcept;
+
 // Reads sizes and attributes only. 0 where launch_rpn_proposals would refuse them.
 std::size_t rpn_proposals_workspace_bytes(RpnProposalsArgs const& args) noexcept;
 
 // Five kernels. Boxes, and the order of equal scores, are the reference's to the bit.
 Status launch_rpn_proposals(RpnProposalsArgs const& args, cudaStream_t stream) noexcept;
+
+Status prepare_rpn_proposals() noexcept;  // panrt/cuda/prepare.h
 
 }  // namespace panrt::cuda

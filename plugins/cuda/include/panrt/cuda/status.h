@@ -16,7 +16,7 @@ enum class Code : std::int32_t {
 struct [[nodiscard]] Status {
   Code code = Code::kOk;
   std::int32_t cuda_error = 0;  // a cudaError_t, 0 unless code is kLaunchFailed
-  char const* message = "";     // static text that names the op and the argument; never null, never freed
+  char const* message = "";     // names the op and the argument; never null; good until this thread's next call
 
   constexpr bool ok() const noexcept { return code == Code::kOk; }
 };
