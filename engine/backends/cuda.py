@@ -169,6 +169,10 @@ class Stream:
         """Copy from the device to pinned memory."""
         _call(driver.cuMemcpyDtoHAsync, target, source, size, self.handle)
 
+    def fill(self, target: int, size: int, value: int) -> None:
+        """Set bytes that the device sees."""
+        _call(driver.cuMemsetD8Async, target, value, size, self.handle)
+
     def copy_rows(
         self, target: int, target_pitch: int, source: int, source_pitch: int, width: int, height: int
     ) -> None:

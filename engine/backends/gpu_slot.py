@@ -23,6 +23,7 @@ from panrt.plugins.cuda_api import NarrowMapArgs, PixelFormat, PreprocessArgs
 
 IMAGE = "image"
 PANOPTIC, *REST = PanopticSegments._fields
+UNWRITTEN = 0xCD  # what outputs hold before runs that are compared
 NARROW = "narrow"  # the panoptic map in as few bytes an id as will do
 
 # Where the GPU finds frames, (H, W) and how: in a feed, or of their own size in the network's input.
@@ -79,7 +80,8 @@ class GpuSlot:
             for part in parts
         }
         self.images: NDArray[np.uint8] = views[IMAGE]  # (N, h, w, 3)
-        self.outputs = pinned.array[self._down[0] : self._down[1]]  # all that comes down
+        self._downloaded = pinned.array[self._down[0] : self._down[1]]
+        self._outputs = self._device + offsets[PANOPTIC], size - offsets[PANOPTIC]  # address and bytes
         self.found = PanopticSegments(views[NARROW if narrows else PANOPTIC], *(views[name] for name in REST))
         self._narrow_map: NarrowMapArgs | None = None
         if narrows:
@@ -99,6 +101,16 @@ class GpuSlot:
         """The upper left part of the map of an image."""
         _, height, width = self.found.panoptic.shape
         return MapOnDevice(self.addresses[PANOPTIC] + 4 * index * height * width, 4 * width, hw, self.most_ids)
+
+    def written(self) -> bytes:
+        """What the last run gave: the outputs and nothing of the gaps between them, which nobody writes."""
+        return b"".join(output.tobytes() for output in self.found)
+
+    def overwrite_outputs(self) -> None:
+        """Let nothing be left of what earlier runs gave, neither here nor on the device."""
+        if not self.is_mapped:
+            self._downloaded[...] = UNWRITTEN
+        self.stream.fill(*self._outputs, UNWRITTEN)
 
     def settle(self) -> None:
         """Have what is drawn from the slot's memory drawn and fetched, so that it can be written to again."""
