@@ -14,6 +14,7 @@
 #include <new>
 #include <numeric>
 #include <random>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -159,6 +160,8 @@ struct Simulation {
   Order order = Order::kForward;
   std::mt19937 random;
   void (*enqueue)(cudaStream_t, int (*)(void*), void (*)(void*), void*) = nullptr;
+  int (*refuses_load)(cudaStream_t) = nullptr;
+  std::set<void const*> loaded;                                      // kernels
   std::map<std::uintptr_t, std::pair<std::uintptr_t, int>> buffers;  // begin: end, number
   int buffers_made = 0;
 #ifdef HC_ASAN
@@ -762,6 +765,14 @@ void submit(cudaStream_t stream, Launch const& launch) {
     launch.destroy(launch.arguments);
     return;
   }
+  if (s.refuses_load != nullptr && s.loaded.count(launch.kernel) == 0) {
+    if (int const error = s.refuses_load(stream); error != cudaSuccess) {
+      s.error = static_cast<cudaError_t>(error);
+      launch.destroy(launch.arguments);
+      return;
+    }
+  }
+  s.loaded.insert(launch.kernel);
   enqueue(stream, run_work, destroy_work, new Work{launch});
 }
 
@@ -811,6 +822,11 @@ long long hc_launches() { return hc::simulation().launches; }
 
 void hc_set_stream_hook(void (*enqueue)(cudaStream_t, int (*)(void*), void (*)(void*), void*)) {
   hc::simulation().enqueue = enqueue;
+}
+
+void hc_set_load_hook(int (*refuses)(cudaStream_t)) {
+  hc::simulation().refuses_load = refuses;
+  hc::simulation().loaded.clear();
 }
 
 void* hc_malloc(std::size_t bytes) {

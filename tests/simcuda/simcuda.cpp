@@ -201,8 +201,7 @@ struct Driver {
   bool is_guarded = false;
   Facts facts = chosen_facts();
   std::uint64_t used = 0;
-  std::uint64_t seed = 0;                  // of what fresh memory holds
-  std::unordered_set<void const*> loaded;  // kernels of tests/hostcuda
+  std::uint64_t seed = 0;  // of what fresh memory holds
   std::vector<std::string> log, findings;
   double busy = 0;   // seconds of the host's time that work took
   double clock = 0;  // the device's, in seconds
@@ -1830,7 +1829,6 @@ void simcuda_reset() {
   d.is_guarded = false;
   d.facts = chosen_facts();
   d.seed = 0;
-  d.loaded.clear();
   d.watches_mapped = false;
   d.mapped_accesses = 0;
   d.log.clear();
@@ -1969,13 +1967,9 @@ void simcuda_enqueue(void* stream_handle, int (*run)(void*), void (*destroy)(voi
   enqueue(call, stream, "kernel", [run, owned] { return run_kernel("kernel", [&] { return run(owned.get()); }); });
 }
 
-int simcuda_load_kernel(void const* kernel, void* stream_handle) {
-  Call call("kernel load", kNothing);
-  if (call.refused()) return call.error;
-  auto& loaded = driver().loaded;
-  bool is_loaded = loaded.count(kernel) != 0;
-  bool const on_stream = driver().streams.has(stream_handle);
-  CUresult const result = load_kernel(is_loaded, on_stream ? static_cast<Stream*>(stream_handle) : nullptr);
-  if (is_loaded) loaded.insert(kernel);
-  return result;
+int simcuda_refuses_load(void* stream_handle) {
+  Lock const lock(driver().mutex);
+  bool is_loaded = false;
+  bool const is_stream = driver().streams.has(stream_handle);
+  return load_kernel(is_loaded, is_stream ? static_cast<Stream*>(stream_handle) : nullptr);
 }

@@ -61,6 +61,6 @@ SIMCUDA_API int simcuda_launch(void* stream, char const* name, int (*function)(v
 // The same for kernels that `tests/hostcuda` runs, in the form of its stream hook: run(context) any number of times,
 // destroy(context) when it cannot come to that again. Its memory is checked by the page; one kernel runs at a time.
 SIMCUDA_API void simcuda_enqueue(void* stream, int (*run)(void*), void (*destroy)(void*), void* context);
-// Loads a kernel, known by an address of its own, for a launch on a stream or, with null, for later ones. A stream that
-// captures may refuse it; the return value is a CUresult.
-SIMCUDA_API int simcuda_load_kernel(void const* kernel, void* stream);
+// Whether a kernel can be loaded that is about to be launched on a stream, for their hook: a CUresult, an error where
+// the stream captures and the device then loads none.
+SIMCUDA_API int simcuda_refuses_load(void* stream);

@@ -376,6 +376,9 @@ long long hc_launches();
 // From now on work of a stream goes to `enqueue`, which may call run(context) any number of times, as a graph does that
 // is replayed, and at last destroy(context). run gives a cudaError_t. Null: work runs at once.
 void hc_set_stream_hook(void (*enqueue)(cudaStream_t stream, int (*run)(void*), void (*destroy)(void*), void* context));
+// Asked before a kernel is launched on a stream for the first time; a cudaError_t refuses, as a capture may where
+// kernels are loaded lazily. All count as never launched from now on.
+void hc_set_load_hook(int (*refuses)(cudaStream_t stream));
 void* hc_malloc(std::size_t bytes);
 void hc_free(void* memory);
 }
