@@ -3,7 +3,7 @@
 A backend is a module of `panrt.engine.backends` with
 
     obstacle(path: Path) -> str | None                           why it cannot run this file here; None: it can
-    open_session(path: Path, *, threads, preprocess, input_hw) -> Session            each as `load` has it
+    open_session(path: Path, *, threads, preprocess, gpu_memory, input_hw) -> Session         each as `load` has it
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from panrt.engine.bundled import locate
-from panrt.engine.session import Preprocess, Session
+from panrt.engine.session import GpuMemory, Preprocess, Session
 from panrt.errors import PanrtError
 
 log = logging.getLogger("panrt")
@@ -37,6 +37,7 @@ class _Options(NamedTuple):
 
     threads: int | None
     preprocess: Preprocess
+    gpu_memory: GpuMemory
     input_hw: tuple[int, int] | None
 
 
@@ -53,6 +54,7 @@ def load(
     backend: str = AUTO,
     threads: int | None = None,
     preprocess: Preprocess = "host",
+    gpu_memory: GpuMemory = "auto",
     input_hw: tuple[int, int] | None = None,
 ) -> Session:
     """Open a model file.
@@ -65,6 +67,9 @@ def load(
         preprocess: who resizes BGR frames, "host" or "gpu". The GPU takes that work from the CPU; how its kernel
             resizes differs a little from OpenCV's way on the host. Frames in other pixel formats are always converted
             and resized on the GPU, where there is one.
+        gpu_memory: where a GPU has the network's inputs and outputs: "mapped", in the host's memory without copies,
+            "device", or "auto" for the faster. A GPU that shares the host's memory (Jetson) is measured with both when
+            the session opens, which takes some runs; any other gets "device". `session.gpu_memory` is what was chosen.
         input_hw: (height, width) of the network's input, multiples of 32, for a file that leaves it open (`panrt export
             --dynamic`). A file of one size has no use for it, and takes only its own.
 
@@ -74,7 +79,8 @@ def load(
         BackendError: the backend does not work here or not with this file. An explicit one is never replaced.
         InputSizeError: the file needs an input size and got none, or has another one.
         ThreadLimitError: the system starts no more threads.
-        ValueError: no such backend or preprocessing, or threads are not positive.
+        SessionError: a GPU was asked for what it has not, or the CPU for what only GPUs have.
+        ValueError: no such backend, preprocessing or memory, or threads are not positive.
     """
     if backend != AUTO and backend not in BACKENDS:
         near = difflib.get_close_matches(backend, (*BACKENDS, AUTO), n=1)
@@ -84,7 +90,9 @@ def load(
         raise ValueError(f"threads: got {threads}, expected at least 1.")
     if preprocess not in get_args(Preprocess):
         raise ValueError(f"preprocess: got {preprocess!r}, expected {' or '.join(get_args(Preprocess))}.")
-    options = _Options(threads, preprocess, input_hw)
+    if gpu_memory not in get_args(GpuMemory):
+        raise ValueError(f"gpu_memory: got {gpu_memory!r}, expected {' or '.join(get_args(GpuMemory))}.")
+    options = _Options(threads, preprocess, gpu_memory, input_hw)
     path = locate(path)
     if path.suffix.lower() in WEIGHTS:
         raise BackendError(

@@ -23,6 +23,7 @@ from panrt.errors import PanrtError
 from panrt.model_file import ModelFile
 
 Preprocess: TypeAlias = Literal["host", "gpu"]
+GpuMemory: TypeAlias = Literal["auto", "mapped", "device"]
 
 
 class SessionError(PanrtError, RuntimeError):

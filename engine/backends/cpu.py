@@ -31,7 +31,7 @@ from panrt.engine.nvtx_ranges import nvtx_range
 from panrt.engine.pixel_formats import bgr
 from panrt.engine.preprocess import Placement, fill, place
 from panrt.engine.result import PanopticResult, Timings, panoptic_result
-from panrt.engine.session import Preprocess, Session, SessionError
+from panrt.engine.session import GpuMemory, Preprocess, Session, SessionError
 from panrt.engine.threads import ThreadLimitError
 from panrt.input_size import IMAGE
 from panrt.model_file import ModelFile, UnsupportedModelError
@@ -71,15 +71,18 @@ def open_session(
     *,
     threads: int | None = None,
     preprocess: Preprocess = "host",
+    gpu_memory: GpuMemory = "auto",
     input_hw: tuple[int, int] | None = None,
 ) -> Session:
     """Load a file; errors as in `panrt.load`.
 
     Raises:
-        SessionError: it was to have frames prepared on a GPU.
+        SessionError: it was to use a GPU.
     """
     if preprocess == "gpu":
         raise SessionError(f"{path}: the backend 'cpu' has no GPU to prepare frames on; leave preprocess at \"host\".")
+    if gpu_memory != "auto":
+        raise SessionError(f"{path}: the backend 'cpu' has no GPU with memory to choose; leave gpu_memory at \"auto\".")
     return CpuSession(path, threads=threads or native.default_threads(), input_hw=input_hw)
 
 

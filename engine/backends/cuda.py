@@ -65,7 +65,8 @@ class Device(NamedTuple):
     handle: Any
     name: str  # as its maker calls it
     compute_capability: str  # "8.7" is Orin
-    shares_memory: bool  # with the host, so that there is nothing to copy: Jetson
+    maps_memory: bool  # of the host, and works on it in place
+    shares_memory: bool  # with the host, so that what is mapped need not cross a bus: Jetson
 
 
 def device() -> Device:
@@ -83,11 +84,13 @@ def device() -> Device:
         return int(_call(driver.cuDeviceGetAttribute, getattr(driver.CUdevice_attribute, _ATTRIBUTE + name), handle))
 
     text: bytes = _call(driver.cuDeviceGetName, 256, handle)
+    maps_memory = bool(attribute("CAN_MAP_HOST_MEMORY"))
     return Device(
         handle,
         text.partition(b"\0")[0].decode(),
         f"{attribute('COMPUTE_CAPABILITY_MAJOR')}.{attribute('COMPUTE_CAPABILITY_MINOR')}",
-        bool(attribute("INTEGRATED") and attribute("CAN_MAP_HOST_MEMORY")),
+        maps_memory,
+        maps_memory and bool(attribute("INTEGRATED")),
     )
 
 
@@ -168,6 +171,10 @@ class Stream:
     def download(self, target: int, source: int, size: int) -> None:
         """Copy from the device to pinned memory."""
         _call(driver.cuMemcpyDtoHAsync, target, source, size, self.handle)
+
+    def fill(self, target: int, size: int, value: int) -> None:
+        """Set bytes that the device sees."""
+        _call(driver.cuMemsetD8Async, target, value, size, self.handle)
 
     def copy_rows(
         self, target: int, target_pitch: int, source: int, source_pitch: int, width: int, height: int

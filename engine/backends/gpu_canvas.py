@@ -24,7 +24,7 @@ from panrt.engine.backends.kernels import Kernels
 from panrt.engine.backends.recorded import Recorded, opened
 from panrt.engine.colors import Rgb
 from panrt.engine.overlay import OPACITY, border_width, color_table
-from panrt.plugins.cuda_api import OverlayArgs, PreprocessArgs
+from panrt.plugins.cuda_api import OverlayArgs, PixelFormat, PreprocessArgs
 
 log = logging.getLogger("panrt")
 
@@ -36,13 +36,14 @@ class MapOnDevice(NamedTuple):
     pitch: int  # bytes from a row of int32 to the next
     hw: tuple[int, int]
     most_ids: int  # ids are 1 to so many
+    is_mapped: bool  # it lies in the host's memory, which the GPU may not cache
 
 
 class Canvas:
     """Where one image of a slot is drawn: memory that never moves, and the work on it.
 
     Host and device have the same layout: the colours, which go up, the picture, which comes down, and, on the device
-    alone, the map without gaps between its rows, where it has any.
+    alone, a copy of the map, where that has gaps between its rows or is the host's.
     """
 
     def __init__(
@@ -53,7 +54,6 @@ class Canvas:
         frame: PreprocessArgs,
         shown: MapOnDevice,
         *,
-        mapped: bool,
         captures: bool,
     ) -> None:
         """Draw on a stream.
@@ -64,25 +64,24 @@ class Canvas:
             kernels: of the plugin library.
             frame: how the kernel that prepares frames copies the frame in BGR and in its own size; `output` is open.
             shown: its map.
-            mapped: the GPU works in the host's memory.
             captures: the work becomes a graph.
         """
-        self._context, self._stream, self._kernels, self._mapped = context, stream, kernels, mapped
+        self._context, self._stream, self._kernels = context, stream, kernels
         self._frame, self._map = frame, shown
         height, width = frame.height, frame.width
         rows, row_bytes = shown.hw[0], 4 * shown.hw[1]
-        has_gaps = row_bytes != shown.pitch
+        copies_map = row_bytes != shown.pitch or shown.is_mapped
         colors, picture = _aligned(3 * (shown.most_ids + 1)), _aligned(3 * height * width)
-        size = colors + picture + (rows * row_bytes if has_gaps else 0)
+        size = colors + picture + (rows * row_bytes if copies_map else 0)
         with ExitStack() as resources:
-            pinned = opened(resources, cuda.PinnedMemory(size if mapped else colors + picture, mapped=mapped))
-            device = pinned.device_address if mapped else opened(resources, cuda.DeviceMemory(size)).address
+            pinned = opened(resources, cuda.PinnedMemory(colors + picture))
+            device = opened(resources, cuda.DeviceMemory(size)).address
             self._drawn = opened(resources, cuda.Event())
             self._work = Recorded(resources, stream, self._enqueue, captures=captures, what="pictures of the GPU")
             self._resources = resources.pop_all()
         self._host, self._device = pinned.address, device
         self._colors_bytes, self._picture_bytes = colors, 3 * height * width
-        self._dense_map = device + colors + picture if has_gaps else None
+        self._dense_map = device + colors + picture if copies_map else None
         self._colors = pinned.array[: 3 * (shown.most_ids + 1)].reshape(-1, 3)  # BGR by id
         self._pixels = pinned.array[colors:][: 3 * height * width].reshape(height, width, 3)
         frame.output = device + colors
@@ -146,16 +145,18 @@ class Canvas:
         self._drawn.synchronize()
 
     def _enqueue(self) -> None:
-        if not self._mapped:
-            self._stream.upload(self._device, self._host, self._colors_bytes)
-        self._kernels.preprocess(self._frame, self._stream.address)
+        self._stream.upload(self._device, self._host, self._colors_bytes)
+        frame, row_bytes = self._frame, 3 * self._frame.width
+        if frame.format == PixelFormat.BGR8:  # perhaps the network's input in mapped memory, which is read once so
+            self._stream.copy_rows(frame.output, row_bytes, frame.frame, frame.pitch, row_bytes, frame.height)
+        else:
+            self._kernels.preprocess(frame, self._stream.address)
         if self._dense_map is not None:
             (rows, columns), pitch = self._map.hw, self._map.pitch
             self._stream.copy_rows(self._dense_map, 4 * columns, self._map.address, pitch, 4 * columns, rows)
         self._kernels.overlay(self._overlay, self._stream.address)
-        if not self._mapped:
-            begin = self._colors_bytes
-            self._stream.download(self._host + begin, self._device + begin, self._picture_bytes)
+        begin = self._colors_bytes
+        self._stream.download(self._host + begin, self._device + begin, self._picture_bytes)
 
 
 class GpuDrawing:

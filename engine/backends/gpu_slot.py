@@ -32,6 +32,9 @@ Origin: TypeAlias = tuple[Literal["feed", "input"], Layout]
 class GpuSlot:
     """Buffers that never move, and the work on them.
 
+    Where it is mapped, the network reads its input and writes its outputs in the host's memory, each byte once, and
+    nothing is copied. A GPU may not cache that memory, so whatever else is read again lies in the device's.
+
     Host and device have the same layout: image, panoptic, the other outputs, and the narrow map where there is one. So
     the way up is one copy, and so is the way down: all outputs, or all but the wide map.
     """
@@ -46,7 +49,7 @@ class GpuSlot:
         *,
         mapped: bool,
     ) -> None:
-        self.is_mapped = mapped  # the GPU works in the host's memory, and nothing is copied
+        self.is_mapped = mapped
         self.stream = stream
         self.feeds: dict[Layout, Feed] = {}
         self.canvases: dict[tuple[Origin, int], Canvas] = {}  # by image of the batch
@@ -79,7 +82,8 @@ class GpuSlot:
             for part in parts
         }
         self.images: NDArray[np.uint8] = views[IMAGE]  # (N, h, w, 3)
-        self.outputs = pinned.array[self._down[0] : self._down[1]]  # all that comes down
+        self._downloaded = pinned.array[self._down[0] : self._down[1]]
+        self._outputs = self._device + offsets[PANOPTIC], size - offsets[PANOPTIC]  # address and bytes
         self.found = PanopticSegments(views[NARROW if narrows else PANOPTIC], *(views[name] for name in REST))
         self._narrow_map: NarrowMapArgs | None = None
         if narrows:
@@ -98,7 +102,18 @@ class GpuSlot:
     def map_on_device(self, index: int, hw: tuple[int, int]) -> MapOnDevice:
         """The upper left part of the map of an image."""
         _, height, width = self.found.panoptic.shape
-        return MapOnDevice(self.addresses[PANOPTIC] + 4 * index * height * width, 4 * width, hw, self.most_ids)
+        address = self.addresses[PANOPTIC] + 4 * index * height * width
+        return MapOnDevice(address, 4 * width, hw, self.most_ids, is_mapped=self.is_mapped)
+
+    def written(self) -> bytes:
+        """What the last run gave: the outputs and nothing of the gaps between them, which nobody writes."""
+        return b"".join(output.tobytes() for output in self.found)
+
+    def overwrite_outputs(self, value: int) -> None:
+        """Let all bytes of the outputs and of the gaps between them be `value`, here and on the device."""
+        if not self.is_mapped:
+            self._downloaded[...] = value
+        self.stream.fill(*self._outputs, value)
 
     def settle(self) -> None:
         """Have what is drawn from the slot's memory drawn and fetched, so that it can be written to again."""
@@ -139,11 +154,9 @@ class Feed:
         self._args = args
         self._size = args.images * args.frame_bytes
         with ExitStack() as resources:
-            pinned = opened(resources, cuda.PinnedMemory(self._size, mapped=slot.is_mapped))
+            pinned = opened(resources, cuda.PinnedMemory(self._size))
             self._host = pinned.address
-            self._device = (
-                pinned.device_address if slot.is_mapped else opened(resources, cuda.DeviceMemory(self._size)).address
-            )
+            self._device = opened(resources, cuda.DeviceMemory(self._size)).address  # a resize reads it more than once
             work = Recorded(
                 resources, slot.stream, self.enqueue, captures=captures, what="frames that the GPU prepares"
             )
@@ -165,8 +178,7 @@ class Feed:
 
     def enqueue(self) -> None:
         """Queue a run on them."""
-        if not self._slot.is_mapped:
-            self._slot.stream.upload(self._device, self._host, self._size)
+        self._slot.stream.upload(self._device, self._host, self._size)
         self._kernels.preprocess(self._args, self._slot.stream.address)
         self._slot.enqueue_uploaded()
 

@@ -21,7 +21,7 @@ from panrt.records import argument
 
 if TYPE_CHECKING:
     from panrt.engine.backends.trt_session import TensorRTSession
-    from panrt.engine.session import Preprocess
+    from panrt.engine.session import GpuMemory, Preprocess
 
 OLDEST = (10, 3)  # TensorRT: JetPack 6
 _MODULES: dict[Flavour, str] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
@@ -57,6 +57,7 @@ def open_session(
     *,
     input_hw: tuple[int, int] | None = None,
     preprocess: Preprocess = "host",
+    gpu_memory: GpuMemory = "auto",
 ) -> TensorRTSession:
     """Load an engine.
 
@@ -65,6 +66,7 @@ def open_session(
         flavour: whose engine it is.
         input_hw: that of the engine; None: whatever it is.
         preprocess: who resizes BGR frames; see `panrt.load`.
+        gpu_memory: where network inputs and outputs lie; see `panrt.load`.
 
     Raises:
         MissingError, PluginLibraryError: this machine lacks something that engines need.
@@ -72,6 +74,7 @@ def open_session(
         PlanMismatch: the engine was built for something else.
         InputSizeError: it has another input size.
         EngineError, CudaError: TensorRT or the driver refuses it.
+        SessionError: the GPU cannot work in mapped memory, which it was to.
     """
     from panrt.engine.backends import cuda  # noqa: PLC0415  # `_examine` says what is missing, an import does not
     from panrt.engine.backends.kernels import Kernels  # noqa: PLC0415
@@ -90,7 +93,15 @@ def open_session(
     except BaseException:
         context.close()
         raise
-    return TensorRTSession(file.model, engine, context, backend=flavour, kernels=kernels, preprocess=preprocess)
+    return TensorRTSession(
+        file.model,
+        engine,
+        context,
+        backend=flavour,
+        kernels=kernels,
+        preprocess=preprocess,
+        gpu_memory=gpu_memory,
+    )
 
 
 def _examine(path: Path, flavour: Flavour) -> _Ready:

@@ -9,7 +9,7 @@ from panrt.engine.backends import plans
 
 if TYPE_CHECKING:
     from panrt.engine.backends.trt_session import TensorRTSession
-    from panrt.engine.session import Preprocess
+    from panrt.engine.session import GpuMemory, Preprocess
 
 
 def obstacle(path: Path) -> str | None:
@@ -23,7 +23,8 @@ def open_session(
     threads: int | None = None,
     input_hw: tuple[int, int] | None = None,
     preprocess: Preprocess = "host",
+    gpu_memory: GpuMemory = "auto",
 ) -> TensorRTSession:
     """Load an engine; errors as in `plans.open_session`. The GPU takes no threads."""
     del threads
-    return plans.open_session(path, "tensorrt", input_hw=input_hw, preprocess=preprocess)
+    return plans.open_session(path, "tensorrt", input_hw=input_hw, preprocess=preprocess, gpu_memory=gpu_memory)

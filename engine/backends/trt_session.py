@@ -4,8 +4,8 @@ A frame costs one graph launch: upload, network with its plugins, download. All 
 runs in the order of `submit`, and one block of scratch memory serves all. The host prepares frame t + 1 in the next
 slot and queues it while the GPU is still at frame t. Nothing is allocated after the session is open.
 
-Where the GPU shares the host's memory (Jetson), the network reads and writes the pinned buffers in place, and nothing
-is copied.
+Where the GPU shares the host's memory (Jetson), the network can read and write the pinned buffers in place, without
+copies. Such a GPU may not cache that memory, so both ways are measured when the session opens, and the faster is kept.
 
 Frame and map of what was collected last stay where they are until the next `submit`, so that `draw` can paint the one
 over the other: see `panrt.engine.backends.gpu_canvas`.
@@ -23,7 +23,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -39,15 +39,18 @@ from panrt.engine.frame import Frame
 from panrt.engine.nvtx_ranges import nvtx_range
 from panrt.engine.preprocess import FrameError, Placement, fill, place
 from panrt.engine.result import PanopticResult, Timings, panoptic_result
-from panrt.engine.session import Preprocess, SessionBusyError, SessionError, current_user
+from panrt.engine.session import GpuMemory, Preprocess, SessionBusyError, SessionError, current_user
 from panrt.model_file import ModelFile
 
 log = logging.getLogger("panrt")
 
 SLOTS = 2  # one runs while the next one is prepared
 WARM_UPS = 2  # runs before a capture: TensorRT does on its first ones what a capture forbids
+UNWRITTEN = 0xCD  # what outputs hold before a replay, which must write them
+TRIALS = 5  # runs in each kind of memory, where both are measured
 LAYOUTS = 4  # sizes and formats of frames on the GPU; when more come, the one not seen for longest goes
-UNWRITTEN = 0xCD  # what outputs hold before the runs that are compared
+
+IoMemory: TypeAlias = Literal["mapped", "device"]  # of network inputs and outputs
 
 
 class TensorRTSession(SessionBase["_Submission"]):
@@ -69,6 +72,7 @@ class TensorRTSession(SessionBase["_Submission"]):
         backend: str,
         kernels: Kernels | None = None,
         preprocess: Preprocess = "host",
+        gpu_memory: GpuMemory = "auto",
         slots: int = SLOTS,
     ) -> None:
         """Take over an engine and the context that it was deserialised in; both are closed with the session, or when
@@ -82,16 +86,17 @@ class TensorRTSession(SessionBase["_Submission"]):
             kernels: of the plugin library; without them the GPU neither prepares frames nor draws, and maps come down
                 in int32.
             preprocess: who resizes BGR frames; see `panrt.load`.
+            gpu_memory: where network inputs and outputs lie; see `panrt.load`.
             slots: submissions at once.
 
         Raises:
             EngineError: the engine is not of this model, or TensorRT refuses it.
             CudaError: the driver refuses a call, most likely for want of memory. Nothing is left over.
+            SessionError: the GPU cannot work in mapped memory, which it was to.
         """
         self.model = model
         self.backend = backend
         self.path = engine.path
-        self.graph_refusal: str | None = None  # why there are no graphs; None: there are
         self._context = context
         self._free_pixel = np.clip(np.rint(model.pixel_mean), 0, 255).astype(np.uint8)
         self._engine = engine
@@ -104,7 +109,7 @@ class TensorRTSession(SessionBase["_Submission"]):
             resources.callback(context.close)
             resources.callback(engine.close)
             context.enter()
-            tensors = expect(engine.tensors, wanted_tensors(model), path=engine.path)
+            self._tensors = tensors = expect(engine.tensors, wanted_tensors(model), path=engine.path)
             self._batch, *input_hw, _ = tensors[IMAGE].shape
             self._valid_hw = model.valid_hw if all(model.valid_hw) else (input_hw[0], input_hw[1])
             self._output_hw = tensors["panoptic"].shape[1], tensors["panoptic"].shape[2]
@@ -112,17 +117,15 @@ class TensorRTSession(SessionBase["_Submission"]):
             self._scratch = 0
             if engine.scratch_bytes:
                 self._scratch = opened(resources, cuda.DeviceMemory(engine.scratch_bytes)).address
-            self._slots = []
-            for _ in range(slots):
-                execution = opened(resources, engine.execution(self._scratch))
-                self._slots.append(
-                    GpuSlot(resources, self.stream, execution, tensors, kernels, mapped=context.device.shares_memory)
-                )
+            self.gpu_memory = self._chosen_memory(gpu_memory)
+            self._slots = [self._open_slot(resources, self.gpu_memory) for _ in range(slots)]
             if kernels is not None:
                 self._draw_stream = opened(resources, cuda.Stream())
             resources.callback(self._forget_origins)
             resources.callback(self._drain)
-            self._record(resources)
+            self.graph_refusal = self._record(resources, self._slots)
+            if self.graph_refusal is not None:
+                log.warning("%s: runs without CUDA graphs, which costs time: %s", self.path, self.graph_refusal)
             super().__init__(name=str(engine.path), capacity=slots, batch=self._batch)
             self._resources = resources.pop_all()
 
@@ -319,7 +322,6 @@ class TensorRTSession(SessionBase["_Submission"]):
                 self._kernels,
                 args,
                 slot.map_on_device(image, placement.map_hw),
-                mapped=slot.is_mapped,
                 captures=self.graph_refusal is None,
             )
             slot.canvases[key] = opened(self._origins[origin], canvas)
@@ -338,37 +340,81 @@ class TensorRTSession(SessionBase["_Submission"]):
             resources.close()
         self._origins.clear()
 
-    def _record(self, resources: ExitStack) -> None:
-        """Capture each slot's work, and let it run as a graph where that gives what it gives without."""
-        noise = np.random.default_rng(0).integers(0, 256, self._slots[0].images.shape, np.uint8)
-        for slot in self._slots:
+    def _open_slot(self, resources: ExitStack, memory: IoMemory) -> GpuSlot:
+        execution = opened(resources, self._engine.execution(self._scratch))
+        return GpuSlot(resources, self.stream, execution, self._tensors, self._kernels, mapped=memory == "mapped")
+
+    def _chosen_memory(self, wanted: GpuMemory) -> IoMemory:
+        """Where network inputs and outputs are to lie; where that is open, both are measured if mapping may pay."""
+        device = self._context.device
+        if wanted == "mapped" and not device.maps_memory:
+            raise SessionError(
+                f"gpu_memory: got 'mapped', and {device.name} cannot map the host's memory; leave it at 'auto'."
+            )
+        if wanted != "auto":
+            return wanted
+        if not device.shares_memory:
+            return "device"
+        mapped, copied = self._seconds("mapped"), self._seconds("device")
+        log.info(
+            "%s: a run takes %.3f ms in mapped memory, %.3f ms with copies to the device's: the faster is kept",
+            self.path,
+            mapped * 1e3,
+            copied * 1e3,
+        )
+        return "mapped" if mapped <= copied else "device"
+
+    def _seconds(self, memory: IoMemory) -> float:
+        """Of a run as the session would do it, on the GPU's clock; nothing is left over."""
+        with ExitStack() as resources:
+            slot = self._open_slot(resources, memory)
+            before, after = (opened(resources, cuda.Event()) for _ in range(2))
+            resources.callback(self._drain)
+            self._record(resources, [slot])
+            spent = []
+            for _ in range(TRIALS):
+                before.record(self.stream)
+                slot.run()
+                after.record(self.stream)
+                self.stream.synchronize()
+                spent.append(after.seconds_since(before))
+            return statistics.median(spent)
+
+    def _record(self, resources: ExitStack, slots: Sequence[GpuSlot]) -> str | None:
+        """Capture each slot's work, and let all run as graphs where that gives what it gives without; else say why."""
+        noise = np.random.default_rng(0).integers(0, 256, slots[0].images.shape, np.uint8)
+        refusal = None
+        for slot in slots:
             slot.images[...] = noise
+            slot.overwrite_outputs(0)  # the gaps between them come down as well, and nothing else writes them
             for _ in range(WARM_UPS):
                 slot.enqueue()
             self.stream.synchronize()
-            expected = slot.outputs.copy()
-            slot.outputs[...] = UNWRITTEN
+            expected = slot.written()
+            replayed = []
             try:
                 graph = opened(resources, self.stream.capture(slot.enqueue))
                 uploaded = opened(resources, self.stream.capture(slot.enqueue_uploaded))
-                graph.launch()
+                for each in (graph, uploaded):
+                    slot.overwrite_outputs(UNWRITTEN)
+                    each.launch()
+                    self.stream.synchronize()
+                    replayed.append(slot.written())
             except (cuda.CudaError, EngineError, KernelError) as error:
                 self.stream.synchronize()  # raises where it was not the capture that failed
-                self.graph_refusal = f"its work cannot be captured: {error}"
+                refusal = f"its work cannot be captured: {error}"
                 break
-            self.stream.synchronize()
-            if not np.array_equal(slot.outputs, expected):
-                self.graph_refusal = "a replay gave other results than a run without graph"
+            if replayed != [expected] * 2:
+                refusal = "a replay gave other results than a run without graph"
                 break
             slot.run, slot.run_uploaded = graph.launch, uploaded.launch
-        for slot in self._slots:
+        for slot in slots:
             slot.images[...] = self._free_pixel
-            if self.graph_refusal is not None:
+            if refusal is not None:
                 slot.run, slot.run_uploaded = slot.enqueue, slot.enqueue_uploaded
             slot.upload()
         self.stream.synchronize()
-        if self.graph_refusal is not None:
-            log.warning("%s: runs without CUDA graphs, which costs time: %s", self.path, self.graph_refusal)
+        return refusal
 
     def _drain(self) -> None:
         try:

@@ -82,6 +82,8 @@ def test_the_same_is_seen_in_frames_in_nv12() -> None:
     [
         ("--preprocess", "gpu", "the backend 'cpu' has no GPU to prepare frames on"),
         ("--preprocess", "fpga", "preprocess: got 'fpga', expected host or gpu"),
+        ("--gpu-memory", "mapped", "the backend 'cpu' has no GPU with memory to choose"),
+        ("--gpu-memory", "fast", "gpu_memory: got 'fast', expected auto or mapped or device"),
         ("--pixel-format", "p010", "pixel_format: got 'p010', expected one of bgr8"),
         ("--pixel-format", "yuyv", "gives no frames in yuyv, but in bgr8 or nv12"),
     ],
@@ -97,7 +99,14 @@ def test_the_end_of_a_run_is_told_for_people(null_model: list[dict[str, Any]], t
     result = run(URI, IMAGES / "000001.jpg", "-s", tmp_path / "out.jsonl", "--backend", "cpu", "--threads", 2)
     assert result.exit_code == 0, result.output
     assert null_model == [
-        {"path": Path("any.onnx"), "backend": "cpu", "threads": 2, "preprocess": "host", "input_hw": None}
+        {
+            "path": Path("any.onnx"),
+            "backend": "cpu",
+            "threads": 2,
+            "preprocess": "host",
+            "gpu_memory": "auto",
+            "input_hw": None,
+        }
     ]
     lines = {line.split()[0]: line for line in result.stdout.splitlines()}
     assert "21 in" in lines["results"]

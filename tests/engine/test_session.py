@@ -358,6 +358,8 @@ def test_the_cpu_has_no_gpu_to_prepare_frames_on(model: Path) -> None:
             panrt.load(model, backend=backend, preprocess="gpu")
     with pytest.raises(ValueError, match="preprocess: got 'fpga', expected host or gpu"):
         panrt.load(model, preprocess="fpga")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="gpu_memory: got 'fast', expected auto or mapped or device"):
+        panrt.load(model, gpu_memory="fast")  # type: ignore[arg-type]
 
 
 def test_an_unknown_backend_is_answered_with_the_nearest(model: Path) -> None:

@@ -164,6 +164,7 @@ struct Simulation {
   bool must_be_loaded = false;
   int devices = 1;
   cudaStreamCaptureMode capture_mode = cudaStreamCaptureModeGlobal;
+  int (*refuses_load)(cudaStream_t) = nullptr;
   std::map<std::uintptr_t, std::pair<std::uintptr_t, int>> buffers;  // begin: end, number
   int buffers_made = 0;
 #ifdef HC_ASAN
@@ -783,12 +784,21 @@ void submit(cudaStream_t stream, Launch const& launch) {
     launch.destroy(launch.arguments);
     return;
   }
-  if (s.loaded.insert(launch.kernel).second && s.must_be_loaded) {
-    s.report = "a kernel is launched that was not loaded before: a capture forbids it";
-    s.error = cudaErrorStreamCaptureUnsupported;
-    launch.destroy(launch.arguments);
-    return;
+  if (s.loaded.count(launch.kernel) == 0) {
+    int error = cudaSuccess;
+    if (s.must_be_loaded) {
+      s.report = "a kernel is launched that was not loaded before: a capture forbids it";
+      error = cudaErrorStreamCaptureUnsupported;
+    } else if (s.refuses_load != nullptr) {
+      error = s.refuses_load(stream);
+    }
+    if (error != cudaSuccess) {
+      s.error = static_cast<cudaError_t>(error);
+      launch.destroy(launch.arguments);
+      return;
+    }
   }
+  s.loaded.insert(launch.kernel);
   enqueue(stream, run_work, destroy_work, new Work{launch});
 }
 
@@ -897,6 +907,11 @@ int hc_loaded(int* kernels, int* capture_mode) {
 int hc_set_devices(int count) {
   hc::simulation().devices = count;
   return 0;
+}
+
+void hc_set_load_hook(int (*refuses)(cudaStream_t)) {
+  hc::simulation().refuses_load = refuses;
+  hc::simulation().loaded.clear();
 }
 
 void* hc_malloc(std::size_t bytes) {

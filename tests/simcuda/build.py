@@ -17,7 +17,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-SOURCES = ("simcuda.cpp", "simcuda.h", "kernels.cpp")
+SOURCES = ("simcuda.cpp", "simcuda.h", "facts.h", "kernels.cpp")
+USUAL_FACTS = HERE / "facts" / "rtx4090.json"  # where SIMCUDA_FACTS names no other file
 
 
 def cuda_headers() -> Path:
@@ -41,7 +42,8 @@ def build() -> Path:
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "done").exists():
-            _compile("simcuda.cpp", folder / "libcuda.so.1", "-isystem", str(cuda_headers()))
+            usual = f'-DSIMCUDA_USUAL_FACTS="{USUAL_FACTS}"'
+            _compile("simcuda.cpp", folder / "libcuda.so.1", "-isystem", str(cuda_headers()), usual)
             _compile("kernels.cpp", folder / "libkernels.so")
             (folder / "done").touch()
     return folder

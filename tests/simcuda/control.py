@@ -6,14 +6,17 @@ import ctypes
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
+
+from simcuda import facts
 
 _library = ctypes.CDLL(os.environ["PANRT_SIMCUDA"])
 _library.simcuda_busy_seconds.restype = ctypes.c_double
 for _name in ("simcuda_take_log", "simcuda_alive", "simcuda_findings"):
     getattr(_library, _name).restype = ctypes.c_size_t
     getattr(_library, _name).argtypes = [ctypes.c_char_p, ctypes.c_size_t]
-_library.simcuda_set_memory.argtypes = [ctypes.c_uint64]
+_library.simcuda_fact.restype = ctypes.c_size_t
+_library.simcuda_mapped_accesses.restype = ctypes.c_uint64
 
 OUT_OF_MEMORY = 2
 ILLEGAL_ADDRESS = 700
@@ -82,19 +85,50 @@ def kill(error: int = LAUNCH_FAILED) -> None:
     _library.simcuda_kill(error)
 
 
+def use_facts(name: str) -> None:
+    """Be the device of `facts/NAME.json`; a path is taken for one."""
+    _library.simcuda_use_facts(str(facts.path(name)).encode())
+
+
+def set_fact(name: str, value: object) -> None:
+    """Change one thing that the device does: set_fact("alignment.device", 512)."""
+    _library.simcuda_set_fact(name.encode(), str(value).encode())
+
+
+def fact(name: str) -> str:
+    """What the device does, as its file has it."""
+    (value,) = _lines(lambda buffer, size: int(_library.simcuda_fact(name.encode(), buffer, size)))
+    return value
+
+
 def set_memory(size: int) -> None:
     """Bytes of device memory."""
-    _library.simcuda_set_memory(size)
+    set_fact("memory_bytes", size)
 
 
-def set_attribute(attribute: int, value: int) -> None:
+def set_attribute(attribute: Any, value: int) -> None:
     """Change what the device says of itself."""
-    _library.simcuda_set_attribute(int(attribute), value)
+    set_fact(f"attributes.{attribute.name.removeprefix('CU_DEVICE_ATTRIBUTE_')}", value)
 
 
 def set_name(name: str) -> None:
     """Change the device's name."""
-    _library.simcuda_set_name(name.encode())
+    set_fact("name", name)
+
+
+def seed(number: int) -> None:
+    """Choose what fresh memory holds, where the facts leave it open."""
+    _library.simcuda_seed(ctypes.c_uint64(number))
+
+
+def watch_mapped() -> None:
+    """Count, by the page, what kernels touch of mapped memory."""
+    _library.simcuda_watch_mapped()
+
+
+def mapped_accesses() -> int:
+    """Bytes of host memory that the device has worked in since the last reset."""
+    return int(_library.simcuda_mapped_accesses())
 
 
 def guard() -> None:

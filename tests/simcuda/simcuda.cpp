@@ -1,10 +1,14 @@
 // A stand-in for libcuda.so.1: the CUDA driver API on host memory, made to be used by the real cuda-python in tests.
 //
 // It is stricter than a GPU. Work that was queued runs as late as it may - when somebody synchronises - or by the dice,
-// so that a missing synchronise reads what the memory held before (0xCD where nothing was written). Freed memory is
-// never handed out again and queued work that touches it fails. Nothing that frees waits for work by itself. A call
-// that CUDA forbids while a stream captures is refused and spoils the capture, per thread or for all, as the capture's
-// mode has it.
+// so that a missing synchronise reads what the memory held before. Fresh memory holds what the facts say of it: by
+// default dice, others in every block. Freed memory is never handed out again and queued work that touches it fails.
+// Nothing that frees waits for work by itself. A call that CUDA forbids while a stream captures is refused and spoils
+// the capture, per thread or for all, as the capture's mode has it.
+//
+// What a device does otherwise than another one - attributes, alignment, fresh memory, what a capture forbids, how fast
+// memory is - stands in the file of facts that SIMCUDA_FACTS names, see facts.py. Its clock counts work and bytes, so
+// that what events measure is the same in every run.
 //
 // What it says about calls it says about OUR calls: order, lifetimes, errors, counts. It says nothing about NVIDIA's
 // code.
@@ -33,13 +37,18 @@
 #include <mutex>
 #include <random>
 #include <string>
+#include <type_traits>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
 #include <vector>
 
+#include "facts.h"
+
 namespace {
 
+using simcuda::Facts;
+using simcuda::Fresh;
 using Clock = std::chrono::steady_clock;
 using Lock = std::unique_lock<std::mutex>;
 using Work = std::function<CUresult()>;
@@ -56,7 +65,7 @@ struct Op {
   Work work;
   std::vector<std::shared_ptr<Op>> after;
   Progress progress = Progress::kPending;
-  Clock::time_point done_at{};
+  double done_at = 0;  // on the device's clock
 };
 using OpRef = std::shared_ptr<Op>;
 
@@ -122,6 +131,7 @@ struct Kernel {
   std::string name;
   void (*function)(void** parameters, unsigned const* grid, unsigned const* block);
   std::size_t const* parameter_bytes;  // ends with 0
+  bool is_loaded = false;
 };
 
 struct Module {
@@ -130,7 +140,8 @@ struct Module {
 
 struct Allocation {
   std::size_t bytes;
-  std::size_t mapped;
+  char* pages;  // that hold it
+  std::size_t page_bytes;
   unsigned flags = 0;
   bool is_registered = false;  // the user's own memory, pinned afterwards
 };
@@ -155,6 +166,11 @@ class Handles {
   std::unordered_set<T*> live_;
   std::vector<std::unique_ptr<T>> all_;
 };
+
+Facts chosen_facts() {
+  char const* const path = std::getenv("SIMCUDA_FACTS");
+  return Facts(simcuda::FactsReader(path != nullptr ? path : SIMCUDA_USUAL_FACTS).read());
+}
 
 struct Driver {
   std::mutex mutex;
@@ -183,11 +199,14 @@ struct Driver {
   int schedule = SIMCUDA_LAZY;
   std::mt19937 dice;
   bool is_guarded = false;
-  std::uint64_t memory = std::uint64_t{8} << 30, used = 0;
-  std::map<int, int> attributes;
-  std::string name = "Simulated GPU";
+  Facts facts = chosen_facts();
+  std::uint64_t used = 0;
+  std::uint64_t seed = 0;  // of what fresh memory holds
   std::vector<std::string> log, findings;
-  double busy = 0;
+  double busy = 0;   // seconds of the host's time that work took
+  double clock = 0;  // the device's, in seconds
+  std::uint64_t mapped_accesses = 0;
+  bool watches_mapped = false;
 
   char* arena = nullptr;
   std::size_t arena_used = 0;
@@ -240,28 +259,65 @@ CUresult check_host(char const* what, std::uint64_t address, std::size_t bytes) 
 
 void protect_all(int protection) {
   for (auto const& [base, allocation] : driver().device_memory)
-    mprotect(reinterpret_cast<void*>(base), allocation.mapped, protection);
+    mprotect(allocation.pages, allocation.page_bytes, protection);
 }
 
+bool is_mapped(std::uint64_t address) { return holding(driver().host_memory, address, 1) != nullptr; }
+
+// The device has copied or filled, or a kernel has read or written.
+void spend_copy(std::uint64_t to, std::uint64_t from, std::size_t bytes) {
+  auto& d = driver();
+  bool const stays_inside = holding(d.device_memory, to, 1) && holding(d.device_memory, from, 1);  // read and written
+  d.clock += static_cast<double>(bytes) / (stays_inside ? d.facts.cached / 2 : d.facts.copied);
+}
+void spend_fill(std::size_t bytes) { driver().clock += static_cast<double>(bytes) / driver().facts.cached; }
+void spend_access(std::uint64_t address, std::size_t bytes) {
+  auto& d = driver();
+  bool const mapped = is_mapped(address);
+  if (mapped) d.mapped_accesses += bytes;
+  d.clock += static_cast<double>(bytes) / (mapped ? d.facts.mapped : d.facts.cached);
+}
+
+// What nobody has written: other bytes in every block of memory and with every seed.
+void fill_fresh(char* memory, std::size_t bytes, Fresh kind) {
+  if (kind == Fresh::kZeros) return;  // as the pages come
+  auto& d = driver();
+  std::mt19937_64 dice(d.seed++);
+  for (std::size_t at = 0; at < bytes; at += sizeof(std::uint64_t)) {
+    std::uint64_t const word = dice();
+    std::memcpy(memory + at, &word, sizeof word);
+  }
+}
+
+std::size_t rounded_up(std::size_t size, std::size_t step) { return (size + step - 1) / step * step; }
+
+// As near to the end of its last page as may be, so that little can be written beyond it, and aligned as the facts have
+// it and no better.
 CUresult allocate(std::uint64_t* out, std::size_t bytes, std::map<std::uint64_t, Allocation>& memory, unsigned flags) {
   auto& d = driver();
   if (bytes == 0) return CUDA_ERROR_INVALID_VALUE;
-  std::size_t const mapped = (bytes + kPage - 1) / kPage * kPage;
   bool const on_device = &memory == &d.device_memory;
-  if (on_device && d.used + bytes > d.memory) return CUDA_ERROR_OUT_OF_MEMORY;
+  std::size_t const alignment = on_device ? d.facts.device_alignment : d.facts.host_alignment;
+  std::size_t const page_bytes = rounded_up(bytes + 2 * alignment, kPage);
+  if (on_device && (bytes > d.facts.memory || d.used > d.facts.memory - bytes)) return CUDA_ERROR_OUT_OF_MEMORY;
   if (d.arena == nullptr)
     d.arena = static_cast<char*>(mmap(nullptr, kArena, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-  if (d.arena_used + mapped + kPage > kArena) return CUDA_ERROR_OUT_OF_MEMORY;
-  char* const base = d.arena + d.arena_used;
-  d.arena_used += mapped + kPage;  // a page that nobody may touch between any two
-  if (mprotect(base, mapped, PROT_READ | PROT_WRITE) != 0) return CUDA_ERROR_OUT_OF_MEMORY;
-  std::memset(base, 0xCD, mapped);
+  if (d.arena_used + page_bytes + kPage > kArena) return CUDA_ERROR_OUT_OF_MEMORY;
+  char* const pages = d.arena + d.arena_used;
+  d.arena_used += page_bytes + kPage;  // a page that nobody may touch between any two
+  if (mprotect(pages, page_bytes, PROT_READ | PROT_WRITE) != 0) return CUDA_ERROR_OUT_OF_MEMORY;
+  bool const is_mapped = (flags & CU_MEMHOSTALLOC_DEVICEMAP) != 0;
+  fill_fresh(pages, page_bytes,
+             on_device   ? d.facts.device_memory
+             : is_mapped ? d.facts.mapped_memory
+                         : d.facts.host_memory);
   if (on_device) {
     d.used += bytes;
-    if (d.is_guarded) mprotect(base, mapped, PROT_NONE);
+    if (d.is_guarded) mprotect(pages, page_bytes, PROT_NONE);
   }
-  *out = reinterpret_cast<std::uint64_t>(base);
-  memory[*out] = {bytes, mapped, flags};
+  *out = reinterpret_cast<std::uint64_t>(pages + page_bytes - bytes) / alignment * alignment;
+  if (*out % (2 * alignment) == 0) *out -= alignment;
+  memory[*out] = {bytes, pages, page_bytes, flags};
   return CUDA_SUCCESS;
 }
 
@@ -276,10 +332,9 @@ CUresult release(std::uint64_t address, std::map<std::uint64_t, Allocation>& mem
   memory.erase(found);
   if (allocation.is_registered) return CUDA_SUCCESS;
   if (&memory == &d.device_memory) d.used -= allocation.bytes;
-  d.freed[base] = allocation.mapped;
-  auto* const pages = reinterpret_cast<void*>(base);
-  madvise(pages, allocation.mapped, MADV_DONTNEED);
-  mprotect(pages, allocation.mapped, PROT_NONE);
+  d.freed[base] = allocation.bytes;
+  madvise(allocation.pages, allocation.page_bytes, MADV_DONTNEED);
+  mprotect(allocation.pages, allocation.page_bytes, PROT_NONE);
   return CUDA_SUCCESS;
 }
 
@@ -287,7 +342,48 @@ CUresult release(std::uint64_t address, std::map<std::uint64_t, Allocation>& mem
 
 thread_local sigjmp_buf* way_out = nullptr;
 
-void leave_kernel(int) {
+// The pages of mapped memory that a kernel has not touched yet, where that is watched.
+struct Watch {
+  std::vector<std::pair<char*, char*>> memory;
+  std::size_t touched = 0;
+};
+Watch watch;  // of the one kernel that runs
+
+bool is_watched(char* address) {
+  for (auto const& [begin, end] : watch.memory)
+    if (address >= begin && address < end) return true;
+  return false;
+}
+
+void watch_mapped_memory() {
+  auto& d = driver();
+  Lock const lock(d.mutex);
+  if (!d.watches_mapped) return;
+  for (auto const& [base, allocation] : d.host_memory) {
+    if (allocation.is_registered) continue;
+    watch.memory.emplace_back(allocation.pages, allocation.pages + allocation.page_bytes);
+    mprotect(allocation.pages, allocation.page_bytes, PROT_NONE);
+  }
+}
+
+void unwatch_mapped_memory() {
+  auto& d = driver();
+  Lock const lock(d.mutex);
+  for (auto const& [begin, end] : watch.memory)
+    mprotect(begin, static_cast<std::size_t>(end - begin), PROT_READ | PROT_WRITE);
+  watch.memory.clear();
+  std::size_t const bytes = std::exchange(watch.touched, 0) * kPage;
+  d.mapped_accesses += bytes;
+  d.clock += static_cast<double>(bytes) / d.facts.mapped;
+}
+
+void on_stray_access(int, siginfo_t* info, void*) {
+  auto* const address = static_cast<char*>(info->si_addr);
+  if (is_watched(address)) {  // by the kernel, or by the host meanwhile, which does not count
+    mprotect(address - reinterpret_cast<std::uintptr_t>(address) % kPage, kPage, PROT_READ | PROT_WRITE);
+    if (way_out != nullptr) ++watch.touched;
+    return;
+  }
   if (way_out != nullptr) siglongjmp(*way_out, 1);
   signal(SIGSEGV, SIG_DFL);  // not ours
 }
@@ -297,10 +393,11 @@ CUresult run_kernel(char const* name, std::function<int()> const& kernel) {
   static std::mutex one_at_a_time;
   std::lock_guard<std::mutex> const turn(one_at_a_time);
   struct sigaction ours{}, before{};
-  ours.sa_handler = leave_kernel;
-  ours.sa_flags = SA_NODEFER;
+  ours.sa_sigaction = on_stray_access;
+  ours.sa_flags = SA_NODEFER | SA_SIGINFO;
   sigjmp_buf here;
   sigaction(SIGSEGV, &ours, &before);
+  watch_mapped_memory();
   bool const strayed = sigsetjmp(here, 1) != 0;
   int result = CUDA_SUCCESS;
   if (!strayed) {
@@ -308,6 +405,7 @@ CUresult run_kernel(char const* name, std::function<int()> const& kernel) {
     result = kernel();
   }
   way_out = nullptr;
+  unwatch_mapped_memory();
   sigaction(SIGSEGV, &before, nullptr);
   if (!strayed) return static_cast<CUresult>(result);
   Lock const lock(driver().mutex);
@@ -344,11 +442,12 @@ void run(Lock& lock, OpRef const& op) {
       result = top->work();
       lock.lock();
       d.busy += std::chrono::duration<double>(Clock::now() - begin).count();
+      d.clock += d.facts.work_seconds;
       if (d.is_guarded) protect_all(PROT_NONE);
     }
     if (result != CUDA_SUCCESS && d.sticky == CUDA_SUCCESS) d.sticky = result;
     top->progress = Progress::kDone;
-    top->done_at = Clock::now();
+    top->done_at = d.clock;
     top->after.clear();
     top->work = nullptr;
     d.done.notify_all();
@@ -548,14 +647,9 @@ CUresult init(unsigned flags) {
   return CUDA_SUCCESS;
 }
 
-int driver_version() {
-  char const* const version = std::getenv("SIMCUDA_DRIVER_VERSION");
-  return version != nullptr ? std::atoi(version) : 13000;
-}
-
 CUresult driver_get_version(int* version) {
   ENTER("cuDriverGetVersion", kAnytime);
-  *version = driver_version();
+  *version = driver().facts.driver_version;
   return CUDA_SUCCESS;
 }
 
@@ -578,7 +672,7 @@ CUresult device_get(CUdevice* device, int ordinal) {
 CUresult device_get_name(char* name, int length, CUdevice device) {
   ENTER("cuDeviceGetName", kNothing);
   if (device != 0 || length <= 0) return CUDA_ERROR_INVALID_DEVICE;
-  std::snprintf(name, static_cast<std::size_t>(length), "%s", driver().name.c_str());
+  std::snprintf(name, static_cast<std::size_t>(length), "%s", driver().facts.name.c_str());
   return CUDA_SUCCESS;
 }
 
@@ -592,37 +686,17 @@ CUresult device_get_uuid(CUuuid* uuid, CUdevice device) {
 CUresult device_total_mem(std::size_t* bytes, CUdevice device) {
   ENTER("cuDeviceTotalMem", kNothing);
   if (device != 0) return CUDA_ERROR_INVALID_DEVICE;
-  *bytes = driver().memory;
+  *bytes = driver().facts.memory;
   return CUDA_SUCCESS;
 }
 
 CUresult device_get_attribute(int* value, CUdevice_attribute attribute, CUdevice device) {
   ENTER("cuDeviceGetAttribute", kNothing);
-  static std::map<int, int> const usual = {
-      {CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, 8},
-      {CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, 9},
-      {CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, 16},
-      {CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK, 1024},
-      {CU_DEVICE_ATTRIBUTE_WARP_SIZE, 32},
-      {CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY, 1},
-      {CU_DEVICE_ATTRIBUTE_INTEGRATED, 0},
-      {CU_DEVICE_ATTRIBUTE_UNIFIED_ADDRESSING, 1},
-      {CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED, 0},
-      {CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X, 1024},
-      {CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Y, 1024},
-      {CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Z, 64},
-      {CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_X, 2147483647},
-      {CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Y, 65535},
-      {CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Z, 65535},
-      {CU_DEVICE_ATTRIBUTE_STREAM_PRIORITIES_SUPPORTED, 1},
-      {CU_DEVICE_ATTRIBUTE_COMPUTE_MODE, CU_COMPUTEMODE_DEFAULT},
-      {CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK, 48 * 1024},
-  };
   if (device != 0) return CUDA_ERROR_INVALID_DEVICE;
-  auto const& changed = driver().attributes;
-  auto const found = changed.find(attribute);
-  auto const known = usual.find(attribute);
-  *value = found != changed.end() ? found->second : known != usual.end() ? known->second : 0;
+  auto const& known = driver().facts.attributes;
+  auto const found = known.find(attribute);
+  // There are no pools of memory here, whatever the device has.
+  *value = found != known.end() && attribute != CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED ? found->second : 0;
   return CUDA_SUCCESS;
 }
 
@@ -900,7 +974,7 @@ CUresult event_elapsed_time(float* milliseconds, CUevent from_handle, CUevent to
   if (((from->flags | to->flags) & CU_EVENT_DISABLE_TIMING) != 0 || !from->recorded || !to->recorded)
     return CUDA_ERROR_INVALID_HANDLE;
   if (!is_done(from->recorded) || !is_done(to->recorded)) return CUDA_ERROR_NOT_READY;
-  *milliseconds = std::chrono::duration<float, std::milli>(to->recorded->done_at - from->recorded->done_at).count();
+  *milliseconds = static_cast<float>(1e3 * (to->recorded->done_at - from->recorded->done_at));
   return CUDA_SUCCESS;
 }
 
@@ -1140,10 +1214,22 @@ CUresult graph_launch(CUgraphExec handle, CUstream stream_handle) {
 
 // ---- memory --------------------------------------------------------------------------------------------------------
 
+// Of a call that the device may allow while a stream captures.
+constexpr unsigned unless(bool is_allowed) { return is_allowed ? kNothing : kSafe; }
+
 CUresult mem_alloc(CUdeviceptr* address, std::size_t bytes) {
-  ENTER("cuMemAlloc", kContext | kSafe);
+  ENTER("cuMemAlloc", kContext | unless(driver().facts.captures_allocation));
   std::uint64_t base = 0;
   CUresult const result = allocate(&base, bytes, driver().device_memory, 0);
+  if (result == CUDA_SUCCESS) *address = base;
+  return result;
+}
+
+CUresult mem_alloc_pitch(CUdeviceptr* address, std::size_t* pitch, std::size_t width, std::size_t height, unsigned) {
+  ENTER("cuMemAllocPitch", kContext | unless(driver().facts.captures_allocation));
+  *pitch = rounded_up(width, driver().facts.pitch_alignment);
+  std::uint64_t base = 0;
+  CUresult const result = allocate(&base, *pitch * height, driver().device_memory, 0);
   if (result == CUDA_SUCCESS) *address = base;
   return result;
 }
@@ -1176,13 +1262,13 @@ CUresult mem_free_async(CUdeviceptr address, CUstream stream_handle) {
 
 CUresult mem_get_info(std::size_t* free_bytes, std::size_t* total) {
   ENTER("cuMemGetInfo", kContext);
-  *free_bytes = driver().memory - driver().used;
-  *total = driver().memory;
+  *free_bytes = driver().facts.memory - driver().used;
+  *total = driver().facts.memory;
   return CUDA_SUCCESS;
 }
 
 CUresult mem_host_alloc(void** memory, std::size_t bytes, unsigned flags) {
-  ENTER("cuMemHostAlloc", kContext | kSafe);
+  ENTER("cuMemHostAlloc", kContext | unless(driver().facts.captures_allocation));
   std::uint64_t base = 0;
   CUresult const result = allocate(&base, bytes, driver().host_memory, flags);
   if (result == CUDA_SUCCESS) *memory = reinterpret_cast<void*>(base);
@@ -1201,7 +1287,7 @@ CUresult mem_host_register(void* memory, std::size_t bytes, unsigned flags) {
   ENTER("cuMemHostRegister", kContext | kSafe);
   if (holding(driver().host_memory, reinterpret_cast<std::uint64_t>(memory), 1))
     return CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED;
-  driver().host_memory[reinterpret_cast<std::uint64_t>(memory)] = {bytes, 0, flags, true};
+  driver().host_memory[reinterpret_cast<std::uint64_t>(memory)] = {bytes, nullptr, 0, flags, true};
   return CUDA_SUCCESS;
 }
 
@@ -1269,6 +1355,7 @@ Work copy_work(char const* name, std::uint64_t to, std::uint64_t from, std::size
       CUresult const result = to_device ? check_device(name, to, bytes) : check_host(name, to, bytes);
       CUresult const other = from_device ? check_device(name, from, bytes) : check_host(name, from, bytes);
       if (result != CUDA_SUCCESS || other != CUDA_SUCCESS) return CUDA_ERROR_ILLEGAL_ADDRESS;
+      spend_copy(to, from, bytes);
     }
     std::memmove(reinterpret_cast<void*>(to), reinterpret_cast<void const*>(from), bytes);
     return CUDA_SUCCESS;
@@ -1350,6 +1437,7 @@ CUresult fill_async(char const* name, CUdeviceptr to, T value, std::size_t count
     {
       Lock const lock(driver().mutex);
       if (CUresult const result = check_device(name, to, count * sizeof(T)); result != CUDA_SUCCESS) return result;
+      spend_fill(count * sizeof(T));
     }
     for (std::size_t i = 0; i < count; ++i) reinterpret_cast<T*>(to)[i] = value;
     return CUDA_SUCCESS;
@@ -1368,6 +1456,26 @@ CUresult memset_d32_async(CUdeviceptr to, unsigned value, std::size_t count, CUs
 }
 
 // ---- kernels -------------------------------------------------------------------------------------------------------
+
+// What CUDA_MODULE_LOADING says, else what the device does by itself.
+bool loads_lazily() {
+  char const* const mode = std::getenv("CUDA_MODULE_LOADING");
+  if (mode != nullptr && std::strcmp(mode, "EAGER") == 0) return false;
+  if (mode != nullptr && std::strcmp(mode, "LAZY") == 0) return true;
+  return driver().facts.loads_lazily;
+}
+
+// A kernel is loaded with its module where loading is eager. Else cuModuleGetFunction loads it, or whatever needs it
+// first; a capture may forbid that, and is spoilt by it.
+CUresult load_kernel(bool& is_loaded, Stream* stream) {
+  if (is_loaded || !loads_lazily()) return CUDA_SUCCESS;
+  if (stream != nullptr && stream->capture && !driver().facts.captures_first_launch) {
+    spoil(*stream->capture);
+    return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+  }
+  is_loaded = true;
+  return CUDA_SUCCESS;
+}
 
 // Images are not looked at: a kernel's name finds `simcuda_kernel_NAME` and `simcuda_parameters_NAME` in the library
 // that SIMCUDA_KERNELS names.
@@ -1391,7 +1499,7 @@ Kernel* kernel_of(Module& module, char const* name) {
 
 template <typename Handle>
 CUresult load(Handle* module, char const* name) {
-  ENTER(name, kContext | kSafe);
+  ENTER(name, kContext | unless(driver().facts.captures_module_load));
   *module = reinterpret_cast<Handle>(driver().modules.add(std::make_unique<Module>()));
   return CUDA_SUCCESS;
 }
@@ -1407,12 +1515,14 @@ CUresult unload(Handle module, char const* name) {
 
 template <typename Handle, typename Out>
 CUresult find_kernel(Out* out, Handle module, char const* kernel, char const* name) {
-  ENTER(name, kContext);
+  bool const loads = std::is_same_v<Out, CUfunction>;
+  ENTER(name, kContext | unless(!loads || !loads_lazily() || driver().facts.captures_first_launch));
   if (!driver().modules.has(module))
     return call.misuse(std::string(name) + ": no such module", CUDA_ERROR_INVALID_HANDLE);
   auto* const found = kernel_of(*reinterpret_cast<Module*>(module), kernel);
   *out = reinterpret_cast<Out>(found);
-  return found != nullptr ? CUDA_SUCCESS : CUDA_ERROR_NOT_FOUND;
+  if (found == nullptr) return CUDA_ERROR_NOT_FOUND;
+  return loads ? load_kernel(found->is_loaded, nullptr) : CUDA_SUCCESS;
 }
 
 CUresult module_load_data(CUmodule* module, void const*) { return load(module, "cuModuleLoadData"); }
@@ -1433,6 +1543,11 @@ CUresult kernel_get_function(CUfunction* out, CUkernel kernel) {
   *out = reinterpret_cast<CUfunction>(kernel);
   return CUDA_SUCCESS;
 }
+CUresult module_get_loading_mode(CUmoduleLoadingMode* mode) {
+  ENTER("cuModuleGetLoadingMode", kNothing);
+  *mode = loads_lazily() ? CU_MODULE_LAZY_LOADING : CU_MODULE_EAGER_LOADING;
+  return CUDA_SUCCESS;
+}
 
 CUresult launch_kernel(CUfunction handle, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
                        unsigned block_y, unsigned block_z, unsigned, CUstream stream_handle, void** parameters,
@@ -1445,6 +1560,7 @@ CUresult launch_kernel(CUfunction handle, unsigned grid_x, unsigned grid_y, unsi
       std::uint64_t{grid_x} * grid_y * grid_z == 0)
     return CUDA_ERROR_INVALID_VALUE;
   auto* const kernel = reinterpret_cast<Kernel*>(handle);
+  if (CUresult const result = load_kernel(kernel->is_loaded, stream); result != CUDA_SUCCESS) return result;
   auto values = std::make_shared<std::vector<std::vector<char>>>();
   for (std::size_t i = 0; kernel->parameter_bytes[i] != 0; ++i) {
     auto const* const bytes = static_cast<char const*>(parameters[i]);
@@ -1602,6 +1718,7 @@ EntryPoint const kEntryPoints[] = {
     SAME(cuGraphReleaseUserObject, 11030, graph_release_user_object),
     SAME(cuGraphLaunch, 10000, graph_launch),
     ENTRY("cuMemAlloc", cuMemAlloc_v2, 3020, mem_alloc),
+    ENTRY("cuMemAllocPitch", cuMemAllocPitch_v2, 3020, mem_alloc_pitch),
     ENTRY("cuMemFree", cuMemFree_v2, 3020, mem_free),
     SAME(cuMemAllocAsync, 11020, mem_alloc_async),
     SAME(cuMemFreeAsync, 11020, mem_free_async),
@@ -1629,6 +1746,7 @@ EntryPoint const kEntryPoints[] = {
     SAME(cuModuleLoadData, 2000, module_load_data),
     SAME(cuModuleUnload, 2000, module_unload),
     SAME(cuModuleGetFunction, 2000, module_get_function),
+    SAME(cuModuleGetLoadingMode, 11070, module_get_loading_mode),
     SAME(cuLibraryLoadData, 12000, library_load_data),
     SAME(cuLibraryUnload, 12000, library_unload),
     SAME(cuLibraryGetKernel, 12000, library_get_kernel),
@@ -1709,9 +1827,10 @@ void simcuda_reset() {
   d.schedule = SIMCUDA_LAZY;
   if (d.is_guarded) protect_all(PROT_READ | PROT_WRITE);
   d.is_guarded = false;
-  d.memory = std::uint64_t{8} << 30;
-  d.attributes.clear();
-  d.name = "Simulated GPU";
+  d.facts = chosen_facts();
+  d.seed = 0;
+  d.watches_mapped = false;
+  d.mapped_accesses = 0;
   d.log.clear();
   d.findings.clear();
   d.orphans.clear();
@@ -1742,19 +1861,37 @@ void simcuda_kill(int error) {
   driver().sticky = static_cast<CUresult>(error);
 }
 
-void simcuda_set_memory(std::uint64_t bytes) {
+void simcuda_use_facts(char const* path) {
   Lock const lock(driver().mutex);
-  driver().memory = bytes;
+  driver().facts = Facts(simcuda::FactsReader(path).read());
 }
 
-void simcuda_set_attribute(int attribute, int value) {
+void simcuda_set_fact(char const* name, char const* value) {
   Lock const lock(driver().mutex);
-  driver().attributes[attribute] = value;
+  auto facts = driver().facts.flat;
+  if (facts.count(name) == 0) simcuda::refuse(std::string(name) + ": there is no such fact");
+  facts[name] = value;
+  driver().facts = Facts(std::move(facts));
 }
 
-void simcuda_set_name(char const* name) {
+std::size_t simcuda_fact(char const* name, char* buffer, std::size_t size) {
   Lock const lock(driver().mutex);
-  driver().name = name;
+  return give(driver().facts.text(name), buffer, size);
+}
+
+void simcuda_seed(std::uint64_t seed) {
+  Lock const lock(driver().mutex);
+  driver().seed = seed;
+}
+
+void simcuda_watch_mapped() {
+  Lock const lock(driver().mutex);
+  driver().watches_mapped = true;
+}
+
+std::uint64_t simcuda_mapped_accesses() {
+  Lock const lock(driver().mutex);
+  return driver().mapped_accesses;
 }
 
 void simcuda_guard(int on) {
@@ -1814,6 +1951,7 @@ int simcuda_launch(void* stream_handle, char const* name, int (*function)(void*)
       for (auto const& range : touched)
         if (CUresult const result = check_device(what.c_str(), range.address, range.bytes); result != CUDA_SUCCESS)
           return result;
+      for (auto const& range : touched) spend_access(range.address, range.bytes);
     }
     return static_cast<CUresult>(function(argument));
   });
@@ -1827,4 +1965,11 @@ void simcuda_enqueue(void* stream_handle, int (*run)(void*), void (*destroy)(voi
   auto* const stream = stream_of(call, static_cast<CUstream>(stream_handle), "kernel launch", &error);
   if (stream == nullptr) return;
   enqueue(call, stream, "kernel", [run, owned] { return run_kernel("kernel", [&] { return run(owned.get()); }); });
+}
+
+int simcuda_refuses_load(void* stream_handle) {
+  Lock const lock(driver().mutex);
+  bool is_loaded = false;
+  bool const is_stream = driver().streams.has(stream_handle);
+  return load_kernel(is_loaded, is_stream ? static_cast<Stream*>(stream_handle) : nullptr);
 }

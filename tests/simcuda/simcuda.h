@@ -27,11 +27,19 @@ SIMCUDA_API void simcuda_fail(char const* entry_point, int nth, int error, int s
 SIMCUDA_API int simcuda_failed();
 // The device is lost: from now on every call returns `error`.
 SIMCUDA_API void simcuda_kill(int error);
-SIMCUDA_API void simcuda_set_memory(std::uint64_t bytes);
-SIMCUDA_API void simcuda_set_attribute(int attribute, int value);
-SIMCUDA_API void simcuda_set_name(char const* name);
+// What the device does: all of a file, or one of its facts by its name, "alignment.device". What is alive stays as it
+// is.
+SIMCUDA_API void simcuda_use_facts(char const* path);
+SIMCUDA_API void simcuda_set_fact(char const* name, char const* value);
+// Of what memory holds that nobody has written; every block of it moves on by one.
+SIMCUDA_API void simcuda_seed(std::uint64_t seed);
 // Device memory can be read by kernels and copies alone; a host that follows a device pointer crashes.
 SIMCUDA_API void simcuda_guard(int on);
+
+// From now on, mapped memory that kernels of simcuda_enqueue touch is counted, by the page.
+SIMCUDA_API void simcuda_watch_mapped();
+// Bytes of host memory that kernels have read or written since the last reset.
+SIMCUDA_API std::uint64_t simcuda_mapped_accesses();
 
 // Text into `buffer`, cut to `size` with its ending zero; the return value is how long it would be.
 // The names of all calls since the log was last taken, one a line, marked "name!pageable" where a copy had to wait.
@@ -40,6 +48,7 @@ SIMCUDA_API std::size_t simcuda_take_log(char* buffer, std::size_t size);
 SIMCUDA_API std::size_t simcuda_alive(char* buffer, std::size_t size);
 // What was misused since the last reset, one a line.
 SIMCUDA_API std::size_t simcuda_findings(char* buffer, std::size_t size);
+SIMCUDA_API std::size_t simcuda_fact(char const* name, char* buffer, std::size_t size);
 
 // How long work has run on the device, in seconds.
 SIMCUDA_API double simcuda_busy_seconds();
@@ -52,3 +61,6 @@ SIMCUDA_API int simcuda_launch(void* stream, char const* name, int (*function)(v
 // The same for kernels that `tests/hostcuda` runs, in the form of its stream hook: run(context) any number of times,
 // destroy(context) when it cannot come to that again. Its memory is checked by the page; one kernel runs at a time.
 SIMCUDA_API void simcuda_enqueue(void* stream, int (*run)(void*), void (*destroy)(void*), void* context);
+// Whether a kernel can be loaded that is about to be launched on a stream, for their hook: a CUresult, an error where
+// the stream captures and the device then loads none.
+SIMCUDA_API int simcuda_refuses_load(void* stream);

@@ -13,7 +13,7 @@ from simcuda import build
 from support import hostcuda
 
 INSIDE = build.HERE / "inside"
-OF_THE_SIMULATION = ["test_cuda_core.py", "test_driver.py"]
+OF_THE_SIMULATION = ["test_cuda_core.py", "test_driver.py", "test_facts.py"]
 TIMED = "test_overhead.py"  # run by benchmarks/test_budgets.py
 OF_THE_RUNTIME = sorted({path.name for path in INSIDE.glob("test_*.py")} - {*OF_THE_SIMULATION, TIMED})
 GPU_RUNTIME = [

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from panrt.cli.support import HeightOption, JsonOption, Report, WidthOption, chosen_size, progress_bar
+from panrt.cli.support import GpuMemoryOption, HeightOption, JsonOption, Report, WidthOption, chosen_size, progress_bar
 from panrt.records import argument
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def run(
     backend: Annotated[str, typer.Option(help="auto, cpu, tensorrt or rtx.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU backend; default: all.")] = None,
     preprocess: Annotated[str, typer.Option(help="Who resizes frames: host or gpu.")] = "host",
+    gpu_memory: GpuMemoryOption = "auto",
     height: HeightOption = None,
     width: WidthOption = None,
     profile: Annotated[
@@ -84,6 +85,7 @@ def run(
         backend=backend,
         threads=threads,
         preprocess=preprocess,  # type: ignore[arg-type]  # it checks
+        gpu_memory=gpu_memory,  # type: ignore[arg-type]
         input_hw=chosen_size(height, width),
     )
     with loaded as session, progress_bar("measure") as show:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from panrt.cli import signals
-from panrt.cli.support import HeightOption, JsonOption, Report, WidthOption, chosen_size, interactive
+from panrt.cli.support import GpuMemoryOption, HeightOption, JsonOption, Report, WidthOption, chosen_size, interactive
 
 if TYPE_CHECKING:
     from panrt.engine.pipeline import Stream
@@ -62,6 +62,7 @@ def run(
         ),
     ] = "bgr8",
     preprocess: Annotated[str, typer.Option(help="Who resizes BGR frames: host or gpu.")] = "host",
+    gpu_memory: GpuMemoryOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Run a model on cameras, streams and files.
@@ -90,6 +91,7 @@ def run(
         backend=backend,
         threads=threads,
         preprocess=preprocess,  # type: ignore[arg-type]  # it checks
+        gpu_memory=gpu_memory,  # type: ignore[arg-type]
         input_hw=chosen_size(height, width),
     )
     with loaded as session:

@@ -37,6 +37,9 @@ HeightOption = Annotated[
     int | None, typer.Option(help="Of the network's input, a multiple of 32, where the .onnx file leaves it open.")
 ]
 WidthOption = Annotated[int | None, typer.Option(help="Likewise.")]
+GpuMemoryOption = Annotated[
+    str, typer.Option(help="Where a GPU has the network's inputs and outputs: mapped, device or auto, the faster.")
+]
 
 
 class Commands(TyperGroup):

@@ -411,6 +411,9 @@ int hc_require_loaded(int required);
 int hc_loaded(int* kernels, int* capture_mode);
 // Devices that cudaGetDeviceCount finds; 1 at first.
 int hc_set_devices(int count);
+// Asked before a kernel is launched on a stream for the first time; a cudaError_t refuses, as a capture may where
+// kernels are loaded lazily. All count as never launched from now on.
+void hc_set_load_hook(int (*refuses)(cudaStream_t stream));
 void* hc_malloc(std::size_t bytes);
 void hc_free(void* memory);
 }

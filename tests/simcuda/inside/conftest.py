@@ -29,6 +29,18 @@ def kernels() -> Any:
     return loaded
 
 
+@pytest.fixture
+def unloaded_kernels(kernels: Any) -> Iterator[Any]:
+    """The same as a new process has them: CUDA has loaded none, and a capture may refuse to."""
+    from simcuda import control  # noqa: PLC0415
+
+    hook = ctypes.CDLL(os.environ["PANRT_TEST_KERNELS"]).hc_set_load_hook
+    hook.argtypes = [ctypes.c_void_p]
+    hook(control.address_of("simcuda_refuses_load"))
+    yield kernels
+    hook(None)
+
+
 @pytest.fixture(autouse=True)
 def gpu() -> Iterator[ModuleType]:
     """The simulation, new; afterwards nothing may be left over or have been misused without the test saying so."""

@@ -15,7 +15,7 @@ from panrt.engine.backends.trt_engine import Engine
 from panrt.engine.backends.trt_session import TensorRTSession, wanted_tensors
 from panrt.engine.preprocess import place
 from panrt.engine.result import PanopticResult
-from panrt.engine.session import Preprocess
+from panrt.engine.session import GpuMemory, Preprocess
 from panrt.model_file import Category, ModelFile, Thresholds
 from simcuda import fake_tensorrt
 
@@ -52,6 +52,7 @@ def open_session(
     slots: int = 2,
     kernels: Kernels | None = None,
     preprocess: Preprocess = "host",
+    gpu_memory: GpuMemory = "auto",
     **options: Any,
 ) -> TensorRTSession:
     """A session on a plan with these options of `fake_tensorrt.plan`."""
@@ -64,7 +65,14 @@ def open_session(
         context.close()
         raise
     return TensorRTSession(
-        model, engine, context, backend="tensorrt", kernels=kernels, preprocess=preprocess, slots=slots
+        model,
+        engine,
+        context,
+        backend="tensorrt",
+        kernels=kernels,
+        preprocess=preprocess,
+        gpu_memory=gpu_memory,
+        slots=slots,
     )
 
 

@@ -56,7 +56,7 @@ def engine(tmp_path: Path) -> Engine:
             model=MODEL,
             flavour="tensorrt",
             tensorrt="10.3.0",
-            gpu="Simulated GPU",
+            gpu="NVIDIA GeForce RTX 4090",
             compute_capability="8.9",
             driver="13.0",
             panrt="0.1.0",
@@ -119,7 +119,7 @@ def test_the_plugin_library_is_loaded_once_in_a_process(engine: Engine) -> None:
         ({"tensorrt": "10.13.2"}, "TensorRT version: built with 10.13.2, this process has 10.3.0.\n  Rebuild it here:  "
          "panrt build .*street.onnx -o .*street.plan"),
         ({"gpu": "Orin (nvgpu)", "compute_capability": "8.7"}, r"GPU: built with 'Orin \(nvgpu\)' .*8\.7.*, this "
-         r"process has 'Simulated GPU' \(compute capability 8\.9\)"),
+         r"process has 'NVIDIA GeForce RTX 4090' \(compute capability 8\.9\)"),
         ({"plugins_sha256": "3" * 64, "plugins_sources_sha256": "4" * 64}, "plugin library: built with sha256 33333"),
         ({"plugin_version": "0"}, "plugin version: built with 0, this process has 1"),
     ],

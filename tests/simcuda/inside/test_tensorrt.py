@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import threading
 import time
@@ -154,15 +155,16 @@ def test_submit_does_not_wait(tmp_path: Path, gpu: ModuleType) -> None:
 
 
 def test_a_gpu_that_shares_memory_gets_no_copies_and_no_memory_of_its_own(tmp_path: Path, gpu: ModuleType) -> None:
-    gpu.set_attribute(cu.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_INTEGRATED, 1)
-    gpu.take_log()
+    gpu.use_facts("orin_jetpack6")
     with open_session(tmp_path) as session:
-        calls = gpu.count_calls()
-        assert not [call for call in calls if call.startswith("cuMemcpy")]
+        assert session.gpu_memory == "mapped"
         assert gpu.alive()["host memory"] == 2
         assert gpu.alive()["device memory"] == 4  # weights, scratch, and what the two contexts keep
+        gpu.take_log()
         for index in range(4):
+            session._slots[0].enqueue()  # what a graph replays
             check(session(picture(index)), picture(index))
+        assert not [call for call in gpu.take_log() if call.startswith("cuMemcpy")]
 
 
 def test_the_host_never_follows_a_device_pointer(tmp_path: Path, gpu: ModuleType) -> None:
@@ -200,8 +202,30 @@ def test_a_capture_that_fails_is_logged_and_the_session_works_without(
             check(session(picture(index)), picture(index))
 
 
-def test_a_replay_that_differs_is_not_trusted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with open_session(tmp_path, replays_differ=True) as session:
+@pytest.mark.parametrize("facts", ["rtx4090", "orin_jetpack6", "h200"])
+@pytest.mark.parametrize("host", ["undefined", "zeros"])
+@pytest.mark.parametrize("device", ["undefined", "zeros"])
+def test_graphs_are_kept_whatever_memory_holds_that_nobody_wrote(
+    tmp_path: Path, gpu: ModuleType, facts: str, host: str, device: str
+) -> None:
+    gpu.use_facts(facts)
+    gpu.set_fact("fresh_memory.device", device)
+    for kind in ("pinned", "mapped"):
+        gpu.set_fact(f"fresh_memory.{kind}", host)
+    for batch, seed in itertools.product((1, 3), range(3)):
+        gpu.seed(1000 * seed)
+        with open_session(tmp_path, dataclasses.replace(MODEL, batch=batch)) as session:
+            assert session.graph_refusal is None
+            check(session(picture(0)), picture(0))
+
+
+@pytest.mark.parametrize("wrong", ["replays_differ", "replays_do_nothing"])
+@pytest.mark.parametrize("facts", ["rtx4090", "orin_jetpack6"])
+def test_a_replay_that_differs_is_not_trusted(
+    tmp_path: Path, gpu: ModuleType, caplog: pytest.LogCaptureFixture, facts: str, wrong: str
+) -> None:
+    gpu.use_facts(facts)
+    with open_session(tmp_path, **{wrong: True}) as session:
         assert session.graph_refusal == "a replay gave other results than a run without graph"
         for index in range(4):
             check(session(picture(index)), picture(index))
