@@ -59,7 +59,8 @@ def open_session(
     path.write_bytes(fake_tensorrt.plan(options.pop("tensors", None) or tensors(model), **options))
     context = cuda.Context()
     try:
-        engine = Engine(fake_tensorrt, path, path.read_bytes())  # type: ignore[arg-type]  # a module in all but name
+        with context:
+            engine = Engine(fake_tensorrt, path, path.read_bytes())  # type: ignore[arg-type]  # a module in all but name
     except BaseException:
         context.close()
         raise

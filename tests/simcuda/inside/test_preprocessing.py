@@ -205,14 +205,15 @@ def test_a_kernel_that_refuses_its_arguments_says_why(kernels: Kernels) -> None:
 
 def test_memory_of_a_kernel_is_checked(gpu: ModuleType, kernels: Kernels) -> None:
     context = cuda.Context()
-    stream = cuda.Stream()
-    gone = cuda.DeviceMemory(4096)
-    gone.close()
-    args = NarrowMapArgs(ids=gone.address, narrow=gone.address, count=64, bytes_per_id=1)
-    kernels.narrow_map(args, stream.address)
-    with pytest.raises(cuda.CudaError, match="ILLEGAL_ADDRESS"):
-        stream.synchronize()
-    assert gpu.findings() == ["kernel: touches memory that is not its own"]
-    gpu.reset()
-    stream.close()
+    with context:
+        stream = cuda.Stream()
+        gone = cuda.DeviceMemory(4096)
+        gone.close()
+        args = NarrowMapArgs(ids=gone.address, narrow=gone.address, count=64, bytes_per_id=1)
+        kernels.narrow_map(args, stream.address)
+        with pytest.raises(cuda.CudaError, match="ILLEGAL_ADDRESS"):
+            stream.synchronize()
+        assert gpu.findings() == ["kernel: touches memory that is not its own"]
+        gpu.reset()
+        stream.close()
     context.close()
