@@ -122,7 +122,7 @@ class Context:
     def __init__(self) -> None:
         self.device = device()
         joined = _current()
-        self._handle: Any = joined[0] if joined is not None else None
+        self._handle: Any = 0 if joined is None else joined[0]
         self._is_retained = False
         if joined is None or self._has_primary():
             primary = _call(driver.cuDevicePrimaryCtxRetain, self.device.handle)

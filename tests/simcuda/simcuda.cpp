@@ -133,6 +133,7 @@ struct Allocation {
   std::size_t mapped;
   unsigned flags = 0;
   bool is_registered = false;  // the user's own memory, pinned afterwards
+  Context* context = nullptr;  // that it was allocated in, and goes with
 };
 
 // Handles are addresses of objects that are kept after their release, so that a stale handle is known for one.
@@ -147,6 +148,10 @@ class Handles {
   }
   bool has(void const* handle) const { return live_.count(static_cast<T*>(const_cast<void*>(handle))) != 0; }
   void remove(T* object) { live_.erase(object); }
+  template <typename Condition>
+  void remove_if(Condition condition) {
+    for (auto found = live_.begin(); found != live_.end();) found = condition(*found) ? live_.erase(found) : ++found;
+  }
   std::unordered_set<T*> const& live() const { return live_; }
 
   char const* const kind;
@@ -262,6 +267,7 @@ CUresult allocate(std::uint64_t* out, std::size_t bytes, std::map<std::uint64_t,
   }
   *out = reinterpret_cast<std::uint64_t>(base);
   memory[*out] = {bytes, mapped, flags};
+  if (!current.empty()) memory[*out].context = current.back();
   return CUDA_SUCCESS;
 }
 
@@ -675,6 +681,14 @@ CUresult ctx_destroy(CUcontext handle) {
   if (!d.contexts.has(handle)) return call.misuse("cuCtxDestroy: no such context", CUDA_ERROR_INVALID_CONTEXT);
   auto* const context = reinterpret_cast<Context*>(handle);
   run_all(call.lock, context);
+  for (auto* memory : {&d.device_memory, &d.host_memory}) {  // all that was made in it goes with it
+    std::vector<std::uint64_t> addresses;
+    for (auto const& [address, allocation] : *memory)
+      if (allocation.context == context) addresses.push_back(address);
+    for (auto const address : addresses) release(address, *memory);
+  }
+  d.streams.remove_if([&](Stream const* stream) { return stream->context == context; });
+  d.events.remove_if([&](Event const* event) { return event->context == context; });
   d.contexts.remove(context);
   if (!current.empty() && current.back() == context) current.pop_back();
   return call.error;
@@ -703,10 +717,11 @@ CUresult ctx_push_current(CUcontext context) {
 }
 
 CUresult ctx_pop_current(CUcontext* context) {
-  ENTER("cuCtxPopCurrent", kContext);
+  ENTER("cuCtxPopCurrent", kRelease);  // it may return errors of earlier work, and pops all the same
+  if (current.empty()) return CUDA_ERROR_INVALID_CONTEXT;
   if (context != nullptr) *context = reinterpret_cast<CUcontext>(current.back());
   current.pop_back();
-  return CUDA_SUCCESS;
+  return call.error;
 }
 
 CUresult ctx_get_device(CUdevice* device) {
@@ -1222,8 +1237,10 @@ CUresult mem_host_get_device_pointer(CUdeviceptr* address, void* memory, unsigne
 
 CUresult pointer_attribute(void* data, CUpointer_attribute attribute, CUdeviceptr address) {
   auto& d = driver();
-  bool const on_device = holding(d.device_memory, address, 1) != nullptr;
-  if (!on_device && holding(d.host_memory, address, 1) == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  auto const* const device_memory = holding(d.device_memory, address, 1);
+  auto const* const allocation = device_memory ? device_memory : holding(d.host_memory, address, 1);
+  if (allocation == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  bool const on_device = device_memory != nullptr;
   switch (attribute) {
     case CU_POINTER_ATTRIBUTE_MEMORY_TYPE:
       *static_cast<unsigned*>(data) = on_device ? CU_MEMORYTYPE_DEVICE : CU_MEMORYTYPE_HOST;
@@ -1235,9 +1252,10 @@ CUresult pointer_attribute(void* data, CUpointer_attribute attribute, CUdevicept
       *static_cast<unsigned*>(data) = 0;
       return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_CONTEXT:
-      *static_cast<CUcontext*>(data) = current.empty() ? nullptr : reinterpret_cast<CUcontext>(current.back());
+      *static_cast<CUcontext*>(data) = reinterpret_cast<CUcontext>(allocation->context);
       return CUDA_SUCCESS;
-    case CU_POINTER_ATTRIBUTE_DEVICE_POINTER:
+    case CU_POINTER_ATTRIBUTE_DEVICE_POINTER:  // for the current context; host memory can be read in all of them
+      if (on_device && (current.empty() || allocation->context != current.back())) return CUDA_ERROR_INVALID_VALUE;
       *static_cast<CUdeviceptr*>(data) = address;
       return CUDA_SUCCESS;
     default:
