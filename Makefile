@@ -13,7 +13,7 @@ JOBS   ?= 2
 SECONDS ?= 600
 SEED   ?= 1
 
-.PHONY: demo test test-fast test-full test-oldest perf lint format fuzz-native clean
+.PHONY: demo test test-fast test-full test-oldest test-pycuda perf lint format fuzz-native clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/product.stamp
@@ -33,6 +33,11 @@ test-fast: $(VENV)/tests.stamp
 test-oldest:
 	PIP_CONSTRAINT=tests/oldest.txt PIP_BUILD_CONSTRAINT=tests/oldest.txt $(MAKE) --no-print-directory VENV=.venv-oldest .venv-oldest/tests.stamp
 	.venv-oldest/bin/python -m pytest -n $(JOBS)
+
+# PyCUDA and PanRT in one process on the simulated driver; pip builds PyCUDA once, which takes minutes.
+test-pycuda: $(VENV)/tests.stamp
+	$(BIN)/python tests/simcuda/build_pycuda.py
+	$(BIN)/python -m pytest -rs tests/simcuda/test_pycuda.py
 
 perf: $(VENV)/tests.stamp
 	$(BIN)/python -m pytest -m perf benchmarks

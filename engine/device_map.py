@@ -87,16 +87,27 @@ class DeviceMap:
     def __dlpack_device__(self) -> tuple[int, int]:
         return _CUDA, self._device
 
-    def __dlpack__(self, **wishes: Any) -> Any:
-        """A capsule, as DLPack has it: nothing is left to wait for, whatever stream the reader names.
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """A capsule, as DLPack has it. Nothing is left to wait for, whatever stream its reader names.
 
         Raises:
             DeviceMapError: see `address`.
-            BufferError: the reader wishes for another device, or for a copy.
+            BufferError: a copy is asked for, or memory of another device.
         """
+        del stream
+        if copy or dl_device not in (None, self.__dlpack_device__()):
+            raise BufferError(f"result.panoptic_device: it is on CUDA device {self._device}, and is not copied.")
         from cuda.core.utils import StridedMemoryView  # noqa: PLC0415  # slow to import, and few need it
 
-        return StridedMemoryView.from_cuda_array_interface(self, stream_ptr=-1).__dlpack__(**wishes)
+        view = StridedMemoryView.from_cuda_array_interface(self, stream_ptr=-1)
+        return view.__dlpack__(stream=-1, max_version=max_version)
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
         return type(None), ()  # a result that is copied or goes to another process has its map in host memory alone

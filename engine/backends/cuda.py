@@ -329,15 +329,15 @@ def device_array(thing: object, stream: Stream) -> DeviceArray:
     from cuda.core.utils import StridedMemoryView  # noqa: PLC0415  # slow to import, and few need it
 
     name = type(thing).__name__
-    try:
-        view = StridedMemoryView.from_any_interface(thing, stream_ptr=stream.address)
-    except Exception as error:  # it is the other library's code that runs here
-        raise FrameError(f"frame on the GPU: {name} does not lend its memory ({error}).") from error
-    if not view.is_device_accessible:
+    if not is_on_device(thing):
         raise FrameError(
             f"frame: got {name} in host memory beside a frame on the GPU; the frames of one submission are all in host "
             "memory or all on the GPU."
         )
+    try:
+        view = StridedMemoryView.from_any_interface(thing, stream_ptr=stream.address)
+    except Exception as error:  # it is the other library's code that runs here
+        raise FrameError(f"frame on the GPU: {name} does not lend its memory ({error}).") from error
     shape = tuple(view.shape)
     rows = tuple(view.strides or _dense(shape))  # in elements; None: without gaps
     wanted = _dense(shape)

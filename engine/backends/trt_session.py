@@ -15,14 +15,18 @@ Shapes: N images of the engine's batch, h x w network input, H x W panoptic map.
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
+import functools
 import logging
 import statistics
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -117,6 +121,8 @@ class TensorRTSession(SessionBase["_Submission"]):
                 self._resources = resources.pop_all()
             given.pop_all()
         self._is_open = True
+        self._at_exit = functools.partial(_close_at_exit, weakref.ref(self))
+        atexit.register(self._at_exit)  # and so before a program that made the context destroys it (`pycuda.autoinit`)
 
     def _open(self, resources: ExitStack, slots: int) -> None:
         engine, kernels = self._engine, self._kernels
@@ -136,8 +142,8 @@ class TensorRTSession(SessionBase["_Submission"]):
             self._slots.append(GpuSlot(resources, self.stream, execution, tensors, kernels, mapped=mapped))
         if kernels is not None:
             self._draw_stream = opened(resources, cuda.Stream())
-        resources.callback(self._forget_origins)
-        resources.callback(self._drain)
+        resources.callback(_close_all, self._origins)  # not of `self`, so that a session that is dropped goes at once
+        resources.callback(_drain, self.stream, self.path)
         self._record(resources)
         super().__init__(name=str(engine.path), capacity=slots, batch=self._batch)
 
@@ -281,6 +287,7 @@ class TensorRTSession(SessionBase["_Submission"]):
             return GpuProfile(upload, alone, download, whole, many / runs, watched.layer_seconds(run_watched))
 
     def _free(self) -> None:
+        atexit.unregister(self._at_exit)
         self._last = None
         self._end_leases("its session is closed")
         with ExitStack() as closing:
@@ -417,11 +424,6 @@ class TensorRTSession(SessionBase["_Submission"]):
             _, oldest = self._origins.popitem(last=False)
             oldest.close()
 
-    def _forget_origins(self) -> None:
-        for resources in self._origins.values():
-            resources.close()
-        self._origins.clear()
-
     def _record(self, resources: ExitStack) -> None:
         """Capture each slot's work, and let it run as a graph where that gives what it gives without."""
         noise = np.random.default_rng(0).integers(0, 256, self._slots[0].images.shape, np.uint8)
@@ -454,12 +456,6 @@ class TensorRTSession(SessionBase["_Submission"]):
         if self.graph_refusal is not None:
             log.warning("%s: runs without CUDA graphs, which costs time: %s", self.path, self.graph_refusal)
 
-    def _drain(self) -> None:
-        try:
-            self.stream.synchronize()
-        except cuda.CudaError as error:
-            log.warning("%s: while closing: %s", self.path, error)
-
 
 class GpuProfile(NamedTuple):
     """Where the GPU's time of a frame goes: seconds on its own clock, medians over some runs."""
@@ -484,6 +480,24 @@ class _Submission(NamedTuple):
     slot: GpuSlot
     prepared: _Prepared
     preprocess: float  # seconds
+
+
+def _close_at_exit(session: weakref.ref[TensorRTSession]) -> None:
+    if (it := session()) is not None:
+        it.close()
+
+
+def _close_all(origins: OrderedDict[Origin, ExitStack]) -> None:
+    for resources in origins.values():
+        resources.close()
+    origins.clear()
+
+
+def _drain(stream: cuda.Stream, path: Path) -> None:
+    try:
+        stream.synchronize()
+    except cuda.CudaError as error:
+        log.warning("%s: while closing: %s", path, error)
 
 
 def wanted_tensors(model: ModelFile) -> tuple[Tensor, ...]:

@@ -66,7 +66,7 @@ def run(arguments: Sequence[str], **environment: str) -> subprocess.CompletedPro
     folder = build()
     env = os.environ | environment
     env |= {
-        "LD_LIBRARY_PATH": os.pathsep.join(filter(None, (str(folder), os.environ.get("LD_LIBRARY_PATH")))),
+        "LD_LIBRARY_PATH": os.pathsep.join(filter(None, (str(folder), env.get("LD_LIBRARY_PATH")))),
         "SIMCUDA_KERNELS": str(folder / "libkernels.so"),
         "PANRT_SIMCUDA": str(folder / "libcuda.so.1"),
         "OMP_NUM_THREADS": "1",

@@ -10,7 +10,7 @@ from typing import Literal
 
 _library = ctypes.CDLL(os.environ["PANRT_SIMCUDA"])
 _library.simcuda_busy_seconds.restype = ctypes.c_double
-for _name in ("simcuda_take_log", "simcuda_alive", "simcuda_findings"):
+for _name in ("simcuda_take_log", "simcuda_alive", "simcuda_findings", "simcuda_contexts"):
     getattr(_library, _name).restype = ctypes.c_size_t
     getattr(_library, _name).argtypes = [ctypes.c_char_p, ctypes.c_size_t]
 _library.simcuda_set_memory.argtypes = [ctypes.c_uint64]
@@ -121,6 +121,11 @@ def alive() -> dict[str, int]:
 def findings() -> list[str]:
     """What was misused."""
     return _lines(_library.simcuda_findings)
+
+
+def contexts() -> list[int]:
+    """The calling thread's stack of contexts, the current one first."""
+    return [int(line, 16) for line in _lines(_library.simcuda_contexts)]
 
 
 def busy_seconds() -> float:

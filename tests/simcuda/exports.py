@@ -18,7 +18,9 @@ _BEFORE = 12000  # the CUDA version of `name` where cuda.h declares a `name_v2` 
 _BEGIN = """\
 #include <cuda.h>
 
-extern "C" CUresult cuProfilerStart(void);  // of cudaProfiler.h, which few packages have
+// Those of cudaProfiler.h, which few packages have.
+extern "C" CUresult cuProfilerInitialize(char const* config, char const* output, int mode);
+extern "C" CUresult cuProfilerStart(void);
 extern "C" CUresult cuProfilerStop(void);
 
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"

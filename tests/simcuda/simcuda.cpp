@@ -632,6 +632,12 @@ CUresult device_get_attribute(int* value, CUdevice_attribute attribute, CUdevice
   return CUDA_SUCCESS;
 }
 
+CUresult device_compute_capability(int* major, int* minor, CUdevice device) {
+  CUresult const result = device_get_attribute(major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device);
+  if (result != CUDA_SUCCESS) return result;
+  return device_get_attribute(minor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device);
+}
+
 CUresult primary_retain(CUcontext* context, CUdevice device) {
   ENTER("cuDevicePrimaryCtxRetain", kNothing);
   if (device != 0) return CUDA_ERROR_INVALID_DEVICE;
@@ -693,6 +699,8 @@ CUresult ctx_destroy(CUcontext handle) {
   if (!current.empty() && current.back() == context) current.pop_back();
   return call.error;
 }
+
+CUresult ctx_detach(CUcontext handle) { return ctx_destroy(handle); }  // nobody here attaches to one
 
 CUresult ctx_get_current(CUcontext* context) {
   ENTER("cuCtxGetCurrent", kNothing);
@@ -1434,6 +1442,9 @@ CUresult find_kernel(Out* out, Handle module, char const* kernel, char const* na
 }
 
 CUresult module_load_data(CUmodule* module, void const*) { return load(module, "cuModuleLoadData"); }
+CUresult module_load_data_ex(CUmodule* module, void const*, unsigned, CUjit_option*, void**) {
+  return load(module, "cuModuleLoadDataEx");
+}
 CUresult module_unload(CUmodule module) { return unload(module, "cuModuleUnload"); }
 CUresult module_get_function(CUfunction* out, CUmodule module, char const* kernel) {
   return find_kernel(out, module, kernel, "cuModuleGetFunction");
@@ -1452,9 +1463,16 @@ CUresult kernel_get_function(CUfunction* out, CUkernel kernel) {
   return CUDA_SUCCESS;
 }
 
+// The buffer that holds all parameters one after another, where a caller gives one in place of a pointer to each.
+char const* packed_parameters(void** extra) {
+  for (; extra != nullptr && *extra != CU_LAUNCH_PARAM_END; extra += 2)
+    if (*extra == CU_LAUNCH_PARAM_BUFFER_POINTER) return static_cast<char const*>(extra[1]);
+  return nullptr;
+}
+
 CUresult launch_kernel(CUfunction handle, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
                        unsigned block_y, unsigned block_z, unsigned, CUstream stream_handle, void** parameters,
-                       void**) {
+                       void** extra) {
   ENTER("cuLaunchKernel", kContext);
   CUresult error = CUDA_SUCCESS;
   auto* const stream = stream_of(call, stream_handle, "cuLaunchKernel", &error);
@@ -1464,9 +1482,14 @@ CUresult launch_kernel(CUfunction handle, unsigned grid_x, unsigned grid_y, unsi
     return CUDA_ERROR_INVALID_VALUE;
   auto* const kernel = reinterpret_cast<Kernel*>(handle);
   auto values = std::make_shared<std::vector<std::vector<char>>>();
+  char const* packed = packed_parameters(extra);
+  std::size_t offset = 0;
   for (std::size_t i = 0; kernel->parameter_bytes[i] != 0; ++i) {
-    auto const* const bytes = static_cast<char const*>(parameters[i]);
-    values->emplace_back(bytes, bytes + kernel->parameter_bytes[i]);
+    std::size_t const size = kernel->parameter_bytes[i];
+    offset = (offset + size - 1) / size * size;  // packed ones are aligned to their own size
+    auto const* const bytes = packed != nullptr ? packed + offset : static_cast<char const*>(parameters[i]);
+    values->emplace_back(bytes, bytes + size);
+    offset += size;
   }
   std::array<unsigned, 3> const grid{grid_x, grid_y, grid_z}, block{block_x, block_y, block_z};
   return enqueue(call, stream, "kernel", [=] {
@@ -1569,12 +1592,14 @@ EntryPoint const kEntryPoints[] = {
     ENTRY("cuDeviceGetUuid", cuDeviceGetUuid_v2, 9020, device_get_uuid),
     ENTRY("cuDeviceTotalMem", cuDeviceTotalMem_v2, 2000, device_total_mem),
     SAME(cuDeviceGetAttribute, 2000, device_get_attribute),
+    BARE("cuDeviceComputeCapability", 2000, device_compute_capability),
     SAME(cuDevicePrimaryCtxRetain, 7000, primary_retain),
     ENTRY("cuDevicePrimaryCtxRelease", cuDevicePrimaryCtxRelease_v2, 7000, primary_release),
     SAME(cuDevicePrimaryCtxGetState, 7000, primary_get_state),
     BARE("cuCtxCreate", 2000, ctx_create),
     BARE("cuCtxCreate", 12050, ctx_create_v4),
     ENTRY("cuCtxDestroy", cuCtxDestroy_v2, 4000, ctx_destroy),
+    BARE("cuCtxDetach", 2000, ctx_detach),
     SAME(cuCtxGetCurrent, 4000, ctx_get_current),
     SAME(cuCtxSetCurrent, 4000, ctx_set_current),
     ENTRY("cuCtxPushCurrent", cuCtxPushCurrent_v2, 4000, ctx_push_current),
@@ -1645,6 +1670,7 @@ EntryPoint const kEntryPoints[] = {
     SAME(cuMemsetD8Async, 3020, memset_d8_async),
     SAME(cuMemsetD32Async, 3020, memset_d32_async),
     SAME(cuModuleLoadData, 2000, module_load_data),
+    SAME(cuModuleLoadDataEx, 2010, module_load_data_ex),
     SAME(cuModuleUnload, 2000, module_unload),
     SAME(cuModuleGetFunction, 2000, module_get_function),
     SAME(cuLibraryLoadData, 12000, library_load_data),
@@ -1810,6 +1836,13 @@ std::size_t simcuda_alive(char* buffer, std::size_t size) {
   say("device memory", d.device_memory.size());
   say("host memory", d.host_memory.size());
   say("capture", d.captures.size());
+  return give(joined(lines), buffer, size);
+}
+
+std::size_t simcuda_contexts(char* buffer, std::size_t size) {
+  std::vector<std::string> lines;
+  for (auto context = current.rbegin(); context != current.rend(); ++context)
+    lines.push_back(hex(reinterpret_cast<std::uint64_t>(*context)));
   return give(joined(lines), buffer, size);
 }
 

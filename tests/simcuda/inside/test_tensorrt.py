@@ -489,16 +489,6 @@ def test_threads_that_share_a_session_get_right_results_or_are_refused(
     shared_sessions.closing_amid_calls_ends_them(lambda: open_session(tmp_path), SHARED, SHARED_MAPS)
 
 
-def test_a_context_that_is_current_is_joined(tmp_path: Path, gpu: ModuleType) -> None:
-    cu.cuInit(0)
-    made = cu.cuCtxCreate(None, 0, 0) if cu.CUDA_VERSION >= 13000 else cu.cuCtxCreate(0, 0)
-    with open_session(tmp_path) as session:
-        assert "primary context" not in gpu.alive()
-        check(session(picture(0)), picture(0))
-    assert int(cu.cuCtxGetCurrent()[1]) == int(made[1])
-    cu.cuCtxDestroy(made[1])
-
-
 def test_our_stream_can_be_waited_for_by_other_libraries(tmp_path: Path) -> None:
     with open_session(tmp_path) as session:
         version, address = session.stream.__cuda_stream__()
