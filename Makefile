@@ -2,6 +2,7 @@
 # make lint   ruff, mypy, clang-format             make test-fast   only tests that take less than seconds
 # make format rewrite the sources in house style   make test-full   every test with the long property runs
 # make perf   measure against the time budgets     make test-oldest every test with the oldest dependencies
+# make test-pycuda   PyCUDA and PanRT in one process, on the simulated driver; builds PyCUDA, which takes minutes
 # make clean  remove everything that was built
 # make fuzz-native SECONDS=600 SEED=1   call the kernels with whatever a caller may pass, under ASan and UBSan
 PYTHON ?= python3
@@ -34,7 +35,6 @@ test-oldest:
 	PIP_CONSTRAINT=tests/oldest.txt PIP_BUILD_CONSTRAINT=tests/oldest.txt $(MAKE) --no-print-directory VENV=.venv-oldest .venv-oldest/tests.stamp
 	.venv-oldest/bin/python -m pytest -n $(JOBS)
 
-# PyCUDA and PanRT in one process on the simulated driver; pip builds PyCUDA once, which takes minutes.
 test-pycuda: $(VENV)/tests.stamp
 	$(BIN)/python tests/simcuda/build_pycuda.py
 	$(BIN)/python -m pytest -rs tests/simcuda/test_pycuda.py

@@ -381,7 +381,7 @@ def stream_address(stream: object) -> int:
     protocol: Any = getattr(stream, "__cuda_stream__", lambda: (0, stream))
     try:
         _, address = protocol()
-        return operator.index(address)
+        return operator.index(int(address) if isinstance(address, driver.CUstream) else address)
     except (TypeError, ValueError) as error:
         raise CudaStreamError(
             f"stream: got {type(stream).__name__}, expected an object with __cuda_stream__ or the handle as an int, "

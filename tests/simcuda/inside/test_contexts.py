@@ -21,7 +21,7 @@ from panrt.engine.preprocess import FrameError
 from panrt.engine.session import SessionError
 from simcuda import control
 from simcuda.inside.device_arrays import CudaArray
-from simcuda.inside.sessions import check, open_session, picture
+from simcuda.inside.sessions import check, contexts_unchanged, open_session, picture
 
 
 def make_context() -> Any:
@@ -53,14 +53,6 @@ def a_program(kind: str) -> Iterator[None]:
 PROGRAMS = ("none", "primary", "one", "two")
 
 
-@contextlib.contextmanager
-def unchanged() -> Iterator[None]:
-    """The stack of contexts is the same afterwards."""
-    before = control.contexts()
-    yield
-    assert control.contexts() == before
-
-
 @pytest.mark.parametrize("current_later", PROGRAMS)
 @pytest.mark.parametrize("current_first", PROGRAMS)
 def test_no_public_call_changes_the_callers_contexts(
@@ -68,7 +60,7 @@ def test_no_public_call_changes_the_callers_contexts(
 ) -> None:
     """Those calls are made in the midst of another program's contexts than the session was opened in."""
     with a_program(current_first):
-        with unchanged():
+        with contexts_unchanged():
             session = open_session(tmp_path, kernels=kernels)
         with a_program(current_later):
             for call in (
@@ -86,9 +78,9 @@ def test_no_public_call_changes_the_callers_contexts(
                 session.close,
                 session.close,
             ):
-                with unchanged():
+                with contexts_unchanged():
                     call()
-        with unchanged(), open_session(tmp_path, kernels=kernels) as session:
+        with contexts_unchanged(), open_session(tmp_path, kernels=kernels) as session:
             check(session(picture(1)), picture(1))
 
 
@@ -103,19 +95,19 @@ def test_no_call_that_raises_changes_the_callers_contexts(tmp_path: Path, gpu: M
             (lambda: session.wait_for("stream"), cuda.CudaStreamError),
             (lambda: session.draw(0, {}), SessionError),
         ):
-            with open_session(tmp_path) as session, unchanged():
+            with open_session(tmp_path) as session, contexts_unchanged():
                 with pytest.raises(error):
                     fails()
                 check(session(picture(0)), picture(0))
         session = open_session(tmp_path)
         session.submit([Frame(picture(0))])
         gpu.fail("cuEventSynchronize")
-        with unchanged(), pytest.raises(cuda.CudaError):
+        with contexts_unchanged(), pytest.raises(cuda.CudaError):
             session.collect()
         gpu.fail("cuGraphLaunch")
-        with unchanged(), pytest.raises(cuda.CudaError):
+        with contexts_unchanged(), pytest.raises(cuda.CudaError):
             session(picture(0))
-        with unchanged():
+        with contexts_unchanged():
             session.close()
 
 
@@ -169,11 +161,11 @@ def test_other_threads_keep_their_contexts_too(tmp_path: Path, kernels: Kernels)
             assert control.contexts() == []
 
         def in_its_own() -> None:
-            with a_program("two"), unchanged():
+            with a_program("two"), contexts_unchanged():
                 check(session(picture(2)), picture(2))
                 session.close()
 
-        with unchanged():
+        with contexts_unchanged():
             in_thread(in_none)
             in_thread(in_its_own)
 
@@ -186,7 +178,7 @@ def test_a_session_that_is_dropped_frees_itself_in_its_own_context(
     session = open_session(tmp_path)
     session.submit([Frame(picture(0))])
     with a_program(program):
-        with unchanged():
+        with contexts_unchanged():
             del session
             gc.collect()
         freed = {kind: count for kind, count in gpu.alive().items() if kind not in ("context", "primary context")}

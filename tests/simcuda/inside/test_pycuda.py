@@ -12,9 +12,9 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pycuda.driver as pycuda
 import pytest
-
-pycuda = pytest.importorskip("pycuda.driver", exc_type=ImportError)
+from numpy.typing import NDArray
 from pycuda import gpuarray
 from pycuda.tools import clear_context_caches, make_default_context
 
@@ -22,8 +22,7 @@ from panrt.engine.backends.kernels import Kernels
 from panrt.engine.frame import Frame
 from panrt.engine.preprocess import FrameError
 from simcuda import control
-from simcuda.inside.sessions import HW, check, open_session, picture
-from simcuda.inside.test_contexts import unchanged
+from simcuda.inside.sessions import HW, check, contexts_unchanged, open_session, picture
 from simcuda.inside.test_plans import Engine, engine, machine
 
 __all__ = ["engine", "machine"]  # fixtures
@@ -45,7 +44,7 @@ def context(request: pytest.FixtureRequest, gpu: ModuleType) -> Iterator[Any]:
     made.detach()
 
 
-def array_of(image: np.ndarray, stream: Any = None) -> Any:
+def array_of(image: NDArray[np.uint8], stream: Any = None) -> Any:
     """A GPUArray that a copy on the stream fills, and the host memory that it comes from."""
     pinned = pycuda.pagelocked_empty(image.shape, np.uint8)
     pinned[...] = image
@@ -56,7 +55,7 @@ def array_of(image: np.ndarray, stream: Any = None) -> Any:
 
 @pytest.mark.usefixtures("context")
 def test_the_context_stack_is_the_same_before_and_after_every_public_call(tmp_path: Path, kernels: Kernels) -> None:
-    with unchanged():
+    with contexts_unchanged():
         session = open_session(tmp_path, kernels=kernels)
     array, pinned = array_of(picture(0))
     pycuda.Context.synchronize()
@@ -70,7 +69,7 @@ def test_the_context_stack_is_the_same_before_and_after_every_public_call(tmp_pa
         session.close,
     ]
     for call in calls:
-        with unchanged():
+        with contexts_unchanged():
             call()
     np.testing.assert_array_equal(array.get(), pinned)  # PyCUDA goes on
 
