@@ -125,6 +125,7 @@ struct Kernel {
 };
 
 struct Module {
+  Context* context = nullptr;
   std::map<std::string, std::unique_ptr<Kernel>> kernels;
 };
 
@@ -694,6 +695,7 @@ CUresult ctx_destroy(CUcontext handle) {
     for (auto const address : addresses) release(address, *memory);
   }
   d.streams.remove_if([&](Stream const* stream) { return stream->context == context; });
+  d.modules.remove_if([&](Module const* module) { return module->context == context; });
   d.events.remove_if([&](Event const* event) { return event->context == context; });
   d.contexts.remove(context);
   if (!current.empty() && current.back() == context) current.pop_back();
@@ -1418,7 +1420,9 @@ Kernel* kernel_of(Module& module, char const* name) {
 template <typename Handle>
 CUresult load(Handle* module, char const* name) {
   ENTER(name, kContext | kSafe);
-  *module = reinterpret_cast<Handle>(driver().modules.add(std::make_unique<Module>()));
+  auto made = std::make_unique<Module>();
+  made->context = current_context();
+  *module = reinterpret_cast<Handle>(driver().modules.add(std::move(made)));
   return CUDA_SUCCESS;
 }
 
@@ -1460,6 +1464,12 @@ CUresult library_get_kernel(CUkernel* out, CUlibrary library, char const* kernel
 CUresult kernel_get_function(CUfunction* out, CUkernel kernel) {
   ENTER("cuKernelGetFunction", kContext);
   *out = reinterpret_cast<CUfunction>(kernel);
+  return CUDA_SUCCESS;
+}
+
+// Deprecated: a launch names its shape itself.
+CUresult func_set_block_shape(CUfunction, int, int, int) {
+  ENTER("cuFuncSetBlockShape", kContext);
   return CUDA_SUCCESS;
 }
 
@@ -1677,6 +1687,7 @@ EntryPoint const kEntryPoints[] = {
     SAME(cuLibraryUnload, 12000, library_unload),
     SAME(cuLibraryGetKernel, 12000, library_get_kernel),
     SAME(cuKernelGetFunction, 12000, kernel_get_function),
+    BARE("cuFuncSetBlockShape", 2000, func_set_block_shape),
     SAME(cuLaunchKernel, 4000, launch_kernel),
     SAME(cuLaunchKernelEx, 11060, launch_kernel_ex),
     SAME(cuLaunchHostFunc, 10000, launch_host_function),

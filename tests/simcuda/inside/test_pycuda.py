@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 import subprocess
 import sys
@@ -57,6 +58,7 @@ def array_of(image: NDArray[np.uint8], stream: Any = None) -> Any:
 def test_the_context_stack_is_the_same_before_and_after_every_public_call(tmp_path: Path, kernels: Kernels) -> None:
     with contexts_unchanged():
         session = open_session(tmp_path, kernels=kernels)
+    stream = pycuda.Stream()
     array, pinned = array_of(picture(0))
     pycuda.Context.synchronize()
     calls: list[Callable[[], object]] = [
@@ -64,7 +66,7 @@ def test_the_context_stack_is_the_same_before_and_after_every_public_call(tmp_pa
         lambda: session.draw(0, {1: (1, 2, 3), 2: (4, 5, 6), 3: (7, 8, 9)}),
         lambda: session.submit([Frame(array)]),
         lambda: session.collect()[0].panoptic_device.__cuda_array_interface__,
-        lambda: session.wait_for(pycuda.Stream().handle),
+        lambda: session.wait_for(stream.handle),
         lambda: session.profile(runs=1),
         session.close,
     ]
@@ -121,8 +123,12 @@ def test_frames_go_in_and_maps_come_out_without_a_copy(tmp_path: Path, gpu: Modu
             del theirs, array, pinned
 
 
-def test_the_example_runs(tmp_path: Path, gpu: ModuleType, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("context")
+def test_the_example_runs(
+    tmp_path: Path, gpu: ModuleType, kernels: Kernels, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With its kernel built for the host, under the same name: there is no nvcc, and no GPU to run what it compiles."""
+    monkeypatch.setitem(sys.modules, "pycuda.autoinit", ModuleType("pycuda.autoinit"))  # `context` stands for it
     monkeypatch.setattr("pycuda.compiler.compile", lambda *_, **__: b"an image that nobody reads")
     gpu.schedule("lazy")
     images = [np.kron(picture(seed, (5, 8)), np.ones((10, 8, 1), np.uint8)) for seed in range(4)]
@@ -131,7 +137,7 @@ def test_the_example_runs(tmp_path: Path, gpu: ModuleType, engine: Engine, monke
     plan, out = engine(), tmp_path / "out"
     monkeypatch.setattr(sys, "argv", [str(EXAMPLE), str(plan), str(tmp_path / "in%d.png"), str(out)])
     runpy.run_path(str(EXAMPLE), run_name="__main__")
-    with open_session(tmp_path, preprocess="gpu") as session:
+    with open_session(tmp_path, kernels=kernels, preprocess="gpu") as session:
         for number, image in enumerate(images):
             result = session(image)
             things = [segment.id for segment in result.segments if segment.is_thing]
@@ -157,5 +163,8 @@ session(picture(0))
 
 def test_a_session_that_nobody_closed_goes_before_the_context_of_autoinit(tmp_path: Path) -> None:
     command = [sys.executable, "-c", AT_THE_END, str(tmp_path)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    paths = os.pathsep.join(sys.path)
+    ended = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=60, env=os.environ | {"PYTHONPATH": paths}
+    )
     assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", "[] [] {}\n")
