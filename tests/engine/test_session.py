@@ -261,7 +261,7 @@ def test_what_is_no_frame_is_refused(session: CpuSession, frame: Any) -> None:
 
 def test_the_cpu_takes_no_array_of_a_gpu_and_has_no_map_on_one(session: CpuSession) -> None:
     array = types.SimpleNamespace(shape=(8, 8, 3), __cuda_array_interface__={})
-    with pytest.raises(FrameError, match="got SimpleNamespace, .*engines of `panrt build`, copy this one to the host"):
+    with pytest.raises(FrameError, match=r"got SimpleNamespace, .* only engines of `panrt build` take arrays"):
         session(array)
     result = session(np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(DeviceMapError, match=r"panoptic_device: .* the CPU backend .*; use result\.panoptic\."):
