@@ -195,19 +195,7 @@ class TensorRTSession(SessionBase["_Submission"]):
         return tuple(results)
 
     def wait_for(self, stream: object) -> None:
-        """Let the next submit's work come after what a CUDA stream has queued so far; the host does not wait.
-
-        For a stream that fills a frame and that the frame's array does not name, and for one that reads a
-        `panoptic_device`, whose memory the session is about to use again.
-
-        Args:
-            stream: an object with `__cuda_stream__` (CuPy, PyTorch, cuda.core), or its handle as an int, such as
-                `handle` of `pycuda.driver.Stream`; 0 is the legacy default stream.
-
-        Raises:
-            CudaStreamError: it is no stream of the context that the session runs in.
-            SessionError: closed.
-        """
+        """See `panrt.engine.session.Session`."""
         with self._inside(), self._submitting:
             self._check_usable()
             with self._context:
