@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from cuda.bindings import driver as cu
 
+import panrt
 from panrt.engine.backends import cuda
 from panrt.engine.backends.kernels import Kernels
 from panrt.engine.backends.trt_engine import EngineError
@@ -131,6 +132,22 @@ def test_the_callers_contexts_are_the_same_whichever_call_fails(
                 break
         assert nth > 50
         gpu.reset()
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_stream_and_its_sinks_leave_contexts_alone(tmp_path: Path, kernels: Kernels, program: str) -> None:
+    with a_program(program), contexts_unchanged(), open_session(tmp_path, kernels=kernels) as session:
+        before = control.contexts()
+        seen = []
+        pictures = [picture(seed) for seed in range(6)]
+        with panrt.stream(iter(pictures), session, sinks=[str(tmp_path / "out.mp4"), seen.append]) as stream:
+            for _ in stream:
+                assert control.contexts() == before
+        assert control.contexts() == before
+        assert len(seen) == 6
+        with contexts_unchanged():
+            for _ in panrt.stream(iter(pictures), session):  # left in the middle
+                break
 
 
 def in_thread(work: Callable[[], object]) -> None:

@@ -168,6 +168,21 @@ def test_an_array_that_does_not_fit_is_refused_by_what_it_is(
         array.close()
 
 
+@pytest.mark.parametrize(
+    "changes", [{"stream": 1}, {"stream": 2}, {"strides": None}, {"descr": [("", "|u1")]}, {"mask": None}]
+)
+@pytest.mark.parametrize("read_only", [False, True])
+def test_an_interface_may_say_all_that_its_standard_allows(
+    tmp_path: Path, kernels: Kernels, changes: dict[str, Any], read_only: bool
+) -> None:
+    with open_session(tmp_path, kernels=kernels) as session:
+        array = Odd(picture(0))
+        cu.cuStreamSynchronize(array.stream)
+        array.changes = changes | {"data": (array.memory, read_only)}
+        check(session(array), picture(0))
+        array.close()
+
+
 def test_an_array_whose_library_raises_is_refused_with_its_reason(tmp_path: Path, kernels: Kernels) -> None:
     class Grad(DlpackArray):
         def __dlpack__(self, **_: Any) -> Any:
