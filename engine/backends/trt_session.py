@@ -112,40 +112,37 @@ class TensorRTSession(SessionBase["_Submission"]):
         self._last: tuple[object, _Submission] | None = None  # collected last, and by whom; until the next submit
         self._origins: OrderedDict[Origin, ExitStack] = OrderedDict()  # what their feeds and canvases hold
         self._resources = ExitStack()
-        with ExitStack() as given:
-            given.callback(context.close)
-            given.callback(engine.close)  # idempotent, and of use where the context cannot be entered
-            with context, ExitStack() as resources:
-                resources.callback(engine.close)
-                self._open(resources, slots)
-                self._resources = resources.pop_all()
+        given = ExitStack()
+        given.callback(context.close)
+        given.callback(engine.close)  # idempotent, and of use where the context cannot be entered
+        with given, context, ExitStack() as resources:
+            resources.callback(engine.close)
+            tensors = expect(engine.tensors, wanted_tensors(model), path=engine.path)
+            self._batch, *input_hw, _ = tensors[IMAGE].shape
+            self._valid_hw = model.valid_hw if all(model.valid_hw) else (input_hw[0], input_hw[1])
+            self._output_hw = tensors["panoptic"].shape[1], tensors["panoptic"].shape[2]
+            self.stream = opened(resources, cuda.Stream())
+            self._awaited = opened(resources, cuda.Event())  # of other streams, in `wait_for`
+            self._scratch = 0
+            if engine.scratch_bytes:
+                self._scratch = opened(resources, cuda.DeviceMemory(engine.scratch_bytes)).address
+            self._slots = []
+            for _ in range(slots):
+                execution = opened(resources, engine.execution(self._scratch))
+                self._slots.append(
+                    GpuSlot(resources, self.stream, execution, tensors, kernels, mapped=context.device.shares_memory)
+                )
+            if kernels is not None:
+                self._draw_stream = opened(resources, cuda.Stream())
+            resources.callback(_close_all, self._origins)  # not of `self`, so that a session that is dropped goes
+            resources.callback(_drain, self.stream, self.path)
+            self._record(resources)
+            super().__init__(name=str(engine.path), capacity=slots, batch=self._batch)
+            self._resources = resources.pop_all()
             given.pop_all()
         self._is_open = True
         self._at_exit = functools.partial(_close_at_exit, weakref.ref(self))
         atexit.register(self._at_exit)  # and so before a program that made the context destroys it (`pycuda.autoinit`)
-
-    def _open(self, resources: ExitStack, slots: int) -> None:
-        engine, kernels = self._engine, self._kernels
-        tensors = expect(engine.tensors, wanted_tensors(self.model), path=engine.path)
-        self._batch, *input_hw, _ = tensors[IMAGE].shape
-        self._valid_hw = self.model.valid_hw if all(self.model.valid_hw) else (input_hw[0], input_hw[1])
-        self._output_hw = tensors["panoptic"].shape[1], tensors["panoptic"].shape[2]
-        self.stream = opened(resources, cuda.Stream())
-        self._awaited = opened(resources, cuda.Event())
-        self._scratch = 0
-        if engine.scratch_bytes:
-            self._scratch = opened(resources, cuda.DeviceMemory(engine.scratch_bytes)).address
-        mapped = self._context.device.shares_memory
-        self._slots = []
-        for _ in range(slots):
-            execution = opened(resources, engine.execution(self._scratch))
-            self._slots.append(GpuSlot(resources, self.stream, execution, tensors, kernels, mapped=mapped))
-        if kernels is not None:
-            self._draw_stream = opened(resources, cuda.Stream())
-        resources.callback(_close_all, self._origins)  # not of `self`, so that a session that is dropped goes at once
-        resources.callback(_drain, self.stream, self.path)
-        self._record(resources)
-        super().__init__(name=str(engine.path), capacity=slots, batch=self._batch)
 
     def __del__(self) -> None:
         if self._is_open:  # dropped without `close`, wherever Python comes to notice
