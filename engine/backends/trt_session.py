@@ -442,6 +442,24 @@ class TensorRTSession(SessionBase["_Submission"]):
             log.warning("%s: runs without CUDA graphs, which costs time: %s", self.path, self.graph_refusal)
 
 
+def _close_at_exit(session: weakref.ref[TensorRTSession]) -> None:
+    if (it := session()) is not None:
+        it.close()
+
+
+def _close_all(origins: OrderedDict[Origin, ExitStack]) -> None:
+    for resources in origins.values():
+        resources.close()
+    origins.clear()
+
+
+def _drain(stream: cuda.Stream, path: Path) -> None:
+    try:
+        stream.synchronize()
+    except cuda.CudaError as error:
+        log.warning("%s: while closing: %s", path, error)
+
+
 class GpuProfile(NamedTuple):
     """Where the GPU's time of a frame goes: seconds on its own clock, medians over some runs."""
 
@@ -465,24 +483,6 @@ class _Submission(NamedTuple):
     slot: GpuSlot
     prepared: _Prepared
     preprocess: float  # seconds
-
-
-def _close_at_exit(session: weakref.ref[TensorRTSession]) -> None:
-    if (it := session()) is not None:
-        it.close()
-
-
-def _close_all(origins: OrderedDict[Origin, ExitStack]) -> None:
-    for resources in origins.values():
-        resources.close()
-    origins.clear()
-
-
-def _drain(stream: cuda.Stream, path: Path) -> None:
-    try:
-        stream.synchronize()
-    except cuda.CudaError as error:
-        log.warning("%s: while closing: %s", path, error)
 
 
 def wanted_tensors(model: ModelFile) -> tuple[Tensor, ...]:
