@@ -2,6 +2,7 @@
 # make lint   ruff, mypy, clang-format             make test-fast   only tests that take less than seconds
 # make format rewrite the sources in house style   make test-full   every test with the long property runs
 # make perf   measure against the time budgets     make test-oldest every test with the oldest dependencies
+# make test-pycuda   PyCUDA and PanRT in one process, on the simulated driver; builds PyCUDA, which takes minutes
 # make clean  remove everything that was built
 # make fuzz-native SECONDS=600 SEED=1   call the kernels with whatever a caller may pass, under ASan and UBSan
 PYTHON ?= python3
@@ -13,7 +14,7 @@ JOBS   ?= 2
 SECONDS ?= 600
 SEED   ?= 1
 
-.PHONY: demo test test-fast test-full test-oldest perf lint format fuzz-native clean
+.PHONY: demo test test-fast test-full test-oldest test-pycuda perf lint format fuzz-native clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/product.stamp
@@ -33,6 +34,10 @@ test-fast: $(VENV)/tests.stamp
 test-oldest:
 	PIP_CONSTRAINT=tests/oldest.txt PIP_BUILD_CONSTRAINT=tests/oldest.txt $(MAKE) --no-print-directory VENV=.venv-oldest .venv-oldest/tests.stamp
 	.venv-oldest/bin/python -m pytest -n $(JOBS)
+
+test-pycuda: $(VENV)/tests.stamp
+	$(BIN)/python tests/simcuda/build_pycuda.py
+	$(BIN)/python -m pytest -rs tests/simcuda/test_pycuda.py
 
 perf: $(VENV)/tests.stamp
 	$(BIN)/python -m pytest -m perf benchmarks

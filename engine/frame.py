@@ -18,6 +18,8 @@ class Frame:
 
     Shapes of `image` by `pixel_format`: bgr8 and rgb8 (H, W, 3); yuyv (H, W, 2), W even; nv12 (H * 3 / 2, W), the plane
     of interleaved chroma below that of luma, both sides even. `panrt.engine.pixel_formats.bgr` converts.
+
+    For a session on a GPU `image` may also be an array of another library in the GPU's memory; see `docs/engines.md`.
     """
 
     image: NDArray[np.uint8]

@@ -17,7 +17,12 @@ from panrt.engine.preprocess import FrameError, check_frame
 PIXEL_FORMATS: tuple[PixelFormat, ...] = get_args(PixelFormat)
 YUV_STANDARDS: tuple[YuvStandard, ...] = get_args(YuvStandard)
 
-_SHAPES = {"rgb8": "(H, W, 3)", "yuyv": "(H, W, 2), W even", "nv12": "(H * 3 / 2, W), H and W even"}
+SHAPES: dict[PixelFormat, str] = {
+    "bgr8": "(H, W, 3)",
+    "rgb8": "(H, W, 3)",
+    "yuyv": "(H, W, 2), W even",
+    "nv12": "(H * 3 / 2, W), H and W even",
+}
 # OpenCV converts by BT.601, with the arithmetic of plugins/include/panrt/yuv.h.
 _BT601 = {"yuyv": cv2.COLOR_YUV2BGR_YUY2, "nv12": cv2.COLOR_YUV2BGR_NV12}
 # BT.709, limited range: coefficients of yuv.h, times 2^20.
@@ -27,25 +32,35 @@ _Y, _R_V, _G_U, _G_V, _B_U = 1220542, 1880097, -223347, -558891, 2214593
 def check_pixels(frame: Frame) -> None:
     """Raise FrameError unless the image is one of its pixel format, with at least a pixel."""
     image, kind = frame.image, frame.pixel_format
-    if kind not in PIXEL_FORMATS or frame.yuv_standard not in YUV_STANDARDS:
-        raise FrameError(
-            f"frame: got pixel_format {kind!r}, yuv_standard {frame.yuv_standard!r}; there are "
-            f"{', '.join(PIXEL_FORMATS)} and {', '.join(YUV_STANDARDS)}."
-        )
+    check_format(frame)
     if kind == "bgr8":
         check_frame(image)
         return
-    good = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim >= 2 and 0 not in image.shape
-    if good:
-        rows, width = image.shape[:2]
-        good = {
-            "rgb8": image.shape[2:] == (3,),
-            "yuyv": image.shape[2:] == (2,) and width % 2 == 0,
-            "nv12": image.ndim == 2 and rows % 3 == 0 and width % 2 == 0,  # H is even: 2 / 3 of a multiple of 3
-        }[kind]
-    if not good:
+    if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and has_shape_of(kind, image.shape)):
         found = f"{image.shape} {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise FrameError(f"frame: got {found} as {kind}, expected {_SHAPES[kind]} uint8.")
+        raise FrameError(f"frame: got {found} as {kind}, expected {SHAPES[kind]} uint8.")
+
+
+def check_format(frame: Frame) -> None:
+    """Raise FrameError unless pixel format and YUV standard of a frame are known."""
+    if frame.pixel_format not in PIXEL_FORMATS or frame.yuv_standard not in YUV_STANDARDS:
+        raise FrameError(
+            f"frame: got pixel_format {frame.pixel_format!r}, yuv_standard {frame.yuv_standard!r}; there are "
+            f"{', '.join(PIXEL_FORMATS)} and {', '.join(YUV_STANDARDS)}."
+        )
+
+
+def has_shape_of(kind: PixelFormat, shape: tuple[int, ...]) -> bool:
+    """Whether an array of this shape holds at least a pixel in a format."""
+    if len(shape) < 2 or 0 in shape:
+        return False
+    rows, width = shape[:2]
+    return {
+        "bgr8": shape[2:] == (3,),
+        "rgb8": shape[2:] == (3,),
+        "yuyv": shape[2:] == (2,) and width % 2 == 0,
+        "nv12": len(shape) == 2 and rows % 3 == 0 and width % 2 == 0,  # H is even: 2 / 3 of a multiple of 3
+    }[kind]
 
 
 def bgr(frame: Frame) -> NDArray[np.uint8]:

@@ -45,12 +45,19 @@ def place(frame_hw: tuple[int, int], valid_hw: tuple[int, int], output_hw: tuple
 def check_frame(image: NDArray[np.uint8]) -> None:
     """Raise FrameError unless it is (H, W, 3) uint8 with at least a pixel."""
     if not isinstance(image, np.ndarray):
-        raise FrameError(f"frame: got {type(image).__name__}, expected a NumPy array (H, W, 3) of uint8, BGR.")
+        raise FrameError(
+            f"frame: got {type(image).__name__}, expected a NumPy array (H, W, 3) of uint8, BGR"
+            + ("; only engines of `panrt build` take arrays on the GPU." if _is_on_gpu(image) else ".")
+        )
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise FrameError(
             f"frame: got {image.shape} {image.dtype}, expected (H, W, 3) uint8, BGR"
             + ("; cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR) makes one of a grey frame." if image.ndim == 2 else ".")
         )
+
+
+def _is_on_gpu(image: object) -> bool:
+    return hasattr(image, "__cuda_array_interface__")
 
 
 def fill(image: NDArray[np.uint8], placement: Placement, free: NDArray[np.uint8], target: NDArray[np.uint8]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from panrt.engine.colors import Rgb, segment_color
+from panrt.engine.device_map import DeviceMap, DeviceMapError
 from panrt.engine.frame import Frame
 from panrt.model_file import ModelFile
 from panrt.plugins.contract import PanopticSegments
@@ -61,6 +62,24 @@ class PanopticResult:
     media_time: float | None = None
     source: str = ""
     colors: dict[int, Rgb] = field(default_factory=dict)  # RGB by segment id
+    device_map: DeviceMap | None = field(default=None, repr=False)  # see `panoptic_device`
+
+    @property
+    def panoptic_device(self) -> DeviceMap:
+        """`panoptic` in the memory of the GPU that computed it, for a program that goes on in CUDA.
+
+        It is valid until the session's next `submit` or call; see `panrt.engine.device_map`.
+
+        Raises:
+            DeviceMapError: the map of this result is in host memory alone.
+        """
+        if self.device_map is None:
+            raise DeviceMapError(
+                "result.panoptic_device: the map of this result is in host memory alone: it comes from the CPU backend "
+                "or another process, or tracking changed its ids (panrt.stream(..., track=False) does not); use "
+                "result.panoptic."
+            )
+        return self.device_map
 
     def to_coco(self, *, image_id: int = 0, file_name: str = "") -> CocoPanoptic:
         """As an entry of a COCO panoptic JSON and the picture that belongs to it.

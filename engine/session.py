@@ -91,6 +91,21 @@ class Session(Protocol):
         """Wait for the oldest submission; a result for each of its frames, in order."""
         ...
 
+    def wait_for(self, stream: object) -> None:
+        """Let the next submit's work come after what a CUDA stream has queued so far; the host does not wait.
+
+        For a stream that fills a frame on the GPU, where the frame's array does not name it, and for one that reads a
+        `panoptic_device`, whose memory a later frame needs.
+
+        Args:
+            stream: an object with `__cuda_stream__`, or its handle as an int; 0 is the legacy default stream.
+
+        Raises:
+            SessionError: the session runs on the CPU.
+            CudaStreamError: it is no stream of the CUDA context that the session runs in.
+        """
+        ...
+
     def close(self) -> None:
         """Free everything; what is in flight is waited for and dropped. Idempotent."""
         ...

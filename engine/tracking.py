@@ -211,7 +211,9 @@ class Tracker:
             new = ids[segment.id]
             segments.append(segment._replace(id=new, category_id=category.id, name=category.name))
             colors[new] = segment_color(category.color, new, is_thing=segment.is_thing)
-        return dataclasses.replace(result, panoptic=table[result.panoptic], segments=tuple(segments), colors=colors)
+        return dataclasses.replace(
+            result, panoptic=table[result.panoptic], segments=tuple(segments), colors=colors, device_map=None
+        )
 
 
 def _center(box: Box) -> tuple[float, float]:

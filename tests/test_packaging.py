@@ -37,7 +37,7 @@ def test_oldest_versions_are_the_floors_of_pyproject() -> None:
     for name, floor in re.findall(r'"([\w-]+)>=([\d.]+)', (ROOT / "pyproject.toml").read_text()):
         floors.setdefault(name, set()).add(version(floor))
     # PyTorch is the oracle of the tests and pinned to one version; the others are not needed to run them.
-    others = {"torch", "tensorrt", "tensorrt-rtx-cu13", "jetson-stats", "nvidia-ml-py", "supervision"}
+    others = {"torch", "tensorrt", "tensorrt-rtx-cu13", "jetson-stats", "nvidia-ml-py", "pycuda", "supervision"}
     others |= {name for name in floors if name.startswith("nvidia-cuda-")}
     assert pinned.keys() == floors.keys() - others
     for name, found in pinned.items():

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import threading
-from collections.abc import Callable, Sequence
+import math
+import operator
+from collections.abc import Callable
+from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,9 +24,12 @@ from panrt.errors import PanrtError
 
 log = logging.getLogger("panrt")
 
+CONTEXT_IS_GONE = ("CUDA_ERROR_CONTEXT_IS_DESTROYED", "CUDA_ERROR_INVALID_CONTEXT")
 ALIGNMENT = 256  # of tensors; what cuMemAlloc gives and TensorRT asks for
 
 _ATTRIBUTE = "CU_DEVICE_ATTRIBUTE_"
+_DEVICE_POINTER = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_POINTER
+_NOT_OF_THE_CONTEXT = ("CUDA_ERROR_INVALID_HANDLE", "CUDA_ERROR_INVALID_CONTEXT")
 _HINTS = {
     "CUDA_ERROR_OUT_OF_MEMORY": "close other programs on the GPU, or lower the engine's batch or input size",
     "CUDA_ERROR_NO_DEVICE": "no NVIDIA GPU is visible to this process; see CUDA_VISIBLE_DEVICES and `panrt doctor`",
@@ -44,6 +49,10 @@ class CudaError(PanrtError, RuntimeError):
             f"{call}: {self.name} ({text.decode() if text else 'unknown to this driver'})"
             + (f"; {hint}." if hint else ".")
         )
+
+
+class CudaStreamError(PanrtError, ValueError):
+    """What was given as a CUDA stream is not one, or is of another context than the session."""
 
 
 def _call(function: Callable[..., tuple[Any, ...]], *arguments: Any) -> Any:
@@ -76,9 +85,8 @@ def device() -> Device:
         CudaError: there is none that works.
     """
     _call(driver.cuInit, 0)
-    handle = _device_of_thread()
-    if handle is None:
-        handle = _call(driver.cuDeviceGet, 0)
+    current = _current()
+    handle = current[1] if current is not None else _call(driver.cuDeviceGet, 0)
 
     def attribute(name: str) -> int:
         return int(_call(driver.cuDeviceGetAttribute, getattr(driver.CUdevice_attribute, _ATTRIBUTE + name), handle))
@@ -94,56 +102,52 @@ def device() -> Device:
     )
 
 
-def _device_of_thread() -> Any:
-    """The device of the calling thread's context; None where it has none, or one that another thread has closed."""
-    if int(_call(driver.cuCtxGetCurrent)) == 0:
+def _current() -> tuple[Any, Any] | None:
+    """The calling thread's current context and its device; None where it has none, or one that was destroyed."""
+    handle = _call(driver.cuCtxGetCurrent)
+    if int(handle) == 0:
         return None
     error, *values = driver.cuCtxGetDevice()
-    if error.name in ("CUDA_ERROR_CONTEXT_IS_DESTROYED", "CUDA_ERROR_INVALID_CONTEXT"):
-        _call(driver.cuCtxSetCurrent, driver.CUcontext(0))
+    if error.name in CONTEXT_IS_GONE:
         return None
     if error:
         raise CudaError("cuCtxGetDevice", error)
-    return values[0]
+    return handle, values[0]
 
 
 class Context:
-    """Where work runs: the calling thread's context where it has one (PyCUDA's, PyTorch's), else the primary one."""
+    """Where work runs: the context that is current where this is opened (PyCUDA's, PyTorch's), else the primary one.
+
+    Within `with context:` it is the calling thread's current context. Afterwards the thread's stack of contexts is as
+    it was, also if an exception leaves the block, so that no call of PanRT changes what is current for its caller.
+    """
 
     def __init__(self) -> None:
         self.device = device()
-        self._entered = threading.local()
-        self._handle = _call(driver.cuCtxGetCurrent)
-        self._is_joined = int(self._handle) != 0
+        joined = _current()
+        self._handle: Any = 0 if joined is None else joined[0]
         self._is_retained = False
-        if not self._is_joined or self._has_primary():
+        if joined is None or self._has_primary():
             primary = _call(driver.cuDevicePrimaryCtxRetain, self.device.handle)
-            if not self._is_joined or int(primary) == int(self._handle):  # it must not go when others close theirs
+            if joined is None or int(primary) == int(self._handle):  # it must not go when others close theirs
                 self._handle, self._is_retained = primary, True
             else:
                 _release(driver.cuDevicePrimaryCtxRelease, self.device.handle)
-        try:
-            self.enter()
-        except CudaError:
-            self.close()
-            raise
 
-    def enter(self) -> None:
-        """Make it the calling thread's current one, as all that follows needs it."""
-        _call(driver.cuCtxSetCurrent, self._handle)
-        self._entered.by_this_thread = True
+    def __enter__(self) -> None:
+        _call(driver.cuCtxPushCurrent, self._handle)
 
-    def enter_once(self) -> None:
-        """The same, but in a thread's first call alone: for work between two that `enter`."""
-        if not getattr(self._entered, "by_this_thread", False):
-            self.enter()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        code, *_ = driver.cuCtxPopCurrent()
+        if code:  # of earlier work, as the manual has it; the next call reports it again
+            log.debug("cuCtxPopCurrent: %s", code.name)
 
     def close(self) -> None:
         """Let go of it; one that was the caller's stays as it is."""
         if self._is_retained:
             self._is_retained = False
-            if not self._is_joined:
-                _release(driver.cuCtxSetCurrent, driver.CUcontext(0))
             _release(driver.cuDevicePrimaryCtxRelease, self.device.handle)
 
     def _has_primary(self) -> bool:
@@ -163,6 +167,26 @@ class Stream:
     def __cuda_stream__(self) -> tuple[int, int]:
         """The protocol by which other libraries order their work after ours."""
         return 0, self.address
+
+    def wait_for(self, event: Event, other: int) -> None:
+        """Let what is queued from now on come after what another stream has queued so far; the host does not wait.
+
+        Args:
+            event: to be used for it.
+            other: `stream_address` of a stream.
+
+        Raises:
+            CudaStreamError: the other stream is not of the current context.
+        """
+        error, *_ = driver.cuEventRecord(event.handle, other)
+        if error.name in _NOT_OF_THE_CONTEXT:
+            raise CudaStreamError(
+                f"stream: {other:#x} is not a stream of the CUDA context that the session runs in ({error.name}); "
+                "make the stream's context current before panrt.load, and the session runs in that one."
+            )
+        if error:
+            raise CudaError("cuEventRecord", error)
+        _call(driver.cuStreamWaitEvent, self.handle, event.handle, 0)
 
     def upload(self, target: int, source: int, size: int) -> None:
         """Copy from pinned memory to the device."""
@@ -288,37 +312,88 @@ class PinnedMemory:
 
 
 class DeviceArray(NamedTuple):
-    """Somebody else's array on the GPU, rows of bytes one `pitch` apart."""
+    """Somebody else's array on the GPU: uint8, no gaps within a row."""
 
     address: int
-    pitch: int
+    shape: tuple[int, ...]
+    pitch: int  # bytes from the start of a row to that of the next
     owner: object  # keeps it alive
 
 
-def device_array(thing: object, stream: Stream, *, shape: Sequence[int]) -> DeviceArray:
+def device_array(thing: object, stream: Stream) -> DeviceArray:
     """See an array of another library where it is, by DLPack or `__cuda_array_interface__` (PyTorch, CuPy, PyCUDA).
 
-    Whatever its library has queued on it comes first: the stream waits for that, the host does not.
+    What its library has queued on the stream that the interface names comes first: our stream waits for that, the host
+    does not. Called within the context of the session.
 
     Args:
-        thing: (H, W, 3) uint8 on the GPU, each row without gaps.
+        thing: on the GPU, (H, W, C) or (H, W) uint8, rows from top to bottom without gaps inside.
         stream: that will read it.
-        shape: that it must have.
 
     Raises:
         FrameError: it is not such an array; the message says what it is.
     """
     from cuda.core.utils import StridedMemoryView  # noqa: PLC0415  # slow to import, and few need it
 
-    view = StridedMemoryView.from_any_interface(thing, stream_ptr=stream.address)
-    found = tuple(view.shape)
-    strides = tuple(view.strides or np.cumprod((1, *found[:0:-1]))[::-1].tolist())  # in elements; None: without gaps
-    if not view.is_device_accessible or found != tuple(shape) or view.dtype != np.uint8 or strides[1:] != (3, 1):
+    name = type(thing).__name__
+    if not is_on_device(thing):
         raise FrameError(
-            f"frame on the GPU: got {found} {view.dtype}, strides {strides}, expected {tuple(shape)} uint8 BGR, each "
-            "row without gaps: frames on the GPU have the size of the network's input."
+            f"frame: got {name} in host memory beside a frame on the GPU; the frames of one submission are all in host "
+            "memory or all on the GPU."
         )
-    return DeviceArray(int(view.ptr), strides[0], view)
+    try:
+        view = StridedMemoryView.from_any_interface(thing, stream_ptr=stream.address)
+    except Exception as error:  # it is the other library's code that runs here
+        raise FrameError(f"frame on the GPU: {name} does not lend its memory ({error}).") from error
+    shape = tuple(view.shape)
+    rows = tuple(view.strides or _dense(shape))  # in elements; None: without gaps
+    wanted = _dense(shape)
+    has_gaps = any(s != w for s, w, side in zip(rows[1:], wanted[1:], shape[1:], strict=True) if side > 1)
+    pitch = rows[0] if len(shape) > 1 and shape[0] > 1 else math.prod(shape[1:])
+    if view.dtype != np.uint8 or len(shape) < 2 or 0 in shape or has_gaps or pitch < math.prod(shape[1:]):
+        raise FrameError(
+            f"frame on the GPU: got {name} {shape} {view.dtype}, strides {rows}, expected (H, W, 3) uint8 BGR or "
+            "another pixel format, rows from top to bottom and each without gaps; make a contiguous copy of it."
+        )
+    return DeviceArray(_address_here(int(view.ptr), name), shape, pitch, view)
+
+
+def _dense(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides of an array without gaps, in elements."""
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+def _address_here(address: int, name: str) -> int:
+    """Where kernels in the current context find memory that another library allocated."""
+    error, *values = driver.cuPointerGetAttribute(_DEVICE_POINTER, address)
+    if error.name == "CUDA_ERROR_INVALID_VALUE":
+        raise FrameError(
+            f"frame on the GPU: the memory of {name} belongs to another CUDA context than the session's, or to none; "
+            "make its context current before panrt.load, and the session runs in that one."
+        )
+    if error:
+        raise CudaError("cuPointerGetAttribute", error)
+    return int(values[0])
+
+
+def stream_address(stream: object) -> int:
+    """The handle of another library's stream.
+
+    Args:
+        stream: an object with `__cuda_stream__`, or the handle as a number; 0 is the legacy default stream.
+
+    Raises:
+        CudaStreamError: it is neither.
+    """
+    protocol: Any = getattr(stream, "__cuda_stream__", lambda: (0, stream))
+    try:
+        _, address = protocol()
+        return operator.index(int(address) if isinstance(address, driver.CUstream) else address)
+    except (TypeError, ValueError) as error:
+        raise CudaStreamError(
+            f"stream: got {type(stream).__name__}, expected an object with __cuda_stream__ or the handle as an int, "
+            "such as handle of pycuda.driver.Stream."
+        ) from error
 
 
 def is_on_device(thing: object) -> bool:

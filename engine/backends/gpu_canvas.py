@@ -141,8 +141,8 @@ class Canvas:
 
     def _wait(self) -> None:
         self._is_pending = False
-        self._context.enter_once()
-        self._drawn.synchronize()
+        with self._context:
+            self._drawn.synchronize()
 
     def _enqueue(self) -> None:
         self._stream.upload(self._device, self._host, self._colors_bytes)

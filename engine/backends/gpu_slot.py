@@ -17,6 +17,7 @@ from panrt.engine.backends.gpu_canvas import Canvas, MapOnDevice
 from panrt.engine.backends.kernels import Kernels, Layout
 from panrt.engine.backends.recorded import Recorded, opened
 from panrt.engine.backends.trt_engine import Execution, Tensor
+from panrt.engine.device_map import Lease
 from panrt.engine.frame import Frame
 from panrt.plugins.contract import PanopticSegments
 from panrt.plugins.cuda_api import NarrowMapArgs, PixelFormat, PreprocessArgs
@@ -53,6 +54,7 @@ class GpuSlot:
         self.stream = stream
         self.feeds: dict[Layout, Feed] = {}
         self.canvases: dict[tuple[Origin, int], Canvas] = {}  # by image of the batch
+        self.lease = Lease()  # of whoever is shown the map on the device
         self.execution = execution
         self._kernels = kernels
         panoptic = tensors[PANOPTIC]
@@ -117,6 +119,8 @@ class GpuSlot:
 
     def settle(self) -> None:
         """Have what is drawn from the slot's memory drawn and fetched, so that it can be written to again."""
+        self.lease.end("the session has used its memory for another frame")
+        self.lease = Lease()
         for canvas in self.canvases.values():
             canvas.settle()
 

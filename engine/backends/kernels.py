@@ -12,12 +12,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from panrt.engine.backends.cuda import DeviceArray
 from panrt.engine.frame import Frame, PixelFormat, YuvStandard
-from panrt.engine.pixel_formats import check_pixels
+from panrt.engine.pixel_formats import SHAPES, check_format, check_pixels, has_shape_of
+from panrt.engine.preprocess import FrameError
 from panrt.errors import PanrtError
 from panrt.plugins import cuda_api
 from panrt.plugins.cuda_api import Code, NarrowMapArgs, OverlayArgs, PreprocessArgs, Status
 
+_ALIGNMENT = {"bgr8": 1, "rgb8": 1, "nv12": 2, "yuyv": 4}  # of a frame and of its pitch, in bytes
 _BYTES = {"bgr8": 3, "rgb8": 3, "nv12": 1, "yuyv": 2}  # of a pixel in its row; of luma for nv12
 
 
@@ -68,6 +71,25 @@ def layout_of(frame: Frame) -> Layout:
     """
     check_pixels(frame)
     return Layout(frame.pixel_format, frame.yuv_standard, frame.hw, frame.image.size)
+
+
+def layout_on_device(frame: Frame, array: DeviceArray) -> Layout:
+    """The layout of a frame whose image is another library's array on the GPU.
+
+    Raises:
+        FrameError: the array is not one of the frame's pixel format, or the kernel cannot read it where it lies.
+    """
+    check_format(frame)
+    kind, alignment = frame.pixel_format, _ALIGNMENT[frame.pixel_format]
+    if not has_shape_of(kind, array.shape):
+        raise FrameError(f"frame on the GPU: got {array.shape} as {kind}, expected {SHAPES[kind]} uint8.")
+    if array.address % alignment or array.pitch % alignment:
+        raise FrameError(
+            f"frame on the GPU: {kind} at {array.address:#x} with rows {array.pitch} bytes apart, expected "
+            f"multiples of {alignment}; make a contiguous copy of it."
+        )
+    rows, width = array.shape[:2]
+    return Layout(kind, frame.yuv_standard, (rows * 2 // 3 if kind == "nv12" else rows, width), rows * array.pitch)
 
 
 class Kernels:

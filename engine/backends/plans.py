@@ -86,10 +86,11 @@ def open_session(
     kernels = Kernels(plugins.path)
     context = cuda.Context()
     try:
-        library.load(trt.get_plugin_registry(), plugins)
-        plan = plan_file.read_engine(path, file)
-        engine = Engine(trt, path, plan, runs_host_code=file.options.version_compatible)
-        del plan  # as large as the engine
+        with context:
+            library.load(trt.get_plugin_registry(), plugins)
+            plan = plan_file.read_engine(path, file)
+            engine = Engine(trt, path, plan, runs_host_code=file.options.version_compatible)
+            del plan  # as large as the engine
     except BaseException:
         context.close()
         raise

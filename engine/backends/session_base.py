@@ -164,6 +164,11 @@ class SessionBase(ABC, Generic[Work]):
                 self._collected.add(user)
             return results
 
+    def wait_for(self, stream: object) -> None:
+        """See `panrt.engine.session.Session`; this one is for sessions without a GPU."""
+        del stream
+        raise SessionError(f"session: {self._name} runs on the CPU, where there is no CUDA stream to wait for.")
+
     def reserve(self, user: object) -> None:
         """See `panrt.engine.session.Reserves`."""
         with self._inside(), self._submitting, self._collecting:

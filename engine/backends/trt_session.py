@@ -15,26 +15,32 @@ Shapes: N images of the engine's batch, h x w network input, H x W panoptic map.
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
+import functools
 import logging
 import statistics
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple, TypeAlias
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
+from panrt.engine import forks
 from panrt.engine.backends import cuda
 from panrt.engine.backends.gpu_canvas import Canvas, GpuDrawing
 from panrt.engine.backends.gpu_slot import IMAGE, Feed, GpuSlot, Origin
-from panrt.engine.backends.kernels import KernelError, Kernels, Layout, layout_of
+from panrt.engine.backends.kernels import KernelError, Kernels, Layout, layout_of, layout_on_device
 from panrt.engine.backends.recorded import opened
 from panrt.engine.backends.session_base import SessionBase
 from panrt.engine.backends.trt_engine import Engine, EngineError, Tensor, expect
 from panrt.engine.colors import Rgb
+from panrt.engine.device_map import DeviceMap
 from panrt.engine.frame import Frame
 from panrt.engine.nvtx_ranges import nvtx_range
 from panrt.engine.preprocess import FrameError, Placement, fill, place
@@ -57,11 +63,17 @@ class TensorRTSession(SessionBase["_Submission"]):
     """An engine on a GPU; see `panrt.engine.session.Session`.
 
     Beside frames in host memory it takes frames on the GPU. Such a frame holds, in place of a NumPy array, whatever has
-    DLPack or `__cuda_array_interface__`, (h, w, 3) uint8 BGR, the part of the network's input that holds frames. It is
-    copied on the GPU, after what its library has queued on it; until `collect` its owner must not write to it.
+    DLPack or `__cuda_array_interface__`, in any size and pixel format, with any distance between rows. A kernel reads
+    it where it is, after what its library has queued on the stream that the interface names (for other streams see
+    `wait_for`); until `collect` its owner must not write to it.
 
     A CudaError of any call means that the GPU cannot be used any more.
+
+    No call changes which CUDA context is current for its caller. The session runs in the context that was current when
+    it was loaded, else in the device's primary one.
     """
+
+    _is_open = False
 
     def __init__(
         self,
@@ -105,15 +117,17 @@ class TensorRTSession(SessionBase["_Submission"]):
         self._last: tuple[object, _Submission] | None = None  # collected last, and by whom; until the next submit
         self._origins: OrderedDict[Origin, ExitStack] = OrderedDict()  # what their feeds and canvases hold
         self._resources = ExitStack()
-        with ExitStack() as resources:
-            resources.callback(context.close)
+        given = ExitStack()
+        given.callback(context.close)
+        given.callback(engine.close)  # idempotent, and of use where the context cannot be entered
+        with given, context, ExitStack() as resources:
             resources.callback(engine.close)
-            context.enter()
             self._tensors = tensors = expect(engine.tensors, wanted_tensors(model), path=engine.path)
             self._batch, *input_hw, _ = tensors[IMAGE].shape
             self._valid_hw = model.valid_hw if all(model.valid_hw) else (input_hw[0], input_hw[1])
             self._output_hw = tensors["panoptic"].shape[1], tensors["panoptic"].shape[2]
             self.stream = opened(resources, cuda.Stream())
+            self._awaited = opened(resources, cuda.Event())  # of other streams, in `wait_for`
             self._scratch = 0
             if engine.scratch_bytes:
                 self._scratch = opened(resources, cuda.DeviceMemory(engine.scratch_bytes)).address
@@ -121,13 +135,21 @@ class TensorRTSession(SessionBase["_Submission"]):
             self._slots = [self._open_slot(resources, self.gpu_memory) for _ in range(slots)]
             if kernels is not None:
                 self._draw_stream = opened(resources, cuda.Stream())
-            resources.callback(self._forget_origins)
-            resources.callback(self._drain)
+            resources.callback(_close_all, self._origins)  # not of `self`, so that a session that is dropped goes
+            resources.callback(_drain, self.stream, self.path)
             self.graph_refusal = self._record(resources, self._slots)
             if self.graph_refusal is not None:
                 log.warning("%s: runs without CUDA graphs, which costs time: %s", self.path, self.graph_refusal)
             super().__init__(name=str(engine.path), capacity=slots, batch=self._batch)
             self._resources = resources.pop_all()
+            given.pop_all()
+        self._is_open = True
+        self._at_exit = functools.partial(_close_at_exit, weakref.ref(self))
+        atexit.register(self._at_exit)  # and so before a program that made the context destroys it (`pycuda.autoinit`)
+
+    def __del__(self) -> None:
+        if self._is_open:  # dropped without `close`, wherever Python comes to notice
+            self.close()
 
     @property
     def stages(self) -> Mapping[str, float]:
@@ -138,30 +160,46 @@ class TensorRTSession(SessionBase["_Submission"]):
         started = time.perf_counter()
         slot = self._slots[0]
         self._last = None
-        self._context.enter()
-        slot.settle()
-        prepared = self._prepare(slot, frames)
-        seconds = time.perf_counter() - started
-        slot.begun.record(self.stream)
-        prepared.run()
-        slot.done.record(self.stream)
+        with self._context:
+            slot.settle()
+            prepared = self._prepare(slot, frames)
+            seconds = time.perf_counter() - started
+            slot.begun.record(self.stream)
+            prepared.run()
+            slot.done.record(self.stream)
         self._slots.append(self._slots.pop(0))
         return _Submission(slot, prepared, seconds)
 
     def _finish(self, work: _Submission, frames: tuple[Frame, ...]) -> tuple[PanopticResult, ...]:
         slot, prepared, preprocess = work
-        self._context.enter_once()
-        slot.done.synchronize()
-        inference = slot.done.seconds_since(slot.begun)
+        with self._context:
+            slot.done.synchronize()
+            inference = slot.done.seconds_since(slot.begun)
         results = []
         for image, (frame, placement) in enumerate(zip(frames, prepared.placements, strict=True)):
             started = time.perf_counter()
             result = panoptic_result(self.model, slot.found, image, frame=frame, map_hw=placement.map_hw)
             panoptic = result.panoptic.astype(np.int32)  # a copy: the slot's memory is written to again
-            timings = Timings(preprocess, inference, time.perf_counter() - started)
-            results.append(dataclasses.replace(result, panoptic=panoptic, timings=timings))
+            shown = slot.map_on_device(image, placement.map_hw)
+            results.append(
+                dataclasses.replace(
+                    result,
+                    panoptic=panoptic,
+                    timings=Timings(preprocess, inference, time.perf_counter() - started),
+                    device_map=DeviceMap(
+                        shown.address, shown.pitch, shown.hw, device=int(self._context.device.handle), lease=slot.lease
+                    ),
+                )
+            )
         self._last = current_user(), work
         return tuple(results)
+
+    def wait_for(self, stream: object) -> None:
+        """See `panrt.engine.session.Session`."""
+        with self._inside(), self._submitting:
+            self._check_usable()
+            with self._context:
+                self.stream.wait_for(self._awaited, cuda.stream_address(stream))
 
     def draw(self, image: int, colors: Mapping[int, Rgb]) -> GpuDrawing | None:
         """See `panrt.engine.session.Draws`; None where the host resized the frame, so that the GPU does not have it.
@@ -179,9 +217,9 @@ class TensorRTSession(SessionBase["_Submission"]):
             user, collected = self._last
             if user is not current_user():
                 raise SessionBusyError("session: the last result is another thread's, which draws it itself.")
-            self._context.enter_once()
-            canvas = self._canvas(collected, image)
-            return None if canvas is None else canvas.draw(colors)
+            with self._context:
+                canvas = self._canvas(collected, image)
+                return None if canvas is None else canvas.draw(colors)
 
     def profile(self, runs: int = 50) -> GpuProfile:
         """Where the GPU's time of a frame goes, measured on the frame that was submitted last.
@@ -195,10 +233,10 @@ class TensorRTSession(SessionBase["_Submission"]):
             self._check_turn(current_user())
             if self._waiting:
                 raise SessionError("session: submissions wait for their collect; collect them before profiling.")
-            return self._profile(runs)
+            with self._context:
+                return self._profile(runs)
 
     def _profile(self, runs: int) -> GpuProfile:
-        self._context.enter()
         slot, stream = self._slots[-1], self.stream
         slot.settle()
         with ExitStack() as resources:
@@ -237,15 +275,35 @@ class TensorRTSession(SessionBase["_Submission"]):
             return GpuProfile(upload, alone, download, whole, many / runs, watched.layer_seconds(run_watched))
 
     def _free(self) -> None:
+        atexit.unregister(self._at_exit)
         self._last = None
-        self._slots = []
-        self._resources.close()
+        self._end_leases("its session is closed")
+        with ExitStack() as closing:
+            closing.callback(self._context.close)
+            try:
+                closing.enter_context(self._context)
+            except cuda.CudaError as error:
+                log.warning("%s: while closing: %s", self.path, error)
+                if error.name in cuda.CONTEXT_IS_GONE:  # and all that it held, whose addresses may be others' by now
+                    forks.keep_for_ever(self._resources)
+                    return
+            self._slots = []
+            closing.callback(self._resources.close)
+
+    def _end_leases(self, why: str) -> None:
+        for slot in self._slots:
+            slot.lease.end(why)
+
+    def after_fork(self) -> None:
+        """See `forks`."""
+        super().after_fork()
+        self._end_leases("its session belongs to the process from which this one was forked")
 
     @nvtx_range("preprocess")
     def _prepare(self, slot: GpuSlot, frames: Sequence[Frame]) -> _Prepared:
         """Bring pictures where the slot's work expects them."""
         if any(cuda.is_on_device(frame.image) for frame in frames):
-            return self._copy_from_device(slot, [frame.image for frame in frames])
+            return self._prepare_from_device(slot, frames)
         layouts = [layout_of(frame) for frame in frames]
         sizes = [place(layout.hw, self._valid_hw, self._output_hw) for layout in layouts]
         as_they_are = tuple(layout.hw == size.content_hw for layout, size in zip(layouts, sizes, strict=True))
@@ -264,14 +322,32 @@ class TensorRTSession(SessionBase["_Submission"]):
         feed.write(frames)
         return _Prepared(tuple(sizes), feed.run, (True,) * len(frames), feed=(layouts[0], feed))
 
-    def _copy_from_device(self, slot: GpuSlot, images: Sequence[Any]) -> _Prepared:
-        height, width = self._valid_hw
-        arrays = [cuda.device_array(image, self.stream, shape=(height, width, 3)) for image in images]
-        for index, array in enumerate(arrays):
-            target, pitch = slot.image_on_device(index)
-            self.stream.copy_rows(target, pitch, array.address, array.pitch, width * 3, height)
-        placements = (Placement(self._valid_hw, self._output_hw),) * len(images)
-        return _Prepared(placements, slot.run_uploaded, (True,) * len(images), arrays=arrays)
+    def _prepare_from_device(self, slot: GpuSlot, frames: Sequence[Frame]) -> _Prepared:
+        """Have a kernel read frames where they are, each in an array of another library."""
+        kernels = self._kernels
+        if kernels is None:
+            raise FrameError("frame on the GPU: without PanRT's plugin library the GPU cannot prepare frames.")
+        arrays = [cuda.device_array(frame.image, self.stream) for frame in frames]
+        layouts = [layout_on_device(frame, array) for frame, array in zip(frames, arrays, strict=True)]
+        placements = [place(layout.hw, self._valid_hw, self._output_hw) for layout in layouts]
+        reads = []
+        for index, (array, layout, placement) in enumerate(zip(arrays, layouts, placements, strict=True)):
+            args = layout.preprocess(placement.content_hw, (1, *slot.images.shape[1:]), self._free_pixel)
+            args.frame, args.pitch = array.address, array.pitch
+            args.chroma = array.address + layout.hw[0] * array.pitch if layout.format == "nv12" else None
+            args.output, _ = slot.image_on_device(index)
+            reads.append(args)
+
+        def run() -> None:
+            for args in reads:
+                kernels.preprocess(args, self.stream.address)
+            slot.run_uploaded()
+
+        are_in_input = tuple(
+            layout.format == "bgr8" and layout.hw == placement.content_hw
+            for layout, placement in zip(layouts, placements, strict=True)
+        )
+        return _Prepared(tuple(placements), run, are_in_input, arrays=arrays)
 
     def _feed(self, slot: GpuSlot, layout: Layout, placement: Placement) -> Feed:
         """The slot's way in for frames of a layout, made when the first one comes."""
@@ -335,11 +411,6 @@ class TensorRTSession(SessionBase["_Submission"]):
             _, oldest = self._origins.popitem(last=False)
             oldest.close()
 
-    def _forget_origins(self) -> None:
-        for resources in self._origins.values():
-            resources.close()
-        self._origins.clear()
-
     def _open_slot(self, resources: ExitStack, memory: IoMemory) -> GpuSlot:
         execution = opened(resources, self._engine.execution(self._scratch))
         return GpuSlot(resources, self.stream, execution, self._tensors, self._kernels, mapped=memory == "mapped")
@@ -369,7 +440,7 @@ class TensorRTSession(SessionBase["_Submission"]):
         with ExitStack() as resources:
             slot = self._open_slot(resources, memory)
             before, after = (opened(resources, cuda.Event()) for _ in range(2))
-            resources.callback(self._drain)
+            resources.callback(_drain, self.stream, self.path)
             self._record(resources, [slot])
             spent = []
             for _ in range(TRIALS):
@@ -416,12 +487,23 @@ class TensorRTSession(SessionBase["_Submission"]):
         self.stream.synchronize()
         return refusal
 
-    def _drain(self) -> None:
-        try:
-            self._context.enter()
-            self.stream.synchronize()
-        except cuda.CudaError as error:
-            log.warning("%s: while closing: %s", self.path, error)
+
+def _close_at_exit(session: weakref.ref[TensorRTSession]) -> None:
+    if (it := session()) is not None:
+        it.close()
+
+
+def _close_all(origins: OrderedDict[Origin, ExitStack]) -> None:
+    for resources in origins.values():
+        resources.close()
+    origins.clear()
+
+
+def _drain(stream: cuda.Stream, path: Path) -> None:
+    try:
+        stream.synchronize()
+    except cuda.CudaError as error:
+        log.warning("%s: while closing: %s", path, error)
 
 
 class GpuProfile(NamedTuple):

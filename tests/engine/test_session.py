@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import types
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from panrt.engine.backends import convolutions
 from panrt.engine.backends.convolutions import Convolution
 from panrt.engine.backends.cpu import DENSE, CpuSession, Graph
 from panrt.engine.backends.partition import Op, Part, partition
+from panrt.engine.device_map import DeviceMapError
 from panrt.engine.frame import Frame
 from panrt.engine.load import BackendError
 from panrt.engine.pixel_formats import bgr
@@ -256,6 +258,17 @@ def test_a_frame_of_the_input_size_reaches_the_network_as_it_is(session: CpuSess
 def test_what_is_no_frame_is_refused(session: CpuSession, frame: Any) -> None:
     with pytest.raises(FrameError, match=r"frame: got .*, expected .*\(H, W, 3\)"):
         session(frame)
+
+
+def test_the_cpu_takes_no_array_of_a_gpu_and_has_no_map_on_one(session: CpuSession) -> None:
+    array = types.SimpleNamespace(shape=(8, 8, 3), __cuda_array_interface__={})
+    with pytest.raises(FrameError, match=r"got SimpleNamespace, .* only engines of `panrt build` take arrays"):
+        session(array)
+    result = session(np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(DeviceMapError, match=r"panoptic_device: .* the CPU backend .*; use result\.panoptic\."):
+        result.panoptic_device  # noqa: B018
+    with pytest.raises(SessionError, match="runs on the CPU, where there is no CUDA stream to wait for"):
+        session.wait_for(0)
 
 
 def test_frames_in_other_pixel_formats_are_converted_first(session: CpuSession) -> None:

@@ -15,10 +15,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+from simcuda.exports import exports
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-SOURCES = ("simcuda.cpp", "simcuda.h", "facts.h", "kernels.cpp")
+SOURCES = ("simcuda.cpp", "simcuda.h", "facts.h", "kernels.cpp", "exports.py")
 USUAL_FACTS = HERE / "facts" / "rtx4090.json"  # where SIMCUDA_FACTS names no other file
+COMPILER = os.environ.get("CXX", "g++")
 
 
 def cuda_headers() -> Path:
@@ -42,16 +47,19 @@ def build() -> Path:
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "done").exists():
+            headers = cuda_headers()
+            symbols = folder / "symbols.cpp"
+            symbols.write_text(exports(headers))
             usual = f'-DSIMCUDA_USUAL_FACTS="{USUAL_FACTS}"'
-            _compile("simcuda.cpp", folder / "libcuda.so.1", "-isystem", str(cuda_headers()), usual)
-            _compile("kernels.cpp", folder / "libkernels.so")
+            _compile([HERE / "simcuda.cpp", symbols], folder / "libcuda.so.1", "-isystem", str(headers), usual)
+            _compile([HERE / "kernels.cpp"], folder / "libkernels.so")
             (folder / "done").touch()
     return folder
 
 
-def _compile(source: str, library: Path, *options: str) -> None:
+def _compile(sources: Sequence[Path], library: Path, *options: str) -> None:
     flags = ["-std=c++17", "-O2", "-g1", "-Wall", "-Wextra", "-fPIC", "-shared", "-fvisibility=hidden", "-pthread"]
-    command = [os.environ.get("CXX", "g++"), *flags, *options, f"-Wl,-soname,{library.name}", str(HERE / source)]
+    command = [COMPILER, *flags, *options, f"-Wl,-soname,{library.name}", *map(str, sources)]
     subprocess.run([*command, "-o", str(library), "-ldl"], check=True)
 
 
@@ -60,7 +68,7 @@ def run(arguments: Sequence[str], **environment: str) -> subprocess.CompletedPro
     folder = build()
     env = os.environ | environment
     env |= {
-        "LD_LIBRARY_PATH": os.pathsep.join(filter(None, (str(folder), os.environ.get("LD_LIBRARY_PATH")))),
+        "LD_LIBRARY_PATH": os.pathsep.join(filter(None, (str(folder), env.get("LD_LIBRARY_PATH")))),
         "SIMCUDA_KERNELS": str(folder / "libkernels.so"),
         "PANRT_SIMCUDA": str(folder / "libcuda.so.1"),
         "OMP_NUM_THREADS": "1",

@@ -12,7 +12,7 @@ from simcuda import facts
 
 _library = ctypes.CDLL(os.environ["PANRT_SIMCUDA"])
 _library.simcuda_busy_seconds.restype = ctypes.c_double
-for _name in ("simcuda_take_log", "simcuda_alive", "simcuda_findings"):
+for _name in ("simcuda_take_log", "simcuda_alive", "simcuda_findings", "simcuda_contexts"):
     getattr(_library, _name).restype = ctypes.c_size_t
     getattr(_library, _name).argtypes = [ctypes.c_char_p, ctypes.c_size_t]
 _library.simcuda_fact.restype = ctypes.c_size_t
@@ -155,6 +155,11 @@ def alive() -> dict[str, int]:
 def findings() -> list[str]:
     """What was misused."""
     return _lines(_library.simcuda_findings)
+
+
+def contexts() -> list[int]:
+    """The calling thread's stack of contexts, the current one first."""
+    return [int(line, 16) for line in _lines(_library.simcuda_contexts)]
 
 
 def busy_seconds() -> float:

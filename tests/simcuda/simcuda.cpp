@@ -135,6 +135,7 @@ struct Kernel {
 };
 
 struct Module {
+  Context* context = nullptr;
   std::map<std::string, std::unique_ptr<Kernel>> kernels;
 };
 
@@ -144,6 +145,7 @@ struct Allocation {
   std::size_t page_bytes;
   unsigned flags = 0;
   bool is_registered = false;  // the user's own memory, pinned afterwards
+  Context* context = nullptr;  // that it was allocated in, and goes with
 };
 
 // Handles are addresses of objects that are kept after their release, so that a stale handle is known for one.
@@ -158,6 +160,10 @@ class Handles {
   }
   bool has(void const* handle) const { return live_.count(static_cast<T*>(const_cast<void*>(handle))) != 0; }
   void remove(T* object) { live_.erase(object); }
+  template <typename Condition>
+  void remove_if(Condition condition) {
+    for (auto found = live_.begin(); found != live_.end();) found = condition(*found) ? live_.erase(found) : ++found;
+  }
   std::unordered_set<T*> const& live() const { return live_; }
 
   char const* const kind;
@@ -318,6 +324,7 @@ CUresult allocate(std::uint64_t* out, std::size_t bytes, std::map<std::uint64_t,
   *out = reinterpret_cast<std::uint64_t>(pages + page_bytes - bytes) / alignment * alignment;
   if (*out % (2 * alignment) == 0) *out -= alignment;
   memory[*out] = {bytes, pages, page_bytes, flags};
+  if (!current.empty()) memory[*out].context = current.back();
   return CUDA_SUCCESS;
 }
 
@@ -700,6 +707,12 @@ CUresult device_get_attribute(int* value, CUdevice_attribute attribute, CUdevice
   return CUDA_SUCCESS;
 }
 
+CUresult device_compute_capability(int* major, int* minor, CUdevice device) {
+  CUresult const result = device_get_attribute(major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device);
+  if (result != CUDA_SUCCESS) return result;
+  return device_get_attribute(minor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device);
+}
+
 CUresult primary_retain(CUcontext* context, CUdevice device) {
   ENTER("cuDevicePrimaryCtxRetain", kNothing);
   if (device != 0) return CUDA_ERROR_INVALID_DEVICE;
@@ -749,10 +762,21 @@ CUresult ctx_destroy(CUcontext handle) {
   if (!d.contexts.has(handle)) return call.misuse("cuCtxDestroy: no such context", CUDA_ERROR_INVALID_CONTEXT);
   auto* const context = reinterpret_cast<Context*>(handle);
   run_all(call.lock, context);
+  for (auto* memory : {&d.device_memory, &d.host_memory}) {  // all that was made in it goes with it
+    std::vector<std::uint64_t> addresses;
+    for (auto const& [address, allocation] : *memory)
+      if (allocation.context == context) addresses.push_back(address);
+    for (auto const address : addresses) release(address, *memory);
+  }
+  d.streams.remove_if([&](Stream const* stream) { return stream->context == context; });
+  d.modules.remove_if([&](Module const* module) { return module->context == context; });
+  d.events.remove_if([&](Event const* event) { return event->context == context; });
   d.contexts.remove(context);
   if (!current.empty() && current.back() == context) current.pop_back();
   return call.error;
 }
+
+CUresult ctx_detach(CUcontext handle) { return ctx_destroy(handle); }  // nobody here attaches to one
 
 CUresult ctx_get_current(CUcontext* context) {
   ENTER("cuCtxGetCurrent", kNothing);
@@ -777,10 +801,11 @@ CUresult ctx_push_current(CUcontext context) {
 }
 
 CUresult ctx_pop_current(CUcontext* context) {
-  ENTER("cuCtxPopCurrent", kContext);
+  ENTER("cuCtxPopCurrent", kRelease);  // it may return errors of earlier work, and pops all the same
+  if (current.empty()) return CUDA_ERROR_INVALID_CONTEXT;
   if (context != nullptr) *context = reinterpret_cast<CUcontext>(current.back());
   current.pop_back();
-  return CUDA_SUCCESS;
+  return call.error;
 }
 
 CUresult ctx_get_device(CUdevice* device) {
@@ -1308,8 +1333,10 @@ CUresult mem_host_get_device_pointer(CUdeviceptr* address, void* memory, unsigne
 
 CUresult pointer_attribute(void* data, CUpointer_attribute attribute, CUdeviceptr address) {
   auto& d = driver();
-  bool const on_device = holding(d.device_memory, address, 1) != nullptr;
-  if (!on_device && holding(d.host_memory, address, 1) == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  auto const* const device_memory = holding(d.device_memory, address, 1);
+  auto const* const allocation = device_memory ? device_memory : holding(d.host_memory, address, 1);
+  if (allocation == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  bool const on_device = device_memory != nullptr;
   switch (attribute) {
     case CU_POINTER_ATTRIBUTE_MEMORY_TYPE:
       *static_cast<unsigned*>(data) = on_device ? CU_MEMORYTYPE_DEVICE : CU_MEMORYTYPE_HOST;
@@ -1321,9 +1348,10 @@ CUresult pointer_attribute(void* data, CUpointer_attribute attribute, CUdevicept
       *static_cast<unsigned*>(data) = 0;
       return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_CONTEXT:
-      *static_cast<CUcontext*>(data) = current.empty() ? nullptr : reinterpret_cast<CUcontext>(current.back());
+      *static_cast<CUcontext*>(data) = reinterpret_cast<CUcontext>(allocation->context);
       return CUDA_SUCCESS;
-    case CU_POINTER_ATTRIBUTE_DEVICE_POINTER:
+    case CU_POINTER_ATTRIBUTE_DEVICE_POINTER:  // for the current context; host memory can be read in all of them
+      if (on_device && (current.empty() || allocation->context != current.back())) return CUDA_ERROR_INVALID_VALUE;
       *static_cast<CUdeviceptr*>(data) = address;
       return CUDA_SUCCESS;
     default:
@@ -1500,7 +1528,9 @@ Kernel* kernel_of(Module& module, char const* name) {
 template <typename Handle>
 CUresult load(Handle* module, char const* name) {
   ENTER(name, kContext | unless(driver().facts.captures_module_load));
-  *module = reinterpret_cast<Handle>(driver().modules.add(std::make_unique<Module>()));
+  auto made = std::make_unique<Module>();
+  made->context = current_context();
+  *module = reinterpret_cast<Handle>(driver().modules.add(std::move(made)));
   return CUDA_SUCCESS;
 }
 
@@ -1526,6 +1556,9 @@ CUresult find_kernel(Out* out, Handle module, char const* kernel, char const* na
 }
 
 CUresult module_load_data(CUmodule* module, void const*) { return load(module, "cuModuleLoadData"); }
+CUresult module_load_data_ex(CUmodule* module, void const*, unsigned, CUjit_option*, void**) {
+  return load(module, "cuModuleLoadDataEx");
+}
 CUresult module_unload(CUmodule module) { return unload(module, "cuModuleUnload"); }
 CUresult module_get_function(CUfunction* out, CUmodule module, char const* kernel) {
   return find_kernel(out, module, kernel, "cuModuleGetFunction");
@@ -1549,9 +1582,22 @@ CUresult module_get_loading_mode(CUmoduleLoadingMode* mode) {
   return CUDA_SUCCESS;
 }
 
+// Deprecated: a launch names its shape itself.
+CUresult func_set_block_shape(CUfunction, int, int, int) {
+  ENTER("cuFuncSetBlockShape", kContext);
+  return CUDA_SUCCESS;
+}
+
+// The buffer that holds all parameters one after another, where a caller gives one in place of a pointer to each.
+char const* packed_parameters(void** extra) {
+  for (; extra != nullptr && *extra != CU_LAUNCH_PARAM_END; extra += 2)
+    if (*extra == CU_LAUNCH_PARAM_BUFFER_POINTER) return static_cast<char const*>(extra[1]);
+  return nullptr;
+}
+
 CUresult launch_kernel(CUfunction handle, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
                        unsigned block_y, unsigned block_z, unsigned, CUstream stream_handle, void** parameters,
-                       void**) {
+                       void** extra) {
   ENTER("cuLaunchKernel", kContext);
   CUresult error = CUDA_SUCCESS;
   auto* const stream = stream_of(call, stream_handle, "cuLaunchKernel", &error);
@@ -1562,9 +1608,14 @@ CUresult launch_kernel(CUfunction handle, unsigned grid_x, unsigned grid_y, unsi
   auto* const kernel = reinterpret_cast<Kernel*>(handle);
   if (CUresult const result = load_kernel(kernel->is_loaded, stream); result != CUDA_SUCCESS) return result;
   auto values = std::make_shared<std::vector<std::vector<char>>>();
+  char const* packed = packed_parameters(extra);
+  std::size_t offset = 0;
   for (std::size_t i = 0; kernel->parameter_bytes[i] != 0; ++i) {
-    auto const* const bytes = static_cast<char const*>(parameters[i]);
-    values->emplace_back(bytes, bytes + kernel->parameter_bytes[i]);
+    std::size_t const size = kernel->parameter_bytes[i];
+    offset = (offset + size - 1) / size * size;  // packed ones are aligned to their own size
+    auto const* const bytes = packed != nullptr ? packed + offset : static_cast<char const*>(parameters[i]);
+    values->emplace_back(bytes, bytes + size);
+    offset += size;
   }
   std::array<unsigned, 3> const grid{grid_x, grid_y, grid_z}, block{block_x, block_y, block_z};
   return enqueue(call, stream, "kernel", [=] {
@@ -1667,12 +1718,14 @@ EntryPoint const kEntryPoints[] = {
     ENTRY("cuDeviceGetUuid", cuDeviceGetUuid_v2, 9020, device_get_uuid),
     ENTRY("cuDeviceTotalMem", cuDeviceTotalMem_v2, 2000, device_total_mem),
     SAME(cuDeviceGetAttribute, 2000, device_get_attribute),
+    BARE("cuDeviceComputeCapability", 2000, device_compute_capability),
     SAME(cuDevicePrimaryCtxRetain, 7000, primary_retain),
     ENTRY("cuDevicePrimaryCtxRelease", cuDevicePrimaryCtxRelease_v2, 7000, primary_release),
     SAME(cuDevicePrimaryCtxGetState, 7000, primary_get_state),
     BARE("cuCtxCreate", 2000, ctx_create),
     BARE("cuCtxCreate", 12050, ctx_create_v4),
     ENTRY("cuCtxDestroy", cuCtxDestroy_v2, 4000, ctx_destroy),
+    BARE("cuCtxDetach", 2000, ctx_detach),
     SAME(cuCtxGetCurrent, 4000, ctx_get_current),
     SAME(cuCtxSetCurrent, 4000, ctx_set_current),
     ENTRY("cuCtxPushCurrent", cuCtxPushCurrent_v2, 4000, ctx_push_current),
@@ -1744,6 +1797,7 @@ EntryPoint const kEntryPoints[] = {
     SAME(cuMemsetD8Async, 3020, memset_d8_async),
     SAME(cuMemsetD32Async, 3020, memset_d32_async),
     SAME(cuModuleLoadData, 2000, module_load_data),
+    SAME(cuModuleLoadDataEx, 2010, module_load_data_ex),
     SAME(cuModuleUnload, 2000, module_unload),
     SAME(cuModuleGetFunction, 2000, module_get_function),
     SAME(cuModuleGetLoadingMode, 11070, module_get_loading_mode),
@@ -1751,6 +1805,7 @@ EntryPoint const kEntryPoints[] = {
     SAME(cuLibraryUnload, 12000, library_unload),
     SAME(cuLibraryGetKernel, 12000, library_get_kernel),
     SAME(cuKernelGetFunction, 12000, kernel_get_function),
+    BARE("cuFuncSetBlockShape", 2000, func_set_block_shape),
     SAME(cuLaunchKernel, 4000, launch_kernel),
     SAME(cuLaunchKernelEx, 11060, launch_kernel_ex),
     SAME(cuLaunchHostFunc, 10000, launch_host_function),
@@ -1929,6 +1984,13 @@ std::size_t simcuda_alive(char* buffer, std::size_t size) {
   say("device memory", d.device_memory.size());
   say("host memory", d.host_memory.size());
   say("capture", d.captures.size());
+  return give(joined(lines), buffer, size);
+}
+
+std::size_t simcuda_contexts(char* buffer, std::size_t size) {
+  std::vector<std::string> lines;
+  for (auto context = current.rbegin(); context != current.rend(); ++context)
+    lines.push_back(hex(reinterpret_cast<std::uint64_t>(*context)));
   return give(joined(lines), buffer, size);
 }
 

@@ -50,6 +50,9 @@ SIMCUDA_API std::size_t simcuda_alive(char* buffer, std::size_t size);
 SIMCUDA_API std::size_t simcuda_findings(char* buffer, std::size_t size);
 SIMCUDA_API std::size_t simcuda_fact(char const* name, char* buffer, std::size_t size);
 
+// The calling thread's stack of contexts, the current one first, one a line.
+SIMCUDA_API std::size_t simcuda_contexts(char* buffer, std::size_t size);
+
 // How long work has run on the device, in seconds.
 SIMCUDA_API double simcuda_busy_seconds();
 

@@ -57,3 +57,15 @@ def gpu() -> Iterator[ModuleType]:
     driver.cuCtxSetCurrent(None)
     assert findings == []
     assert left == before
+
+
+@pytest.fixture
+def own_context(gpu: ModuleType) -> Iterator[None]:
+    """The program around PanRT has a CUDA context, the primary one, and makes arrays in it."""
+    from cuda.bindings import driver  # noqa: PLC0415
+
+    driver.cuInit(0)
+    driver.cuCtxPushCurrent(driver.cuDevicePrimaryCtxRetain(0)[1])
+    yield
+    driver.cuCtxPopCurrent()
+    driver.cuDevicePrimaryCtxRelease(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from typing import Any
 
 import numpy as np
@@ -19,15 +20,15 @@ class OnDevice:
     """Device memory that is filled by work of a stream of its own, whose order the consumer must keep."""
 
     def __init__(self, image: NDArray[np.uint8], *, pitch: int = 0) -> None:
-        height, width, channels = image.shape
+        height, row = len(image), image[0].size
         self.shape = image.shape
         self.dtype = image.dtype
-        self.pitch = pitch or width * channels
+        self.pitch = pitch or row
         self.stream = cu.cuStreamCreate(cu.CUstream_flags.CU_STREAM_NON_BLOCKING)[1]
         self.memory = int(cu.cuMemAlloc(height * self.pitch)[1])
         self._pinned = int(cu.cuMemHostAlloc(height * self.pitch, 0)[1])
         rows = np.ctypeslib.as_array((ctypes.c_uint8 * (height * self.pitch)).from_address(self._pinned))
-        rows.reshape(height, self.pitch)[:, : width * channels] = image.reshape(height, -1)
+        rows.reshape(height, self.pitch)[:, :row] = image.reshape(height, -1)
         error = cu.cuMemcpyHtoDAsync(self.memory, self._pinned, height * self.pitch, self.stream)[0]
         assert error == cu.CUresult.CUDA_SUCCESS
 
@@ -39,7 +40,9 @@ class OnDevice:
 
 
 class CudaArray(OnDevice):
-    """As CuPy, Numba and PyCUDA have it."""
+    """As CuPy and Numba have it; PyCUDA's names no stream."""
+
+    names_stream = True
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -47,8 +50,8 @@ class CudaArray(OnDevice):
             "shape": self.shape,
             "typestr": np.dtype(self.dtype).str,
             "data": (self.memory, False),
-            "strides": (self.pitch, self.shape[2], 1),
-            "stream": int(self.stream),
+            "strides": (self.pitch, *self.shape[2:], 1),
+            "stream": int(self.stream) if self.names_stream else None,
             "version": 3,
         }
 
@@ -65,7 +68,9 @@ class DlpackArray(OnDevice):
             cu.cuEventRecord(event, self.stream)
             cu.cuStreamWaitEvent(stream, event, 0)
             cu.cuEventDestroy(event)
-        capsule = np.empty(self.shape, self.dtype).__dlpack__()  # a right one but for where its memory is
+        rows = np.empty((self.shape[0], self.pitch), self.dtype)[:, : math.prod(self.shape[1:])]
+        array = np.lib.stride_tricks.as_strided(rows, self.shape, (self.pitch, *self.shape[2:], 1))
+        capsule = array.__dlpack__()  # a right one but for where its memory is
         tensor = _pointer_of(capsule, b"dltensor")
         ctypes.c_uint64.from_address(tensor).value = self.memory
         ctypes.c_int32.from_address(tensor + 8).value = CUDA

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from panrt.engine.preprocess import place
 from panrt.engine.result import PanopticResult
 from panrt.engine.session import GpuMemory, Preprocess
 from panrt.model_file import Category, ModelFile, Thresholds
-from simcuda import fake_tensorrt
+from simcuda import control, fake_tensorrt
 
 HW = (32, 64)
 MODEL = ModelFile(
@@ -60,7 +61,8 @@ def open_session(
     path.write_bytes(fake_tensorrt.plan(options.pop("tensors", None) or tensors(model), **options))
     context = cuda.Context()
     try:
-        engine = Engine(fake_tensorrt, path, path.read_bytes())  # type: ignore[arg-type]  # a module in all but name
+        with context:
+            engine = Engine(fake_tensorrt, path, path.read_bytes())  # type: ignore[arg-type]  # a module in all but name
     except BaseException:
         context.close()
         raise
@@ -74,6 +76,14 @@ def open_session(
         gpu_memory=gpu_memory,
         slots=slots,
     )
+
+
+@contextmanager
+def contexts_unchanged() -> Iterator[None]:
+    """The calling thread's stack of CUDA contexts is the same afterwards."""
+    before = control.contexts()
+    yield
+    assert control.contexts() == before
 
 
 def picture(seed: int, hw: tuple[int, int] = HW) -> NDArray[np.uint8]:

@@ -114,6 +114,7 @@ def test_every_image_of_a_batch_is_drawn(tmp_path: Path, kernels: Kernels) -> No
                 np.testing.assert_array_equal(drawing.picture(), drawn_by_host(frame, result, COLORS))
 
 
+@pytest.mark.usefixtures("own_context")
 def test_frames_that_were_on_the_device_are_drawn_on(tmp_path: Path, kernels: Kernels) -> None:
     frame = frame_of("bgr8 of the network's size", 0)
     with open_session(tmp_path, kernels=kernels) as session:
@@ -172,7 +173,7 @@ def test_the_third_picture_of_a_size_costs_a_graph(tmp_path: Path, gpu: ModuleTy
         calls = gpu.take_log()
     assert not set(calls) & gpu.ALLOCATIONS
     assert calls.count("cuGraphLaunch") == 20  # the network, the picture
-    assert len(calls) == 10 * (6 + 3)  # and launch, record and wait for the picture
+    assert len(calls) == 10 * (9 + 4 + 3)  # submit and collect, draw, picture
 
 
 def test_of_many_sizes_the_last_ones_are_kept(tmp_path: Path, gpu: ModuleType, kernels: Kernels) -> None:

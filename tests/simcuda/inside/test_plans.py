@@ -14,6 +14,7 @@ from typing import Any
 
 import cv2
 import pytest
+from cuda.bindings import driver as cu
 from typer.testing import CliRunner
 
 import panrt
@@ -28,7 +29,7 @@ from panrt.plan_file import BuildOptions, PlanFile, PlanFileError, PlanMismatch,
 from panrt.plugins import library
 from panrt.plugins.library import PluginLibrary, PluginLibraryError
 from simcuda import fake_tensorrt
-from simcuda.inside.sessions import MODEL, check, picture, tensors
+from simcuda.inside.sessions import MODEL, check, contexts_unchanged, picture, tensors
 
 LIBRARY = Path(os.environ["PANRT_TEST_KERNELS"])
 PLUGINS = PluginLibrary(LIBRARY, "1" * 64, "2" * 64, "10.3.0", ("87", "89"))
@@ -82,6 +83,23 @@ def test_an_engine_that_fits_is_opened(engine: Engine, backend: str) -> None:
     with panrt.load(engine(), backend=backend) as session:
         assert (session.backend, session.capacity, session.model) == ("tensorrt", 2, MODEL)
         check(session(picture(0)), picture(0))
+
+
+def test_loading_leaves_the_callers_contexts_as_they_are(engine: Engine) -> None:
+    path = engine()
+    for _ in range(2):
+        with contexts_unchanged():
+            assert plans.obstacle(path, "tensorrt") is None
+        with contexts_unchanged(), pytest.raises(InputSizeError):
+            panrt.load(path, input_hw=(64, 64))
+        with contexts_unchanged(), pytest.raises(EngineError):
+            panrt.load(engine(has_host_code=True))
+        with contexts_unchanged(), panrt.load(engine()) as session:
+            check(session(picture(0)), picture(0))
+        cu.cuCtxPushCurrent(cu.cuDevicePrimaryCtxRetain(0)[1])  # the second time in a program that has one
+    for _ in range(2):
+        cu.cuCtxPopCurrent()
+        cu.cuDevicePrimaryCtxRelease(0)
 
 
 def test_an_engine_of_tensorrt_for_rtx_is_opened_by_its_backend(engine: Engine) -> None:

@@ -23,7 +23,6 @@ from panrt.engine.preprocess import FrameError, fill, place
 from panrt.engine.session import SessionError
 from simcuda import fake_tensorrt
 from simcuda.control import SCHEDULES, Schedule
-from simcuda.inside.device_arrays import CudaArray, DlpackArray, OnDevice
 from simcuda.inside.sessions import HW, MODEL, check, expected, open_session, picture, tensors
 from support import shared_sessions
 
@@ -124,7 +123,7 @@ def test_timings_add_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("integrated", [False, True])
-def test_a_frame_costs_six_driver_calls_and_neither_memory_nor_hidden_waits(
+def test_a_frame_costs_nine_driver_calls_and_neither_memory_nor_hidden_waits(
     tmp_path: Path, gpu: ModuleType, integrated: bool
 ) -> None:
     gpu.set_attribute(cu.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_INTEGRATED, int(integrated))
@@ -135,9 +134,10 @@ def test_a_frame_costs_six_driver_calls_and_neither_memory_nor_hidden_waits(
             session.submit([Frame(picture(index))])
             session.collect()
         calls = gpu.take_log()
-    assert len(calls) == 20 * 6
+    assert len(calls) == 20 * 9
     assert set(calls) == {
-        "cuCtxSetCurrent", "cuEventRecord", "cuGraphLaunch", "cuEventSynchronize", "cuEventElapsedTime"
+        "cuCtxPushCurrent", "cuCtxPopCurrent", "cuEventRecord", "cuGraphLaunch", "cuEventSynchronize",
+        "cuEventElapsedTime",
     }  # fmt: skip
     assert not set(calls) & gpu.ALLOCATIONS
     assert set(calls) & gpu.SYNCHRONISATIONS == {"cuEventSynchronize"}  # the one that is meant
@@ -421,7 +421,7 @@ def test_a_lost_device_is_an_error_and_the_session_can_still_be_closed(
         with pytest.raises(cuda.CudaError, match=message):
             session.submit([Frame(picture(1))])
     if when == "collect":
-        with pytest.raises(cuda.CudaError, match=f"cuEventSynchronize: {message}"):
+        with pytest.raises(cuda.CudaError, match=message):
             session.collect()
     session.close()
     assert "while closing" in caplog.text
@@ -511,85 +511,6 @@ def test_threads_that_share_a_session_get_right_results_or_are_refused(
         shared_sessions.a_producer_and_a_consumer_get_on(session, SHARED, SHARED_MAPS, rounds=50)
         shared_sessions.pairs_are_right_or_refused(session, SHARED[:2], SHARED_MAPS[:2], rounds=15)
     shared_sessions.closing_amid_calls_ends_them(lambda: open_session(tmp_path), SHARED, SHARED_MAPS)
-
-
-def test_a_context_that_is_current_is_joined(tmp_path: Path, gpu: ModuleType) -> None:
-    cu.cuInit(0)
-    made = cu.cuCtxCreate(None, 0, 0) if cu.CUDA_VERSION >= 13000 else cu.cuCtxCreate(0, 0)
-    with open_session(tmp_path) as session:
-        assert "primary context" not in gpu.alive()
-        check(session(picture(0)), picture(0))
-    assert int(cu.cuCtxGetCurrent()[1]) == int(made[1])
-    cu.cuCtxDestroy(made[1])
-
-
-# Frames on the GPU
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("integrated", [False, True])
-@pytest.mark.parametrize("kind", [CudaArray, DlpackArray])
-def test_a_frame_on_the_gpu_is_taken_where_it_is_and_after_the_work_that_fills_it(
-    tmp_path: Path, gpu: ModuleType, kind: type[OnDevice], integrated: bool, schedule: Schedule
-) -> None:
-    gpu.set_attribute(cu.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_INTEGRATED, int(integrated))
-    with open_session(tmp_path) as session:
-        check(session(picture(0)), picture(0))
-        gpu.schedule(schedule, 3)
-        for seed in range(1, 5):
-            array = kind(picture(seed))
-            gpu.take_log()
-            session.submit([Frame(array, index=seed)])  # type: ignore[arg-type]
-            calls = gpu.count_calls()
-            assert not set(calls) & (gpu.SYNCHRONISATIONS - {"cuEventCreate"})
-            assert "cuMemcpyHtoDAsync" not in calls
-            check(session.collect()[0], picture(seed))
-            array.close()
-            check(session(picture(seed + 50)), picture(seed + 50))
-
-
-def test_an_array_on_the_gpu_lives_until_it_has_been_read(tmp_path: Path) -> None:
-    with open_session(tmp_path) as session:
-        session.submit([Frame(Fleeting(picture(0)))])  # type: ignore[arg-type]
-        check(session.collect()[0], picture(0))
-
-
-class Fleeting(CudaArray):
-    """It goes with its last user."""
-
-    def __del__(self) -> None:
-        self.close()
-
-
-def test_rows_on_the_gpu_may_have_gaps_between_them(tmp_path: Path) -> None:
-    with open_session(tmp_path) as session:
-        array = CudaArray(picture(0), pitch=512)
-        check(session(array), picture(0))
-        array.close()
-
-
-def test_a_batch_on_the_gpu_fills_its_images(tmp_path: Path) -> None:
-    with open_session(tmp_path, dataclasses.replace(MODEL, batch=2)) as session:
-        arrays = [CudaArray(picture(seed)) for seed in range(2)]
-        session.submit([Frame(array) for array in arrays])  # type: ignore[arg-type]
-        for seed, result in enumerate(session.collect()):
-            check(result, picture(seed))
-        for array in arrays:
-            array.close()
-
-
-def test_an_array_on_the_gpu_that_does_not_fit_is_refused_by_its_shape(tmp_path: Path) -> None:
-    with open_session(tmp_path) as session:
-        for array, kind in (
-            (CudaArray(picture(0, (32, 32))), r"\(32, 32, 3\) uint8"),
-            (CudaArray(picture(0).astype(np.int8)), r"\(32, 64, 3\) int8"),
-        ):
-            with pytest.raises(FrameError, match=rf"frame on the GPU: got {kind}, .*expected \(32, 64, 3\) uint8 BGR"):
-                session(array)
-            array.close()
-        with pytest.raises(FrameError, match="expected a NumPy array"):
-            session([1, 2, 3])
-        check(session(picture(0)), picture(0))
 
 
 def test_our_stream_can_be_waited_for_by_other_libraries(tmp_path: Path) -> None:
