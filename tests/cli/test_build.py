@@ -44,6 +44,8 @@ def test_layers_that_fell_to_float32_are_listed_by_node(capsys: pytest.CaptureFi
     assert "  built       TensorRT 10.3.0, for Orin (nvgpu) (compute capability 8.7)\n" in said
     assert "  layers      10 fp32, 90 fp16, 5 plugin, 20 that only move or convert\n" in said
     assert "  fp32        box/Gemm, though the file says fp16\n" in said
+    assert "  float32     products in float32, not in TF32\n" in said
+    assert "  options     optimization level 3, workspace 1.1 GB, auxiliary streams 0\n" in said
     assert "  note        a/Conv: is odd\n" in said
 
 

@@ -68,6 +68,7 @@ def engine(tmp_path: Path) -> Engine:
             plan_sha256=plan_file.sha256_of(path),
             plan_bytes=path.stat().st_size,
             options=BuildOptions(),
+            workspace_bytes=1 << 30,
             precisions=Precisions(fp32=1, fp16=0, int8=0, plugins=5, other=0, fallen_to_fp32=()),
             build_seconds=1.0,
         )
