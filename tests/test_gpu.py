@@ -83,6 +83,25 @@ def test_a_machine_without_driver_or_gpu_has_none(tmp_path: Path) -> None:
     assert gpu.find(library=driver(tmp_path, NO_DEVICE=1)) is None
 
 
+@pytest.mark.parametrize(
+    ("release", "extra"),
+    [
+        ("# R36 (release), REVISION: 4.3, GCID: 38968081", "jetpack6"),
+        ("# R38 (release), REVISION: 2.1", "cuda"),
+        ("not what NVIDIA writes", "cuda"),
+        (None, "cuda"),
+    ],
+)
+def test_jetpack_6_needs_an_extra_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: str | None, extra: str
+) -> None:
+    monkeypatch.setattr(gpu, "JETSON_RELEASE", tmp_path / "nv_tegra_release")
+    if release is not None:
+        gpu.JETSON_RELEASE.write_text(release)
+    assert gpu.cuda_extra() == extra
+    assert gpu.is_jetson() is (release is not None)
+
+
 def test_a_gpu_has_a_place_on_the_bus(tmp_path: Path) -> None:
     assert gpu.bus_address(library=driver(tmp_path)) == "0000:65:00.0"
     assert gpu.bus_address(library="libno-such-driver.so") is None

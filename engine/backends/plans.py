@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
+from panrt import gpu as machine
 from panrt import model_file, plan_file
 from panrt.errors import PanrtError
 from panrt.plan_file import PRODUCTS, Flavour, PlanFile, Process
@@ -145,7 +146,9 @@ def _gpu() -> tuple[str, str]:
 
         device = cuda.device()
     except ImportError as error:
-        raise MissingError(f"cuda-python does not import ({error}); pip install 'panrt[cuda]'.") from error
+        raise MissingError(
+            f"cuda-python does not import ({error}); pip install 'panrt[{machine.cuda_extra()}]'."
+        ) from error
     except RuntimeError as error:  # cuda-python's own, where there is no driver to load
         raise MissingError(f"there is no GPU to run it on ({error}).") from error
     return device.name, device.compute_capability

@@ -13,6 +13,7 @@ from panrt.errors import PanrtError
 
 DRIVER = "libcuda.so.1"
 JETSON_RELEASE = Path("/etc/nv_tegra_release")  # only Jetson Linux has it
+JETPACK_6 = 36  # the number of its Jetson Linux
 MEMORY = Path("/proc/meminfo")
 
 _MAJOR, _MINOR, _INTEGRATED = 75, 76, 18  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR and _INTEGRATED
@@ -63,9 +64,24 @@ def find(*, library: str = DRIVER) -> Gpu | None:
     )
 
 
+def jetson_linux() -> tuple[int, str] | None:
+    """Number and revision of a Jetson's system, (36, "4.3"); None elsewhere."""
+    try:
+        said = re.match(r"# R(\d{1,9}) \(release\), REVISION: ([\d.]+)", JETSON_RELEASE.read_text())
+    except OSError:
+        return None
+    return (int(said[1]), said[2]) if said is not None else (0, "unknown")
+
+
 def is_jetson() -> bool:
     """Whether this machine runs Jetson Linux."""
-    return JETSON_RELEASE.exists()
+    return jetson_linux() is not None
+
+
+def cuda_extra() -> str:
+    """The extra of PanRT that has what it talks to this machine's GPU with."""
+    system = jetson_linux()
+    return "jetpack6" if system is not None and system[0] == JETPACK_6 else "cuda"
 
 
 def bus_address(*, library: str = DRIVER) -> str | None:
