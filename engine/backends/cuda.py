@@ -91,6 +91,12 @@ def device() -> Device:
     )
 
 
+def driver_version() -> tuple[int, int]:
+    """The newest CUDA that the driver knows, such as (12, 6)."""
+    version = int(_call(driver.cuDriverGetVersion))
+    return version // 1000, version % 1000 // 10
+
+
 def _device_of_thread() -> Any:
     """The device of the calling thread's context; None where it has none, or one that another thread has closed."""
     if int(_call(driver.cuCtxGetCurrent)) == 0:

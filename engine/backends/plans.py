@@ -41,6 +41,7 @@ class _Ready(NamedTuple):
     file: PlanFile
     trt: ModuleType
     plugins: PluginLibrary
+    process: Process
 
 
 def obstacle(path: Path, flavour: Flavour) -> str | None:
@@ -74,19 +75,20 @@ def open_session(
         InputSizeError: it has another input size.
         EngineError, CudaError: TensorRT or the driver refuses it.
     """
-    from panrt.engine.backends import cuda  # noqa: PLC0415  # `_examine` says what is missing, an import does not
+    from panrt.engine.backends import cuda, runtime_cache  # noqa: PLC0415  # `_examine` says what is missing
     from panrt.engine.backends.kernels import Kernels  # noqa: PLC0415
     from panrt.engine.backends.trt_engine import Engine  # noqa: PLC0415
     from panrt.engine.backends.trt_session import TensorRTSession  # noqa: PLC0415
 
-    file, trt, plugins = _examine(path, flavour)
+    file, trt, plugins, process = _examine(path, flavour)
     model_file.sized(file.model, input_hw, source=str(path))
     kernels = Kernels(plugins.path)
     context = cuda.Context()
     try:
         library.load(trt.get_plugin_registry(), plugins)
         plan = plan_file.read_engine(path, file)
-        engine = Engine(trt, path, plan, runs_host_code=file.options.version_compatible)
+        compiled = runtime_cache.path_of(file, process, cuda.driver_version()) if flavour == "rtx" else None
+        engine = Engine(trt, path, plan, runs_host_code=file.options.version_compatible, kernels=compiled)
         del plan  # as large as the engine
     except BaseException:
         context.close()
@@ -120,7 +122,7 @@ def _examine(path: Path, flavour: Flavour) -> _Ready:
         plugins_sources_sha256=plugins.sources_sha256,
     )
     plan_file.check(path, file, process)
-    return _Ready(file, trt, plugins)
+    return _Ready(file, trt, plugins, process)
 
 
 def _import(flavour: Flavour) -> ModuleType:

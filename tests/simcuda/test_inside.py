@@ -23,6 +23,7 @@ GPU_RUNTIME = [
     "kernels",
     "plans",
     "recorded",
+    "runtime_cache",
     "rtx",
     "tensorrt",
     "trt_engine",
