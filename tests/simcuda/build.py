@@ -15,9 +15,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+from simcuda.exports import exports
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-SOURCES = ("simcuda.cpp", "simcuda.h", "kernels.cpp")
+SOURCES = ("simcuda.cpp", "simcuda.h", "kernels.cpp", "exports.py")
+COMPILER = os.environ.get("CXX", "g++")
 
 
 def cuda_headers() -> Path:
@@ -41,15 +46,18 @@ def build() -> Path:
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "done").exists():
-            _compile("simcuda.cpp", folder / "libcuda.so.1", "-isystem", str(cuda_headers()))
-            _compile("kernels.cpp", folder / "libkernels.so")
+            headers = cuda_headers()
+            symbols = folder / "symbols.cpp"
+            symbols.write_text(exports(headers))
+            _compile([HERE / "simcuda.cpp", symbols], folder / "libcuda.so.1", "-isystem", str(headers))
+            _compile([HERE / "kernels.cpp"], folder / "libkernels.so")
             (folder / "done").touch()
     return folder
 
 
-def _compile(source: str, library: Path, *options: str) -> None:
+def _compile(sources: Sequence[Path], library: Path, *options: str) -> None:
     flags = ["-std=c++17", "-O2", "-g1", "-Wall", "-Wextra", "-fPIC", "-shared", "-fvisibility=hidden", "-pthread"]
-    command = [os.environ.get("CXX", "g++"), *flags, *options, f"-Wl,-soname,{library.name}", str(HERE / source)]
+    command = [COMPILER, *flags, *options, f"-Wl,-soname,{library.name}", *map(str, sources)]
     subprocess.run([*command, "-o", str(library), "-ldl"], check=True)
 
 
