@@ -15,7 +15,8 @@ from support import hostcuda
 INSIDE = build.HERE / "inside"
 OF_THE_SIMULATION = ["test_cuda_core.py", "test_driver.py"]
 TIMED = "test_overhead.py"  # run by benchmarks/test_budgets.py
-OF_THE_RUNTIME = sorted({path.name for path in INSIDE.glob("test_*.py")} - {*OF_THE_SIMULATION, TIMED})
+JETSON = "test_jetson.py"  # run by the one of this name out here
+OF_THE_RUNTIME = sorted({path.name for path in INSIDE.glob("test_*.py")} - {*OF_THE_SIMULATION, TIMED, JETSON})
 GPU_RUNTIME = [
     "cuda",
     "gpu_canvas",
