@@ -161,3 +161,23 @@ def test_what_the_engine_finds_is_what_the_cpu_finds(run: Callable[..., dict[str
     with panrt.load(plan) as engine, panrt.load(onnx_file, backend="cpu", threads=1) as cpu:
         assert engine.backend == "tensorrt"
         np.testing.assert_array_equal(engine(image).panoptic, cpu(image).panoptic)
+
+
+@pytest.mark.usefixtures("jetson")
+def test_an_engine_built_while_memory_was_short_is_built_again(
+    run: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    onnx_file, plan = exported(tmp_path / "tabletop.onnx"), tmp_path / "tabletop.plan"
+
+    def build_with(available: int) -> tuple[bool, int]:
+        """Whether the cache had it, and its workspace, with so many bytes available."""
+        machine.MEMORY.write_text(f"MemAvailable: {available // 1024} kB\n")
+        built = run("build", onnx_file, "-o", plan)
+        assert plan_file.read(plan).workspace_bytes == built["workspace_bytes"]
+        return built["from_cache"], built["workspace_bytes"]
+
+    assert build_with(2 * GIB) == (False, 6 * GIB // 4)
+    assert build_with(GIB) == (True, 6 * GIB // 4)
+    from_cache, workspace = build_with(7 * GIB)
+    assert (from_cache, workspace > 3 * GIB) == (False, True)
+    assert build_with(6 * GIB) == (True, workspace)
