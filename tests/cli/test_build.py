@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -111,3 +113,17 @@ def test_an_engine_is_shown_as_its_sidecar_has_it(tmp_path: Path) -> None:
         "panoptic_fpn_lite",
     )
     assert "leave --height and --width out" in run(app, ["info", str(plan), "--height", "64", "--width", "64"]).stderr
+
+
+@pytest.mark.parametrize(
+    ("tf32", "name"), [(False, "{} in PanRT (tensorrt)"), (True, "{} with TF32 in PanRT (tensorrt)")]
+)
+def test_a_comparison_says_that_an_engine_rounds_to_tf32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tf32: bool, name: str
+) -> None:
+    file = plan_file(options=plans.BuildOptions(tf32=tf32))
+    plan = tmp_path / "street.plan"
+    plans.sidecar(plan).write_text(plans.dumps(file))
+    verify = importlib.import_module("panrt.cli.verify")
+    monkeypatch.setattr(verify, "_open", lambda *_: SimpleNamespace(backend="tensorrt", model=file.model))
+    assert verify._runner(str(plan), file.model, None).name == name.format(plan)
