@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 import panrt
 from panrt import plan_file
 from panrt.cli import app
-from panrt.engine.backends import plans, rtx, tensorrt
+from panrt.engine.backends import plans, rtx, runtime_cache, tensorrt
 from panrt.engine.backends.plans import MissingError
 from panrt.engine.backends.trt_engine import EngineError
 from panrt.engine.load import BackendError
@@ -182,6 +182,18 @@ def test_each_gpu_driver_and_version_has_kernels_of_its_own(
     monkeypatch.setattr(fake_tensorrt_rtx, "__version__", "1.8.0")
     panrt.load(engine(**RTX | {"tensorrt": "1.8.0"})).close()
     assert len(kept(tmp_path)) == len(fake_tensorrt_rtx.compiled) == 4
+
+
+def test_pruned_kernels_are_compiled_again(engine: Engine, tmp_path: Path) -> None:
+    path = engine(**RTX)
+    with panrt.load(path) as session:
+        ((file, size),) = runtime_cache.sizes().items()
+        assert [file] == kept(tmp_path)
+        assert runtime_cache.prune(unused_days=1) == (0, 0)  # it was used just now
+        assert runtime_cache.prune(unused_days=0) == (1, size)
+        check(session(picture(0)), picture(0))
+    panrt.load(path).close()
+    assert fake_tensorrt_rtx.compiled == ["pattern"] * 2
 
 
 def test_a_cache_that_cannot_be_written_costs_time_alone(
