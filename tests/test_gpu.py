@@ -110,3 +110,10 @@ def test_a_gpu_has_a_place_on_the_bus(tmp_path: Path) -> None:
 def test_a_driver_that_fails_is_named_by_the_call(tmp_path: Path) -> None:
     with pytest.raises(GpuError, match="cuMemGetInfo_v2: CUDA error 700"):
         gpu.find(library=driver(tmp_path, BROKEN=1))
+
+
+def test_a_library_that_is_no_driver_is_said_to_be_none(tmp_path: Path) -> None:
+    library = tmp_path / "libcuda.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-x", "c", "-o", library, "/dev/null"], check=True)
+    with pytest.raises(GpuError, match="has no cuDriverGetVersion; it is no driver of NVIDIA's"):
+        gpu.driver_version(library=str(library))

@@ -110,6 +110,16 @@ def test_the_command_that_rebuilds_an_engine_of_an_open_file_has_its_size(plan: 
     assert rebuild_command(plan, file, HERE).endswith(f"street.onnx -o {plan} --height 512 --width 1024")
 
 
+def test_the_command_that_rebuilds_an_engine_asks_for_the_same(plan: Path) -> None:
+    options = BuildOptions(
+        optimization_level=5, tf32=True, aux_streams=2, version_compatible=True, workspace_bytes=2**30, dla_core=0
+    )
+    command = rebuild_command(plan, plan_file(options=options), HERE)
+    assert command.endswith(f"-o {plan} --optimization-level 5 --tf32 --aux-streams 2 --version-compatible")
+    rtx = rebuild_command(plan, plan_file(options=options), HERE._replace(flavour="rtx"))
+    assert rtx.endswith(f"-o {plan} --rtx --optimization-level 5 --tf32 --aux-streams 2")
+
+
 @pytest.mark.parametrize(
     ("options", "process", "fits"),
     [

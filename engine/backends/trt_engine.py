@@ -104,7 +104,9 @@ class Engine:
     def _open_runtime_cache(self, path: Path) -> RuntimeCache:
         config = self._ask("set up its execution", self._engine.create_runtime_config)
         config.set_execution_context_allocation_strategy(self.trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-        return RuntimeCache(config, self._ask("make a cache for its kernels", config.create_runtime_cache), path)
+        cache = RuntimeCache(config, self._ask("make a cache for its kernels", config.create_runtime_cache), path)
+        self._logger.take_errors()  # why it does not take what was kept is no reason of what fails later
+        return cache
 
     def complain(self, problem: str, advice: str) -> EngineError:
         """An error with what TensorRT last had to say."""

@@ -156,6 +156,10 @@ def _context(driver: Any, device: ctypes.c_int) -> Iterator[None]:
 
 
 def _call(driver: Any, name: str, *arguments: Any) -> None:
-    status = driver[name](*arguments)
+    try:
+        function = driver[name]
+    except AttributeError as error:
+        raise GpuError(f"{driver._name}: has no {name}; it is no driver of NVIDIA's, install that again.") from error
+    status = function(*arguments)
     if status:
         raise GpuError(f"{name}: CUDA error {status}; nvidia-smi (on Jetson tegrastats) tells more about the GPU.")

@@ -220,10 +220,24 @@ def read_engine(path: Path, file: PlanFile) -> bytes:
 
 
 def rebuild_command(plan: Path, file: PlanFile, process: Process) -> str:
-    """What builds this engine for a process; the ONNX file is looked for beside the engine."""
-    onnx = plan.parent / file.onnx
-    size = " --height {} --width {}".format(*file.options.input_hw) if file.options.input_hw else ""
-    return f"panrt build {argument(onnx)} -o {argument(plan)}{' --rtx' if process.flavour == 'rtx' else ''}{size}"
+    """What builds this engine for a process; the ONNX file is looked for beside the engine.
+
+    It has the options that are about the engine, not those about the machine that it was built on or for.
+    """
+    options, is_rtx = file.options, process.flavour == "rtx"
+    chosen = (
+        ("--rtx", is_rtx),
+        (
+            f"--optimization-level {options.optimization_level}",
+            options.optimization_level != BuildOptions().optimization_level,
+        ),
+        ("--tf32", options.tf32),
+        (f"--aux-streams {options.aux_streams}", options.aux_streams != 0),
+        ("--version-compatible", options.version_compatible and not is_rtx),
+        ("--height {} --width {}".format(*options.input_hw or (0, 0)), options.input_hw != ()),
+    )
+    given = "".join(f" {option}" for option, is_chosen in chosen if is_chosen)
+    return f"panrt build {argument(plan.parent / file.onnx)} -o {argument(plan)}{given}"
 
 
 def version_of(text: str) -> tuple[int, ...]:
