@@ -3,6 +3,7 @@
 # make format rewrite the sources in house style   make test-full   every test with the long property runs
 # make perf   measure against the time budgets     make test-oldest every test with the oldest dependencies
 # make test-pycuda   PyCUDA and PanRT in one process, on the simulated driver; builds PyCUDA, which takes minutes
+# make test-jetpack6 a Jetson with JetPack 6's Python, rehearsed
 # make clean  remove everything that was built
 # make fuzz-native SECONDS=600 SEED=1   call the kernels with whatever a caller may pass, under ASan and UBSan
 PYTHON ?= python3
@@ -14,7 +15,7 @@ JOBS   ?= 2
 SECONDS ?= 600
 SEED   ?= 1
 
-.PHONY: demo test test-fast test-full test-oldest test-pycuda perf lint format fuzz-native clean
+.PHONY: demo test test-fast test-full test-oldest test-pycuda test-jetpack6 perf lint format fuzz-native clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/product.stamp
@@ -39,6 +40,11 @@ test-pycuda: $(VENV)/tests.stamp
 	$(BIN)/python tests/simcuda/build_pycuda.py
 	$(BIN)/python -m pytest -rs tests/simcuda/test_pycuda.py
 
+# An environment as docs/jetson.md makes it on JetPack 6, but for TensorRT, which comes with that.
+test-jetpack6:
+	$(MAKE) --no-print-directory VENV=.venv-jetpack6 PYTHON=python3.10 .venv-jetpack6/jetpack6.stamp
+	.venv-jetpack6/bin/python -m pytest -s tests/simcuda/test_jetson.py
+
 perf: $(VENV)/tests.stamp
 	$(BIN)/python -m pytest -m perf benchmarks
 
@@ -57,7 +63,7 @@ fuzz-native: $(VENV)/tests.stamp
 	$(BIN)/python tests/plugins/test_sanitizers.py $(SECONDS) $(SEED)
 
 clean:
-	rm -rf $(VENV) .venv-oldest build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest .venv-jetpack6 build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 10)' 2>/dev/null || \
@@ -74,6 +80,10 @@ $(VENV)/product.stamp: $(BIN)/python pyproject.toml CMakeLists.txt $(NATIVE)
 $(VENV)/tests.stamp: $(BIN)/python pyproject.toml CMakeLists.txt $(NATIVE) tests/requirements.txt
 	$(BIN)/python -m pip install --quiet --requirement tests/requirements.txt --editable '.[dev]'
 	@touch $(VENV)/product.stamp $@
+
+$(VENV)/jetpack6.stamp: $(BIN)/python pyproject.toml CMakeLists.txt $(NATIVE) tests/jetpack6.txt
+	$(BIN)/python -m pip install --quiet --requirement tests/jetpack6.txt --editable '.[jetpack6]'
+	@touch $@
 
 # Hostile inputs for some minutes: make fuzz MINUTES=30 TARGETS="onnx coco"; one again: make fuzz REPLAY=build/fuzz/...
 .PHONY: fuzz

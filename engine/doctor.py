@@ -16,13 +16,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from panrt import gpu
 from panrt.engine.machine import cpu_info, cpu_name, power_mode, usable_threads
 from panrt.plugins import library
 
-_RELEASE = Path("/etc/nv_tegra_release")  # of Jetson Linux
 _BOARD = Path("/proc/device-tree/model")
-_OLDEST = 36  # Jetson Linux: JetPack 6
-_JETPACKS = {36: "JetPack 6", 38: "JetPack 7"}  # by Jetson Linux
+_JETPACKS = {gpu.JETPACK_6: "JetPack 6", 38: "JetPack 7"}  # by the number of Jetson Linux; older ones are too old
 
 State = Literal["ok", "missing", "broken"]  # missing: something else works without it; broken: PanRT does not
 
@@ -59,23 +58,14 @@ def examine() -> tuple[Finding, ...]:
     return tuple(finding for check in checks if (finding := check()) is not None)
 
 
-def _jetson_linux() -> tuple[int, str] | None:
-    """Number and revision of a Jetson's system, (36, "4.3"); None elsewhere."""
-    try:
-        said = re.match(r"# R(\d+) \(release\), REVISION: ([\d.]+)", _RELEASE.read_text())
-    except OSError:
-        return None
-    return (int(said[1]), said[2]) if said is not None else (0, "unknown")
-
-
 def _jetson() -> Finding | None:
     """Nothing to say elsewhere."""
-    system = _jetson_linux()
+    system = gpu.jetson_linux()
     if system is None:
         return None
     number, revision = system
     board = _BOARD.read_text().strip("\0\n ") if _BOARD.exists() else "a board without a name"
-    if number < _OLDEST:
+    if number < gpu.JETPACK_6:
         found = f"{board}, Jetson Linux {number}.{revision}"
         return Finding(
             "Jetson", "missing", found, "its Python and TensorRT are too old for PanRT; flash JetPack 6 or 7"
@@ -211,21 +201,30 @@ def _gpu() -> Finding:
 
 
 def _cuda_python() -> Finding:
+    extra = gpu.cuda_extra()
     try:
-        return Finding(
-            "cuda-python", "ok", f"cuda-bindings {version('cuda-bindings')}, cuda-core {version('cuda-core')}"
-        )
+        bindings, core = version("cuda-bindings"), version("cuda-core")
     except PackageNotFoundError as error:
-        return Finding("cuda-python", "missing", f"no {error.name}", "for the GPU: pip install 'panrt[cuda]'")
+        return Finding("cuda-python", "missing", f"no {error.name}", f"for the GPU: pip install 'panrt[{extra}]'")
+    found = f"cuda-bindings {bindings}, cuda-core {core}"
+    try:
+        driver = gpu.driver_version()
+    except gpu.GpuError as error:
+        return Finding("cuda-python", "missing", f"{found}; {error}", "reboot, or check dmesg")
+    if driver is not None and int(bindings.partition(".")[0]) > driver[0]:
+        found = f"{found}, which is for a newer driver than this one for CUDA {driver[0]}.{driver[1]}"
+        cure = f"panrt[{extra}]" if extra != "cuda" else f"cuda-bindings<{driver[0] + 1}"
+        return Finding("cuda-python", "missing", found, f"pip install '{cure}'")
+    return Finding("cuda-python", "ok", found)
 
 
 def _tensorrt() -> Finding:
-    jetson = _jetson_linux()
+    jetson = gpu.jetson_linux()
     if jetson is None:
         return _importable("TensorRT", "tensorrt", "on a desktop: pip install 'panrt[tensorrt]'")
     own = "JetPack brings it; a virtual environment sees it only with --system-site-packages"
     finding = _importable("TensorRT", "tensorrt", own)
-    if jetson[0] == 36 and finding.state == "ok" and not finding.found.startswith("10."):
+    if jetson[0] == gpu.JETPACK_6 and finding.state == "ok" and not finding.found.startswith("10."):
         found = f"{finding.found}, which is not JetPack 6's own and does not run there"
         return Finding("TensorRT", "missing", found, f"pip uninstall tensorrt; {own}")
     return finding
@@ -233,7 +232,7 @@ def _tensorrt() -> Finding:
 
 def _tensorrt_rtx() -> Finding:
     advice = "for GeForce and RTX GPUs: pip install 'panrt[rtx]'"
-    if _jetson_linux() is not None:
+    if gpu.jetson_linux() is not None:
         advice = "it is for desktops; on a Jetson TensorRT does its work"
     return _importable("TensorRT-RTX", "tensorrt_rtx", advice)
 

@@ -26,7 +26,7 @@ from panrt import plan_file
 from panrt.export import cache as engine_cache
 from panrt.export.errors import ExportError
 from panrt.export.lint import Finding, Linted, lint
-from panrt.export.tensorrt import WEIGHTED, BuildError, Layer, Network, Profile, TensorRT
+from panrt.export.tensorrt import WEIGHTED, BuildError, Layer, Network, TensorRT
 from panrt.files import write_atomically
 from panrt.gpu import Gpu
 from panrt.input_size import IMAGE
@@ -35,7 +35,11 @@ from panrt.plan_file import SUFFIX, BuildOptions, Flavour, PlanFile, Precisions,
 from panrt.plugins import library as plugin_library
 from panrt.plugins.library import PluginLibrary
 
-FREE_SHARE = 0.8  # of the GPU's free memory that tactics may use as scratch
+# Of the GPU's memory, what tactics may use as scratch: a share of all of it, so that an engine does not depend on what
+# else was running, or a share of what is free, where that is less.
+TOTAL_SHARE = 0.5
+FREE_SHARE = 0.8
+WORKSPACE_STEP = 1 << 28  # bytes, and the least
 MAX_OPTIMIZATION_LEVEL = 5
 
 Progress = Callable[[str, int, int], None]  # phase, done, of
@@ -88,13 +92,16 @@ def build_engine(
     tensorrt = TensorRT(flavour, library)
     tensorrt.check(options)
     linted = lint(onnx_path, flavour=flavour, release=version_of(tensorrt.version), input_hw=_input_hw(options))
-    target = _Target(tensorrt, library, _gpu(flavour), options)
+    gpu = _gpu(flavour)
+    target = _Target(tensorrt, library, gpu, options, workspace_bytes(options, gpu))
     if not cache:
         file, layers = _build(linted, onnx_path, path, target, progress)
         return Built(file, linted.warnings, layers, False)
     with engine_cache.locked(target.key(linted.model)) as cached:
         layers = ()
         found = engine_cache.get(cached)
+        if found is not None and found.workspace_bytes < target.workspace_bytes:
+            found = None  # memory was short when it was built
         if found is None:
             made, layers = _build(linted, onnx_path, cached, target, progress)
         file = dataclasses.replace(found or made, onnx=onnx_path.name, options=options)
@@ -109,13 +116,7 @@ class _Target(NamedTuple):
     library: PluginLibrary
     gpu: Gpu | None
     options: BuildOptions
-
-    @property
-    def workspace_bytes(self) -> int:
-        """What was asked for, or a share of what is free, in steps that make the same of a little more or less."""
-        if self.options.workspace_bytes or self.gpu is None:
-            return self.options.workspace_bytes
-        return max(int(self.gpu.free_bytes * FREE_SHARE) >> 28 << 28, 1 << 28)
+    workspace_bytes: int  # no part of the key: it is the same for a GPU unless memory is short
 
     def key(self, model: bytes) -> engine_cache.Key:
         gpu = self.gpu
@@ -151,9 +152,7 @@ def _build(
         layers = network.layers()
         _check_precision(layers, linted.file, source)
         config = tensorrt.config(options, workspace_bytes=target.workspace_bytes, timings=engine_cache.timings(timings))
-        profiles = _profiles(network, options)
-        if profiles:
-            network.add_profile(config, profiles)
+        _check_batch(network, source)
         config.progress_monitor = tensorrt.monitor(watch)
         engine = tensorrt.build(network, config, source=str(source))
         if engine is not None and (measured := tensorrt.timings(config)) is not None:
@@ -181,6 +180,7 @@ def _build(
         plan_sha256=hashlib.sha256(engine).hexdigest(),
         plan_bytes=len(engine),
         options=options,
+        workspace_bytes=target.workspace_bytes,
         precisions=_precisions(layers, linted.file),
         build_seconds=round(time.monotonic() - started, 1),
     )
@@ -227,9 +227,8 @@ def _check_options(options: BuildOptions) -> None:
         )
     if options.workspace_bytes < 0:
         raise ExportError(f"workspace_bytes: got {options.workspace_bytes}, expected no negative number.")
-    batch = options.batch
-    if batch and not (len(batch) == 3 and 1 <= batch[0] <= batch[1] <= batch[2]):
-        raise ExportError(f"batch: got {batch}, expected (smallest, usual, largest), ascending and positive.")
+    if options.aux_streams < 0:
+        raise ExportError(f"aux_streams: got {options.aux_streams}, expected no negative number.")
     if options.input_hw and len(options.input_hw) != 2:
         raise ExportError(f"input_hw: got {options.input_hw}, expected (height, width).")
 
@@ -251,17 +250,21 @@ def _gpu(flavour: Flavour) -> Gpu | None:
     return found
 
 
-def _profiles(network: Network, options: BuildOptions) -> dict[str, Profile]:
-    """The shapes that an open batch makes of the input; none where the file fixes it."""
-    batch, *others = network.inputs[IMAGE]
-    if batch >= 0 and options.batch:
-        raise ExportError(f"batch: the file fixes it at {batch}; give no range, or export the model with it open.")
-    if batch >= 0:
-        return {}
-    if not options.batch:
-        raise ExportError("batch: the file leaves it open; give the smallest, usual and largest, such as 1:1:4.")
-    smallest, usual, largest = ((images, *others) for images in options.batch)
-    return {IMAGE: Profile(smallest, usual, largest)}
+def workspace_bytes(options: BuildOptions, gpu: Gpu | None) -> int:
+    """Scratch memory for tactics: what was asked for, else by a rule; 0 leaves it to TensorRT."""
+    if options.workspace_bytes or gpu is None:
+        return options.workspace_bytes
+    most = int(min(gpu.total_bytes * TOTAL_SHARE, gpu.free_bytes * FREE_SHARE))
+    return max(most // WORKSPACE_STEP, 1) * WORKSPACE_STEP
+
+
+def _check_batch(network: Network, source: Path) -> None:
+    """An engine has one batch, as a CUDA graph holds one shape."""
+    if (batch := network.inputs[IMAGE][0]) < 1:
+        raise ExportError(
+            f"{source}: leaves its batch open ({batch}), and engines have one; export the model again, with --batch N "
+            "for N images an inference."
+        )
 
 
 # Precision ------------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from panrt import plan_file
+from panrt.files import cache_folder
 from panrt.gpu import Gpu
 from panrt.model_file import ModelFileError
 from panrt.plan_file import BuildOptions, Flavour, PlanFile
@@ -62,7 +63,7 @@ class Entry(NamedTuple):
 
 def root() -> Path:
     """The user's cache folder of engines."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "panrt" / FOLDER
+    return cache_folder() / FOLDER
 
 
 @contextmanager
@@ -137,7 +138,7 @@ def prune(*, unused_days: float) -> tuple[int, int]:
 def timings_path(tensorrt: str, gpu: Gpu | None) -> Path:
     """Where TensorRT's measurements of kernels on a GPU are kept; with them the next build there is faster."""
     name = f"{tensorrt}-{gpu.name}-{gpu.driver}" if gpu else tensorrt
-    return root().parent / "timings" / f"{re.sub('[^A-Za-z0-9.-]+', '_', name)}.cache"
+    return cache_folder() / "timings" / f"{re.sub('[^A-Za-z0-9.-]+', '_', name)}.cache"
 
 
 def timings(path: Path) -> bytes:

@@ -22,8 +22,13 @@ from panrt.plugins.library import NAMESPACE, OPS, VERSION
 from panrt.plugins.onnx_functions import DOMAIN
 
 MAX_TOP_K = 3840  # TensorRT's
-_PLUGINS_BEFORE_FUNCTIONS = (10, 7)  # older TensorRT takes a function in place of the plugin of its name
-_OPSETS: tuple[tuple[tuple[int, ...], int], ...] = (((10, 7), 21), ((0,), 20))  # release -> newest that it reads
+
+Release = tuple[int, ...]
+
+# What TensorRT's parser can do, from which release on.
+_PLUGINS_BEFORE_FUNCTIONS: Release = (10, 7)  # older ones take a function in place of the plugin of its name
+_OPSETS: tuple[tuple[Release, int], ...] = (((10, 7), 21), ((0,), 20))  # the newest that it reads
+_OPERATORS: dict[str, tuple[int, Release]] = {"GroupNormalization": (21, (10, 9))}  # later than the rest of their opset
 
 # Operators whose output has a size that only the data decide; a CUDA graph cannot hold them.
 _DATA_DEPENDENT = {"Compress", "If", "Loop", "NonMaxSuppression", "NonZero", "Scan", "Unique"}
@@ -62,7 +67,7 @@ class Linted(NamedTuple):
     warnings: tuple[Finding, ...]
 
 
-def lint(path: Path, *, flavour: Flavour, release: tuple[int, ...], input_hw: tuple[int, int] | None = None) -> Linted:
+def lint(path: Path, *, flavour: Flavour, release: Release, input_hw: tuple[int, int] | None = None) -> Linted:
     """Read an ONNX file and check it for a TensorRT of this flavour and release, e.g. (10, 3, 0).
 
     Args:
@@ -92,7 +97,7 @@ def lint(path: Path, *, flavour: Flavour, release: tuple[int, ...], input_hw: tu
     return Linted(file, content, findings)
 
 
-def find(model: ModelProto, file: ModelFile, *, flavour: Flavour, release: tuple[int, ...]) -> Iterator[Finding]:
+def find(model: ModelProto, file: ModelFile, *, flavour: Flavour, release: Release) -> Iterator[Finding]:
     """Everything that there is to say about a graph; bodies of functions are not built and not looked at."""
     if flavour == "tensorrt":
         yield from _version(model, release)
@@ -104,7 +109,8 @@ def find(model: ModelProto, file: ModelFile, *, flavour: Flavour, release: tuple
     yield from _precision(model, file)
 
 
-def _version(model: ModelProto, release: tuple[int, ...]) -> Iterator[Finding]:
+def _version(model: ModelProto, release: Release) -> Iterator[Finding]:
+    """What this release of TensorRT does not read, although later ones do."""
     newest = next(opset for oldest, opset in _OPSETS if release >= oldest)
     opset = next((entry.version for entry in model.opset_import if entry.domain == ""), 0)
     again = "export again with --target tensorrt-10.3"
@@ -113,6 +119,16 @@ def _version(model: ModelProto, release: tuple[int, ...]) -> Iterator[Finding]:
         yield Finding("error", "", f"opset {opset}: TensorRT {version} reads up to {newest}; {again}.")
     if model.functions and release < _PLUGINS_BEFORE_FUNCTIONS:
         yield Finding("error", "", f"has ONNX functions, which TensorRT {version} prefers to plugins; {again}.")
+    if opset > newest:
+        return
+    for node in model.graph.node:
+        if node.domain not in ("", "ai.onnx") or node.op_type not in _OPERATORS:
+            continue
+        form, oldest = _OPERATORS[node.op_type]
+        if opset >= form and release < oldest:
+            since = ".".join(map(str, oldest))
+            problem = f"{node.op_type} of opset {form}, which TensorRT reads from {since} on, not {version}; {again}."
+            yield Finding("error", _name(node), problem)
 
 
 def _plugin(node: NodeProto, constants: dict[str, TensorProto]) -> str | None:

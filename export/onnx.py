@@ -125,7 +125,7 @@ def to_onnx(
     peak = None
     if precision == "fp16":
         peak = largest_feature(network, images, progress) if images else None
-        to_half(network)
+        to_half(network, opset=file.opset)
     proto = _open(network, file) if file.input_hw == OPEN else _traced(network, file)
     if precision == "int8":
         proto = quantize(proto, images, heads=int8_heads, progress=progress)

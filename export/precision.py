@@ -32,6 +32,7 @@ from panrt.plugins.onnx_functions import add_functions
 Images = NDArray[np.uint8]
 Progress = Callable[[int, int], None]  # done, total
 
+_GROUP_NORMALIZATION = 21  # the opset from which on PyTorch exports a group norm as one operator
 LARGEST_HALF = float(torch.finfo(torch.float16).max)
 
 
@@ -45,8 +46,11 @@ class Peak(NamedTuple):
 # float16 --------------------------------------------------------------------------------------------------------------
 
 
-def to_half(network: PanopticFPN) -> None:
+def to_half(network: PanopticFPN, *, opset: int) -> None:
     """Backbone and heads compute in float16 from here on, in place; what is between them stays float32.
+
+    So do group norms in a file of an older opset: there they are made of InstanceNormalization, which sums the squares
+    of a whole group in the type of its input. GroupNormalization has float32 for that.
 
     Raises:
         ExportError: a weight is beyond float16.
@@ -62,10 +66,23 @@ def to_half(network: PanopticFPN) -> None:
         network.semantic.half()
     if network.instance is not None:
         network.instance.half()
+    if opset < _GROUP_NORMALIZATION:
+        for module in network.modules():
+            if isinstance(module, nn.GroupNorm):
+                module.float().register_forward_pre_hook(_in_float)
+                module.register_forward_hook(_out_half)
 
 
 def _in_half(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(tensor.half() for tensor in inputs)
+
+
+def _in_float(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(tensor.float() for tensor in inputs)
+
+
+def _out_half(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    return output.half()
 
 
 @torch.no_grad()

@@ -9,10 +9,10 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from panrt import gpu
 from panrt.errors import PanrtError
 from panrt.plan_file import PRODUCTS, BuildOptions, Flavour, version_of
 from panrt.plugins import library as plugin_library
@@ -36,14 +36,6 @@ class Layer(NamedTuple):
     node: str  # the ONNX node that it came from
     type: str  # TensorRT's, e.g. "CONVOLUTION"
     precision: str  # that it computes in: fp32, fp16, int8, plugin or other
-
-
-class Profile(NamedTuple):
-    """The shapes of an input that is left open: smallest, usual and largest."""
-
-    smallest: tuple[int, ...]
-    usual: tuple[int, ...]
-    largest: tuple[int, ...]
 
 
 class TensorRT:
@@ -97,7 +89,7 @@ class TensorRT:
         if not parsed:
             errors = [_parser_error(parser.get_error(index)) for index in range(parser.num_errors)]
             raise BuildError(_said(f"{source}: {self} cannot parse it", errors + refusals))
-        return Network(self, definition, parser)
+        return Network(definition, parser)
 
     def config(self, options: BuildOptions, *, workspace_bytes: int, timings: bytes) -> Any:
         """A builder configuration; `timings` are those of an earlier build, or empty.
@@ -108,6 +100,11 @@ class TensorRT:
         trt = self.module
         config = self._builder.create_builder_config()
         config.builder_optimization_level = options.optimization_level
+        config.max_aux_streams = options.aux_streams  # TensorRT's own choice depends on the release
+        if options.tf32:
+            config.set_flag(trt.BuilderFlag.TF32)
+        else:
+            config.clear_flag(trt.BuilderFlag.TF32)  # on by default
         if workspace_bytes:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_bytes)
         if options.compute_capabilities:
@@ -141,6 +138,10 @@ class TensorRT:
             ):
                 if chosen:
                     raise BuildError(f"{name}: {self} does not have it; compute capabilities choose its targets.")
+        if options.hardware_compatibility != "none" and gpu.is_jetson():
+            raise BuildError(
+                "hardware_compatibility: TensorRT does not have it on a Jetson; build the engine on each kind of board."
+            )
         same = options.hardware_compatibility == "same_compute_capability"
         self._need(_SAME_COMPUTE_CAPABILITY, "hardware_compatibility same_compute_capability", same)
         self._need(_STRONGLY_TYPED_DLA, "dla_core", options.dla_core >= 0)
@@ -204,9 +205,8 @@ class TensorRT:
 class Network:
     """What the parser made of a file; the parser stays alive because it owns the weights."""
 
-    def __init__(self, tensorrt: TensorRT, definition: Any, parser: Any) -> None:
+    def __init__(self, definition: Any, parser: Any) -> None:
         self.definition = definition
-        self._tensorrt = tensorrt
         self._parser = parser
 
     @property
@@ -214,13 +214,6 @@ class Network:
         """Shapes by name; -1 where a size is left open."""
         tensors = map(self.definition.get_input, range(self.definition.num_inputs))
         return {tensor.name: tuple(tensor.shape) for tensor in tensors}
-
-    def add_profile(self, config: Any, profiles: dict[str, Profile]) -> None:
-        """Have the configuration cover these shapes of the inputs."""
-        profile = self._tensorrt._builder.create_optimization_profile()
-        for name, shapes in profiles.items():
-            profile.set_shape(name, *shapes)
-        config.add_optimization_profile(profile)
 
     def layers(self) -> tuple[Layer, ...]:
         """All of them, in order, with the type that each computes in."""
@@ -287,6 +280,6 @@ def _imported(flavour: Flavour, library: PluginLibrary) -> ModuleType:
 def _advice(flavour: Flavour) -> str:
     if flavour == "rtx":
         return "Install it:  pip install 'panrt[rtx]'"
-    if Path("/etc/nv_tegra_release").exists():
+    if gpu.is_jetson():
         return "JetPack brings it; a virtual environment sees it only with --system-site-packages."
     return "Install it from NVIDIA, or build for an RTX GPU:  panrt build --rtx"

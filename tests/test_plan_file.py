@@ -41,7 +41,7 @@ def changed(**fields: object) -> str:
 
 
 def test_reading_gives_what_was_written(plan: Path) -> None:
-    file = plan_file(options=BuildOptions(compute_capabilities=("8.6", "8.9"), batch=(1, 1, 4)))
+    file = plan_file(options=BuildOptions(compute_capabilities=("8.6", "8.9"), tf32=True, aux_streams=3))
     Path(f"{plan}.json").write_text(dumps(file))
     assert read(plan) == file
 
@@ -51,12 +51,13 @@ def test_reading_gives_what_was_written(plan: Path) -> None:
     [
         ("{", r"^a\.json: not JSON"),
         ("[]", r"^a\.json: got list, expected an object"),
-        (changed(schema=2), r"schema 2, this PanRT reads up to 1; upgrade"),
-        (changed(schema=True), r"schema: got True, expected 1"),
+        (changed(schema=3), r"schema 3, this PanRT reads up to 2; upgrade"),
+        (changed(schema=1), r"schema: got 1, expected 2; build the engine again"),
+        (changed(schema=True), r"schema: got True, expected 2"),
         (changed(flavour="openvino"), r"a\.json: flavour: got 'openvino', expected 'tensorrt' or 'rtx'"),
         (changed(plan_bytes="9"), r"a\.json: plan_bytes: got '9', expected an integer"),
         (changed(colour="red"), r"a\.json: unknown field colour"),
-        (changed(options={}), r"a\.json: options: missing field batch, compute_capabilities"),
+        (changed(options={}), r"a\.json: options: missing field aux_streams, compute_capabilities"),
         (changed(options=7), r"a\.json: options: got 7, expected an object"),
         (changed(model={"schema": 9}), r"a\.json: model: written with metadata schema 9"),
     ],
@@ -109,10 +110,22 @@ def test_the_command_that_rebuilds_an_engine_of_an_open_file_has_its_size(plan: 
     assert rebuild_command(plan, file, HERE).endswith(f"street.onnx -o {plan} --height 512 --width 1024")
 
 
+def test_the_command_that_rebuilds_an_engine_asks_for_the_same(plan: Path) -> None:
+    options = BuildOptions(
+        optimization_level=5, tf32=True, aux_streams=2, version_compatible=True, workspace_bytes=2**30, dla_core=0
+    )
+    command = rebuild_command(plan, plan_file(options=options), HERE)
+    assert command.endswith(f"-o {plan} --optimization-level 5 --tf32 --aux-streams 2 --version-compatible")
+    rtx = rebuild_command(plan, plan_file(options=options), HERE._replace(flavour="rtx"))
+    assert rtx.endswith(f"-o {plan} --rtx --optimization-level 5 --tf32 --aux-streams 2")
+
+
 @pytest.mark.parametrize(
     ("options", "process", "fits"),
     [
-        ({"version_compatible": True}, {"tensorrt": "11.4.1"}, True),
+        ({"version_compatible": True}, {"tensorrt": "10.16.1"}, True),
+        ({"version_compatible": True}, {"tensorrt": "10.3.0.30"}, True),
+        ({"version_compatible": True}, {"tensorrt": "11.4.1"}, False),
         ({"version_compatible": True}, {"tensorrt": "10.2.9"}, False),
         ({"hardware_compatibility": "ampere_plus"}, {"gpu": "NVIDIA A40", "compute_capability": "8.6"}, True),
         ({"hardware_compatibility": "ampere_plus"}, {"gpu": "NVIDIA Thor", "compute_capability": "11.0"}, True),
@@ -145,6 +158,12 @@ def test_an_rtx_engine_runs_on_its_targets(
     file = plan_file(flavour="rtx", tensorrt="1.7.1.116", gpu="", options=BuildOptions(compute_capabilities=targets))
     process = HERE._replace(flavour="rtx", tensorrt="1.7.1.116", compute_capability=compute_capability)
     assert fit(plan, file, process) is fits
+
+
+def test_an_engine_for_later_versions_says_for_which(plan: Path) -> None:
+    file = plan_file(options=BuildOptions(version_compatible=True))
+    with pytest.raises(PlanMismatch, match=r"built with 10\.3\.0 for itself and later 10\.x, this .* 11\.0\.0"):
+        check(plan, file, HERE._replace(tensorrt="11.0.0"))
 
 
 def test_libraries_of_unknown_sources_are_told_apart_by_their_bytes(plan: Path) -> None:
@@ -200,13 +219,14 @@ OPTIONS = json.loads(dumps(plan_file()))["options"]
         ({"plan_bytes": 10**400}, r"plan_bytes: got .* expected an integer"),
         ({"plan_bytes": -7}, r"plan_bytes: got -7"),
         ({"options": {**OPTIONS, "input_hw": [1]}}, r"options: input_hw: got \[1\], expected none or 2 numbers"),
-        ({"options": {**OPTIONS, "batch": [1, 2]}}, r"options: batch: got \[1, 2\], expected none or 3 numbers"),
-        ({"options": {**OPTIONS, "batch": "123"}}, r"options: batch: got '123', expected a list of integers"),
+        ({"options": {**OPTIONS, "input_hw": "123"}}, r"options: input_hw: got '123', expected a list of integers"),
+        ({"options": {**OPTIONS, "tf32": 1}}, r"options: tf32: got 1, expected true or false"),
+        ({"workspace_bytes": "1 GB"}, r"workspace_bytes: got '1 GB', expected an integer"),
         ({"options": {**OPTIONS, "version_compatible": 1}}, r"version_compatible: got 1, expected true or false"),
         ({"options": {**OPTIONS, "hardware_compatibility": ["none"]}}, r"hardware_compatibility: got \['none'\]"),
         ({"plugin_library": "/tmp/evil.so"}, r"unknown field plugin_library"),
     ],
-    ids=[str(number) for number in range(16)],
+    ids=[str(number) for number in range(17)],
 )
 def test_a_value_that_no_build_writes_is_named(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(PlanFileError, match=rf"^a\.json: (options: )?{message}") as caught:

@@ -102,6 +102,12 @@ def device() -> Device:
     )
 
 
+def driver_version() -> tuple[int, int]:
+    """The newest CUDA that the driver knows, such as (12, 6)."""
+    version = int(_call(driver.cuDriverGetVersion))
+    return version // 1000, version % 1000 // 10
+
+
 def _current() -> tuple[Any, Any] | None:
     """The calling thread's current context and its device; None where it has none, or one that was destroyed."""
     handle = _call(driver.cuCtxGetCurrent)

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
+from panrt import gpu as machine
 from panrt import model_file, plan_file
 from panrt.errors import PanrtError
 from panrt.plan_file import PRODUCTS, Flavour, PlanFile, Process
@@ -40,6 +41,7 @@ class _Ready(NamedTuple):
     file: PlanFile
     trt: ModuleType
     plugins: PluginLibrary
+    process: Process
 
 
 def obstacle(path: Path, flavour: Flavour) -> str | None:
@@ -76,12 +78,12 @@ def open_session(
         EngineError, CudaError: TensorRT or the driver refuses it.
         SessionError: the GPU cannot work in mapped memory, which it was to.
     """
-    from panrt.engine.backends import cuda  # noqa: PLC0415  # `_examine` says what is missing, an import does not
+    from panrt.engine.backends import cuda, runtime_cache  # noqa: PLC0415  # `_examine` says what is missing
     from panrt.engine.backends.kernels import Kernels  # noqa: PLC0415
     from panrt.engine.backends.trt_engine import Engine  # noqa: PLC0415
     from panrt.engine.backends.trt_session import TensorRTSession  # noqa: PLC0415
 
-    file, trt, plugins = _examine(path, flavour)
+    file, trt, plugins, process = _examine(path, flavour)
     model_file.sized(file.model, input_hw, source=str(path))
     kernels = Kernels(plugins.path)
     context = cuda.Context()
@@ -89,7 +91,8 @@ def open_session(
         with context:
             library.load(trt.get_plugin_registry(), plugins)
             plan = plan_file.read_engine(path, file)
-            engine = Engine(trt, path, plan, runs_host_code=file.options.version_compatible)
+            compiled = runtime_cache.path_of(file, process, cuda.driver_version()) if flavour == "rtx" else None
+            engine = Engine(trt, path, plan, runs_host_code=file.options.version_compatible, kernels=compiled)
             del plan  # as large as the engine
     except BaseException:
         context.close()
@@ -131,7 +134,7 @@ def _examine(path: Path, flavour: Flavour) -> _Ready:
         plugins_sources_sha256=plugins.sources_sha256,
     )
     plan_file.check(path, file, process)
-    return _Ready(file, trt, plugins)
+    return _Ready(file, trt, plugins, process)
 
 
 def _import(flavour: Flavour) -> ModuleType:
@@ -157,7 +160,9 @@ def _gpu() -> tuple[str, str]:
 
         device = cuda.device()
     except ImportError as error:
-        raise MissingError(f"cuda-python does not import ({error}); pip install 'panrt[cuda]'.") from error
+        raise MissingError(
+            f"cuda-python does not import ({error}); pip install 'panrt[{machine.cuda_extra()}]'."
+        ) from error
     except RuntimeError as error:  # cuda-python's own, where there is no driver to load
         raise MissingError(f"there is no GPU to run it on ({error}).") from error
     return device.name, device.compute_capability

@@ -1,6 +1,6 @@
 """A serialised engine in the hands of TensorRT or TensorRT-RTX, which are alike in all that is used here.
 
-Only what TensorRT 10.3 has is used (JetPack 6), and what 11 and RTX still have.
+Only what TensorRT 10.3 has is used (JetPack 6), and what 11 and RTX still have; of RTX alone, its cache of kernels.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from panrt.engine.backends.runtime_cache import RuntimeCache
 from panrt.errors import PanrtError
 from panrt.tensorrt_logger import tensorrt_logger
 
@@ -38,7 +39,9 @@ class Tensor(NamedTuple):
 class Engine:
     """Weights on the device, and what goes in and out."""
 
-    def __init__(self, trt: ModuleType, path: Path, plan: bytes, *, runs_host_code: bool = False) -> None:
+    def __init__(
+        self, trt: ModuleType, path: Path, plan: bytes, *, runs_host_code: bool = False, kernels: Path | None = None
+    ) -> None:
         """Deserialise a file that has been found to fit this process.
 
         Args:
@@ -46,6 +49,7 @@ class Engine:
             path: of the file, for messages.
             plan: what it holds; may be forgotten afterwards.
             runs_host_code: as version-compatible engines need it: they carry a part of TensorRT itself.
+            kernels: where TensorRT for RTX keeps those that it compiles; None for TensorRT, which has compiled all.
 
         Raises:
             EngineError: TensorRT does not take it; the message carries what TensorRT logged.
@@ -58,6 +62,7 @@ class Engine:
             self._runtime.engine_host_code_allowed = True
         self._engine: Any = self._ask("deserialise it", lambda: self._runtime.deserialize_cuda_engine(plan))
         engine = self._engine
+        self._runtime_cache = self._open_runtime_cache(kernels) if kernels is not None else None
         self.tensors: tuple[Tensor, ...] = tuple(
             Tensor(
                 name,
@@ -78,16 +83,30 @@ class Engine:
 
         Executions may share scratch memory where no two of them run at once.
         """
-        strategy = self.trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        context = self._ask("make an execution context of it", lambda: self._engine.create_execution_context(strategy))
+        cache, strategy = self._runtime_cache, self.trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        setup = cache.config if cache is not None else strategy
+        context = self._ask("make an execution context of it", lambda: self._engine.create_execution_context(setup))
         if scratch:
             use_scratch(context, scratch, self.scratch_bytes)
         return Execution(self, context)
 
+    def keep_kernels(self) -> None:
+        """Have what was compiled for the executions so far found by the next start."""
+        if self._runtime_cache is not None:
+            self._runtime_cache.keep()
+
     def close(self) -> None:
         """Free the weights; executions must be gone."""
+        self._runtime_cache = None
         self._engine = None  # TensorRT frees with the last reference
         self._runtime = None
+
+    def _open_runtime_cache(self, path: Path) -> RuntimeCache:
+        config = self._ask("set up its execution", self._engine.create_runtime_config)
+        config.set_execution_context_allocation_strategy(self.trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        cache = RuntimeCache(config, self._ask("make a cache for its kernels", config.create_runtime_cache), path)
+        self._logger.take_errors()  # why it does not take what was kept is no reason of what fails later
+        return cache
 
     def complain(self, problem: str, advice: str) -> EngineError:
         """An error with what TensorRT last had to say."""

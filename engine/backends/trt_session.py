@@ -122,7 +122,8 @@ class TensorRTSession(SessionBase["_Submission"]):
         given.callback(engine.close)  # idempotent, and of use where the context cannot be entered
         with given, context, ExitStack() as resources:
             resources.callback(engine.close)
-            self._tensors = tensors = expect(engine.tensors, wanted_tensors(model), path=engine.path)
+            wanted = wanted_tensors(model, engine.tensors)
+            self._tensors = tensors = expect(engine.tensors, wanted, path=engine.path)
             self._batch, *input_hw, _ = tensors[IMAGE].shape
             self._valid_hw = model.valid_hw if all(model.valid_hw) else (input_hw[0], input_hw[1])
             self._output_hw = tensors["panoptic"].shape[1], tensors["panoptic"].shape[2]
@@ -140,6 +141,7 @@ class TensorRTSession(SessionBase["_Submission"]):
             self.graph_refusal = self._record(resources, self._slots)
             if self.graph_refusal is not None:
                 log.warning("%s: runs without CUDA graphs, which costs time: %s", self.path, self.graph_refusal)
+            engine.keep_kernels()
             super().__init__(name=str(engine.path), capacity=slots, batch=self._batch)
             self._resources = resources.pop_all()
             given.pop_all()
@@ -531,12 +533,18 @@ class _Submission(NamedTuple):
     preprocess: float  # seconds
 
 
-def wanted_tensors(model: ModelFile) -> tuple[Tensor, ...]:
-    """What an engine of a model takes and gives; -1 where the model leaves a size open."""
+def wanted_tensors(model: ModelFile, found: Sequence[Tensor] = ()) -> tuple[Tensor, ...]:
+    """What an engine of a model takes and gives; -1 where the model leaves a size open.
+
+    Without an instance branch there are no rows of detections, and without a semantic branch all stuff is one channel;
+    which branches there are is told by the tensors that an engine was found to have.
+    """
     n = model.batch or -1
     height, width = model.input_hw if all(model.input_hw) else (-1, -1)
     out_height, out_width = model.output_hw if all(model.output_hw) else (-1, -1)
-    rows = model.thresholds.max_detections + len(model.stuff) + 1
+    detections, channels = model.thresholds.max_detections, len(model.stuff) + 1
+    has = next((tensor.shape[1] for tensor in found if tensor.name == "segments" and len(tensor.shape) == 3), None)
+    rows = has if has in (detections + 1, channels) else detections + channels
     int32, float32 = np.dtype(np.int32), np.dtype(np.float32)
     return (
         Tensor(IMAGE, (n, height, width, 3), np.dtype(np.uint8), True),

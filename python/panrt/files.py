@@ -16,6 +16,11 @@ from panrt.errors import PanrtError
 SUFFIX = ".part"
 
 
+def cache_folder() -> Path:
+    """The user's folder for what can be made again; it need not be there yet."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "panrt"
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then move it there; on any error `path` is as it was.
 

@@ -22,7 +22,7 @@ from panrt.files import kind_of, read_whole
 from panrt.model_file import ModelFile, ModelFileError
 from panrt.records import argument, shown
 
-SCHEMA = 1
+SCHEMA = 2  # 1: without TF32, auxiliary streams and the workspace that a build had
 SUFFIX = ".plan"
 LONGEST_SIDECAR = 2**24  # bytes; the classes and the names of nodes take some ten thousands
 
@@ -59,13 +59,14 @@ class BuildOptions:
     """What a user can choose about an engine. With the ONNX file, TensorRT and the GPU it decides all about it."""
 
     optimization_level: int = 3  # 0..5, TensorRT's; higher takes longer to build
-    workspace_bytes: int = 0  # scratch memory that tactics may use; 0: TensorRT's own limit, all of the GPU's
-    version_compatible: bool = False  # also for later TensorRT versions
+    workspace_bytes: int = 0  # scratch memory that tactics may use; 0: half of the GPU's memory, less if it is short
+    tf32: bool = False  # float32 convolutions and products may round their inputs to TF32, 10 bits of mantissa
+    aux_streams: int = 0  # on which TensorRT may run branches beside its main stream, each with memory of its own
+    version_compatible: bool = False  # also for later TensorRT versions of the same major version
     hardware_compatibility: HardwareCompatibility = "none"  # also for other GPUs
     compute_capabilities: tuple[str, ...] = ()  # TensorRT-RTX: of the GPUs it is for, e.g. "8.6"; (): 8.0 and newer
     dla_core: int = -1  # of a Jetson; -1: the GPU alone
-    batch: tuple[int, ...] = ()  # (min, opt, max) images where the ONNX file leaves it open
-    input_hw: tuple[int, ...] = ()  # (height, width) of the input, likewise
+    input_hw: tuple[int, ...] = ()  # (height, width) of the input where the ONNX file leaves it open
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +100,7 @@ class PlanFile:
     plan_sha256: str
     plan_bytes: int
     options: BuildOptions
+    workspace_bytes: int  # that tactics could use; 0: TensorRT's own limit
     precisions: Precisions
     build_seconds: float
 
@@ -163,12 +165,10 @@ def loads(text: str | bytes, *, source: str) -> PlanFile:
     if type(schema) is not int or schema != SCHEMA:
         raise PlanFileError(f"{source}: schema: got {shown(schema)}, expected {SCHEMA}; build the engine again.")
     file: PlanFile = _record(PlanFile, data, source)
-    for name, allowed in (("batch", (0, 3)), ("input_hw", (0, 2))):
-        if len(values := getattr(file.options, name)) not in allowed:
-            raise PlanFileError(
-                f"{source}: options: {name}: got {shown(list(values))}, expected none or {allowed[1]} numbers; build "
-                "the engine again."
-            )
+    if len(size := file.options.input_hw) not in (0, 2):
+        raise PlanFileError(
+            f"{source}: options: input_hw: got {shown(list(size))}, expected none or 2 numbers; build the engine again."
+        )
     if file.onnx != Path(file.onnx).name or file.onnx in ("", ".."):
         raise PlanFileError(
             f"{source}: onnx: got {shown(file.onnx)}, expected the name of a file without a folder; build the engine "
@@ -192,8 +192,8 @@ def check(plan: str | os.PathLike[str], file: PlanFile, process: Process) -> Non
             raise PlanMismatch(path, field, built=built, found=found, rebuild=rebuild_command(path, file, process))
 
     expect("kind of TensorRT", PRODUCTS[file.flavour], PRODUCTS[process.flavour], file.flavour == process.flavour)
-    expect("TensorRT version", file.tensorrt, process.tensorrt, _fits_version(file, process))
-    expect("GPU", _built_for(file), _gpu(process.gpu, process.compute_capability), _fits_gpu(file, process))
+    expect("TensorRT version", _built_with(file), process.tensorrt, _fits_version(file, process))
+    expect("GPU", built_for(file), _gpu(process.gpu, process.compute_capability), _fits_gpu(file, process))
     expect("plugin version", file.plugin_version, process.plugin_version, file.plugin_version == process.plugin_version)
     libraries = [f"sha256 {digest[:12]}" for digest in (file.plugins_sha256, process.plugins_sha256)]
     expect("plugin library", libraries[0], f"{libraries[1]} from other sources", _fits_plugins(file, process))
@@ -220,10 +220,24 @@ def read_engine(path: Path, file: PlanFile) -> bytes:
 
 
 def rebuild_command(plan: Path, file: PlanFile, process: Process) -> str:
-    """What builds this engine for a process; the ONNX file is looked for beside the engine."""
-    onnx = plan.parent / file.onnx
-    size = " --height {} --width {}".format(*file.options.input_hw) if file.options.input_hw else ""
-    return f"panrt build {argument(onnx)} -o {argument(plan)}{' --rtx' if process.flavour == 'rtx' else ''}{size}"
+    """What builds this engine for a process; the ONNX file is looked for beside the engine.
+
+    It has the options that are about the engine, not those about the machine that it was built on or for.
+    """
+    options, is_rtx = file.options, process.flavour == "rtx"
+    chosen = (
+        ("--rtx", is_rtx),
+        (
+            f"--optimization-level {options.optimization_level}",
+            options.optimization_level != BuildOptions().optimization_level,
+        ),
+        ("--tf32", options.tf32),
+        (f"--aux-streams {options.aux_streams}", options.aux_streams != 0),
+        ("--version-compatible", options.version_compatible and not is_rtx),
+        ("--height {} --width {}".format(*options.input_hw or (0, 0)), options.input_hw != ()),
+    )
+    given = "".join(f" {option}" for option, is_chosen in chosen if is_chosen)
+    return f"panrt build {argument(plan.parent / file.onnx)} -o {argument(plan)}{given}"
 
 
 def version_of(text: str) -> tuple[int, ...]:
@@ -261,9 +275,17 @@ def _check_sha256(path: Path, file: PlanFile, found: str) -> None:
 
 
 def _fits_version(file: PlanFile, process: Process) -> bool:
-    if file.options.version_compatible:
-        return version_of(process.tensorrt) >= version_of(file.tensorrt)
-    return file.tensorrt == process.tensorrt
+    """The version that built it, or a later one of its major version: about others NVIDIA's documents disagree."""
+    if not file.options.version_compatible:
+        return file.tensorrt == process.tensorrt
+    built, found = version_of(file.tensorrt), version_of(process.tensorrt)
+    return found >= built and found[:1] == built[:1]
+
+
+def _built_with(file: PlanFile) -> str:
+    if not file.options.version_compatible:
+        return file.tensorrt
+    return f"{file.tensorrt} for itself and later {file.tensorrt.partition('.')[0]}.x"
 
 
 def _fits_plugins(file: PlanFile, process: Process) -> bool:
@@ -287,7 +309,8 @@ def _fits_gpu(file: PlanFile, process: Process) -> bool:
             return (file.gpu, file.compute_capability) == (process.gpu, process.compute_capability)
 
 
-def _built_for(file: PlanFile) -> str:
+def built_for(file: PlanFile) -> str:
+    """The GPUs that an engine is for."""
     if file.flavour == "rtx":
         return f"compute capability {' or '.join(file.options.compute_capabilities) or '8.0 and newer'} as target"
     if file.options.hardware_compatibility == "ampere_plus":

@@ -8,11 +8,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from panrt import gpu
 from panrt.engine import doctor
 
 
@@ -69,7 +71,7 @@ def jetson(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], N
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     board.write_bytes(b"NVIDIA Jetson Orin Nano Developer Kit\0")
-    monkeypatch.setattr(doctor, "_RELEASE", release)
+    monkeypatch.setattr(gpu, "JETSON_RELEASE", release)
     monkeypatch.setattr(doctor, "_BOARD", board)
 
     def become(system: str) -> None:
@@ -100,6 +102,47 @@ def test_tensorrt_for_rtx_is_not_asked_for_on_a_jetson(
     assert by_part()["TensorRT-RTX"].advice.startswith("for GeForce and RTX GPUs")
     jetson("36 (release), REVISION: 4.3")
     assert by_part()["TensorRT-RTX"].advice == "it is for desktops; on a Jetson TensorRT does its work"
+
+
+@pytest.mark.parametrize(
+    ("bindings", "driver", "state"),
+    [
+        ("12.9.10", (12, 6), "ok"),
+        ("13.4.1", (13, 0), "ok"),
+        ("12.9.10", (13, 0), "ok"),  # drivers know older CUDAs
+        ("13.4.1", (12, 6), "missing"),
+        ("13.4.1", None, "ok"),  # another finding says that there is no driver
+    ],
+)
+def test_bindings_for_a_newer_driver_are_found_out(
+    jetson: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    bindings: str,
+    driver: tuple[int, int] | None,
+    state: str,
+) -> None:
+    monkeypatch.setattr(doctor, "version", {"cuda-bindings": bindings, "cuda-core": "1.2.2"}.__getitem__)
+    monkeypatch.setattr(gpu, "driver_version", lambda: driver)
+    found = doctor._cuda_python()
+    assert found.state == state
+    assert found.found.startswith(f"cuda-bindings {bindings}, cuda-core 1.2.2")
+    if state == "missing":
+        assert found.found.endswith(", which is for a newer driver than this one for CUDA 12.6")
+        assert found.advice == "pip install 'cuda-bindings<13'"
+        jetson("36 (release), REVISION: 4.3")
+        assert doctor._cuda_python().advice == "pip install 'panrt[jetpack6]'"
+
+
+def test_jetpack_6_is_told_the_extra_of_its_own(jetson: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    def without(package: str) -> str:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(doctor, "version", without)
+    assert doctor._cuda_python().advice == "for the GPU: pip install 'panrt[cuda]'"
+    jetson("38 (release), REVISION: 2.1")
+    assert doctor._cuda_python().advice == "for the GPU: pip install 'panrt[cuda]'"
+    jetson("36 (release), REVISION: 4.3")
+    assert doctor._cuda_python().advice == "for the GPU: pip install 'panrt[jetpack6]'"
 
 
 def test_a_jetson_that_is_too_old_is_told_what_to_flash(jetson: Callable[[str], None]) -> None:

@@ -20,10 +20,12 @@ import torch
 
 from panrt import plan_file
 from panrt.export import to_onnx
+from panrt.export.build import workspace_bytes
 from panrt.export.tensorrt import WEIGHTED
+from panrt.gpu import Gpu
 from panrt.model import build
 from panrt.model_file import PRECISIONS, Precision
-from panrt.plan_file import Process
+from panrt.plan_file import BuildOptions, Process
 from support.engines import PLAIN, demo, layers, ours, panrt, tiny_model
 from support.networks import HEIGHT, WIDTH, dynamic
 from support.plugin_library import plugin_library
@@ -135,17 +137,42 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.plan*"))
 
 
-def test_an_open_batch_needs_a_range_and_a_fixed_one_takes_none(tmp_path: Path) -> None:
-    plan = tmp_path / "m.plan"
+def test_a_file_that_leaves_its_batch_open_is_refused(tmp_path: Path) -> None:
     path = saved(tiny_model(batch="n"), tmp_path)
-    assert "batch: the file leaves it open; give the smallest" in fail(path, "-o", plan, "--rtx", cache=tmp_path)
-    taken = facts(path, plan, "--batch", "1:2:4", "--no-cache", cache=tmp_path)
-    assert taken["bytes"] == plan.stat().st_size
-    assert plan_file.read(plan).options.batch == (1, 2, 4)
-    for left in (plan, plan_file.sidecar(plan)):
-        left.unlink()
-    fixed = saved(tiny_model(), tmp_path)
-    assert "batch: the file fixes it at 1" in fail(fixed, "-o", plan, "--rtx", "--batch", "1:2:3", cache=tmp_path)
+    said = fail(path, "-o", tmp_path / "m.plan", "--rtx", cache=tmp_path)
+    assert "tiny.onnx: leaves its batch open (-1), and engines have one; export the model again, with --batch N" in said
+
+
+def test_the_sidecar_says_how_float32_is_multiplied_and_on_how_many_streams(tmp_path: Path) -> None:
+    """Real builds: TensorRT for RTX takes both settings."""
+    path, plan = saved(tiny_model(), tmp_path), tmp_path / "m.plan"
+    found = facts(path, plan, cache=tmp_path)
+    assert (found["tf32"], found["aux_streams"], found["workspace_bytes"]) == (False, 0, 0)
+    found = facts(path, plan, "--tf32", "--aux-streams", 2, cache=tmp_path)
+    assert (found["tf32"], found["aux_streams"], found["from_cache"]) == (True, 2, False)
+    options = plan_file.read(plan).options
+    assert (options.tf32, options.aux_streams) == (True, 2)
+
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("total", "free", "asked", "workspace"),
+    [
+        (8 * GIB, 7 * GIB, 0, 4 * GIB),
+        (8 * GIB, 5.1 * GIB, 0, 4 * GIB),  # more or less of it in use makes no other engine
+        (8 * GIB, 2 * GIB, 0, 1.5 * GIB),  # 80 %, in steps
+        (8 * GIB, 0.1 * GIB, 0, 0.25 * GIB),
+        (8 * GIB, 0.1 * GIB, 3 * GIB, 3 * GIB),
+    ],
+)
+def test_the_workspace_follows_from_the_gpu_unless_memory_is_short(
+    total: int, free: float, asked: int, workspace: float
+) -> None:
+    gpu = Gpu("Orin (nvgpu)", "8.7", "12.6", True, total, int(free))
+    assert workspace_bytes(BuildOptions(workspace_bytes=asked), gpu) == workspace
+    assert workspace_bytes(BuildOptions(workspace_bytes=asked), None) == asked
 
 
 def test_an_engine_of_an_open_file_is_that_of_the_static_export(tmp_path: Path) -> None:
@@ -176,7 +203,6 @@ def test_what_does_not_do_is_said_and_nothing_is_written(tmp_path: Path) -> None
     plan = tmp_path / "m.plan"
     assert "suffix '.engine', expected '.plan'" in fail(path, "-o", tmp_path / "m.engine", cache=tmp_path)
     assert "no such file" in fail(tmp_path / "no.onnx", "-o", plan, "--rtx", cache=tmp_path)
-    assert "expected smallest:usual:largest" in fail(path, "-o", plan, "--batch", "4", cache=tmp_path)
     assert "version_compatible: TensorRT-RTX" in fail(path, "-o", plan, "--rtx", "--version-compatible", cache=tmp_path)
     said = fail(path, "-o", plan, "--rtx", "--compute-capability", "8.7", cache=tmp_path)
     assert "compute capability '8.7': TensorRT-RTX" in said

@@ -47,6 +47,35 @@ def test_what_panrt_exports_has_nothing_to_complain_about() -> None:
 
 
 @pytest.mark.parametrize(
+    ("opset", "release", "reads"),
+    [
+        (20, (10, 3), True),
+        (20, (10, 8), True),
+        (21, (10, 7), False),
+        (21, (10, 8, 0, 43), False),
+        (21, (10, 9), True),
+        (21, (11, 4, 1), True),
+    ],
+)
+def test_an_operator_that_came_later_than_its_opset_is_named(
+    tmp_path: Path, opset: int, release: tuple[int, ...], reads: bool
+) -> None:
+    norms = [
+        helper.make_node("GroupNormalization", ["pixels", "weight", "weight"], [name], f"{name}/GroupNormalization")
+        for name in ("a", "b")
+    ]
+    path = saved(tiny_model(*norms, opset=opset), tmp_path)
+    if reads:
+        assert lint(path, flavour="tensorrt", release=release).warnings == ()
+        return
+    with pytest.raises(LintError) as caught:
+        lint(path, flavour="tensorrt", release=release)
+    assert [finding.node for finding in caught.value.findings] == ["a/GroupNormalization", "b/GroupNormalization"]
+    said = f"of opset 21, which TensorRT reads from 10.9 on, not {'.'.join(map(str, release))}; export again with"
+    assert all(said in finding.problem for finding in caught.value.findings)
+
+
+@pytest.mark.parametrize(
     ("nodes", "problem"),
     [
         ([node("NonZero")], r"a/NonZero: NonZero gives a size that depends on the data"),

@@ -17,6 +17,8 @@ from onnx import TensorProto, numpy_helper
 
 from panrt.export import ExportError, to_onnx
 from panrt.export.precision import largest_feature
+from panrt.model import build
+from panrt.model.config import SemanticConfig
 from support.networks import frames, lively
 from support.rounding import UNIT, likely
 
@@ -99,6 +101,23 @@ def test_float16_is_in_weights_and_features_and_nowhere_else(fp16: onnx.ModelPro
     assert weights["pixel_mean"] == TensorProto.FLOAT
     (sigmoid,) = (node for node in fp16.graph.node if node.op_type == "Sigmoid")
     assert types[sigmoid.output[0]] == TensorProto.FLOAT
+
+
+def test_group_norms_sum_in_float32_in_every_opset(tmp_path: Path) -> None:
+    """For TensorRT 10.3 PyTorch makes them of InstanceNormalization, which sums in the type of its input."""
+    network = build("panoptic_fpn_lite", instance=None, semantic=SemanticConfig(width=64))
+    shared: dict[str, Any] = {"height": 64, "width": 96, "precision": "fp16"}
+    to_onnx(network, tmp_path / "new.onnx", **shared)
+    to_onnx(network, tmp_path / "old.onnx", **shared, target="tensorrt-10.3")
+    new, old = (onnx.load(tmp_path / name) for name in ("new.onnx", "old.onnx"))
+    norms = [node for node in new.graph.node if node.op_type == "GroupNormalization"]
+    assert norms
+    assert all(a.i == TensorProto.FLOAT for node in norms for a in node.attribute if a.name == "stash_type")
+    types = edge_types(old)
+    parts = [node for node in old.graph.node if node.op_type == "InstanceNormalization"]
+    assert len(parts) == len(norms)
+    assert {types[node.input[0]] for node in parts} == {TensorProto.FLOAT}
+    assert {types[node.input[0]] for node in old.graph.node if node.op_type == "Conv"} == {TensorProto.FLOAT16}
 
 
 def test_a_weight_beyond_float16_is_refused_by_name(tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
+from panrt import gpu
 from panrt.export.tensorrt import BuildError, TensorRT
 from panrt.plan_file import BuildOptions
 from support.fake_tensorrt import fake_tensorrt
@@ -29,18 +31,44 @@ def test_networks_are_strongly_typed_in_every_release(tensorrt: TensorRT, flags:
 @pytest.mark.parametrize("tensorrt", ["11.4.1"], indirect=True)
 def test_options_reach_the_configuration(tensorrt: TensorRT) -> None:
     options = BuildOptions(
-        optimization_level=4, version_compatible=True, hardware_compatibility="ampere_plus", dla_core=1
+        optimization_level=4, aux_streams=2, version_compatible=True, hardware_compatibility="ampere_plus", dla_core=1
     )
     config = tensorrt.config(options, workspace_bytes=2**30, timings=b"earlier")
     assert config.told == [
+        ("not", "TF32"),
         ("WORKSPACE", 2**30),
         ("VERSION_COMPATIBLE",),
         ("GPU_FALLBACK",),
         ("timings", b"earlier", False),
     ]
     assert (config.builder_optimization_level, config.hardware_compatibility_level) == (4, "AMPERE_PLUS")
+    assert config.max_aux_streams == 2
     assert (config.default_device_type, config.DLA_core) == ("DLA", 1)
     assert tensorrt.timings(config) == b"measured"
+
+
+@pytest.mark.parametrize("tensorrt", ["10.3.0", "11.4.1"], indirect=True)
+@pytest.mark.parametrize(("tf32", "told"), [(True, ("TF32",)), (False, ("not", "TF32"))])
+def test_tf32_and_auxiliary_streams_are_never_left_to_the_release(
+    tensorrt: TensorRT, tf32: bool, told: tuple[str, ...]
+) -> None:
+    config = tensorrt.config(BuildOptions(tf32=tf32), workspace_bytes=0, timings=b"")
+    assert told in config.told
+    assert config.max_aux_streams == 0
+
+
+@pytest.mark.parametrize("tensorrt", ["10.13.2"], indirect=True)
+def test_a_jetson_has_no_hardware_compatibility(
+    tensorrt: TensorRT, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    release = tmp_path / "nv_tegra_release"
+    monkeypatch.setattr(gpu, "JETSON_RELEASE", release)
+    options = BuildOptions(hardware_compatibility="ampere_plus")
+    tensorrt.check(options)
+    release.write_text("# R38 (release), REVISION: 2.1")
+    tensorrt.check(BuildOptions())
+    with pytest.raises(BuildError, match="hardware_compatibility: TensorRT does not have it on a Jetson; build the"):
+        tensorrt.check(options)
 
 
 @pytest.mark.parametrize(

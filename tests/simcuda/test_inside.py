@@ -16,7 +16,9 @@ INSIDE = build.HERE / "inside"
 OF_THE_SIMULATION = ["test_cuda_core.py", "test_driver.py", "test_facts.py"]
 TIMED = "test_overhead.py"  # run by benchmarks/test_budgets.py
 WITH_PYCUDA = "test_pycuda.py"  # run by tests/simcuda/test_pycuda.py
-OF_THE_RUNTIME = sorted({path.name for path in INSIDE.glob("test_*.py")} - {*OF_THE_SIMULATION, TIMED, WITH_PYCUDA})
+JETSON = "test_jetson.py"  # run by the one of this name out here
+ELSEWHERE = {*OF_THE_SIMULATION, TIMED, WITH_PYCUDA, JETSON}
+OF_THE_RUNTIME = sorted({path.name for path in INSIDE.glob("test_*.py")} - ELSEWHERE)
 GPU_RUNTIME = [
     "cuda",
     "gpu_canvas",
@@ -24,6 +26,7 @@ GPU_RUNTIME = [
     "kernels",
     "plans",
     "recorded",
+    "runtime_cache",
     "rtx",
     "tensorrt",
     "trt_engine",

@@ -36,6 +36,9 @@ class Config:
     def set_flag(self, flag: str) -> None:
         self.told.append((flag,))
 
+    def clear_flag(self, flag: str) -> None:
+        self.told.append(("not", flag))
+
     def create_timing_cache(self, content: bytes) -> bytes:
         return content
 

@@ -45,6 +45,7 @@ def plan_file(**changes: Any) -> PlanFile:
         "plan_sha256": hashlib.sha256(ENGINE).hexdigest(),
         "plan_bytes": len(ENGINE),
         "options": BuildOptions(workspace_bytes=2**30),
+        "workspace_bytes": 2**30,
         "precisions": Precisions(fp32=10, fp16=90, int8=0, plugins=5, other=20, fallen_to_fp32=("box/Gemm",)),
         "build_seconds": 61.5,
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from panrt.cli.info_plan import layers, options, tf32
 from panrt.cli.support import HeightOption, JsonOption, Report, WidthOption, chosen_size, interactive, megabytes
 from panrt.records import argument
 
@@ -34,20 +34,43 @@ def build(
         int, typer.Option(help="0 to 5; more tries more kernels and takes longer.", min=0, max=5)
     ] = 3,
     workspace: Annotated[
-        float, typer.Option(metavar="GB", help="Scratch memory for kernels; default: most of what the GPU has free.")
+        float,
+        typer.Option(
+            metavar="GB", min=0, help="Scratch memory for kernels; default: half of the GPU's, less if it is not free."
+        ),
     ] = 0.0,
+    tf32: Annotated[
+        bool,
+        typer.Option(
+            "--tf32/--no-tf32",
+            help="Let float32 layers round their inputs to TF32 (10 bits of mantissa), from Ampere on: faster, but "
+            "results no longer differ from the CPU's by rounding of float32 alone. fp16 is faster still.",
+        ),
+    ] = False,
+    aux_streams: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=0, help="Streams for branches that run side by side, each with memory of its own."
+        ),
+    ] = 0,
     version_compatible: Annotated[
-        bool, typer.Option("--version-compatible", help="The engine also runs with later TensorRT versions.")
+        bool,
+        typer.Option(
+            "--version-compatible", help="The engine also runs with later TensorRT versions of the same major version."
+        ),
     ] = False,
     hardware_compatibility: Annotated[
         Literal["none", "ampere_plus", "same_compute_capability"],
-        typer.Option(help="Other GPUs that run the engine too; it may be slower."),
+        typer.Option(help="Other GPUs that run the engine too; it may be slower. Not on a Jetson."),
     ] = "none",
     dla: Annotated[
-        int | None, typer.Option(metavar="CORE", help="Of a Jetson AGX Orin; what it cannot do stays on the GPU.")
-    ] = None,
-    batch: Annotated[
-        str | None, typer.Option(metavar="MIN:USUAL:MAX", help="Images, where the file leaves them open.")
+        int | None,
+        typer.Option(
+            metavar="CORE",
+            min=0,
+            help="Deep learning accelerator of a Jetson AGX Orin, from TensorRT 11.4.1 (JetPack 7.2.2) on; not in "
+            "JetPack 6. PanRT's own layers, and all that it cannot do, stay on the GPU.",
+        ),
     ] = None,
     height: HeightOption = None,
     width: WidthOption = None,
@@ -68,26 +91,17 @@ def build(
     options = BuildOptions(
         optimization_level=optimization_level,
         workspace_bytes=round(workspace * 1e9),
+        tf32=tf32,
+        aux_streams=aux_streams,
         version_compatible=version_compatible,
         hardware_compatibility=hardware_compatibility,
         compute_capabilities=tuple(compute_capability or ()),
         dla_core=-1 if dla is None else dla,
-        batch=_range("--batch", batch),
         input_hw=chosen_size(height, width) or (),
     )
     with _phases() as show:
         built = build_engine(model, output, rtx=rtx, options=options, cache=not no_cache, progress=show)
     _report(built, output, as_json=as_json)
-
-
-def _range(option: str, text: str | None) -> tuple[int, ...]:
-    """`1:2:4` -> (1, 2, 4)."""
-    if text is None:
-        return ()
-    match = re.fullmatch(r"(\d+):(\d+):(\d+)", text)
-    if match is None:
-        raise ValueError(f"{option}: got {text!r}, expected smallest:usual:largest, such as 1:1:4.")
-    return tuple(map(int, match.groups()))
 
 
 @contextmanager
@@ -117,14 +131,12 @@ def _report(built: Built, output: Path, *, as_json: bool) -> None:
     report.line("built", f"{PRODUCTS[file.flavour]} {file.tensorrt}, {where}")
     took = "taken from the cache; it took" if built.from_cache else "in"
     report.line("", f"{took} {file.build_seconds} s")
-    precisions = file.precisions
-    counts = {"fp32": precisions.fp32, "fp16": precisions.fp16, "int8": precisions.int8, "plugin": precisions.plugins}
-    layers = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    report.line("layers", f"{layers}, {precisions.other} that only move or convert")
-    _list(
-        report, "fp32", [f"{node}, though the file says {file.model.precision}" for node in precisions.fallen_to_fp32]
-    )
-    _list(report, "note", [str(finding) for finding in built.warnings if finding.node not in precisions.fallen_to_fp32])
+    report.line("layers", layers(file))
+    fallen = file.precisions.fallen_to_fp32
+    _list(report, "fp32", [f"{node}, though the file says {file.model.precision}" for node in fallen])
+    report.line("float32", tf32(file))
+    report.line("options", options(file))
+    _list(report, "note", [str(finding) for finding in built.warnings if finding.node not in fallen])
     report.line("plugins", f"version {file.plugin_version}, sha256 {file.plugins_sha256[:12]}")
     report.line("wrote", f"{output}  {megabytes(file.plan_bytes)}  {file.model.precision}, and {sidecar(output).name}")
     facts = {
@@ -136,7 +148,10 @@ def _report(built: Built, output: Path, *, as_json: bool) -> None:
         "tensorrt": file.tensorrt,
         "gpu": file.gpu,
         "precision": file.model.precision,
-        "precisions": dataclasses.asdict(precisions),
+        "precisions": dataclasses.asdict(file.precisions),
+        "tf32": file.options.tf32,
+        "aux_streams": file.options.aux_streams,
+        "workspace_bytes": file.workspace_bytes,
         "warnings": [str(finding) for finding in built.warnings],
         "plan_sha256": file.plan_sha256,
     }

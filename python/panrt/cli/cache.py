@@ -1,4 +1,4 @@
-"""`panrt cache`: the engines that were built before."""
+"""`panrt cache`: the engines that were built before, and kernels that were compiled for them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ import typer
 
 from panrt.cli.support import JsonOption, Report, megabytes
 
-cache = typer.Typer(help="The engines that panrt build keeps.", no_args_is_help=True)
+cache = typer.Typer(
+    help="The engines that panrt build keeps, and the kernels that TensorRT for RTX compiled for them.",
+    no_args_is_help=True,
+)
 
 
 @cache.command("ls")
 def ls(as_json: JsonOption = False) -> None:
     """What is in the cache, the last used first."""
+    from panrt.engine.backends import runtime_cache
     from panrt.export.cache import entries, root
     from panrt.plan_file import PRODUCTS
 
@@ -27,6 +31,9 @@ def ls(as_json: JsonOption = False) -> None:
         used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")
         report.line(entry.name, f"{megabytes(entry.bytes):>9}  used {used}  {file.onnx}  {what}{gpu}")
     report.line("total", f"{megabytes(sum(entry.bytes for entry in found))} in {len(found)} engines, {root()}")
+    kernels = runtime_cache.sizes()
+    where = runtime_cache.root()
+    report.line("kernels", f"{megabytes(sum(kernels.values()))} compiled for {len(kernels)} engines, {where}")
     engines = [
         {
             "name": entry.name,
@@ -41,7 +48,8 @@ def ls(as_json: JsonOption = False) -> None:
         }
         for entry in found
     ]
-    report.end({"folder": str(root()), "engines": engines})
+    compiled = {"folder": str(where), "engines": len(kernels), "bytes": sum(kernels.values())}
+    report.end({"folder": str(root()), "engines": engines, "kernels": compiled})
 
 
 @cache.command()
@@ -51,10 +59,13 @@ def prune(
     ] = 30.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove engines that nobody used of late, and remains of builds that were cut off."""
+    """Remove engines and kernels that nobody used of late, and remains of builds that were cut off."""
+    from panrt.engine.backends import runtime_cache
     from panrt.export import cache as engines
 
     count, freed = engines.prune(unused_days=unused_days)
+    kernels, freed_of_kernels = runtime_cache.prune(unused_days=unused_days)
     report = Report(as_json=as_json)
     report.line("removed", f"{count} engines, {megabytes(freed)}")
-    report.end({"removed": count, "bytes": freed})
+    report.line("removed", f"compiled kernels of {kernels} engines, {megabytes(freed_of_kernels)}")
+    report.end({"removed": count, "bytes": freed, "kernels": {"removed": kernels, "bytes": freed_of_kernels}})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from panrt.cli.info_onnx import info_onnx
+from panrt.cli.info_plan import info_plan
 from panrt.cli.support import JsonOption, Report, chosen_size, megabytes, named_config
 from panrt.records import argument
 
@@ -22,7 +23,7 @@ def info(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="A .safetensors or .onnx file, tabletop (comes with PanRT), or a configuration.",
+            help="A .safetensors, .onnx or .plan file, tabletop (comes with PanRT), or a configuration.",
         ),
     ],
     height: Annotated[
@@ -39,13 +40,10 @@ def info(
         info_onnx(Path(model), chosen_size(height, width), as_json=as_json)
         return
     if model.endswith(".plan"):
-        from panrt.plan_file import read, sidecar
-
-        onnx = read(model).onnx
-        raise ValueError(
-            f"{model}: an engine; {sidecar(model)} says what it was built with, and panrt info shows the file it was "
-            f"built from:  panrt info {argument(Path(model).parent / onnx)}"
-        )
+        if height is not None or width is not None:
+            raise ValueError(f"{model}: an engine has one input size; leave --height and --width out.")
+        info_plan(Path(model), as_json=as_json)
+        return
 
     from panrt.model.header import locate
 

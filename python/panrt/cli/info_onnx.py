@@ -20,7 +20,6 @@ def info_onnx(path: Path, size: tuple[int, int] | None, *, as_json: bool) -> Non
     """Report on a file; the size is for one that leaves it open."""
     from panrt.engine.backends.partition import partition
     from panrt.engine.bundled import locate
-    from panrt.model_file import SIZE_DIVISOR
     from panrt.onnx_file import read_onnx
 
     file = read_onnx(locate(path)).file
@@ -29,7 +28,28 @@ def info_onnx(path: Path, size: tuple[int, int] | None, *, as_json: bool) -> Non
     report = Report(as_json=as_json)
     report.line("network", f"{file.name}, {file.precision}, opset {file.opset}, target {file.target}")
     report.line("file", f"{path}, {megabytes(path.stat().st_size)}")
-    if is_open:
+    report_model(report, file)
+    if steps:
+        report.table("\n".join(steps))
+    else:
+        report.line("steps", "depend on the size; --height and --width show them")
+    facts = {
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "model": model_facts(file),
+        "steps": steps,
+    }
+    chosen = " --height 256 --width 320" if is_open else ""
+    named = argument(path)
+    commands = [f"panrt run demo://tabletop --model {named} --sink out.mp4{chosen}", f"panrt bench {named}{chosen}"]
+    report.end(facts, next_commands=commands)
+
+
+def report_model(report: Report, file: ModelFile) -> None:
+    """What goes in and comes out, in which classes, by which thresholds."""
+    from panrt.model_file import SIZE_DIVISOR
+
+    if not all(file.input_hw):
         report.line("input", f"{_images(file)} of dynamic height and width, multiples of {SIZE_DIVISOR}, BGR, uint8")
         report.line("frame", "in all of it; any size is brought there")
         report.line("map", "of the input's size")
@@ -41,25 +61,15 @@ def info_onnx(path: Path, size: tuple[int, int] | None, *, as_json: bool) -> Non
     report.line("stuff", _names(file.stuff))
     report.line("thresholds", ", ".join(f"{name} {value:g}" for name, value in file.thresholds._asdict().items()))
     report.line("weights", file.provenance or "nothing is said about where they come from")
-    if steps:
-        report.table("\n".join(steps))
-    else:
-        report.line("steps", "depend on the size; --height and --width show them")
-    facts = {
-        "file": str(path),
-        "bytes": path.stat().st_size,
-        "model": dataclasses.asdict(file)
-        | {
-            "things": [category._asdict() for category in file.things],
-            "stuff": [category._asdict() for category in file.stuff],
-            "thresholds": file.thresholds._asdict(),
-        },
-        "steps": steps,
+
+
+def model_facts(file: ModelFile) -> dict[str, Any]:
+    """The same and all else of the metadata, for JSON."""
+    return dataclasses.asdict(file) | {
+        "things": [category._asdict() for category in file.things],
+        "stuff": [category._asdict() for category in file.stuff],
+        "thresholds": file.thresholds._asdict(),
     }
-    chosen = " --height 256 --width 320" if is_open else ""
-    named = argument(path)
-    commands = [f"panrt run demo://tabletop --model {named} --sink out.mp4{chosen}", f"panrt bench {named}{chosen}"]
-    report.end(facts, next_commands=commands)
 
 
 def _size(hw: tuple[int, int]) -> str:

@@ -90,7 +90,7 @@ def _runner(form: str, file: ModelFile, size: tuple[int, int] | None) -> Runner:
 
     backend, path = _split(form)
     if backend is not None:
-        return SessionRunner(_open(backend, path, size), form)
+        return SessionRunner(_open(backend, path, size), f"{form} with TF32" if _has_tf32(path) else form)
     if path.suffix == ".onnx":
         return OnnxRunner(path, input_hw=size)
     network = load(locate(form))
@@ -109,6 +109,13 @@ def _split(form: str) -> tuple[str | None, Path]:
     if colon and backend in (AUTO, *BACKENDS):
         return backend, Path(rest)
     return (AUTO if form.endswith(".plan") else None), Path(form)
+
+
+def _has_tf32(path: Path) -> bool:
+    """Whether an engine may round float32 to TF32, so that it differs by more than another order of sums."""
+    from panrt import plan_file
+
+    return path.suffix == plan_file.SUFFIX and plan_file.read(path).options.tf32
 
 
 def _open(backend: str, path: Path, size: tuple[int, int] | None) -> Session:

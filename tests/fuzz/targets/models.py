@@ -164,7 +164,7 @@ def check_metadata(folder: Path) -> None:
 
 @lru_cache
 def plan_files() -> tuple[Files, ...]:
-    options = plan_file.BuildOptions(compute_capabilities=("8.6", "8.9"), batch=(1, 1, 4), input_hw=(512, 1024))
+    options = plan_file.BuildOptions(compute_capabilities=("8.6", "8.9"), input_hw=(512, 1024))
     made = (sidecar(compute_capability="8.6"), sidecar(flavour="rtx", options=options))
     return tuple({"a.plan": ENGINE, "a.plan.json": plan_file.dumps(file).encode()} for file in made)
 

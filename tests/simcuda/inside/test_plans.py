@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import panrt
 from panrt import plan_file
 from panrt.cli import app
-from panrt.engine.backends import plans, rtx, tensorrt
+from panrt.engine.backends import plans, rtx, runtime_cache, tensorrt
 from panrt.engine.backends.plans import MissingError
 from panrt.engine.backends.trt_engine import EngineError
 from panrt.engine.load import BackendError
@@ -28,7 +28,7 @@ from panrt.model_file import InputSizeError
 from panrt.plan_file import BuildOptions, PlanFile, PlanFileError, PlanMismatch, Precisions
 from panrt.plugins import library
 from panrt.plugins.library import PluginLibrary, PluginLibraryError
-from simcuda import fake_tensorrt
+from simcuda import fake_tensorrt, fake_tensorrt_rtx
 from simcuda.inside.sessions import MODEL, check, contexts_unchanged, picture, tensors
 
 LIBRARY = Path(os.environ["PANRT_TEST_KERNELS"])
@@ -37,10 +37,13 @@ Engine = Callable[..., Path]
 
 
 @pytest.fixture(autouse=True)
-def machine(monkeypatch: pytest.MonkeyPatch, kernels: object) -> None:
+def machine(monkeypatch: pytest.MonkeyPatch, kernels: object, tmp_path: Path) -> None:
     """TensorRT and the plugin library are installed."""
     monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt)
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", fake_tensorrt)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", fake_tensorrt_rtx)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(fake_tensorrt_rtx, "compiled", [])
+    monkeypatch.setattr(fake_tensorrt_rtx, "setups", [])
     monkeypatch.setattr(library, "find", lambda: PLUGINS)
     monkeypatch.setattr(library, "_loaded", [])
     monkeypatch.setattr(fake_tensorrt.registry, "loaded", [])
@@ -69,6 +72,7 @@ def engine(tmp_path: Path) -> Engine:
             plan_sha256=plan_file.sha256_of(path),
             plan_bytes=path.stat().st_size,
             options=BuildOptions(),
+            workspace_bytes=1 << 30,
             precisions=Precisions(fp32=1, fp16=0, int8=0, plugins=5, other=0, fallen_to_fp32=()),
             build_seconds=1.0,
         )
@@ -76,6 +80,9 @@ def engine(tmp_path: Path) -> Engine:
         return path
 
     return write
+
+
+RTX: dict[str, Any] = {"flavour": "rtx", "tensorrt": "1.7.1.116", "gpu": "", "compute_capability": ""}
 
 
 @pytest.mark.parametrize("backend", ["auto", "tensorrt"])
@@ -103,12 +110,142 @@ def test_loading_leaves_the_callers_contexts_as_they_are(engine: Engine) -> None
 
 
 def test_an_engine_of_tensorrt_for_rtx_is_opened_by_its_backend(engine: Engine) -> None:
-    path = engine(flavour="rtx", gpu="", compute_capability="")
+    path = engine(**RTX)
     with panrt.load(path) as session:
         assert session.backend == "rtx"
         check(session(picture(0)), picture(0))
     with pytest.raises(BackendError, match="it is an engine of TensorRT-RTX, not of TensorRT"):
         panrt.load(path, backend="tensorrt")
+
+
+# Kernels that TensorRT for RTX compiles
+
+
+def kept(tmp_path: Path) -> list[Path]:
+    return sorted((tmp_path / "cache" / "panrt" / "kernels").iterdir())
+
+
+def test_kernels_are_compiled_at_the_first_start_alone(engine: Engine, tmp_path: Path) -> None:
+    path = engine(**RTX)
+    for _ in range(3):
+        with panrt.load(path) as session:
+            check(session(picture(0)), picture(0))
+    assert fake_tensorrt_rtx.compiled == ["pattern"]
+    assert len(kept(tmp_path)) == 1
+
+
+def test_all_slots_share_one_setup(engine: Engine) -> None:
+    with panrt.load(engine(**RTX)) as session:
+        one, other = fake_tensorrt_rtx.setups
+        assert session.capacity == 2
+    assert one is other
+    assert one.cache is not None
+
+
+def test_tensorrt_has_nothing_to_compile(engine: Engine, tmp_path: Path) -> None:
+    panrt.load(engine()).close()
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: b"",
+        lambda whole: whole[:-1],
+        lambda whole: whole[:10],
+        lambda whole: whole[:-1] + b"!",
+        lambda whole: whole + b"more",
+    ],
+)
+def test_a_damaged_file_of_kernels_is_written_again(
+    engine: Engine, tmp_path: Path, damage: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = engine(**RTX)
+    panrt.load(path).close()
+    (file,) = kept(tmp_path)
+    whole = file.read_bytes()
+    file.write_bytes(damage(whole))
+    panrt.load(path).close()
+    assert f"{file}: damaged; kernels are compiled again." in caplog.messages
+    assert fake_tensorrt_rtx.compiled == ["pattern"] * 2
+    assert file.read_bytes() == whole
+    panrt.load(path).close()
+    assert fake_tensorrt_rtx.compiled == ["pattern"] * 2
+
+
+def test_kernels_that_tensorrt_does_not_take_are_compiled_again(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = engine(**RTX)
+    panrt.load(path).close()
+    (file,) = kept(tmp_path)
+    whole = file.read_bytes()
+    with monkeypatch.context() as patch:  # something that TensorRT looks at and the name of the file does not have
+        patch.setattr(fake_tensorrt_rtx, "_environment", lambda: "another driver")
+        panrt.load(path).close()
+    assert f"{file}: TensorRT for RTX takes no kernels from it, and compiles them again." in caplog.messages
+    assert fake_tensorrt_rtx.compiled == ["pattern"] * 2
+    assert file.read_bytes() != whole
+
+
+def test_each_gpu_driver_and_version_has_kernels_of_its_own(
+    engine: Engine, tmp_path: Path, gpu: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = engine(**RTX)
+    panrt.load(path).close()
+    monkeypatch.setenv("SIMCUDA_DRIVER_VERSION", "13010")
+    panrt.load(path).close()
+    gpu.set_name("Other GPU")
+    panrt.load(path).close()
+    monkeypatch.setattr(fake_tensorrt_rtx, "__version__", "1.8.0")
+    panrt.load(engine(**RTX | {"tensorrt": "1.8.0"})).close()
+    assert len(kept(tmp_path)) == len(fake_tensorrt_rtx.compiled) == 4
+
+
+def test_pruned_kernels_are_compiled_again(engine: Engine, tmp_path: Path) -> None:
+    path = engine(**RTX)
+    with panrt.load(path) as session:
+        ((file, size),) = runtime_cache.sizes().items()
+        assert [file] == kept(tmp_path)
+        assert runtime_cache.prune(unused_days=1) == (0, 0)  # it was used just now
+        assert runtime_cache.prune(unused_days=0) == (1, size)
+        check(session(picture(0)), picture(0))
+    panrt.load(path).close()
+    assert fake_tensorrt_rtx.compiled == ["pattern"] * 2
+
+
+def test_a_cache_that_cannot_be_written_costs_time_alone(
+    engine: Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = engine(**RTX)
+    (tmp_path / "cache" / "panrt").mkdir(parents=True)
+    (tmp_path / "cache" / "panrt" / "kernels").write_text("not a folder")
+    with panrt.load(path) as session:
+        check(session(picture(0)), picture(0))
+    assert "the next start compiles kernels again." in caplog.text
+
+
+def test_what_lies_in_the_place_of_a_cache_file_costs_time_alone(
+    engine: Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = engine(**RTX)
+    panrt.load(path).close()
+    (file,) = kept(tmp_path)
+    file.unlink()
+    os.mkfifo(file)
+    panrt.load(path).close()
+    assert f"{file}: is a pipe, expected compiled kernels. Kernels are compiled again." in caplog.messages
+    panrt.load(path).close()
+    assert fake_tensorrt_rtx.compiled == ["pattern"] * 2
+
+
+def test_a_tensorrt_that_takes_no_cache_runs_without(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fake_tensorrt_rtx, "takes_caches", False)
+    with panrt.load(engine(**RTX)) as session:
+        check(session(picture(0)), picture(0))
+    assert "takes no cache, and compiles kernels at every start" in caplog.text
 
 
 def test_an_engine_has_one_input_size(engine: Engine) -> None:
