@@ -1,11 +1,10 @@
-"""Cameras through OpenCV: V4L2 devices, and CSI cameras of a Jetson through GStreamer's Argus source.
+"""V4L2 cameras through OpenCV.
 
 With a raw pixel format OpenCV converts nothing, and frames are what the camera wrote.
 """
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ from panrt.engine.sources.errors import SourceError, SourceNotFoundError, Source
 from panrt.engine.sources.source import Opening, Picture
 
 V4L2_FORMATS: tuple[PixelFormat, ...] = ("bgr8", "nv12", "yuyv")
-CSI_FORMATS: tuple[PixelFormat, ...] = ("bgr8", "nv12")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +29,6 @@ class CameraOptions:
     height: int = 0
     fps: int = 0
     fourcc: str = ""  # pixel format, "MJPG" or "YUYV": many USB cameras are fast in MJPG only
-    flip: int = 0  # CSI: nvvidconv's flip-method, 2 turns by 180 degrees
 
 
 def camera_pictures(
@@ -70,43 +67,6 @@ def camera_pictures(
                 "(v4l2-ctl --list-formats-ext), or for bgr8."
             )
     yield from _frames(capture, uri, opening)
-
-
-def csi_pictures(sensor: int, uri: str, camera: CameraOptions, opening: Opening) -> Generator[Picture, None, None]:
-    """Frames of a CSI camera of a Jetson.
-
-    Raises:
-        SourceError: this OpenCV is built without GStreamer.
-    """
-    pipeline = argus_pipeline(sensor, camera, opening.options.pixel_format)
-    if not has_gstreamer():
-        raise SourceError(
-            f"{uri}: this OpenCV ({cv2.__version__}) is built without GStreamer. On a Jetson use the system's "
-            "OpenCV: python3 -m venv --system-site-packages, without opencv-python-headless from pip."
-        )
-    capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
-    if not capture.isOpened():
-        capture.release()
-        raise SourceNotFoundError(f"{uri}: the camera did not start; try the pipeline:  gst-launch-1.0 {pipeline}")
-    yield from _frames(capture, uri, opening)
-
-
-def argus_pipeline(sensor: int, camera: CameraOptions, pixel_format: PixelFormat = "bgr8") -> str:
-    """The GStreamer pipeline from a CSI sensor to frames in host memory, the newest only."""
-    width, height, fps = camera.width or 1280, camera.height or 720, camera.fps or 30
-    # nvvidconv does not write BGR
-    out = "format=NV12" if pixel_format == "nv12" else "format=BGRx ! videoconvert ! video/x-raw,format=BGR"
-    return (
-        f"nvarguscamerasrc sensor-id={sensor} ! "
-        f"video/x-raw(memory:NVMM),width={width},height={height},framerate={fps}/1 ! "
-        f"nvvidconv flip-method={camera.flip} ! video/x-raw,{out} ! "
-        "appsink drop=true max-buffers=1 sync=false"
-    )
-
-
-def has_gstreamer() -> bool:
-    """Whether OpenCV is built with GStreamer."""
-    return re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()) is not None
 
 
 def _frames(capture: cv2.VideoCapture, uri: str, opening: Opening) -> Generator[Picture, None, None]:

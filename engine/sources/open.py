@@ -1,7 +1,7 @@
 """From a URI to a source.
 
 camera://0  /dev/video0      a V4L2 camera; ?width=1280&height=720&fps=30&fourcc=MJPG
-csi://0                      a CSI camera of a Jetson; ?width=..&height=..&fps=..&flip=2
+csi://0                      a CSI camera of a Jetson; ?width=1920&height=1080&fps=30&mode=1&flip=2
 rtsp://HOST/PATH             a network camera, also rtsps://
 http://HOST/PATH             MJPEG, or a video file by its name; also https://
 clip.mp4  photo.jpg          a video or picture, its name taken literally
@@ -24,13 +24,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from panrt.engine.sources import camera, files, pattern, video
+from panrt.engine.sources import argus, camera, files, pattern, video
 from panrt.engine.sources.demo import demo_clip
 from panrt.engine.sources.errors import SourceNotFoundError, UnknownSourceError
 from panrt.engine.sources.images import image_pictures
 from panrt.engine.sources.source import Source, SourceOptions, Spec
 from panrt.engine.uri import LONGEST, Uri, file_path, nearest, network_address, redact, split
 from panrt.records import legible, shown
+
+_SIDE, _RATE = (1, 16384), (1, 1000)
+_CSI_RANGES = {"width": _SIDE, "height": _SIDE, "fps": _RATE, "mode": (0, 255), "flip": (0, 7)}
 
 
 def open_source(
@@ -126,8 +129,14 @@ def _v4l2(device: int | str, name: str, options: camera.CameraOptions) -> Spec:
 
 
 def _csi(uri: Uri) -> Spec:
-    reader = partial(camera.csi_pictures, _number(uri.authority, uri), uri.shown, _camera_options(uri))
-    return Spec(uri.shown, reader, live=True, lasting=True, pixel_formats=camera.CSI_FORMATS)
+    options = argus.CsiOptions(**_numbers(uri, _CSI_RANGES))
+    if options.width % 2 or options.height % 2 or options.width * options.height > video.MAX_PIXELS:
+        raise UnknownSourceError(
+            f"{uri}: got {options.width} x {options.height}, expected even sides and at most "
+            f"{video.MAX_PIXELS:,} pixels."
+        )
+    reader = partial(argus.csi_pictures, _number(uri.authority, uri), uri.shown, options)
+    return Spec(uri.shown, reader, live=True, lasting=True, pixel_formats=argus.FORMATS)
 
 
 def _network(uri: Uri) -> Spec:
@@ -164,6 +173,16 @@ def _camera_options(uri: Uri) -> camera.CameraOptions:
         raise UnknownSourceError(f"{uri}: fourcc: got {shown(fourcc)}, expected four letters such as MJPG.")
     numbers = {name: _number(value, uri) for name, value in query.items()}
     return camera.CameraOptions(fourcc=fourcc, **numbers)
+
+
+def _numbers(uri: Uri, ranges: Mapping[str, tuple[int, int]]) -> dict[str, int]:
+    """The options of a URI, all of which are numbers: by name, with the least and the greatest."""
+    numbers = {name: _number(value, uri) for name, value in _query(uri, tuple(ranges)).items()}
+    for name, number in numbers.items():
+        least, greatest = ranges[name]
+        if not least <= number <= greatest:
+            raise UnknownSourceError(f"{uri}: {name}: got {number}, expected {least} to {greatest}.")
+    return numbers
 
 
 def _query(uri: Uri, names: tuple[str, ...]) -> dict[str, str]:

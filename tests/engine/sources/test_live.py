@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panrt.engine.sources import SourceError, SourceNotFoundError, SourceOptions, SourceRefusedError, State, open_source
+from panrt.engine.sources import SourceNotFoundError, SourceOptions, SourceRefusedError, State, open_source
 from panrt.engine.sources.pattern import STEP, pattern
 from support.clock import ManualClock
 from support.streams import drain
@@ -108,14 +108,6 @@ def test_a_camera_that_is_not_there_is_not_found() -> None:
         assert drain(source) == []
     assert isinstance(source.error, SourceNotFoundError)
     assert [transition.state for transition in source.status.history] == [State.CONNECTING, State.ENDED]
-
-
-def test_csi_without_gstreamer_says_where_opencv_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cv2, "getBuildInformation", lambda: "  GStreamer:                   NO\n")
-    with open_source("csi://0") as source:
-        assert drain(source) == []
-    assert isinstance(source.error, SourceError)
-    assert "--system-site-packages" in str(source.error)
 
 
 def test_a_bug_in_a_reader_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from panrt.engine.frame import Frame
 from panrt.engine.pixel_formats import bgr
 from panrt.engine.sources import SourceError, SourceOptions, SourceUndecodableError, UnknownSourceError, open_source
-from panrt.engine.sources.camera import CameraOptions, argus_pipeline
 from support.streams import CLIP, IMAGES, drain, turned
 
 NV12 = SourceOptions(pixel_format="nv12")
@@ -140,12 +139,6 @@ def test_what_has_no_raw_frames_says_so(uri: str, said: str) -> None:
         open_source("rtsp://camera/stream", options=SourceOptions(pixel_format="yuyv"))
     with pytest.raises(ValueError, match="pixel_format: got 'p010', expected one of bgr8, rgb8, nv12, yuyv"):
         SourceOptions(pixel_format="p010")  # type: ignore[arg-type]
-
-
-def test_the_argus_pipeline_leaves_colours_to_the_gpu() -> None:
-    steps = argus_pipeline(0, CameraOptions(), "nv12").split(" ! ")
-    assert steps[-2:] == ["video/x-raw,format=NV12", "appsink drop=true max-buffers=1 sync=false"]
-    assert not any("videoconvert" in step for step in steps)
 
 
 class FakeCapture:
