@@ -12,16 +12,14 @@ import shutil
 import signal
 import struct
 import subprocess
-import weakref
-from collections import deque
 from contextlib import ExitStack, suppress
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from panrt.engine.sources import appsink
 from panrt.engine.sources.appsink import AppSink, PipelineError, Sample
+from panrt.engine.sources.buffers import Buffers
 
 LAUNCHER = "gst-launch-1.0"
 # The newest buffer waits where the pipe is full; what waited before is dropped.
@@ -79,26 +77,6 @@ def has_element(name: str) -> bool:
     if inspector is None:
         return False
     return subprocess.run([inspector, "--exists", name], capture_output=True, check=False).returncode == 0
-
-
-class Buffers:
-    """Memory for frames, used again once nobody holds the frame that lay in it."""
-
-    def __init__(self) -> None:
-        self._free: deque[bytearray] = deque(maxlen=4)
-        self._size = 0
-
-    def take(self, size: int) -> NDArray[np.uint8]:
-        """Return an array of so many bytes, of any content."""
-        if size != self._size:
-            self._size, self._free = size, deque(maxlen=4)
-        try:
-            memory = self._free.pop()
-        except IndexError:
-            memory = bytearray(size)
-        array = np.frombuffer(memory, np.uint8)  # views of it keep it alive: their base is it, not the memory
-        weakref.finalize(array, self._free.append, memory).atexit = False
-        return array
 
 
 class LaunchedPipeline:

@@ -49,7 +49,7 @@ def test_what_is_live_drops_by_default_and_what_lasts_is_connected_again(uri: st
         ("zzz://0", "there are camera, csi, rtsp"),
         ("camera://front", "'front' where a number is expected"),
         ("camera://0?widht=3", "no option 'widht'; did you mean width"),
-        ("camera://0?fourcc=MJPEG", "expected four letters"),
+        ("camera://0?fourcc=MJPEG", "did you mean MJPG"),
         ("csi://front", "'front' where a number is expected"),
         ("csi://0?fourcc=MJPG", "no option 'fourcc'"),
         ("csi://0?flip=8", "flip: got 8, expected 0 to 7"),
