@@ -76,7 +76,8 @@ def has_element(name: str) -> bool:
     inspector = shutil.which("gst-inspect-1.0")
     if inspector is None:
         return False
-    return subprocess.run([inspector, "--exists", name], capture_output=True, check=False).returncode == 0
+    # Not --exists, which asks for the version of GStreamer itself.
+    return subprocess.run([inspector, name], capture_output=True, check=False).returncode == 0
 
 
 class LaunchedPipeline:

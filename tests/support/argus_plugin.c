@@ -183,4 +183,4 @@ static gboolean plugin_init(GstPlugin *plugin) {
 }
 
 GST_PLUGIN_DEFINE(GST_VERSION_MAJOR, GST_VERSION_MINOR, panrtargus, "Stand-ins for a Jetson's camera elements",
-                  plugin_init, "1.0", "LGPL", PACKAGE, "https://example.org")
+                  plugin_init, "1.0.0", "LGPL", PACKAGE, "https://example.org")
