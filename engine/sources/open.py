@@ -135,7 +135,8 @@ def _camera(uri: Uri) -> Spec:
 
 def _v4l2(device: str, name: str, options: v4l2.V4l2Options) -> Spec:
     reader = partial(v4l2.v4l2_pictures, device, name, options)
-    return Spec(name, reader, live=True, lasting=True, pixel_formats=v4l2.FORMATS)
+    native = v4l2.NATIVE.get(options.fourcc)
+    return Spec(name, reader, live=True, lasting=True, pixel_formats=v4l2.FORMATS, native=native)
 
 
 def _csi(uri: Uri) -> Spec:
@@ -146,7 +147,7 @@ def _csi(uri: Uri) -> Spec:
             f"{video.MAX_PIXELS:,} pixels."
         )
     reader = partial(argus.csi_pictures, _number(uri.authority, uri), uri.shown, options)
-    return Spec(uri.shown, reader, live=True, lasting=True, pixel_formats=argus.FORMATS)
+    return Spec(uri.shown, reader, live=True, lasting=True, pixel_formats=argus.FORMATS, native="nv12")
 
 
 def _network(uri: Uri) -> Spec:

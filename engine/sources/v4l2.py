@@ -52,6 +52,8 @@ FOURCCS = {
 }
 # What goes with a pixel format; the first is asked for where the URI says nothing. "bgr8" is made of anything.
 _SOURCES: dict[PixelFormat, tuple[str, ...]] = {"nv12": ("NV12", "MJPG"), "yuyv": ("YUYV",)}
+# What need not be converted, or, of MJPG, what is nearest to what its decoder writes.
+NATIVE: dict[str, PixelFormat] = {"NV12": "nv12", "MJPG": "nv12", "YUYV": "yuyv"}
 _RAW: dict[str, PixelFormat] = {"yuyv422": "yuyv", "nv12": "nv12"}  # by FFmpeg's name
 _NONBLOCK = "+4"  # AVFMT_FLAG_NONBLOCK, so that a camera that falls silent does not hold its reader for ever
 _POLL = 0.002  # seconds

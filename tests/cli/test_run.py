@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from panrt.cli import app
 from panrt.cli.run import _line
 from panrt.engine.pipeline import Stream
 from panrt.engine.sinks import SinkError, files
+from panrt.engine.sources import SourceNotFoundError, argus, source, v4l2
 from support.networks import exported
 from support.streams import CLIP, IMAGES
 
@@ -75,6 +78,60 @@ def test_the_same_is_seen_in_frames_in_nv12() -> None:
         assert len(names) > 10
         assert abs(len(names) - len(others)) <= 1  # FFmpeg rounds colours another way
         assert set(names) == set(others)
+
+
+@pytest.mark.usefixtures("null_model")
+def test_what_a_library_prints_is_not_among_the_results(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    original = source._next
+
+    def chatty(pictures: Any) -> Any:
+        os.write(1, b"GST_ARGUS: Setup Complete\n")
+        return original(pictures)
+
+    monkeypatch.setattr(source, "_next", chatty)
+    # Not by CliRunner, under which standard output is no file.
+    for arguments in (("-s", "-"), ("--json",)):
+        app(["run", URI, "--model", "any.onnx", *arguments], standalone_mode=False)
+        said, errors = capfd.readouterr()
+        documents = said.splitlines() if "-s" in arguments else [said]
+        assert all(json.loads(document) for document in documents)
+        assert len(documents) == (20 if "-s" in arguments else 1)
+        assert "GST_ARGUS" in errors
+
+
+@pytest.mark.parametrize(
+    ("backend", "asked", "formats"),
+    [
+        ("cpu", "auto", ["bgr8", "bgr8", "bgr8"]),
+        ("tensorrt", "auto", ["nv12", "yuyv", "bgr8"]),
+        ("rtx", "auto", ["nv12", "yuyv", "bgr8"]),
+        ("tensorrt", "bgr8", ["bgr8", "bgr8", "bgr8"]),
+    ],
+)
+@pytest.mark.usefixtures("null_model")
+def test_a_gpu_gets_frames_of_cameras_as_these_have_them(
+    monkeypatch: pytest.MonkeyPatch, backend: str, asked: str, formats: list[str]
+) -> None:
+    taken = {}
+
+    def read(name: str) -> Any:
+        def reader(*arguments: Any) -> Iterator[Any]:
+            taken[name] = arguments[-1].options.pixel_format
+            raise SourceNotFoundError(name)
+            yield
+
+        return reader
+
+    monkeypatch.setattr(NullSession, "backend", property(lambda _: backend, lambda *_: None), raising=False)
+    monkeypatch.setattr(argus, "csi_pictures", read("csi"))
+    monkeypatch.setattr(v4l2, "v4l2_pictures", read("usb"))
+    run("csi://0", "--pixel-format", asked)
+    run("camera://0?fourcc=YUYV", "--pixel-format", asked)
+    assert list(taken.values()) == formats[:2]
+    run("camera://0", "--pixel-format", asked)  # of what it gives nothing is known
+    assert taken["usb"] == formats[2]
 
 
 @pytest.mark.parametrize(
