@@ -12,16 +12,28 @@ import shutil
 import subprocess
 from pathlib import Path
 
-SETUP = "apt-get install gstreamer1.0-tools gstreamer1.0-plugins-{base,good,bad} libgstreamer1.0-dev"
+SETUP = (
+    "apt-get install gstreamer1.0-tools gstreamer1.0-plugins-{base,good,bad} gir1.2-gst-plugins-base-1.0 "
+    "libgstreamer1.0-dev python3-gi"
+)
 
 
 def cannot_build() -> str | None:
     """Why there can be no stand-ins here; None where there can."""
-    if shutil.which("gst-launch-1.0") and shutil.which("pkg-config"):
-        found = subprocess.run(["pkg-config", "--exists", "gstreamer-base-1.0"], check=False)
-        if found.returncode == 0:
-            return None
+    probes = (
+        ["gst-inspect-1.0", "gdppay"],
+        ["pkg-config", "--exists", "gstreamer-base-1.0"],
+        ["/usr/bin/python3", "-c", "import gi; gi.require_version('GstApp', '1.0')"],
+    )
+    if all(map(_succeeds, probes)):
+        return None
     return f"GStreamer's tools or headers are missing; on Debian and Ubuntu: {SETUP}"
+
+
+def _succeeds(command: list[str]) -> bool:
+    if shutil.which(command[0]) is None:
+        return False
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def build(folder: Path) -> dict[str, str]:
