@@ -59,6 +59,7 @@ class SessionBase(ABC, Generic[Work]):
             batch: frames of a submission, at most; 0 for any number.
         """
         self.capacity = capacity
+        self.converts_frames = False
         self._name = name
         self._most_frames = batch
         self._waiting: deque[Submission] = deque()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ from panrt.cli.run import _line
 from panrt.engine.pipeline import Stream
 from panrt.engine.sinks import SinkError, files
 from panrt.engine.sources import SourceNotFoundError, argus, source, v4l2
+from panrt.engine.sources.source import Opening
 from support.networks import exported
 from support.streams import CLIP, IMAGES
 
@@ -102,36 +104,40 @@ def test_what_a_library_prints_is_not_among_the_results(
 
 
 @pytest.mark.parametrize(
-    ("backend", "asked", "formats"),
+    ("converts", "asked", "formats"),
     [
-        ("cpu", "auto", ["bgr8", "bgr8", "bgr8"]),
-        ("tensorrt", "auto", ["nv12", "yuyv", "bgr8"]),
-        ("rtx", "auto", ["nv12", "yuyv", "bgr8"]),
-        ("tensorrt", "bgr8", ["bgr8", "bgr8", "bgr8"]),
+        (False, "auto", ["bgr8", "bgr8", "bgr8"]),
+        (True, "auto", ["nv12", "yuyv", "bgr8"]),
+        (True, "bgr8", ["bgr8", "bgr8", "bgr8"]),
     ],
 )
-@pytest.mark.usefixtures("null_model")
 def test_a_gpu_gets_frames_of_cameras_as_these_have_them(
-    monkeypatch: pytest.MonkeyPatch, backend: str, asked: str, formats: list[str]
+    monkeypatch: pytest.MonkeyPatch, converts: bool, asked: str, formats: list[str]
 ) -> None:
-    taken = {}
+    """Where they share a batch, frames must be alike, and are BGR."""
+    taken: dict[str, str] = {}
 
-    def read(name: str) -> Any:
-        def reader(*arguments: Any) -> Iterator[Any]:
-            taken[name] = arguments[-1].options.pixel_format
-            raise SourceNotFoundError(name)
-            yield
+    def read(device: object, uri: str, camera: object, opening: Opening) -> Iterator[Any]:
+        taken[uri] = opening.options.pixel_format
+        raise SourceNotFoundError(uri)
+        yield
 
-        return reader
+    for module, name in ((argus, "csi_pictures"), (v4l2, "v4l2_pictures")):
+        monkeypatch.setattr(module, name, read)
 
-    monkeypatch.setattr(NullSession, "backend", property(lambda _: backend, lambda *_: None), raising=False)
-    monkeypatch.setattr(argus, "csi_pictures", read("csi"))
-    monkeypatch.setattr(v4l2, "v4l2_pictures", read("usb"))
-    run("csi://0", "--pixel-format", asked)
-    run("camera://0?fourcc=YUYV", "--pixel-format", asked)
-    assert list(taken.values()) == formats[:2]
-    run("camera://0", "--pixel-format", asked)  # of what it gives nothing is known
-    assert taken["usb"] == formats[2]
+    def taken_by(batch: int, *uris: str) -> list[str]:
+        session = NullSession(capacity=2)
+        session.converts_frames = converts
+        session.model = dataclasses.replace(session.model, batch=batch)
+        monkeypatch.setattr(panrt, "load", lambda *_, **__: session, raising=False)
+        taken.clear()
+        run(*uris, "--pixel-format", asked)
+        return [taken[uri] for uri in uris]
+
+    uris = ["csi://0", "camera://0?fourcc=YUYV", "camera://1"]  # of the last nothing is known
+    assert [taken_by(2, uri)[0] for uri in uris] == formats
+    assert taken_by(1, *uris) == formats
+    assert taken_by(2, *uris) == ["bgr8", "bgr8", "bgr8"]
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,8 @@ def run(
         input_hw=chosen_size(height, width),
     )
     with loaded as session:
-        options = replace(options, native=pixel_format == "auto" and session.backend != "cpu")
+        alike = len(sources) == 1 or session.model.batch == 1  # as frames that share a batch must be
+        options = replace(options, native=pixel_format == "auto" and session.converts_frames and alike)
         stream = panrt.stream(sources, session, sinks=sinks, options=options, track=track, limit=frames)
         report.line("model", f"{model}: {session.model.name}, {session.model.precision}, backend {session.backend}")
         problem: PanrtError | None = None
