@@ -50,6 +50,8 @@ class Submission(NamedTuple):
 class SessionBase(ABC, Generic[Work]):
     """The half of `panrt.engine.session.Session` that does not depend on where a model runs."""
 
+    converts_frames = False
+
     def __init__(self, *, name: str, capacity: int, batch: int) -> None:
         """Begin a session that is ready to be used once the backend's own part is set up.
 
@@ -59,7 +61,6 @@ class SessionBase(ABC, Generic[Work]):
             batch: frames of a submission, at most; 0 for any number.
         """
         self.capacity = capacity
-        self.converts_frames = False
         self._name = name
         self._most_frames = batch
         self._waiting: deque[Submission] = deque()
