@@ -141,6 +141,12 @@ _PACKAGES = {
 }
 _MEANINGS: tuple[tuple[str, type[SourceError], str], ...] = (
     (
+        "connecting to nvargus-daemon|create cameraprovider|argus_socket",
+        SourceRefusedError,
+        "Argus does not answer: sudo systemctl restart nvargus-daemon; a container needs its socket, "
+        "-v /tmp/argus_socket:/tmp/argus_socket",
+    ),
+    (
         "neither python3-gi|not installed",
         SourceError,
         "GStreamer is missing; sudo apt-get install gstreamer1.0-tools gstreamer1.0-plugins-bad",
@@ -185,7 +191,10 @@ def _meaning(uri: str, text: str) -> SourceError:
     for pattern, kind, advice in _MEANINGS:
         if re.search(pattern, text, re.IGNORECASE):
             return kind(f"{uri}: {advice}. GStreamer: {account}")
-    return SourceRefusedError(f"{uri}: the camera gives no more frames. GStreamer: {account}")
+    return SourceRefusedError(
+        f"{uri}: the camera gives no frames, or no more; `journalctl -u nvargus-daemon` may tell why. "
+        f"GStreamer: {account}"
+    )
 
 
 def _shortened(text: str) -> str:

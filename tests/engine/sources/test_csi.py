@@ -268,23 +268,29 @@ GST_ARGUS: Cleaning up
 """
 
 
+NO_DAEMON = """(Argus) Error FileOperationFailed: Connecting to nvargus-daemon failed: No such file or directory
+(Argus) Error FileOperationFailed: Cannot create camera provider (in src/rpc/socket/client)
+"""
+
+
 @pytest.mark.parametrize(
     ("said", "kind", "told"),
     [
+        (NO_DAEMON, SourceRefusedError, "-v /tmp/argus_socket:/tmp/argus_socket"),
         (ARGUS_ENDS, SourceRefusedError, "another program has it"),
         (ARGUS_ENDS, SourceRefusedError, "GStreamer: Error generated. /dvs/git"),
         (
             "ERROR: from element /a/b:c0: Could not open device.\nsystem error: Permission denied",
             SourceDeniedError,
-            "group|video",
+            "usermod -aG video",
         ),
         (f"{ERROR} Device '/dev/video0' is busy\n", SourceRefusedError, "another program has it"),
         (
             f"{ERROR} y\x1b[31m\nstreaming stopped, reason error (-5)",
             SourceRefusedError,
-            "no more frames. GStreamer: y",
+            "tell why. GStreamer: y",
         ),
-        ("gst-launch-1.0 ended with -9.", SourceRefusedError, "gives no more frames. GStreamer: gst-launch-1.0 ended"),
+        ("gst-launch-1.0 ended with -9.", SourceRefusedError, "or no more; `journalctl -u nvargus-daemon`"),
     ],
 )
 def test_what_gstreamer_says_is_understood(
@@ -296,7 +302,7 @@ def test_what_gstreamer_says_is_understood(
     monkeypatch.setattr(gstreamer, "start", fail)
     error = error_of("csi://0")
     assert type(error) is kind
-    assert any(part in str(error) for part in told.split("|"))
+    assert told in str(error)
     assert str(error).isprintable()
 
 
