@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import importlib
 import importlib.util
-import os
 import platform
 import re
 from collections.abc import Callable
@@ -46,7 +45,7 @@ def examine() -> tuple[Finding, ...]:
         _opencv,
         _video,
         _cameras,
-        _gstreamer,
+        _csi_cameras,
         _window,
         _gpu,
         _cuda_python,
@@ -133,11 +132,14 @@ def _video() -> Finding:
 
 
 def _cameras() -> Finding:
-    devices = sorted(Path("/dev").glob("video*"))
+    try:
+        devices = importlib.import_module("panrt.engine.sources.v4l2").devices()
+    except ImportError as error:
+        return Finding("cameras", "missing", str(error), "mend what is broken above")
     if not devices:
         return Finding("cameras", "missing", "no /dev/video*", "plug one in; files, rtsp:// and demo:// need none")
-    closed = [str(device) for device in devices if not os.access(device, os.R_OK | os.W_OK)]
-    found = ", ".join(map(str, devices))
+    found = ", ".join(f"{one.path} ({one.name or 'without a name'}{', CSI' * one.is_csi})" for one in devices)
+    closed = [str(one.path) for one in devices if not one.is_open_to_us]
     if closed:
         return Finding(
             "cameras",
@@ -145,7 +147,28 @@ def _cameras() -> Finding:
             f"{found}; no access to {', '.join(closed)}",
             "sudo usermod -aG video $USER, log in anew",
         )
-    return Finding("cameras", "ok", found)
+    return Finding("cameras", "ok", f"{found}; camera:// reads them through V4L2")
+
+
+def _csi_cameras() -> Finding:
+    part = "CSI cameras"
+    try:
+        gstreamer = importlib.import_module("panrt.engine.sources.gstreamer")
+    except ImportError as error:
+        return Finding(part, "missing", str(error), "mend what is broken above")
+    way, plugins = gstreamer.way(), "gstreamer1.0-plugins-bad"
+    if not way:
+        advice = f"for csi:// on a Jetson: sudo apt-get install gstreamer1.0-tools {plugins}"
+        return Finding(part, "missing", "no GStreamer", advice)
+    found = f"csi:// reads them by GStreamer through {way}"
+    if not gstreamer.has_element("nvarguscamerasrc"):
+        advice = "for csi://: sudo apt-get install nvidia-l4t-gstreamer"
+        if _jetson_linux() is None:
+            advice = "only a Jetson has csi://; USB cameras are camera://0"
+        return Finding(part, "missing", f"{found}, which has no nvarguscamerasrc", advice)
+    if way == gstreamer.LAUNCHER and not gstreamer.has_element("gdppay"):
+        return Finding(part, "missing", f"{found}, which has no gdppay", f"sudo apt-get install {plugins}")
+    return Finding(part, "ok", found)
 
 
 def _build_information(key: str) -> str:
@@ -154,13 +177,6 @@ def _build_information(key: str) -> str:
         return "no OpenCV"
     lines = importlib.import_module("cv2").getBuildInformation().splitlines()
     return next((line.partition(":")[2].strip() for line in lines if line.strip().startswith(f"{key}:")), "NO")
-
-
-def _gstreamer() -> Finding:
-    found = _build_information("GStreamer")
-    if not found.startswith("YES"):
-        return Finding("GStreamer", "missing", "OpenCV was built without", "csi:// needs it: use JetPack's own OpenCV")
-    return Finding("GStreamer", "ok", found)
 
 
 def _window() -> Finding:

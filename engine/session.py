@@ -75,6 +75,11 @@ class Session(Protocol):
         ...
 
     @property
+    def converts_frames(self) -> bool:
+        """Whether frames in NV12 and YUYV are converted where the network runs, at no cost for the CPU."""
+        ...
+
+    @property
     def stages(self) -> Mapping[str, float]:
         """Seconds that each part of the last inference took, by name; empty where the backend does not tell."""
         ...

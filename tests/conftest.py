@@ -1,8 +1,8 @@
 """How long property tests search, and which tests a machine cannot run.
 
 PANRT_TEST_PROFILE is "short" (the default, the same examples every time) or "full". Tests that draw need OpenGL, those
-with a network camera GStreamer's RTSP server, the one that looks at the live page Chromium. A machine without them
-leaves such tests out and says so, CI never does.
+with a network camera GStreamer's RTSP server, those with a CSI camera its tools and headers, the one that looks at the
+live page Chromium. A machine without them leaves such tests out and says so, CI never does.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from support import argus
 from support.rtsp_server import SETUP as RTSP_SETUP
 
 # A case is built from a drawn seed, so one example may take long and most of its size is not drawn: neither is a fault.
@@ -45,6 +46,21 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture(scope="session")
+def csi_elements(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment in which `csi://` is GStreamer's test picture; see `support.argus`."""
+    return argus.build(tmp_path_factory.mktemp("argus"))
+
+
+@pytest.fixture
+def csi_camera(csi_elements: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give this process and its children a CSI camera, csi://0."""
+    for name, value in csi_elements.items():
+        monkeypatch.setenv(name, value)
+
+
 settings.load_profile(os.environ.get("PANRT_TEST_PROFILE", "short"))
 
 
@@ -71,6 +87,7 @@ def _cannot_browse() -> str | None:
 _NEEDS = {
     "model/data/test_tabletop.py": _cannot_draw,
     "engine/sinks/test_page.py": _cannot_browse,
+    "engine/sources/test_csi.py": argus.cannot_build,
     "engine/sources/test_rtsp.py": _cannot_serve_rtsp,
 }
 _LEFT_OUT = {} if os.environ.get("CI") else {name: why for name, cannot in _NEEDS.items() if (why := cannot())}
@@ -83,6 +100,7 @@ _SLOW = (
     "cli/",
     "engine/sinks/test_page.py",
     "engine/sinks/test_recordings.py",
+    "engine/sources/test_csi.py",
     "engine/sources/test_rtsp.py",
     "engine/test_forks.py",
     "engine/test_session.py",

@@ -50,6 +50,8 @@ class Submission(NamedTuple):
 class SessionBase(ABC, Generic[Work]):
     """The half of `panrt.engine.session.Session` that does not depend on where a model runs."""
 
+    converts_frames = False
+
     def __init__(self, *, name: str, capacity: int, batch: int) -> None:
         """Begin a session that is ready to be used once the backend's own part is set up.
 

@@ -113,6 +113,7 @@ class TensorRTSession(SessionBase["_Submission"]):
         self._free_pixel = np.clip(np.rint(model.pixel_mean), 0, 255).astype(np.uint8)
         self._engine = engine
         self._kernels = kernels
+        self.converts_frames = kernels is not None
         self._preprocess = preprocess
         self._last: tuple[object, _Submission] | None = None  # collected last, and by whom; until the next submit
         self._origins: OrderedDict[Origin, ExitStack] = OrderedDict()  # what their feeds and canvases hold

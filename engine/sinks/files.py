@@ -115,7 +115,7 @@ class StandardOutputWriter:
         self._stream = sys.stdout
         self._descriptor: int | None = None
         with contextlib.suppress(OSError):  # not a file: something that captures the output
-            self._descriptor = sys.stdout.fileno()
+            self._descriptor = os.dup(sys.stdout.fileno())  # ours, whatever is done to the number 1 meanwhile
 
     def write(self, item: Item) -> None:
         """Write one line, out at once.
@@ -149,7 +149,10 @@ class StandardOutputWriter:
             raise ReaderLeftError("-: nobody reads standard output any more.")
 
     def close(self) -> None:
-        """Nothing: it is not ours."""
+        """Leave standard output itself open: it is not ours."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 class CocoWriter:

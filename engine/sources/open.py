@@ -1,7 +1,7 @@
 """From a URI to a source.
 
 camera://0  /dev/video0      a V4L2 camera; ?width=1280&height=720&fps=30&fourcc=MJPG
-csi://0                      a CSI camera of a Jetson; ?width=..&height=..&fps=..&flip=2
+csi://0                      a CSI camera of a Jetson; ?width=1920&height=1080&fps=30&mode=1&flip=2
 rtsp://HOST/PATH             a network camera, also rtsps://
 http://HOST/PATH             MJPEG, or a video file by its name; also https://
 clip.mp4  photo.jpg          a video or picture, its name taken literally
@@ -15,7 +15,6 @@ A login is written USER:PASSWORD@HOST, its "#", "/", "?", "@" and "%" as %23, %2
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import threading
@@ -23,14 +22,19 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
-from panrt.engine.sources import camera, files, pattern, video
+from panrt.engine.sources import argus, files, pattern, v4l2, video
 from panrt.engine.sources.demo import demo_clip
 from panrt.engine.sources.errors import SourceNotFoundError, UnknownSourceError
 from panrt.engine.sources.images import image_pictures
 from panrt.engine.sources.source import Source, SourceOptions, Spec
 from panrt.engine.uri import LONGEST, Uri, file_path, nearest, network_address, redact, split
 from panrt.records import legible, shown
+
+_SIDE, _RATE = (1, 16384), (1, 1000)
+_CAMERA_RANGES = {"width": _SIDE, "height": _SIDE, "fps": _RATE}
+_CSI_RANGES = {"width": _SIDE, "height": _SIDE, "fps": _RATE, "mode": (0, 255), "flip": (0, 7)}
 
 
 def open_source(
@@ -98,7 +102,7 @@ def parse(text: str) -> Spec:
 
 def _file(text: str) -> Spec:
     if re.fullmatch(r"/dev/video[0-9]+", text):
-        return _v4l2(text, text, camera.CameraOptions())
+        return _v4l2(text, text, v4l2.V4l2Options())
     # What is no file may be an address whose scheme was forgotten, and hold a login.
     name = text if os.path.lexists(text) else redact(text)
     try:
@@ -116,18 +120,34 @@ def _file(text: str) -> Spec:
 
 
 def _camera(uri: Uri) -> Spec:
-    device: int | str = uri.path if not uri.authority else _number(uri.authority, uri)
-    return _v4l2(device, uri.shown, _camera_options(uri))
+    device = f"/dev/video{_number(uri.authority, uri)}" if uri.authority else unquote(uri.path)
+    if not device.startswith("/dev/"):
+        raise UnknownSourceError(f"{uri}: expected a number, camera://0, or a device, camera:///dev/v4l/by-id/NAME.")
+    query = _query(uri, (*_CAMERA_RANGES, "fourcc"))
+    fourcc = query.get("fourcc", "").upper()
+    if fourcc not in ("", *v4l2.FOURCCS):
+        raise UnknownSourceError(f"{uri}: fourcc: got {shown(fourcc)}; {nearest(fourcc, v4l2.FOURCCS)}")
+    options = v4l2.V4l2Options(fourcc=fourcc, **_numbers(uri, query, _CAMERA_RANGES))
+    if (options.width == 0) != (options.height == 0):
+        raise UnknownSourceError(f"{uri}: width and height go together.")
+    return _v4l2(device, uri.shown, options)
 
 
-def _v4l2(device: int | str, name: str, options: camera.CameraOptions) -> Spec:
-    reader = partial(camera.camera_pictures, device, name, options)
-    return Spec(name, reader, live=True, lasting=True, pixel_formats=camera.V4L2_FORMATS)
+def _v4l2(device: str, name: str, options: v4l2.V4l2Options) -> Spec:
+    reader = partial(v4l2.v4l2_pictures, device, name, options)
+    native = v4l2.NATIVE.get(options.fourcc)
+    return Spec(name, reader, live=True, lasting=True, pixel_formats=v4l2.FORMATS, native=native)
 
 
 def _csi(uri: Uri) -> Spec:
-    reader = partial(camera.csi_pictures, _number(uri.authority, uri), uri.shown, _camera_options(uri))
-    return Spec(uri.shown, reader, live=True, lasting=True, pixel_formats=camera.CSI_FORMATS)
+    options = argus.CsiOptions(**_numbers(uri, _query(uri, tuple(_CSI_RANGES)), _CSI_RANGES))
+    if options.width % 2 or options.height % 2 or options.width * options.height > video.MAX_PIXELS:
+        raise UnknownSourceError(
+            f"{uri}: got {options.width} x {options.height}, expected even sides and at most "
+            f"{video.MAX_PIXELS:,} pixels."
+        )
+    reader = partial(argus.csi_pictures, _number(uri.authority, uri), uri.shown, options)
+    return Spec(uri.shown, reader, live=True, lasting=True, pixel_formats=argus.FORMATS, native="nv12")
 
 
 def _network(uri: Uri) -> Spec:
@@ -156,14 +176,14 @@ def _pattern(uri: Uri) -> Spec:
     return Spec(uri.shown, reader, live=fps is not None)
 
 
-def _camera_options(uri: Uri) -> camera.CameraOptions:
-    names = tuple(field.name for field in dataclasses.fields(camera.CameraOptions))
-    query = _query(uri, names)
-    fourcc = query.pop("fourcc", "")
-    if len(fourcc) not in (0, 4):
-        raise UnknownSourceError(f"{uri}: fourcc: got {shown(fourcc)}, expected four letters such as MJPG.")
-    numbers = {name: _number(value, uri) for name, value in query.items()}
-    return camera.CameraOptions(fourcc=fourcc, **numbers)
+def _numbers(uri: Uri, query: Mapping[str, str], ranges: Mapping[str, tuple[int, int]]) -> dict[str, int]:
+    """The options of a URI that are numbers: by name, with the least and the greatest."""
+    numbers = {name: _number(query[name], uri) for name in ranges if name in query}
+    for name, number in numbers.items():
+        least, greatest = ranges[name]
+        if not least <= number <= greatest:
+            raise UnknownSourceError(f"{uri}: {name}: got {number}, expected {least} to {greatest}.")
+    return numbers
 
 
 def _query(uri: Uri, names: tuple[str, ...]) -> dict[str, str]:

@@ -71,6 +71,7 @@ class SourceOptions:
     loop: bool = False  # files: start again at their end
     rtsp_transport: str = "tcp"  # or "udp"
     pixel_format: PixelFormat = "bgr8"  # of frames: "nv12" or "yuyv" leave their conversion to the session
+    native: bool = False  # of cameras whose own format is known, frames in that one, whatever `pixel_format` says
     clock: Clock = MONOTONIC
 
     def __post_init__(self) -> None:
@@ -145,6 +146,7 @@ class Spec:
     live: bool  # gives frames at its own pace, wanted or not
     lasting: bool = False  # has no end of its own: when it ends it is lost, and worth another attempt
     pixel_formats: tuple[PixelFormat, ...] = ("bgr8",)  # that it can hand over
+    native: PixelFormat | None = None  # the one of these that it need not convert to; None: not known
     reads: tuple[Path, ...] = ()  # the files and folders that its pictures are in
 
 
@@ -177,6 +179,8 @@ class Source:
         self, spec: Spec, *, name: str = "", options: SourceOptions | None = None, wake: threading.Event | None = None
     ) -> None:
         options = options or SourceOptions()
+        if options.native and spec.native is not None:
+            options = replace(options, pixel_format=spec.native)
         if options.pixel_format not in spec.pixel_formats:
             raise UnknownSourceError(
                 f"{spec.uri}: gives no frames in {options.pixel_format}, but in {' or '.join(spec.pixel_formats)}."

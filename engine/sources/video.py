@@ -124,7 +124,7 @@ def file_pictures(path: Path, opening: Opening) -> Generator[Picture, None, None
         cut = ""
         try:
             with _open(address, _options("", address), opening) as container:
-                video = _Video(container, _video_stream(container, address), address)
+                video = _Video(container, video_stream(container, address.name), address)
                 yield from _paced(_decode(video, opening), address, opening)
                 cut = _cut(file, video)
         except SourceUndecodableError:
@@ -151,7 +151,7 @@ def served_pictures(uri: Uri, opening: Opening) -> Generator[Picture, None, None
     """Every frame of a video file on a web server."""
     address = _Address(uri.shown, uri, uri.host)
     with _open(address, _options(uri.scheme, address), opening) as container:
-        video = _Video(container, _video_stream(container, address), address)
+        video = _Video(container, video_stream(container, address.name), address)
         yield from _paced(_decode(video, opening), address, opening)
 
 
@@ -199,7 +199,7 @@ def live_pictures(uri: Uri, opening: Opening) -> Generator[Picture, None, None]:
     if uri.scheme.startswith("rtsp"):
         options["rtsp_transport"] = opening.options.rtsp_transport
     with _open(address, options, opening) as container:
-        stream = _video_stream(container, address)
+        stream = video_stream(container, address.name)
         stream.thread_type = "SLICE"  # threads over frames would hold back one each
         stream.codec_context.flags |= av.codec.context.Flags.low_delay
         has_clock = _has_clock(container.format)
@@ -243,17 +243,22 @@ def _open(address: _Address, options: dict[str, str], opening: Opening) -> av.co
     raise problem  # not from the error: its text holds the login
 
 
-def _video_stream(container: av.container.InputContainer, address: _Address) -> av.VideoStream:
+def video_stream(container: av.container.InputContainer, name: str) -> av.VideoStream:
+    """The video of a file or camera that is called so.
+
+    Raises:
+        SourceUndecodableError: it has none, none that is known, or one too large.
+    """
     if not container.streams.video:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-        raise SourceUndecodableError(f"{address.name}: expected video, found {kinds}.")
+        raise SourceUndecodableError(f"{name}: expected video, found {kinds}.")
     stream = container.streams.video[0]
     if stream.codec_context is None:
-        raise SourceUndecodableError(f"{address.name}: its video codec is unknown to FFmpeg {av.ffmpeg_version_info}.")
+        raise SourceUndecodableError(f"{name}: its video codec is unknown to FFmpeg {av.ffmpeg_version_info}.")
     width, height = stream.codec_context.width, stream.codec_context.height
     if width * height > MAX_PIXELS:
         raise SourceUndecodableError(
-            f"{address.name}: declares frames of {width} x {height} pixels, expected at most {MAX_PIXELS:,} "
+            f"{name}: declares frames of {width} x {height} pixels, expected at most {MAX_PIXELS:,} "
             "(8192 x 4320); scale it down."
         )
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # also where the size changes on the way
@@ -279,7 +284,7 @@ def _decode(video: _Video, opening: Opening) -> Generator[Picture, None, None]:
             opening.damaged += 1
             continue
         for frame in frames:
-            image, standard = _pixels(frame, reformatter, opening.options.pixel_format, video.address.name)
+            image, standard = pixels(frame, reformatter, opening.options.pixel_format, video.address.name)
             yield Picture(image, frame.time, arrived, opening.options.pixel_format, standard)
 
 
@@ -295,7 +300,7 @@ def _next(
     raise problem
 
 
-def _pixels(
+def pixels(
     frame: av.VideoFrame, reformatter: VideoReformatter, pixel_format: PixelFormat, name: str
 ) -> tuple[NDArray[np.uint8], YuvStandard]:
     """A decoded frame in a pixel format, as it is to be shown, and its standard.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,8 @@ from panrt.cli import app
 from panrt.cli.run import _line
 from panrt.engine.pipeline import Stream
 from panrt.engine.sinks import SinkError, files
+from panrt.engine.sources import SourceNotFoundError, argus, source, v4l2
+from panrt.engine.sources.source import Opening
 from support.networks import exported
 from support.streams import CLIP, IMAGES
 
@@ -75,6 +80,64 @@ def test_the_same_is_seen_in_frames_in_nv12() -> None:
         assert len(names) > 10
         assert abs(len(names) - len(others)) <= 1  # FFmpeg rounds colours another way
         assert set(names) == set(others)
+
+
+@pytest.mark.usefixtures("null_model")
+def test_what_a_library_prints_is_not_among_the_results(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    original = source._next
+
+    def chatty(pictures: Any) -> Any:
+        os.write(1, b"GST_ARGUS: Setup Complete\n")
+        return original(pictures)
+
+    monkeypatch.setattr(source, "_next", chatty)
+    # Not by CliRunner, under which standard output is no file.
+    for arguments in (("-s", "-"), ("--json",)):
+        app(["run", URI, "--model", "any.onnx", *arguments], standalone_mode=False)
+        said, errors = capfd.readouterr()
+        documents = said.splitlines() if "-s" in arguments else [said]
+        assert all(json.loads(document) for document in documents)
+        assert len(documents) == (20 if "-s" in arguments else 1)
+        assert "GST_ARGUS" in errors
+
+
+@pytest.mark.parametrize(
+    ("converts", "asked", "formats"),
+    [
+        (False, "auto", ["bgr8", "bgr8", "bgr8"]),
+        (True, "auto", ["nv12", "yuyv", "bgr8"]),
+        (True, "bgr8", ["bgr8", "bgr8", "bgr8"]),
+    ],
+)
+def test_a_gpu_gets_frames_of_cameras_as_these_have_them(
+    monkeypatch: pytest.MonkeyPatch, converts: bool, asked: str, formats: list[str]
+) -> None:
+    """Where they share a batch, frames must be alike, and are BGR."""
+    taken: dict[str, str] = {}
+
+    def read(device: object, uri: str, camera: object, opening: Opening) -> Iterator[Any]:
+        taken[uri] = opening.options.pixel_format
+        raise SourceNotFoundError(uri)
+        yield
+
+    for module, name in ((argus, "csi_pictures"), (v4l2, "v4l2_pictures")):
+        monkeypatch.setattr(module, name, read)
+
+    def taken_by(batch: int, *uris: str) -> list[str]:
+        session = NullSession(capacity=2)
+        session.converts_frames = converts
+        session.model = dataclasses.replace(session.model, batch=batch)
+        monkeypatch.setattr(panrt, "load", lambda *_, **__: session, raising=False)
+        taken.clear()
+        run(*uris, "--pixel-format", asked)
+        return [taken[uri] for uri in uris]
+
+    uris = ["csi://0", "camera://0?fourcc=YUYV", "camera://1"]  # of the last nothing is known
+    assert [taken_by(2, uri)[0] for uri in uris] == formats
+    assert taken_by(1, *uris) == formats
+    assert taken_by(2, *uris) == ["bgr8", "bgr8", "bgr8"]
 
 
 @pytest.mark.parametrize(

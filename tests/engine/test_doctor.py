@@ -16,6 +16,7 @@ import pytest
 
 from panrt import gpu
 from panrt.engine import doctor
+from panrt.engine.sources import gstreamer, v4l2
 
 
 def by_part() -> dict[str, doctor.Finding]:
@@ -150,6 +151,50 @@ def test_a_jetson_that_is_too_old_is_told_what_to_flash(jetson: Callable[[str], 
     found = by_part()["Jetson"]
     assert (found.state, found.found) == ("missing", "NVIDIA Jetson Orin Nano Developer Kit, Jetson Linux 35.4.1")
     assert "flash JetPack 6 or 7" in found.advice
+
+
+def test_cameras_are_listed_with_the_way_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    usb = v4l2.Device(Path("/dev/video0"), "USB Camera", is_open_to_us=True)
+    sensor = v4l2.Device(Path("/dev/video1"), "vi-output, imx219 9-0010", is_open_to_us=True)
+    monkeypatch.setattr(v4l2, "devices", lambda: (usb, sensor))
+    assert doctor._cameras() == doctor.Finding(
+        "cameras",
+        "ok",
+        "/dev/video0 (USB Camera), /dev/video1 (vi-output, imx219 9-0010, CSI); camera:// reads them through V4L2",
+    )
+    monkeypatch.setattr(v4l2, "devices", lambda: (usb, sensor._replace(is_open_to_us=False)))
+    found = doctor._cameras()
+    assert (found.state, found.advice) == ("missing", "sudo usermod -aG video $USER, log in anew")
+    assert found.found.endswith("no access to /dev/video1")
+
+
+@pytest.mark.parametrize(
+    ("way", "elements", "on_jetson", "state", "said"),
+    [
+        ("python3-gi", {"nvarguscamerasrc"}, True, "ok", "csi:// reads them by GStreamer through python3-gi"),
+        ("gst-launch-1.0", {"nvarguscamerasrc", "gdppay"}, True, "ok", "through gst-launch-1.0"),
+        ("gst-launch-1.0", {"nvarguscamerasrc"}, True, "missing", "sudo apt-get install gstreamer1.0-plugins-bad"),
+        ("python3-gi", set(), True, "missing", "sudo apt-get install nvidia-l4t-gstreamer"),
+        ("python3-gi", set(), False, "missing", "only a Jetson has csi://; USB cameras are camera://0"),
+        ("", set(), True, "missing", "sudo apt-get install gstreamer1.0-tools gstreamer1.0-plugins-bad"),
+    ],
+)
+def test_csi_cameras_are_read_by_what_gstreamer_has(
+    jetson: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+    elements: set[str],
+    on_jetson: bool,
+    state: str,
+    said: str,
+) -> None:
+    if on_jetson:
+        jetson("36 (release), REVISION: 4.3")
+    monkeypatch.setattr(gstreamer, "way", lambda: way)
+    monkeypatch.setattr(gstreamer, "has_element", elements.__contains__)
+    found = doctor._csi_cameras()
+    assert found.state == state
+    assert said in (found.advice or found.found)
 
 
 def test_a_tensorrt_of_pip_on_jetpack_6_is_found_out(

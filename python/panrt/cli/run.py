@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,9 +61,10 @@ def run(
     pixel_format: Annotated[
         str,
         typer.Option(
-            help="Of frames: bgr8; nv12 or yuyv leave colours as source or camera has them, for a GPU to convert."
+            help="Of frames: bgr8; nv12 or yuyv leave colours as source or camera has them, for a GPU to convert. "
+            "auto: as cameras have them where their format is known and a GPU converts it, else bgr8."
         ),
-    ] = "bgr8",
+    ] = "auto",
     preprocess: Annotated[str, typer.Option(help="Who resizes BGR frames: host or gpu.")] = "host",
     gpu_memory: GpuMemoryOption = "auto",
     as_json: JsonOption = False,
@@ -83,7 +87,7 @@ def run(
         loop=loop,
         timeout=timeout,
         rtsp_transport=rtsp_transport,
-        pixel_format=pixel_format,  # type: ignore[arg-type]
+        pixel_format="bgr8" if pixel_format == "auto" else pixel_format,  # type: ignore[arg-type]
     )
     report = Report(as_json=as_json, to_stderr="-" in sinks)
     loaded = panrt.load(
@@ -95,10 +99,13 @@ def run(
         input_hw=chosen_size(height, width),
     )
     with loaded as session:
+        alike = len(sources) == 1 or session.model.batch == 1  # as frames that share a batch must be
+        options = replace(options, native=pixel_format == "auto" and session.converts_frames and alike)
         stream = panrt.stream(sources, session, sinks=sinks, options=options, track=track, limit=frames)
         report.line("model", f"{model}: {session.model.name}, {session.model.precision}, backend {session.backend}")
         problem: PanrtError | None = None
         with (
+            _output_kept_apart() if as_json or "-" in sinks else nullcontext(),
             stream,
             signals.second_forces(),
             stop_on_signals(stream),
@@ -124,6 +131,26 @@ def run(
             if sink in lost or sink.state not in _ENDED:
                 typer.echo(f"error: {sink.name}: {sink.lost} results lost; {sink.error}", err=True)
         raise typer.Exit(NOT_WHOLE)
+
+
+@contextmanager
+def _output_kept_apart() -> Iterator[None]:
+    """Have what libraries print go to standard error: Argus tells of each camera on standard output, among results."""
+    ours = sys.stdout
+    try:
+        kept = os.dup(ours.fileno())
+    except OSError:  # not a file: something that captures the output
+        yield
+        return
+    libraries = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with open(kept, "w", encoding=ours.encoding) as sys.stdout:
+            yield
+    finally:
+        sys.stdout = ours
+        os.dup2(libraries, 1)
+        os.close(libraries)
 
 
 @contextmanager

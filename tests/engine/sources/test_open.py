@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from panrt.engine.sources import SourceNotFoundError, SourceOptions, UnknownSourceError, open_source
-from panrt.engine.sources.camera import CameraOptions, argus_pipeline
+from panrt.engine.sources.argus import CsiOptions, argus_pipeline
 from panrt.engine.sources.demo import demo_clip
 from panrt.engine.sources.open import parse
 from panrt.engine.uri import redact
@@ -49,7 +49,15 @@ def test_what_is_live_drops_by_default_and_what_lasts_is_connected_again(uri: st
         ("zzz://0", "there are camera, csi, rtsp"),
         ("camera://front", "'front' where a number is expected"),
         ("camera://0?widht=3", "no option 'widht'; did you mean width"),
-        ("camera://0?fourcc=MJPEG", "expected four letters"),
+        ("camera://0?fourcc=MJPEG", "did you mean MJPG"),
+        ("csi://front", "'front' where a number is expected"),
+        ("csi://0?fourcc=MJPG", "no option 'fourcc'"),
+        ("csi://0?flip=8", "flip: got 8, expected 0 to 7"),
+        ("csi://0?fps=0", "fps: got 0, expected 1 to 1000"),
+        ("csi://0?width=641&height=480", "expected even sides"),
+        ("csi://0?width=16384&height=16384", "at most 35,389,440 pixels"),
+        ("csi://0?mode=1%20!%20filesink%20location=/x", "where a number is expected"),
+        ("csi://0 ! filesink", "where a number is expected"),
         ("rtsp:///path", "names no host"),
         ("test://64@30", "expected WIDTHxHEIGHT@FPS"),
         ("test://0x48@30", "expected sizes from 1"),
@@ -129,13 +137,14 @@ def test_an_option_that_does_not_do_is_named(options: dict[str, object], said: s
         SourceOptions(**options)  # type: ignore[arg-type]
 
 
-def test_the_argus_pipeline_asks_for_what_was_asked_and_keeps_the_newest() -> None:
-    pipeline = argus_pipeline(1, CameraOptions(width=1920, height=1080, fps=60, flip=2))
-    steps = pipeline.split(" ! ")
-    assert steps[0] == "nvarguscamerasrc sensor-id=1"
-    assert steps[1] == "video/x-raw(memory:NVMM),width=1920,height=1080,framerate=60/1"
-    assert "flip-method=2" in pipeline
-    assert steps[-2:] == ["video/x-raw,format=BGR", "appsink drop=true max-buffers=1 sync=false"]
+def test_argus_pipeline_asks_for_what_was_asked_and_leaves_colours_to_others() -> None:
+    pipeline = argus_pipeline(1, CsiOptions(width=1920, height=1080, fps=60, mode=2, flip=3))
+    assert pipeline.split(" ! ") == [
+        "nvarguscamerasrc sensor-id=1 sensor-mode=2",
+        "video/x-raw(memory:NVMM),format=NV12,width=1920,height=1080,framerate=60/1",
+        "nvvidconv flip-method=3",
+        "video/x-raw,format=NV12",
+    ]
 
 
 def test_the_demo_clip_is_there() -> None:

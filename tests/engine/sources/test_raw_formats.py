@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import av
-import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from panrt.engine.frame import Frame
 from panrt.engine.pixel_formats import bgr
-from panrt.engine.sources import SourceError, SourceOptions, SourceUndecodableError, UnknownSourceError, open_source
-from panrt.engine.sources.camera import CameraOptions, argus_pipeline
+from panrt.engine.sources import SourceOptions, SourceUndecodableError, UnknownSourceError, open_source
 from support.streams import CLIP, IMAGES, drain, turned
 
 NV12 = SourceOptions(pixel_format="nv12")
@@ -140,77 +138,3 @@ def test_what_has_no_raw_frames_says_so(uri: str, said: str) -> None:
         open_source("rtsp://camera/stream", options=SourceOptions(pixel_format="yuyv"))
     with pytest.raises(ValueError, match="pixel_format: got 'p010', expected one of bgr8, rgb8, nv12, yuyv"):
         SourceOptions(pixel_format="p010")  # type: ignore[arg-type]
-
-
-def test_the_argus_pipeline_leaves_colours_to_the_gpu() -> None:
-    steps = argus_pipeline(0, CameraOptions(), "nv12").split(" ! ")
-    assert steps[-2:] == ["video/x-raw,format=NV12", "appsink drop=true max-buffers=1 sync=false"]
-    assert not any("videoconvert" in step for step in steps)
-
-
-class FakeCapture:
-    """A V4L2 device that gives three raw frames, 8 x 8."""
-
-    fourcc = "YUYV"
-    shape: tuple[int, ...] = (8, 8, 2)
-
-    def __init__(self, device: Any, backend: int) -> None:
-        self.left = 3
-        self.settings: dict[int, float] = {}
-
-    def isOpened(self) -> bool:  # noqa: N802
-        return True
-
-    def set(self, key: int, value: float) -> bool:
-        self.settings[key] = value
-        return True
-
-    def get(self, key: int) -> float:
-        assert key == cv2.CAP_PROP_FOURCC
-        return float(int.from_bytes(self.fourcc.encode(), "little"))
-
-    def grab(self) -> bool:
-        self.left -= 1
-        return self.left >= 0
-
-    def retrieve(self) -> tuple[bool, Any]:
-        assert self.settings[cv2.CAP_PROP_CONVERT_RGB] == 0
-        return True, np.full(self.shape, self.left, np.uint8)
-
-    def release(self) -> None:
-        self.left = 0
-
-
-@pytest.mark.parametrize(("pixel_format", "shape"), [("yuyv", (8, 8, 2)), ("nv12", (12, 8))])
-def test_a_camera_gives_what_it_wrote(
-    monkeypatch: pytest.MonkeyPatch, pixel_format: Any, shape: tuple[int, ...]
-) -> None:
-    monkeypatch.setattr(cv2, "VideoCapture", FakeCapture)
-    monkeypatch.setattr(FakeCapture, "fourcc", pixel_format.upper())
-    monkeypatch.setattr(FakeCapture, "shape", shape)
-    options = SourceOptions(policy="block", pixel_format=pixel_format, reconnect=False)
-    with open_source("camera://0", options=options) as source:
-        frames = drain(source)
-    assert [(frame.image.shape, int(frame.image.flat[0])) for frame in frames] == [(shape, n) for n in (2, 1, 0)]
-    assert {(frame.pixel_format, frame.hw) for frame in frames} == {(pixel_format, (8, 8))}
-
-
-@pytest.mark.parametrize(
-    ("uri", "fourcc", "shape", "said"),
-    [
-        ("camera://0", "MJPG", (8, 8, 2), "the camera gives 'MJPG', expected YUYV; .*v4l2-ctl --list-formats-ext"),
-        ("camera://0?fourcc=MJPG", "YUYV", (8, 8, 2), "fourcc MJPG does not go with the pixel format yuyv"),
-        ("camera://0", "YUYV", (1, 128), r"got \(1, 128\) uint8 as yuyv"),  # OpenCV did not know its size
-    ],
-)
-def test_a_camera_that_gives_something_else_is_no_source(
-    monkeypatch: pytest.MonkeyPatch, uri: str, fourcc: str, shape: tuple[int, ...], said: str
-) -> None:
-    monkeypatch.setattr(cv2, "VideoCapture", FakeCapture)
-    monkeypatch.setattr(FakeCapture, "fourcc", fourcc)
-    monkeypatch.setattr(FakeCapture, "shape", shape)
-    with open_source(uri, options=SourceOptions(pixel_format="yuyv", reconnect=False)) as source:
-        assert drain(source) == []
-    assert isinstance(source.error, SourceError)
-    with pytest.raises(SourceError, match=said):
-        raise source.error

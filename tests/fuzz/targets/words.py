@@ -66,9 +66,10 @@ def check_report(folder: Path) -> None:
 SECRET = "hunter2"
 _URIS = (
     *(
-        "camera://0?width=640&fps=30&fourcc=MJPG",
+        "camera://0?width=640&height=480&fps=30&fourcc=MJPG",
         "/dev/video0",
-        "csi://0?flip=2",
+        "csi://0?width=640&height=480&fps=30&mode=1&flip=2",
+        "camera:///dev/v4l/by-id/usb-a%3Ab",
         "test://640x480@60?frames=3",
         "clip.mp4",
     ),

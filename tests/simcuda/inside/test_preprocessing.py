@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import tracemalloc
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
@@ -99,6 +100,26 @@ def test_the_third_frame_of_a_size_costs_what_any_other_does(tmp_path: Path, gpu
     assert len(calls) == 90
     assert not set(calls) & gpu.ALLOCATIONS
     assert "cuGraphLaunch" in calls
+
+
+def test_a_camera_frame_reaches_an_integrated_gpu_with_one_copy(
+    tmp_path: Path, gpu: ModuleType, kernels: Kernels
+) -> None:
+    """The host allocates no memory in which another copy would fit, and the driver is asked for none."""
+    gpu.set_attribute(cu.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_INTEGRATED, 1)
+    frame = raw("nv12", (240, 320), 1)
+    with open_session(tmp_path, kernels=kernels) as session:
+        for _ in range(4):  # two for each slot
+            session(frame)
+        gpu.take_log()
+        tracemalloc.start()
+        result = session(frame)
+        allocated = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        calls = gpu.take_log()
+    np.testing.assert_array_equal(result.panoptic, expected(frame, (240, 320)))
+    assert allocated < frame.image.nbytes // 2
+    assert not [call for call in calls if "Memcpy" in call]
 
 
 def test_of_many_sizes_the_last_ones_are_kept(tmp_path: Path, gpu: ModuleType, kernels: Kernels) -> None:

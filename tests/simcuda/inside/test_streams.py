@@ -95,6 +95,7 @@ def test_the_clip_as_its_decoder_wrote_it_gives_identical_maps_and_pictures(
         panrt.stream(CLIP, session, options=options, limit=frames, sinks=[pictures]) as stream,
     ):
         items = list(stream.pairs())
+        assert session.converts_frames
     assert len(items) == len(expected) == frames
     for item, other in zip(items, expected, strict=True):
         np.testing.assert_array_equal(item.result.panoptic, other.panoptic)
