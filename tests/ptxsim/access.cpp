@@ -103,6 +103,7 @@ Place resolve(Warp& warp, Instr const& instr, unsigned lane, unsigned bytes) {
 void order_read(Warp& warp, Instr const& instr, unsigned lane, Place const& place, unsigned bytes) {
   Machine& machine = *warp.machine;
   if (place.shadow == nullptr || !machine.order().races()) return;
+  place.shadow->refine(bytes);
   Actor const actor = machine.actor(warp, lane);
   std::uint64_t const last = place.shadow->last(place.offset, bytes);
   for (std::uint64_t i = place.shadow->first(place.offset); i <= last; ++i) {
@@ -121,7 +122,7 @@ void order_write(Warp& warp, Instr const& instr, unsigned lane, Place const& pla
   Machine& machine = *warp.machine;
   machine.progressed();
   if (place.shadow == nullptr || !machine.order().races()) return;
-  if (bytes < 4) place.shadow->split();
+  place.shadow->refine(bytes);
   Actor const actor = machine.actor(warp, lane);
   std::uint64_t const last = place.shadow->last(place.offset, bytes);
   for (std::uint64_t i = place.shadow->first(place.offset); i <= last; ++i) {

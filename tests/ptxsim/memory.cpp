@@ -14,15 +14,15 @@ void Shadow::reserve() {
   if (cells_ == nullptr) throw std::bad_alloc();
 }
 
-void Shadow::split() {
-  if (is_split()) return;
-  std::unique_ptr<Cell, Free> const words = std::move(cells_);
-  shift_ = 0;
-  if (words == nullptr) return;
+void Shadow::split(unsigned bytes) {
+  std::unique_ptr<Cell, Free> const old = std::move(cells_);
+  unsigned const old_shift = shift_;
+  shift_ = bytes == 1 ? 0 : 1;
+  if (old == nullptr) return;
   reserve();
-  for (std::uint64_t i = 0; i < bytes_; ++i) {
-    Cell const& word = words.get()[i / 4];
-    if (word.era != 0) cells_.get()[i] = word;
+  for (std::uint64_t i = 0; i <= bytes_ >> shift_; ++i) {
+    Cell const& whole = old.get()[i << shift_ >> old_shift];
+    if (whole.era != 0) cells_.get()[i] = whole;
   }
 }
 

@@ -35,12 +35,13 @@ struct Cell {
   std::uint64_t era = 0;  // launch or block that the marks are of; older ones are void
 };
 
-// Cells of a stretch of memory: one for 4 bytes, and from the first store of fewer on one for each byte.
+// Cells of a stretch of memory: one for 4 bytes, and from the first access of fewer on one for as many.
 class Shadow {
  public:
   explicit Shadow(std::uint64_t bytes) : bytes_(bytes) {}
-  void split();  // to bytes
-  bool is_split() const { return shift_ == 0; }
+  void refine(unsigned bytes) {
+    if (bytes < 1U << shift_) split(bytes);
+  }
   std::uint64_t first(std::uint64_t offset) const { return offset >> shift_; }
   std::uint64_t last(std::uint64_t offset, unsigned bytes) const { return (offset + bytes - 1) >> shift_; }
   Cell& cell(std::uint64_t index, std::uint64_t era) {
@@ -58,6 +59,7 @@ class Shadow {
     void operator()(Cell* cells) const;
   };
   void reserve();
+  void split(unsigned bytes);
 
   std::uint64_t bytes_;
   unsigned shift_ = 2;

@@ -1,6 +1,7 @@
 // Values of lanes in rows, and half precision.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -74,6 +75,7 @@ inline std::uint16_t to_half(double value) {
   if (value != value) return 0x7FFF;
   std::uint16_t const sign = std::signbit(value) ? 0x8000 : 0;
   double const magnitude = std::fabs(value);
+  if (magnitude == 0) return sign;
   if (magnitude >= 65520) return static_cast<std::uint16_t>(sign | 0x7C00);
   int exponent = 0;
   std::frexp(magnitude, &exponent);  // magnitude is from 2^(exponent - 1) on
