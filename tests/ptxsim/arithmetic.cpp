@@ -3,107 +3,10 @@
 #include <algorithm>
 #include <cfenv>
 
-#include "values.h"
+#include "operations.h"
 
 namespace ptxsim {
 namespace {
-
-// --- Operations ----------------------------------------------------------------------------------------------------
-
-// Integers wrap round: work is done on unsigned ones of at least 32 bits.
-template <typename T>
-using Wrapping = std::conditional_t<sizeof(T) == 8, std::uint64_t, std::uint32_t>;
-
-constexpr auto add = [](auto a, auto b) { return Wrapping<decltype(a)>(a) + Wrapping<decltype(a)>(b); };
-constexpr auto sub = [](auto a, auto b) { return Wrapping<decltype(a)>(a) - Wrapping<decltype(a)>(b); };
-constexpr auto mul = [](auto a, auto b) { return Wrapping<decltype(a)>(a) * Wrapping<decltype(a)>(b); };
-constexpr auto mad = [](auto a, auto b, auto c) { return mul(a, b) + Wrapping<decltype(a)>(c); };
-constexpr auto sad = [](auto a, auto b, auto c) { return (a < b ? sub(b, a) : sub(a, b)) + Wrapping<decltype(a)>(c); };
-constexpr auto least = [](auto a, auto b) { return a < b ? a : b; };
-constexpr auto most = [](auto a, auto b) { return a < b ? b : a; };
-constexpr auto negative = [](auto a) { return static_cast<decltype(a)>(sub(decltype(a){0}, a)); };
-constexpr auto absolute = [](auto a) { return a < 0 ? negative(a) : a; };
-constexpr auto both = [](auto a, auto b) { return a & b; };
-constexpr auto either = [](auto a, auto b) { return a | b; };
-constexpr auto differing = [](auto a, auto b) { return a ^ b; };
-constexpr auto complement = [](auto a) { return ~a; };
-// Unspecified by PTX: all bits of a division by zero, as hardware gives.
-constexpr auto quotient = [](auto a, auto b) {
-  using T = decltype(a);
-  if (b == 0) return static_cast<T>(~T{0});
-  if (std::is_signed_v<T> && b == static_cast<T>(-1)) return negative(a);
-  return static_cast<T>(a / b);
-};
-constexpr auto remainder = [](auto a, auto b) {
-  using T = decltype(a);
-  if (b == 0) return a;
-  return std::is_signed_v<T> && b == static_cast<T>(-1) ? T{0} : static_cast<T>(a % b);
-};
-constexpr auto upper_product = [](auto a, auto b) {
-  using Wide = std::conditional_t<std::is_signed_v<decltype(a)>, __int128, unsigned __int128>;
-  return Wide{a} * Wide{b} >> 8 * sizeof(a);
-};
-constexpr auto left = [](auto a, std::uint32_t n) {
-  using T = decltype(a);
-  return n >= 8 * sizeof(T) ? Wrapping<T>{0} : Wrapping<T>(a) << n;
-};
-constexpr auto right = [](auto a, std::uint32_t n) {
-  using T = decltype(a);
-  unsigned const most_bits = 8 * sizeof(T) - 1;
-  return std::is_unsigned_v<T> && n > most_bits ? T{0} : static_cast<T>(a >> std::min(n, most_bits));
-};
-constexpr auto reversed = [](auto a) {
-  decltype(a) result = 0;
-  for (unsigned i = 0; i < 8 * sizeof(a); ++i) result = static_cast<decltype(a)>(result << 1 | (a >> i & 1));
-  return result;
-};
-constexpr auto population = [](auto a) {
-  return __builtin_popcountll(static_cast<std::make_unsigned_t<decltype(a)>>(a));
-};
-constexpr auto leading_zeros = [](auto a) {
-  auto const bits = static_cast<std::make_unsigned_t<decltype(a)>>(a);
-  return bits == 0 ? 8 * static_cast<int>(sizeof(a)) : __builtin_clzll(bits) - (64 - 8 * static_cast<int>(sizeof(a)));
-};
-// The highest bit that is not the sign's: how far from the top, or its number.
-constexpr auto shift_to_top = [](auto a) {
-  auto const rest = static_cast<std::make_unsigned_t<decltype(a)>>(a < decltype(a){0} ? ~a : a);
-  return rest == 0 ? -1 : leading_zeros(rest);
-};
-constexpr auto highest_bit = [](auto a) {
-  int const shift = shift_to_top(a);
-  return shift < 0 ? -1 : 8 * static_cast<int>(sizeof(a)) - 1 - shift;
-};
-
-constexpr auto fadd = [](auto a, auto b) { return a + b; };
-constexpr auto fsub = [](auto a, auto b) { return a - b; };
-constexpr auto fmul = [](auto a, auto b) { return a * b; };
-constexpr auto fdiv = [](auto a, auto b) { return a / b; };
-constexpr auto ffma = [](auto a, auto b, auto c) { return std::fma(a, b, c); };
-constexpr auto fsqrt = [](auto a) { return std::sqrt(a); };
-constexpr auto frcp = [](auto a) { return 1 / a; };
-constexpr auto frsqrt = [](double a) { return 1 / std::sqrt(a); };
-constexpr auto fex2 = [](double a) { return std::exp2(a); };
-constexpr auto flg2 = [](double a) { return std::log2(a); };
-constexpr auto fsin = [](double a) { return std::sin(a); };
-constexpr auto fcos = [](double a) { return std::cos(a); };
-constexpr auto ftanh = [](double a) { return std::tanh(a); };
-// One NaN loses; -0 is less than 0.
-constexpr auto fmin = [](auto a, auto b) {
-  if (a != a) return b;
-  if (b != b) return a;
-  return a < b || (a == b && std::signbit(a)) ? a : b;
-};
-constexpr auto fmax = [](auto a, auto b) {
-  if (a != a) return b;
-  if (b != b) return a;
-  return a > b || (a == b && !std::signbit(a)) ? a : b;
-};
-constexpr auto fneg = [](auto a) {
-  return bits_as<decltype(a)>(word_of(a) ^ Word<decltype(a)>{1} << (8 * sizeof(a) - 1));
-};
-constexpr auto fabs = [](auto a) {
-  return bits_as<decltype(a)>(word_of(a) & ~(Word<decltype(a)>{1} << (8 * sizeof(a) - 1)));
-};
 
 // --- Loops over lanes ----------------------------------------------------------------------------------------------
 
@@ -194,82 +97,6 @@ void run_wide(Warp& warp, Instr const& instr, Mask mask) {
     using U = std::make_unsigned_t<To>;
     U const product = static_cast<U>(static_cast<To>(a.get(lane))) * static_cast<U>(static_cast<To>(b.get(lane)));
     d.set(lane, static_cast<To>(product + (adds ? static_cast<U>(c.get(lane)) : U{0})));
-  });
-}
-
-template <typename T>
-void run_bfi(Warp& warp, Instr const& instr, Mask mask) {
-  Values<T> const d(warp, instr.dst[0]), a(warp, instr.src[0]), b(warp, instr.src[1]);
-  Values<std::uint32_t> const start(warp, instr.src[2]), length(warp, instr.src[3]);
-  constexpr unsigned kBits = 8 * sizeof(T);
-  for_lanes(mask, [&](unsigned lane) {
-    unsigned const from = start.get(lane) & 0xFF, count = std::min(length.get(lane) & 0xFF, kBits);
-    T const ones = count == kBits ? ~T{0} : (T{1} << count) - 1;
-    T const field = from >= kBits ? T{0} : ones << from;
-    T const moved = from >= kBits ? T{0} : a.get(lane) << from;
-    d.set(lane, (b.get(lane) & ~field) | (moved & field));
-  });
-}
-
-template <typename T>
-void run_bfe(Warp& warp, Instr const& instr, Mask mask) {
-  Values<T> const d(warp, instr.dst[0]), a(warp, instr.src[0]);
-  Values<std::uint32_t> const start(warp, instr.src[1]), length(warp, instr.src[2]);
-  constexpr unsigned kBits = 8 * sizeof(T);
-  for_lanes(mask, [&](unsigned lane) {
-    unsigned const from = start.get(lane) & 0xFF, count = length.get(lane) & 0xFF;
-    T const value = a.get(lane);
-    T result = 0;
-    for (unsigned i = 0; i < kBits; ++i) {
-      unsigned const top = std::min(from + (count == 0 ? 0 : count - 1), kBits - 1);
-      bool const sign = std::is_signed_v<T> && count != 0 && (value >> top & 1) != 0;
-      bool const bit = i < count && from + i < kBits ? (value >> (from + i) & 1) != 0 : sign;
-      result = static_cast<T>(result | static_cast<T>(static_cast<std::make_unsigned_t<T>>(bit) << i));
-    }
-    d.set(lane, result);
-  });
-}
-
-void run_prmt(Warp& warp, Instr const& instr, Mask mask) {
-  Values<std::uint32_t> const d(warp, instr.dst[0]), a(warp, instr.src[0]), b(warp, instr.src[1]),
-      c(warp, instr.src[2]);
-  for_lanes(mask, [&](unsigned lane) {
-    std::uint64_t const bytes = std::uint64_t{b.get(lane)} << 32 | a.get(lane);
-    std::uint32_t result = 0;
-    for (unsigned i = 0; i < 4; ++i) {
-      unsigned const selector = c.get(lane) >> 4 * i & 0xF;
-      auto byte = static_cast<std::uint8_t>(bytes >> 8 * (selector & 7));
-      if ((selector & 8) != 0) byte = (byte & 0x80) != 0 ? 0xFF : 0;
-      result |= std::uint32_t{byte} << 8 * i;
-    }
-    d.set(lane, result);
-  });
-}
-
-void run_lop3(Warp& warp, Instr const& instr, Mask mask) {
-  Values<std::uint32_t> const d(warp, instr.dst[0]), a(warp, instr.src[0]), b(warp, instr.src[1]),
-      c(warp, instr.src[2]);
-  Values<std::uint32_t> const table(warp, instr.src[3]);
-  for_lanes(mask, [&](unsigned lane) {
-    std::uint32_t result = 0;
-    for (unsigned row = 0; row < 8; ++row) {
-      std::uint32_t const x = (row & 4) != 0 ? a.get(lane) : ~a.get(lane),
-                          y = (row & 2) != 0 ? b.get(lane) : ~b.get(lane);
-      std::uint32_t const z = (row & 1) != 0 ? c.get(lane) : ~c.get(lane);
-      if ((table.get(lane) >> row & 1) != 0) result |= x & y & z;
-    }
-    d.set(lane, result);
-  });
-}
-
-// Modes: 0 left, 1 right; the count is clamped, or with 2 more wrapped.
-void run_shf(Warp& warp, Instr const& instr, Mask mask) {
-  Values<std::uint32_t> const d(warp, instr.dst[0]), a(warp, instr.src[0]), b(warp, instr.src[1]),
-      c(warp, instr.src[2]);
-  for_lanes(mask, [&](unsigned lane) {
-    unsigned const count = (instr.mode & 2) != 0 ? c.get(lane) & 31 : std::min(c.get(lane), 32U);
-    std::uint64_t const both = std::uint64_t{b.get(lane)} << 32 | a.get(lane);
-    d.set(lane, static_cast<std::uint32_t>((instr.mode & 1) != 0 ? both >> count : both << count >> 32));
   });
 }
 
@@ -527,7 +354,7 @@ Form multiplication(Opcode const& opcode, Type type, Instr& instr) {
   }
 }
 
-Form bits(Opcode const& opcode, Type type, Instr& instr) {
+Form bits(Opcode const& opcode, Type type) {
   std::string const& name = opcode.name();
   bool const wide = bytes_of(type) == 8;
   if (name == "shl") return {for_integer<ShlLoop>(type), "dsi", type, type};
@@ -546,35 +373,19 @@ Form bits(Opcode const& opcode, Type type, Instr& instr) {
                              : (shift ? run_count<std::int64_t, shift_to_top> : run_count<std::int64_t, highest_bit>);
     return {run, "ds", Type::kU32, type};
   }
-  if (name == "bfi") return {wide ? run_bfi<std::uint64_t> : run_bfi<std::uint32_t>, "dssii", type, type};
-  if (name == "bfe") {
-    Execute const run = type == Type::kU32   ? run_bfe<std::uint32_t>
-                        : type == Type::kS32 ? run_bfe<std::int32_t>
-                        : type == Type::kU64 ? run_bfe<std::uint64_t>
-                                             : run_bfe<std::int64_t>;
-    return {run, "dsii", type, type};
-  }
-  if (name == "prmt" && opcode.words().size() == 2) return {run_prmt, "diii", type, type};
-  if (name == "lop3") return {run_lop3, "diiii", type, type};
-  if (name == "shf") {
-    instr.mode = static_cast<std::uint8_t>((opcode.has("r") ? 1 : 0) | (opcode.has("wrap") ? 2 : 0));
-    return {run_shf, "diii", type, type};
-  }
   return {};
 }
 
 }  // namespace
 
 Form find_arithmetic(Opcode const& opcode, Instr& instr) {
-  static std::unordered_map<std::string, int> const kOwn = {
-      {"setp", 0},  {"selp", 0}, {"mul", 0}, {"mad", 0},  {"shl", 0},  {"shr", 0}, {"popc", 0}, {"clz", 0},
-      {"bfind", 0}, {"bfi", 0},  {"bfe", 0}, {"prmt", 0}, {"lop3", 0}, {"shf", 0}, {"mov", 0}};
   std::string const& name = opcode.name();
-  bool const in_table =
-      std::any_of(std::begin(kEntries), std::end(kEntries), [&](Entry const& e) { return name == e.name; });
-  if ((!in_table && kOwn.count(name) == 0) || opcode.words().size() < 2) return {};
-  if (opcode.has("cc")) return {};
+  if (!opcode.has_type()) return {};
   Type const type = opcode.type();
+  bool const is_single = type == Type::kF32 || type == Type::kF64, is_half = type == Type::kF16 || type == Type::kF16x2;
+  bool const alters = opcode.has("sat") || opcode.has("ftz");  // which only the loop over floats knows
+  if (opcode.has("cc") || opcode.has("relu") || opcode.has("NaN") || opcode.has("xorsign")) return {};
+  if (alters && (!is_single || name == "setp")) return {};
   instr.saturates = opcode.has("sat");
   instr.flushes = opcode.has("ftz");
   instr.rounding = opcode.has("rz")   ? Rounding::kZero
@@ -594,9 +405,8 @@ Form find_arithmetic(Opcode const& opcode, Instr& instr) {
   }
   if (name == "selp") return {for_number<SelpLoop>(type), "dssP", type, type};
   if (name == "rcp" && type == Type::kF64 && opcode.has("approx")) return {run_rcp_gross, "ds", type, type};
-  bool const is_float = type == Type::kF32 || type == Type::kF64 || type == Type::kF16 || type == Type::kF16x2;
-  if ((name == "mul" || name == "mad") && !is_float) return multiplication(opcode, type, instr);
-  Form form = bits(opcode, type, instr);
+  if ((name == "mul" || name == "mad") && !is_single && !is_half) return multiplication(opcode, type, instr);
+  Form form = bits(opcode, type);
   if (form.execute != nullptr) return form;
   std::string operands;
   Execute const found = from_table(name == "mad" ? "fma" : name, type, operands);

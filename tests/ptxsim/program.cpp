@@ -125,6 +125,7 @@ class Decoder {
       : module_(module), globals_(globals), rows_(kernel) {
     program_.kernel = kernel;
     program_.files = module.files;
+    program_.locations = module.locations;
   }
 
   Program program() {
@@ -198,7 +199,6 @@ class Decoder {
     statement_ = &statement;
     index_ = static_cast<std::uint32_t>(&statement - kernel().statements.data());
     Instr instr;
-    instr.line = statement.line;
     if (statement.guard >= 0) {
       instr.guard = static_cast<std::int32_t>(predicates_.at(static_cast<std::uint32_t>(statement.guard)));
       instr.guard_negated = statement.guard_negated;
@@ -220,7 +220,7 @@ class Decoder {
     };
     instr.moves = is_list(0) ? Moves::kUnpack : is_list(1) ? Moves::kPack : Moves::kWhole;
     Form form;
-    for (auto const find : {find_arithmetic, find_conversion, find_access, find_meeting}) {
+    for (auto const find : {find_arithmetic, find_bits, find_conversion, find_access, find_meeting}) {
       form = find(opcode, instr);
       if (form.execute != nullptr) break;
     }
@@ -253,7 +253,8 @@ class Decoder {
           break;
         }
         case 'P':
-          if (operand.negated || (operand.kind == Operand::Kind::kNumber && operand.bits == 0)) instr.negated = static_cast<std::uint8_t>(instr.negated | 1U << sources);
+          if (operand.negated || (operand.kind == Operand::Kind::kNumber && operand.bits == 0))
+            instr.negated = static_cast<std::uint8_t>(instr.negated | 1U << sources);
           instr.src[sources++] = predicate(operand);
           break;
         case 's':
@@ -402,6 +403,10 @@ bool is_signed(Type type) {
   return type == Type::kS8 || type == Type::kS16 || type == Type::kS32 || type == Type::kS64;
 }
 
+bool is_type(std::string const& name) {
+  return std::any_of(std::begin(kTypes), std::end(kTypes), [&](TypeName const& known) { return name == known.name; });
+}
+
 Type type_of(std::string const& name) {
   for (TypeName const& known : kTypes) {
     if (name == known.name) return known.type;
@@ -418,10 +423,16 @@ std::string Opcode::text() const {
 }
 
 std::string Program::place(std::uint32_t pc) const {
-  SourceLine const line = pc < code.size() ? code[pc].line : SourceLine{};
-  std::string const file = line.file < files.size() ? files[line.file] : "";
+  std::string file;
+  std::uint32_t number = pc < kernel.statements.size() ? kernel.statements[pc].location : kNoLocation;
+  for (; number != kNoLocation; number = locations[number].caller) {
+    file = locations[number].file < files.size() ? files[locations[number].file] : "";
+    auto const is_in = [&](char const* folder) { return file.find(folder) != std::string::npos; };
+    bool const is_foreign = is_in("/targets/") || is_in("/usr/include/") || is_in("/nvidia/");
+    if (!is_foreign || locations[number].caller == kNoLocation) break;
+  }
   if (file.empty()) return "statement " + std::to_string(pc);
-  return file.substr(file.rfind('/') + 1) + ":" + std::to_string(line.line);
+  return file.substr(file.rfind('/') + 1) + ":" + std::to_string(locations[number].line);
 }
 
 std::string Program::text(std::uint32_t pc) const {

@@ -54,6 +54,7 @@ enum class Type : std::uint8_t {
 };
 unsigned bytes_of(Type type);
 bool is_signed(Type type);
+bool is_type(std::string const& name);
 Type type_of(std::string const& name);  // Fault where there is none
 
 // As the memory model has it: who is sure to see an access in one order, and what else the access orders.
@@ -96,7 +97,6 @@ struct Instr {
   std::uint32_t src[6] = {};
   std::int64_t offset = 0;
   std::uint32_t meeting = 0;  // equal for warp operations that meet
-  SourceLine line;
 };
 
 // Rows that the machine fills.
@@ -117,6 +117,7 @@ struct Constant {
 struct Program {
   Kernel kernel;
   std::vector<std::string> files;
+  std::vector<Location> locations;
   std::vector<Instr> code;
   std::vector<Constant> constants;
   std::vector<std::pair<Special, std::uint32_t>> specials;
@@ -127,8 +128,9 @@ struct Program {
   std::vector<std::uint64_t> executed;  // warp instructions, by instruction
   std::uint64_t launches = 0;
 
-  std::string place(std::uint32_t pc) const;  // file:line
-  std::string text(std::uint32_t pc) const;   // the statement's opcode
+  // file:line; where a function of CUDA's or C++'s headers was inlined, the line that calls it.
+  std::string place(std::uint32_t pc) const;
+  std::string text(std::uint32_t pc) const;  // the statement's opcode
 };
 
 // Variables of the module by name, with where they lie.
@@ -143,6 +145,7 @@ class Opcode {
   explicit Opcode(std::vector<std::string> const& words) : words_(words) {}
   std::string const& name() const { return words_[0]; }
   bool has(char const* word) const;
+  bool has_type() const { return is_type(words_.back()); }
   Type type(unsigned from_end = 0) const { return type_of(words_[words_.size() - 1 - from_end]); }
   std::vector<std::string> const& words() const { return words_; }
   std::string text() const;
@@ -164,6 +167,7 @@ struct Form {
 
 // Each fills in `instr` what the opcode says and gives its form; execute is null where the opcode is not its own.
 Form find_arithmetic(Opcode const& opcode, Instr& instr);
+Form find_bits(Opcode const& opcode, Instr& instr);
 Form find_conversion(Opcode const& opcode, Instr& instr);
 Form find_access(Opcode const& opcode, Instr& instr);
 Form find_meeting(Opcode const& opcode, Instr& instr);

@@ -2,6 +2,8 @@
 
 #include <cctype>
 #include <cstdlib>
+#include <map>
+#include <tuple>
 #include <unordered_map>
 
 namespace ptxsim {
@@ -179,7 +181,8 @@ class Parser {
     kernel_ = &module_.kernels.back();
     kernel_->name = lexer_.take();
     scopes_.assign(1, {});
-    line_ = {};
+    location_ = kNoLocation;
+    numbers_.clear();
     if (lexer_.accept("(")) {
       while (!lexer_.accept(")")) {
         kernel_->parameters.push_back(variable());
@@ -235,24 +238,41 @@ class Parser {
   }
 
   // .loc file line column[, function_name label[+n], inlined_at file line column]
+  // A caller's own callers are those that its latest .loc had.
   void location() {
-    line_.file = static_cast<std::uint32_t>(std::stoul(lexer_.take()));
-    line_.line = static_cast<std::uint32_t>(std::stoul(lexer_.take()));
-    lexer_.take();
+    Location location = position();
     while (lexer_.accept(",")) {
-      bool const is_call = lexer_.take() == "inlined_at";
-      lexer_.take();
-      if (lexer_.accept("+")) lexer_.take();
+      bool const is_call = lexer_.accept("inlined_at");
       if (is_call) {
+        Location const caller = position();
+        location.caller = numbers_.insert({key(caller), kNoLocation}).first->second;
+        if (location.caller == kNoLocation) location.caller = number(caller);
+      } else {
         lexer_.take();
         lexer_.take();
+        if (lexer_.accept("+")) lexer_.take();
       }
     }
+    location_ = number(location);
+  }
+  Location position() {
+    Location location;
+    location.file = static_cast<std::uint32_t>(std::stoul(lexer_.take()));
+    location.line = static_cast<std::uint32_t>(std::stoul(lexer_.take()));
+    location.column = static_cast<std::uint32_t>(std::stoul(lexer_.take()));
+    return location;
+  }
+  using Key = std::tuple<std::uint32_t, std::uint32_t, std::uint32_t>;
+  static Key key(Location const& location) { return {location.file, location.line, location.column}; }
+  std::uint32_t number(Location const& location) {
+    std::uint32_t& latest = numbers_[key(location)];
+    module_.locations.push_back(location);
+    return latest = static_cast<std::uint32_t>(module_.locations.size() - 1);
   }
 
   void statement() {
     Statement result;
-    result.line = line_;
+    result.location = location_;
     if (lexer_.accept("@")) {
       result.guard_negated = lexer_.accept("!");
       result.guard = find_register(lexer_.take());
@@ -354,7 +374,8 @@ class Parser {
   Module module_;
   Kernel* kernel_ = nullptr;
   std::vector<std::unordered_map<std::string, Declared>> scopes_;
-  SourceLine line_;
+  std::uint32_t location_ = kNoLocation;
+  std::map<Key, std::uint32_t> numbers_;  // of the latest location at a place
 };
 
 }  // namespace

@@ -18,8 +18,11 @@ struct Fault : std::runtime_error {
 
 enum class Space : std::uint8_t { kGeneric, kGlobal, kShared, kLocal, kParam, kConst };
 
-struct SourceLine {
-  std::uint32_t file = 0, line = 0;
+constexpr std::uint32_t kNoLocation = ~0U;
+// Of a .loc, with where what is there was inlined.
+struct Location {
+  std::uint32_t file = 0, line = 0, column = 0;
+  std::uint32_t caller = kNoLocation;
 };
 
 struct Operand {
@@ -38,7 +41,7 @@ struct Statement {
   std::vector<Operand> operands;
   std::int64_t guard = -1;  // register
   bool guard_negated = false;
-  SourceLine line;
+  std::uint32_t location = kNoLocation;  // in the module
 };
 
 struct Register {
@@ -67,6 +70,7 @@ struct Module {
   std::vector<Kernel> kernels;
   std::vector<Variable> variables;
   std::vector<std::string> files;  // by the number in .loc
+  std::vector<Location> locations;
 };
 
 Module parse(std::string const& text);

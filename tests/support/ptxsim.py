@@ -29,7 +29,7 @@ NVCC_FLAGS = [
     *("-gencode", "arch=compute_87,code=compute_87", "--no-compress", "-cudart", "none", "-Xcompiler", "-fPIC"),
 ]
 # Arithmetic is the GPU's: one rounding an operation.
-CXX_FLAGS = ["-std=c++17", "-O2", "-g", "-fPIC", "-fno-strict-aliasing", "-ffp-contract=off", "-Wall", "-Wextra"]
+CXX_FLAGS = ["-std=c++17", "-O2", "-fPIC", "-fno-strict-aliasing", "-ffp-contract=off", "-Wall", "-Wextra"]
 
 
 def has_nvcc() -> bool:
@@ -58,7 +58,7 @@ def build(name: str, sources: Sequence[Path], definitions: Sequence[str] = ()) -
 
 def _machine_object(source: Path) -> Path:
     if source.name == "runtime.cpp":  # nvcc knows where CUDA's headers are
-        return _object(source, ["nvcc", "-std=c++17", "-O2", "-g", "-Xcompiler", "-fPIC,-Wall,-Wextra"], [PTXSIM])
+        return _object(source, ["nvcc", "-std=c++17", "-O2", "-Xcompiler", "-fPIC,-Wall,-Wextra"], [PTXSIM])
     return _object(source, [_cxx(), *CXX_FLAGS], [PTXSIM])
 
 
