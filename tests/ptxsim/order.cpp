@@ -179,11 +179,10 @@ KnowledgePointer Order::release(Actor const& actor) const {
 
 void Order::fence(Actor const& actor, Strength strength, bool is_sequential) {
   LaneClock& lane = actor.lane_clock();
-  join(lane.known, lane.seen, threads_of_block_);
-  lane.seen = nullptr;
+  join(lane.known, strength == Strength::kBlock ? lane.seen_near : lane.seen, threads_of_block_);
   lane.released = release(actor);
   lane.released_to_block = strength == Strength::kBlock;
-  if (is_sequential) {
+  if (is_sequential && strength == Strength::kDevice) {
     join(sequential_, lane.released, threads_of_block_);
     lane.in_order = sequential_;
   }
@@ -200,7 +199,9 @@ void Order::acquire(Actor const& actor, Message const& message, Strength strengt
   bool const same_block = message.writer.thread / threads_of_block_ == actor.block;
   if (!same_block && (message.to_block || strength == Strength::kBlock)) return;
   LaneClock& lane = actor.lane_clock();
-  join(acquires(semantics) ? lane.known : lane.seen, message.released, threads_of_block_);
+  if (acquires(semantics)) join(lane.known, message.released, threads_of_block_);
+  join(lane.seen, message.released, threads_of_block_);
+  if (same_block) join(lane.seen_near, message.released, threads_of_block_);
 }
 
 std::uint64_t Order::load(Actor const& actor, std::uint64_t address, std::uint64_t value, Strength strength,

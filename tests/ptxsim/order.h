@@ -38,10 +38,11 @@ using KnowledgePointer = std::shared_ptr<Knowledge const>;
 
 struct LaneClock {
   std::uint32_t tick = 1;
-  KnowledgePointer known;     // happens before now
-  KnowledgePointer seen;      // by strong loads, known after the next fence
-  KnowledgePointer released;  // by the last fence
-  KnowledgePointer in_order;  // by fence.sc: no strong load gives what these have overwritten
+  KnowledgePointer known;      // happens before now
+  KnowledgePointer seen;       // by strong loads, known after the next fence
+  KnowledgePointer seen_near;  // of that what the own block released, for a fence that reaches no further
+  KnowledgePointer released;   // by the last fence
+  KnowledgePointer in_order;   // by fence.sc: no strong load gives what these have overwritten
   bool released_to_block = false;
 };
 
