@@ -1,35 +1,49 @@
-"""Simulated GPUs with the kernels of plugins/cuda, one process for each flavour; and what runs only where nvcc is."""
+"""Simulated GPUs with the kernels of plugins/cuda, one process for each flavour; and what runs only where nvcc is.
+
+Every test that asks for `gpus` runs twice: on tests/hostcuda, which compiles the kernels with g++ in the flavour asked
+for, and where nvcc is on tests/ptxsim, which executes nvcc's own PTX and has one flavour that finds what the others do.
+"""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from support import ptxsim
 from support.hostcuda import Flavour, SimulatedGpu, kernels
 
-collect_ignore = [] if shutil.which("nvcc") else ["test_nvcc.py"]
+LEFT_OUT = [] if ptxsim.has_nvcc() else ["test_nvcc.py", "on tests/ptxsim"]
+collect_ignore = [name for name in LEFT_OUT if name.endswith(".py")]
 
 Gpus = Callable[[Flavour], SimulatedGpu]
 
 
-@pytest.fixture(scope="session")
-def gpus() -> Iterator[Gpus]:
+@pytest.fixture(scope="session", params=["hostcuda", *(["ptxsim"] if ptxsim.has_nvcc() else [])])
+def gpus(request: pytest.FixtureRequest) -> Iterator[Gpus]:
     """A simulated GPU of a flavour, started when it is first asked for."""
     started: dict[str, SimulatedGpu] = {}
 
     def get(flavour: Flavour) -> SimulatedGpu:
-        if flavour not in started:
-            started[flavour] = SimulatedGpu(kernels(flavour))
-        return started[flavour]
+        name = flavour if request.param == "hostcuda" else "ptxsim"
+        if name not in started:
+            started[name] = SimulatedGpu(ptxsim.kernels() if name == "ptxsim" else kernels(flavour))
+        return started[name]
 
     yield get
     for gpu in started.values():
         gpu.close()
 
 
+@pytest.fixture(scope="session")
+def tracing_gpu() -> Iterator[SimulatedGpu]:
+    """tests/hostcuda as it counts memory requests."""
+    gpu = SimulatedGpu(kernels("trace"))
+    yield gpu
+    gpu.close()
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say at the end, where it is seen, what did not run."""
-    if collect_ignore:
-        terminalreporter.write_line("LEFT OUT tests/plugins/cuda/test_nvcc.py: there is no nvcc on PATH", yellow=True)
+    for name in LEFT_OUT:
+        terminalreporter.write_line(f"LEFT OUT tests/plugins/cuda {name}: there is no nvcc on PATH", yellow=True)

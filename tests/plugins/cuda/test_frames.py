@@ -161,19 +161,18 @@ def test_no_two_threads_race_for_a_frame(gpus: Gpus, pixel_format: str) -> None:
 
 
 @pytest.mark.parametrize("pixel_format", FORMATS)
-def test_a_frame_is_read_by_the_row_and_written_in_whole_sectors(gpus: Gpus, pixel_format: str) -> None:
+def test_a_frame_is_read_by_the_row_and_written_in_whole_sectors(tracing_gpu: SimulatedGpu, pixel_format: str) -> None:
     # Each source row weighs in the two output rows that it lies between and is read for both; beyond that a sector is
     # asked for twice only where stretches of 256 output pixels meet.
-    gpu = gpus("trace")
     case = FrameCase(1, pixel_format, (24, 480), (32, 640), (0, 0, 0, 0), "BT601", 0, 0)
-    assert_prepared(case, gpu)
-    assert gpu.trace is not None
+    assert_prepared(case, tracing_gpu)
+    assert tracing_gpu.trace is not None
     planes = 2 if pixel_format == "NV12" else 1
-    sectors = sum(gpu.trace.reads[i].sectors for i in range(planes))
-    different = sum(gpu.trace.reads[i].launch_sectors for i in range(planes))
+    sectors = sum(tracing_gpu.trace.reads[i].sectors for i in range(planes))
+    different = sum(tracing_gpu.trace.reads[i].launch_sectors for i in range(planes))
     # A row of NV12's chroma is read for both of its rows of luma.
     assert sectors <= (3.2 if pixel_format == "NV12" else 2.2) * different
-    written = gpu.trace.writes[planes]
+    written = tracing_gpu.trace.writes[planes]
     assert written.sectors == written.ideal_sectors == 32 * 640 * 3 // 32
 
 
@@ -271,12 +270,11 @@ def test_no_two_threads_race_for_an_overlay(gpus: Gpus) -> None:
     assert np.array_equal(got[0], reference.overlay(frames[0], panoptic[0], colors, opacity=0.5, border=1))
 
 
-def test_an_overlay_moves_whole_sectors(gpus: Gpus) -> None:
-    gpu = gpus("trace")
+def test_an_overlay_moves_whole_sectors(tracing_gpu: SimulatedGpu) -> None:
     frames, panoptic, colors = draw_map((1, 64, 128), (64, 128), 5, 0)
-    cuda_ops.overlay(frames, panoptic, colors, opacity=0.5, border=1, gpu=gpu)
-    assert gpu.trace is not None
-    frame, ids, output = gpu.trace.reads[0], gpu.trace.reads[1], gpu.trace.writes[3]
+    cuda_ops.overlay(frames, panoptic, colors, opacity=0.5, border=1, gpu=tracing_gpu)
+    assert tracing_gpu.trace is not None
+    frame, ids, output = tracing_gpu.trace.reads[0], tracing_gpu.trace.reads[1], tracing_gpu.trace.writes[3]
     assert frame.sectors == frame.launch_sectors == output.sectors == output.ideal_sectors == 64 * 128 * 3 // 32
     assert ids.sectors <= 3.3 * ids.launch_sectors  # a pixel's own, the one to the right, the one below
 
@@ -337,12 +335,11 @@ def test_ids_narrow_and_saturate(gpus: Gpus, count: int, dtype: type[np.integer[
         assert np.array_equal(narrow, frame_reference.narrow_map(ids, dtype))
 
 
-def test_a_narrow_map_moves_whole_sectors(gpus: Gpus) -> None:
-    gpu = gpus("trace")
-    cuda_ops.narrow_map(np.zeros((64, 128), np.int32), np.uint16, gpu=gpu)
-    assert gpu.trace is not None
-    assert gpu.trace.reads[0].sectors == 64 * 128 * 4 // 32
-    assert gpu.trace.writes[1].sectors == 64 * 128 * 2 // 32
+def test_a_narrow_map_moves_whole_sectors(tracing_gpu: SimulatedGpu) -> None:
+    cuda_ops.narrow_map(np.zeros((64, 128), np.int32), np.uint16, gpu=tracing_gpu)
+    assert tracing_gpu.trace is not None
+    assert tracing_gpu.trace.reads[0].sectors == 64 * 128 * 4 // 32
+    assert tracing_gpu.trace.writes[1].sectors == 64 * 128 * 2 // 32
 
 
 def test_a_map_of_no_ids_is_no_launch_and_odd_widths_are_refused(gpus: Gpus) -> None:

@@ -173,7 +173,9 @@ def test_a_struct_of_another_size_is_refused(gpus: Gpus) -> None:
 
 
 @pytest.mark.parametrize(("half", "S"), [(False, 7), (False, 14), (True, 7), (True, 14)])
-def test_channels_last_reads_a_cell_about_once_a_roi_and_writes_whole_sectors(gpus: Gpus, half: bool, S: int) -> None:
+def test_channels_last_reads_a_cell_about_once_a_roi_and_writes_whole_sectors(
+    tracing_gpu: SimulatedGpu, half: bool, S: int
+) -> None:
     # RoIs of 16 to 600 pixels on the pyramid of an 800 x 1344 input with 256 channels. Ideal is every sector of
     # features that a RoI touches, once for this RoI, and every sector of the result once.
     rng = np.random.default_rng(S)
@@ -183,25 +185,25 @@ def test_channels_last_reads_a_cell_about_once_a_roi_and_writes_whole_sectors(gp
     size = np.exp(rng.uniform(np.log(16), np.log(600), (8, 2)))
     low = rng.uniform(0, 1, (8, 2)) * (np.array([1333, 800]) - size).clip(1)
     rois = np.concatenate([low, (low + size).clip(None, [1333, 800])], axis=1).astype(np.float32)[None]
-    gpu = gpus("trace")
     cuda_ops.pyramid_roi_align(
-        features, rois, strides=[4, 8, 16, 32], output_size=S, sampling_ratio=0, layout="NHWC", gpu=gpu
+        features, rois, strides=[4, 8, 16, 32], output_size=S, sampling_ratio=0, layout="NHWC", gpu=tracing_gpu
     )
-    assert gpu.launches == 1
-    assert gpu.trace is not None
-    reads: list[Traffic] = [gpu.trace.reads[i] for i in range(4) if i in gpu.trace.reads]
-    written = gpu.trace.writes[5]
+    assert tracing_gpu.launches == 1
+    assert tracing_gpu.trace is not None
+    reads: list[Traffic] = [tracing_gpu.trace.reads[i] for i in range(4) if i in tracing_gpu.trace.reads]
+    written = tracing_gpu.trace.writes[5]
     sectors, ideal = sum(read.sectors for read in reads), sum(read.block_sectors for read in reads)
     assert sectors == sum(read.ideal_sectors for read in reads)  # every request is whole sectors
     assert sectors <= 1.5 * ideal
     assert written.sectors == written.ideal_sectors == 8 * S * S * 256 * np.dtype(dtype).itemsize // 32
-    assert gpu.trace.shared_passes <= 1.05 * gpu.trace.shared_ideal_passes  # bins that write their weights at once
+    assert (
+        tracing_gpu.trace.shared_passes <= 1.05 * tracing_gpu.trace.shared_ideal_passes
+    )  # bins that write their weights at once
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_channels_first_writes_whole_sectors(gpus: Gpus, half: bool) -> None:
-    gpu = gpus("trace")
-    pool(friendly(64, 8, half=half), "NCHW", gpu)
-    assert gpu.trace is not None
-    written = gpu.trace.writes[4]
+def test_channels_first_writes_whole_sectors(tracing_gpu: SimulatedGpu, half: bool) -> None:
+    pool(friendly(64, 8, half=half), "NCHW", tracing_gpu)
+    assert tracing_gpu.trace is not None
+    written = tracing_gpu.trace.writes[4]
     assert written.sectors == written.ideal_sectors
