@@ -1,0 +1,40 @@
+"""Phase 1: the tests of tests/plugins/cuda on the library under test; `kernel_plugin` says how."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+from gpu.checks import Checks, Skipped
+from gpu.machine import ROOT, Machine
+
+RESERVE_SECONDS = 5.0  # for what is running when the time is up
+SMALL = (  # of the tests, enough to touch each kernel
+    "test_an_overlay_may_be_drawn_in_place or no_two_threads_race or narrow or test_proposals_take_five_launches or "
+    "test_detections_take_two_launches or test_merging_takes_five_launches or merging_any_number_of_detections or "
+    "test_pooling_races_nowhere or refuse"
+)
+
+
+def run(checks: Checks, machine: Machine) -> None:
+    """One record for each test, and one for pytest itself."""
+    with checks.check("pytest runs the kernel tests") as check:
+        if missing := [name for name in ("pytest", "hypothesis") if importlib.util.find_spec(name) is None]:
+            raise Skipped(f"{missing[0]} is missing; pip install {missing[0]}")
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "gpu.kernel_plugin"]
+        command += ["tests/plugins/cuda", "--ignore=tests/plugins/cuda/test_nvcc.py", "-p", "no:randomly"]
+        if machine.profile == "small":
+            command += ["-k", SMALL]
+        environment = {
+            **os.environ,
+            "PANRT_TEST_PROFILE": "gpu",
+            "PANRT_GPU_MACHINE": machine.out,
+            "PANRT_GPU_SECONDS": str(max(checks.seconds_left - RESERVE_SECONDS, 1.0)),
+        }
+        done = subprocess.run(command, cwd=ROOT, env=environment, check=False, text=True, capture_output=True)
+        print(done.stdout, done.stderr, sep="\n")
+        if done.returncode not in (0, 1):  # 1: tests failed, which have their own records
+            last = (done.stdout + done.stderr).strip().splitlines()[-3:]
+            raise RuntimeError(f"pytest ended with status {done.returncode}: {' | '.join(last)}")
