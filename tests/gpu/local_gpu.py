@@ -1,17 +1,18 @@
-"""The kernels of this process's device behind the functions of support/cuda_ops.py, for phases that look at one call
-many times. `RealGpu` of kernel_plugin.py is the other way: a process of its own, one call at a time.
+"""Calls of the kernels on this process's device, for phases that run one many times: buffers are placed once.
+
+`RealGpu` of kernel_plugin.py is the other way: a process of its own, and new buffers for each call.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from benchmarks.kernel_workloads import Call as Work
 from numpy.typing import NDArray
 
 from gpu.device import Stream
@@ -19,28 +20,49 @@ from gpu.kernel_worker import Buffers
 from gpu.machine import Machine, load_kernels
 from panrt.plugins.cuda_api import Status
 from support import hostcuda
-from support.hostcuda import LaunchError, Struct
-
-Arrays = list[NDArray[Any]]
+from support.hostcuda import LaunchError, Out, Struct
 
 
-def ops(machine: Machine) -> ModuleType:
-    """Return support.cuda_ops, asking the library under test for the sizes of workspaces."""
+class Launch(NamedTuple):
+    """A call of the C interface: the function and its arguments, with arrays for pointers."""
+
+    function: str
+    struct: Struct
+
+
+def launch_of(machine: Machine, work: Work) -> Launch:
+    """Return what a function of support/cuda_ops.py would launch on the library under test."""
     hostcuda.kernels = lambda flavour: Path(machine.kernels)
     from support import cuda_ops  # noqa: PLC0415  # takes the name above when it is first imported
 
-    return cuda_ops
+    recorder = _Recorder()
+    getattr(cuda_ops, work.function)(*work.inputs, **work.options, gpu=recorder)
+    (launch,) = recorder.launches
+    return launch
+
+
+class _Recorder:
+    """Stands for a `SimulatedGpu`: keeps what it is to launch, and gives outputs of the right shapes."""
+
+    def __init__(self) -> None:
+        self.launches: list[Launch] = []
+
+    def launch(self, function: str, struct: Struct, order: object) -> list[NDArray[Any]]:
+        del order  # a GPU orders its threads itself
+        self.launches.append(Launch(function, struct))
+        fields = (struct.fields.get(name) for name, *_ in struct.kind._fields_)
+        return [np.empty(out.shape, out.dtype) for out in fields if isinstance(out, Out)]
 
 
 class Call:
-    """A call of the C interface whose buffers are on the device."""
+    """A launch whose buffers are on the device."""
 
-    def __init__(self, library: ctypes.CDLL, function: str, struct: Struct) -> None:
-        self.buffers = Buffers(library)
-        self._struct = self.buffers.fill(struct)
-        self._function = getattr(library, function)
-        self._function.restype = Status
-        self.scratch = struct.fields.get("workspace")
+    def __init__(self, library: ctypes.CDLL, launch: Launch) -> None:
+        self.function = launch.function
+        self._buffers = Buffers(library)
+        self._struct = self._buffers.fill(launch.struct)
+        self._library = library
+        self._scratch = launch.struct.fields.get("workspace")
 
     def queue(self, stream: Stream) -> None:
         """Put its kernels on a stream.
@@ -48,48 +70,37 @@ class Call:
         Raises:
             LaunchError: they were refused.
         """
+        function = getattr(self._library, self.function)
+        function.restype = Status
         size = ctypes.c_size_t(ctypes.sizeof(self._struct))
-        status: Status = self._function(ctypes.byref(self._struct), size, ctypes.c_void_p(stream.address))
+        status: Status = function(ctypes.byref(self._struct), size, ctypes.c_void_p(stream.address))
         if status.code != 0:
             raise LaunchError(status.code, status.message.decode(), "")
 
-    def results(self) -> list[bytes]:
-        """Return what the outputs hold, without the workspace."""
-        outputs = zip(self.buffers.outputs, self.buffers.download(), strict=True)
-        return [array.tobytes() for (_, out), array in outputs if out is not self.scratch]
+    def rewind(self) -> None:
+        """Fill all buffers as before the first run: outputs with poison."""
+        self._buffers.rewind()
+
+    def results(self) -> list[NDArray[Any]]:
+        """Return the outputs without the workspace; canaries and inputs must be as they were."""
+        outputs = zip(self._buffers.outputs, self._buffers.download(), strict=True)
+        return [array for (_, out), array in outputs if out is not self._scratch]
+
+    def close(self) -> None:
+        """Its work must be done."""
+        self._buffers.close()
 
 
-class LocalGpu:
-    """Runs calls once each; `watch` sees every one before its results are fetched."""
-
-    def __init__(self, machine: Machine, stream: Stream, watch: Callable[[str, Call], None] | None = None) -> None:
-        self.stream = stream
-        self._library = load_kernels(machine)
-        self._watch = watch
-
-    def launch(self, function: str, struct: Struct, order: object = None) -> Arrays:
-        """As `SimulatedGpu.launch`; the GPU orders its threads itself."""
-        del order
-        with self.opened(function, struct) as call:
-            call.queue(self.stream)
-            self.stream.synchronize()
-            if self._watch is not None:
-                self._watch(function, call)
-            return call.buffers.download()
-
-    @contextmanager
-    def opened(self, function: str, struct: Struct) -> Iterator[Call]:
-        """Place a call's buffers, and free them."""
-        call = Call(self._library, function, struct)
-        try:
-            yield call
-        finally:
-            call.buffers.close()
+@contextmanager
+def opened(machine: Machine, launch: Launch) -> Iterator[Call]:
+    """Place a call's buffers, and free them."""
+    call = Call(load_kernels(machine), launch)
+    try:
+        yield call
+    finally:
+        call.close()
 
 
-def differing_bytes(one: list[bytes], other: list[bytes]) -> int:
-    """Count them."""
-    return sum(
-        int(np.count_nonzero(np.frombuffer(a, np.uint8) != np.frombuffer(b, np.uint8)))
-        for a, b in zip(one, other, strict=True)
-    )
+def same_bytes(one: list[NDArray[Any]], other: list[NDArray[Any]]) -> bool:
+    """Compare outputs, NaN or not."""
+    return [array.tobytes() for array in one] == [array.tobytes() for array in other]
