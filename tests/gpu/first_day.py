@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--library", default="", help="plugin library; default: what panrt plugins build has built")
     parser.add_argument("--simulated", action="store_true", help="run on stand-ins: shows that the suite works")
     parser.add_argument("--small", action="store_true", help="as few cases as touch everything")
+    parser.add_argument("--tools", default="", help="folder of compute-sanitizer and ncu; default: those on PATH")
     parser.add_argument("--plant", choices=sorted(planted.FAULTS), default="", help="a fault that must be reported")
     return parser
 
@@ -53,6 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
             expected=str(chosen.expected.absolute()) if chosen.expected else "",
             profile="small" if chosen.small else "full",
             plant=chosen.plant,
+            tools=chosen.tools,
             kernels=chosen.library,
         )
     except SetupError as error:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu.device import Buffer, Stream, open_context
+from gpu.device import CANARY_BYTES, POISON, Buffer, Stream, open_context
 from gpu.machine import Machine, load_kernels
 from panrt.plugins.cuda_api import Status
 from support.hostcuda import Out, Reply, Request
@@ -28,10 +28,16 @@ SIMULATED_CALL_SECONDS = 300.0
 
 
 class Buffers(Device):
-    """Buffers of one call."""
+    """Buffers of one call.
 
-    def __init__(self, library: ctypes.CDLL) -> None:
+    For compute-sanitizer they are bare: no canaries, which it would take for a part of the buffer, and outputs that
+    nobody has written to.
+    """
+
+    def __init__(self, library: ctypes.CDLL, *, bare: bool = False) -> None:
         super().__init__(library)
+        self._canary = 0 if bare else CANARY_BYTES
+        self._poisons = not bare
         self.guarded: list[tuple[Buffer, NDArray[np.uint8]]] = []  # with what each held before the call
 
     def upload(self, array: NDArray[Any]) -> int:
@@ -43,7 +49,8 @@ class Buffers(Device):
         if out.copy is not None:
             address = self.upload(out.copy)
         else:
-            address = self._place(np.full(int(np.prod(out.shape)) * np.dtype(out.dtype).itemsize, 0xCD, np.uint8))
+            size = int(np.prod(out.shape)) * np.dtype(out.dtype).itemsize
+            address = self._place(np.full(size, POISON, np.uint8), fill=self._poisons)
         self.outputs.append((len(self.guarded) - 1, out))
         return address
 
@@ -65,9 +72,10 @@ class Buffers(Device):
         for buffer, _ in self.guarded:
             buffer.close()
 
-    def _place(self, content: NDArray[np.uint8]) -> int:
-        buffer = Buffer(content.size)
-        buffer.write(content)
+    def _place(self, content: NDArray[np.uint8], *, fill: bool = True) -> int:
+        buffer = Buffer(max(content.size, 1 - self._canary), canary=self._canary)  # the driver gives no empty memory
+        if fill:
+            buffer.write(content)
         self.guarded.append((buffer, content))
         return buffer.address
 

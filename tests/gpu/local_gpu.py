@@ -57,9 +57,9 @@ class _Recorder:
 class Call:
     """A launch whose buffers are on the device."""
 
-    def __init__(self, library: ctypes.CDLL, launch: Launch) -> None:
+    def __init__(self, library: ctypes.CDLL, launch: Launch, *, bare: bool) -> None:
         self.function = launch.function
-        self._buffers = Buffers(library)
+        self._buffers = Buffers(library, bare=bare)
         self._struct = self._buffers.fill(launch.struct)
         self._library = library
         self._scratch = launch.struct.fields.get("workspace")
@@ -92,9 +92,9 @@ class Call:
 
 
 @contextmanager
-def opened(machine: Machine, launch: Launch) -> Iterator[Call]:
-    """Place a call's buffers, and free them."""
-    call = Call(load_kernels(machine), launch)
+def opened(machine: Machine, launch: Launch, *, bare: bool = False) -> Iterator[Call]:
+    """Place a call's buffers, `bare` as in `Buffers`, and free them."""
+    call = Call(load_kernels(machine), launch, bare=bare)
     try:
         yield call
     finally:

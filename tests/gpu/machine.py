@@ -13,7 +13,7 @@ import os
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORT = "checks.jsonl"
@@ -40,6 +40,7 @@ class Machine:
     simcuda: str = ""  # folder of the simulated driver
     profile: Profile = "full"  # "small": as few cases as show that a phase works
     plant: str = ""  # a fault of `planted.FAULTS`
+    tools: str = ""  # folder of compute-sanitizer and ncu; "": PATH, and none for the stand-ins
 
     @property
     def folder(self) -> Path:
@@ -82,8 +83,8 @@ def load_kernels(machine: Machine) -> ctypes.CDLL:
     return library
 
 
-def simulated(out: Path, *, expected: str, profile: Profile, plant: str, kernels: str) -> Machine:
-    """Build the stand-ins."""
+def simulated(out: Path, *, kernels: str, **options: Any) -> Machine:
+    """Build the stand-ins; `kernels` is a library instead of theirs, options are fields of `Machine`."""
     from gpu import plugin_calls  # noqa: PLC0415  # of the stand-ins alone
     from simcuda import build  # noqa: PLC0415
     from support import hostcuda  # noqa: PLC0415
@@ -95,15 +96,13 @@ def simulated(out: Path, *, expected: str, profile: Profile, plant: str, kernels
         kernels=library,
         plugins=str(plugin_calls.build_simulated(Path(library))),
         plugin_calls=str(plugin_calls.build()),
-        expected=expected,
         simcuda=str(build.build()),
-        profile=profile,
-        plant=plant,
+        **options,
     )
 
 
-def real(out: Path, *, expected: str, profile: Profile, plant: str, kernels: str) -> Machine:
-    """Find what a GPU runs.
+def real(out: Path, *, kernels: str, **options: Any) -> Machine:
+    """Find what a GPU runs; arguments as in `simulated`.
 
     Raises:
         SetupError: the plugin library is missing, or has no kernels.
@@ -123,7 +122,5 @@ def real(out: Path, *, expected: str, profile: Profile, plant: str, kernels: str
         kernels=str(found.path),
         plugins=str(found.path),
         plugin_calls=str(plugin_calls.find() or ""),
-        expected=expected,
-        profile=profile,
-        plant=plant,
+        **options,
     )

@@ -19,7 +19,14 @@ SIMULATED_REPEATS, SMALL_REPEATS = 10, 3
 BUSY_LAUNCHES = 4  # beside each call
 RESERVE_SECONDS = 3.0
 TINY = replace(
-    WORKLOADS["tabletop"], hw=(64, 96), candidates=60, proposals=20, detections=6, instances=4, camera_hw=(64, 96)
+    WORKLOADS["tabletop"],
+    name="tiny",
+    hw=(64, 96),
+    candidates=60,
+    proposals=20,
+    detections=6,
+    instances=4,
+    camera_hw=(64, 96),
 )
 
 
