@@ -22,11 +22,11 @@ Status = Literal["passed", "failed", "skipped", "noted"]
 LOST = 3  # how a phase's process ends after a sticky error
 
 
-class Skipped(Exception):
+class MissingError(Exception):
     """Something that a check needs is missing; the text says what."""
 
 
-class DeviceLost(Exception):
+class DeviceLostError(Exception):
     """No call of this process succeeds any more."""
 
 
@@ -73,15 +73,15 @@ class Checks:
 
     @contextmanager
     def check(self, name: str) -> Iterator[Record]:
-        """Run one check; nothing leaves this block but DeviceLost and what ends a process."""
+        """Run one check; nothing leaves this block but DeviceLostError and what ends a process."""
         record = Record(self.phase, name)
         self._running.write_text(name)
         started = time.perf_counter()
         try:
             yield record
-        except Skipped as reason:
+        except MissingError as reason:
             record.status, record.detail = "skipped", str(reason)
-        except Exception as error:  # noqa: BLE001  # a check may fail in any way
+        except Exception as error:  # a check may fail in any way
             record.status, record.detail = "failed", _describe(error)
         record.seconds = round(time.perf_counter() - started, 3)
         self.write(record)
@@ -89,7 +89,7 @@ class Checks:
         if record.status == "failed" and (sticky := self.lost()) is not None:
             text = f"after {name!r} every CUDA call fails with {sticky}; the rest of this phase did not run"
             self.write(Record(self.phase, "the device survives", "failed", 0.0, text))
-            raise DeviceLost(text)
+            raise DeviceLostError(text)
 
     def write(self, record: Record) -> None:
         """Append a record."""

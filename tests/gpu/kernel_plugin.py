@@ -28,10 +28,12 @@ from support.hostcuda import Flavour, SimulatedGpu
 PHASE = 1
 _MACHINE = Machine.read(Path(os.environ["PANRT_GPU_MACHINE"]))
 _END = time.monotonic() + float(os.environ["PANRT_GPU_SECONDS"])
-_NAMES = {"passed": "passed", "failed": "failed", "skipped": "skipped"}
+NO_TIME = "no time left"
+_cut_off: list[str] = []
 # A process for each example would take long in simulation; on a GPU nearly all of the time is the reference's.
+_EXAMPLES = 5 if _MACHINE.profile == "small" else 20 if _MACHINE.simulated else 100
 settings.register_profile(
-    "gpu", max_examples=5 if _MACHINE.profile == "small" else 100, deadline=None, derandomize=True, database=None,
+    "gpu", max_examples=_EXAMPLES, deadline=None, derandomize=True, database=None,
     suppress_health_check=(HealthCheck.too_slow, HealthCheck.data_too_large),
 )  # fmt: skip
 
@@ -68,7 +70,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Leave out what there is no time for."""
     checks.running_file(Path(_MACHINE.out) / REPORT).write_text(_name(item.nodeid))
     if time.monotonic() > _END:
-        pytest.skip("no time left; give more --seconds")
+        pytest.skip(NO_TIME)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -78,11 +80,21 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     text = ""
     if report.skipped:
         text = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
+        if NO_TIME in text:
+            _cut_off.append(report.nodeid)
+            return
     elif report.failed:
         text = " ".join(_reason(report.longrepr).split())
-    status: Any = _NAMES[report.outcome]
-    record = Record(PHASE, _name(report.nodeid), status, round(report.duration, 3), text[-600:])
+    record = Record(PHASE, _name(report.nodeid), report.outcome, round(report.duration, 3), text[-600:])
     checks.append(Path(_MACHINE.out) / REPORT, record)
+
+
+def pytest_sessionfinish() -> None:
+    """Say how many tests there was no time for."""
+    if _cut_off:
+        record = Record(PHASE, "all tests of the kernels")
+        record.note(f"{len(_cut_off)} tests did not run for want of time; give more --seconds")
+        checks.append(Path(_MACHINE.out) / REPORT, record)
 
 
 def _name(nodeid: str) -> str:

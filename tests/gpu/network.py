@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu import native
-from gpu.checks import Skipped
+from gpu.checks import MissingError
 from gpu.machine import ROOT, Machine
 from panrt.model_file import Category, ModelFile, Thresholds
 
@@ -30,12 +30,12 @@ def import_torch() -> ModuleType:
     """Return PyTorch.
 
     Raises:
-        Skipped: it is missing.
+        MissingError: it is missing.
     """
     try:
         import torch  # noqa: PLC0415
     except ImportError as error:
-        raise Skipped(f"PyTorch does not import ({error})") from error
+        raise MissingError(f"PyTorch does not import ({error})") from error
     return torch
 
 
@@ -51,7 +51,7 @@ class Network:
             precision: of convolutions and products; the ops' inputs are float32 but for features in fp16.
 
         Raises:
-            Skipped: PyTorch is missing, or does not see the GPU.
+            MissingError: PyTorch is missing, or does not see the GPU.
         """
         self._torch = torch = import_torch()
         native.replace_where_missing()
@@ -59,7 +59,7 @@ class Network:
         from panrt.model import load  # noqa: PLC0415
 
         if not machine.simulated and not torch.cuda.is_available():
-            raise Skipped("PyTorch sees no GPU; is it a build for the CPU?")
+            raise MissingError("PyTorch sees no GPU; is it a build for the CPU?")
         self._device = "cpu" if machine.simulated else "cuda"
         self._machine, self._hw = machine, hw
         # A replay has to give what a run gave, so the same algorithms in the same order.

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from benchmarks import kernel_workloads
 from benchmarks.kernel_workloads import Workload
 from benchmarks.peers import torch_postprocessing
 
-from gpu.checks import Skipped
+from benchmarks import kernel_workloads
+from gpu.checks import MissingError
 from gpu.machine import Machine
 from gpu.network import import_torch
 
@@ -40,7 +40,7 @@ def microseconds(machine: Machine, make: Callable[[], Run]) -> float:
 def _tensors(machine: Machine, arrays: Any) -> list[Any]:
     torch = import_torch()
     if not machine.simulated and not torch.cuda.is_available():
-        raise Skipped("PyTorch sees no GPU")
+        raise MissingError("PyTorch sees no GPU")
     device = "cpu" if machine.simulated else "cuda"
     return [torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays]
 
@@ -49,7 +49,7 @@ def _torchvision() -> Any:
     try:
         return importlib.import_module("torchvision.ops")
     except ImportError as error:
-        raise Skipped(f"torchvision does not import ({error})") from error
+        raise MissingError(f"torchvision does not import ({error})") from error
 
 
 def _merge(load: Workload, machine: Machine) -> Run:

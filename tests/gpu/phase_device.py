@@ -9,7 +9,7 @@ from typing import Any
 from cuda.bindings import driver as cu
 
 from gpu.bandwidth import bandwidth
-from gpu.checks import Checks, Skipped
+from gpu.checks import Checks, MissingError
 from gpu.device import attribute, call, open_context, sticky_error
 from gpu.machine import FACTS, Machine, load_kernels
 
@@ -47,7 +47,7 @@ def _write_facts(machine: Machine) -> int:
     try:
         from simcuda import facts  # noqa: PLC0415
     except ImportError as error:
-        raise Skipped(f"tests/simcuda/facts.py is missing ({error})") from error
+        raise MissingError(f"tests/simcuda/facts.py is missing ({error})") from error
     measured = dict(facts.measure_facts())
     (machine.folder / FACTS).write_text(json.dumps(measured, indent=2) + "\n")
     return len(measured)

@@ -7,10 +7,10 @@ import os
 import subprocess
 import sys
 
-from gpu.checks import Checks, Skipped
+from gpu.checks import Checks, MissingError
 from gpu.machine import ROOT, Machine
 
-RESERVE_SECONDS = 5.0  # for what is running when the time is up
+RESERVE = 0.15  # of the time, for what is running when it is up
 SMALL = (  # of the tests, enough to touch each kernel
     "test_an_overlay_may_be_drawn_in_place or no_two_threads_race or narrow or test_proposals_take_five_launches or "
     "test_detections_take_two_launches or test_merging_takes_five_launches or merging_any_number_of_detections or "
@@ -20,9 +20,9 @@ SMALL = (  # of the tests, enough to touch each kernel
 
 def run(checks: Checks, machine: Machine) -> None:
     """One record for each test, and one for pytest itself."""
-    with checks.check("pytest runs the kernel tests") as check:
+    with checks.check("pytest runs the kernel tests"):
         if missing := [name for name in ("pytest", "hypothesis") if importlib.util.find_spec(name) is None]:
-            raise Skipped(f"{missing[0]} is missing; pip install {missing[0]}")
+            raise MissingError(f"{missing[0]} is missing; pip install {missing[0]}")
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "gpu.kernel_plugin"]
         command += ["tests/plugins/cuda", "--ignore=tests/plugins/cuda/test_nvcc.py", "-p", "no:randomly"]
         if machine.profile == "small":
@@ -31,7 +31,7 @@ def run(checks: Checks, machine: Machine) -> None:
             **os.environ,
             "PANRT_TEST_PROFILE": "gpu",
             "PANRT_GPU_MACHINE": machine.out,
-            "PANRT_GPU_SECONDS": str(max(checks.seconds_left - RESERVE_SECONDS, 1.0)),
+            "PANRT_GPU_SECONDS": str((1 - RESERVE) * checks.seconds_left),
         }
         done = subprocess.run(command, cwd=ROOT, env=environment, check=False, text=True, capture_output=True)
         print(done.stdout, done.stderr, sep="\n")

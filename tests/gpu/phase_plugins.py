@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 from gpu import plugin_runs
-from gpu.checks import Checks, Skipped
+from gpu.checks import Checks, MissingError
 from gpu.device import open_context, sticky_error
 from gpu.machine import Machine
 from gpu.plugin_cases import cases
@@ -23,7 +23,7 @@ def run(checks: Checks, machine: Machine) -> None:
     """One record for each case, one for each way of loading."""
     with checks.check("the plugin classes can be called"):
         if not machine.plugin_calls:
-            raise Skipped("libplugin_calls.so is missing and TensorRT's headers, to build it, are too")
+            raise MissingError("libplugin_calls.so is missing and TensorRT's headers, to build it, are too")
     if not machine.plugin_calls:
         return
     open_context()

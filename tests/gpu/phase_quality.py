@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gpu import expected
-from gpu.checks import Checks, Record, Skipped
+from gpu.checks import Checks, MissingError, Record
 from gpu.device import open_context, sticky_error
 from gpu.machine import Machine
 from gpu.network import HW, Found, Network, Precision
@@ -27,7 +27,7 @@ def run(checks: Checks, machine: Machine) -> None:
     """One record for each precision."""
     with checks.check("the expected maps can be read"):
         if not machine.expected:
-            raise Skipped("--expected was not given; python -m tests.gpu.expected FILE writes such a file")
+            raise MissingError("--expected was not given; python -m tests.gpu.expected FILE writes such a file")
         data = expected.read(machine.expected)
     if not machine.expected:
         return
@@ -36,7 +36,7 @@ def run(checks: Checks, machine: Machine) -> None:
     for done, precision in enumerate(PRECISIONS):
         with checks.check(f"{precision}: panoptic quality and differing pixels") as check:
             if machine.simulated and precision != "fp32":
-                raise Skipped("needs a GPU")
+                raise MissingError("needs a GPU")
             share = (checks.seconds_left - RESERVE_SECONDS) / (len(PRECISIONS) - done)
             _compare(check, machine, data, precision, seconds=share, checks=checks)
 
@@ -58,9 +58,7 @@ def _compare(
         found.append(network.run(image))
     assert found, f"no frame of {HW[0]} x {HW[1]} in {machine.expected}"
     shares = [float(np.mean(f.panoptic != wanted)) for f, wanted in zip(found, data.panoptic, strict=False)]
-    others = sum(
-        _names(f.segments.tolist()) != _names(wanted) for f, wanted in zip(found, data.segments, strict=False)
-    )
+    others = sum(_names(f.segments.tolist()) != _names(wanted) for f, wanted in zip(found, data.segments, strict=False))
     here = _quality(network, data, [(f.panoptic, f.segments.tolist()) for f in found])
     cpu = _quality(network, data, list(zip(data.panoptic[: len(found)], data.segments, strict=False)))
     check.figures |= {

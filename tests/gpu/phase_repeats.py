@@ -39,9 +39,10 @@ def run(checks: Checks, machine: Machine) -> None:
             for op, most in REPEATS.items():
                 few = SMALL_REPEATS if machine.profile == "small" else SIMULATED_REPEATS
                 repeats = few if machine.simulated else most
-                with checks.check(f"{op}, {load.name}: {repeats} runs beside a busy stream give the same") as check:
-                    with opened(machine, launch_of(machine, OPS[op](load))) as call:
-                        _repeat(checks, check, call, busy, repeats)
+                launch = launch_of(machine, OPS[op](load))
+                name = f"{op}, {load.name}: {repeats} runs beside a busy stream give the same"
+                with checks.check(name) as check, opened(machine, launch) as call:
+                    _repeat(checks, check, call, busy, repeats)
 
 
 def loads_of(machine: Machine) -> tuple[Workload, ...]:

@@ -11,6 +11,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from cuda.bindings import driver as cu
 from numpy.typing import NDArray
 
 from gpu import real_tensorrt, standin
-from gpu.checks import Checks, Record, Skipped
+from gpu.checks import Checks, MissingError, Record
 from gpu.device import call, open_context, sticky_error
 from gpu.machine import Machine
 from panrt.engine.backends.trt_session import TensorRTSession
@@ -59,7 +60,7 @@ def run(checks: Checks, machine: Machine) -> None:
         suite.no_leak(check)
     with checks.check("a submit costs") as check:
         check.figures |= suite.cost()
-    for shares_memory in (None, True):
+    for shares_memory in (None,) if machine.profile == "small" else (None, True):
         how = "with shared memory forced" if shares_memory else "as the device is"
         with checks.check(f"the network in PyTorch: graphs are kept and results are those of a plain run, {how}"):
             suite.network(shares_memory)
@@ -89,7 +90,7 @@ class _Suite:
         images = [self._image(seed) for seed in range(6)]
         with self._open(shares_memory=shares_memory) as session:
             session.submit([Frame(images[0], 0)])
-            for image, after in zip(images, images[1:], strict=False):
+            for image, after in pairwise(images):
                 session.submit([Frame(after, 0)])
                 (result,) = session.collect()
                 _assert_map(result.panoptic, standin.kernel_map(image))
@@ -139,7 +140,7 @@ class _Suite:
             try:
                 for number in range(5):
                     self._check_one(session, seed + number)
-            except BaseException as error:  # noqa: BLE001  # raised below, in the thread that reports
+            except BaseException as error:  # raised below, in the thread that reports
                 failures.append(error)
 
         with self._open() as one, self._open() as other:
@@ -232,7 +233,7 @@ class _Suite:
             error, free, _ = cu.cuMemGetInfo()
             assert not error, error.name
             counts = {"device bytes": -int(free)}
-        pages = int(open("/proc/self/statm").read().split()[1])  # noqa: SIM115, PTH123
+        pages = int(open("/proc/self/statm").read().split()[1])  # noqa: SIM115
         return counts | {"process": pages * resource.getpagesize()}
 
 
@@ -264,5 +265,5 @@ def _cupy_array(image: Image) -> Any:
     try:
         import cupy  # noqa: PLC0415
     except ImportError as error:
-        raise Skipped(f"CuPy does not import ({error})") from error
+        raise MissingError(f"CuPy does not import ({error})") from error
     return cupy.asarray(image)

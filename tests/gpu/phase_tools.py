@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 
-from gpu.checks import Checks, Record, Skipped
+from gpu.checks import Checks, MissingError, Record
 from gpu.machine import Machine
 
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
@@ -45,15 +45,15 @@ def _tool(machine: Machine, name: str) -> str:
     """Return a tool's path.
 
     Raises:
-        Skipped: it is missing.
+        MissingError: it is missing.
     """
     if machine.simulated and not machine.tools:
-        raise Skipped("the stand-ins are no GPU that a tool could look at")
+        raise MissingError("the stand-ins are no GPU that a tool could look at")
     found = shutil.which(name, path=machine.tools or os.environ.get("PATH"))
     if found is None and not machine.tools:
         found = shutil.which(name, path="/usr/local/cuda/bin")
     if found is None:
-        raise Skipped(f"{name} is missing; it comes with the CUDA toolkit")
+        raise MissingError(f"{name} is missing; it comes with the CUDA toolkit")
     return found
 
 
@@ -83,7 +83,12 @@ def _run(command: list[str], seconds: float) -> tuple[int, str]:
     """
     try:
         done = subprocess.run(
-            command, check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=max(seconds - 1, 1)
+            command,
+            check=False,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=max(seconds - 1, 1),
         )
     except subprocess.TimeoutExpired as error:
         raise AssertionError(f"did not end within {error.timeout:.0f} s") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -22,20 +23,20 @@ class Phase(NamedTuple):
     """One of the table in docs/gpu_validation.md."""
 
     number: int
-    module: str  # gpu.<module>, whose run(checks, machine) does the work
+    module: str  # whose run(checks, machine) does the work
     title: str
     seconds: int  # its share of the whole
 
 
 PHASES = (
-    Phase(0, "phase_device", "the device", 10),
-    Phase(1, "phase_kernels", "kernels against the reference", 70),
-    Phase(2, "phase_repeats", "repeated merges beside a busy stream", 20),
-    Phase(3, "phase_plugins", "plugin classes, first launches in captures", 15),
-    Phase(4, "phase_session", "the TensorRT session on stand-in engines", 80),
-    Phase(5, "phase_quality", "panoptic quality by precision", 50),
-    Phase(6, "phase_timings", "timings", 60),
-    Phase(7, "phase_tools", "compute-sanitizer and ncu", 90),
+    Phase(0, "gpu.phase_device", "the device", 10),
+    Phase(1, "gpu.phase_kernels", "kernels against the reference", 70),
+    Phase(2, "gpu.phase_repeats", "repeated merges beside a busy stream", 20),
+    Phase(3, "gpu.phase_plugins", "plugin classes, first launches in captures", 15),
+    Phase(4, "gpu.phase_session", "the TensorRT session on stand-in engines", 80),
+    Phase(5, "gpu.phase_quality", "panoptic quality by precision", 50),
+    Phase(6, "gpu.phase_timings", "timings", 60),
+    Phase(7, "gpu.phase_tools", "compute-sanitizer and ncu", 90),
 )
 SECONDS = sum(phase.seconds for phase in PHASES)
 
@@ -60,15 +61,22 @@ def run_all(
     return checks.read(report)
 
 
-def run_phase(machine: Machine, phase: Phase, *, seconds: float, progress: Callable[[Record], None]) -> None:
+def run_phase(
+    machine: Machine,
+    phase: Phase,
+    *,
+    seconds: float,
+    progress: Callable[[Record], None],
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
     """Run one phase in a process of its own and add a record where that does not end well."""
-    report, log = machine.folder / REPORT, machine.folder / f"phase_{phase.number}.log"
-    command = [sys.executable, "-m", "gpu.run_phase", str(phase.number), str(machine.folder), f"{seconds:.3f}"]
+    report, log = machine.folder / REPORT, machine.folder / f"gpu.phase_{phase.number}.log"
+    command = [sys.executable, "-m", "gpu.run_phase", str(phase.number), phase.module, str(machine.folder)]
     shown = len(checks.read(report))
-    started = time.monotonic()
+    started = clock()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command,
+            [*command, f"{seconds:.3f}"],
             env=machine.environment(),
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -85,22 +93,20 @@ def run_phase(machine: Machine, phase: Phase, *, seconds: float, progress: Calla
                 for record in records[shown:]:
                     progress(record)
                 shown = len(records)
-                if status is not None or time.monotonic() - started > seconds:
+                if status is not None or clock() - started > seconds:
                     break
         finally:
             _end(process)
     if (text := _verdict(status, seconds, report, log)) is not None:
-        record = Record(phase.number, "the phase ends", "failed", round(time.monotonic() - started, 3), text)
+        record = Record(phase.number, "the phase ends", "failed", round(clock() - started, 3), text)
         checks.append(report, record)
         progress(record)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End a process and all that it started."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import json
 import os
 import shlex
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu.machine import ROOT, Machine
+from panrt.plugins import library
 
 LINEAR, HWC8, HWC = 0, 2, 8  # nvinfer1::TensorFormat
 TYPES = {np.dtype(np.float32): 0, np.dtype(np.float16): 1, np.dtype(np.int32): 3}  # nvinfer1::DataType
@@ -56,15 +58,15 @@ class Plugin:
         Args:
             machine: whose libraries are taken.
             op: such as "PanopticMerge".
-            tensors: (shape, dtype, format) of the inputs, then of the outputs; shapes as TensorRT has them, (N, C, H, W)
-                in every format.
+            tensors: (shape, dtype, format) of the inputs, then of the outputs; shapes as TensorRT has them,
+                (N, C, H, W) in every format.
             inputs: how many of them are inputs.
             attributes: of the node.
 
         Raises:
             PluginError: the plugin refuses a step.
         """
-        self._library = _library(machine.plugin_calls)
+        self._library = _load(machine.plugin_calls)
         self.inputs = inputs
         kept = []
         fields = (Field * len(attributes))()
@@ -112,7 +114,7 @@ class Plugin:
 
 
 @cache
-def _library(path: str) -> ctypes.CDLL:
+def _load(path: str) -> ctypes.CDLL:
     library = ctypes.CDLL(path)
     library.plugin_open.restype = ctypes.c_void_p
     library.plugin_workspace_bytes.restype = ctypes.c_size_t
@@ -123,29 +125,28 @@ def _library(path: str) -> ctypes.CDLL:
 
 
 def find() -> Path | None:
-    """The library, built where TensorRT's headers are found; what a bundle brought otherwise."""
-    from panrt.plugins.library import PluginLibraryError  # noqa: PLC0415
-
+    """Return the library, built where TensorRT's headers are found, or what a bundle brought."""
     try:
         return build()
-    except (PluginLibraryError, FileNotFoundError, subprocess.CalledProcessError):
+    except (library.PluginLibraryError, FileNotFoundError, subprocess.CalledProcessError):
         return FOLDER / NAME if (FOLDER / NAME).is_file() else None
 
 
 def build() -> Path:
-    """Compile plugin_calls.cpp, which needs TensorRT's headers."""
-    return _compile(FOLDER / NAME, [Path(__file__).with_suffix(".cpp")], _flags())
+    """Compile plugin_calls.cpp, which needs TensorRT's headers, where it changed."""
+    source = Path(__file__).with_suffix(".cpp")
+    return _compile(FOLDER / NAME, [source], hashlib.sha256(source.read_bytes()).hexdigest())
 
 
 def build_simulated(kernels: Path) -> Path:
-    """Compile the plugin classes with kernels that run on the CPU."""
+    """Compile the plugin classes with kernels that run on the CPU, where either changed."""
     sources = [ROOT / "plugins" / "tensorrt" / f"{name}.cpp" for name in ("library", "report", "signature")]
     link = [str(kernels), f"-Wl,-rpath,{kernels.parent}"]
-    return _compile(FOLDER / f"libplugins-{kernels.stem}.so", sources, _flags(), link)
+    return _compile(FOLDER / f"libplugins-{kernels.stem}.so", sources, library.sources_sha256(), link)
 
 
 def _flags() -> list[str]:
-    """Include folders and definitions, of the plugin library's own build."""
+    """Return include folders and definitions, those of the plugin library's own build."""
     from support.plugin_library import folder, plugin_library  # noqa: PLC0415
 
     plugin_library("off")
@@ -155,12 +156,18 @@ def _flags() -> list[str]:
     return [*includes, *(word for word in words if word.startswith("-DPANRT") and word != "-DPANRT_NO_KERNELS")]
 
 
-def _compile(target: Path, sources: Sequence[Path], flags: Sequence[str], link: Sequence[str] = ()) -> Path:
+def _compile(target: Path, sources: Sequence[Path], digest: str, link: Sequence[str] = ()) -> Path:
+    """Compile where the digest beside the target is another one."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    mark = target.with_suffix(".sha256")
+    if target.exists() and mark.exists() and mark.read_text() == digest:
+        return target
+    flags = _flags()
     made = target.with_name(f".{target.name}.{os.getpid()}")
     command = [os.environ.get("CXX", "g++"), "-std=c++17", "-shared", "-fPIC", "-O1", *flags, *map(str, sources), *link]
     subprocess.run([*command, "-o", str(made), "-ldl"], check=True)
     made.replace(target)
+    mark.write_text(digest)
     return target
 
 

@@ -1,4 +1,4 @@
-"""One case for each TensorRT plugin class: inputs as arrays, what the reference gives, and how near a GPU has to come."""
+"""Cases for each TensorRT plugin class: inputs, what the reference gives, and how near a GPU has to come."""
 
 from __future__ import annotations
 
@@ -88,7 +88,9 @@ def _roi_align(dtype: type[np.floating[Any]], layout: int) -> PluginCase:
     }
     features = [_normal(rng, (2, 16, 32, 24), dtype), _normal(rng, (2, 16, 16, 12), dtype)]
     tolerance = 1e-5 if dtype is np.float32 else 2e-3  # the order of a bin's sum is open; two half ulps of float16
-    return _case("PyramidRoiAlign", attributes, [*features, _some_boxes(rng, (2, 9))], layout=layout, tolerance=tolerance)
+    return _case(
+        "PyramidRoiAlign", attributes, [*features, _some_boxes(rng, (2, 9))], layout=layout, tolerance=tolerance
+    )
 
 
 def _boxes() -> PluginCase:

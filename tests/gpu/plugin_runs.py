@@ -1,6 +1,6 @@
 """A plugin class on device memory, plainly or with its first launch inside a capture.
 
-    python -m gpu.plugin_runs FOLDER        the second, for every case: a line for each that fails
+python -m gpu.plugin_runs FOLDER        the second, for every case: a line for each that fails
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ class Node:
         self._case = case
         tensors = [*case.inputs, *case.outputs]
         described = [(tensor.shape, tensor.dtype, case.layout_of(tensor)) for tensor in tensors]
-        self._plugin = Plugin(
-            machine, case.op, described, inputs=len(case.inputs), attributes=case.attributes
-        )
+        self._plugin = Plugin(machine, case.op, described, inputs=len(case.inputs), attributes=case.attributes)
         placed = [arrays_for(case.layout_of(tensor), tensor) for tensor in tensors]
         self._buffers = [Buffer(array.nbytes) for array in placed]
         for buffer, array in zip(self._buffers, placed, strict=True):
@@ -107,7 +105,7 @@ def main() -> None:
     for case in cases():
         try:
             run_captured(machine, case)
-        except Exception as error:  # noqa: BLE001  # the next case may fare better
+        except Exception as error:  # the next case may fare better
             print(f"{case.name}: {type(error).__name__}: {error}", flush=True)
             failures += 1
     raise SystemExit(min(failures, 1))

@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 
-from gpu.checks import Record, Skipped
+from gpu.checks import MissingError, Record
 from gpu.machine import Machine
 from gpu.phase_quality import DIFFERING
 
@@ -21,19 +21,18 @@ def run(check: Record, machine: Machine) -> None:
     """Build an engine in float32 and compare its maps.
 
     Raises:
-        Skipped: TensorRT is missing, or the file of expected maps.
+        MissingError: TensorRT is missing, or the file of expected maps.
         AssertionError: more pixels differ than rounding explains.
     """
     if machine.simulated:
-        raise Skipped("TensorRT has no GPU here")
+        raise MissingError("TensorRT has no GPU here")
     try:
         check.figures["TensorRT"] = importlib.import_module("tensorrt").__version__
     except ImportError as error:
-        raise Skipped(f"TensorRT does not import ({error})") from error
+        raise MissingError(f"TensorRT does not import ({error})") from error
     if not machine.expected:
-        raise Skipped("--expected was not given")
+        raise MissingError("--expected was not given")
     import panrt  # noqa: PLC0415
-
     from gpu import expected  # noqa: PLC0415
 
     onnx, plan = machine.folder / "tabletop.onnx", machine.folder / "tabletop.plan"

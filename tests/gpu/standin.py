@@ -1,4 +1,4 @@
-"""Engines for the TensorRT session where there is no TensorRT: what `panrt.engine.backends.trt_engine` has, and no more.
+"""Engines for the TensorRT session where there is no TensorRT, with what `trt_engine` has and no more.
 
 `KernelEngine` runs one kernel of PanRT on the frame's own bytes: fast, in any context, without PyTorch, and its results
 are known from the reference. `TorchEngine` runs the network in PyTorch with the CUDA kernels as its ops.
@@ -311,7 +311,7 @@ class SimulatedTorchExecution:
         try:
             with torch.no_grad():
                 found = self._engine.run(torch.from_numpy(views["image"].copy()))
-        except Exception as error:  # noqa: BLE001  # an exception cannot leave the device's work
+        except Exception as error:  # an exception cannot leave the device's work
             print(f"the network failed: {error}", flush=True)
             return 719  # CUDA_ERROR_LAUNCH_FAILED
         for name, value in zip(PanopticSegments._fields, found, strict=True):

@@ -36,7 +36,11 @@ def markdown(records: Sequence[Record], phases: Sequence[Phase], *, simulated: b
         counts = Counter(record.status for record in own)
         cells = " | ".join(str(counts[status]) for status in ("passed", "failed", "skipped", "noted"))
         lines.append(f"| {phase.number} | {phase.title} | {cells} | {sum(r.seconds for r in own):.1f} |")
-    for title, status, most in (("Failed", "failed", None), ("Noted", "noted", None), ("Skipped", "skipped", MOST_SKIPPED)):
+    for title, status, most in (
+        ("Failed", "failed", None),
+        ("Noted", "noted", None),
+        ("MissingError", "skipped", MOST_SKIPPED),
+    ):
         chosen = [record for record in records if record.status == status]
         if chosen:
             lines += ["", f"## {title}", ""]

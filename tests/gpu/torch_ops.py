@@ -1,7 +1,7 @@
 """The four ops on torch tensors, computed by the CUDA kernels: an `IrregularOps` of the network in PyTorch.
 
-On a GPU the tensors are CUDA tensors and everything is queued on PyTorch's current stream, without a synchronisation, so
-that the network can be captured. On the stand-ins the tensors are the CPU's and the simulated kernels run at once.
+On a GPU the tensors are CUDA tensors and everything is queued on PyTorch's current stream, without a synchronisation,
+so that the network can be captured. On the stand-ins the tensors are the CPU's and the simulated kernels run at once.
 """
 
 from __future__ import annotations
@@ -27,11 +27,10 @@ from panrt.plugins.cuda_api import (
     Status,
 )
 
-
 ALIGNMENT = 256
 
 
-class KernelRefused(Exception):
+class KernelRefusedError(Exception):
     """A launch was refused."""
 
 
@@ -179,7 +178,9 @@ class TorchOps:
         function.restype = Status
         status: Status = function(ctypes.byref(args), size, ctypes.c_void_p(stream))
         if status.code != 0:
-            raise KernelRefused(f"{op}: {status.message.decode()} (status {status.code}, CUDA {status.cuda_error})")
+            raise KernelRefusedError(
+                f"{op}: {status.message.decode()} (status {status.code}, CUDA {status.cuda_error})"
+            )
 
 
 def _empty(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
