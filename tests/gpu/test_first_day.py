@@ -1,4 +1,4 @@
-"""The suite for a GPU, run on stand-ins for one: every phase comes to its end, and reports the faults planted for it."""
+"""The suite for a GPU, run on stand-ins: every phase comes to its end, and reports the faults planted for it."""
 
 from __future__ import annotations
 

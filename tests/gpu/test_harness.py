@@ -80,7 +80,7 @@ def test_the_next_phase_runs_whatever_one_did(machine: Machine, how: str) -> Non
     machine.write()
     records = phases.run_all(machine, [PHASE, NEXT], seconds=600, progress=lambda record: None)
     assert {record.phase for record in records if record.status == "failed"} == {1, 2}
-    assert [record.check for record in records if record.phase == 2][0] == "first"
+    assert next(record.check for record in records if record.phase == 2) == "first"
 
 
 def test_time_that_a_phase_leaves_goes_to_the_next(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
