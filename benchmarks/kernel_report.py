@@ -285,16 +285,13 @@ def bounds_table(report: dict[str, Any], workload: str) -> list[str]:
 
 def write_document(report: dict[str, Any]) -> None:
     """docs/kernel_report.md from the figures."""
+    is_measured = "Only what is called *measured* was measured on a GPU."
+    what = is_measured if report.get("measured") else "Nothing here was measured on a GPU."
     lines = [
         "# Kernel report",
         "",
         "Written by `python -m benchmarks.kernel_report`; the figures are in `benchmarks/results/kernels.json`.",
-        (
-            "**Only what is called *measured* was measured on a GPU.**"
-            if report.get("measured")
-            else "**Nothing here was measured on a GPU.**"
-        )
-        + " The static part is what the compiler says. The traffic is that of the",
+        f"**{what}** The static part is what the compiler says. The traffic is that of the",
         "kernels run in the simulation of `tests/hostcuda`: 32-byte sectors that warps ask for, caches left out.",
         "",
         "## Traffic",

@@ -13,14 +13,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from gpu import checks
-from gpu.checks import Record
+from gpu import absent, checks
+from gpu.checks import MissingError, Record
 from gpu.machine import REPORT, Machine
 from support import hostcuda
 from support.hostcuda import Flavour, SimulatedGpu
@@ -62,6 +63,7 @@ def _library(flavour: Flavour) -> Path:
     return Path(_MACHINE.kernels)
 
 
+absent.stand_in()
 hostcuda.SimulatedGpu = RealGpu  # type: ignore[misc]  # whoever imports it from here on gets this one
 hostcuda.kernels = _library
 
@@ -71,6 +73,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     checks.running_file(Path(_MACHINE.out) / REPORT).write_text(_name(item.nodeid))
     if time.monotonic() > _END:
         pytest.skip(NO_TIME)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    """Skip a test that needs what is not installed."""
+    try:
+        return (yield)
+    except MissingError as error:
+        pytest.skip(str(error))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

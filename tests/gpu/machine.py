@@ -94,8 +94,8 @@ def simulated(out: Path, *, kernels: str, **options: Any) -> Machine:
         out=str(out),
         simulated=True,
         kernels=library,
-        plugins=str(plugin_calls.build_simulated(Path(library))),
-        plugin_calls=str(plugin_calls.build()),
+        plugins=str(plugin_calls.find_simulated(Path(library)) or ""),
+        plugin_calls=str(plugin_calls.find() or ""),
         simcuda=str(build.build()),
         **options,
     )

@@ -8,7 +8,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpu import native
 from gpu.checks import MissingError
 from gpu.machine import ROOT, Machine
 from panrt.model_file import Category, ModelFile, Thresholds
@@ -54,9 +53,11 @@ class Network:
             MissingError: PyTorch is missing, or does not see the GPU.
         """
         self._torch = torch = import_torch()
-        native.replace_where_missing()
-        from gpu.torch_ops import TorchOps  # noqa: PLC0415
-        from panrt.model import load  # noqa: PLC0415
+        try:
+            from gpu.torch_ops import TorchOps  # noqa: PLC0415
+            from panrt.model import load  # noqa: PLC0415
+        except ImportError as error:
+            raise MissingError(f"the network in PyTorch does not import ({error})") from error
 
         if not machine.simulated and not torch.cuda.is_available():
             raise MissingError("PyTorch sees no GPU; is it a build for the CPU?")

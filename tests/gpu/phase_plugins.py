@@ -22,9 +22,9 @@ CAPTURE_SECONDS = 60.0  # at most, of a process
 def run(checks: Checks, machine: Machine) -> None:
     """One record for each case, one for each way of loading."""
     with checks.check("the plugin classes can be called"):
-        if not machine.plugin_calls:
+        if not (machine.plugin_calls and machine.plugins):
             raise MissingError("libplugin_calls.so is missing and TensorRT's headers, to build it, are too")
-    if not machine.plugin_calls:
+    if not (machine.plugin_calls and machine.plugins):
         return
     open_context()
     checks.lost = sticky_error

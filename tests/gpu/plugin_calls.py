@@ -8,7 +8,7 @@ import json
 import os
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -125,11 +125,20 @@ def _load(path: str) -> ctypes.CDLL:
 
 
 def find() -> Path | None:
-    """Return the library, built where TensorRT's headers are found, or what a bundle brought."""
+    """Return the library: what a bundle brought, or built where TensorRT's headers are found."""
+    return _unless_headers_are_missing(build)
+
+
+def find_simulated(kernels: Path) -> Path | None:
+    """Return the plugin classes with simulated kernels, where TensorRT's headers are found."""
+    return _unless_headers_are_missing(lambda: build_simulated(kernels))
+
+
+def _unless_headers_are_missing(make: Callable[[], Path]) -> Path | None:
     try:
-        return build()
-    except (library.PluginLibraryError, FileNotFoundError, subprocess.CalledProcessError):
-        return FOLDER / NAME if (FOLDER / NAME).is_file() else None
+        return make()
+    except library.PluginLibraryError:
+        return None
 
 
 def build() -> Path:

@@ -6,7 +6,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from gpu import planted
+from gpu import absent, planted
 from gpu.checks import LOST, Checks, DeviceLostError, running_file
 from gpu.machine import REPORT, Machine
 
@@ -17,6 +17,8 @@ def main() -> None:
     machine = Machine.read(folder)
     running_file(folder / REPORT).write_text("the start of the phase")
     running = Checks(number, folder / REPORT, seconds=seconds)
+    if replaced := absent.stand_in():
+        print(f"do not import: {', '.join(replaced)}", flush=True)
     planted.plant(machine.plant)
     try:
         importlib.import_module(module).run(running, machine)
