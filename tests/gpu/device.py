@@ -148,6 +148,8 @@ class Buffer:
         whole = np.concatenate([edge, inside, edge])
         if whole.size:
             call(cu.cuMemcpyHtoD, self._begin, whole.ctypes.data, whole.size)
+            # From pageable memory that may return before the bytes have arrived, and other streams do not wait for it.
+            call(cu.cuCtxSynchronize)
 
     def poison(self) -> None:
         """Fill it with what no kernel writes."""

@@ -78,13 +78,17 @@ class Call:
             raise LaunchError(status.code, status.message.decode(), "")
 
     def rewind(self) -> None:
-        """Fill all buffers as before the first run: outputs with poison."""
+        """Fill the outputs with poison."""
         self._buffers.rewind()
 
     def results(self) -> list[NDArray[Any]]:
-        """Return the outputs without the workspace; canaries and inputs must be as they were."""
+        """Return the outputs without the workspace; their canaries must be whole."""
         outputs = zip(self._buffers.outputs, self._buffers.download(), strict=True)
         return [array for (_, out), array in outputs if out is not self._scratch]
+
+    def check_inputs(self) -> None:
+        """Inputs must be as they were."""
+        self._buffers.check_inputs()
 
     def close(self) -> None:
         """Its work must be done."""

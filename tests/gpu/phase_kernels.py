@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import subprocess
 import sys
@@ -21,9 +21,23 @@ SMALL = (  # of the tests, enough to touch each kernel
 def run(checks: Checks, machine: Machine) -> None:
     """One record for each test, and one for pytest itself."""
     with checks.check("pytest runs the kernel tests"):
-        if missing := [name for name in ("pytest", "hypothesis") if importlib.util.find_spec(name) is None]:
-            raise MissingError(f"{missing[0]} is missing; pip install {missing[0]}")
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "gpu.kernel_plugin"]
+        for name in ("pytest", "hypothesis"):
+            try:
+                importlib.import_module(name)
+            except ImportError as error:
+                raise MissingError(f"{name} does not import ({error}); pip install {name}") from error
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-W",
+            "ignore",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "gpu.kernel_plugin",
+        ]
         command += ["tests/plugins/cuda", "--ignore=tests/plugins/cuda/test_nvcc.py", "-p", "no:randomly"]
         if machine.profile == "small":
             command += ["-k", SMALL]

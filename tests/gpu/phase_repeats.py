@@ -76,6 +76,7 @@ def _repeat(checks: Checks, check: Record, call: Call, busy: Call, repeats: int)
             raise AssertionError(f"{call.function}: run {done + 1} of {repeats} gave other bytes than the first")
     else:
         check.figures["runs"] = repeats
+    call.check_inputs()
     beside.synchronize()
     stream.close()
     beside.close()
