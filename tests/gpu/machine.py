@@ -76,7 +76,7 @@ class Machine:
 def load_kernels(machine: Machine) -> ctypes.CDLL:
     """Load the kernels into this process; simulated ones queue on the simulated streams from now on."""
     library = ctypes.CDLL(machine.kernels)
-    if machine.simulated:
+    if hasattr(library, "hc_set_stream_hook"):
         hook = library.hc_set_stream_hook
         hook.argtypes = [ctypes.c_void_p]
         hook(ctypes.cast(ctypes.CDLL(os.environ["PANRT_SIMCUDA"]).simcuda_enqueue, ctypes.c_void_p))

@@ -25,16 +25,18 @@ class Found(NamedTuple):
     segments: NDArray[np.int32]  # (rows, 8)
 
 
-def import_torch() -> ModuleType:
+def import_torch(machine: Machine) -> ModuleType:
     """Return PyTorch.
 
     Raises:
-        MissingError: it is missing.
+        MissingError: it is missing, or does not see the GPU.
     """
     try:
         import torch  # noqa: PLC0415
     except ImportError as error:
         raise MissingError(f"PyTorch does not import ({error})") from error
+    if not machine.simulated and not torch.cuda.is_available():
+        raise MissingError("PyTorch sees no GPU; is it a build for the CPU?")
     return torch
 
 
@@ -52,15 +54,13 @@ class Network:
         Raises:
             MissingError: PyTorch is missing, or does not see the GPU.
         """
-        self._torch = torch = import_torch()
+        self._torch = torch = import_torch(machine)
         try:
             from gpu.torch_ops import TorchOps  # noqa: PLC0415
             from panrt.model import load  # noqa: PLC0415
         except ImportError as error:
             raise MissingError(f"the network in PyTorch does not import ({error})") from error
 
-        if not machine.simulated and not torch.cuda.is_available():
-            raise MissingError("PyTorch sees no GPU; is it a build for the CPU?")
         self._device = "cpu" if machine.simulated else "cuda"
         self._machine, self._hw = machine, hw
         # A replay has to give what a run gave, so the same algorithms in the same order.

@@ -23,7 +23,7 @@ Run = Callable[[], Any]
 
 def microseconds(machine: Machine, make: Callable[[], Run]) -> float:
     """Return the median of a run, the host's part included, as these synchronise."""
-    torch = import_torch()
+    torch = import_torch(machine)
     run = make()
     seconds = []
     with torch.inference_mode():
@@ -38,9 +38,7 @@ def microseconds(machine: Machine, make: Callable[[], Run]) -> float:
 
 
 def _tensors(machine: Machine, arrays: Any) -> list[Any]:
-    torch = import_torch()
-    if not machine.simulated and not torch.cuda.is_available():
-        raise MissingError("PyTorch sees no GPU")
+    torch = import_torch(machine)
     device = "cpu" if machine.simulated else "cuda"
     return [torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays]
 
@@ -54,7 +52,7 @@ def _torchvision() -> Any:
 
 def _merge(load: Workload, machine: Machine) -> Run:
     work = kernel_workloads.panoptic_merge(load)
-    torch = import_torch()
+    torch = import_torch(machine)
     logits, boxes, scores, _, _, masks = _tensors(machine, work.inputs)
     options = {name: value for name, value in work.options.items() if name != "mask_threshold"}
 

@@ -26,19 +26,8 @@ def run(checks: Checks, machine: Machine) -> None:
                 importlib.import_module(name)
             except ImportError as error:
                 raise MissingError(f"{name} does not import ({error}); pip install {name}") from error
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-W",
-            "ignore",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "gpu.kernel_plugin",
-        ]
-        command += ["tests/plugins/cuda", "--ignore=tests/plugins/cuda/test_nvcc.py", "-p", "no:randomly"]
+        command = [sys.executable, "-m", "pytest", "-q", "-W", "ignore", "-p", "no:cacheprovider"]
+        command += ["-p", "gpu.kernel_plugin", "tests/plugins/cuda", "--ignore=tests/plugins/cuda/test_nvcc.py"]
         if machine.profile == "small":
             command += ["-k", SMALL]
         environment = {

@@ -22,6 +22,7 @@ from gpu import real_tensorrt, standin
 from gpu.checks import Checks, MissingError, Record
 from gpu.device import call, open_context, sticky_error
 from gpu.machine import Machine
+from gpu.network import HW, Network, import_torch
 from panrt.engine.backends.trt_session import TensorRTSession
 from panrt.engine.colors import Rgb
 from panrt.engine.frame import Frame
@@ -193,9 +194,7 @@ class _Suite:
 
     def network(self, shares_memory: bool | None) -> None:
         """The tabletop network, whose plain run is on PyTorch's own stream."""
-        from gpu import network  # noqa: PLC0415  # PyTorch may be missing
-
-        net = network.Network(self._machine, hw=(64, 96) if self._machine.simulated else network.HW)
+        net = Network(self._machine, hw=(64, 96) if self._machine.simulated else HW)
         engine = standin.TorchEngine(self._machine, net.file, net.module)
         with standin.open_session(self._machine, net.file, engine, shares_memory=shares_memory) as session:
             if session.graph_refusal is not None:
@@ -251,14 +250,8 @@ def _foreign_arrays(machine: Machine) -> dict[str, Callable[[Image], Any]]:
         "DLPack": device_arrays.DlpackArray,
     }
     if not machine.simulated:
-        found |= {"PyTorch": _torch_array, "CuPy": _cupy_array}
+        found |= {"PyTorch": lambda image: import_torch(machine).from_numpy(image).cuda(), "CuPy": _cupy_array}
     return found
-
-
-def _torch_array(image: Image) -> Any:
-    from gpu.network import import_torch  # noqa: PLC0415
-
-    return import_torch().from_numpy(image).cuda()
 
 
 def _cupy_array(image: Image) -> Any:
