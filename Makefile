@@ -5,6 +5,7 @@
 # make test-pycuda   PyCUDA and PanRT in one process, on the simulated driver; builds PyCUDA, which takes minutes
 # make test-jetpack6 a Jetson with JetPack 6's Python, rehearsed
 # make clean  remove everything that was built
+# make test-gpu   the suite for a GPU: docs/gpu_validation.md
 # make fuzz-native SECONDS=600 SEED=1   call the kernels with whatever a caller may pass, under ASan and UBSan
 PYTHON ?= python3
 VENV   := .venv
@@ -91,3 +92,12 @@ MINUTES ?= 5
 fuzz: $(VENV)/tests.stamp
 	@PYTHONPATH=tests $(BIN)/python -m fuzz $(if $(REPLAY),--replay $(REPLAY),--minutes $(MINUTES) --jobs $(JOBS)) \
 	  $(if $(SEED),--seed $(SEED)) $(TARGETS)
+
+# The suite for a GPU; SECONDS scales the limits of its phases, ARGUMENTS go to it. Expected maps are computed once, on the CPU.
+.PHONY: test-gpu
+test-gpu: SECONDS = 395
+test-gpu: $(VENV)/tests.stamp build/gpu/expected.npz
+	$(BIN)/python -m tests.gpu.first_day --expected build/gpu/expected.npz --seconds $(SECONDS) $(ARGUMENTS)
+
+build/gpu/expected.npz: tests/gpu/expected.py model/weights/tabletop.safetensors $(VENV)/tests.stamp
+	$(BIN)/python -m tests.gpu.expected $@

@@ -2,11 +2,12 @@
 
     python -m benchmarks.kernel_report                      both parts, all architectures, all workloads
     python -m benchmarks.kernel_report --traffic tabletop   the traffic of one workload; the rest stays as it was
+    python -m benchmarks.kernel_report --measured FILE      take in the times of a GPU, measured.json of tests/gpu
 
 Writes benchmarks/results/kernels.json, which a test compares with, and docs/kernel_report.md from it. The static part
 needs nvcc, and cuobjdump of a toolkit or of the nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm wheels. The traffic
-comes from running the kernels in the simulation of tests/hostcuda: requests of warps to memory, no caches. No figure is
-a measurement on a GPU.
+comes from running the kernels in the simulation of tests/hostcuda: requests of warps to memory, no caches. Only what is
+called measured was measured on a GPU.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.kernel_workloads import FRAME, OPS, WORKLOADS, Workload
+from panrt.plugins import library
 
 ROOT = Path(__file__).resolve().parents[1]
 CUDA = ROOT / "plugins" / "cuda"
@@ -217,16 +219,79 @@ def traced_gpu() -> Any:
     return SimulatedGpu(kernels("trace"))
 
 
+# --- Measured --------------------------------------------------------------------------------------------------------
+
+
+class MeasuredError(ValueError):
+    """A file is not one of times that a GPU took."""
+
+
+def read_measured(path: Path) -> dict[str, Any]:
+    """Return what phase 6 of tests/gpu measured on a GPU.
+
+    Raises:
+        MeasuredError: it is not such a file, or was written by a run on stand-ins.
+    """
+    try:
+        measured: dict[str, Any] = json.loads(path.read_text())
+        name, sources = str(measured["device"]), str(measured["sources_sha256"])
+        workloads = {
+            load: {op: {"us": float(facts["us"]), "share": float(facts.get("share", 0))} for op, facts in ops.items()}
+            for load, ops in measured["workloads"].items()
+        }
+        peers = {load: {peer: float(us) for peer, us in found.items()} for load, found in measured["peers"].items()}
+        is_simulated = bool(measured["simulated"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise MeasuredError(
+            f"{path}: expected measured.json of a run of tests/gpu on a GPU, got something else ({error!r})"
+        ) from error
+    if is_simulated:
+        raise MeasuredError(f"{path}: was written by a run on stand-ins; expected one of a run on a GPU")
+    return {"device": name, "sources_sha256": sources, "workloads": workloads, "peers": peers}
+
+
+def measured_columns(report: dict[str, Any], workload: str) -> dict[str, dict[str, str]]:
+    """Return, by the title of a column, the cell of each op that a GPU was measured with: time and share."""
+    columns = {}
+    for measured in report.get("measured", {}).values():
+        is_older = measured["sources_sha256"] != library.sources_sha256()
+        title = f"{measured['device']}, *measured*" + (", kernels of another version" if is_older else "")
+        ops = measured["workloads"].get(workload, {})
+        columns[title] = {op: f"**{facts['us']:.1f}** ({facts['share']:.0%})" for op, facts in ops.items()}
+        columns[title] |= {peer: f"**{us:.1f}**" for peer, us in measured["peers"].get(workload, {}).items()}
+    return {title: cells for title, cells in columns.items() if cells}
+
+
+def bounds_table(report: dict[str, Any], workload: str) -> list[str]:
+    """Lines of Markdown: microseconds that the traffic takes at each GPU's bandwidth, and those that were measured."""
+    ops, columns = report["traffic"][workload], measured_columns(report, workload)
+    others = dict.fromkeys(row for cells in columns.values() for row in cells if row not in ops)
+    lines = ["| op | " + " | ".join([*BANDWIDTHS, *columns]) + " |", "|---|" + "---|" * len([*BANDWIDTHS, *columns])]
+    for row in [*ops, *others]:
+        size = ops[row]["sectors"] * SECTOR if row in ops else None
+        bounds = ["" if size is None else f"{size / bandwidth / 1e3:.1f}" for bandwidth in BANDWIDTHS.values()]
+        lines.append(f"| {row} | " + " | ".join([*bounds, *(cells.get(row, "") for cells in columns.values())]) + " |")
+    if columns:
+        lines += [
+            "",
+            "*Measured*: medians of runs in one graph; in brackets the share of the device's memory bandwidth that the "
+            "ideal traffic takes in this time.",
+        ]
+    return lines
+
+
 # --- Report ----------------------------------------------------------------------------------------------------------
 
 
 def write_document(report: dict[str, Any]) -> None:
     """docs/kernel_report.md from the figures."""
+    is_measured = "Only what is called *measured* was measured on a GPU."
+    what = is_measured if report.get("measured") else "Nothing here was measured on a GPU."
     lines = [
         "# Kernel report",
         "",
         "Written by `python -m benchmarks.kernel_report`; the figures are in `benchmarks/results/kernels.json`.",
-        "**Nothing here was measured on a GPU.** The static part is what the compiler says. The traffic is that of the",
+        f"**{what}** The static part is what the compiler says. The traffic is that of the",
         "kernels run in the simulation of `tests/hostcuda`: 32-byte sectors that warps ask for, caches left out.",
         "",
         "## Traffic",
@@ -272,13 +337,9 @@ def write_document(report: dict[str, Any]) -> None:
             "Time that the traffic takes at peak bandwidth, microseconds, *estimated from simulated traffic*: a lower "
             "bound that leaves out latency and arithmetic, which bound the small kernels.",
             "",
-            "| op | " + " | ".join(BANDWIDTHS) + " |",
-            "|---|" + "---|" * len(BANDWIDTHS),
+            *bounds_table(report, name),
+            "",
         ]
-        for op, facts in ops.items():
-            times = (facts["sectors"] * SECTOR / bandwidth / 1e3 for bandwidth in BANDWIDTHS.values())
-            lines.append(f"| {op} | " + " | ".join(f"{time:.1f}" for time in times) + " |")
-        lines.append("")
     static = report["static"]
     architectures = [a for a in ARCHITECTURES if str(a) in static]
     lines += [
@@ -337,8 +398,9 @@ def main() -> None:
     parser.add_argument("--static", action="store_true", help="only what the compiler says")
     parser.add_argument("--architectures", nargs="*", type=int, default=ARCHITECTURES, help="only these, such as 87")
     parser.add_argument("--traffic", nargs="*", choices=list(WORKLOADS), help="only the traffic, of these workloads")
+    parser.add_argument("--measured", type=Path, help="only take in these times, measured.json of a run of tests/gpu")
     chosen = parser.parse_args()
-    everything = not chosen.static and chosen.traffic is None
+    everything = not chosen.static and chosen.traffic is None and chosen.measured is None
     report: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"static": {}, "traffic": {}}
     if everything or chosen.static:
         sources = sorted(CUDA.glob("*.cu"))
@@ -350,6 +412,12 @@ def main() -> None:
         for name in chosen.traffic or WORKLOADS:
             report["traffic"][name] = {op: trace(op, WORKLOADS[name], gpu) for op in OPS}
         gpu.close()
+    if chosen.measured is not None:
+        try:
+            measured = read_measured(chosen.measured)
+        except (MeasuredError, OSError) as error:
+            parser.error(str(error))
+        report.setdefault("measured", {})[measured["device"]] = measured
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps(report, indent=1) + "\n")
     if report["static"]:

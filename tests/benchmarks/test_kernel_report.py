@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
-from benchmarks.kernel_report import ARCHITECTURES, RESULTS, trace
+from benchmarks.kernel_report import (
+    ARCHITECTURES,
+    RESULTS,
+    MeasuredError,
+    bounds_table,
+    read_measured,
+    trace,
+)
 from benchmarks.kernel_workloads import FRAME, OPS, WORKLOADS
 
+from panrt.plugins import library
 from support.hostcuda import SimulatedGpu, kernels
 
 REPORT = json.loads(RESULTS.read_text())
@@ -56,3 +66,57 @@ def test_no_kernel_spills_on_any_reported_architecture() -> None:
     assert list(REPORT["static"]) == [str(architecture) for architecture in ARCHITECTURES]
     for of_kernels in REPORT["static"].values():
         assert {(facts["spill_bytes"], facts["stack_bytes"]) for facts in of_kernels.values()} == {(0, 0)}
+
+
+# --- What a GPU took --------------------------------------------------------------------------------------------------
+
+MEASURED: dict[str, Any] = {
+    "device": "NVIDIA Invented",
+    "simulated": False,
+    "sources_sha256": library.sources_sha256(),
+    "bandwidth_gb_s": 100.0,
+    "workloads": {"coco": {"panoptic_merge": {"us": 12.34, "launches": 5, "share": 0.25}}},
+    "peers": {"coco": {"PyTorch, merge as detectron2": 5000.0}},
+}
+
+
+def write(path: Path, **changes: Any) -> Path:
+    path.write_text(json.dumps({name: value for name, value in (MEASURED | changes).items() if value is not None}))
+    return path
+
+
+def table(path: Path) -> list[list[str]]:
+    """Cells of the table for the COCO workload, with what was read from a file."""
+    measured = read_measured(path)
+    report = {"traffic": REPORT["traffic"], "measured": {measured["device"]: measured}}
+    return [line.strip("| ").split(" | ") for line in bounds_table(report, "coco") if line.startswith("|")]
+
+
+def test_measured_times_are_a_column_beside_the_bounds(tmp_path: Path) -> None:
+    title, _, *rows = table(write(tmp_path / "measured.json"))
+    assert title[-1] == "NVIDIA Invented, *measured*"
+    cells = {name: row[-1] for name, *row in rows}
+    assert cells["panoptic_merge"] == "**12.3** (25%)"
+    assert cells["PyTorch, merge as detectron2"] == "**5000.0**"
+    without = bounds_table({"traffic": REPORT["traffic"]}, "coco")
+    assert len(without) == 2 + len(OPS)
+    assert "measured" not in " ".join(without)
+
+
+def test_times_of_other_kernels_are_marked(tmp_path: Path) -> None:
+    title, *_ = table(write(tmp_path / "measured.json", sources_sha256="0" * 64))
+    assert title[-1] == "NVIDIA Invented, *measured*, kernels of another version"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"simulated": True}, "a run on stand-ins"),
+        ({"workloads": None}, "'workloads'"),
+        ({"workloads": []}, "got something else"),
+        ({"workloads": {"coco": {"panoptic_merge": {"us": "fast"}}}}, "fast"),
+    ],
+)
+def test_what_no_gpu_measured_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(MeasuredError, match=message):
+        read_measured(write(tmp_path / "measured.json", **changes))
