@@ -127,6 +127,6 @@ def test_detections_race_nowhere(gpus: Gpus, count: int) -> None:
 
 @pytest.mark.parametrize("flavour", ["plain", "asan"])
 def test_detections_refuse_a_score_threshold_that_is_no_number(gpus: Gpus, flavour: Flavour) -> None:
-    with pytest.raises(LaunchError, match="score_threshold: expected .*, got nan") as refused:
+    with pytest.raises(LaunchError, match=r"score_threshold: expected .*, got nan") as refused:
         replace(DETECTIONS, score_threshold=np.nan).run(cuda_ops.box_detections, gpu=gpus(flavour))
     assert refused.value.code == Code.INVALID_ARGUMENT
