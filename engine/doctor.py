@@ -163,7 +163,7 @@ def _csi_cameras() -> Finding:
     found = f"csi:// reads them by GStreamer through {way}"
     if not gstreamer.has_element("nvarguscamerasrc"):
         advice = "for csi://: sudo apt-get install nvidia-l4t-gstreamer"
-        if _jetson_linux() is None:
+        if not gpu.is_jetson():
             advice = "only a Jetson has csi://; USB cameras are camera://0"
         return Finding(part, "missing", f"{found}, which has no nvarguscamerasrc", advice)
     if way == gstreamer.LAUNCHER and not gstreamer.has_element("gdppay"):

@@ -12,9 +12,11 @@
 //   * Threads that leave early never meet a barrier that others wait at; a warp operation names its lanes.
 //   * __launch_bounds__ on every kernel; grid-stride loops; 64-bit offsets into tensors.
 //   * Nothing allocates, synchronises or reads on the host: launches are captured into CUDA graphs.
+//   * Blocks of one launch hand over to each other by hand_over.h alone.
 //
 // Naming: op `x` has include/panrt/cuda/x.h with `struct XArgs` (pointers, sizes, attributes), where it needs one
-// `std::size_t x_workspace_bytes(XArgs const&) noexcept`, and `Status launch_x(XArgs const&, cudaStream_t) noexcept`;
+// `std::size_t x_workspace_bytes(XArgs const&) noexcept`, `Status prepare_x() noexcept`, which names every kernel, and
+// `Status launch_x(XArgs const&, cudaStream_t) noexcept`, which checks all that decides how long it takes (checks.h);
 // x.cu implements them, c_api.cpp exports them, plugins/cuda_api.py mirrors the struct.
 #pragma once
 

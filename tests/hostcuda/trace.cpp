@@ -250,7 +250,7 @@ void __tsan_vptr_update(void**, void*) {}
 void __tsan_vptr_read(void**) {}
 void __tsan_atomic_thread_fence(int) {}
 
-// Atomics count by number alone.
+// Atomics count by number alone, but for loads and stores, which are requests like any.
 #define HC_FETCH(bits, name, builtin)                                                                             \
   std::uint##bits##_t __tsan_atomic##bits##_##name(std::uint##bits##_t volatile* a, std::uint##bits##_t v, int) { \
     hc::totals.atomics += hc::current != hc::kNoThread;                                                           \
@@ -264,9 +264,11 @@ void __tsan_atomic_thread_fence(int) {}
   HC_FETCH(bits, fetch_or, __atomic_fetch_or)                                                                \
   HC_FETCH(bits, fetch_xor, __atomic_fetch_xor)                                                              \
   std::uint##bits##_t __tsan_atomic##bits##_load(std::uint##bits##_t const volatile* a, int) {               \
+    HC_RECORD(a, bits / 8, false);                                                                           \
     return __atomic_load_n(a, __ATOMIC_SEQ_CST);                                                             \
   }                                                                                                          \
   void __tsan_atomic##bits##_store(std::uint##bits##_t volatile* a, std::uint##bits##_t v, int) {            \
+    HC_RECORD(a, bits / 8, true);                                                                            \
     __atomic_store_n(a, v, __ATOMIC_SEQ_CST);                                                                \
   }                                                                                                          \
   int __tsan_atomic##bits##_compare_exchange_strong(std::uint##bits##_t volatile* a, std::uint##bits##_t* e, \

@@ -3,8 +3,8 @@
 // Each CUDA thread of a block is a fiber; blocks run one after another. A fiber runs until it meets a barrier or a warp
 // operation, and goes on when all whom that concerns have come. What is reported instead of run, with block, thread and
 // line: a barrier that some threads do not reach, two barriers at once, a warp operation whose mask lacks its own lane
-// or names a lane that has left or waits elsewhere, a shuffle from a lane outside the mask, a thread that sleeps for ever
-// (as it would for a block that comes after its own), a launch shape that no GPU takes. A launch that fails gives
+// or names a lane that has left or waits elsewhere, a shuffle from a lane outside the mask, a thread that sleeps for
+// ever (as it would for a block that comes after its own), a launch shape that no GPU takes. A launch that fails gives
 // cudaErrorLaunchFailure; hc_report() has the text.
 //
 // How kernels are compiled:
@@ -404,8 +404,8 @@ long long hc_launches();
 // From now on work of a stream goes to `enqueue`, which may call run(context) any number of times, as a graph does that
 // is replayed, and at last destroy(context). run gives a cudaError_t. Null: work runs at once.
 void hc_set_stream_hook(void (*enqueue)(cudaStream_t stream, int (*run)(void*), void (*destroy)(void*), void* context));
-// From now on launching a kernel that is not loaded yet fails, as in a capture: neither cudaFuncGetAttributes has had it
-// nor a launch before.
+// From now on launching a kernel that is not loaded yet fails, as in a capture: neither cudaFuncGetAttributes has had
+// it nor a launch before.
 int hc_require_loaded(int required);
 // How many kernels are loaded, and the mode that cudaThreadExchangeStreamCaptureMode last set.
 int hc_loaded(int* kernels, int* capture_mode);
