@@ -116,7 +116,9 @@ class TensorRTSession(SessionBase["_Submission"]):
             self.stream = opened(resources, cuda.Stream())
             self._scratch = 0
             if engine.scratch_bytes:
-                self._scratch = opened(resources, cuda.DeviceMemory(engine.scratch_bytes)).address
+                self._scratch = opened(
+                    resources, cuda.DeviceMemory(engine.scratch_bytes, alignment=context.device.alignment)
+                ).address
             self.gpu_memory = self._chosen_memory(gpu_memory)
             self._slots = [self._open_slot(resources, self.gpu_memory) for _ in range(slots)]
             if kernels is not None:
