@@ -99,6 +99,7 @@ class Benchmark(NamedTuple):
     machine: Machine
     when: str  # UTC
     threads: int | None = None  # of the session, where it runs on the CPU
+    gpu_memory: str | None = None  # that network inputs and outputs are in, where it runs on a GPU
 
 
 def run_benchmark(
@@ -161,6 +162,7 @@ def run_benchmark(
         machine=found,
         when=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         threads=getattr(session, "threads", None),
+        gpu_memory=getattr(session, "gpu_memory", None),
     )
 
 

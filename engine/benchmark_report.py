@@ -6,7 +6,7 @@ The page is one file: its plots are SVG, drawn here, so that it needs no network
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -79,7 +79,7 @@ def _decoded(kind: Any, value: Any, where: str) -> Any:
         return {name: _decoded(inside[1], item, f"{where}: {name}") for name, item in value.items()}
     if kind in (Benchmark, BenchmarkConfig, Run, Machine, Power) and isinstance(value, dict):
         types = get_type_hints(kind)
-        optional = {"threads", "power"} if kind in (Benchmark, Run) else set()
+        optional = {"threads", "gpu_memory", "power"} if kind in (Benchmark, Run) else set()
         for problem, wrong in (
             ("missing", types.keys() - optional - value.keys()),
             ("unknown", value.keys() - types.keys()),
@@ -195,7 +195,7 @@ def facts(benchmark: Benchmark) -> list[tuple[str, str]]:
     fast = b.back_to_back
     rows = [
         ("model", f"{b.model}: {b.name}, {b.precision}, sha256 {b.model_sha256[:12]}"),
-        ("backend", b.backend if b.threads is None else f"{b.backend}, {b.threads} threads"),
+        ("backend", ", ".join([b.backend, *_resources(b)])),
         ("sizes", f"frames {_size(b.frame_hw)}, network {_size(b.input_hw)} (width x height)"),
         (
             "throughput",
@@ -279,6 +279,7 @@ def differences(before: Benchmark, after: Benchmark) -> list[str]:
         "frames of a run": (str(before.config.frames), str(after.config.frames)),
         "warm-up": (f"{before.config.warm_up} frames", f"{after.config.warm_up} frames"),
         "threads of the session": (_threads(before), _threads(after)),
+        "GPU memory": (before.gpu_memory or "not known", after.gpu_memory or "not known"),
         "processor": (before.machine.processor, after.machine.processor),
         "threads of the machine": (str(before.machine.threads), str(after.machine.threads)),
         "GPU": (", ".join(before.machine.gpus), ", ".join(after.machine.gpus)),
@@ -298,6 +299,14 @@ def warnings(benchmark: Benchmark) -> list[str]:
         f"load {found.load:.1f} on {threads} threads: other programs were using the processor; close them and measure "
         "again"
     ]
+
+
+def _resources(benchmark: Benchmark) -> Iterator[str]:
+    """What the session worked with, where that is known."""
+    if benchmark.threads is not None:
+        yield f"{benchmark.threads} threads"
+    if benchmark.gpu_memory is not None:
+        yield f"network inputs and outputs in {benchmark.gpu_memory} memory"
 
 
 def _threads(benchmark: Benchmark) -> str:

@@ -202,13 +202,15 @@ def _gpu() -> Finding:
     driver.cuDriverGetVersion(ctypes.byref(number))
     names = []
     for index in range(count.value):
-        device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+        device, major, minor, integrated, maps = (ctypes.c_int() for _ in range(5))
         name = ctypes.create_string_buffer(128)
         driver.cuDeviceGet(ctypes.byref(device), index)
         driver.cuDeviceGetName(name, len(name), device)
-        for attribute, value in ((75, major), (76, minor)):  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
+        # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR, _INTEGRATED, _CAN_MAP_HOST_MEMORY
+        for attribute, value in ((75, major), (76, minor), (18, integrated), (19, maps)):
             driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
-        names.append(f"{name.value.decode()} (sm_{major.value}{minor.value})")
+        shares = ", shares the host's memory" if integrated.value and maps.value else ""
+        names.append(f"{name.value.decode()} (sm_{major.value}{minor.value}{shares})")
     if not names:
         return Finding("GPU", "missing", "the driver sees none", "check CUDA_VISIBLE_DEVICES")
     return Finding(

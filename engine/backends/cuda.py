@@ -74,6 +74,7 @@ class Device(NamedTuple):
     handle: Any
     name: str  # as its maker calls it
     compute_capability: str  # "8.7" is Orin
+    alignment: int  # of memory that TensorRT works in
     maps_memory: bool  # of the host, and works on it in place
     shares_memory: bool  # with the host, so that what is mapped need not cross a bus: Jetson
 
@@ -97,6 +98,7 @@ def device() -> Device:
         handle,
         text.partition(b"\0")[0].decode(),
         f"{attribute('COMPUTE_CAPABILITY_MAJOR')}.{attribute('COMPUTE_CAPABILITY_MINOR')}",
+        max(attribute("TEXTURE_ALIGNMENT"), ALIGNMENT),
         maps_memory,
         maps_memory and bool(attribute("INTEGRATED")),
     )
@@ -286,11 +288,11 @@ class Event:
 
 
 class DeviceMemory:
-    """A block of device memory."""
+    """A block of device memory, aligned as cuMemAlloc has it, or better."""
 
-    def __init__(self, size: int) -> None:
-        self._handle = _call(driver.cuMemAlloc, size)
-        self.address = int(self._handle)
+    def __init__(self, size: int, *, alignment: int = ALIGNMENT) -> None:
+        self._handle = _call(driver.cuMemAlloc, size + max(alignment - ALIGNMENT, 0))
+        self.address = -(-int(self._handle) // alignment) * alignment
 
     def close(self) -> None:
         """No work may use it any more."""

@@ -25,9 +25,9 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 
@@ -132,7 +132,9 @@ class TensorRTSession(SessionBase["_Submission"]):
             self._awaited = opened(resources, cuda.Event())  # of other streams, in `wait_for`
             self._scratch = 0
             if engine.scratch_bytes:
-                self._scratch = opened(resources, cuda.DeviceMemory(engine.scratch_bytes)).address
+                self._scratch = opened(
+                    resources, cuda.DeviceMemory(engine.scratch_bytes, alignment=context.device.alignment)
+                ).address
             self.gpu_memory = self._chosen_memory(gpu_memory)
             self._slots = [self._open_slot(resources, self.gpu_memory) for _ in range(slots)]
             if kernels is not None:
@@ -423,36 +425,39 @@ class TensorRTSession(SessionBase["_Submission"]):
         device = self._context.device
         if wanted == "mapped" and not device.maps_memory:
             raise SessionError(
-                f"gpu_memory: got 'mapped', and {device.name} cannot map the host's memory; leave it at 'auto'."
+                f"{self.path}: gpu_memory: got 'mapped', and {device.name} cannot map the host's memory; leave it at "
+                "'auto'."
             )
         if wanted != "auto":
             return wanted
         if not device.shares_memory:
             return "device"
-        mapped, copied = self._seconds("mapped"), self._seconds("device")
+        seconds = self._measured()
         log.info(
             "%s: a run takes %.3f ms in mapped memory, %.3f ms with copies to the device's: the faster is kept",
             self.path,
-            mapped * 1e3,
-            copied * 1e3,
+            seconds["mapped"] * 1e3,
+            seconds["device"] * 1e3,
         )
-        return "mapped" if mapped <= copied else "device"
+        return "mapped" if seconds["mapped"] <= seconds["device"] else "device"
 
-    def _seconds(self, memory: IoMemory) -> float:
-        """Of a run as the session would do it, on the GPU's clock; nothing is left over."""
+    def _measured(self) -> dict[IoMemory, float]:
+        """Seconds of a run as the session would do it, by where its slot lies; they take turns, as clocks may rise."""
         with ExitStack() as resources:
-            slot = self._open_slot(resources, memory)
+            slots: dict[IoMemory, GpuSlot] = {
+                memory: self._open_slot(resources, memory) for memory in get_args(IoMemory)
+            }
             before, after = (opened(resources, cuda.Event()) for _ in range(2))
             resources.callback(_drain, self.stream, self.path)
-            self._record(resources, [slot])
-            spent = []
-            for _ in range(TRIALS):
+            self._record(resources, list(slots.values()))
+            spent: dict[IoMemory, list[float]] = {memory: [] for memory in slots}
+            for _, (memory, slot) in product(range(TRIALS), slots.items()):
                 before.record(self.stream)
                 slot.run()
                 after.record(self.stream)
                 self.stream.synchronize()
-                spent.append(after.seconds_since(before))
-            return statistics.median(spent)
+                spent[memory].append(after.seconds_since(before))
+            return {memory: statistics.median(seconds) for memory, seconds in spent.items()}
 
     def _record(self, resources: ExitStack, slots: Sequence[GpuSlot]) -> str | None:
         """Capture each slot's work, and let all run as graphs where that gives what it gives without; else say why."""

@@ -64,6 +64,31 @@ def test_a_driver_that_fails_to_start_is_told_from_one_that_is_not_there(
     assert said.stdout.strip() == "the driver is there but does not start: CUDA error 999"
 
 
+def test_a_gpu_that_shares_the_hosts_memory_is_told(tmp_path: Path) -> None:
+    source = tmp_path / "cuda.c"
+    source.write_text("""
+        #include <string.h>
+        int cuInit(unsigned flags) { return 0; }
+        int cuDeviceGetCount(int* count) { return *count = 2, 0; }
+        int cuDriverGetVersion(int* version) { return *version = 12060, 0; }
+        int cuDeviceGet(int* device, int index) { return *device = index, 0; }
+        int cuDeviceGetName(char* name, int size, int device) { return strcpy(name, device ? "GPU" : "Orin"), 0; }
+        int cuDeviceGetAttribute(int* value, int attribute, int device) {
+            return *value = attribute == 75 ? 8 : attribute == 76 ? 7 : attribute == 18 ? !device : 1, 0;
+        }
+    """)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", tmp_path / "libcuda.so.1", source], check=True)
+    code = "from panrt.engine import doctor; print(doctor._gpu().found)"
+    said = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout.strip() == "Orin (sm_87, shares the host's memory), GPU (sm_87); driver for CUDA 12.6"
+
+
 @pytest.fixture
 def jetson(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
     """Make this machine a Jetson, as far as its files and programs tell."""

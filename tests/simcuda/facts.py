@@ -3,8 +3,7 @@
 source              where the values come from: documentation, or a measurement
 name, driver_version, memory_bytes, attributes      as cuDeviceGetName, cuDriverGetVersion, cuDeviceTotalMem and
                                                     cuDeviceGetAttribute give them
-alignment           bytes: of the addresses of cuMemAlloc (device) and cuMemHostAlloc (pinned), of the pitch of
-                    cuMemAllocPitch, and of what TensorRT gives a plugin for a workspace
+alignment           bytes: of addresses of cuMemAlloc (device) and cuMemHostAlloc (pinned), of cuMemAllocPitch's pitch
 fresh_memory        "zeros", or "undefined": whatever was there; of device, pinned and mapped memory
 module_loading      "LAZY" or "EAGER", where CUDA_MODULE_LOADING says nothing
 capture             what a thread-local capture does to an allocation, to the loading of a module, and to the first
@@ -34,10 +33,9 @@ ATTRIBUTES = (
     "PAGEABLE_MEMORY_ACCESS", "STREAM_PRIORITIES_SUPPORTED", "TEXTURE_ALIGNMENT", "TEXTURE_PITCH_ALIGNMENT",
     "TOTAL_CONSTANT_MEMORY", "UNIFIED_ADDRESSING", "WARP_SIZE",
 )  # fmt: skip
-WORKSPACE_ALIGNMENT = 256  # TensorRT documents none; its allocator hands out cuMemAlloc's, of at least 256
 
 MEBIBYTE = 1 << 20
-BYTES = 16 * MEBIBYTE  # in which bandwidth is measured
+BYTES = 256 * MEBIBYTE  # in which bandwidth is measured: more than any cache holds
 RUNS = 5  # of which the fastest counts
 
 # out[i] = a * in[i], one element a thread. simcuda takes the kernel of this name from kernels.cpp.
@@ -107,7 +105,6 @@ def measure_facts() -> dict[str, Any]:
                 "device": gpu.alignment(gpu.device_memory),
                 "pinned": gpu.alignment(gpu.pinned_memory),
                 "pitch": gpu.pitch(),
-                "workspace": WORKSPACE_ALIGNMENT,
             },
             "fresh_memory": {
                 "device": gpu.fresh(gpu.device_memory),

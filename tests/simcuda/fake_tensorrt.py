@@ -209,7 +209,8 @@ class IExecutionContext:
         cu.cuMemFree(self._persistent)
 
     def set_device_memory(self, memory: int, size: int) -> None:
-        """Where activations live."""
+        """Where activations live, "aligned with cuda memory alignment property"."""
+        assert memory % int(control.fact("attributes.TEXTURE_ALIGNMENT")) == 0
         assert size >= self.engine.device_memory_size_v2
         self._scratch = memory
 
