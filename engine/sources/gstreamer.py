@@ -206,4 +206,4 @@ class LaunchedPipeline:
 def _ends_with_parent() -> list[str]:
     """The beginning of a command that ends when its parent does. Without it, it ends at the next frame it writes."""
     program = shutil.which("setpriv")  # of util-linux
-    return [program, "--pdeathsig", "TERM", "--"] if program else []
+    return [program, "--pdeathsig", "KILL", "--"] if program else []
