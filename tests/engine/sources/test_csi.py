@@ -206,12 +206,13 @@ pipeline.pull(1000)
 """
 
 
-def test_a_launcher_ends_with_its_parent_even_if_it_has_nothing_to_write() -> None:
+def test_a_launcher_ends_with_its_parent_even_if_it_writes_nothing_and_hears_nothing() -> None:
     parent = subprocess.Popen([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE, text=True)
     try:
         assert parent.stdout is not None
         launcher = Path("/proc") / parent.stdout.readline().strip()
         assert "gst-launch" in (launcher / "comm").read_text()
+        os.kill(int(launcher.name), signal.SIGSTOP)
     finally:
         parent.kill()
         parent.communicate()
@@ -306,16 +307,22 @@ def test_what_gstreamer_says_is_understood(
     assert str(error).isprintable()
 
 
-def test_a_camera_that_falls_silent_is_lost_after_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("frames", "seconds"), [(0, 15), (1, 2)])
+def test_a_camera_that_is_silent_is_lost_after_the_timeout_or_what_its_start_may_take(
+    monkeypatch: pytest.MonkeyPatch, frames: int, seconds: int
+) -> None:
     class Silent:
         seconds = 0.0
+        left = frames
         closed = False
 
         def now(self) -> float:
             return self.seconds
 
-        def pull(self, seconds: float) -> None:
+        def pull(self, seconds: float) -> Sample | None:
             self.seconds += seconds
+            self.left -= 1
+            return Sample(bytes(12), CAPS.decode(), None, None) if self.left >= 0 else None
 
         def close(self) -> None:
             self.closed = True
@@ -323,10 +330,10 @@ def test_a_camera_that_falls_silent_is_lost_after_the_timeout(monkeypatch: pytes
     silent = Silent()
     monkeypatch.setattr(gstreamer, "start", lambda _: silent)
     options = SourceOptions(timeout=2.0, clock=silent)  # type: ignore[arg-type]
-    with pytest.raises(SourceTimeoutError, match=r"nothing came for 2 s\."):
-        next(csi_pictures(0, "csi://0", argus.CsiOptions(), Opening(options, realtime=True)))
+    with pytest.raises(SourceTimeoutError, match=rf"nothing came for {seconds} s\."):
+        list(csi_pictures(0, "csi://0", argus.CsiOptions(), Opening(options, realtime=True)))
     assert silent.closed
-    assert 2 < silent.seconds < 2.5
+    assert seconds < silent.seconds < seconds + 0.5
 
 
 # The way through the pipe, by a launcher that writes what a test says.
