@@ -245,8 +245,16 @@ def test_a_machine_without_argus_is_told_where_it_is(monkeypatch: pytest.MonkeyP
     assert not gstreamer.has_element("nvarguscamerasrc")
 
 
-def test_elements_are_found() -> None:
+def test_elements_are_found_where_the_inspector_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert gstreamer.has_element("nvarguscamerasrc")
+    inspector = tmp_path / "gst-inspect-1.0"
+    inspector.write_text("no program")
+    inspector.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert not gstreamer.has_element("nvarguscamerasrc")
+    inspector.write_text("#!/bin/sh\nexec sleep 60\n")
+    monkeypatch.setattr(gstreamer, "_PATIENCE", 0.1)
+    assert not gstreamer.has_element("nvarguscamerasrc")
 
 
 def test_a_machine_without_gstreamer_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
