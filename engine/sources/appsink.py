@@ -74,8 +74,7 @@ class AppSink:
 
     def _content(self, buffer: Any) -> bytes:
         """The one copy: the buffer itself belongs to a pool of the camera, which would run dry."""
-        mapped = buffer.map(self._gst.MapFlags.READ)  # True and a MapInfo; with the package python3-gst-1.0 a MapInfo
-        info = mapped[1] if isinstance(mapped, tuple) else mapped
+        info = _last(buffer.map(self._gst.MapFlags.READ))
         try:
             return bytes(info.data)  # bytes already, which are not copied again, or a view of the buffer
         finally:
@@ -102,5 +101,11 @@ def load() -> tuple[Any, str]:
         importlib.import_module("gi.repository.GstApp")  # gives a sink `try_pull_sample`
     except (ImportError, ValueError) as error:  # no gi; no description of GStreamer for it
         return None, str(error)
-    started, _ = gst.init_check(None)
-    return (gst, "") if started else (None, "GStreamer does not start")
+    started = gst.init_check(None)
+    is_started = started[0] if isinstance(started, tuple) else started  # see `_last`
+    return (gst, "") if is_started else (None, "GStreamer does not start")
+
+
+def _last(returned: Any) -> Any:
+    """What a function of GStreamer gives besides whether it succeeded: without python3-gst-1.0 both come as a tuple."""
+    return returned[-1] if isinstance(returned, tuple) else returned

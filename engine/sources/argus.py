@@ -32,6 +32,7 @@ ELEMENT = "nvarguscamerasrc"
 FORMATS: tuple[PixelFormat, ...] = ("bgr8", "nv12")
 # By GStreamer's colorimetry. What says nothing, or something that `Frame` cannot, is taken for BT.601.
 _STANDARDS: dict[str, YuvStandard] = {"bt709": "bt709", "2:3:5:1": "bt709", "1:3:5:1": "bt709", "2:3:0:0": "bt709"}
+_STARTING = 15.0  # seconds at least for the first frame: where GStreamer is new it looks through its plugins first
 _TICK = 0.1  # seconds between two looks at whether frames are still wanted
 _OLDEST = 10.0  # seconds of age that a frame can have; a clock that says more was set anew
 
@@ -72,13 +73,13 @@ def argus_pipeline(sensor: int, camera: CsiOptions) -> str:
 
 def _pictures(pipeline: gstreamer.Pipeline, uri: str, opening: Opening) -> Generator[Picture, None, None]:
     clock, moments = opening.clock, Moments()
-    heard_at = clock.now()
+    heard_at, patience = clock.now(), max(opening.options.timeout, _STARTING)
     while not opening.stop.is_set():
         sample = pipeline.pull(_TICK)
         now = clock.now()
         if sample is None:
-            if now - heard_at > opening.options.timeout:
-                raise SourceTimeoutError(f"{uri}: nothing came for {opening.options.timeout:g} s.")
+            if now - heard_at > patience:
+                raise SourceTimeoutError(f"{uri}: nothing came for {patience:g} s.")
             continue
         frame = nv12_frame(sample, uri)
         captured_at = moments.of(sample, now)
@@ -86,6 +87,7 @@ def _pictures(pipeline: gstreamer.Pipeline, uri: str, opening: Opening) -> Gener
             yield Picture(bgr(frame), sample.time, captured_at)
         else:
             yield Picture(frame.image, sample.time, captured_at, "nv12", frame.yuv_standard)
+        patience = opening.options.timeout
         heard_at = clock.now()  # the time that a reader kept us waiting is no silence
 
 

@@ -31,6 +31,7 @@ _LONGEST = 1 << 28  # bytes of a buffer
 _PIPE_BYTES = 1 << 20  # that the system may keep on the way, where it lets us ask for so many
 _LOG_BYTES = 1 << 14  # of what the launcher says that are kept
 _GRACE = 2.0  # seconds to end of its own accord
+_PATIENCE = 60.0  # seconds to look through all plugins
 
 
 class Pipeline(Protocol):
@@ -76,8 +77,11 @@ def has_element(name: str) -> bool:
     inspector = shutil.which("gst-inspect-1.0")
     if inspector is None:
         return False
-    # Not --exists, which asks for the version of GStreamer itself.
-    return subprocess.run([inspector, name], capture_output=True, check=False).returncode == 0
+    command = [inspector, name]  # not --exists, which asks for the version of GStreamer itself
+    try:
+        return subprocess.run(command, capture_output=True, check=False, timeout=_PATIENCE).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
 
 
 class LaunchedPipeline:
@@ -206,4 +210,4 @@ class LaunchedPipeline:
 def _ends_with_parent() -> list[str]:
     """The beginning of a command that ends when its parent does. Without it, it ends at the next frame it writes."""
     program = shutil.which("setpriv")  # of util-linux
-    return [program, "--pdeathsig", "TERM", "--"] if program else []
+    return [program, "--pdeathsig", "KILL", "--"] if program else []

@@ -30,16 +30,16 @@ static struct {
   unsigned width, height, fps, size, count, frames;
   int queue[MOST_BUFFERS], queued;
   struct timespec due;
-  unsigned char *memory;
+  unsigned char* memory;
 } camera = {.fd = -1, .width = 64, .height = 48, .fps = 200};
 
-static const char *setting(const char *name, const char *otherwise) {
-  const char *value = getenv(name);
+static char const* setting(char const* name, char const* otherwise) {
+  char const* value = getenv(name);
   return value != NULL ? value : otherwise;
 }
 
 static unsigned format(void) {
-  const char *name = setting("V4L2_FORMAT", "YUYV");
+  char const* name = setting("V4L2_FORMAT", "YUYV");
   return v4l2_fourcc(name[0], name[1], name[2], name[3]);
 }
 
@@ -61,7 +61,7 @@ static int open_device(int flags) {
   return camera.fd;
 }
 
-static void describe(struct v4l2_pix_format *pixels) {
+static void describe(struct v4l2_pix_format* pixels) {
   unsigned area = camera.width * camera.height;
   camera.size = format() == V4L2_PIX_FMT_MJPEG ? JPEG_BYTES : format() == V4L2_PIX_FMT_NV12 ? area * 3 / 2 : area * 2;
   pixels->width = camera.width;
@@ -71,23 +71,22 @@ static void describe(struct v4l2_pix_format *pixels) {
   pixels->sizeimage = camera.size;
 }
 
-static unsigned fill(unsigned char *target) {
+static unsigned fill(unsigned char* target) {
   if (format() != V4L2_PIX_FMT_MJPEG) {
     memset(target, (int)camera.frames, camera.size);
     return camera.size;
   }
-  FILE *file = fopen(setting("V4L2_JPEG", ""), "rb");
+  FILE* file = fopen(setting("V4L2_JPEG", ""), "rb");
   unsigned count = file != NULL ? (unsigned)fread(target, 1, JPEG_BYTES, file) : 0;
   if (file != NULL) fclose(file);
   return count;
 }
 
-static int dequeue(struct v4l2_buffer *buffer) {
+static int dequeue(struct v4l2_buffer* buffer) {
   struct timespec now;
   if (camera.frames >= (unsigned)atoi(setting("V4L2_FRAMES", "3"))) {
     if (strcmp(setting("V4L2_THEN", "gone"), "gone") == 0) return fail(ENODEV);
-    if (!(camera.flags & O_NONBLOCK)) pause();
-    return fail(EAGAIN);
+    return fail(camera.flags & O_NONBLOCK ? EAGAIN : EIO);  // EIO: a reader that waits would wait for ever
   }
   clock_gettime(CLOCK_MONOTONIC, &now);
   int early = now.tv_sec < camera.due.tv_sec || (now.tv_sec == camera.due.tv_sec && now.tv_nsec < camera.due.tv_nsec);
@@ -110,22 +109,22 @@ static int dequeue(struct v4l2_buffer *buffer) {
   return 0;
 }
 
-static int control(unsigned long request, void *argument) {
+static int control(unsigned long request, void* argument) {
   switch (request) {
     case VIDIOC_QUERYCAP: {
-      struct v4l2_capability *found = argument;
+      struct v4l2_capability* found = argument;
       memset(found, 0, sizeof *found);
-      strcpy((char *)found->card, "test camera");
+      strcpy((char*)found->card, "test camera");
       found->capabilities = V4L2_CAP_VIDEO_CAPTURE | V4L2_CAP_STREAMING;
       return 0;
     }
     case VIDIOC_G_INPUT:
-      *(int *)argument = 0;
+      *(int*)argument = 0;
       return 0;
     case VIDIOC_S_INPUT:
       return 0;
     case VIDIOC_ENUMINPUT: {
-      struct v4l2_input *input = argument;
+      struct v4l2_input* input = argument;
       if (input->index != 0) return fail(EINVAL);
       memset(input, 0, sizeof *input);
       input->type = V4L2_INPUT_TYPE_CAMERA;
@@ -133,18 +132,18 @@ static int control(unsigned long request, void *argument) {
     }
     case VIDIOC_S_FMT:
     case VIDIOC_TRY_FMT: {
-      struct v4l2_pix_format *pixels = &((struct v4l2_format *)argument)->fmt.pix;
+      struct v4l2_pix_format* pixels = &((struct v4l2_format*)argument)->fmt.pix;
       if (pixels->width != 0) camera.width = pixels->width;
       if (pixels->height != 0) camera.height = pixels->height;
       describe(pixels);  // a driver puts its own format in place of one that it has not
       return 0;
     }
     case VIDIOC_G_FMT:
-      describe(&((struct v4l2_format *)argument)->fmt.pix);
+      describe(&((struct v4l2_format*)argument)->fmt.pix);
       return 0;
     case VIDIOC_S_PARM:
     case VIDIOC_G_PARM: {
-      struct v4l2_captureparm *capture = &((struct v4l2_streamparm *)argument)->parm.capture;
+      struct v4l2_captureparm* capture = &((struct v4l2_streamparm*)argument)->parm.capture;
       if (request == VIDIOC_S_PARM && capture->timeperframe.numerator != 0)
         camera.fps = capture->timeperframe.denominator / capture->timeperframe.numerator;
       capture->capability = V4L2_CAP_TIMEPERFRAME;
@@ -152,7 +151,7 @@ static int control(unsigned long request, void *argument) {
       return 0;
     }
     case VIDIOC_REQBUFS: {
-      struct v4l2_requestbuffers *wanted = argument;
+      struct v4l2_requestbuffers* wanted = argument;
       camera.count = wanted->count = wanted->count < MOST_BUFFERS ? wanted->count : MOST_BUFFERS;
       size_t bytes = (size_t)camera.count * buffer_bytes();
       if (ftruncate(camera.fd, (off_t)bytes) != 0) return -1;
@@ -160,13 +159,13 @@ static int control(unsigned long request, void *argument) {
       return camera.memory == MAP_FAILED ? -1 : 0;
     }
     case VIDIOC_QUERYBUF: {
-      struct v4l2_buffer *buffer = argument;
+      struct v4l2_buffer* buffer = argument;
       buffer->length = camera.size;
       buffer->m.offset = buffer->index * buffer_bytes();
       return 0;
     }
     case VIDIOC_QBUF:
-      camera.queue[camera.queued++] = (int)((struct v4l2_buffer *)argument)->index;
+      camera.queue[camera.queued++] = (int)((struct v4l2_buffer*)argument)->index;
       return 0;
     case VIDIOC_DQBUF:
       return dequeue(argument);
@@ -181,7 +180,7 @@ static int control(unsigned long request, void *argument) {
 int ioctl(int fd, unsigned long request, ...) {
   va_list arguments;
   va_start(arguments, request);
-  void *argument = va_arg(arguments, void *);
+  void* argument = va_arg(arguments, void*);
   va_end(arguments);
   if (fd == camera.fd && fd >= 0) return control(request & 0xffffffffUL, argument);
   int (*next)(int, unsigned long, ...) = dlsym(RTLD_NEXT, "ioctl");
@@ -194,19 +193,19 @@ int close(int fd) {
   return next(fd);
 }
 
-static int open_any(const char *path, int flags, mode_t mode, const char *function) {
+static int open_any(char const* path, int flags, mode_t mode, char const* function) {
   if (strcmp(path, "/dev/video40") == 0) return open_device(flags);
-  int (*next)(const char *, int, ...) = dlsym(RTLD_NEXT, function);
+  int (*next)(char const*, int, ...) = dlsym(RTLD_NEXT, function);
   return next(path, flags, mode);
 }
 
-#define OPEN(NAME)                                            \
-  int NAME(const char *path, int flags, ...) {                \
-    va_list arguments;                                        \
-    va_start(arguments, flags);                               \
-    mode_t mode = va_arg(arguments, mode_t);                  \
-    va_end(arguments);                                        \
-    return open_any(path, flags, mode, #NAME);                \
+#define OPEN(NAME)                             \
+  int NAME(const char* path, int flags, ...) { \
+    va_list arguments;                         \
+    va_start(arguments, flags);                \
+    mode_t mode = va_arg(arguments, mode_t);   \
+    va_end(arguments);                         \
+    return open_any(path, flags, mode, #NAME); \
   }
 OPEN(open)
 OPEN(open64)
