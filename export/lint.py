@@ -25,7 +25,7 @@ MAX_TOP_K = 3840  # TensorRT's
 
 Release = tuple[int, ...]
 
-# What TensorRT's parser can do, from which release on.
+# What TensorRT's parser can do, from which release on, as the changelogs of TensorRT and of its parser say.
 _PLUGINS_BEFORE_FUNCTIONS: Release = (10, 7)  # older ones take a function in place of the plugin of its name
 _OPSETS: tuple[tuple[Release, int], ...] = (((10, 7), 21), ((0,), 20))  # the newest that it reads
 _OPERATORS: dict[str, tuple[int, Release]] = {"GroupNormalization": (21, (10, 9))}  # later than the rest of their opset
