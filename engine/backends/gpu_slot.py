@@ -166,6 +166,7 @@ class Feed:
             )
             self._resources = resources.pop_all()
         self._frames = pinned.array.reshape(args.images, args.frame_bytes)
+        self._frames[...] = 0  # a submission may be less than a batch, and all of it goes
         self.place(args, 0)
         args.output, _ = slot.image_on_device(0)
         self.run: Callable[[], None] = work.run

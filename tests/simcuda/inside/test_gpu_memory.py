@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 from pathlib import Path
@@ -175,6 +176,21 @@ def test_in_device_memory_nothing_is_worked_on_in_the_hosts(tmp_path: Path, gpu:
             session(frame("nv12", seed))
             session.draw(0, COLORS)
     assert gpu.mapped_accesses() == 0
+
+
+def test_what_is_missing_of_a_batch_does_not_come_from_fresh_memory(
+    tmp_path: Path, gpu: ModuleType, kernels: Kernels
+) -> None:
+    gpu.use_facts("orin_jetpack6")
+    inputs = []
+    for seed in (1, 1000):
+        gpu.seed(seed)
+        model = dataclasses.replace(MODEL, batch=2)
+        with open_session(tmp_path, model, kernels=kernels, gpu_memory="mapped", slots=1) as session:
+            session.submit([frame("nv12", 0)])
+            session.collect()
+            inputs.append(session._slots[0].images.copy())
+    np.testing.assert_array_equal(*inputs)
 
 
 # Kernels that are loaded lazily
