@@ -42,9 +42,9 @@ __device__ AxisTaps place_axis(int* words, int size, int bins) {
 }
 
 // What a cell is that no sample touches must not show, also where it is not finite; a touch with weight 0 counts, as in
-// IEEE arithmetic. So they differ: -0 plus a weight is that weight, 0 too.
-constexpr float kUntouched = -0.0F;
-__device__ __forceinline__ bool is_untouched(float weight) { return __float_as_uint(weight) == 0x80000000U; }
+// IEEE arithmetic. So they differ: the weight of the first is NaN, and so is any product with it.
+constexpr float kUntouched = NAN;
+__device__ __forceinline__ bool is_untouched(float weight) { return weight != weight; }
 
 struct SampleRange {
   int first, end;
@@ -80,7 +80,7 @@ __device__ CellRange touched_cells(RoiAxis const& axis, int bin, int size, Sampl
 // Weights of a bin's `cells`.
 __device__ void collapse(RoiAxis const& axis, int bin, int size, SampleRange const& samples, CellRange const& cells,
                          float* weights) {
-  for (int i = 0; i < cells.end - cells.begin; ++i) weights[i] = kUntouched;
+  for (int i = 0; i < cells.end - cells.begin; ++i) weights[i] = -0.0F;
   for (int sample = samples.first; sample < samples.end; ++sample) {
     float const position = sample_position(axis, bin, sample);
     if (!is_inside(position, size)) continue;
@@ -88,7 +88,11 @@ __device__ void collapse(RoiAxis const& axis, int bin, int size, SampleRange con
     weights[taps.low - cells.begin] += taps.low_weight;
     weights[taps.high - cells.begin] += taps.high_weight;
   }
-  for (int i = 0; i < cells.end - cells.begin; ++i) weights[i] /= static_cast<float>(axis.samples);
+  for (int i = 0; i < cells.end - cells.begin; ++i) {
+    // -0 plus a weight is that weight, 0 too.
+    bool const touched = __float_as_uint(weights[i]) != 0x80000000U;
+    weights[i] = touched ? weights[i] / static_cast<float>(axis.samples) : kUntouched;
+  }
 }
 
 struct Pyramid {
@@ -303,14 +307,13 @@ __global__ void __launch_bounds__(kMaxThreads, 2)
       float const* const row_weights = roi.rows.weights + roi.rows.first[p] - roi.rows.begin[p];
       float const* const column_weights = roi.columns.weights + roi.columns.first[q] - roi.columns.begin[q];
       for (int y = roi.rows.begin[p]; y < roi.rows.end[p]; ++y) {
-        float const row_weight = row_weights[y];
-        if (is_untouched(row_weight)) continue;
         T const* const row = map + static_cast<std::int64_t>(y) * roi.level.width;
         for (int x = roi.columns.begin[q]; x < roi.columns.end[q]; ++x) {
-          if (is_untouched(column_weights[x])) continue;
+          float const weight = row_weights[y] * column_weights[x];
+          if (is_untouched(weight)) continue;
           float value[1];
           load_vector(row + x, value);
-          sum[0] = fmaf(row_weight * column_weights[x], value[0], sum[0]);
+          sum[0] = fmaf(weight, value[0], sum[0]);
         }
       }
       store_vector(sum, pooled + index * items + item);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -310,6 +311,25 @@ def test_a_missing_cmake_is_named_with_the_extra_that_has_it(monkeypatch: pytest
     monkeypatch.setattr(library, "tool_path", lambda: str(tmp_path))
     with pytest.raises(PluginLibraryError, match=r"cmake: not found; pip install 'panrt\[plugins\]'"):
         library.build(output=tmp_path / library.NAME)
+
+
+def test_the_command_builds_for_what_is_asked_and_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, ...]] = []
+    built = plugin_library("off")
+
+    def build(*, architectures: tuple[str, ...], progress: Callable[[str, str], None], **_: object) -> object:
+        asked.append(tuple(architectures))
+        progress("1/2", "overlay.cu")
+        return built
+
+    monkeypatch.setattr(library, "build", build)
+    for options in ([], ["--arch", "all"], ["--arch", "86", "--arch", "89"]):
+        done = CliRunner().invoke(app, ["plugins", "build", *options])
+        assert done.exit_code == 0, done.output
+        assert "1/2         overlay.cu" in done.stdout
+    assert asked == [(), ("all",), ("86", "89")]
+    as_json = CliRunner().invoke(app, ["plugins", "build", "--json"])
+    assert json.loads(as_json.stdout)["path"] == str(built.path)
 
 
 def test_the_command_tells_which_library_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
