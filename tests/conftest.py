@@ -116,6 +116,7 @@ _SLOW = (
     "plugins/tensorrt/",
     "plugins/test_onnx_functions.py",
     "plugins/test_sanitizers.py",
+    "ptxsim/",
     "simcuda/",
     "test_input_size.py",
     "test_packaging.py",

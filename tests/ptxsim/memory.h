@@ -25,6 +25,7 @@ struct Mark {
   Extent extent = Extent::kNone;
   Strength strength = Strength::kPlain;
   ThreadId thread = kNobody;
+  std::uint32_t block = 0;  // of `thread`
   std::uint32_t phase = 0, tick = 0;
   Mask lanes = 0;
   std::uint32_t pc = 0;

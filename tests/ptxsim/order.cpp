@@ -65,12 +65,13 @@ bool reaches(Strength strength, bool same_block) {
 bool Order::is_before(Mark const& mark, Actor const& actor, KnowledgePointer const& known) const {
   if (mark.extent == Mark::Extent::kNone) return true;
   if (mark.extent == Mark::Extent::kGrid) return false;
-  std::uint32_t const block = mark.thread / threads_of_block_;
+  std::uint32_t const block = mark.block;
   if (block == actor.block && mark.phase < actor.phase) return true;
   if (known != nullptr && phase_of(*known, block) > mark.phase) return true;
   if (mark.extent == Mark::Extent::kBlock) return false;
-  ThreadId const first = mark.thread - mark.thread % threads_of_block_ % kLanes;
+  ThreadId const first = first_of_warp(mark);
   bool const same_warp = first == actor.thread - actor.lane;
+  if (!same_warp && known == nullptr) return false;
   for (Mask rest = mark.lanes; rest != 0; rest &= rest - 1) {
     auto const lane = static_cast<unsigned>(__builtin_ctz(rest));
     if (same_warp && (lane == actor.lane || mark.tick < actor.clock.known[actor.lane][lane])) continue;
@@ -85,6 +86,7 @@ Mark Order::mark_of(Actor const& actor, Strength strength) const {
   mark.extent = Mark::Extent::kLanes;
   mark.strength = strength;
   mark.thread = actor.thread;
+  mark.block = actor.block;
   mark.phase = actor.phase;
   mark.tick = actor.lane_clock().tick;
   mark.lanes = Mask{1} << actor.lane;
@@ -92,15 +94,26 @@ Mark Order::mark_of(Actor const& actor, Strength strength) const {
   return mark;
 }
 
+ThreadId Order::first_of_warp(Mark const& mark) const {
+  ThreadId const first_of_block = mark.block * threads_of_block_;
+  return first_of_block + (mark.thread - first_of_block) / kLanes * kLanes;
+}
+
 void Order::add_reader(Actor const& actor, Mark& mark, Strength strength) const {
+  // Mostly nothing changes: the same threads read the same words again.
+  bool const now = mark.block == actor.block && mark.phase == actor.phase && mark.strength == strength;
+  if (mark.extent == Mark::Extent::kBlock && now) return;
+  if (mark.extent == Mark::Extent::kLanes && now && (mark.lanes >> actor.lane & 1U) != 0 &&
+      mark.tick >= actor.lane_clock().tick && first_of_warp(mark) == actor.thread - actor.lane) {
+    return;
+  }
   if (is_before(mark, actor)) {
     mark = mark_of(actor, strength);
     return;
   }
   if (mark.extent == Mark::Extent::kGrid) return;
-  std::uint32_t const threads = threads_of_block_;
-  bool const same_block = mark.thread / threads == actor.block;
-  bool const same_warp = mark.thread - mark.thread % threads % kLanes == actor.thread - actor.lane;
+  bool const same_block = mark.block == actor.block;
+  bool const same_warp = first_of_warp(mark) == actor.thread - actor.lane;
   if (!same_block) {
     mark.extent = Mark::Extent::kGrid;
   } else if (mark.extent == Mark::Extent::kLanes && same_warp) {
@@ -115,7 +128,7 @@ void Order::add_reader(Actor const& actor, Mark& mark, Strength strength) const 
 Mark const* Order::read(Actor const& actor, Cell& cell, Strength strength) const {
   Mark const& write = cell.write;
   if (write.extent != Mark::Extent::kNone && !is_before(write, actor)) {
-    bool const same_block = write.thread / threads_of_block_ == actor.block;
+    bool const same_block = write.block == actor.block;
     if (!reaches(write.strength, same_block) || !reaches(strength, same_block)) return &write;
   }
   add_reader(actor, strength == Strength::kPlain ? cell.read : cell.strong_read, strength);
@@ -125,7 +138,7 @@ Mark const* Order::read(Actor const& actor, Cell& cell, Strength strength) const
 Mark const* Order::write(Actor const& actor, Cell& cell, Strength strength) const {
   for (Mark const* mark : {&cell.write, &cell.read, &cell.strong_read}) {
     if (is_before(*mark, actor)) continue;
-    bool const same_block = mark->extent != Mark::Extent::kGrid && mark->thread / threads_of_block_ == actor.block;
+    bool const same_block = mark->extent != Mark::Extent::kGrid && mark->block == actor.block;
     if (!reaches(mark->strength, same_block) || !reaches(strength, same_block)) return mark;
   }
   cell.write = mark_of(actor, strength);
@@ -196,7 +209,7 @@ Order::Location& Order::location(std::uint64_t address, std::uint64_t value) {
 
 void Order::acquire(Actor const& actor, Message const& message, Strength strength, Semantics semantics) const {
   if (message.released == nullptr) return;
-  bool const same_block = message.writer.thread / threads_of_block_ == actor.block;
+  bool const same_block = message.writer.block == actor.block;
   if (!same_block && (message.to_block || strength == Strength::kBlock)) return;
   LaneClock& lane = actor.lane_clock();
   if (acquires(semantics)) join(lane.known, message.released, threads_of_block_);

@@ -104,6 +104,7 @@ class Order {
   bool is_before(Mark const& mark, Actor const& actor, KnowledgePointer const& known) const;
   void add_reader(Actor const& actor, Mark& mark, Strength strength) const;
   Mark mark_of(Actor const& actor, Strength strength) const;
+  ThreadId first_of_warp(Mark const& mark) const;
   KnowledgePointer release(Actor const& actor) const;
   Location& location(std::uint64_t address, std::uint64_t value);
   void acquire(Actor const& actor, Message const& message, Strength strength, Semantics semantics) const;

@@ -10,13 +10,14 @@ the library, the CUDA runtime replaced. `interpreter` is the machine alone, for 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,8 @@ def has_nvcc() -> bool:
 def interpreter() -> Path:
     """The machine and its interface as a shared library; it needs no CUDA toolkit."""
     sources = [path for path in sorted(PTXSIM.glob("*.cpp")) if path.name != "runtime.cpp"]
-    return _linked("machine", [_machine_object(source) for source in sources])
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return _linked("machine", list(pool.map(_machine_object, sources)))
 
 
 def kernels() -> Path:
@@ -57,9 +59,10 @@ def kernels() -> Path:
 def build(name: str, sources: Sequence[Path], definitions: Sequence[str] = ()) -> Path:
     """A shared library of sources that nvcc compiles and the machine; what has been compiled already is reused."""
     flags = [*NVCC_FLAGS, *(f"-I{path}" for path in KERNEL_INCLUDE), *(f"-D{name}" for name in definitions)]
-    objects = [_object(source, ["nvcc", *flags], KERNEL_INCLUDE) for source in sources]
-    machine = [_machine_object(source) for source in sorted(PTXSIM.glob("*.cpp"))]
-    return _linked(name, [*objects, *machine])
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = pool.map(lambda source: _object(source, ["nvcc", *flags], KERNEL_INCLUDE), sources)
+        machine = pool.map(_machine_object, sorted(PTXSIM.glob("*.cpp")))
+        return _linked(name, [*objects, *machine])
 
 
 def _machine_object(source: Path) -> Path:
@@ -70,7 +73,7 @@ def _machine_object(source: Path) -> Path:
 
 def _linked(name: str, objects: Sequence[Path]) -> Path:
     digest = hashlib.sha256("".join(path.name for path in objects).encode()).hexdigest()[:16]
-    return _once(FOLDER / f"{name}-ptxsim-{digest}.so", [_cxx(), "-shared", *map(str, objects)])
+    return _once(FOLDER / f"{name}-ptxsim-{digest}.so", [_cxx(), "-shared", "-Wl,--no-undefined", *map(str, objects)])
 
 
 def _object(source: Path, command: list[str], include: Sequence[Path]) -> Path:
@@ -89,15 +92,18 @@ def _cxx() -> str:
 
 
 def _once(target: Path, command: list[str]) -> Path:
-    """Make what is not there yet."""
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-            made = Path(scratch) / target.name
+    """Make what is not there yet; who comes while it is made waits for it."""
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    made = target.with_name(f"new-{target.name}")
+    with made.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.exists():
             done = subprocess.run([*command, "-o", str(made)], capture_output=True, text=True, check=False)
             assert done.returncode == 0, " ".join(command) + "\n" + done.stderr
             assert not done.stderr, done.stderr  # a warning
-            made.replace(target)  # at once: another process may be waiting for the same name
+            made.replace(target)
     return target
 
 

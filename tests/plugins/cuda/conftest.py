@@ -6,6 +6,7 @@ for, and where nvcc is on tests/ptxsim, which executes nvcc's own PTX and has on
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -15,6 +16,15 @@ from support.hostcuda import Flavour, SimulatedGpu, kernels
 
 LEFT_OUT = [] if ptxsim.has_nvcc() else ["test_nvcc.py", "on tests/ptxsim"]
 collect_ignore = [name for name in LEFT_OUT if name.endswith(".py")]
+
+# What takes seconds on the interpreter has only the full profile; tests/hostcuda has all of it in both.
+LONG_ON_PTXSIM = (
+    *(f"test_golden_merges_are_the_cpu_kernels[ptxsim-merge_{number}]" for number in ("04", "06", "07", "09")),
+    *(f"test_merging_any_number_of_channels[ptxsim-{channels}]" for channels in (256, 300, 1100)),
+    "test_merging_any_number_of_detections[ptxsim-1100]",
+    "test_more_rois_than_a_grid_has_blocks[ptxsim]",
+    "test_candidates_too_many_for_shared_memory_are_sorted_and_kept_as_well[ptxsim]",
+)
 
 Gpus = Callable[[Flavour], SimulatedGpu]
 
@@ -41,6 +51,15 @@ def tracing_gpu() -> Iterator[SimulatedGpu]:
     gpu = SimulatedGpu(kernels("trace"))
     yield gpu
     gpu.close()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect what is for the full profile."""
+    if os.environ.get("PANRT_TEST_PROFILE") == "full":
+        return
+    long = [item for item in items if item.name in LONG_ON_PTXSIM]
+    items[:] = [item for item in items if item.name not in LONG_ON_PTXSIM]
+    config.hook.pytest_deselected(items=long)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
