@@ -50,6 +50,9 @@ class StandIn:
         """See `Engine.execution`."""
         raise NotImplementedError
 
+    def keep_kernels(self) -> None:
+        """Nothing was compiled that the next start could use."""
+
     def close(self) -> None:
         """Free what it holds; idempotent."""
 
