@@ -63,7 +63,7 @@ def _library(flavour: Flavour) -> Path:
     return Path(_MACHINE.kernels)
 
 
-absent.stand_in()
+absent.stand_in("torch")
 hostcuda.SimulatedGpu = RealGpu  # type: ignore[misc]  # whoever imports it from here on gets this one
 hostcuda.kernels = _library
 
