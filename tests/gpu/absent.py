@@ -1,4 +1,4 @@
-"""What a machine that has only a bundle may lack: the CPU kernels, for which the reference stands in, and OpenCV."""
+"""What a machine that has only a bundle may lack: the CPU kernels, for which the reference stands in, and packages."""
 
 from __future__ import annotations
 
@@ -9,17 +9,22 @@ from typing import Any
 
 from gpu.checks import MissingError
 
+NATIVE = "panrt.plugins.native"
 OPS = ("rpn_proposals", "pyramid_roi_align", "box_detections", "panoptic_merge", "overlay")
 
 
-def stand_in() -> list[str]:
-    """Put something in the place of modules that do not import; return their names."""
+def stand_in(*packages: str) -> list[str]:
+    """Put something in the place of modules that do not import; return their names.
+
+    Args:
+        packages: beside the CPU kernels and OpenCV; whoever uses something of theirs gets a MissingError.
+    """
     replaced = []
-    for name, make in {"panrt.plugins.native": _reference, "cv2": _without_opencv}.items():
+    for name in (NATIVE, "cv2", *packages):
         try:
             importlib.import_module(name)
         except ImportError:
-            sys.modules[name] = made = make(name)
+            sys.modules[name] = made = _reference(name) if name == NATIVE else _absent(name)
             parent, _, child = name.rpartition(".")
             if parent:
                 setattr(sys.modules[parent], child, made)
@@ -44,23 +49,26 @@ def _without_threads(function: Any) -> Any:
     return call
 
 
-def _without_opencv(name: str) -> ModuleType:
-    """A module whose functions say that OpenCV is missing, and whose constants are of no use."""
-    made = ModuleType(name)
-    made.__getattr__ = _Absent  # type: ignore[method-assign]
+def _absent(package: str) -> ModuleType:
+    """A module whose functions say that it is missing, and whose constants are of no use."""
+    made = ModuleType(package)
+    made.__getattr__ = _Absent(package).__getattr__  # type: ignore[method-assign]
     return made
 
 
 class _Absent:
-    """A function or constant of OpenCV."""
+    """Something of a package that is not there."""
 
     def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> _Absent:
         if name.startswith("__"):
             raise AttributeError(name)
-        self._name = name
+        return _Absent(f"{self._name}.{name}")
 
     def __or__(self, other: object) -> _Absent:
         return self
 
     def __call__(self, *_: object, **__: object) -> Any:
-        raise MissingError(f"OpenCV is missing, for cv2.{self._name}")
+        raise MissingError(f"{self._name} is missing: {self._name.split('.')[0]} does not import")

@@ -131,21 +131,21 @@ class Event:
 
 
 class Buffer:
-    """Device memory of just a size, with canaries before and after it."""
+    """Device memory of just a size, some bytes from where memory is aligned, with canaries before and after it."""
 
-    def __init__(self, size: int, *, canary: int = CANARY_BYTES) -> None:
+    def __init__(self, size: int, *, canary: int = CANARY_BYTES, offset: int = 0) -> None:
         self.size = size
-        self._canary = canary
-        self._begin = int(call(cu.cuMemAlloc, size + 2 * canary))
-        self.address = self._begin + canary
+        self._before, self._after = canary + offset, canary
+        self._begin = int(call(cu.cuMemAlloc, self._before + size + self._after))
+        self.address = self._begin + self._before
 
     def write(self, array: NDArray[Any]) -> None:
         """Fill it with an array of its size, and the canaries."""
-        edge = np.full(self._canary, CANARY, np.uint8)
         inside = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         if inside.size != self.size:
             raise ValueError(f"array: got {inside.size} bytes, expected {self.size}.")
-        whole = np.concatenate([edge, inside, edge])
+        before, after = (np.full(length, CANARY, np.uint8) for length in (self._before, self._after))
+        whole = np.concatenate([before, inside, after])
         if whole.size:
             call(cu.cuMemcpyHtoD, self._begin, whole.ctypes.data, whole.size)
             # From pageable memory that may return before the bytes have arrived, and other streams do not wait for it.
@@ -161,18 +161,18 @@ class Buffer:
         Raises:
             CanaryError: something was written beside it.
         """
-        whole = np.empty(self.size + 2 * self._canary, np.uint8)
+        whole = np.empty(self._before + self.size + self._after, np.uint8)
         if whole.size:
             call(cu.cuMemcpyDtoH, whole.ctypes.data, self._begin, whole.size)
-        before, after = whole[: self._canary], whole[self._canary + self.size :]
-        touched = (np.flatnonzero(before != CANARY) - self._canary).tolist()
+        before, inside, after = np.split(whole, [self._before, self._before + self.size])
+        touched = (np.flatnonzero(before != CANARY) - self._before).tolist()
         touched += (np.flatnonzero(after != CANARY) + self.size).tolist()
         if touched:
             raise CanaryError(
                 f"{len(touched)} bytes outside a buffer of {self.size} bytes were written, the first at offset "
                 f"{touched[0]}"
             )
-        return whole[self._canary : self._canary + self.size]
+        return inside
 
     def close(self) -> None:
         """No work may use it any more."""

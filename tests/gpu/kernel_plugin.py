@@ -63,9 +63,19 @@ def _library(flavour: Flavour) -> Path:
     return Path(_MACHINE.kernels)
 
 
-absent.stand_in()
+absent.stand_in("torch")
 hostcuda.SimulatedGpu = RealGpu  # type: ignore[misc]  # whoever imports it from here on gets this one
 hostcuda.kernels = _library
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Drop the runs on another simulation: there is one library here, and it is not that one's."""
+    chosen, others = [], []
+    for item in items:
+        parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        (others if parameters.get("gpus") == "ptxsim" else chosen).append(item)
+    config.hook.pytest_deselected(items=others)
+    items[:] = chosen
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -40,17 +40,18 @@ class Buffers(Device):
         self._poisons = not bare
         self.guarded: list[tuple[Buffer, NDArray[np.uint8]]] = []  # with what each held before the call
 
-    def upload(self, array: NDArray[Any]) -> int:
+    def upload(self, array: NDArray[Any], offset: int = 0) -> int:
         """A device buffer of just this size."""
-        return self._place(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        return self._place(np.ascontiguousarray(array).reshape(-1).view(np.uint8), offset)
 
     def reserve(self, out: Out) -> int:
         """A device buffer that is read back after the call."""
+        offset = getattr(out, "offset", 0)
         if out.copy is not None:
-            address = self.upload(out.copy)
+            address = self.upload(out.copy, offset)
         else:
             size = int(np.prod(out.shape)) * np.dtype(out.dtype).itemsize
-            address = self._place(np.full(size, POISON, np.uint8), fill=self._poisons)
+            address = self._place(np.full(size, POISON, np.uint8), offset, fill=self._poisons)
         self.outputs.append((len(self.guarded) - 1, out))
         return address
 
@@ -78,8 +79,9 @@ class Buffers(Device):
         for buffer, _ in self.guarded:
             buffer.close()
 
-    def _place(self, content: NDArray[np.uint8], *, fill: bool = True) -> int:
-        buffer = Buffer(max(content.size, 1 - self._canary), canary=self._canary)  # the driver gives no empty memory
+    def _place(self, content: NDArray[np.uint8], offset: int, *, fill: bool = True) -> int:
+        size = max(content.size, 1 - self._canary)  # the driver gives no empty memory
+        buffer = Buffer(size, canary=self._canary, offset=offset)
         if fill:
             buffer.write(content)
         self.guarded.append((buffer, content))
@@ -89,11 +91,14 @@ class Buffers(Device):
 def answer(library: ctypes.CDLL, request: Request, stream: Stream) -> Reply:
     """Do one call."""
     assert request.as_struct, "the compiled library has the functions of the C interface alone"
+    function = getattr(library, request.function)
+    function.restype = Status
+    if not request.arguments:  # such as panrt_cuda_prepare
+        status = function()
+        return Reply([], status.code, status.message.decode(), "", 0, None)
     buffers = Buffers(library)
     try:
         struct = buffers.fill(request.arguments[0])
-        function = getattr(library, request.function)
-        function.restype = Status
 
         def launch() -> Status:
             status: Status = function(

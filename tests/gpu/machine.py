@@ -74,12 +74,13 @@ class Machine:
 
 @cache
 def load_kernels(machine: Machine) -> ctypes.CDLL:
-    """Load the kernels into this process; simulated ones queue on the simulated streams from now on."""
+    """Load the kernels into this process; simulated ones go by the simulated driver from now on."""
     library = ctypes.CDLL(machine.kernels)
-    if hasattr(library, "hc_set_stream_hook"):
-        hook = library.hc_set_stream_hook
-        hook.argtypes = [ctypes.c_void_p]
-        hook(ctypes.cast(ctypes.CDLL(os.environ["PANRT_SIMCUDA"]).simcuda_enqueue, ctypes.c_void_p))
+    for name, function in {"hc_set_stream_hook": "simcuda_enqueue", "hc_set_load_hook": "simcuda_refuses_load"}.items():
+        if hasattr(library, name):
+            hook = library[name]
+            hook.argtypes = [ctypes.c_void_p]
+            hook(ctypes.cast(getattr(ctypes.CDLL(os.environ["PANRT_SIMCUDA"]), function), ctypes.c_void_p))
     return library
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from benchmarks.kernel_workloads import Workload
-from benchmarks.peers import torch_postprocessing
 
 from benchmarks import kernel_workloads
 from gpu.checks import MissingError
@@ -51,8 +50,10 @@ def _torchvision() -> Any:
 
 
 def _merge(load: Workload, machine: Machine) -> Run:
-    work = kernel_workloads.panoptic_merge(load)
     torch = import_torch(machine)
+    from benchmarks.peers import torch_postprocessing  # noqa: PLC0415
+
+    work = kernel_workloads.panoptic_merge(load)
     logits, boxes, scores, _, _, masks = _tensors(machine, work.inputs)
     options = {name: value for name, value in work.options.items() if name != "mask_threshold"}
 

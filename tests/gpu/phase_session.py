@@ -42,14 +42,14 @@ def run(checks: Checks, machine: Machine) -> None:
     open_context()
     checks.lost = sticky_error
     suite = _Suite(checks, machine)
-    for shares_memory in (None, True):
-        how = "with shared memory forced" if shares_memory else "as the device is"
+    for in_mapped_memory in (False, True):
+        how = "with shared memory forced" if in_mapped_memory else "as the device is"
         with checks.check(f"graphs are kept, {how}") as check:
-            suite.graphs_are_kept(check, shares_memory)
+            suite.graphs_are_kept(check, in_mapped_memory)
         with checks.check(f"two slots give each frame its own result, {how}"):
-            suite.two_slots(shares_memory)
+            suite.two_slots(in_mapped_memory)
         with checks.check(f"a session draws what the host would, {how}"):
-            suite.drawing(shares_memory)
+            suite.drawing(in_mapped_memory)
     for name, make in _foreign_arrays(machine).items():
         with checks.check(f"a frame of {name} goes in without the host"):
             suite.foreign_frame(make)
@@ -61,10 +61,10 @@ def run(checks: Checks, machine: Machine) -> None:
         suite.no_leak(check)
     with checks.check("a submit costs") as check:
         check.figures |= suite.cost()
-    for shares_memory in (None,) if machine.profile == "small" else (None, True):
-        how = "with shared memory forced" if shares_memory else "as the device is"
+    for in_mapped_memory in (False,) if machine.profile == "small" else (False, True):
+        how = "with shared memory forced" if in_mapped_memory else "as the device is"
         with checks.check(f"the network in PyTorch: graphs are kept and results are those of a plain run, {how}"):
-            suite.network(shares_memory)
+            suite.network(in_mapped_memory)
     with checks.check("a TensorRT engine of the bundled model gives the expected maps") as check:
         real_tensorrt.run(check, machine)
 
@@ -77,19 +77,19 @@ class _Suite:
         self._hw = (32, 64) if machine.profile == "small" else (64, 96) if machine.simulated else (256, 320)
         self._model = standin.kernel_model(self._hw)
 
-    def graphs_are_kept(self, check: Record, shares_memory: bool | None) -> None:
+    def graphs_are_kept(self, check: Record, in_mapped_memory: bool) -> None:
         """A capture works, and a replay gives the same."""
-        with self._open(shares_memory=shares_memory) as session:
+        with self._open(in_mapped_memory=in_mapped_memory) as session:
             if session.graph_refusal is not None:
                 raise AssertionError(f"runs without CUDA graphs: {session.graph_refusal}")
             for seed in range(3):
                 self._check_one(session, seed)
         check.figures["frames"] = 3
 
-    def two_slots(self, shares_memory: bool | None) -> None:
+    def two_slots(self, in_mapped_memory: bool) -> None:
         """Submissions overlap, and come back in order."""
         images = [self._image(seed) for seed in range(6)]
-        with self._open(shares_memory=shares_memory) as session:
+        with self._open(in_mapped_memory=in_mapped_memory) as session:
             session.submit([Frame(images[0], 0)])
             for image, after in pairwise(images):
                 session.submit([Frame(after, 0)])
@@ -97,12 +97,12 @@ class _Suite:
                 _assert_map(result.panoptic, standin.kernel_map(image))
             session.collect()
 
-    def drawing(self, shares_memory: bool | None) -> None:
+    def drawing(self, in_mapped_memory: bool) -> None:
         """On BGR of the network's size, and on NV12 of another size that the GPU prepares."""
         height, width = self._hw
         larger = np.random.default_rng(9).integers(0, 256, (height * 2 * 3 // 2, width * 2), np.uint8)
         frames = [Frame(self._image(7), 0), Frame(larger, 1, pixel_format="nv12", yuv_standard="bt709")]
-        with self._open(shares_memory=shares_memory, preprocess="gpu") as session:
+        with self._open(in_mapped_memory=in_mapped_memory, preprocess="gpu") as session:
             for frame in frames * 3:  # work becomes a graph on its second run
                 session.submit([frame])
                 (result,) = session.collect()
@@ -192,11 +192,11 @@ class _Suite:
             "us a frame": round(1e6 * statistics.median(frames), 1),
         }
 
-    def network(self, shares_memory: bool | None) -> None:
+    def network(self, in_mapped_memory: bool) -> None:
         """The tabletop network, whose plain run is on PyTorch's own stream."""
         net = Network(self._machine, hw=(64, 96) if self._machine.simulated else HW)
         engine = standin.TorchEngine(self._machine, net.file, net.module)
-        with standin.open_session(self._machine, net.file, engine, shares_memory=shares_memory) as session:
+        with standin.open_session(self._machine, net.file, engine, in_mapped_memory=in_mapped_memory) as session:
             if session.graph_refusal is not None:
                 raise AssertionError(f"runs without CUDA graphs: {session.graph_refusal}")
             for image in net.some_images(2 if self._machine.simulated else 8):

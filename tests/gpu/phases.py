@@ -70,7 +70,7 @@ def run_phase(
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Run one phase in a process of its own and add a record where that does not end well."""
-    report, log = machine.folder / REPORT, machine.folder / f"gpu.phase_{phase.number}.log"
+    report, log = machine.folder / REPORT, machine.folder / f"phase_{phase.number}.log"
     command = [sys.executable, "-m", "gpu.run_phase", str(phase.number), phase.module, str(machine.folder)]
     shown = len(checks.read(report))
     started = clock()

@@ -1,6 +1,6 @@
-// Holds TensorRT plugins as TensorRT does, for tests on a GPU: made from a node's attributes, asked for their workspace,
-// serialised, made again, attached, told their shapes; then enqueued on a stream with device pointers, any number of
-// times. The plugin library is opened by its path, so this one links neither TensorRT nor CUDA.
+// Holds TensorRT plugins as TensorRT does, for tests on a GPU: made from a node's attributes, asked for their
+// workspace, serialised, made again, attached, told their shapes; then enqueued on a stream with device pointers, any
+// number of times. The plugin library is opened by its path, so this one links neither TensorRT nor CUDA.
 #include <NvInferRuntime.h>
 #include <dlfcn.h>
 

@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -126,18 +127,20 @@ def _load(path: str) -> ctypes.CDLL:
 
 def find() -> Path | None:
     """Return the library: what a bundle brought, or built where TensorRT's headers are found."""
-    return _unless_headers_are_missing(build)
+    return _made(build)
 
 
 def find_simulated(kernels: Path) -> Path | None:
     """Return the plugin classes with simulated kernels, where TensorRT's headers are found."""
-    return _unless_headers_are_missing(lambda: build_simulated(kernels))
+    return _made(lambda: build_simulated(kernels))
 
 
-def _unless_headers_are_missing(make: Callable[[], Path]) -> Path | None:
+def _made(make: Callable[[], Path]) -> Path | None:
+    """Say why where it cannot be built; phase 3 is then skipped."""
     try:
         return make()
-    except library.PluginLibraryError:
+    except library.PluginLibraryError as error:
+        print(f"phase 3 needs the plugin classes: {error}", file=sys.stderr)
         return None
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 from collections.abc import Callable, Mapping
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -49,6 +50,9 @@ class StandIn:
         """See `Engine.execution`."""
         raise NotImplementedError
 
+    def keep_kernels(self) -> None:
+        """Nothing was compiled that the next start could use."""
+
     def close(self) -> None:
         """Free what it holds; idempotent."""
 
@@ -58,7 +62,7 @@ def open_session(
     model: ModelFile,
     engine: StandIn,
     *,
-    shares_memory: bool | None = None,
+    in_mapped_memory: bool = False,
     preprocess: Preprocess = "host",
     slots: int = 2,
 ) -> TensorRTSession:
@@ -68,17 +72,24 @@ def open_session(
         machine: whose kernels the session launches itself.
         model: what the engine says about itself.
         engine: closed with the session.
-        shares_memory: whether the device is taken for one that shares the host's memory; None: what it says.
+        in_mapped_memory: as on a device that shares the host's memory, whatever this one does.
         preprocess: as in `panrt.load`.
         slots: submissions at once.
     """
     load_kernels(machine)
-    kernels = Kernels(Path(machine.kernels))
     context = cuda.Context()
-    if shares_memory is not None:
-        context.device = context.device._replace(shares_memory=shares_memory)
+    if in_mapped_memory:
+        context.device = context.device._replace(shares_memory=True)
+    forced = in_mapped_memory and "gpu_memory" in signature(TensorRTSession).parameters
     return TensorRTSession(
-        model, cast(Engine, engine), context, backend="tensorrt", kernels=kernels, preprocess=preprocess, slots=slots
+        model,
+        cast(Engine, engine),
+        context,
+        backend="tensorrt",
+        kernels=Kernels(Path(machine.kernels)),
+        preprocess=preprocess,
+        slots=slots,
+        **({"gpu_memory": "mapped"} if forced else {}),
     )
 
 

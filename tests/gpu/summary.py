@@ -39,7 +39,7 @@ def markdown(records: Sequence[Record], phases: Sequence[Phase], *, simulated: b
     for title, status, most in (
         ("Failed", "failed", None),
         ("Noted", "noted", None),
-        ("MissingError", "skipped", MOST_SKIPPED),
+        ("Skipped", "skipped", MOST_SKIPPED),
     ):
         chosen = [record for record in records if record.status == status]
         if chosen:
