@@ -1127,6 +1127,11 @@ CUresult stream_get_capture_info(CUstream handle, CUstreamCaptureStatus* status,
   if (count != nullptr) *count = 0;
   return result;
 }
+// As cuda-bindings 12 calls it.
+CUresult stream_get_capture_info_v2(CUstream handle, CUstreamCaptureStatus* status, cuuint64_t* id, CUgraph* graph,
+                                    CUgraphNode const** dependencies, std::size_t* count) {
+  return stream_get_capture_info(handle, status, id, graph, dependencies, nullptr, count);
+}
 
 CUresult graph_create(CUgraph* graph, unsigned) {
   ENTER("cuGraphCreate", kNothing);
@@ -1749,6 +1754,7 @@ EntryPoint const kEntryPoints[] = {
     BARE("cuStreamBeginCapture", 10010, stream_begin_capture),
     SAME(cuStreamEndCapture, 10000, stream_end_capture),
     SAME(cuStreamIsCapturing, 10000, stream_is_capturing),
+    BARE("cuStreamGetCaptureInfo", 11030, stream_get_capture_info_v2),
     BARE("cuStreamGetCaptureInfo", 12030, stream_get_capture_info),
     SAME(cuEventCreate, 2000, event_create),
     ENTRY("cuEventDestroy", cuEventDestroy_v2, 4000, event_destroy),
