@@ -59,7 +59,7 @@ Place resolve(Warp& warp, Instr const& instr, unsigned lane, unsigned bytes) {
       place.shadow = block.shadow.get();
       place.offset = address;
       place.era = block.era;
-      place.location = kSharedWindow | std::uint64_t{block.number} << 24 | address;
+      place.location = Order::shared_location(block.number, address);
       return place;
     }
     case Space::kLocal: {
@@ -190,7 +190,7 @@ void run_store(Warp& warp, Instr const& instr, Mask mask) {
       if (place.shadow != nullptr && instr.strength != Strength::kPlain) {
         machine.order().store(machine.actor(warp, lane), location, load_bytes(to, instr.width), value, instr.strength,
                               instr.semantics, false);
-      } else if (machine.order().has_locations()) {
+      } else {
         machine.order().forget(location);
       }
       std::memcpy(to, &value, instr.width);
@@ -276,8 +276,7 @@ Execute atomic(Type type) {
   }
 }
 
-// --- Fences
-// ------------------------------------------------------------------------------------------------------------
+// --- Fences ----------------------------------------------------------------------------------------------------------
 
 void run_fence(Warp& warp, Instr const& instr, Mask mask) {
   Machine& machine = *warp.machine;

@@ -8,7 +8,7 @@
 namespace ptxsim {
 namespace {
 
-// --- Loops over lanes ----------------------------------------------------------------------------------------------
+// --- Loops over lanes ------------------------------------------------------------------------------------------------
 
 template <typename T, auto const& op>
 void run1(Warp& warp, Instr const& instr, Mask mask) {
@@ -100,7 +100,7 @@ void run_wide(Warp& warp, Instr const& instr, Mask mask) {
   });
 }
 
-// --- Predicates ----------------------------------------------------------------------------------------------------
+// --- Predicates ------------------------------------------------------------------------------------------------------
 
 Mask operand(Warp const& warp, Instr const& instr, unsigned number) {
   return warp.predicate(instr.src[number], (instr.negated >> number & 1U) != 0);
@@ -181,7 +181,7 @@ void run_rcp_gross(Warp& warp, Instr const& instr, Mask mask) {
   for_lanes(mask, [&](unsigned lane) { d.set(lane, upper(1 / upper(a.get(lane)))); });
 }
 
-// --- Opcodes -------------------------------------------------------------------------------------------------------
+// --- Opcodes ---------------------------------------------------------------------------------------------------------
 
 // The instance of a loop for a type, null for a type that it is not for. B types are U types.
 template <template <typename> class Loop>

@@ -7,7 +7,7 @@
 namespace ptxsim {
 namespace {
 
-// --- mov: {a, b} to a whole, a whole to {a, b}, a register to another of the same width -----------------------------
+// --- mov: {a, b} to a whole, a whole to {a, b}, a register to another of the same width ------------------------------
 
 std::uint64_t word(Warp& warp, std::uint32_t row, bool wide, unsigned lane) {
   return wide ? warp.row<std::uint64_t>(row)[lane] : warp.row<std::uint32_t>(row)[lane];
@@ -200,8 +200,7 @@ void run_two_halves(Warp& warp, Instr const& instr, Mask mask) {
             [&](unsigned lane) { d.set(lane, std::uint32_t{to_half(a.get(lane))} << 16 | to_half(b.get(lane))); });
 }
 
-// --- cvta: between addresses of a space and generic ones
-// ---------------------------------------------------------------
+// --- cvta: between addresses of a space and generic ones -------------------------------------------------------------
 
 void run_address(Warp& warp, Instr const& instr, Mask mask) {
   Values<std::uint64_t> const d(warp, instr.dst[0]), a(warp, instr.src[0]);

@@ -9,8 +9,7 @@
 
 using ptxsim::Device;
 
-// --- Libraries of kernels
-// ------------------------------------------------------------------------------------------------
+// --- Libraries of kernels --------------------------------------------------------------------------------------------
 
 PTXSIM_EXPORT void* hc_malloc(std::size_t bytes) { return Device::get().memory.allocate(bytes); }
 PTXSIM_EXPORT void hc_free(void* pointer) { Device::get().memory.release(pointer); }
@@ -38,8 +37,7 @@ PTXSIM_EXPORT bool hc_set_order(char const* name, unsigned seed) {
   return schedule.choice != Choice::kRandom || std::strcmp(name, "random") == 0;
 }
 
-// --- PTX by hand
-// -----------------------------------------------------------------------------------------------------------
+// --- PTX by hand -----------------------------------------------------------------------------------------------------
 
 // A module, null where it is refused; hc_report says why.
 PTXSIM_EXPORT void* px_load(char const* text) {

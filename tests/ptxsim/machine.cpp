@@ -52,7 +52,7 @@ void Machine::run() {
   }
 }
 
-// --- Blocks --------------------------------------------------------------------------------------------------------
+// --- Blocks ----------------------------------------------------------------------------------------------------------
 
 bool Machine::start_block() {
   if (to_start_.empty()) return false;
@@ -174,7 +174,7 @@ void Machine::fill_specials(Block& block, Warp& warp) const {
   }
 }
 
-// --- Choices -------------------------------------------------------------------------------------------------------
+// --- Choices ---------------------------------------------------------------------------------------------------------
 
 Warp* Machine::choose_warp() {
   std::size_t count = 0;
@@ -219,7 +219,7 @@ Mask Machine::choose_lanes(Warp& warp) {
   return lanes;
 }
 
-// --- Running -------------------------------------------------------------------------------------------------------
+// --- Running ---------------------------------------------------------------------------------------------------------
 
 void Machine::step(Warp& warp) {
   Mask lanes = choose_lanes(warp);
@@ -288,6 +288,7 @@ void Machine::leave(Warp& warp, Mask lanes) {
   warp.alive &= ~lanes;
   block.alive -= static_cast<std::uint32_t>(__builtin_popcount(lanes));
   if (block.alive == 0) {
+    order_.forget_block(block.number);
     blocks_.erase(std::find_if(blocks_.begin(), blocks_.end(), [&](auto const& b) { return b.get() == &block; }));
     start_block();
     return;
@@ -357,7 +358,7 @@ void Machine::meet(Warp& warp, Mask lanes) {
   for_lanes(lanes, [&](unsigned lane) { ++warp.pc[lane]; });
 }
 
-// --- Reports -------------------------------------------------------------------------------------------------------
+// --- Reports ---------------------------------------------------------------------------------------------------------
 
 Actor Machine::actor(Warp& warp, unsigned lane) const {
   Block const& block = *warp.block;

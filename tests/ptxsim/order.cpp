@@ -60,7 +60,7 @@ bool reaches(Strength strength, bool same_block) {
 
 }  // namespace
 
-// --- Happens-before ------------------------------------------------------------------------------------------------
+// --- Happens-before --------------------------------------------------------------------------------------------------
 
 bool Order::is_before(Mark const& mark, Actor const& actor, KnowledgePointer const& known) const {
   if (mark.extent == Mark::Extent::kNone) return true;
@@ -174,7 +174,7 @@ void Order::barrier(std::vector<WarpClock*> const& warps) const {
   }
 }
 
-// --- Releases and acquires -----------------------------------------------------------------------------------------
+// --- Releases and acquires -------------------------------------------------------------------------------------------
 
 // All that happens before now, and the thread's own accesses until now; those to come are of a later tick.
 KnowledgePointer Order::release(Actor const& actor) const {
@@ -201,10 +201,9 @@ void Order::fence(Actor const& actor, Strength strength, bool is_sequential) {
   }
 }
 
-Order::Location& Order::location(std::uint64_t address, std::uint64_t value) {
-  Location& location = locations_[address];
-  if (location.messages.empty()) location.messages.push_back({value, {}, nullptr, false});
-  return location;
+void Order::forget(std::uint64_t location) {
+  auto const home = locations_.find(home_of(location));
+  if (home != locations_.end()) home->second.erase(location);
 }
 
 void Order::acquire(Actor const& actor, Message const& message, Strength strength, Semantics semantics) const {
@@ -219,8 +218,10 @@ void Order::acquire(Actor const& actor, Message const& message, Strength strengt
 
 std::uint64_t Order::load(Actor const& actor, std::uint64_t address, std::uint64_t value, Strength strength,
                           Semantics semantics) {
-  auto const found = locations_.find(address);
-  if (found == locations_.end()) return value;
+  auto const home = locations_.find(home_of(address));
+  if (home == locations_.end()) return value;
+  auto const found = home->second.find(address);
+  if (found == home->second.end()) return value;
   Location& location = found->second;
   std::size_t const newest = location.messages.size() - 1;
   std::size_t chosen = newest;
@@ -242,7 +243,8 @@ std::uint64_t Order::load(Actor const& actor, std::uint64_t address, std::uint64
 
 void Order::store(Actor const& actor, std::uint64_t address, std::uint64_t before, std::uint64_t value,
                   Strength strength, Semantics semantics, bool is_update) {
-  Location& location = this->location(address, before);
+  Location& location = locations_[home_of(address)][address];
+  if (location.messages.empty()) location.messages.push_back({before, {}, nullptr, false});
   if (is_update) acquire(actor, location.messages.back(), strength, semantics);
   LaneClock const& lane = actor.lane_clock();
   Message message{value, mark_of(actor, strength), nullptr, strength == Strength::kBlock};

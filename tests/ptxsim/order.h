@@ -75,8 +75,12 @@ class Order {
   std::uint64_t load(Actor const& actor, std::uint64_t location, std::uint64_t value, Strength, Semantics);
   void store(Actor const& actor, std::uint64_t location, std::uint64_t before, std::uint64_t value, Strength, Semantics,
              bool is_update);
-  void forget(std::uint64_t location) { locations_.erase(location); }  // a plain store
-  bool has_locations() const { return !locations_.empty(); }
+  void forget(std::uint64_t location);  // a plain store
+  // Shared memory of a block that has ended.
+  void forget_block(std::uint32_t block) { locations_.erase(shared_location(block, 0) >> kAddressBits); }
+  static std::uint64_t shared_location(std::uint32_t block, std::uint64_t address) {
+    return kSharedWindow | std::uint64_t{block} << kAddressBits | address;
+  }
 
   void fence(Actor const& actor, Strength strength, bool is_sequential);
   void meet(WarpClock& warp, Mask lanes) const;
@@ -86,6 +90,7 @@ class Order {
   bool races() const { return races_; }
 
  private:
+  static constexpr unsigned kAddressBits = 24;  // more than shared memory has
   struct Message {
     std::uint64_t value;
     Mark writer;
@@ -106,13 +111,17 @@ class Order {
   Mark mark_of(Actor const& actor, Strength strength) const;
   ThreadId first_of_warp(Mark const& mark) const;
   KnowledgePointer release(Actor const& actor) const;
-  Location& location(std::uint64_t address, std::uint64_t value);
+  // Device memory's, or a block's.
+  using Locations = std::unordered_map<std::uint64_t, Location>;
+  static std::uint64_t home_of(std::uint64_t location) {
+    return location < kSharedWindow ? 0 : location >> kAddressBits;
+  }
   void acquire(Actor const& actor, Message const& message, Strength strength, Semantics semantics) const;
 
   std::uint32_t threads_of_block_;
   bool weak_, races_;
   std::minstd_rand random_;
-  std::unordered_map<std::uint64_t, Location> locations_;
+  std::unordered_map<std::uint64_t, Locations> locations_;
   KnowledgePointer sequential_;  // of all fence.sc so far
 };
 

@@ -137,7 +137,7 @@ struct Program {
 using Globals = std::unordered_map<std::string, std::uint64_t>;
 Program decode(Kernel const& kernel, Module const& module, Globals const& globals);
 
-// --- What decoding asks of the parts that execute ------------------------------------------------------------------
+// --- What decoding asks of the parts that execute --------------------------------------------------------------------
 
 // An opcode's words with questions about them.
 class Opcode {

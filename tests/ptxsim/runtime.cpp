@@ -5,6 +5,7 @@
 
 #include <cstring>
 #include <unordered_map>
+#include <utility>
 
 #include "device.h"
 
@@ -81,27 +82,34 @@ std::string ptx_of(FatBinaryWrapper const& wrapper) {
   throw ptxsim::Fault("a fat binary without readable PTX; compile for code=compute_XX with --no-compress");
 }
 
-cudaError_t launch(void const* function, dim3 grid, dim3 block, void** arguments, std::size_t shared) {
-  Device& device = Device::get();
+// Decodes what is not decoded yet.
+cudaError_t find(void const* function, ptxsim::Program*& program) {
   auto const found = runtime().kernels.find(function);
   if (found == runtime().kernels.end()) return noted(cudaErrorInvalidDeviceFunction);
   FatBinary& binary = *found->second.binary;
   try {
     if (!binary.error.empty()) throw ptxsim::Fault(binary.error);
-    if (binary.module == nullptr) binary.module = &device.load(binary.ptx);
-    ptxsim::Program* const program = binary.module->find(found->second.name);
-    if (program == nullptr) return noted(cudaErrorInvalidDeviceFunction);
-    switch (device.launch(*program, {{grid.x, grid.y, grid.z}, {block.x, block.y, block.z}, shared}, arguments)) {
-      case Outcome::kOk:
-        return cudaSuccess;
-      case Outcome::kBadShape:
-        return noted(cudaErrorInvalidConfiguration);
-      default:
-        return noted(cudaErrorLaunchFailure);
-    }
+    if (binary.module == nullptr) binary.module = &Device::get().load(binary.ptx);
+    program = binary.module->find(found->second.name);
   } catch (ptxsim::Fault const& fault) {
-    device.report = fault.what();
+    Device::get().report = fault.what();
     return noted(cudaErrorInvalidPtx);
+  }
+  return program != nullptr ? cudaSuccess : noted(cudaErrorInvalidDeviceFunction);
+}
+
+cudaError_t launch(void const* function, dim3 grid, dim3 block, void** arguments, std::size_t shared) {
+  ptxsim::Program* program = nullptr;
+  cudaError_t const error = find(function, program);
+  if (error != cudaSuccess) return error;
+  ptxsim::Launch const shape{{grid.x, grid.y, grid.z}, {block.x, block.y, block.z}, shared};
+  switch (Device::get().launch(*program, shape, arguments)) {
+    case Outcome::kOk:
+      return cudaSuccess;
+    case Outcome::kBadShape:
+      return noted(cudaErrorInvalidConfiguration);
+    default:
+      return noted(cudaErrorLaunchFailure);
   }
 }
 
@@ -111,8 +119,7 @@ bool is_device(void const* pointer, std::size_t bytes) {
 
 }  // namespace
 
-// --- What nvcc's own host code calls
-// -------------------------------------------------------------------------------------
+// --- What nvcc's own host code calls ---------------------------------------------------------------------------------
 
 PTXSIM_EXPORT void** __cudaRegisterFatBinary(void* wrapper) {
   auto binary = std::make_unique<FatBinary>();
@@ -154,8 +161,7 @@ PTXSIM_EXPORT cudaError_t cudaLaunchKernel(void const* function, dim3 grid, dim3
   return launch(function, grid, block, arguments, shared);
 }
 
-// --- What the kernels' host code calls
-// -----------------------------------------------------------------------------------
+// --- What the kernels' host code calls -------------------------------------------------------------------------------
 
 PTXSIM_EXPORT cudaError_t cudaGetLastError() {
   cudaError_t const error = runtime().error;
@@ -210,3 +216,33 @@ PTXSIM_EXPORT cudaError_t cudaMemcpy(void* to, void const* from, std::size_t byt
 }
 PTXSIM_EXPORT cudaError_t cudaStreamSynchronize(cudaStream_t) { return runtime().error; }
 PTXSIM_EXPORT cudaError_t cudaDeviceSynchronize() { return runtime().error; }
+
+// One device, whose streams are all in order and which is never captured.
+PTXSIM_EXPORT cudaError_t cudaGetDeviceCount(int* count) {
+  *count = 1;
+  return cudaSuccess;
+}
+PTXSIM_EXPORT cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+PTXSIM_EXPORT cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  *stream = nullptr;
+  return cudaSuccess;
+}
+PTXSIM_EXPORT cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+PTXSIM_EXPORT cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) {
+  static thread_local cudaStreamCaptureMode current = cudaStreamCaptureModeGlobal;
+  std::swap(*mode, current);
+  return cudaSuccess;
+}
+PTXSIM_EXPORT cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, void const* function) {
+  ptxsim::Program* program = nullptr;
+  cudaError_t const error = find(function, program);
+  if (error != cudaSuccess) return error;
+  *attributes = {};
+  attributes->maxThreadsPerBlock = static_cast<int>(program->kernel.most_threads);
+  attributes->sharedSizeBytes = program->shared_size;
+  attributes->localSizeBytes = program->local_size;
+  return cudaSuccess;
+}

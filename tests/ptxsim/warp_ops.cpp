@@ -25,8 +25,7 @@ void set_predicate(Warp& warp, std::uint32_t number, unsigned lane, bool value) 
 // The last source is always the mask.
 std::uint32_t mask_row(Instr const& instr) { return instr.src[instr.count]; }
 
-// --- shfl: value, lane or distance, clamp and segment, mask
-// ------------------------------------------------------------
+// --- shfl: value, lane or distance, clamp and segment, mask ----------------------------------------------------------
 
 enum Shuffle : std::uint8_t { kUp, kDown, kBfly, kIdx };
 
@@ -72,8 +71,7 @@ void run_shuffle(Warp& warp, Instr const& first, Mask lanes) {
   });
 }
 
-// --- vote: predicate, mask
-// ---------------------------------------------------------------------------------------------
+// --- vote: predicate, mask -------------------------------------------------------------------------------------------
 
 enum Vote : std::uint8_t { kAll, kAny, kUni, kBallot };
 
@@ -95,8 +93,7 @@ void run_vote(Warp& warp, Instr const& first, Mask lanes) {
   });
 }
 
-// --- match, redux: value, mask
-// -----------------------------------------------------------------------------------------
+// --- match, redux: value, mask ---------------------------------------------------------------------------------------
 
 template <typename T>
 void run_match(Warp& warp, Instr const& first, Mask lanes) {
