@@ -107,6 +107,7 @@ _SLOW = (
     "engine/test_shared_session.py",
     "export/",
     "fuzz/",
+    "gpu/test_first_day.py",
     "hostcuda/",
     "model/data/test_tabletop",
     "model/test_parity.py",

@@ -121,7 +121,7 @@ class _Suite:
 
     def foreign_context(self) -> None:
         """Not the primary context: one that somebody has made."""
-        before = int(call(cu.cuCtxGetCurrent))
+        before = call(cu.cuCtxGetCurrent)
         context = call(cu.cuCtxCreate, None, 0, 0) if cu.CUDA_VERSION >= 13000 else call(cu.cuCtxCreate, 0, 0)
         try:
             with self._open() as session:
@@ -129,9 +129,8 @@ class _Suite:
                 assert int(call(cu.cuCtxGetCurrent)) == int(context), "an open session left another context current"
             assert int(call(cu.cuCtxGetCurrent)) == int(context), "a closed session left another context current"
         finally:
-            call(cu.cuCtxSetCurrent, context)
+            call(cu.cuCtxSetCurrent, before)
             call(cu.cuCtxDestroy, context)
-        call(cu.cuCtxSetCurrent, before)
 
     def two_sessions(self) -> None:
         """Neither gets the other's frames."""

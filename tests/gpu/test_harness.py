@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from gpu import checks, phases, summary
+from gpu import absent, checks, phases, summary
 from gpu.checks import Checks, DeviceLostError, MissingError, Record
 from gpu.machine import Machine
 from gpu.phases import PHASES, SECONDS, Phase
+from panrt.plugins import reference
 
 PHASE = Phase(1, "gpu.misbehaving", "one that misbehaves", 1)
 NEXT = Phase(2, "gpu.misbehaving", "the next", 1)
@@ -159,3 +162,23 @@ def test_a_run_fails_where_a_check_failed_or_a_phase_is_silent() -> None:
     assert not summary.has_failed([passed, skipped], [PHASE])
     assert summary.has_failed([passed, skipped], [PHASE, NEXT])
     assert summary.has_failed([passed, Record(1, "three", "failed")], [PHASE])
+
+
+def test_what_is_absent_is_missed_when_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert absent.stand_in("torch") == ["torch"]
+    torch = sys.modules["torch"]
+    chosen = torch.cuda.float16 | torch.uint8
+    with pytest.raises(MissingError, match=r"torch\.nn\.functional\.pad is missing: torch"):
+        torch.nn.functional.pad(chosen)
+
+
+def test_the_reference_stands_in_for_the_cpu_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "panrt.plugins.native", None)
+    monkeypatch.setattr("panrt.plugins.native", None, raising=False)
+    assert absent.stand_in() == ["panrt.plugins.native"]
+    native = sys.modules["panrt.plugins.native"]
+    frame, panoptic = np.zeros((2, 2, 3), np.uint8), np.ones((2, 2), np.int32)
+    colors = np.full((2, 3), 200, np.uint8)
+    drawn = native.overlay(frame, panoptic, colors, opacity=0.5, border=0, threads=2)
+    assert np.array_equal(drawn, reference.overlay(frame, panoptic, colors, opacity=0.5, border=0))
