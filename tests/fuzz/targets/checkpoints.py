@@ -215,8 +215,14 @@ def safetensors_files() -> tuple[Files, ...]:
     return (
         {"model.safetensors": safetensors.torch.save(tensors)},
         {"model.safetensors": safetensors.torch.save({"x": tensors["half"]}, own)},
-        {"model.safetensors": safetensors.torch.save({}, own)},
+        {"model.safetensors": _only_a_header(own)},  # which older safetensors writes wrongly
     )
+
+
+def _only_a_header(metadata: dict[str, str]) -> bytes:
+    header = json.dumps({"__metadata__": metadata}).encode()
+    header += b" " * (-len(header) % 8)
+    return struct.pack("<Q", len(header)) + header
 
 
 def mutate_safetensors(rng: Random, files: Files) -> Files:
