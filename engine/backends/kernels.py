@@ -106,13 +106,23 @@ class Kernels:
             self._preprocess = library.panrt_cuda_preprocess
             self._narrow_map = library.panrt_cuda_narrow_map
             self._overlay = library.panrt_cuda_overlay
+            self._prepare = library.panrt_cuda_prepare
         except (OSError, AttributeError) as error:
             raise KernelError(
                 f"{path}: not PanRT's plugin library of this version ({error}); build it again."
             ) from error
+        self._prepare.restype, self._prepare.argtypes = Status, []
         for function in (self._preprocess, self._narrow_map, self._overlay):
             function.restype = Status
             function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
+
+    def prepare(self) -> None:
+        """Load every kernel of the library into the current context, since a capture may not, and check its arithmetic.
+
+        Raises:
+            KernelError: a kernel cannot be loaded, or was compiled with fast math.
+        """
+        self._check("library", self._prepare())
 
     def preprocess(self, args: PreprocessArgs, stream: int) -> None:
         """Queue the conversion of frames to network inputs."""

@@ -76,6 +76,7 @@ def open_session(
         PlanMismatch: the engine was built for something else.
         InputSizeError: it has another input size.
         EngineError, CudaError: TensorRT or the driver refuses it.
+        KernelError: the plugin library cannot be loaded, or the GPU does not take its kernels.
         SessionError: the GPU cannot work in mapped memory, which it was to.
     """
     from panrt.engine.backends import cuda, runtime_cache  # noqa: PLC0415  # `_examine` says what is missing
@@ -89,6 +90,7 @@ def open_session(
     context = cuda.Context()
     try:
         with context:
+            kernels.prepare()
             library.load(trt.get_plugin_registry(), plugins)
             plan = plan_file.read_engine(path, file)
             compiled = runtime_cache.path_of(file, process, cuda.driver_version()) if flavour == "rtx" else None

@@ -5,33 +5,24 @@ Its camera is `csi://0` where the tests can make one of GStreamer's test picture
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from pathlib import Path
 
 import pytest
 
 from simcuda import build
-from support import hostcuda
-
-ORIN = build.HERE / "facts" / "orin_jetpack6.json"  # what the device does, where simcuda reads it from a file
+from support import argus, hostcuda
 
 
 def camera(folder: Path) -> dict[str, str]:
     """The environment in which there is a CSI camera; empty where the tests cannot make one."""
-    if importlib.util.find_spec("support.argus") is None:
-        return {}
-    argus = importlib.import_module("support.argus")
     return {} if argus.cannot_build() else {**argus.build(folder), "PANRT_TEST_SOURCE": "csi://0"}
 
 
 @pytest.mark.slow
 def test_jetpack_6_is_rehearsed_from_the_doctor_to_frames(tmp_path: Path) -> None:
-    facts = {"SIMCUDA_FACTS": str(ORIN)} if ORIN.exists() else {}
     result = build.run(
         ["-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", str(build.HERE / "inside" / "test_jetson.py")],
         PANRT_TEST_KERNELS=str(hostcuda.kernels("plain")),
-        **facts,
         **camera(tmp_path),
     )
     print(result.stdout)  # what differs from the board

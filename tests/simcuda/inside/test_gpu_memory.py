@@ -64,8 +64,9 @@ def copies(gpu: ModuleType, session: TensorRTSession) -> int:
     """Of a run without its graph."""
     slot = session._slots[0]
     gpu.take_log()
-    slot.enqueue()
-    session.stream.synchronize()
+    with session._context:
+        slot.enqueue()
+        session.stream.synchronize()
     return sum(name.startswith("cuMemcpy") for name in gpu.take_log())
 
 
@@ -223,6 +224,7 @@ def narrow_map(session: TensorRTSession) -> NarrowMapArgs:
     return NarrowMapArgs(ids=ids, narrow=narrow, count=1, bytes_per_id=1)
 
 
+@pytest.mark.usefixtures("own_context")
 def test_a_capture_refuses_to_load_a_kernel_and_takes_one_that_has_run(
     tmp_path: Path, gpu: ModuleType, unloaded_kernels: Kernels
 ) -> None:
@@ -239,6 +241,7 @@ def test_a_capture_refuses_to_load_a_kernel_and_takes_one_that_has_run(
         session.stream.capture(narrow).close()
 
 
+@pytest.mark.usefixtures("own_context")
 def test_where_a_capture_may_load_kernels_it_does(tmp_path: Path, gpu: ModuleType, unloaded_kernels: Kernels) -> None:
     gpu.set_fact("capture.first_launch", "allowed")
     with open_session(tmp_path) as session:

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from cuda.bindings import driver as cu
 from typer.testing import CliRunner
 
 import panrt
@@ -58,12 +57,8 @@ def differences() -> list[str]:
 @pytest.fixture
 def jetson(gpu: ModuleType, kernels: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Make this process one on a Jetson Orin Nano with JetPack 6.2."""
-    if "SIMCUDA_FACTS" not in os.environ:  # else they say so
-        monkeypatch.setenv("SIMCUDA_DRIVER_VERSION", "12060")
-        gpu.set_name("Orin")
-        for name, value in (("INTEGRATED", 1), ("COMPUTE_CAPABILITY_MAJOR", 8), ("COMPUTE_CAPABILITY_MINOR", 7)):
-            gpu.set_attribute(getattr(cu.CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{name}"), value)
-        gpu.set_memory(8 * GIB)
+    gpu.use_facts("orin_jetpack6")
+    gpu.set_memory(8 * GIB)
     files = {
         "release": "# R36 (release), REVISION: 4.3, GCID: 1, BOARD: generic\n",
         "memory": MEMORY,
@@ -119,7 +114,7 @@ def test_jetpack_6_from_the_doctor_to_frames_of_its_camera(
 
     found = {finding["part"]: finding for finding in run("doctor")["findings"]}
     assert "JetPack 6 (Jetson Linux 36.4.3)" in found["Jetson"]["found"]
-    assert found["GPU"]["found"] == "Orin (sm_87); driver for CUDA 12.6"
+    assert found["GPU"]["found"] == "Orin (sm_87, shares the host's memory); driver for CUDA 12.6"
     assert (found["TensorRT"]["state"], found["TensorRT"]["found"]) == ("ok", "10.3.0")
     assert found["plugin library"]["state"] == "ok"
     if version("cuda-bindings").startswith("12."):
@@ -135,9 +130,7 @@ def test_jetpack_6_from_the_doctor_to_frames_of_its_camera(
     assert config.flags == set()  # TF32 is on unless it is turned off
     assert config.max_aux_streams == 0
     assert built["workspace_bytes"] == config.pools[fake_builder.MemoryPoolType.WORKSPACE]
-    assert (
-        3 * GIB < built["workspace_bytes"] <= 4 * GIB
-    )  # of the 5 GiB that Linux has, not of the 256 MiB it leaves idle
+    assert 3 * GIB < built["workspace_bytes"] <= 4 * GIB  # of the 5 GiB that Linux has; it leaves 256 MiB idle
     sidecar = plan_file.read(plan)
     assert (sidecar.compute_capability, sidecar.driver) == ("8.7", "12.6")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import json
 import os
@@ -90,6 +91,17 @@ def test_an_engine_that_fits_is_opened(engine: Engine, backend: str) -> None:
     with panrt.load(engine(), backend=backend) as session:
         assert (session.backend, session.capacity, session.model) == ("tensorrt", 2, MODEL)
         check(session(picture(0)), picture(0))
+
+
+def test_every_kernel_is_loaded_before_a_capture_can_need_it(engine: Engine) -> None:
+    kernels = ctypes.CDLL(str(LIBRARY))
+    loaded, mode = ctypes.c_int(), ctypes.c_int()
+    with panrt.load(engine()):
+        kernels.hc_loaded(ctypes.byref(loaded), ctypes.byref(mode))
+    before = loaded.value
+    kernels.panrt_cuda_prepare()
+    kernels.hc_loaded(ctypes.byref(loaded), ctypes.byref(mode))
+    assert loaded.value == before > 0
 
 
 def test_loading_leaves_the_callers_contexts_as_they_are(engine: Engine) -> None:
@@ -193,7 +205,7 @@ def test_each_gpu_driver_and_version_has_kernels_of_its_own(
 ) -> None:
     path = engine(**RTX)
     panrt.load(path).close()
-    monkeypatch.setenv("SIMCUDA_DRIVER_VERSION", "13010")
+    gpu.set_fact("driver_version", 13010)
     panrt.load(path).close()
     gpu.set_name("Other GPU")
     panrt.load(path).close()
