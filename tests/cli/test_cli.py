@@ -25,7 +25,7 @@ from panrt.errors import PanrtError
 from panrt.model import build, load, save
 from panrt.model.checkpoints import CheckpointError, read_header
 from panrt.model.data.coco_panoptic import load_sample, read_coco_panoptic
-from panrt.model.data.tabletop.opengl import RenderingError
+from panrt.model.data.tabletop.errors import RenderingError
 from panrt.model.panoptic_map import PanopticFormatError
 from panrt.model.train import TrainingError
 

@@ -7,7 +7,7 @@ draws in software where there is no GPU; MUJOCO_GL=osmesa works too and gives th
 import os
 import sys
 
-from panrt.errors import PanrtError
+from panrt.model.data.tabletop.errors import RenderingError
 
 if sys.platform == "linux":
     os.environ.setdefault("MUJOCO_GL", "egl")
@@ -16,10 +16,6 @@ _ADVICE = (
     "Rendering the tabletop needs MuJoCo (pip install 'mujoco>=4', Python 3.11 or newer) and a working OpenGL; "
     "on Debian and Ubuntu: apt-get install libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri"
 )
-
-
-class RenderingError(PanrtError, ImportError):
-    """Nothing can be drawn here: MuJoCo or an OpenGL is missing."""
 
 
 try:
@@ -32,7 +28,7 @@ except (ImportError, AttributeError) as error:  # AttributeError is how PyOpenGL
 if int(mujoco.__version__.split(".", maxsplit=1)[0]) < 4:  # geoms without a shadow came with 4.0
     raise RenderingError(f"MuJoCo {mujoco.__version__} is too old, expected 4.0 or newer. {_ADVICE}")
 
-__all__ = ["RenderingError", "create_context", "mujoco"]
+__all__ = ["create_context", "mujoco"]
 
 
 def create_context(height: int, width: int) -> mujoco.GLContext:
