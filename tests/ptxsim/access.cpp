@@ -160,7 +160,6 @@ std::uint64_t get(Warp& warp, std::uint32_t row, bool wide, unsigned lane) {
 void run_load(Warp& warp, Instr const& instr, Mask mask) {
   Machine& machine = *warp.machine;
   unsigned const bytes = instr.width * instr.count;
-  if (instr.semantics == Semantics::kSequential) machine.fail(warp, 0, "a load cannot be sequentially consistent");
   for (; mask != 0; mask &= mask - 1) {
     auto const lane = static_cast<unsigned>(__builtin_ctz(mask));
     Place const place = resolve(warp, instr, lane, bytes);

@@ -108,8 +108,6 @@ class Machine {
   Program const& program() const { return program_; }
   std::vector<std::uint8_t>& parameters() { return parameters_; }
   std::uint64_t era() const { return era_; }
-  std::uint32_t pc() const { return pc_; }
-  std::uint64_t clock() const { return clock_; }
   Actor actor(Warp& warp, unsigned lane) const;
   // Warp instructions until something last went on.
   std::uint64_t quiet_since() const { return quiet_since_; }
@@ -117,8 +115,6 @@ class Machine {
   void progressed(std::uint64_t since) { quiet_since_ = since; }
   [[noreturn]] void fail(Warp const& warp, unsigned lane, std::string const& what) const;
   std::string describe(ThreadId thread) const;
-  // The lanes that meet now; each is at the instruction that its program counter says.
-  void meet(Warp& warp, Mask lanes);
 
  private:
   bool is_random() const { return schedule_.choice == Schedule::Choice::kRandom; }
@@ -131,6 +127,7 @@ class Machine {
   void arrive_at_barrier(Warp& warp, Mask lanes);
   void release_barrier(Block& block);
   void arrive_at_meeting(Warp& warp, Mask lanes);
+  void meet(Warp& warp, Mask lanes);
   void leave(Warp& warp, Mask lanes);
   [[noreturn]] void report_stop(char const* what) const;
 
@@ -148,14 +145,13 @@ class Machine {
   std::uint32_t pc_ = 0;
 };
 
-// warp_ops.cpp: whether lanes that wait may meet now, and what then happens to their registers.
+// warp_ops.cpp: the mask that a lane at a warp operation names; what a barrier that all have reached does to registers.
 Mask meeting_mask(Warp& warp, unsigned lane);
 void reduce_at_barrier(Block& block);
 
 template <typename Body>
 inline void for_lanes(Mask mask, Body const& body) {
   if (mask == kAllLanes) {
-#pragma GCC ivdep
     for (unsigned lane = 0; lane < kLanes; ++lane) body(lane);
   } else {
     for (; mask != 0; mask &= mask - 1) body(static_cast<unsigned>(__builtin_ctz(mask)));
