@@ -7,18 +7,17 @@ live page Chromium. A machine without them leaves such tests out and says so, CI
 
 from __future__ import annotations
 
-import ctypes.util
 import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from support import argus
+from support.rendering import cannot_draw
 from support.rtsp_server import SETUP as RTSP_SETUP
 
 # A case is built from a drawn seed, so one example may take long and most of its size is not drawn: neither is a fault.
@@ -64,14 +63,6 @@ def csi_camera(csi_elements: dict[str, str], monkeypatch: pytest.MonkeyPatch) ->
 settings.load_profile(os.environ.get("PANRT_TEST_PROFILE", "short"))
 
 
-def _cannot_draw() -> str | None:
-    if sys.version_info < (3, 11):
-        return "MuJoCo 4 needs Python 3.11 or newer"
-    if sys.platform == "linux" and ctypes.util.find_library("EGL") is None:
-        return "libEGL is missing; on Debian and Ubuntu: apt-get install libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri"
-    return None
-
-
 def _cannot_serve_rtsp() -> str | None:
     python = Path("/usr/bin/python3")  # `gi` is a package of the system's Python
     probe = "import gi; gi.require_version('GstRtspServer', '1.0')"
@@ -85,7 +76,7 @@ def _cannot_browse() -> str | None:
 
 
 _NEEDS = {
-    "model/data/test_tabletop.py": _cannot_draw,
+    "model/data/test_tabletop.py": cannot_draw,
     "engine/sinks/test_page.py": _cannot_browse,
     "engine/sources/test_csi.py": argus.cannot_build,
     "engine/sources/test_rtsp.py": _cannot_serve_rtsp,

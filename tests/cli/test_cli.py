@@ -28,6 +28,7 @@ from panrt.model.data.coco_panoptic import load_sample, read_coco_panoptic
 from panrt.model.data.tabletop.errors import RenderingError
 from panrt.model.panoptic_map import PanopticFormatError
 from panrt.model.train import TrainingError
+from support.rendering import cannot_draw
 
 EVAL = Path(__file__).parents[1] / "data" / "tabletop" / "eval"
 
@@ -463,6 +464,7 @@ def test_options_replace_what_the_recipe_has(network: str, options: dict[str, An
 # data
 
 
+@pytest.mark.skipif(bool(cannot_draw()), reason=str(cannot_draw()))
 def test_data_draws_a_data_set_once_and_a_clip(tmp_path: Path) -> None:
     out = tmp_path / "tabletop"
     facts = json.loads(succeed("data", "tabletop", out, "--count", 1, "--split", "eval", "--json"))
