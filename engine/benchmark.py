@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from panrt import plan_file
 from panrt.engine.frame import Frame
 from panrt.engine.machine import Machine, machine, resident_bytes
 from panrt.engine.power import Power, PowerMeter, open_sensor
@@ -100,6 +101,7 @@ class Benchmark(NamedTuple):
     when: str  # UTC
     threads: int | None = None  # of the session, where it runs on the CPU
     gpu_memory: str | None = None  # that network inputs and outputs are in, where it runs on a GPU
+    tf32: bool | None = None  # whether an engine's float32 layers may round their inputs to TF32; None: no engine
 
 
 def run_benchmark(
@@ -121,6 +123,7 @@ def run_benchmark(
 
     Raises:
         ValueError: there are no frames, or they differ in size.
+        PlanFileError: the sidecar of an engine cannot be read.
     """
     if not frames:
         raise ValueError("frames: none to measure with.")
@@ -163,6 +166,7 @@ def run_benchmark(
         when=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         threads=getattr(session, "threads", None),
         gpu_memory=getattr(session, "gpu_memory", None),
+        tf32=plan_file.read(path).options.tf32 if path.suffix == plan_file.SUFFIX else None,
     )
 
 

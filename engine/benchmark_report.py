@@ -79,7 +79,7 @@ def _decoded(kind: Any, value: Any, where: str) -> Any:
         return {name: _decoded(inside[1], item, f"{where}: {name}") for name, item in value.items()}
     if kind in (Benchmark, BenchmarkConfig, Run, Machine, Power) and isinstance(value, dict):
         types = get_type_hints(kind)
-        optional = {"threads", "gpu_memory", "power"} if kind in (Benchmark, Run) else set()
+        optional = {"threads", "gpu_memory", "tf32", "power"} if kind in (Benchmark, Run) else set()
         for problem, wrong in (
             ("missing", types.keys() - optional - value.keys()),
             ("unknown", value.keys() - types.keys()),
@@ -99,6 +99,7 @@ _PLAIN: dict[Any, Callable[[object], Any]] = {
     float: records.real,
     int: lambda value: value if type(value) is int and 0 <= value <= records.LARGEST_WHOLE else None,
     str: records.line,
+    bool: lambda value: value if isinstance(value, bool) else None,
 }
 
 
@@ -194,7 +195,7 @@ def facts(benchmark: Benchmark) -> list[tuple[str, str]]:
     b = benchmark
     fast = b.back_to_back
     rows = [
-        ("model", f"{b.model}: {b.name}, {b.precision}, sha256 {b.model_sha256[:12]}"),
+        ("model", f"{b.model}: {b.name}, {b.precision}{' with TF32' if b.tf32 else ''}, sha256 {b.model_sha256[:12]}"),
         ("backend", ", ".join([b.backend, *_resources(b)])),
         ("sizes", f"frames {_size(b.frame_hw)}, network {_size(b.input_hw)} (width x height)"),
         (
@@ -279,6 +280,7 @@ def differences(before: Benchmark, after: Benchmark) -> list[str]:
         "frames of a run": (str(before.config.frames), str(after.config.frames)),
         "warm-up": (f"{before.config.warm_up} frames", f"{after.config.warm_up} frames"),
         "threads of the session": (_threads(before), _threads(after)),
+        "TF32": (_tf32(before), _tf32(after)),
         "GPU memory": (before.gpu_memory or "not known", after.gpu_memory or "not known"),
         "processor": (before.machine.processor, after.machine.processor),
         "threads of the machine": (str(before.machine.threads), str(after.machine.threads)),
@@ -311,6 +313,10 @@ def _resources(benchmark: Benchmark) -> Iterator[str]:
 
 def _threads(benchmark: Benchmark) -> str:
     return "not known" if benchmark.threads is None else str(benchmark.threads)
+
+
+def _tf32(benchmark: Benchmark) -> str:
+    return {None: "not known", False: "off", True: "on"}[benchmark.tf32]
 
 
 def _runs(benchmark: Benchmark) -> tuple[tuple[str, Run | None], ...]:

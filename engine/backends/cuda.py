@@ -8,9 +8,11 @@ about it, and a lost device refuses it all: it is logged.
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import math
 import operator
+import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -226,18 +228,23 @@ class Stream:
     def capture(self, work: Callable[[], None]) -> Graph:
         """Record what `work` queues here, which thereby does not run. Calls of other threads are not affected.
 
+        Garbage is not collected meanwhile: a session that this found in a cycle would be closed in this thread, and
+        what that frees and waits for invalidates a capture.
+
         Raises:
             CudaError, and whatever `work` raises: nothing is captured, and the stream is as before.
         """
-        _call(driver.cuStreamBeginCapture, self.handle, driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
-        try:
-            work()
-        except BaseException:
-            error, graph = driver.cuStreamEndCapture(self.handle)
-            if not error:
-                _release(driver.cuGraphDestroy, graph)
-            raise
-        graph = _call(driver.cuStreamEndCapture, self.handle)
+        mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        with _collection_pause:
+            _call(driver.cuStreamBeginCapture, self.handle, mode)
+            try:
+                work()
+            except BaseException:
+                error, graph = driver.cuStreamEndCapture(self.handle)
+                if not error:
+                    _release(driver.cuGraphDestroy, graph)
+                raise
+            graph = _call(driver.cuStreamEndCapture, self.handle)
         try:
             return Graph(self, _call(driver.cuGraphInstantiate, graph, 0))
         finally:
@@ -246,6 +253,33 @@ class Stream:
     def close(self) -> None:
         """Its work must be done."""
         _release(driver.cuStreamDestroy, self.handle)
+
+
+class _CollectionPause:
+    """While threads are within it, the garbage collector does not run; after the last it is as it was before them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._was_enabled = False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._was_enabled = gc.isenabled()
+                gc.disable()
+            self._inside += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0 and self._was_enabled:
+                gc.enable()
+
+
+_collection_pause = _CollectionPause()
 
 
 class Graph:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from benchmarks.null_session import NullSession
 
+from panrt import plan_file
 from panrt.engine import benchmark
 from panrt.engine.benchmark import Benchmark, BenchmarkConfig, Spread, run_benchmark
 from panrt.engine.benchmark_report import (
@@ -29,6 +30,9 @@ from panrt.engine.benchmark_report import (
 from panrt.engine.frame import Frame
 from panrt.engine.power import Reading
 from panrt.engine.result import PanopticResult
+from panrt.plan_file import BuildOptions
+from support import plans
+from support.plans import ENGINE
 
 
 class SleepingSession(NullSession):
@@ -196,9 +200,29 @@ def test_the_threads_of_a_session_are_measured_with_it(file: Path) -> None:
     assert from_json(json.loads(json.dumps(to_json(found))), source="x") == found
 
 
-def test_a_measurement_from_before_threads_were_kept_is_read(plain: Benchmark) -> None:
+@pytest.mark.parametrize("tf32", [False, True])
+def test_a_measurement_of_an_engine_says_whether_it_rounds_to_tf32(tmp_path: Path, tf32: bool) -> None:
+    path = tmp_path / "model.plan"
+    path.write_bytes(ENGINE)
+    plan_file.sidecar(path).write_text(plan_file.dumps(plans.plan_file(options=BuildOptions(tf32=tf32))))
+    found = measured(NullSession(), path, rate=0)
+    assert found.tf32 is tf32
+    assert from_json(json.loads(json.dumps(to_json(found))), source="x") == found
+    for report in (to_markdown(found), to_html(found)):
+        assert (f"{found.precision} with TF32, sha256" in report) is tf32
+    other = "off" if tf32 else "on"
+    assert differences(found, found._replace(tf32=not tf32)) == [f"TF32: {'on' if tf32 else 'off'} | {other}"]
+
+
+def test_a_measurement_of_no_engine_has_no_tf32_to_tell_of(plain: Benchmark) -> None:
+    assert plain.tf32 is None
+    assert "TF32: not known | on" in differences(plain, plain._replace(tf32=True))
+
+
+@pytest.mark.parametrize("field", ["threads", "gpu_memory", "tf32"])
+def test_a_measurement_from_before_a_field_was_kept_is_read(plain: Benchmark, field: str) -> None:
     data = json.loads(json.dumps(to_json(plain)))
-    del data["threads"]
+    del data[field]
     assert from_json(data, source="x") == plain
 
 
@@ -241,6 +265,8 @@ FONT = 8  # pixels that letters of 11 px rise
         (("input_hw",), [1]),
         (("input_hw",), [1, -2]),
         (("threads",), 10**400),
+        (("tf32",), 1),
+        (("tf32",), "on"),
         (("config", "rate"), 10**400),
         (("config", "rate"), -1),
         (("config", "frames"), 0),

@@ -9,9 +9,10 @@ from typing import Any
 from cuda.bindings import driver as cu
 
 from gpu.bandwidth import bandwidth
-from gpu.checks import Checks, MissingError
+from gpu.checks import Checks
 from gpu.device import attribute, call, open_context, sticky_error
 from gpu.machine import FACTS, Machine, load_kernels
+from simcuda import facts
 
 FUNCTIONS = (
     "rpn_proposals", "pyramid_roi_align", "box_detections", "panoptic_merge", "preprocess", "overlay", "narrow_map",
@@ -44,12 +45,8 @@ def run(checks: Checks, machine: Machine) -> None:
 
 def _write_facts(machine: Machine) -> int:
     """Write what tests/simcuda/facts describes of a device; return how many facts."""
-    try:
-        from simcuda import facts  # noqa: PLC0415
-    except ImportError as error:
-        raise MissingError(f"tests/simcuda/facts.py is missing ({error})") from error
-    measured = dict(facts.measure_facts())
-    (machine.folder / FACTS).write_text(json.dumps(measured, indent=2) + "\n")
+    measured = facts.measure_facts()
+    facts.write(measured, machine.folder / FACTS)
     return len(measured)
 
 

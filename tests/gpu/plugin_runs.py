@@ -31,7 +31,7 @@ class Node:
             buffer.write(array)
         for buffer in self._buffers[len(case.inputs) :]:
             buffer.poison()
-        self._workspace = Buffer(self._plugin.workspace_bytes)
+        self._workspace = Buffer(self._plugin.workspace_bytes, offset=1)  # kernels align what they put into it
         self._workspace.poison()
 
     def queue(self, stream: Stream) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import itertools
 from collections.abc import Callable, Mapping
-from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -80,7 +79,6 @@ def open_session(
     context = cuda.Context()
     if in_mapped_memory:
         context.device = context.device._replace(shares_memory=True)
-    forced = in_mapped_memory and "gpu_memory" in signature(TensorRTSession).parameters
     return TensorRTSession(
         model,
         cast(Engine, engine),
@@ -89,7 +87,7 @@ def open_session(
         kernels=Kernels(Path(machine.kernels)),
         preprocess=preprocess,
         slots=slots,
-        **({"gpu_memory": "mapped"} if forced else {}),
+        gpu_memory="mapped" if in_mapped_memory else "auto",
     )
 
 

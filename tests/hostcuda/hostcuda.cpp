@@ -144,7 +144,7 @@ struct Thread {
 enum class Order { kForward, kReverse, kRandom };
 
 struct Simulation {
-  std::recursive_mutex mutex;
+  std::mutex mutex;
   std::vector<std::unique_ptr<Fiber>> fibers;  // all there are
   std::vector<Fiber*> idle;
   std::vector<Thread> threads;
@@ -594,7 +594,7 @@ void abandon_threads() {
 
 cudaError_t run_launch(Launch const& launch) {
   Simulation& s = simulation();
-  std::lock_guard<std::recursive_mutex> const lock(s.mutex);
+  std::lock_guard<std::mutex> const lock(s.mutex);
   s.launch = &launch;
   s.failed = false;
   s.sleeps = 0;
@@ -634,11 +634,25 @@ cudaError_t run_launch(Launch const& launch) {
   return s.error = cudaErrorLaunchFailure;
 }
 
+// What `run_launch` does at its end, for one that was left by a jump.
+void leave_launch() {
+  Simulation& s = simulation();
+  s.current = nullptr;
+  std::free(s.dynamic);
+  s.dynamic = nullptr;
+  abandon_threads();
+  s.mutex.unlock();
+}
+
 struct Work {
   Launch launch;
 };
 
-int run_work(void* work) { return run_launch(static_cast<Work*>(work)->launch); }
+int run_work(void* work) {
+  if (work != nullptr) return run_launch(static_cast<Work*>(work)->launch);
+  leave_launch();
+  return cudaSuccess;
+}
 void destroy_work(void* work) {
   auto* const owned = static_cast<Work*>(work);
   owned->launch.destroy(owned->launch.arguments);
@@ -653,6 +667,7 @@ struct Copy {
 };
 
 int run_copy(void* work) {
+  if (work == nullptr) return cudaSuccess;  // it was left by a jump, and held nothing
   Copy const& copy = *static_cast<Copy*>(work);
   if (copy.from == nullptr) {
     std::memset(copy.to, copy.value, copy.bytes);

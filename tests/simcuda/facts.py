@@ -1,6 +1,7 @@
 """What a CUDA device does, as data: `facts/*.json`, which simcuda obeys, and how to write one from a real device.
 
-source              where the values come from: documentation, or a measurement
+source              where the values come from: "measured", or what is documented, what somebody's device reported and
+                    what is assumed
 name, driver_version, memory_bytes, attributes      as cuDeviceGetName, cuDriverGetVersion, cuDeviceTotalMem and
                                                     cuDeviceGetAttribute give them
 alignment           bytes: of addresses of cuMemAlloc (device) and cuMemHostAlloc (pinned), of cuMemAllocPitch's pitch

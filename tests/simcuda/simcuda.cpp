@@ -395,8 +395,9 @@ void on_stray_access(int, siginfo_t* info, void*) {
   signal(SIGSEGV, SIG_DFL);  // not ours
 }
 
-// A kernel built for the host, whose stray accesses are the device's error and not this process's end.
-CUresult run_kernel(char const* name, std::function<int()> const& kernel) {
+// A kernel built for the host, whose stray accesses are the device's error and not this process's end: it is left by a
+// jump, which skips destructors, so that `clean_up` has to let go of what it held.
+CUresult run_kernel(char const* name, std::function<int()> const& kernel, std::function<void()> const& clean_up) {
   static std::mutex one_at_a_time;
   std::lock_guard<std::mutex> const turn(one_at_a_time);
   struct sigaction ours{}, before{};
@@ -415,6 +416,7 @@ CUresult run_kernel(char const* name, std::function<int()> const& kernel) {
   unwatch_mapped_memory();
   sigaction(SIGSEGV, &before, nullptr);
   if (!strayed) return static_cast<CUresult>(result);
+  clean_up();
   Lock const lock(driver().mutex);
   driver().find(std::string(name) + ": touches memory that is not its own");
   return CUDA_ERROR_ILLEGAL_ADDRESS;
@@ -1626,10 +1628,11 @@ CUresult launch_kernel(CUfunction handle, unsigned grid_x, unsigned grid_y, unsi
   return enqueue(call, stream, "kernel", [=] {
     std::vector<void*> pointers;
     for (auto& value : *values) pointers.push_back(value.data());
-    return run_kernel(kernel->name.c_str(), [&] {
+    auto const launch = [&] {
       kernel->function(pointers.data(), grid.data(), block.data());
       return 0;
-    });
+    };
+    return run_kernel(kernel->name.c_str(), launch, [] {});
   });
 }
 
@@ -2032,7 +2035,8 @@ void simcuda_enqueue(void* stream_handle, int (*run)(void*), void (*destroy)(voi
   CUresult error = CUDA_SUCCESS;
   auto* const stream = stream_of(call, static_cast<CUstream>(stream_handle), "kernel launch", &error);
   if (stream == nullptr) return;
-  enqueue(call, stream, "kernel", [run, owned] { return run_kernel("kernel", [&] { return run(owned.get()); }); });
+  enqueue(call, stream, "kernel",
+          [run, owned] { return run_kernel("kernel", [&] { return run(owned.get()); }, [&] { run(nullptr); }); });
 }
 
 int simcuda_refuses_load(void* stream_handle) {

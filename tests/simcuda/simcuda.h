@@ -62,7 +62,8 @@ SIMCUDA_API int simcuda_launch(void* stream, char const* name, int (*function)(v
                                SimcudaRange const* ranges, std::size_t range_count);
 
 // The same for kernels that `tests/hostcuda` runs, in the form of its stream hook: run(context) any number of times,
-// destroy(context) when it cannot come to that again. Its memory is checked by the page; one kernel runs at a time.
+// destroy(context) when it cannot come to that again, run(nullptr) after a run that a stray access ended. Its memory is
+// checked by the page; one kernel runs at a time.
 SIMCUDA_API void simcuda_enqueue(void* stream, int (*run)(void*), void (*destroy)(void*), void* context);
 // Whether a kernel can be loaded that is about to be launched on a stream, for their hook: a CUresult, an error where
 // the stream captures and the device then loads none.

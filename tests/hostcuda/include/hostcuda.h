@@ -402,7 +402,8 @@ char const* hc_report();
 // Kernels, copies and fills launched so far.
 long long hc_launches();
 // From now on work of a stream goes to `enqueue`, which may call run(context) any number of times, as a graph does that
-// is replayed, and at last destroy(context). run gives a cudaError_t. Null: work runs at once.
+// is replayed, and at last destroy(context). run gives a cudaError_t. After a jump out of it, as from a handler of
+// signals, run(nullptr) must follow on the same thread: it lets go of what the launch held. Null: work runs at once.
 void hc_set_stream_hook(void (*enqueue)(cudaStream_t stream, int (*run)(void*), void (*destroy)(void*), void* context));
 // From now on launching a kernel that is not loaded yet fails, as in a capture: neither cudaFuncGetAttributes has had
 // it nor a launch before.

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import re
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
@@ -224,7 +225,8 @@ def test_a_kernel_that_refuses_its_arguments_says_why(kernels: Kernels) -> None:
         kernels.narrow_map(NarrowMapArgs(bytes_per_id=3), 0)
 
 
-def test_memory_of_a_kernel_is_checked(gpu: ModuleType, kernels: Kernels) -> None:
+def stray(gpu: ModuleType, kernels: Kernels) -> list[str]:
+    """Let a kernel write to memory that was freed; what the simulation found."""
     context = cuda.Context()
     with context:
         stream = cuda.Stream()
@@ -234,7 +236,21 @@ def test_memory_of_a_kernel_is_checked(gpu: ModuleType, kernels: Kernels) -> Non
         kernels.narrow_map(args, stream.address)
         with pytest.raises(cuda.CudaError, match="ILLEGAL_ADDRESS"):
             stream.synchronize()
-        assert gpu.findings() == ["kernel: touches memory that is not its own"]
+        findings: list[str] = gpu.findings()
         gpu.reset()
         stream.close()
     context.close()
+    return findings
+
+
+def test_memory_of_a_kernel_is_checked(gpu: ModuleType, kernels: Kernels) -> None:
+    assert stray(gpu, kernels) == ["kernel: touches memory that is not its own"]
+
+
+def test_another_thread_launches_kernels_after_one_that_strayed(
+    tmp_path: Path, gpu: ModuleType, kernels: Kernels
+) -> None:
+    stray(gpu, kernels)
+    image = picture(1)
+    with open_session(tmp_path, kernels=kernels, preprocess="gpu") as session, ThreadPoolExecutor(1) as other:
+        check(other.submit(session, image).result(), image)

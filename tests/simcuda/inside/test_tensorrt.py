@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import itertools
 import logging
 import threading
@@ -266,6 +267,52 @@ def test_other_threads_use_the_gpu_while_a_session_captures(tmp_path: Path) -> N
     thread.join()
     first.close()
     assert failures == []
+
+
+@pytest.mark.usefixtures("own_context")
+def test_no_session_is_garbage_collected_during_a_capture(tmp_path: Path, gpu: ModuleType) -> None:
+    dropped: list[Any] = [open_session(tmp_path)]
+    dropped.append(dropped)  # a cycle, which only the collector finds
+    stream = cuda.Stream()
+    alive = gpu.alive()
+
+    def work() -> None:
+        nonlocal dropped
+        dropped = []
+        if gc.isenabled():  # then any allocation may do this
+            gc.collect()
+
+    stream.capture(work).close()
+    assert gpu.alive() == alive
+    assert gc.isenabled()
+    gc.collect()
+    assert gpu.alive() != alive
+    stream.close()
+
+
+@pytest.mark.usefixtures("own_context")
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_capture_leaves_the_garbage_collector_as_it_was(enabled: bool) -> None:
+    first, second = cuda.Stream(), cuda.Stream()
+    (gc.enable if enabled else gc.disable)()
+    try:
+
+        def capture_another() -> None:
+            second.capture(lambda: None).close()
+            assert not gc.isenabled()
+
+        def fail() -> None:
+            raise ZeroDivisionError
+
+        first.capture(capture_another).close()
+        assert gc.isenabled() == enabled
+        with pytest.raises(ZeroDivisionError):
+            first.capture(fail)
+        assert gc.isenabled() == enabled
+    finally:
+        gc.enable()
+    first.close()
+    second.close()
 
 
 # Misuse
