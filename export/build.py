@@ -71,7 +71,8 @@ def build_engine(
         path: destination, a .plan file; it and its sidecar are replaced.
         rtx: for TensorRT for RTX, which needs no GPU to build, in place of TensorRT, which builds for the GPU it is on.
         options: what can be chosen about the engine.
-        cache: take the same engine from the user's cache where it was built before, and keep it there.
+        cache: take the same engine from the user's cache where it was built before, and keep it there. Where the user
+            has none that can be written to, a warning says so.
         progress: called with the phase, its steps done and its steps in all, from another thread.
 
     Raises:
@@ -94,7 +95,7 @@ def build_engine(
     linted = lint(onnx_path, flavour=flavour, release=version_of(tensorrt.version), input_hw=_input_hw(options))
     gpu = _gpu(flavour)
     target = _Target(tensorrt, library, gpu, options, workspace_bytes(options, gpu))
-    if not cache:
+    if not (cache and engine_cache.is_usable()):
         file, layers = _build(linted, onnx_path, path, target, progress)
         return Built(file, linted.warnings, layers, False)
     with engine_cache.locked(target.key(linted.model)) as cached:
@@ -156,8 +157,7 @@ def _build(
         config.progress_monitor = tensorrt.monitor(watch)
         engine = tensorrt.build(network, config, source=str(source))
         if engine is not None and (measured := tensorrt.timings(config)) is not None:
-            timings.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(timings, lambda temporary: temporary.write_bytes(measured))
+            engine_cache.keep_timings(timings, measured)
         return engine, layers
 
     engine, layers = _interruptible(work, stop)

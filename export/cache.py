@@ -8,9 +8,11 @@ An entry is an engine and its sidecar in a folder of its own, written whole or n
 from __future__ import annotations
 
 import dataclasses
+import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -22,10 +24,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from panrt import plan_file
-from panrt.files import cache_folder
+from panrt.files import NoCacheFolderError, cache_folder, write_atomically
 from panrt.gpu import Gpu
 from panrt.model_file import ModelFileError
 from panrt.plan_file import BuildOptions, Flavour, PlanFile
+
+log = logging.getLogger("panrt")
 
 FOLDER = "engines"
 _ENGINE = "engine.plan"
@@ -62,8 +66,32 @@ class Entry(NamedTuple):
 
 
 def root() -> Path:
-    """The user's cache folder of engines."""
+    """The user's cache folder of engines.
+
+    Raises:
+        NoCacheFolderError: this user has none.
+    """
     return cache_folder() / FOLDER
+
+
+def is_usable() -> bool:
+    """Whether engines can be kept; it is logged why they cannot."""
+    try:
+        folder = root()
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+    except NoCacheFolderError as error:
+        log.warning("%s The engine is not kept for the next build.", str(error))
+    except OSError as error:
+        log.warning(
+            "%s: %s; the engine is not kept for the next build. Set XDG_CACHE_HOME to a folder that can be written to.",
+            error.filename,
+            error.strerror,
+        )
+    else:
+        return True
+    return False
 
 
 @contextmanager
@@ -135,12 +163,30 @@ def prune(*, unused_days: float) -> tuple[int, int]:
 # Timings --------------------------------------------------------------------------------------------------------------
 
 
-def timings_path(tensorrt: str, gpu: Gpu | None) -> Path:
-    """Where TensorRT's measurements of kernels on a GPU are kept; with them the next build there is faster."""
+def timings_path(tensorrt: str, gpu: Gpu | None) -> Path | None:
+    """Where TensorRT's measurements of kernels on a GPU are kept; with them the next build there is faster.
+
+    None: this user has no cache.
+    """
+    try:
+        folder = cache_folder() / "timings"
+    except NoCacheFolderError:
+        return None
     name = f"{tensorrt}-{gpu.name}-{gpu.driver}" if gpu else tensorrt
-    return cache_folder() / "timings" / f"{re.sub('[^A-Za-z0-9.-]+', '_', name)}.cache"
+    return folder / f"{re.sub('[^A-Za-z0-9.-]+', '_', name)}.cache"
 
 
-def timings(path: Path) -> bytes:
+def timings(path: Path | None) -> bytes:
     """What was measured before; empty at the first time."""
-    return path.read_bytes() if path.is_file() else b""
+    return path.read_bytes() if path is not None and path.is_file() else b""
+
+
+def keep_timings(path: Path | None, measured: bytes) -> None:
+    """Write what was measured. That it cannot be kept costs time at the next build, and not the engine."""
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda temporary: temporary.write_bytes(measured))
+    except OSError as error:
+        log.warning("%s: %s; the next build measures kernels again.", path, error.strerror)

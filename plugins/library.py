@@ -25,6 +25,7 @@ from typing import Any, Literal, NamedTuple
 
 from panrt import gpu
 from panrt.errors import PanrtError
+from panrt.files import NoCacheFolderError, cache_folder
 
 NAME = "libpanrt_plugins.so"
 RTX_LOADER_NAME = "libtensorrt_rtx.so"
@@ -72,9 +73,18 @@ def sources_sha256() -> str:
 
 
 def cached_path() -> Path:
-    """Where a library of these sources lies once it is built."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "panrt" / "plugins" / sources_sha256()[:16] / NAME
+    """Where a library of these sources lies once it is built.
+
+    Raises:
+        PluginLibraryError: this user has no cache.
+    """
+    try:
+        return cache_folder() / "plugins" / sources_sha256()[:16] / NAME
+    except NoCacheFolderError as error:
+        raise PluginLibraryError(
+            f"{error} Or build the plugin library elsewhere, with  panrt plugins build -o {NAME},  and set {VARIABLE} "
+            "to it."
+        ) from error
 
 
 def find() -> PluginLibrary:
@@ -95,13 +105,21 @@ def find() -> PluginLibrary:
     return inspect(path)
 
 
+def _expanded(path: Path) -> Path:
+    """A path without `~`."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise PluginLibraryError(f"{path}: this home folder is not known; write the path without ~.") from error
+
+
 def inspect(path: Path) -> PluginLibrary:
     """Load a library into this process and ask what it is.
 
     Raises:
         PluginLibraryError: no such file, not a shared library, or not ours.
     """
-    path = path.expanduser().resolve()
+    path = _expanded(path).resolve()
     if not path.is_file():
         raise PluginLibraryError(f"{path}: no such plugin library; run  panrt plugins build.")
     library = _open(path)
@@ -215,7 +233,7 @@ def build(
     """
     if ALL in architectures and len(architectures) > 1:
         raise PluginLibraryError(f"architectures: got {', '.join(architectures)}; expected {ALL} alone, or numbers.")
-    path = (output or cached_path()).expanduser().absolute()
+    path = _expanded(output or cached_path()).absolute()
     native = ""
     if not architectures and kernels != "off":
         native, why = this_machines_architecture()

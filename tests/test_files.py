@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from panrt.files import write_atomically
+from panrt.files import NoCacheFolderError, cache_folder, write_atomically
+from support import homes
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -112,3 +113,16 @@ def test_a_killed_process_leaves_the_file_whole_and_the_next_one_cleans_up(
             assert content == content[:1] * 64 * 4096
     write_atomically(path, lambda temporary: temporary.write_bytes(b"whole"))
     assert sorted(os.listdir(tmp_path)) == ["a"]
+
+
+# The folder of what can be made again
+
+
+def test_a_cache_without_a_home_folder_is_where_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    homes.have_none(monkeypatch)
+    with pytest.raises(NoCacheFolderError, match="no home folder to keep a cache in; set XDG_CACHE_HOME"):
+        cache_folder()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "panrt"

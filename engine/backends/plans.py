@@ -93,8 +93,10 @@ def open_session(
             kernels.prepare()
             library.load(trt.get_plugin_registry(), plugins)
             plan = plan_file.read_engine(path, file)
-            compiled = runtime_cache.path_of(file, process, cuda.driver_version()) if flavour == "rtx" else None
-            engine = Engine(trt, path, plan, runs_host_code=file.options.version_compatible, kernels=compiled)
+            compiles = flavour == "rtx"
+            kept = runtime_cache.path_of(file, process, cuda.driver_version()) if compiles else None
+            host_code = file.options.version_compatible
+            engine = Engine(trt, path, plan, runs_host_code=host_code, compiles=compiles, kernels=kept)
             del plan  # as large as the engine
     except BaseException:
         context.close()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from panrt.errors import PanrtError
-from panrt.files import cache_folder, read_whole, write_atomically
+from panrt.files import NoCacheFolderError, cache_folder, read_whole, write_atomically
 from panrt.plan_file import PlanFile, Process
 
 log = logging.getLogger("panrt")
@@ -33,39 +33,50 @@ class _CacheFileError(PanrtError, RuntimeError):
 
 
 def root() -> Path:
-    """The user's cache folder of compiled kernels."""
+    """The user's cache folder of compiled kernels.
+
+    Raises:
+        NoCacheFolderError: this user has none.
+    """
     return cache_folder() / FOLDER
 
 
-def path_of(file: PlanFile, process: Process, driver: tuple[int, int]) -> Path:
-    """Where the kernels of an engine are kept; `driver` is the newest CUDA that the driver knows."""
+def path_of(file: PlanFile, process: Process, driver: tuple[int, int]) -> Path | None:
+    """Where the kernels of an engine are kept; `driver` is the newest CUDA that the driver knows. None: nowhere."""
     decisive = (file.plan_sha256, process.tensorrt, process.gpu, process.compute_capability, driver)
-    return root() / f"{hashlib.sha256(repr(decisive).encode()).hexdigest()[:32]}{SUFFIX}"
+    try:
+        folder = root()
+    except NoCacheFolderError as error:
+        log.warning("%s TensorRT for RTX compiles kernels at every start.", str(error))
+        return None
+    return folder / f"{hashlib.sha256(repr(decisive).encode()).hexdigest()[:32]}{SUFFIX}"
 
 
 class RuntimeCache:
     """How all execution contexts of an engine are set up, and the kernels that are compiled for them."""
 
-    def __init__(self, config: Any, cache: Any, path: Path) -> None:
+    def __init__(self, config: Any, cache: Any, path: Path | None) -> None:
         """Take what was kept at the path, where it is whole and TensorRT agrees that it is for this process.
 
         Args:
             config: TensorRT's IRuntimeConfig of the engine.
             cache: the IRuntimeCache that it made.
-            path: of the file.
+            path: of the file; None: nothing is kept.
         """
         self.config = config
         self._cache = cache
         self._path = path
-        self._kept = _read(path)
+        self._kept = b"" if path is None else _read(path)
         if self._kept and not cache.deserialize(self._kept):
             log.warning("%s: TensorRT for RTX takes no kernels from it, and compiles them again.", path)
             self._kept = b""
         if not config.set_runtime_cache(cache):
-            log.warning("%s: TensorRT for RTX takes no cache, and compiles kernels at every start.", path)
+            log.warning("%s: TensorRT for RTX takes no cache, and compiles kernels at every start.", path or "no file")
 
     def keep(self) -> None:
         """Write what was compiled since, if anything was."""
+        if self._path is None:
+            return
         kernels = bytes(self._cache.serialize() or b"")
         if kernels and kernels != self._kept:
             _write(self._path, kernels)

@@ -40,7 +40,14 @@ class Engine:
     """Weights on the device, and what goes in and out."""
 
     def __init__(
-        self, trt: ModuleType, path: Path, plan: bytes, *, runs_host_code: bool = False, kernels: Path | None = None
+        self,
+        trt: ModuleType,
+        path: Path,
+        plan: bytes,
+        *,
+        runs_host_code: bool = False,
+        compiles: bool = False,
+        kernels: Path | None = None,
     ) -> None:
         """Deserialise a file that has been found to fit this process.
 
@@ -49,7 +56,8 @@ class Engine:
             path: of the file, for messages.
             plan: what it holds; may be forgotten afterwards.
             runs_host_code: as version-compatible engines need it: they carry a part of TensorRT itself.
-            kernels: where TensorRT for RTX keeps those that it compiles; None for TensorRT, which has compiled all.
+            compiles: kernels, as TensorRT for RTX does; TensorRT has compiled all.
+            kernels: where those are kept for the next start; None: nowhere.
 
         Raises:
             EngineError: TensorRT does not take it; the message carries what TensorRT logged.
@@ -62,7 +70,7 @@ class Engine:
             self._runtime.engine_host_code_allowed = True
         self._engine: Any = self._ask("deserialise it", lambda: self._runtime.deserialize_cuda_engine(plan))
         engine = self._engine
-        self._runtime_cache = self._open_runtime_cache(kernels) if kernels is not None else None
+        self._runtime_cache = self._open_runtime_cache(kernels) if compiles else None
         self.tensors: tuple[Tensor, ...] = tuple(
             Tensor(
                 name,
@@ -101,7 +109,7 @@ class Engine:
         self._engine = None  # TensorRT frees with the last reference
         self._runtime = None
 
-    def _open_runtime_cache(self, path: Path) -> RuntimeCache:
+    def _open_runtime_cache(self, path: Path | None) -> RuntimeCache:
         config = self._ask("set up its execution", self._engine.create_runtime_config)
         config.set_execution_context_allocation_strategy(self.trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         cache = RuntimeCache(config, self._ask("make a cache for its kernels", config.create_runtime_cache), path)

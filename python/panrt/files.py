@@ -16,9 +16,22 @@ from panrt.errors import PanrtError
 SUFFIX = ".part"
 
 
+class NoCacheFolderError(PanrtError, RuntimeError):
+    """The user has no home folder, and nothing else says where a cache could be."""
+
+
 def cache_folder() -> Path:
-    """The user's folder for what can be made again; it need not be there yet."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "panrt"
+    """The user's folder for what can be made again; it need not be there yet.
+
+    Raises:
+        NoCacheFolderError: there is none for this user.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "panrt"
+    except RuntimeError as error:  # no HOME, and a user that the system does not know, as in containers
+        raise NoCacheFolderError(
+            "This user has no home folder to keep a cache in; set XDG_CACHE_HOME to a folder that it can write to."
+        ) from error
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

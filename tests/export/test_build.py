@@ -137,6 +137,14 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.plan*"))
 
 
+def test_a_cache_that_cannot_be_written_to_costs_no_engine(tmp_path: Path) -> None:
+    (tmp_path / "cache").touch()
+    ended = panrt("build", saved(tiny_model(), tmp_path), "-o", tmp_path / "m.plan", "--rtx", cache=tmp_path / "cache")
+    assert ended.code == 0, ended
+    assert plan_file.read(tmp_path / "m.plan").flavour == "rtx"
+    assert "Set XDG_CACHE_HOME to a folder that can be written to." in ended.stderr
+
+
 def test_a_file_that_leaves_its_batch_open_is_refused(tmp_path: Path) -> None:
     path = saved(tiny_model(batch="n"), tmp_path)
     said = fail(path, "-o", tmp_path / "m.plan", "--rtx", cache=tmp_path)

@@ -9,11 +9,15 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from panrt import plan_file as plans
+from panrt.cli import app
 from panrt.export import cache
 from panrt.export.cache import Key
+from panrt.files import NoCacheFolderError
 from panrt.plan_file import BuildOptions
+from support import homes
 from support.plans import ENGINE, plan_file
 
 KEY = Key(
@@ -123,3 +127,70 @@ def test_who_wants_the_same_engine_waits_and_finds_it() -> None:
         plans.sidecar(plan).write_text(plans.dumps(plan_file()))
     other.join(60)
     assert found.get(timeout=60)
+
+
+# No cache
+
+
+def test_without_a_home_folder_a_build_keeps_nothing_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    homes.have_none(monkeypatch)
+    assert not cache.is_usable()
+    (said,) = caplog.messages
+    assert "set XDG_CACHE_HOME" in said
+    assert said.endswith("The engine is not kept for the next build.")
+    path = cache.timings_path("10.3.0", None)
+    assert path is None
+    assert cache.timings(path) == b""
+    cache.keep_timings(path, b"measured")
+
+
+def test_without_a_home_folder_there_is_no_cache_to_look_into(monkeypatch: pytest.MonkeyPatch) -> None:
+    homes.have_none(monkeypatch)
+    with pytest.raises(NoCacheFolderError):
+        cache.entries()
+    with pytest.raises(NoCacheFolderError):
+        cache.prune(unused_days=0)
+    for command in ("ls", "prune"):
+        ended = CliRunner().invoke(app, ["cache", command], catch_exceptions=False)
+        assert ended.exit_code == 2
+        assert "set XDG_CACHE_HOME to a folder" in ended.output
+        assert ended.output.count("\n") == 1
+
+
+def test_a_cache_that_can_be_written_to_is_usable(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert cache.is_usable()
+    assert folder.is_dir()
+    assert not caplog.messages
+
+
+def test_a_cache_that_cannot_be_written_to_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    assert not cache.is_usable()
+    path = cache.timings_path("10.3.0", None)
+    assert path is not None
+    cache.keep_timings(path, b"measured")
+    unusable, unwritten = caplog.messages
+    assert unusable.startswith(str(blocked))
+    assert "Set XDG_CACHE_HOME to a folder that can be written to." in unusable
+    assert unwritten.startswith(str(path))
+
+
+def test_a_folder_without_the_permission_to_write_is_no_cache(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    assert not cache.is_usable()
+    assert caplog.messages[0].startswith(f"{folder}: Permission denied; ")
+
+
+def test_measured_kernels_are_kept_for_the_next_build() -> None:
+    path = cache.timings_path("10.3.0", None)
+    assert cache.timings(path) == b""
+    cache.keep_timings(path, b"measured")
+    assert cache.timings(path) == b"measured"

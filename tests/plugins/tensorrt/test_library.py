@@ -19,6 +19,7 @@ from panrt.cli import app
 from panrt.gpu import Gpu, GpuError
 from panrt.plugins import library, native
 from panrt.plugins.library import PluginLibraryError
+from support import homes
 from support.plugin_library import folder, plugin_library
 
 
@@ -90,7 +91,7 @@ def test_building_again_changes_nothing() -> None:
     assert [p.name for p in built.path.parent.iterdir() if p.name.startswith(".")] == []
 
 
-ORIN = Gpu("Orin", "8.7", "12.6", 0)
+ORIN = Gpu("Orin", "8.7", "12.6", True, 8 << 30, 5 << 30)
 
 
 def broken_driver() -> Gpu:
@@ -205,6 +206,19 @@ def test_a_library_that_was_not_built_is_missed_with_the_way_to_it(tmp_path: Pat
     with pytest.raises(PluginLibraryError, match=r"plugins of this PanRT are not built; run  panrt plugins build"):
         library.find()
     assert str(library.cached_path()).startswith(str(tmp_path))
+
+
+def test_without_a_home_folder_the_library_is_missed_with_the_ways_to_name_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    homes.have_none(monkeypatch)
+    for use in (library.find, library.build):
+        with pytest.raises(PluginLibraryError, match=r"set XDG_CACHE_HOME .* set PANRT_PLUGINS to it"):
+            use()
+    with pytest.raises(PluginLibraryError, match=r"^~/plugins\.so: this home folder is not known"):
+        library.inspect(Path("~/plugins.so"))
+    monkeypatch.setenv(library.VARIABLE, str(plugin_library("off").path))
+    assert library.find().path == plugin_library("off").path
 
 
 def test_the_cache_never_gives_a_library_of_other_sources(monkeypatch: pytest.MonkeyPatch) -> None:

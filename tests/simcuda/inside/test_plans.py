@@ -31,6 +31,7 @@ from panrt.plugins import library
 from panrt.plugins.library import PluginLibrary, PluginLibraryError
 from simcuda import fake_tensorrt, fake_tensorrt_rtx
 from simcuda.inside.sessions import MODEL, check, contexts_unchanged, picture, tensors
+from support import homes
 
 LIBRARY = Path(os.environ["PANRT_TEST_KERNELS"])
 PLUGINS = PluginLibrary(LIBRARY, "1" * 64, "2" * 64, "10.3.0", ("87", "89"))
@@ -235,6 +236,20 @@ def test_a_cache_that_cannot_be_written_costs_time_alone(
     with panrt.load(path) as session:
         check(session(picture(0)), picture(0))
     assert "the next start compiles kernels again." in caplog.text
+
+
+def test_without_a_home_folder_kernels_are_compiled_at_every_start(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = engine(**RTX)
+    homes.have_none(monkeypatch)
+    for _ in range(2):
+        with panrt.load(path) as session:
+            check(session(picture(0)), picture(0))
+    assert fake_tensorrt_rtx.compiled == ["pattern"] * 2
+    warned = [message for message in caplog.messages if "XDG_CACHE_HOME" in message]
+    assert len(warned) == 2
+    assert warned[0].endswith("TensorRT for RTX compiles kernels at every start.")
 
 
 def test_what_lies_in_the_place_of_a_cache_file_costs_time_alone(
