@@ -263,7 +263,7 @@ def build(
 
 
 def this_machines_architecture() -> tuple[str, str]:
-    """The CUDA architecture of this machine's GPU, such as "87", and a sentence on it; "" where there is none."""
+    """The CUDA architecture of this machine's GPU, such as "87", and a sentence on it; "" without a GPU."""
     try:
         found = gpu.find()
     except gpu.GpuError as error:

@@ -84,7 +84,7 @@ class RuntimeCache:
 
 
 def _read(path: Path) -> bytes:
-    """The kernels in a file; empty where there is none, or a damaged one."""
+    """Read the kernels in a file; empty if it does not exist or is damaged."""
     try:
         content = read_whole(path, longest=LONGEST, error=_CacheFileError, expected="compiled kernels")
         os.utime(path)  # when it was used last

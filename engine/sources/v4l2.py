@@ -153,7 +153,7 @@ def captured_pictures(
 
 
 class _Captured(NamedTuple):
-    """The bytes of a frame, in memory of ours."""
+    """A frame as the driver delivered it, copied out of its buffer."""
 
     data: NDArray[np.uint8]
     at: float  # seconds of the clock

@@ -40,9 +40,8 @@ def find(*, library: str = DRIVER) -> Gpu | None:
     Raises:
         GpuError: the driver does not do what it should.
     """
-    try:
-        driver = ctypes.CDLL(library)
-    except OSError:
+    driver = _load(library)
+    if driver is None:
         return None
     count, device = ctypes.c_int(), ctypes.c_int()
     if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
@@ -104,11 +103,15 @@ def driver_version(*, library: str = DRIVER) -> tuple[int, int] | None:
     Raises:
         GpuError: the driver does not do what it should.
     """
+    driver = _load(library)
+    return None if driver is None else _version(driver)
+
+
+def _load(library: str) -> Any:
     try:
-        driver = ctypes.CDLL(library)
+        return ctypes.CDLL(library)
     except OSError:
         return None
-    return _version(driver)
 
 
 def _version(driver: Any) -> tuple[int, int]:

@@ -14,7 +14,7 @@ namespace ptxsim {
 class LoadedModule {
  public:
   LoadedModule(std::string const& text, Memory& memory);
-  Program* find(std::string const& name);  // null where there is none
+  Program* find(std::string const& name);  // null if there is no such kernel
   std::vector<Program*> decoded() const;
 
  private:

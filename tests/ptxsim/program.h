@@ -55,7 +55,7 @@ enum class Type : std::uint8_t {
 unsigned bytes_of(Type type);
 bool is_signed(Type type);
 bool is_type(std::string const& name);
-Type type_of(std::string const& name);  // Fault where there is none
+Type type_of(std::string const& name);  // Fault if there is no such type
 
 // As the memory model has it: who is sure to see an access in one order, and what else the access orders.
 enum class Strength : std::uint8_t { kPlain, kBlock, kDevice };

@@ -63,7 +63,7 @@ inline std::uint32_t host_arithmetic_faults() {
   return arithmetic_faults({probe.above_one, probe.smallest_normal}) & ~std::uint32_t{kSubnormalsAreZero};
 }
 
-// How code with the first of these faults was compiled, and how it ought to be; null where there is none.
+// How code with the first of these faults was compiled, and how to compile it; null without a fault.
 inline char const* fault_text(std::uint32_t faults) {
   if ((faults & kFusedMultiplyAdd) != 0) {
     return "it was compiled with fused multiply-adds; it needs -ffp-contract=off, and nvcc's --fmad=false";

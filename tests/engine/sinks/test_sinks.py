@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -189,7 +191,7 @@ def test_shared_memory_is_never_torn_and_grows_with_the_map() -> None:
         for index in range(150):
             frame = panrt.Frame(pattern(index, hw), index)
             sink.put(Item(frame, session(frame)))
-        wait_for(lambda size=hw: size in sizes)  # type: ignore[misc]
+        wait_for(partial(operator.contains, sizes, hw))
     with pytest.raises(SinkError, match="another process writes there"):
         open_sink(f"shm://{name}").start(Context(model_file(), lambda: Meter().status((), ())), stream_policy="block")
     sink.close()
