@@ -47,26 +47,24 @@ def test_a_missing_runtime_breaks_panrt_and_says_how_to_mend_it(monkeypatch: pyt
     )
 
 
-def test_a_driver_that_fails_to_start_is_told_from_one_that_is_not_there(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    source = tmp_path / "cuda.c"
-    source.write_text("int cuInit(unsigned f){return 999;} int cuDeviceGetCount(int*n){return 3;}")
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", tmp_path / "libcuda.so.1", source], check=True)
+def gpu_found_with(folder: Path, driver: str) -> str:
+    """What the doctor finds with a driver of this C source."""
+    source = folder / "cuda.c"
+    source.write_text(driver)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", folder / "libcuda.so.1", source], check=True)
     code = "from panrt.engine import doctor; print(doctor._gpu().found)"
-    said = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert said.stdout.strip() == "the driver is there but does not start: CUDA error 999"
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(folder)}
+    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    return said.stdout.strip()
+
+
+def test_a_driver_that_fails_to_start_is_told_from_one_that_is_not_there(tmp_path: Path) -> None:
+    driver = "int cuInit(unsigned f){return 999;} int cuDeviceGetCount(int*n){return 3;}"
+    assert gpu_found_with(tmp_path, driver) == "the driver is there but does not start: CUDA error 999"
 
 
 def test_a_gpu_that_shares_the_hosts_memory_is_told(tmp_path: Path) -> None:
-    source = tmp_path / "cuda.c"
-    source.write_text("""
+    driver = """
         #include <string.h>
         int cuInit(unsigned flags) { return 0; }
         int cuDeviceGetCount(int* count) { return *count = 2, 0; }
@@ -76,17 +74,9 @@ def test_a_gpu_that_shares_the_hosts_memory_is_told(tmp_path: Path) -> None:
         int cuDeviceGetAttribute(int* value, int attribute, int device) {
             return *value = attribute == 75 ? 8 : attribute == 76 ? 7 : attribute == 18 ? !device : 1, 0;
         }
-    """)
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", tmp_path / "libcuda.so.1", source], check=True)
-    code = "from panrt.engine import doctor; print(doctor._gpu().found)"
-    said = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert said.stdout.strip() == "Orin (sm_87, shares the host's memory), GPU (sm_87); driver for CUDA 12.6"
+    """
+    found = gpu_found_with(tmp_path, driver)
+    assert found == "Orin (sm_87, shares the host's memory), GPU (sm_87); driver for CUDA 12.6"
 
 
 @pytest.fixture
