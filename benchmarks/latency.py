@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 import panrt
 from benchmarks.harness import machine
-from panrt.engine.backends.cpu import DENSE, SPINNING, CpuSession
+from panrt.engine.backends.cpu.session import DENSE, SPINNING, CpuSession
 from panrt.export import to_onnx
 from panrt.model import PanopticFPN
 from panrt.model import load as load_network

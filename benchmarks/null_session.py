@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from panrt.engine.backends.session_base import SessionBase
 from panrt.engine.frame import Frame
-from panrt.engine.result import PanopticResult, Segment, Timings
-from panrt.model_file import Category, ModelFile, Thresholds
+from panrt.engine.results.result import PanopticResult, Segment, Timings
+from panrt.formats.metadata import Category, ModelFile, Thresholds
 
 THING, STUFF = Category(1, "bright", True, (230, 60, 40)), Category(2, "dark", False, (40, 90, 160))
 BLUE = 90

@@ -31,7 +31,7 @@ import cv2
 import numpy as np
 from av.error import FFmpegError
 
-from panrt.video_files import open_video
+from panrt.formats.video_files import open_video
 
 VIDEOS = "mp4", "mov", "mkv"
 SINKS = *VIDEOS, "jsonl", "coco", "npy"

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import panrt
-from panrt.files import kind_of
-from panrt.model_file import ModelFileError
-from panrt.records import argument
+from panrt.files import PACKAGE, kind_of
+from panrt.formats.metadata import ModelFileError
+from panrt.formats.records import argument
 
-MODELS = {"tabletop": Path(panrt.__file__).parent / "models" / "tabletop.onnx"}
+MODELS = {"tabletop": PACKAGE / "models" / "tabletop.onnx"}
 
 
 def locate(model: str | os.PathLike[str]) -> Path:

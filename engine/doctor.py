@@ -15,8 +15,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from panrt import gpu
-from panrt.engine.machine import cpu_info, cpu_name, power_mode, usable_threads
+from panrt.engine.bench.machine import cpu_info, cpu_name, power_mode, usable_threads
+from panrt.gpu import device as gpu
 from panrt.plugins import library
 
 _BOARD = Path("/proc/device-tree/model")

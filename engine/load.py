@@ -20,11 +20,13 @@ from typing import Any, NamedTuple, get_args
 from panrt.engine.bundled import locate
 from panrt.engine.session import GpuMemory, Preprocess, Session
 from panrt.errors import PanrtError
+from panrt.version import version
 
 log = logging.getLogger("panrt")
 
 BACKENDS = ("tensorrt", "rtx", "cpu")  # the best first
 AUTO = "auto"
+_MODULES = {"tensorrt": "tensorrt.tensorrt", "rtx": "tensorrt.rtx", "cpu": "cpu.session"}
 WEIGHTS = (".safetensors", ".pkl", ".pth", ".pt", ".ckpt")  # suffixes of what is exported, not run
 
 
@@ -127,7 +129,7 @@ def _way_in(path: Path) -> str:
 def verdict(backend: str, path: Path) -> Verdict:
     """Whether a backend can run a file here, without loading it."""
     if importlib.util.find_spec(_name(backend)) is None:
-        return Verdict(backend, f"this PanRT comes without it (version {_version()})")
+        return Verdict(backend, f"this PanRT comes without it (version {version()})")
     try:
         module: Any = importlib.import_module(_name(backend))
     except ModuleNotFoundError as error:
@@ -145,10 +147,4 @@ def _open(backend: str, path: Path, options: _Options) -> Session:
 
 
 def _name(backend: str) -> str:
-    return f"panrt.engine.backends.{backend}"
-
-
-def _version() -> str:
-    import panrt  # noqa: PLC0415
-
-    return panrt.__version__
+    return f"panrt.engine.backends.{_MODULES[backend]}"

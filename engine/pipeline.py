@@ -22,7 +22,8 @@ from typing import Any, TypeVar
 from panrt.engine import forks
 from panrt.engine.clock import Clock
 from panrt.engine.frame import Frame
-from panrt.engine.result import PanopticResult
+from panrt.engine.results.result import PanopticResult
+from panrt.engine.results.tracking import Tracker
 from panrt.engine.session import Drawing, Draws, Reserves, Session, acting_for
 from panrt.engine.sinks.open import SinkTarget, open_sink
 from panrt.engine.sinks.same_file import refuse_same_files
@@ -31,7 +32,6 @@ from panrt.engine.slot import Policy
 from panrt.engine.sources.open import specify
 from panrt.engine.sources.source import Source, SourceOptions, Spec
 from panrt.engine.status import Meter, StreamStatus
-from panrt.engine.tracking import Tracker
 from panrt.errors import PanrtError
 
 LOOK_EVERY = 0.1  # seconds between looks at sources that give nothing
@@ -59,7 +59,7 @@ def stream(
             and the second for files. A file under "latest" plays at its own speed.
         options: how the sources behave.
         in_flight: submissions on their way at once; by default the session's capacity under "block", else one.
-        track: things keep their ids from frame to frame, see `panrt.engine.tracking`.
+        track: things keep their ids from frame to frame, see `panrt.engine.results.tracking`.
         limit: end after so many results.
 
     Returns:

@@ -16,11 +16,11 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from panrt.engine.colors import Rgb
 from panrt.engine.frame import Frame
-from panrt.engine.result import PanopticResult
+from panrt.engine.results.colors import Rgb
+from panrt.engine.results.result import PanopticResult
 from panrt.errors import PanrtError
-from panrt.model_file import ModelFile
+from panrt.formats.metadata import ModelFile
 
 Preprocess: TypeAlias = Literal["host", "gpu"]
 GpuMemory: TypeAlias = Literal["auto", "mapped", "device"]

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 from panrt.engine.clock import MONOTONIC, Clock
-from panrt.engine.result import PanopticResult
+from panrt.engine.results.result import PanopticResult
 from panrt.engine.sources.source import SourceStatus, State
 from panrt.engine.uri import redact_all
 

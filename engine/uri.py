@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, unquote_to_bytes
 
 from panrt.errors import PanrtError
-from panrt.records import legible
+from panrt.formats.records import legible
 
 HIDDEN = "***"
 LONGEST = 8192  # characters of a URI

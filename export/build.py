@@ -20,20 +20,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-import panrt
-from panrt import gpu as gpus
-from panrt import plan_file
 from panrt.export import cache as engine_cache
 from panrt.export.errors import ExportError
 from panrt.export.lint import Finding, Linted, lint
 from panrt.export.tensorrt import WEIGHTED, BuildError, Layer, Network, TensorRT
 from panrt.files import write_atomically
-from panrt.gpu import Gpu
-from panrt.input_size import IMAGE
-from panrt.model_file import ModelFile
-from panrt.plan_file import SUFFIX, BuildOptions, Flavour, PlanFile, Precisions, version_of
+from panrt.formats import plan_file
+from panrt.formats.input_size import IMAGE
+from panrt.formats.metadata import ModelFile
+from panrt.formats.plan_file import SUFFIX, BuildOptions, Flavour, PlanFile, Precisions, version_of
+from panrt.gpu import device as gpus
+from panrt.gpu.device import Gpu
 from panrt.plugins import library as plugin_library
 from panrt.plugins.library import PluginLibrary
+from panrt.version import version
 
 # Of the GPU's memory, what tactics may use as scratch: a share of all of it, so that an engine does not depend on what
 # else was running, or a share of what is free, where that is less.
@@ -129,7 +129,7 @@ class _Target(NamedTuple):
             compute_capability=gpu.compute_capability if gpu else "",
             driver=gpu.driver if gpu else "",
             plugins_sha256=self.library.sha256,
-            panrt=panrt.__version__,
+            panrt=version(),
             options=dataclasses.replace(self.options, input_hw=()),  # the model is of that size already
         )
 
@@ -171,7 +171,7 @@ def _build(
         gpu=gpu.name if gpu else "",
         compute_capability=gpu.compute_capability if gpu else "",
         driver=gpu.driver if gpu else "",
-        panrt=panrt.__version__,
+        panrt=version(),
         plugin_version=plugin_library.VERSION,
         plugins_sha256=target.library.sha256,
         plugins_sources_sha256=target.library.sources_sha256,

@@ -23,11 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from panrt import plan_file
 from panrt.files import NoCacheFolderError, cache_folder, write_atomically
-from panrt.gpu import Gpu
-from panrt.model_file import ModelFileError
-from panrt.plan_file import BuildOptions, Flavour, PlanFile
+from panrt.formats import plan_file
+from panrt.formats.metadata import ModelFileError
+from panrt.formats.plan_file import BuildOptions, Flavour, PlanFile
+from panrt.gpu.device import Gpu
 
 log = logging.getLogger("panrt")
 

@@ -14,11 +14,11 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from panrt import pictures
 from panrt.export.errors import ExportError
 from panrt.files import kind_of
-from panrt.records import legible
-from panrt.video_files import open_video
+from panrt.formats import image_files
+from panrt.formats.records import legible
+from panrt.formats.video_files import open_video
 
 Frame: TypeAlias = NDArray[np.uint8]
 
@@ -39,17 +39,19 @@ def read_frames(path: str | os.PathLike[str], *, limit: int) -> Iterator[Frame]:
     path = Path(path)
     name = legible(path)
     try:
-        found = pictures.pictures_in(path) if path.is_dir() else None
+        found = image_files.pictures_in(path) if path.is_dir() else None
         exists = path.exists()
     except (OSError, ValueError) as error:  # no permission, too long a name, a NUL
         raise ExportError(f"{name}: cannot be read ({getattr(error, 'strerror', None) or error}).") from error
     if found is not None:
         if not found:
-            raise ExportError(f"{name}: no images; expected files that end in {', '.join(sorted(pictures.SUFFIXES))}.")
+            raise ExportError(
+                f"{name}: no images; expected files that end in {', '.join(sorted(image_files.SUFFIXES))}."
+            )
         return (_read_image(found[index]) for index in _spread(len(found), limit))
     if not exists:
         raise FileNotFoundError(f"{name}: no such file or folder.")
-    return iter([_read_image(path)]) if pictures.is_picture_name(path.name) else _read_clip(path, limit)
+    return iter([_read_image(path)]) if image_files.is_picture_name(path.name) else _read_clip(path, limit)
 
 
 def _spread(available: int, limit: int) -> list[int]:
@@ -60,8 +62,8 @@ def _spread(available: int, limit: int) -> list[int]:
 
 def _read_image(path: Path) -> Frame:
     try:
-        return pictures.read_picture(path)
-    except (pictures.PictureError, pictures.PictureNotFoundError, pictures.PictureDeniedError) as error:
+        return image_files.read_picture(path)
+    except (image_files.PictureError, image_files.PictureNotFoundError, image_files.PictureDeniedError) as error:
         raise ExportError(f"{error} Remove it or give another folder.") from error
 
 

@@ -13,11 +13,11 @@ from typing import Any, Literal, NamedTuple
 
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from panrt import input_size, model_file, onnx_graph
 from panrt.export.errors import ExportError
-from panrt.model_file import ModelFile
-from panrt.onnx_file import read_onnx
-from panrt.plan_file import Flavour
+from panrt.formats import input_size, metadata, onnx_graph
+from panrt.formats.metadata import ModelFile
+from panrt.formats.onnx_file import read_onnx
+from panrt.formats.plan_file import Flavour
 from panrt.plugins.library import NAMESPACE, OPS, VERSION
 from panrt.plugins.onnx_functions import DOMAIN
 
@@ -83,7 +83,7 @@ def lint(path: Path, *, flavour: Flavour, release: Release, input_hw: tuple[int,
         OSError: it cannot be read.
     """
     model, said, content = read_onnx(path)
-    file = model_file.sized(said, input_hw, source=str(path))
+    file = metadata.sized(said, input_hw, source=str(path))
     onnx_graph.check_structure(model, source=str(path))
     if file != said:
         input_size.specialise(model, file, source=str(path))

@@ -5,7 +5,7 @@
 Graph input: `image` (N, H, W, 3) uint8 BGR at network size, normalised in the graph. Graph outputs: `panoptic`,
 `segments`, `segment_scores`, `segment_count`, as PanopticMerge gives them. Everything between is plain ONNX but for the
 four ops of the domain `panrt`, whose ONNX functions are in the file. What the file says about itself is in
-`panrt.model_file`; how its nodes and edges are named, in `naming`.
+`panrt.formats.metadata`; how its nodes and edges are named, in `naming`.
 
 Shapes: N images, H x W the network's input, multiples of 32.
 """
@@ -30,8 +30,6 @@ from numpy.typing import NDArray
 from onnx import ModelProto, helper
 from torch import Tensor, nn
 
-import panrt
-from panrt import model_file
 from panrt.export.errors import ExportError
 from panrt.export.folding import fold_batch_norms
 from panrt.export.frames import Frame
@@ -39,11 +37,13 @@ from panrt.export.naming import name_graph
 from panrt.export.precision import Peak, Progress, largest_feature, quantize, to_half
 from panrt.export.symbolic import SymbolicOps
 from panrt.files import write_atomically
-from panrt.input_size import IMAGE, Static, open_size
+from panrt.formats import metadata
+from panrt.formats.input_size import IMAGE, Static, open_size
+from panrt.formats.metadata import SIZE_DIVISOR, InputSizeError, ModelFile, Precision, Target, Thresholds, side_problem
 from panrt.model.panoptic_fpn import PanopticFPN
-from panrt.model_file import SIZE_DIVISOR, InputSizeError, ModelFile, Precision, Target, Thresholds, side_problem
 from panrt.plugins.contract import MAX_SIDE
 from panrt.plugins.onnx_functions import DOMAIN, OUTPUTS, add_functions
+from panrt.version import version
 
 OPSETS: dict[Target, int] = {
     "portable": 21,
@@ -155,8 +155,8 @@ def describe(
         sizes = input_hw, valid, _checked_size("output_size", output_hw or valid)
     file = ModelFile(
         name=model.config.name,
-        things=tuple(model_file.Category(*category) for category in model.config.classes.things),
-        stuff=tuple(model_file.Category(*category) for category in model.config.classes.stuff),
+        things=tuple(metadata.Category(*category) for category in model.config.classes.things),
+        stuff=tuple(metadata.Category(*category) for category in model.config.classes.stuff),
         batch=_checked_batch(batch),
         input_hw=sizes[0],
         valid_hw=sizes[1],
@@ -170,8 +170,8 @@ def describe(
         provenance=provenance,
     )
     try:
-        model_file.loads(model_file.dumps(file), source=file.name)
-    except model_file.ModelFileError as error:
+        metadata.loads(metadata.dumps(file), source=file.name)
+    except metadata.ModelFileError as error:
         raise ExportError(f"no PanRT could read the file: {error}") from error
     return file
 
@@ -210,10 +210,10 @@ def finish(proto: ModelProto, file: ModelFile) -> None:
     Raises:
         onnx.checker.ValidationError: the graph is no valid ONNX, which is a fault of this exporter.
     """
-    proto.producer_name, proto.producer_version = "panrt", panrt.__version__
+    proto.producer_name, proto.producer_version = "panrt", version()
     proto.graph.name = file.name
     proto.ClearField("metadata_props")
-    helper.set_model_props(proto, {model_file.KEY: model_file.dumps(file)})
+    helper.set_model_props(proto, {metadata.KEY: metadata.dumps(file)})
     del proto.functions[:]
     if file.target == "portable":
         add_functions(proto)
@@ -359,7 +359,7 @@ def _traced(network: PanopticFPN, file: ModelFile) -> ModelProto:
 
 def _open(network: PanopticFPN, file: ModelFile) -> ModelProto:
     """The graph whose input size is open: the network is traced at two sizes, and what differs is opened."""
-    files = [model_file.sized(file, size, source=file.name) for size in _SIZES]
+    files = [metadata.sized(file, size, source=file.name) for size in _SIZES]
     proto, other = (_traced(network, static) for static in files)
     try:
         opened = open_size(Static(proto.graph, files[0]), Static(other.graph, files[1]))

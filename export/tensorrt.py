@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from panrt import gpu
 from panrt.errors import PanrtError
-from panrt.plan_file import PRODUCTS, BuildOptions, Flavour, version_of
+from panrt.formats.plan_file import PRODUCTS, BuildOptions, Flavour, version_of
+from panrt.gpu import device as gpu
+from panrt.gpu.tensorrt_logger import tensorrt_logger
 from panrt.plugins import library as plugin_library
 from panrt.plugins.library import PluginLibrary
-from panrt.tensorrt_logger import tensorrt_logger
 
 OLDEST: dict[Flavour, tuple[int, ...]] = {"tensorrt": (10, 3), "rtx": (1, 7)}
 _MODULES: dict[Flavour, str] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}

@@ -24,11 +24,13 @@ import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
-from panrt import onnx_graph
 from panrt.errors import PanrtError
 from panrt.export.frames import Frame
 from panrt.export.onnx import prepared
-from panrt.input_size import IMAGE, specialise
+from panrt.formats import onnx_graph
+from panrt.formats.input_size import IMAGE, specialise
+from panrt.formats.metadata import ModelFile, Precision, sized
+from panrt.formats.onnx_file import read_onnx
 from panrt.model.metric_table import text_table
 from panrt.model.panoptic_fpn import PanopticFPN, merge
 from panrt.model.panoptic_map import Category, PanopticMap, Segment
@@ -36,8 +38,6 @@ from panrt.model.panoptic_quality import PanopticStatistics, comparison_statisti
 from panrt.model.segment_matching import Comparison as MapPair
 from panrt.model.segment_matching import compare as compare_maps
 from panrt.model.segment_matching import match_segments
-from panrt.model_file import ModelFile, Precision, sized
-from panrt.onnx_file import read_onnx
 from panrt.plugins.onnx_functions import OUTPUTS, add_functions
 
 Array = NDArray[Any]

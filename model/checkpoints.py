@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from panrt import records
 from panrt.files import write_atomically
+from panrt.formats import records
 from panrt.model.backbones.efficientnet_lite import STAGES
 from panrt.model.config import EfficientNetLiteConfig, PanopticFPNConfig, ResNetConfig, to_json
 from panrt.model.data.classes import ClassTable

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from panrt import records
+from panrt.formats import records
 from panrt.model.data.classes import COCO, TABLETOP, VOID, ClassTable
 from panrt.plugins.contract import MAX_SIDE
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from panrt import records
 from panrt.errors import PanrtError
+from panrt.formats import records
 from panrt.model.config import PanopticFPNConfig, from_json
 
 SCHEMA = 1

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from panrt.formats.metadata import SIZE_DIVISOR
 from panrt.model import irregular
 from panrt.model.backbones.efficientnet_lite import EfficientNetLite
 from panrt.model.backbones.resnet import ResNet
@@ -24,7 +25,6 @@ from panrt.model.config import InstanceConfig, MergeConfig, PanopticFPNConfig, R
 from panrt.model.fpn import ROI_LEVELS, STRIDES, Fpn
 from panrt.model.heads import BoxHead, BoxOutput, DilatedSemanticHead, MaskHead, RpnHead, RpnOutput, SemanticHead
 from panrt.model.irregular import Detections, IrregularOps, PanopticSegments, Proposals
-from panrt.model_file import SIZE_DIVISOR
 
 MIN_LEVEL = 2  # P2 is the finest level
 

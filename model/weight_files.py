@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from panrt import records
+from panrt.formats import records
 from panrt.model import pickles
 from panrt.model.header import OTHERS, CheckpointError, read_tensors_header
 from panrt.model.pickles import Array, Dtype, Encoded, PickleProblem, Scalar, Storage, TensorView

@@ -23,9 +23,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from panrt import gpu
 from panrt.errors import PanrtError
 from panrt.files import NoCacheFolderError, cache_folder
+from panrt.gpu import device as gpu
 
 NAME = "libpanrt_plugins.so"
 RTX_LOADER_NAME = "libtensorrt_rtx.so"

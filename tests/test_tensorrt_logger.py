@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from panrt.tensorrt_logger import REMEMBERED, tensorrt_logger
+from panrt.gpu.tensorrt_logger import REMEMBERED, tensorrt_logger
 
 
 class ILogger:

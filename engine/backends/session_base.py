@@ -24,7 +24,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from panrt.engine import forks
 from panrt.engine.frame import Frame
 from panrt.engine.nvtx_ranges import nvtx_range
-from panrt.engine.result import PanopticResult
+from panrt.engine.results.result import PanopticResult
 from panrt.engine.session import (
     SessionBusyError,
     SessionClosedError,

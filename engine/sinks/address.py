@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from panrt.engine.sinks.errors import SinkError, UnknownSinkError
-from panrt.records import shown
+from panrt.formats.records import shown
 
 OPTIONS = "token", "host"
 NO_TOKEN, NEW_TOKEN = "none", "auto"  # values of the option `token` that are no tokens themselves

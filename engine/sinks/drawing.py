@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from panrt.engine.overlay import write_names
 from panrt.engine.pixel_formats import bgr
+from panrt.engine.results.overlay import write_names
 from panrt.engine.sinks.sink import Item
 
 

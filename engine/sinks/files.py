@@ -34,8 +34,8 @@ from panrt.engine.sinks.output import (
     write_whole,
 )
 from panrt.engine.sinks.sink import Item
-from panrt.model_file import ModelFile
-from panrt.records import legible
+from panrt.formats.metadata import ModelFile
+from panrt.formats.records import legible
 
 LOG = logging.getLogger("panrt.sinks")
 

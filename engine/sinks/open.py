@@ -26,7 +26,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from panrt.engine.result import PanopticResult
+from panrt.engine.results.result import PanopticResult
 from panrt.engine.sinks.address import OPTIONS, parse_address
 from panrt.engine.sinks.errors import UnknownSinkError
 from panrt.engine.sinks.files import CocoWriter, JsonLinesWriter, NumpyWriter, StandardOutputWriter
@@ -38,7 +38,7 @@ from panrt.engine.sinks.web import WebWriter
 from panrt.engine.sinks.window import WindowWriter
 from panrt.engine.slot import POLICIES
 from panrt.engine.uri import LONGEST, file_path, nearest, redact, split, split_options
-from panrt.records import legible
+from panrt.formats.records import legible
 
 _VIDEO = (".mp4", ".mkv", ".mov")
 _LINES = (".jsonl", ".ndjson")

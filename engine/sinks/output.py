@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from panrt.engine.sinks.errors import ReaderLeftError, SinkError
-from panrt.records import legible
+from panrt.formats.records import legible
 
 LOG = logging.getLogger("panrt.sinks")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from panrt.engine.sinks.errors import SameFileError
 from panrt.engine.sinks.sink import SinkSpec
-from panrt.records import legible
+from panrt.formats.records import legible
 
 _NO_PICTURES = frozenset({".jsonl", ".ndjson"})  # no source of pictures reads these, so they may stand among them
 

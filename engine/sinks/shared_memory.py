@@ -30,10 +30,10 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from panrt.engine.result import PanopticResult, Segment, Timings
+from panrt.engine.results.result import PanopticResult, Segment, Timings
 from panrt.engine.sinks.errors import SharedMemoryError, SinkError, WriterGoneError
 from panrt.engine.sinks.sink import Item
-from panrt.records import parse, real, shown, whole
+from panrt.formats.records import parse, real, shown, whole
 
 _MAGIC, _VERSION = b"PANRTSHM", 2
 _HEADER = struct.Struct("<8sIIQQI")

@@ -25,13 +25,13 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from panrt.engine import forks, threads
 from panrt.engine.frame import Frame
 from panrt.engine.nvtx_ranges import nvtx_range
-from panrt.engine.result import PanopticResult
+from panrt.engine.results.result import PanopticResult
 from panrt.engine.session import Drawing
 from panrt.engine.sinks.errors import ReaderLeftError, SinkError
 from panrt.engine.slot import Policy, Slot
 from panrt.engine.status import SinkStatus, StreamStatus
-from panrt.model_file import ModelFile
-from panrt.records import legible
+from panrt.formats.metadata import ModelFile
+from panrt.formats.records import legible
 
 LOG = logging.getLogger("panrt.sinks")
 GIVE_UP_AFTER = 5  # failures in a row

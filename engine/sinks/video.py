@@ -27,7 +27,7 @@ from panrt.engine.sinks.drawing import annotated
 from panrt.engine.sinks.errors import SinkError
 from panrt.engine.sinks.output import OutputFile, claim, make_folder
 from panrt.engine.sinks.sink import Item
-from panrt.records import legible
+from panrt.formats.records import legible
 
 CODEC = "libx264"
 _TICKS = 90_000  # per second

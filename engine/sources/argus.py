@@ -26,7 +26,7 @@ from panrt.engine.sources.errors import (
     SourceUndecodableError,
 )
 from panrt.engine.sources.source import Opening, Picture
-from panrt.records import legible
+from panrt.formats.records import legible
 
 ELEMENT = "nvarguscamerasrc"
 FORMATS: tuple[PixelFormat, ...] = ("bgr8", "nv12")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from panrt.engine.sources.errors import SourceNotFoundError, UnknownSourceError
 from panrt.engine.uri import redact
-from panrt.records import legible
+from panrt.formats.records import legible
 
 _CLIPS = {"tabletop": "tabletop/clip.mp4"}
 

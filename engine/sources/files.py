@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from panrt import pictures as picture_files
 from panrt.engine.frame import PixelFormat
 from panrt.engine.sources.errors import SourceDeniedError, SourceError, SourceNotFoundError, SourceUndecodableError
 from panrt.engine.sources.source import Opening, Picture
 from panrt.engine.sources.video import FORMATS, file_pictures
-from panrt.records import legible
+from panrt.formats import image_files as picture_files
+from panrt.formats.records import legible
 
 IMAGE_SUFFIXES = picture_files.SUFFIXES
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"})
@@ -59,7 +59,7 @@ def pixel_formats(paths: Sequence[Path]) -> tuple[PixelFormat, ...]:
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """(H, W, 3) BGR, upright; see `panrt.pictures.read_picture`.
+    """(H, W, 3) BGR, upright; see `panrt.formats.image_files.read_picture`.
 
     Raises:
         SourceError: there is no such file, it may not be read, or it does not decode.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from panrt.engine.sources.errors import SourceUndecodableError
 from panrt.engine.sources.source import Opening, Picture
-from panrt.records import shown
+from panrt.formats.records import shown
 
 
 def image_pictures(images: Iterable[Any], opening: Opening) -> Generator[Picture, None, None]:

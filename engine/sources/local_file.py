@@ -22,7 +22,7 @@ from panrt.engine.sources.errors import (
     SourceUndecodableError,
 )
 from panrt.engine.sources.source import Opening
-from panrt.records import legible
+from panrt.formats.records import legible
 
 _LOOK_EVERY = 0.1  # seconds between looks at whether somebody still wants what a silent pipe may bring
 _MOST_BOXES = 100_000

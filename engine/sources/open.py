@@ -30,7 +30,7 @@ from panrt.engine.sources.errors import SourceNotFoundError, UnknownSourceError
 from panrt.engine.sources.images import image_pictures
 from panrt.engine.sources.source import Source, SourceOptions, Spec
 from panrt.engine.uri import LONGEST, Uri, file_path, nearest, network_address, redact, split
-from panrt.records import legible, shown
+from panrt.formats.records import legible, shown
 
 _SIDE, _RATE = (1, 16384), (1, 1000)
 _CAMERA_RANGES = {"width": _SIDE, "height": _SIDE, "fps": _RATE}

@@ -29,7 +29,7 @@ from panrt.engine.pixel_formats import PIXEL_FORMATS
 from panrt.engine.slot import POLICIES, Policy, Slot
 from panrt.engine.sources.errors import SourceDeniedError, SourceError, SourceRefusedError, UnknownSourceError
 from panrt.engine.uri import redact_all
-from panrt.records import legible
+from panrt.formats.records import legible
 
 LOG = logging.getLogger("panrt.sources")
 HISTORY = 64  # transitions that are remembered

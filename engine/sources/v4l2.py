@@ -35,8 +35,8 @@ from panrt.engine.sources.errors import (
 )
 from panrt.engine.sources.source import Opening, Picture
 from panrt.engine.sources.video import pixels, video_stream
-from panrt.records import legible
-from panrt.video_files import open_video
+from panrt.formats.records import legible
+from panrt.formats.video_files import open_video
 
 FORMATS: tuple[PixelFormat, ...] = ("bgr8", "nv12", "yuyv")
 # What a camera may be asked for, by its name in V4L2; FFmpeg's names.

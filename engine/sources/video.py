@@ -46,8 +46,8 @@ from panrt.engine.sources.errors import (
 from panrt.engine.sources.local_file import LocalFile
 from panrt.engine.sources.source import Opening, Picture
 from panrt.engine.uri import Uri, network_address
-from panrt.records import legible
-from panrt.video_files import open_video
+from panrt.formats.records import legible
+from panrt.formats.video_files import open_video
 
 MAX_PIXELS = 8192 * 4320  # of a frame: 8K; a decoder and the frames that wait then stay below 2 GB
 _LARGE = 1 << 23  # pixels; of larger frames a decoder does not hold one for each thread

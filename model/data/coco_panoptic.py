@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from panrt import pictures
+from panrt.formats import image_files
+from panrt.formats.records import legible, shown
 from panrt.model.data.classes import VOID, ClassTable
 from panrt.model.data.panoptic_json import (
     Annotation,
@@ -25,7 +26,6 @@ from panrt.model.data.panoptic_json import (
     within,
 )
 from panrt.model.panoptic_map import PanopticFormatError, areas, runs, some
-from panrt.records import legible, shown
 
 MAX_MASK_BYTES = 2**31  # of the masks of one picture
 
@@ -247,10 +247,10 @@ def _image_name(image: Image) -> str:
 
 def _read_image(record: Record) -> NDArray[np.uint8]:
     try:
-        return pictures.read_picture(within(record.images, record.image_name))
-    except pictures.PictureNotFoundError as error:
+        return image_files.read_picture(within(record.images, record.image_name))
+    except image_files.PictureNotFoundError as error:
         raise PanopticNotFoundError(str(error)) from error
-    except (pictures.PictureError, pictures.PictureDeniedError) as error:
+    except (image_files.PictureError, image_files.PictureDeniedError) as error:
         raise PanopticFormatError(str(error)) from error
 
 
@@ -275,4 +275,4 @@ def _check_size(record: Record, image_hw: tuple[int, ...], label_hw: tuple[int, 
 
 
 def _orientation(path: Path) -> int:
-    return pictures.read_header(pictures.read_file(path), path).orientation
+    return image_files.read_header(image_files.read_file(path), path).orientation

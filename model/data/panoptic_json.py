@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 from cv2 import COLOR_BGR2RGBA, IMREAD_UNCHANGED, cvtColor
 
-from panrt import pictures, records
+from panrt.formats import image_files, records
+from panrt.formats.records import legible, shown
 from panrt.model.data.classes import Category, made_up_colors
 from panrt.model.panoptic_map import PanopticFormatError, Segment
-from panrt.records import legible, shown
 
 MAX_ID = 2**24 - 1  # of a segment: three channels of 8 bits
 MAX_CATEGORY_ID = 2**31 - 1
@@ -231,7 +231,7 @@ class _Node:
         return number == 1
 
     def side(self, name: str) -> int | None:
-        return None if self.fields.get(name) is None else self.whole(name, 1, pictures.MAX_SIDE)
+        return None if self.fields.get(name) is None else self.whole(name, 1, image_files.MAX_SIDE)
 
     def text(self, name: str) -> str:
         value = records.line(self.fields.get(name))
@@ -369,14 +369,14 @@ def read_panoptic_png(path: Path | str) -> npt.NDArray[np.uint32]:
     """
     path = Path(path)
     try:
-        data = pictures.read_file(path)
-        header = pictures.read_header(data, path)
-        pictures.check_size(header, path, most=MAX_LABEL_PIXELS)
+        data = image_files.read_file(path)
+        header = image_files.read_header(data, path)
+        image_files.check_size(header, path, most=MAX_LABEL_PIXELS)
         _check_label_format(header, path)
-        bgr = pictures.decode(data, IMREAD_UNCHANGED, path)
-    except pictures.PictureNotFoundError as error:
+        bgr = image_files.decode(data, IMREAD_UNCHANGED, path)
+    except image_files.PictureNotFoundError as error:
         raise PanopticNotFoundError(str(error)) from error
-    except (pictures.PictureError, pictures.PictureDeniedError) as error:
+    except (image_files.PictureError, image_files.PictureDeniedError) as error:
         raise PanopticFormatError(f"{error} A label map is an 8-bit RGB PNG.") from error
     if bgr.shape[2] == 4 and (bgr[..., 3] != 255).any():
         raise PanopticFormatError(
@@ -389,7 +389,7 @@ def read_panoptic_png(path: Path | str) -> npt.NDArray[np.uint32]:
     return ids
 
 
-def _check_label_format(header: pictures.Header, path: Path) -> None:
+def _check_label_format(header: image_files.Header, path: Path) -> None:
     kinds = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB with alpha"}
     if header.format != "PNG":
         found = f"a {header.format} file"

@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from panrt.engine.frame import Frame as Frame
     from panrt.engine.load import load as load
     from panrt.engine.pipeline import stream as stream
-    from panrt.engine.result import PanopticResult as PanopticResult
-    from panrt.engine.result import Segment as Segment
+    from panrt.engine.results.result import PanopticResult as PanopticResult
+    from panrt.engine.results.result import Segment as Segment
 
     __version__: str
 
 # Name -> where it is; imported when it is asked for.
 _LAZY = {
     "Frame": "panrt.engine.frame",
-    "PanopticResult": "panrt.engine.result",
-    "Segment": "panrt.engine.result",
+    "PanopticResult": "panrt.engine.results.result",
+    "Segment": "panrt.engine.results.result",
     "load": "panrt.engine.load",
     "stream": "panrt.engine.pipeline",
 }
@@ -36,9 +36,9 @@ __all__ = ["Frame", "PanopticResult", "Segment", "__version__", "load", "stream"
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":  # asking the installation takes ten times as long as this import
-        from importlib.metadata import version  # noqa: PLC0415
+        from panrt.version import version  # noqa: PLC0415
 
-        return globals().setdefault(name, version("panrt"))
+        return globals().setdefault(name, version())
     if name not in _LAZY:
         raise AttributeError(f"module 'panrt' has no attribute {name!r}")
     value = getattr(importlib.import_module(_LAZY[name]), name)

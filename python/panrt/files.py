@@ -14,6 +14,7 @@ from pathlib import Path
 from panrt.errors import PanrtError
 
 SUFFIX = ".part"
+PACKAGE = Path(__file__).parent  # of the installation: models and data lie in it
 
 
 class NoCacheFolderError(PanrtError, RuntimeError):

@@ -12,11 +12,11 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from panrt import plan_file as plans
 from panrt.cli import app
 from panrt.cli.build import _report
 from panrt.export.build import Built
 from panrt.export.lint import Finding
+from panrt.formats import plan_file as plans
 from support.engines import panrt, tiny_model
 from support.plans import ENGINE, plan_file
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from panrt import gpu
 from panrt.engine import doctor
 from panrt.engine.sources import gstreamer, v4l2
+from panrt.gpu import device as gpu
 
 
 def by_part() -> dict[str, doctor.Finding]:

@@ -23,21 +23,21 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 import panrt
-from panrt import model_file
 from panrt.engine import bundled
-from panrt.engine.backends import convolutions
-from panrt.engine.backends.convolutions import Convolution
-from panrt.engine.backends.cpu import DENSE, CpuSession, Graph
-from panrt.engine.backends.partition import Op, Part, partition
-from panrt.engine.device_map import DeviceMapError
+from panrt.engine.backends.cpu.partition import Op, Part, partition
+from panrt.engine.backends.cpu.passes import convolutions
+from panrt.engine.backends.cpu.passes.convolutions import Convolution
+from panrt.engine.backends.cpu.session import DENSE, CpuSession, Graph
 from panrt.engine.frame import Frame
 from panrt.engine.load import BackendError
 from panrt.engine.pixel_formats import bgr
 from panrt.engine.preprocess import FrameError, place
-from panrt.engine.result import PanopticResult
+from panrt.engine.results.device_map import DeviceMapError
+from panrt.engine.results.result import PanopticResult
 from panrt.engine.session import SessionError
 from panrt.export import to_onnx
-from panrt.model_file import InputSizeError, ModelFileError, UnsupportedModelError
+from panrt.formats import metadata
+from panrt.formats.metadata import InputSizeError, ModelFileError, UnsupportedModelError
 from support.clock import PATIENCE
 from support.networks import HEIGHT, THRESHOLDS, WIDTH, dynamic, exported, frames, lively
 from support.rounding import differ_at_edges_alone
@@ -466,7 +466,7 @@ def test_the_runtime_needs_neither_torch_nor_the_exporter(model: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
-    assert "panrt.engine.backends.cpu" in loaded
+    assert "panrt.engine.backends.cpu.session" in loaded
     assert not {name for name in loaded if name.startswith(("torch", "panrt.model.", "panrt.export"))}
 
 
@@ -479,5 +479,5 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 def test_metadata_survives_the_way_through_the_file(session: CpuSession, model: Path) -> None:
     entries = {entry.key: entry.value for entry in onnx.load(model).metadata_props}
-    assert session.model == model_file.loads(entries[model_file.KEY], source="model")
+    assert session.model == metadata.loads(entries[metadata.KEY], source="model")
     assert session.model.valid_hw == INPUT

@@ -13,10 +13,10 @@ from benchmarks.null_session import NullSession, map_of
 from numpy.typing import NDArray
 
 import panrt
-from panrt.engine.backends.cpu import CpuSession
+from panrt.engine.backends.cpu.session import CpuSession
 from panrt.engine.frame import Frame
 from panrt.engine.pipeline import StreamError
-from panrt.engine.result import PanopticResult
+from panrt.engine.results.result import PanopticResult
 from panrt.engine.session import SessionBusyError, SessionClosedError, SessionError
 from panrt.engine.sinks.sink import Context, Item, Sink, SinkSpec
 from support import shared_sessions

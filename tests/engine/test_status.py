@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from panrt.engine.result import PanopticResult, Timings
+from panrt.engine.results.result import PanopticResult, Timings
 from panrt.engine.status import SAMPLES, SILENCE, WINDOW, Meter
 from support.clock import ManualClock
 

@@ -15,7 +15,7 @@ from panrt.engine.sinks.open import open_sink
 from panrt.engine.sources.open import parse
 from panrt.engine.uri import Uri, file_path, nearest, network_address, redact, redact_all, split, split_options
 from panrt.errors import PanrtError
-from panrt.records import legible, line
+from panrt.formats.records import legible, line
 
 PIECE = "Zq"  # of passwords: wherever it appears, a password is shown
 PASSWORDS = st.lists(st.sampled_from([PIECE, *"#/?[]@:%&= ;\\é\n"]), min_size=1, max_size=8).map(

@@ -18,14 +18,14 @@ import onnx
 import pytest
 import torch
 
-from panrt import plan_file
 from panrt.export import to_onnx
 from panrt.export.build import workspace_bytes
 from panrt.export.tensorrt import WEIGHTED
-from panrt.gpu import Gpu
+from panrt.formats import plan_file
+from panrt.formats.metadata import PRECISIONS, Precision
+from panrt.formats.plan_file import BuildOptions, Process
+from panrt.gpu.device import Gpu
 from panrt.model import build
-from panrt.model_file import PRECISIONS, Precision
-from panrt.plan_file import BuildOptions, Process
 from support.engines import PLAIN, demo, layers, ours, panrt, tiny_model
 from support.networks import HEIGHT, WIDTH, dynamic
 from support.plugin_library import plugin_library

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from panrt import plan_file as plans
 from panrt.cli import app
 from panrt.export import cache
 from panrt.export.cache import Key
 from panrt.files import NoCacheFolderError
-from panrt.plan_file import BuildOptions
+from panrt.formats import plan_file as plans
+from panrt.formats.plan_file import BuildOptions
 from support import homes
 from support.plans import ENGINE, plan_file
 

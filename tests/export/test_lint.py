@@ -11,7 +11,7 @@ import pytest
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from panrt.export.lint import LintError, lint
-from panrt.model_file import ModelFileError
+from panrt.formats.metadata import ModelFileError
 from support.engines import demo, tiny_model
 
 RTX: dict[str, Any] = {"flavour": "rtx", "release": (1, 7)}

@@ -15,15 +15,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from panrt import model_file
 from panrt.export import ExportError, to_onnx
 from panrt.export.folding import fold_batch_norms
 from panrt.export.onnx import default_thresholds, describe
-from panrt.input_size import specialise
+from panrt.formats import metadata
+from panrt.formats.input_size import specialise
+from panrt.formats.metadata import ModelFile, sized
 from panrt.model import PanopticFPN, build
 from panrt.model.config import make_config
 from panrt.model.irregular import PanopticSegments
-from panrt.model_file import ModelFile, sized
 from panrt.plugins.onnx_functions import ATTRIBUTES, OUTPUTS
 
 FRAMES = Path(__file__).parents[1] / "data" / "tabletop" / "eval" / "images"
@@ -124,7 +124,7 @@ def test_edges_are_named_after_what_they_carry(lite: Export) -> None:
 
 def test_the_file_says_what_it_is(lite: Export) -> None:
     props = {entry.key: entry.value for entry in onnx.load(lite.path).metadata_props}
-    file = model_file.loads(props["panrt"], source="lite.onnx")
+    file = metadata.loads(props["panrt"], source="lite.onnx")
     assert file == lite.file
     assert file.input_hw == file.valid_hw == file.output_hw == (256, 320)
     assert (file.precision, file.opset, file.batch, file.provenance) == ("fp32", 21, 1, "seed 0")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from panrt import gpu
 from panrt.export.tensorrt import BuildError, TensorRT
-from panrt.plan_file import BuildOptions
+from panrt.formats.plan_file import BuildOptions
+from panrt.gpu import device as gpu
 from support.fake_tensorrt import fake_tensorrt
 from support.plugin_library import plugin_library
 

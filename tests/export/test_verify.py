@@ -35,10 +35,10 @@ from panrt.export.verify import (
     compare,
     iou,
 )
+from panrt.formats.metadata import ModelFile, ModelFileError
+from panrt.formats.onnx_file import read_onnx
 from panrt.model import PanopticFPN, save
 from panrt.model.panoptic_map import PanopticMap, Segment
-from panrt.model_file import ModelFile, ModelFileError
-from panrt.onnx_file import read_onnx
 from support.networks import FRAMES, frames, lively
 
 SIZE = {"height": 128, "width": 160}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from fuzz.target import require
-from panrt.engine.result import PanopticResult
-from panrt.model_file import ModelFile
+from panrt.engine.results.result import PanopticResult
+from panrt.formats.metadata import ModelFile
 
 
 def check_result(result: PanopticResult, model: ModelFile | None = None) -> None:

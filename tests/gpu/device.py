@@ -1,6 +1,6 @@
 """CUDA as the phases use it: a context, streams, memory between canaries, events, captured graphs.
 
-On `cuda.bindings.driver` and apart from `panrt.engine.backends.cuda`, which is among the things under test.
+On `cuda.bindings.driver` and apart from `panrt.engine.backends.tensorrt.driver`, which is among the things under test.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gpu.checks import MissingError
 from gpu.machine import ROOT, Machine
-from panrt.model_file import Category, ModelFile, Thresholds
+from panrt.formats.metadata import Category, ModelFile, Thresholds
 
 HW = (256, 320)
 WEIGHTS = ROOT / "model" / "weights" / "tabletop.safetensors"

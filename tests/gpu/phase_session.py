@@ -23,10 +23,10 @@ from gpu.checks import Checks, MissingError, Record
 from gpu.device import call, open_context, sticky_error
 from gpu.machine import Machine
 from gpu.network import HW, Network, import_torch
-from panrt.engine.backends.trt_session import TensorRTSession
-from panrt.engine.colors import Rgb
+from panrt.engine.backends.tensorrt.session import TensorRTSession
 from panrt.engine.frame import Frame
 from panrt.engine.pixel_formats import bgr
+from panrt.engine.results.colors import Rgb
 from panrt.plugins import frame_reference
 
 Image = NDArray[np.uint8]

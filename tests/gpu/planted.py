@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 def _session() -> None:
     """The session does not upload its frames."""
-    from panrt.engine.backends.gpu_slot import GpuSlot  # noqa: PLC0415
+    from panrt.engine.backends.tensorrt.slot import GpuSlot  # noqa: PLC0415
 
     GpuSlot.upload = lambda self: None  # type: ignore[method-assign]
 

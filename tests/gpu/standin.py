@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from gpu.device import Buffer, host_view
 from gpu.machine import Machine, load_kernels
-from panrt.engine.backends import cuda
-from panrt.engine.backends.kernels import Kernels
-from panrt.engine.backends.trt_engine import Engine, EngineError, Tensor
-from panrt.engine.backends.trt_session import TensorRTSession, wanted_tensors
+from panrt.engine.backends.tensorrt import driver
+from panrt.engine.backends.tensorrt.engine import Engine, EngineError, Tensor
+from panrt.engine.backends.tensorrt.kernels import Kernels
+from panrt.engine.backends.tensorrt.session import TensorRTSession, wanted_tensors
 from panrt.engine.session import Preprocess
-from panrt.model_file import Category, ModelFile, Thresholds
+from panrt.formats.metadata import Category, ModelFile, Thresholds
 from panrt.plugins import reference
 from panrt.plugins.contract import PanopticSegments
 from panrt.plugins.cuda_api import DataType, PanopticMergeArgs, Status
@@ -76,7 +76,7 @@ def open_session(
         slots: submissions at once.
     """
     load_kernels(machine)
-    context = cuda.Context()
+    context = driver.Context()
     if in_mapped_memory:
         context.device = context.device._replace(shares_memory=True)
     return TensorRTSession(
@@ -171,7 +171,7 @@ class KernelEngine(StandIn):
 
 
 class KernelExecution:
-    """See `panrt.engine.backends.trt_engine.Execution`."""
+    """See `panrt.engine.backends.tensorrt.engine.Execution`."""
 
     def __init__(self, engine: KernelEngine, scratch: int) -> None:
         self._engine, self._scratch = engine, scratch

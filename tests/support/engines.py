@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from onnx import ModelProto, TensorProto, helper
 
-from panrt import model_file
-from panrt.model_file import Precision
+from panrt.formats import metadata as model_metadata
+from panrt.formats.metadata import Precision
 from support.networks import exported, frames
 from support.plans import MODEL
 from support.plugin_library import plugin_library
@@ -106,7 +106,7 @@ def tiny_model(*nodes: Any, batch: int | str = 1, metadata: str | None = None, *
         opset_imports=[helper.make_opsetid("", changes.pop("opset", 20)), helper.make_opsetid("panrt", 1)],
         ir_version=10,
     )
-    said = json.loads(model_file.dumps(MODEL))
+    said = json.loads(model_metadata.dumps(MODEL))
     said.update({"precision": "fp32", **changes})
-    helper.set_model_props(model, {model_file.KEY: metadata or json.dumps(said)})
+    helper.set_model_props(model, {model_metadata.KEY: metadata or json.dumps(said)})
     return model

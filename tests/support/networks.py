@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from panrt.export import to_onnx
+from panrt.formats.metadata import Thresholds
 from panrt.model import PanopticFPN, build
-from panrt.model_file import Thresholds
 
 FRAMES = Path(__file__).parents[1] / "data" / "tabletop" / "eval" / "images"
 HEIGHT, WIDTH = 256, 320

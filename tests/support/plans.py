@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from panrt.model_file import Category, ModelFile, Thresholds
-from panrt.plan_file import BuildOptions, PlanFile, Precisions
+from panrt.formats.metadata import Category, ModelFile, Thresholds
+from panrt.formats.plan_file import BuildOptions, PlanFile, Precisions
 
 ENGINE = b"an engine"
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from panrt.engine.frame import Frame
-from panrt.engine.result import PanopticResult
+from panrt.engine.results.result import PanopticResult
 from panrt.engine.session import SessionBusyError, SessionClosedError, SessionError
 
 Frames = Sequence[NDArray[np.uint8]]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from panrt.video_files import open_video
+from panrt.formats.video_files import open_video
 
 
 class ClipSegment(NamedTuple):

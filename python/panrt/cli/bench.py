@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from panrt.cli.support import GpuMemoryOption, HeightOption, JsonOption, Report, WidthOption, chosen_size, progress_bar
-from panrt.records import argument
+from panrt.formats.records import argument
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,8 +63,8 @@ def run(
     Frames are decoded before, so sources cost nothing. Close other programs: the load is reported, not corrected.
     """
     import panrt
-    from panrt.engine.benchmark import BenchmarkConfig, run_benchmark
-    from panrt.engine.benchmark_report import (
+    from panrt.engine.bench.benchmark import BenchmarkConfig, run_benchmark
+    from panrt.engine.bench.report import (
         facts,
         latency_table,
         profile_tables,
@@ -126,11 +126,11 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Two measurements side by side, and what else differs between them."""
-    from panrt.engine import benchmark_report
+    from panrt.engine.bench import report as reports
 
-    before, after = (benchmark_report.read_benchmark(path) for path in (first, second))
-    table = benchmark_report.compare(before, after)
-    differing = benchmark_report.differences(before, after)
+    before, after = (reports.read_benchmark(path) for path in (first, second))
+    table = reports.compare(before, after)
+    differing = reports.differences(before, after)
     report = Report(as_json=as_json)
     report.table(table.text())
     for index, difference in enumerate(differing):

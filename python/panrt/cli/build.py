@@ -12,7 +12,7 @@ import typer
 
 from panrt.cli.info_plan import layers, options, tf32
 from panrt.cli.support import HeightOption, JsonOption, Report, WidthOption, chosen_size, interactive, megabytes
-from panrt.records import argument
+from panrt.formats.records import argument
 
 if TYPE_CHECKING:
     from panrt.export.build import Built
@@ -86,7 +86,7 @@ def build(
     --dynamic gives one for each --height and --width.
     """
     from panrt.export.build import build_engine
-    from panrt.plan_file import BuildOptions
+    from panrt.formats.plan_file import BuildOptions
 
     options = BuildOptions(
         optimization_level=optimization_level,
@@ -123,7 +123,7 @@ def _phases() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def _report(built: Built, output: Path, *, as_json: bool) -> None:
-    from panrt.plan_file import PRODUCTS, sidecar
+    from panrt.formats.plan_file import PRODUCTS, sidecar
 
     file = built.file
     report = Report(as_json=as_json)

@@ -18,9 +18,9 @@ cache = typer.Typer(
 @cache.command("ls")
 def ls(as_json: JsonOption = False) -> None:
     """What is in the cache, the last used first."""
-    from panrt.engine.backends import runtime_cache
+    from panrt.engine.backends.tensorrt import runtime_cache
     from panrt.export.cache import entries, root
-    from panrt.plan_file import PRODUCTS
+    from panrt.formats.plan_file import PRODUCTS
 
     report = Report(as_json=as_json)
     found = entries()
@@ -60,7 +60,7 @@ def prune(
     as_json: JsonOption = False,
 ) -> None:
     """Remove engines and kernels that nobody used of late, and remains of builds that were cut off."""
-    from panrt.engine.backends import runtime_cache
+    from panrt.engine.backends.tensorrt import runtime_cache
     from panrt.export import cache as engines
 
     count, freed = engines.prune(unused_days=unused_days)

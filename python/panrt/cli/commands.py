@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-import panrt
 from panrt.cli.bench import bench
 from panrt.cli.build import build
 from panrt.cli.cache import cache
@@ -27,6 +26,7 @@ from panrt.cli.support import Commands
 from panrt.cli.train import train
 from panrt.cli.train_tabletop import train_tabletop
 from panrt.cli.verify import verify
+from panrt.version import version
 
 app = typer.Typer(
     name="panrt",
@@ -56,7 +56,7 @@ app.add_typer(plugins, name="plugins")
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"panrt {panrt.__version__}")
+        typer.echo(f"panrt {version()}")
         raise typer.Exit
 
 

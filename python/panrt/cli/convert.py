@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from panrt.cli.support import JsonOption, Report, megabytes, named_config
-from panrt.records import argument
+from panrt.formats.records import argument
 
 
 def convert(

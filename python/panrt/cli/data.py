@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from panrt.cli.support import JsonOption, Report, progress_bar
-from panrt.records import argument
+from panrt.formats.records import argument
 
 data = typer.Typer(help="Generate the simulated tabletop.", no_args_is_help=True)
 

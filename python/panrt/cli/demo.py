@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from panrt.cli.support import HeightOption, JsonOption, Report, WidthOption, chosen_size, progress_bar
-from panrt.records import argument
+from panrt.formats.records import argument
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,8 +42,8 @@ def demo(
     back and without the video: what the engine takes on this machine.
     """
     import panrt
-    from panrt.engine.benchmark import BenchmarkConfig, run_benchmark
-    from panrt.engine.benchmark_report import facts, latency_table, stage_table, to_json
+    from panrt.engine.bench.benchmark import BenchmarkConfig, run_benchmark
+    from panrt.engine.bench.report import facts, latency_table, stage_table, to_json
     from panrt.engine.bundled import locate
     from panrt.engine.sinks.output import claim
 

@@ -10,13 +10,13 @@ import typer
 
 from panrt.cli.frames import network_frames
 from panrt.cli.support import JsonOption, Report, megabytes, named_config, one_of, progress_bar
-from panrt.records import argument
+from panrt.formats.records import argument
 
 if TYPE_CHECKING:
     from panrt.export.frames import Frame
     from panrt.export.onnx import Exported
+    from panrt.formats.metadata import Thresholds
     from panrt.model.panoptic_fpn import PanopticFPN
-    from panrt.model_file import Thresholds
 
 
 def export(
@@ -74,7 +74,7 @@ def export(
     The file runs in plain ONNX Runtime, in PanRT on a CPU, and is what TensorRT engines are built from.
     """
     from panrt.export.onnx import fit_camera, to_onnx
-    from panrt.model_file import PRECISIONS, TARGETS
+    from panrt.formats.metadata import PRECISIONS, TARGETS
 
     chosen_target = one_of("--target", target, TARGETS)
     chosen_precision = one_of("--precision", precision, PRECISIONS)

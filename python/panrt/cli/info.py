@@ -10,7 +10,7 @@ import typer
 from panrt.cli.info_onnx import info_onnx
 from panrt.cli.info_plan import info_plan
 from panrt.cli.support import JsonOption, Report, chosen_size, megabytes, named_config
-from panrt.records import argument
+from panrt.formats.records import argument
 
 if TYPE_CHECKING:
     from panrt.model.complexity import PartComplexity

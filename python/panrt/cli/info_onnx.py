@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from panrt.cli.support import Report, megabytes
-from panrt.records import argument
+from panrt.formats.records import argument
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from panrt.engine.backends.partition import Partition
-    from panrt.model_file import Category, ModelFile
+    from panrt.engine.backends.cpu.partition import Partition
+    from panrt.formats.metadata import Category, ModelFile
 
 
 def info_onnx(path: Path, size: tuple[int, int] | None, *, as_json: bool) -> None:
     """Report on a file; the size is for one that leaves it open."""
-    from panrt.engine.backends.partition import partition
+    from panrt.engine.backends.cpu.partition import partition
     from panrt.engine.bundled import locate
-    from panrt.onnx_file import read_onnx
+    from panrt.formats.onnx_file import read_onnx
 
     file = read_onnx(locate(path)).file
     is_open = not all(file.input_hw)
@@ -47,7 +47,7 @@ def info_onnx(path: Path, size: tuple[int, int] | None, *, as_json: bool) -> Non
 
 def report_model(report: Report, file: ModelFile) -> None:
     """What goes in and comes out, in which classes, by which thresholds."""
-    from panrt.model_file import SIZE_DIVISOR
+    from panrt.formats.metadata import SIZE_DIVISOR
 
     if not all(file.input_hw):
         report.line("input", f"{_images(file)} of dynamic height and width, multiples of {SIZE_DIVISOR}, BGR, uint8")
@@ -89,8 +89,8 @@ def _steps(plan: Partition) -> list[str]:
     """One line a step of the CPU backend."""
     import onnx
 
-    from panrt.engine.backends.convolutions import Convolution
-    from panrt.engine.backends.partition import Part
+    from panrt.engine.backends.cpu.partition import Part
+    from panrt.engine.backends.cpu.passes.convolutions import Convolution
 
     lines = []
     for step in plan.steps:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 from panrt.cli.info_onnx import model_facts, report_model
 from panrt.cli.support import Report, megabytes
-from panrt.records import argument
+from panrt.formats.records import argument
 
 if TYPE_CHECKING:
-    from panrt.plan_file import PlanFile
+    from panrt.formats.plan_file import PlanFile
 
 
 def info_plan(path: Path, *, as_json: bool) -> None:
     """Report on an engine; neither TensorRT nor a GPU is needed, and the engine itself is not opened."""
-    from panrt import plan_file
+    from panrt.formats import plan_file
 
     file = plan_file.read(path)
     size = path.stat().st_size

@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from panrt.cli import USER_ERROR, signals
 from panrt.errors import PanrtError
-from panrt.records import legible_lines
+from panrt.formats.records import legible_lines
 
 if TYPE_CHECKING:
     from panrt.model.config import PanopticFPNConfig

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-import panrt
 from panrt.cli.support import (
     DeviceOption,
     JsonOption,
@@ -20,7 +19,8 @@ from panrt.cli.support import (
     named_config,
     progress_bar,
 )
-from panrt.records import argument
+from panrt.formats.records import argument
+from panrt.version import version
 
 if TYPE_CHECKING:
     from panrt.model.config import PanopticFPNConfig
@@ -176,7 +176,7 @@ def train(
     report.line("start", f"goes on from {checkpoint}" if checkpoint.exists() else f"new, in {out}")
     judge = _Judge(judged, recipe)
     provenance = (
-        f"trained by PanRT {panrt.__version__} on {data.name} ({len(dataset.records)} images), "
+        f"trained by PanRT {version()} on {data.name} ({len(dataset.records)} images), "
         f"{recipe.iterations} iterations of {recipe.batch_size}, seed {recipe.seed}"
         f"{'' if start is None else f', from {start.name}'}"
     )

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from panrt.cli.support import JsonOption, Report, interactive, progress_bar
-from panrt.records import argument
+from panrt.formats.records import argument
 
 
 def train_tabletop(

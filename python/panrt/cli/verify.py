@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from panrt.engine.session import Session
     from panrt.export.frames import Frame
     from panrt.export.verify import Runner, Stages
-    from panrt.model_file import ModelFile
+    from panrt.formats.metadata import ModelFile
 
 PAST_LIMITS = 1
 _FORMS = (
@@ -72,8 +72,8 @@ def verify(
 
 def _described(form: str, size: tuple[int, int] | None) -> ModelFile | None:
     """What the file says about itself; None for a PyTorch model, which takes what the other has."""
-    from panrt.model_file import sized
-    from panrt.onnx_file import read_onnx
+    from panrt.formats.metadata import sized
+    from panrt.formats.onnx_file import read_onnx
 
     backend, path = _split(form)
     if backend is None and path.suffix == ".onnx":
@@ -113,7 +113,7 @@ def _split(form: str) -> tuple[str | None, Path]:
 
 def _has_tf32(path: Path) -> bool:
     """Whether an engine may round float32 to TF32, so that it differs by more than another order of sums."""
-    from panrt import plan_file
+    from panrt.formats import plan_file
 
     return path.suffix == plan_file.SUFFIX and plan_file.read(path).options.tf32
 

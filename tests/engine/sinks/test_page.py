@@ -21,7 +21,7 @@ from panrt.engine.sinks.web import WebWriter
 from panrt.engine.sources import open_source
 from panrt.engine.sources.source import State
 from panrt.engine.status import Meter, StreamStatus
-from panrt.model_file import Category, ModelFile
+from panrt.formats.metadata import Category, ModelFile
 from support.browser import Tab, browser
 from support.streams import free_port, wait_for
 

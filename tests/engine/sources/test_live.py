@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from panrt.engine.sources import SourceNotFoundError, SourceOptions, SourceRefusedError, State, open_source, v4l2
 from panrt.engine.sources.pattern import STEP, pattern
-from panrt.video_files import open_video
+from panrt.formats.video_files import open_video
 from support.clock import ManualClock
 from support.streams import drain
 

@@ -16,7 +16,7 @@ import panrt
 from fuzz import mutate
 from fuzz.results import check_result
 from fuzz.target import Files, Target, printable, require
-from panrt import model_file, plan_file
+from panrt.formats import metadata, plan_file
 from panrt.plugins.onnx_functions import add_functions
 from support.plans import ENGINE, MODEL
 from support.plans import plan_file as sidecar
@@ -119,7 +119,7 @@ def check_onnx(folder: Path) -> None:
     path = folder / "model.onnx"
     try:
         session = panrt.load(path, backend="cpu", threads=1)
-    except model_file.InputSizeError:
+    except metadata.InputSizeError:
         session = panrt.load(path, backend="cpu", threads=1, input_hw=(64, 64))
     with session:
         _check_model(session.model)
@@ -129,8 +129,8 @@ def check_onnx(folder: Path) -> None:
 # Metadata and sidecars ------------------------------------------------------------------------------------------------
 
 
-def _check_model(file: model_file.ModelFile) -> None:
-    require(model_file.loads(model_file.dumps(file), source="again") == file, "metadata can be read again")
+def _check_model(file: metadata.ModelFile) -> None:
+    require(metadata.loads(metadata.dumps(file), source="again") == file, "metadata can be read again")
     for category in (*file.things, *file.stuff):
         category.name.encode()
         require(printable(category.name), "names of classes can be printed")
@@ -140,8 +140,8 @@ def _check_model(file: model_file.ModelFile) -> None:
 @lru_cache
 def _valid_metadata() -> tuple[str, ...]:
     protos = [_parsed(files["model.onnx"]) for files in onnx_files()]
-    own = [entry.value for proto in protos for entry in proto.metadata_props if entry.key == model_file.KEY]
-    return (*dict.fromkeys(own), model_file.dumps(MODEL))
+    own = [entry.value for proto in protos for entry in proto.metadata_props if entry.key == metadata.KEY]
+    return (*dict.fromkeys(own), metadata.dumps(MODEL))
 
 
 def metadata_files() -> tuple[Files, ...]:
@@ -159,7 +159,7 @@ def mutate_json(name: str) -> Any:
 
 def check_metadata(folder: Path) -> None:
     path = folder / "model.json"
-    _check_model(model_file.loads(path.read_bytes(), source=str(path)))
+    _check_model(metadata.loads(path.read_bytes(), source=str(path)))
 
 
 @lru_cache

@@ -10,10 +10,10 @@ from random import Random
 from fuzz import mutate
 from fuzz.target import Files, Target, require
 from fuzz.watch import judge_message
-from panrt.engine import benchmark_report
-from panrt.engine.benchmark import Benchmark, BenchmarkConfig, Run
-from panrt.engine.machine import Machine
-from panrt.engine.power import Power
+from panrt.engine.bench import report as report_files
+from panrt.engine.bench.benchmark import Benchmark, BenchmarkConfig, Run
+from panrt.engine.bench.machine import Machine
+from panrt.engine.bench.power import Power
 from panrt.engine.sinks.open import open_sink
 from panrt.engine.sources.open import parse, redact
 from panrt.errors import PanrtError
@@ -43,7 +43,7 @@ def reports() -> tuple[Files, ...]:
             machine=machine,
             when="2026-01-01T00:00:00Z",
         )
-        made.append({"report.json": json.dumps(benchmark_report.to_json(report)).encode()})
+        made.append({"report.json": json.dumps(report_files.to_json(report)).encode()})
     return tuple(made)
 
 
@@ -53,12 +53,12 @@ def mutate_report(rng: Random, files: Files) -> Files:
 
 def check_report(folder: Path) -> None:
     """Read it, and show it in every form."""
-    report = benchmark_report.read_benchmark(folder / "report.json")
-    page = benchmark_report.to_html(report)
+    report = report_files.read_benchmark(folder / "report.json")
+    page = report_files.to_html(report)
     require("<script" not in page, "a page has no script")
-    for text in (benchmark_report.to_markdown(report), page, benchmark_report.compare(report, report).text()):
+    for text in (report_files.to_markdown(report), page, report_files.compare(report, report).text()):
         text.encode()
-    benchmark_report.latency_table(report).text()
+    report_files.latency_table(report).text()
 
 
 # URIs -----------------------------------------------------------------------------------------------------------------

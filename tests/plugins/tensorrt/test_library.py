@@ -14,9 +14,9 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from panrt import gpu
 from panrt.cli import app
-from panrt.gpu import Gpu, GpuError
+from panrt.gpu import device as gpu
+from panrt.gpu.device import Gpu, GpuError
 from panrt.plugins import library, native
 from panrt.plugins.library import PluginLibraryError
 from support import homes

@@ -18,7 +18,7 @@ collect_ignore_glob = [] if "PANRT_SIMCUDA" in os.environ else ["test_*.py"]
 @pytest.fixture(scope="session")
 def kernels() -> Any:
     """PanRT's own kernels, built for the host, that queue their work on the simulated streams."""
-    from panrt.engine.backends.kernels import Kernels  # noqa: PLC0415
+    from panrt.engine.backends.tensorrt.kernels import Kernels  # noqa: PLC0415
     from simcuda import control  # noqa: PLC0415
 
     path = Path(os.environ["PANRT_TEST_KERNELS"])

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from panrt.engine.backends import cuda
-from panrt.engine.backends.kernels import Kernels
-from panrt.engine.backends.trt_engine import Engine
-from panrt.engine.backends.trt_session import TensorRTSession, wanted_tensors
+from panrt.engine.backends.tensorrt import driver
+from panrt.engine.backends.tensorrt.engine import Engine
+from panrt.engine.backends.tensorrt.kernels import Kernels
+from panrt.engine.backends.tensorrt.session import TensorRTSession, wanted_tensors
 from panrt.engine.preprocess import place
-from panrt.engine.result import PanopticResult
+from panrt.engine.results.result import PanopticResult
 from panrt.engine.session import GpuMemory, Preprocess
-from panrt.model_file import Category, ModelFile, Thresholds
+from panrt.formats.metadata import Category, ModelFile, Thresholds
 from simcuda import control, fake_tensorrt
 
 HW = (32, 64)
@@ -59,7 +59,7 @@ def open_session(
     """A session on a plan with these options of `fake_tensorrt.plan`."""
     path = folder / "pattern.plan"
     path.write_bytes(fake_tensorrt.plan(options.pop("tensors", None) or tensors(model), **options))
-    context = cuda.Context()
+    context = driver.Context()
     try:
         with context:
             engine = Engine(fake_tensorrt, path, path.read_bytes())  # type: ignore[arg-type]  # a module in all but name

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from panrt.engine.backends.trt_engine import EngineError
-from panrt.model_file import Category
+from panrt.engine.backends.tensorrt.engine import EngineError
+from panrt.formats.metadata import Category
 from simcuda.fake_tensorrt import PATTERN_ROWS
 from simcuda.inside.sessions import MODEL, check, open_session, picture, tensors
 

@@ -13,19 +13,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cuda.bindings import driver as cu
-from cuda.core import Device, LegacyPinnedMemoryResource
-from cuda.core.utils import StridedMemoryView
+from driver.bindings import driver as cu
+from driver.core import Device, LegacyPinnedMemoryResource
+from driver.core.utils import StridedMemoryView
 from numpy.typing import NDArray
 
 import panrt
-from panrt.engine.backends import cuda
-from panrt.engine.backends.kernels import Kernels
-from panrt.engine.device_map import DeviceMap, DeviceMapError
+from panrt.engine.backends.tensorrt import driver
+from panrt.engine.backends.tensorrt.kernels import Kernels
 from panrt.engine.frame import Frame, PixelFormat
 from panrt.engine.preprocess import FrameError
+from panrt.engine.results.device_map import DeviceMap, DeviceMapError
+from panrt.engine.results.tracking import Tracker
 from panrt.engine.session import SessionClosedError
-from panrt.engine.tracking import Tracker
 from simcuda.control import SCHEDULES, Schedule
 from simcuda.inside.device_arrays import CudaArray, DlpackArray, OnDevice
 from simcuda.inside.sessions import MODEL, check, open_session, picture
@@ -210,7 +210,7 @@ def test_without_the_plugin_library_frames_come_from_the_host(tmp_path: Path) ->
 
 
 class WithStream:
-    """As CuPy's, PyTorch's and cuda.core's streams are."""
+    """As CuPy's, PyTorch's and driver.core's streams are."""
 
     def __init__(self, handle: int) -> None:
         self._handle = handle
@@ -247,7 +247,7 @@ def test_default_streams_can_be_waited_for(tmp_path: Path, stream: object) -> No
 
 @pytest.fixture(scope="module")
 def device() -> Device:
-    """cuda.core keeps the context for the rest of the process, so it is there before anything is counted."""
+    """driver.core keeps the context for the rest of the process, so it is there before anything is counted."""
     device = Device(0)
     device.set_current()
     return device
@@ -280,7 +280,7 @@ def test_what_is_no_stream_is_refused(tmp_path: Path) -> None:
 
     with open_session(tmp_path) as session:
         for wrong, name in ((None, "NoneType"), ("0", "str"), (1.5, "float"), (Wrong(), "Wrong")):
-            with pytest.raises(cuda.CudaStreamError, match=f"stream: got {name}, expected an object with __cuda_s"):
+            with pytest.raises(driver.CudaStreamError, match=f"stream: got {name}, expected an object with __cuda_s"):
                 session.wait_for(wrong)
 
 

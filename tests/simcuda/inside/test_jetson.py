@@ -26,10 +26,10 @@ import pytest
 from typer.testing import CliRunner
 
 import panrt
-from panrt import gpu as machine
-from panrt import plan_file
 from panrt.cli import app
 from panrt.engine import bundled, doctor
+from panrt.formats import plan_file
+from panrt.gpu import device as machine
 from panrt.plugins import library
 from panrt.plugins.library import PluginLibrary
 from simcuda import fake_builder, fake_tensorrt

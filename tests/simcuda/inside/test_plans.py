@@ -19,14 +19,14 @@ from cuda.bindings import driver as cu
 from typer.testing import CliRunner
 
 import panrt
-from panrt import plan_file
 from panrt.cli import app
-from panrt.engine.backends import plans, rtx, runtime_cache, tensorrt
-from panrt.engine.backends.plans import MissingError
-from panrt.engine.backends.trt_engine import EngineError
+from panrt.engine.backends.tensorrt import plans, rtx, runtime_cache, tensorrt
+from panrt.engine.backends.tensorrt.engine import EngineError
+from panrt.engine.backends.tensorrt.plans import MissingError
 from panrt.engine.load import BackendError
-from panrt.model_file import InputSizeError
-from panrt.plan_file import BuildOptions, PlanFile, PlanFileError, PlanMismatch, Precisions
+from panrt.formats import plan_file
+from panrt.formats.metadata import InputSizeError
+from panrt.formats.plan_file import BuildOptions, PlanFile, PlanFileError, PlanMismatch, Precisions
 from panrt.plugins import library
 from panrt.plugins.library import PluginLibrary, PluginLibraryError
 from simcuda import fake_tensorrt, fake_tensorrt_rtx
@@ -361,9 +361,11 @@ def test_what_does_not_import_is_named_with_how_to_get_it(
 ) -> None:
     path = engine()
     monkeypatch.delitem(sys.modules, module)
-    for name in [name for name in sys.modules if name.startswith((f"{module}.", "panrt.engine.backends.cuda"))]:
+    for name in [
+        name for name in sys.modules if name.startswith((f"{module}.", "panrt.engine.backends.tensorrt.driver"))
+    ]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delattr("panrt.engine.backends.cuda")
+    monkeypatch.delattr("panrt.engine.backends.tensorrt.driver")
 
     class Finder:
         """Finds nothing."""

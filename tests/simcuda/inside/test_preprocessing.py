@@ -13,13 +13,13 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from cuda.bindings import driver as cu
+from driver.bindings import driver as cu
 from numpy.typing import NDArray
 
-from panrt.engine.backends import cuda
-from panrt.engine.backends.kernels import KernelError, Kernels
-from panrt.engine.backends.trt_engine import EngineError
-from panrt.engine.backends.trt_session import LAYOUTS
+from panrt.engine.backends.tensorrt import driver
+from panrt.engine.backends.tensorrt.engine import EngineError
+from panrt.engine.backends.tensorrt.kernels import KernelError, Kernels
+from panrt.engine.backends.tensorrt.session import LAYOUTS
 from panrt.engine.frame import Frame
 from panrt.engine.preprocess import FrameError, place
 from panrt.plugins import frame_reference
@@ -171,7 +171,7 @@ def test_whatever_fails_for_a_new_size_leaves_nothing_behind(
         try:
             for _ in range(4):
                 session(image)
-        except (cuda.CudaError, EngineError) as error:
+        except (driver.CudaError, EngineError) as error:
             assert re.search(r"OUT_OF_MEMORY|error 2\b", str(error))  # noqa: PT017
             if "Alloc" in call:
                 assert gpu.alive() == before
@@ -227,14 +227,14 @@ def test_a_kernel_that_refuses_its_arguments_says_why(kernels: Kernels) -> None:
 
 def stray(gpu: ModuleType, kernels: Kernels) -> list[str]:
     """Let a kernel write to memory that was freed; what the simulation found."""
-    context = cuda.Context()
+    context = driver.Context()
     with context:
-        stream = cuda.Stream()
-        gone = cuda.DeviceMemory(4096)
+        stream = driver.Stream()
+        gone = driver.DeviceMemory(4096)
         gone.close()
         args = NarrowMapArgs(ids=gone.address, narrow=gone.address, count=64, bytes_per_id=1)
         kernels.narrow_map(args, stream.address)
-        with pytest.raises(cuda.CudaError, match="ILLEGAL_ADDRESS"):
+        with pytest.raises(driver.CudaError, match="ILLEGAL_ADDRESS"):
             stream.synchronize()
         findings: list[str] = gpu.findings()
         gpu.reset()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pycuda import gpuarray
 from pycuda.tools import clear_context_caches, make_default_context
 
-from panrt.engine.backends.kernels import Kernels
+from panrt.engine.backends.tensorrt.kernels import Kernels
 from panrt.engine.frame import Frame
 from panrt.engine.preprocess import FrameError
 from simcuda import control

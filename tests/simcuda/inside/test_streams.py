@@ -16,13 +16,13 @@ import pytest
 from cuda.bindings import driver as cu
 
 import panrt
-from panrt.engine.backends.kernels import Kernels
+from panrt.engine.backends.tensorrt.kernels import Kernels
 from panrt.engine.pixel_formats import bgr
-from panrt.engine.result import PanopticResult
+from panrt.engine.results.result import PanopticResult
 from panrt.engine.sinks.drawing import annotated
 from panrt.engine.sinks.sink import Item, Sink, SinkSpec
 from panrt.engine.sources import SourceOptions
-from panrt.model_file import ModelFile
+from panrt.formats.metadata import ModelFile
 from simcuda import fake_tensorrt
 from simcuda.inside.sessions import MODEL, check, open_session, picture
 

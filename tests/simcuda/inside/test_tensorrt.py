@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cuda.bindings import driver as cu
+from driver.bindings import driver as cu
 
-from panrt.engine.backends import cuda
-from panrt.engine.backends.trt_engine import EngineError
-from panrt.engine.backends.trt_session import TensorRTSession
+from panrt.engine.backends.tensorrt import driver
+from panrt.engine.backends.tensorrt.engine import EngineError
+from panrt.engine.backends.tensorrt.session import TensorRTSession
 from panrt.engine.frame import Frame
 from panrt.engine.preprocess import FrameError, fill, place
 from panrt.engine.session import SessionError
@@ -273,7 +273,7 @@ def test_other_threads_use_the_gpu_while_a_session_captures(tmp_path: Path) -> N
 def test_no_session_is_garbage_collected_during_a_capture(tmp_path: Path, gpu: ModuleType) -> None:
     dropped: list[Any] = [open_session(tmp_path)]
     dropped.append(dropped)  # a cycle, which only the collector finds
-    stream = cuda.Stream()
+    stream = driver.Stream()
     alive = gpu.alive()
 
     def work() -> None:
@@ -293,7 +293,7 @@ def test_no_session_is_garbage_collected_during_a_capture(tmp_path: Path, gpu: M
 @pytest.mark.usefixtures("own_context")
 @pytest.mark.parametrize("enabled", [True, False])
 def test_a_capture_leaves_the_garbage_collector_as_it_was(enabled: bool) -> None:
-    first, second = cuda.Stream(), cuda.Stream()
+    first, second = driver.Stream(), driver.Stream()
     (gc.enable if enabled else gc.disable)()
     try:
 
@@ -401,7 +401,7 @@ def test_memory_may_run_out_at_every_allocation_and_nothing_is_left_over(tmp_pat
             before = gpu.alive()
             try:
                 session = open_session(tmp_path)
-            except (cuda.CudaError, EngineError) as error:
+            except (driver.CudaError, EngineError) as error:
                 assert "OUT_OF_MEMORY" in str(error), error  # noqa: PT017
                 assert gpu.failed()
                 assert gpu.alive() == before
@@ -415,7 +415,9 @@ def test_memory_may_run_out_at_every_allocation_and_nothing_is_left_over(tmp_pat
 
 def test_a_device_that_is_too_small_says_so(tmp_path: Path, gpu: ModuleType) -> None:
     gpu.set_memory(fake_tensorrt.WEIGHTS_BYTES + 100)
-    with pytest.raises(cuda.CudaError, match=r"cuMemAlloc: CUDA_ERROR_OUT_OF_MEMORY .*close other programs on the GPU"):
+    with pytest.raises(
+        driver.CudaError, match=r"cuMemAlloc: CUDA_ERROR_OUT_OF_MEMORY .*close other programs on the GPU"
+    ):
         open_session(tmp_path)
 
 
@@ -444,7 +446,7 @@ def test_any_call_may_fail_at_any_time_and_nothing_is_left_over(
         try:
             use(tmp_path)
             survived += gpu.failed()
-        except (cuda.CudaError, EngineError):
+        except (driver.CudaError, EngineError):
             raised += 1
         has_failed = gpu.failed()
         assert gpu.findings() == []
@@ -466,10 +468,10 @@ def test_a_lost_device_is_an_error_and_the_session_can_still_be_closed(
     gpu.kill(gpu.ILLEGAL_ADDRESS)
     message = r"CUDA_ERROR_ILLEGAL_ADDRESS \(an illegal memory access was encountered\); .* start it again"
     if when == "submit":
-        with pytest.raises(cuda.CudaError, match=message):
+        with pytest.raises(driver.CudaError, match=message):
             session.submit([Frame(picture(1))])
     if when == "collect":
-        with pytest.raises(cuda.CudaError, match=message):
+        with pytest.raises(driver.CudaError, match=message):
             session.collect()
     session.close()
     assert "while closing" in caplog.text
@@ -482,7 +484,7 @@ def test_an_engine_that_fails_on_the_device_is_reported_by_collect(
     session.submit([Frame(picture(0))])
     gpu.schedule("lazy")
     gpu.fail("*", gpu.LAUNCH_FAILED)
-    with pytest.raises(cuda.CudaError, match="CUDA_ERROR_LAUNCH_FAILED"):
+    with pytest.raises(driver.CudaError, match="CUDA_ERROR_LAUNCH_FAILED"):
         session.collect()
     session.close()
 

@@ -1,0 +1,1 @@
+"""The backend of TensorRT and of TensorRT for RTX."""

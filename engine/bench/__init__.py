@@ -1,0 +1,1 @@
+"""Benchmarks of a session: runs, report, machine and power."""

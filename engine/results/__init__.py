@@ -1,0 +1,1 @@
+"""What a session returns: the result, its overlay and colours, and the tracker."""

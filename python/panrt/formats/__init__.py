@@ -1,0 +1,1 @@
+"""The files that PanRT reads and writes: models, engines, images, videos and JSON."""

@@ -1,0 +1,1 @@
+"""The GPU that is here, and the log of TensorRT."""
