@@ -21,9 +21,9 @@ STRUCTS = {
 def asserted(struct: str) -> dict[str, int]:
     """Return the size of a struct, under "", and the offset of each member, as layout.h asserts them."""
     text = LAYOUT.read_text()
-    sizes = {"": int(size) for size in re.findall(rf"static_assert\(sizeof\({struct}\) == (\d+)\);", text)}
+    sizes = re.findall(rf"static_assert\(sizeof\({struct}()\) == (\d+)\);", text)
     offsets = re.findall(rf"static_assert\(offsetof\({struct}, (\w+)\) == (\d+)\);", text)
-    return sizes | {member: int(offset) for member, offset in offsets}
+    return {member: int(number) for member, number in [*sizes, *offsets]}
 
 
 @pytest.mark.parametrize("name", STRUCTS)
