@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 import panrt
 from panrt.engine.frame import Frame
 from panrt.engine.pipeline import Stream, StreamError, stop_on_signals
+from panrt.engine.results.result import PanopticResult
 from panrt.engine.sources import SourceNotFoundError, SourceOptions, SourceUndecodableError, State, UnknownSourceError
 from panrt.engine.sources.pattern import pattern
 from support.clock import ManualClock
@@ -224,7 +225,7 @@ def test_a_source_that_ends_by_an_error_raises_it_after_the_last_result(tmp_path
     broken.write_bytes(b"no picture")
     (tmp_path / "a.jpg").write_bytes((IMAGES / "000001.jpg").read_bytes())
     path = tmp_path / "out.jsonl"
-    results = []
+    results: list[PanopticResult] = []
     with pytest.raises(SourceUndecodableError, match=r"b\.png: not a picture"):
         results.extend(panrt.stream([tmp_path, uri(9)], NullSession(), sinks=[str(path)]))
     assert len(path.read_text().splitlines()) == 10  # the other source was not cut off

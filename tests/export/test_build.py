@@ -119,7 +119,7 @@ def test_without_the_plugin_library_nothing_is_built(tmp_path: Path) -> None:
 
 def test_a_stopped_build_leaves_nothing_behind(tmp_path: Path) -> None:
     plan = tmp_path / "m.plan"
-    command = [sys.executable, "-c", _STOPPED, demo("fp32"), plan]
+    command: list[str | Path] = [sys.executable, "-c", _STOPPED, demo("fp32"), plan]
     done = subprocess.run(command, env=ours(tmp_path), capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done
     assert done.stdout.startswith("stopped in "), done
@@ -130,7 +130,18 @@ def test_a_stopped_build_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     """Files of at most a kilobyte stand for a disk without room."""
     path = saved(tiny_model(), tmp_path)
-    limited = ["sh", "-c", 'ulimit -f 2; exec "$@"', "sh", *PLAIN, "build", path, "-o", tmp_path / "m.plan", "--rtx"]
+    limited: list[str | Path] = [
+        "sh",
+        "-c",
+        'ulimit -f 2; exec "$@"',
+        "sh",
+        *PLAIN,
+        "build",
+        path,
+        "-o",
+        tmp_path / "m.plan",
+        "--rtx",
+    ]
     done = subprocess.run(limited, env=ours(tmp_path), capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 2, done
     assert "ile too large" in done.stderr

@@ -70,7 +70,8 @@ hostcuda.kernels = _library
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Drop the runs on another simulation: there is one library here, and it is not that one's."""
-    chosen, others = [], []
+    chosen: list[pytest.Item] = []
+    others: list[pytest.Item] = []
     for item in items:
         parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
         (others if parameters.get("gpus") == "ptxsim" else chosen).append(item)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -103,5 +104,5 @@ def _run_peers(checks: Checks, machine: Machine, load: Workload) -> dict[str, fl
         if checks.seconds_left < RESERVE_SECONDS:
             break
         with checks.check(f"peer {name}, {load.name}") as check:
-            found[name] = check.figures["us"] = peers.microseconds(machine, lambda peer=peer: peer(load, machine))
+            found[name] = check.figures["us"] = peers.microseconds(machine, partial(peer, load, machine))
     return found

@@ -6,6 +6,7 @@ Each is planted in the process of every phase. A kernel with a fault comes as a 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 
 def _session() -> None:
@@ -23,11 +24,11 @@ def _capture() -> None:
 
     enqueue = plugin_calls.Plugin.enqueue
 
-    def allocating(self: plugin_calls.Plugin, *arguments: int) -> None:
+    def allocating(self: plugin_calls.Plugin, *arguments: Any) -> None:
         cu.cuMemAlloc(256)
         enqueue(self, *arguments)
 
-    plugin_calls.Plugin.enqueue = allocating  # type: ignore[method-assign]
+    plugin_calls.Plugin.enqueue = allocating  # type: ignore[method-assign,assignment]
 
 
 FAULTS: dict[str, Callable[[], None]] = {"session": _session, "capture": _capture}

@@ -53,8 +53,8 @@ def _case(
         "RpnProposals": lambda *x, **o: reference.rpn_proposals(x[:2], x[2:], **o),
         "PyramidRoiAlign": lambda *x, **o: [reference.pyramid_roi_align(x[:-1], x[-1], **o)],
         "BoxDetections": reference.box_detections,
-        "PanopticMerge": lambda x, *more, **o: reference.panoptic_merge(
-            x.astype(np.float32), *more[:-1], more[-1].astype(np.float32), **o
+        "PanopticMerge": lambda x, boxes, scores, classes, count, masks, **o: reference.panoptic_merge(
+            x.astype(np.float32), boxes, scores, classes, count, masks.astype(np.float32), **o
         ),
     }
     return PluginCase(op, layout, attributes, inputs, list(functions[op](*inputs, **attributes)), tolerance)

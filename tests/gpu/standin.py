@@ -184,6 +184,7 @@ class KernelExecution:
     def enqueue(self, stream: int) -> None:
         """Queue a run."""
         size = ctypes.c_size_t(ctypes.sizeof(PanopticMergeArgs))
+        assert self._args is not None, "bind before enqueue"
         status: Status = self._engine.function(ctypes.byref(self._args), size, ctypes.c_void_p(stream))
         if status.code != 0:
             raise EngineError(f"stand-in: {status.message.decode()} (CUDA error {status.cuda_error})")
@@ -244,7 +245,7 @@ class TorchExecution:
         import torch  # noqa: PLC0415
 
         self._torch, self._engine = torch, engine
-        self._pool = torch.cuda.MemPool()
+        self._pool: Any = torch.cuda.MemPool()
         self._views: dict[str, Any] = {}
 
     def bind(self, addresses: Mapping[str, int]) -> None:

@@ -103,6 +103,10 @@ def test_phases_have_the_numbers_and_modules_that_exist() -> None:
 # --- Checks and their report ------------------------------------------------------------------------------------------
 
 
+def end(error: Exception) -> None:
+    raise error
+
+
 def test_checks_report_what_they_found(tmp_path: Path) -> None:
     report = tmp_path / "checks.jsonl"
     running = Checks(4, report, seconds=1.0)
@@ -110,11 +114,11 @@ def test_checks_report_what_they_found(tmp_path: Path) -> None:
         check.figures["us"] = 3.5
         assert (tmp_path / "checks.running").read_text() == "measures"
     with running.check("lacks something"):
-        raise MissingError("ncu is missing")
+        end(MissingError("ncu is missing"))
     with running.check("notes") as check:
         check.note("stopped early")
     with running.check("fails"):
-        raise AssertionError("differs")
+        end(AssertionError("differs"))
     lines = [json.loads(line) for line in report.read_text().splitlines()]
     assert [(line["check"], line["status"]) for line in lines] == [
         ("measures", "passed"), ("lacks something", "skipped"), ("notes", "noted"), ("fails", "failed"),

@@ -18,7 +18,7 @@ Gpus = Callable[..., SimulatedGpu]
 @pytest.fixture(scope="module")
 def gpus() -> Iterator[Gpus]:
     """A process for each flavour and environment asked for."""
-    started: dict[tuple[str, ...], SimulatedGpu] = {}
+    started: dict[tuple[object, ...], SimulatedGpu] = {}
 
     def get(flavour: Flavour, **environment: str) -> SimulatedGpu:
         key = (flavour, *sorted(environment.items()))

@@ -326,7 +326,8 @@ def test_directed_rounding_brackets_the_exact_sum(machine: Machine, mode: str, p
             np.nextafter(near, np.float32(np.inf)),
         )
         other = np.where(near.astype("f8") == exact_sum, near, other)
-        return np.where(np.abs(near) < np.abs(other), near, other) if pick is None else pick(near, other)
+        found: Array = np.where(np.abs(near) < np.abs(other), near, other) if pick is None else pick(near, other)
+        return found
 
     check(machine, f"add.{mode}.f32 {{d}}, {{a}}, {{b}}", rounded, a, b)
 

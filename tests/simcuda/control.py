@@ -47,7 +47,7 @@ class Range(ctypes.Structure):
     _fields_ = (("address", ctypes.c_uint64), ("bytes", ctypes.c_uint64))
 
 
-KERNEL = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
+KERNEL: Callable[[Callable[[Any], int]], Callable[..., int]] = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
 
 
 def _lines(function: Callable[[ctypes.Array[ctypes.c_char], int], int]) -> list[str]:
@@ -176,7 +176,7 @@ def launch(
     stream: int, name: str, kernel: Callable[..., int], argument: int, touched: Sequence[tuple[int, int]]
 ) -> int:
     """Queue a kernel that touches (address, bytes); `kernel` must be a KERNEL that outlives its work."""
-    ranges = (Range * len(touched))(*touched)
+    ranges = (Range * len(touched))(*(Range(*area) for area in touched))
     return int(
         _library.simcuda_launch(
             ctypes.c_void_p(stream),

@@ -19,7 +19,7 @@ from simcuda import fake_tensorrt
 
 NEWEST_OPSET = 20
 _TYPES = {"Conv": "CONVOLUTION", "ConvTranspose": "DECONVOLUTION", "Gemm": "MATRIX_MULTIPLY", "Cast": "CAST"}
-_DATA_TYPES = {
+_DATA_TYPES: dict[int, str] = {
     onnx.TensorProto.FLOAT: "FLOAT",
     onnx.TensorProto.FLOAT16: "HALF",
     onnx.TensorProto.INT32: "INT32",
@@ -64,6 +64,7 @@ class IBuilderConfig:
         "progress_monitor",
         "timings",
     )
+    max_aux_streams: int
 
     def __init__(self) -> None:
         self.flags = {BuilderFlag.TF32}

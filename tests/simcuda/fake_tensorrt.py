@@ -40,6 +40,9 @@ class _Enum:
         for value, name in enumerate(names):
             setattr(self, name, value)
 
+    def __getattr__(self, name: str) -> int:
+        raise AttributeError(name)
+
 
 TensorIOMode = _Enum("NONE", "INPUT", "OUTPUT")
 DataType = _Enum("FLOAT", "HALF", "INT8", "INT32", "BOOL", "UINT8")
@@ -56,6 +59,10 @@ class ILogger:
     """What TensorRT logs to."""
 
     INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
+
+    def log(self, severity: int, text: str) -> None:
+        """Of those who derive from this."""
+        raise NotImplementedError
 
 
 class IProfiler:
@@ -170,7 +177,7 @@ class ICudaEngine:
         cu.cuMemFree(self._weights)
 
     def get_tensor_name(self, index: int) -> str:
-        return list(self._tensors)[index]
+        return str(list(self._tensors)[index])
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._tensors[name][1])
@@ -270,7 +277,7 @@ class _Run:
         return [*ranges, (self.weights, WEIGHTS_BYTES)]
 
     def execute(self, network: Callable[[NDArray[np.uint8]], PanopticSegments]) -> None:
-        views = {
+        views: dict[str, NDArray[Any]] = {
             name: np.ctypeslib.as_array((ctypes.c_uint8 * array_bytes(shape, dtype)).from_address(self.addresses[name]))
             .view(_DTYPES[getattr(DataType, dtype)])
             .reshape(shape)

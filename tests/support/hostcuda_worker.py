@@ -118,8 +118,8 @@ def trace_of(address: int, names: dict[int, str]) -> Trace:
     """Counts as the library has them."""
     counts = TotalCounts.from_address(address)
     scalars = ("shared_requests", "shared_passes", "shared_ideal_passes", "atomics")
-    numbers = (getattr(counts, name) for name in scalars)
-    return Trace(traffic_of(counts.reads), traffic_of(counts.writes), *numbers, kernel=names.get(counts.kernel, ""))
+    numbers: dict[str, Any] = {name: getattr(counts, name) for name in scalars}
+    return Trace(traffic_of(counts.reads), traffic_of(counts.writes), kernel=names.get(counts.kernel, ""), **numbers)
 
 
 def answer(library: ctypes.CDLL, request: Request, names: dict[int, str]) -> Reply:

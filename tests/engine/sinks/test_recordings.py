@@ -315,7 +315,7 @@ def test_a_recording_that_waits_is_not_tried_before_its_time_and_shows_as_troubl
     pauses = np.diff(tries[4:])
     assert tries[:5] == [0, 0.25, 0.5, 0.75, 1.0]
     assert pauses.tolist() == [1, 2, 4, 8, *[10] * (len(pauses) - 4)]
-    assert RETRY == (1, 10)
+    assert RETRY == (1.0, 10.0)
     status = Meter().status((), (sink.status,))
     assert status.trouble == ("full: waiting (OSError: [Errno 28] No space left on device)",)
     sink.close()
@@ -502,7 +502,7 @@ def test_an_interrupted_coco_folder_is_completed_by_the_next_start(cut: int, tmp
     assert [entry["image_id"] for entry in found["annotations"]] == list(range(1, whole + 1))
     assert [category["name"] for category in found["categories"]] == ["bright", "dark"]
     for entry in found["annotations"]:
-        png = cv2.imread(str(folder / "panoptic" / entry["file_name"]))
+        png = np.asarray(cv2.imread(str(folder / "panoptic" / entry["file_name"])))
         assert np.array_equal(png[..., 2], map_of(pattern(entry["image_id"] - 1, HW)))
     assert json.loads((tmp_path / "c-2" / "panoptic.json").read_text())["images"] == []
 
@@ -764,7 +764,8 @@ def test_the_last_record_is_put_on_the_disk_though_none_follows(
 
 def test_data_is_put_on_the_disk_each_second_or_less_often_where_that_is_slow() -> None:
     for cost, calls in ((0.0, 60), (1.0, 3)):
-        now, synced = [0.0], []
+        now = [0.0]
+        synced: list[float] = []
 
         def sync(now: list[float] = now, synced: list[float] = synced, cost: float = cost) -> None:
             synced.append(now[0])

@@ -75,7 +75,7 @@ def test_a_coco_folder_reads_back_as_the_maps_that_went_in(tmp_path: Path) -> No
     assert sorted(path.name for path in (tmp_path / "coco").iterdir()) == ["panoptic", "panoptic.json"]
     for image, annotation in zip(content["images"], content["annotations"], strict=True):
         assert annotation["image_id"] == image["id"]
-        png = cv2.imread(str(tmp_path / "coco" / "panoptic" / annotation["file_name"])).astype(np.int32)
+        png = np.asarray(cv2.imread(str(tmp_path / "coco" / "panoptic" / annotation["file_name"])), np.int32)
         ids = png[..., 2] + 256 * png[..., 1] + 65536 * png[..., 0]
         assert ids.shape == (image["height"], image["width"])
         if image["source"] == uri(3):

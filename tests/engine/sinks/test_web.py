@@ -80,8 +80,8 @@ def test_the_stream_of_the_page_shows_the_overlay_of_the_newest_frames() -> None
             assert [frame.image.shape[:2] for frame in frames] == 5 * [hw]
             assert len({frame.image.tobytes() for frame in frames}) == 5
             assert 20 < np.mean([frame.image.mean() for frame in frames]) < 220
-        for number in ("2", "x", "-1", "", "0.0", "%D9%A0", 3000 * "1"):
-            assert get(f"{address}/stream.mjpg?source={number}") == (
+        for wrong in ("2", "x", "-1", "", "0.0", "%D9%A0", 3000 * "1"):
+            assert get(f"{address}/stream.mjpg?source={wrong}") == (
                 404,
                 "text/plain; charset=utf-8",
                 b"source: expected a number from 0 to 1\n",

@@ -41,7 +41,7 @@ def planes(image: NDArray[np.uint8], *, space: int, color_range: int) -> NDArray
     u, v = (b - y) / (2 - 2 * blue), (r - y) / (2 - 2 * red)
     zero, luma, chroma = (16, 219, 224) if color_range == LIMITED else (0, 255, 255)
     halves = [(128 + chroma * plane[::2, ::2]).reshape(-1, y.shape[1]) for plane in (u, v)]
-    return np.rint(np.concatenate([zero + luma * y, *halves])).astype(np.uint8)
+    return np.asarray(np.rint(np.concatenate([zero + luma * y, *halves])), np.uint8)
 
 
 def encode(path: Path, *, pixels: str = "yuv420p", space: int = BT601, color_range: int = LIMITED) -> Path:

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from driver.bindings import driver as cu
+from cuda.bindings import driver as cu
 from numpy.typing import NDArray
 
 from panrt.engine.backends.tensorrt import driver

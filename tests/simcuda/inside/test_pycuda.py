@@ -137,8 +137,8 @@ def test_the_example_runs(
     monkeypatch.setattr(sys, "argv", [str(EXAMPLE), str(plan), str(tmp_path / "in%d.png"), str(out)])
     runpy.run_path(str(EXAMPLE), run_name="__main__")
     autoinit = sys.modules.pop("pycuda.autoinit")
-    autoinit._finish_up()  # type: ignore[attr-defined]  # what it does when Python ends
-    atexit.unregister(autoinit._finish_up)  # type: ignore[attr-defined]
+    autoinit._finish_up()  # what it does when Python ends
+    atexit.unregister(autoinit._finish_up)
     with open_session(tmp_path, kernels=kernels, preprocess="gpu") as session:
         for number, image in enumerate(images):
             result = session(image)
