@@ -1,5 +1,5 @@
 # make demo   set up and show the product          make test        set up, lint, build and run every test
-# make lint   ruff, mypy, clang-format             make test-fast   only tests that take less than seconds
+# make lint   ruff, mypy, imports, clang-format    make test-fast   only tests that take less than seconds
 # make format rewrite the sources in house style   make test-full   every test with the long property runs
 # make perf   measure against the time budgets     make test-oldest every test with the oldest dependencies
 # make test-pycuda   PyCUDA and PanRT in one process, on the simulated driver; builds PyCUDA, which takes minutes
@@ -53,6 +53,7 @@ lint: $(VENV)/tests.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/clang-format --dry-run -Werror $(CPP)
 
 format: $(VENV)/tests.stamp

@@ -131,7 +131,8 @@ def test_several_sources_take_turns_and_share_batches() -> None:
             counts[result.source] += 1
             indices.setdefault(result.source, []).append(result.frame_index)
             if sum(counts.values()) == 90:
-                assert min(counts.values()) >= 28, "a source was left behind"
+                # At least 23 batches of four, each but the first two with a frame of every source.
+                assert min(counts.values()) >= 21, "a source was left behind"
     assert dict(counts) == {uri(60): 60, f"{uri(60)}#2": 60, str(IMAGES): 64}
     assert all(found == list(range(len(found))) for found in indices.values())
     assert max(session.batches) == 4

@@ -9,19 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from examples.tabletop.classes import CLASSES
+from examples.tabletop.clip import Clip, read_clip
 from panrt.engine.results.result import PanopticResult, Segment, Timings
 from panrt.engine.results.tracking import Tracker, TrackingConfig
 from panrt.formats.metadata import Category
 from panrt.model import panoptic_map
-from panrt.model.data.tabletop.classes import CLASSES
-from panrt.model.data.tabletop.clip import Clip, read_clip
 from panrt.model.panoptic_map import PanopticMap
 from panrt.model.panoptic_map import Segment as TrueSegment
 from panrt.model.video_panoptic_quality import identity_switches, video_panoptic_quality
 
 CLIP = Path(__file__).parents[2] / "data" / "tabletop" / "clip.json"
-CATEGORIES = [Category(c.category_id, c.name, c.is_thing, c.color) for c in CLASSES]
-TRUE_CATEGORIES = [panoptic_map.Category(c.category_id, c.name, c.is_thing) for c in CLASSES]
+CATEGORIES = [Category(c.id, c.name, c.is_thing, c.color) for c in CLASSES]
+TRUE_CATEGORIES = [panoptic_map.Category(c.id, c.name, c.is_thing) for c in CLASSES]
 MUG, CAN, FLOOR = 1, 3, 9
 
 

@@ -7,13 +7,13 @@ draws in software where there is no GPU; MUJOCO_GL=osmesa works too and gives th
 import os
 import sys
 
-from panrt.model.data.tabletop.errors import RenderingError
+from examples.tabletop.errors import RenderingError
 
 if sys.platform == "linux":
     os.environ.setdefault("MUJOCO_GL", "egl")
 
 _ADVICE = (
-    "Rendering the tabletop needs MuJoCo (pip install 'mujoco>=4', Python 3.11 or newer) and a working OpenGL; "
+    "Drawing the tabletop needs MuJoCo (pip install 'mujoco>=4', Python 3.11 or newer) and a working OpenGL; "
     "on Debian and Ubuntu: apt-get install libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri"
 )
 

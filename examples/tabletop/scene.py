@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from panrt.model.data.tabletop import textures as tx
-from panrt.model.data.tabletop.classes import CATEGORY_ID
-from panrt.model.data.tabletop.meshes import Floats, Mesh, lathe, moved, rounded_box
-from panrt.model.data.tabletop.opengl import mujoco
-from panrt.model.data.tabletop.props import GLOSSY, MAKERS, MATTE, SATIN, Finish, Part, Prop, circle, rectangle
-from panrt.model.data.tabletop.textures import Rng, Texture
+from examples.tabletop import textures as tx
+from examples.tabletop.classes import CATEGORY_ID
+from examples.tabletop.meshes import Floats, Mesh, lathe, moved, rounded_box
+from examples.tabletop.opengl import mujoco
+from examples.tabletop.props import GLOSSY, MAKERS, MATTE, SATIN, Finish, Part, Prop, circle, rectangle
+from examples.tabletop.textures import Rng, Texture
 
 MAX_GEOMS = 1000
 FLAT = ("wall", "rug")  # cast no shadow: too thin for the shadow map, which would speckle them

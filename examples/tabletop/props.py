@@ -9,9 +9,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from panrt.model.data.tabletop import textures as tx
-from panrt.model.data.tabletop.meshes import Floats, Mesh, lathe, moved, rounded_box, sharp, sphere, tube
-from panrt.model.data.tabletop.textures import Rng, Texture
+from examples.tabletop import textures as tx
+from examples.tabletop.meshes import Floats, Mesh, lathe, moved, rounded_box, sharp, sphere, tube
+from examples.tabletop.textures import Rng, Texture
 
 
 class Finish(NamedTuple):

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from panrt.model.data.tabletop.opengl import create_context, mujoco
-from panrt.model.data.tabletop.scene import MAX_GEOMS, Scene
+from examples.tabletop.opengl import create_context, mujoco
+from examples.tabletop.scene import MAX_GEOMS, Scene
 
 Image = NDArray[np.uint8]
 Ids = NDArray[np.int32]

@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+from examples.tabletop.classes import CLASSES
+from examples.tabletop.clip import Clip, read_clip
+from panrt.model.data.classes import TABLETOP
 from panrt.model.data.coco_panoptic import (
     CocoPanoptic,
     Sample,
@@ -17,10 +20,8 @@ from panrt.model.data.coco_panoptic import (
     read_coco_panoptic,
     tight_boxes,
 )
-from panrt.model.data.tabletop.classes import CLASSES, STUFF_NAMES, THING_NAMES
-from panrt.model.data.tabletop.clip import Clip, read_clip
 
-DATA = Path(__file__).parents[2] / "data" / "tabletop"
+DATA = Path(__file__).parents[1] / "data" / "tabletop"
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +45,8 @@ def clip() -> Clip:
 
 
 def test_the_split_has_the_classes_of_the_table(split: CocoPanoptic) -> None:
-    assert tuple(c.name for c in split.classes.things) == THING_NAMES
-    assert tuple(c.name for c in split.classes.stuff) == STUFF_NAMES
-    assert [tuple(c) for c in split.classes.things + split.classes.stuff] == [tuple(c) for c in CLASSES]
-    assert [c.category_id for c in CLASSES] == list(range(1, len(CLASSES) + 1))
+    assert split.classes == TABLETOP
+    assert [c.id for c in CLASSES] == list(range(1, len(CLASSES) + 1))
 
 
 def test_areas_and_boxes_are_those_of_the_label_maps(content: Any, samples: list[Sample]) -> None:
@@ -68,7 +67,7 @@ def test_every_class_is_seen_often_enough_to_be_measured(content: Any) -> None:
     names = {c["id"]: c["name"] for c in content["categories"]}
     seen = Counter(names[info["category_id"]] for a in content["annotations"] for info in a["segments_info"])
     assert len(content["images"]) == 64
-    assert set(seen) == {*THING_NAMES, *STUFF_NAMES}
+    assert set(seen) == {c.name for c in CLASSES}
     assert min(seen.values()) >= 25
 
 
@@ -94,7 +93,7 @@ def test_the_committed_files_are_small() -> None:
 def test_the_clip_has_ids_that_leave_and_come_back(clip: Clip) -> None:
     assert clip.frames.shape == (200, 256, 320, 3)
     assert clip.ids.min() > 0
-    assert {s.category_id for s in clip.segments} == {c.category_id for c in CLASSES}
+    assert {s.category_id for s in clip.segments} == {c.id for c in CLASSES}
     returning = 0
     for segment in clip.segments:
         seen = (clip.ids == segment.id).any((1, 2))

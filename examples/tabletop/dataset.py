@@ -13,10 +13,10 @@ import av
 import cv2
 import numpy as np
 
-from panrt.model.data.tabletop.classes import CLASSES
-from panrt.model.data.tabletop.render import Ids, Image, Renderer
-from panrt.model.data.tabletop.scene import Scene, build_scene
-from panrt.model.data.tabletop.views import choose_view, clip_path
+from examples.tabletop.classes import CLASSES
+from examples.tabletop.render import Ids, Image, Renderer
+from examples.tabletop.scene import Scene, build_scene
+from examples.tabletop.views import choose_view, clip_path
 from panrt.model.worker_processes import worker_processes
 
 TRAIN_SEEDS = range(1_000_000)
@@ -302,4 +302,4 @@ _LICENSES = [{"id": 1, "name": "Apache License 2.0", "url": "https://www.apache.
 
 
 def _categories() -> list[dict[str, Any]]:
-    return [{"id": c.category_id, "name": c.name, "isthing": int(c.is_thing), "color": list(c.color)} for c in CLASSES]
+    return [{"id": c.id, "name": c.name, "isthing": int(c.is_thing), "color": list(c.color)} for c in CLASSES]

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from examples.tabletop import dataset, meshes, opengl
+from examples.tabletop.clip import read_clip
+from examples.tabletop.opengl import mujoco
+from examples.tabletop.props import MAKERS
+from examples.tabletop.render import Camera, Renderer
+from examples.tabletop.scene import Scene, build_scene
+from examples.tabletop.views import clip_path
 from panrt.model.data.coco_panoptic import load_sample, read_coco_panoptic
-from panrt.model.data.tabletop import dataset, meshes, opengl
-from panrt.model.data.tabletop.clip import read_clip
-from panrt.model.data.tabletop.opengl import mujoco
-from panrt.model.data.tabletop.props import MAKERS
-from panrt.model.data.tabletop.render import Camera, Renderer
-from panrt.model.data.tabletop.scene import Scene, build_scene
-from panrt.model.data.tabletop.views import clip_path
 
 SMALL: dict[str, Any] = {"height": 96, "width": 128}
 SCENES = 4
@@ -47,7 +47,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 def test_a_seed_gives_the_same_bytes_in_another_process_and_with_more_workers(tmp_path: Path) -> None:
     dataset.generate_images(tmp_path / "here", count=3, seed=5, views=2, **SMALL)
-    script = "import sys; from pathlib import Path; from panrt.model.data.tabletop import dataset; "
+    script = "import sys; from pathlib import Path; from examples.tabletop import dataset; "
     script += "dataset.generate_images(Path(sys.argv[1]), count=3, seed=5, views=2, height=96, width=128, workers=2)"
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "there")], check=True)
     here = digests(tmp_path / "here")
@@ -83,7 +83,7 @@ def test_ids_and_depth_are_those_of_rays_through_the_pixel_centres(scenes: list[
 
 
 def test_the_committed_split_is_what_the_code_draws() -> None:
-    folder = Path(__file__).parents[2] / "data" / "tabletop" / "eval"
+    folder = Path(__file__).parents[1] / "data" / "tabletop" / "eval"
     records = read_coco_panoptic(folder / "panoptic.json", images=folder / "images").records
     with Renderer(256, 320) as renderer:
         for index in (0, 40):

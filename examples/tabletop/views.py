@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from panrt.model.data.tabletop.render import Camera, Depth, Ids, View
-from panrt.model.data.tabletop.scene import Placed, Room, Scene
-from panrt.model.data.tabletop.textures import Rng
+from examples.tabletop.render import Camera, Depth, Ids, View
+from examples.tabletop.scene import Placed, Room, Scene
+from examples.tabletop.textures import Rng
 
 MIN_THINGS = 3
 MIN_THING_SHARE = 40 / (256 * 320)  # of the picture: smaller slivers cannot be told by eye
