@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.null_session import NullSession
 from typer.testing import CliRunner, Result
 
 import panrt
@@ -25,7 +24,8 @@ from panrt.engine.sinks import SinkError, files
 from panrt.engine.sources import SourceNotFoundError, argus, source, v4l2
 from panrt.engine.sources.source import Opening
 from support.networks import exported
-from support.streams import CLIP, IMAGES
+from tools.null_session import NullSession
+from tools.streams import CLIP, IMAGES
 
 URI = "test://64x48@max?frames=20"
 

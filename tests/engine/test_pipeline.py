@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.null_session import NullSession, map_of
 from numpy.typing import NDArray
 
 import panrt
@@ -24,8 +23,9 @@ from panrt.engine.pipeline import Stream, StreamError, stop_on_signals
 from panrt.engine.results.result import PanopticResult
 from panrt.engine.sources import SourceNotFoundError, SourceOptions, SourceUndecodableError, State, UnknownSourceError
 from panrt.engine.sources.pattern import pattern
-from support.clock import ManualClock
-from support.streams import CLIP, IMAGES, drain, wait_for
+from tools.clock import ManualClock
+from tools.null_session import NullSession, map_of
+from tools.streams import CLIP, IMAGES, drain, wait_for
 
 HW = 24, 32
 
@@ -295,7 +295,7 @@ def test_the_status_tells_of_a_source_that_stalls_while_nobody_asks() -> None:
 
 SCRIPT = """
 import sys, panrt
-from benchmarks.null_session import NullSession
+from tools.null_session import NullSession
 from panrt.engine.pipeline import stop_on_signals
 with panrt.stream("test://32x24@100", NullSession(), sinks=sys.argv[1:]) as stream, stop_on_signals(stream):
     for count, _ in enumerate(stream):

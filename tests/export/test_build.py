@@ -28,7 +28,7 @@ from panrt.gpu.device import Gpu
 from panrt.model import build
 from support.engines import PLAIN, demo, layers, ours, panrt, tiny_model
 from support.networks import HEIGHT, WIDTH, dynamic
-from support.plugin_library import plugin_library
+from tools.plugin_library import plugin_library
 
 RTX = ("--flavour", "rtx")
 GOLDEN = Path(__file__).parents[1] / "data" / "engine_layers.json"

@@ -1,4 +1,4 @@
-"""The harness of tests/gpu: whatever a phase does, it is reported, and the next phase runs."""
+"""The harness of tools/gpu: whatever a phase does, it is reported, and the next phase runs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpu import absent, checks, phases, summary
-from gpu.checks import Checks, DeviceLostError, MissingError, Record
-from gpu.machine import Machine
-from gpu.phases import PHASES, SECONDS, Phase
 from panrt.plugins import reference
+from tools.gpu import absent, checks, phases, summary
+from tools.gpu.checks import Checks, DeviceLostError, MissingError, Record
+from tools.gpu.machine import Machine
+from tools.gpu.phases import PHASES, SECONDS, Phase
 
-PHASE = Phase(1, "gpu.misbehaving", "one that misbehaves", 1)
-NEXT = Phase(2, "gpu.misbehaving", "the next", 1)
+PHASE = Phase(1, "tools.gpu.misbehaving", "one that misbehaves", 1)
+NEXT = Phase(2, "tools.gpu.misbehaving", "the next", 1)
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_time_that_a_phase_leaves_goes_to_the_next(machine: Machine, monkeypatch
 def test_phases_have_the_numbers_and_modules_that_exist() -> None:
     assert [phase.number for phase in PHASES] == list(range(8))
     for phase in PHASES:
-        assert (Path(phases.__file__).parent / f"{phase.module.removeprefix('gpu.')}.py").is_file()
+        assert (Path(phases.__file__).parent / f"{phase.module.removeprefix('tools.gpu.')}.py").is_file()
 
 
 # --- Checks and their report ------------------------------------------------------------------------------------------

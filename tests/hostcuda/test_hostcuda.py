@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.hostcuda import CrashError, Flavour, LaunchError, Out, SimulatedGpu, build, in_out
+from tools.hostcuda import CrashError, Flavour, LaunchError, Out, SimulatedGpu, build, in_out
 
 ORDERS = [("forward", 0), ("reverse", 0), ("random", 1), ("random", 2)]
 INT_OUT = {n: Out((n,), np.int32) for n in (2, 3, 32, 64, 256)}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from support.ptxsim import Machine, evaluate
+from tools.ptxsim import Machine, evaluate
 
 Array = NDArray[Any]
 Make = Callable[..., Any]

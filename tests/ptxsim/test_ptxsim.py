@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from support.ptxsim import Machine, PtxError, kernel
+from tools.ptxsim import Machine, PtxError, kernel
 
 Array = NDArray[Any]
 RANDOM = [("random", seed) for seed in range(8)]

@@ -19,8 +19,6 @@ import av
 import cv2
 import numpy as np
 import pytest
-from benchmarks.null_session import NullSession, map_of, model_file
-from benchmarks.power_cuts import measure
 
 import panrt
 from panrt.engine.sinks import (
@@ -40,8 +38,8 @@ from panrt.engine.sinks.sink import RETRY
 from panrt.engine.sinks.video import LONGEST_SIDE, VideoWriter
 from panrt.engine.sources.pattern import pattern
 from panrt.engine.status import Meter, SinkStatus
-from support.networks import exported
-from support.streams import wait_for
+from tools.null_session import NullSession, map_of, model_file
+from tools.streams import wait_for
 
 HW = 24, 32
 VIDEOS = ".mp4", ".mov", ".mkv"
@@ -589,15 +587,6 @@ def test_a_disk_that_is_full_at_the_end_costs_a_coco_folder_nothing(
     assert sorted(path.name for path in folder.iterdir()) == [JOURNAL, "panoptic"]
     CocoWriter(folder, model_file()).close()
     assert results(folder) == 3
-
-
-def test_recordings_survive_kills_at_any_moment(tmp_path: Path) -> None:
-    """A few; `python -m benchmarks.power_cuts` does many, and holds them to the time that may be missing."""
-    model = exported(tmp_path / "model.onnx")
-    (tmp_path / "out").mkdir()
-    report = measure(3, tmp_path / "out", model=str(model), longest=2.0, latest=math.inf)
-    assert report.faults == []
-    assert report.frames["jsonl"] > 0
 
 
 # one file in two roles

@@ -13,7 +13,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from benchmarks.null_session import NullSession
 
 import panrt
 from panrt.engine import threads
@@ -21,7 +20,8 @@ from panrt.engine.sinks import SinkError
 from panrt.engine.sinks.address import parse_address
 from panrt.engine.sinks.clients import Clients, Counts, Limits
 from panrt.engine.sinks.server import Response, Server
-from support.streams import free_port, wait_for
+from tools.null_session import NullSession
+from tools.streams import free_port, wait_for
 
 PATIENCE, GRACE, KEPT, SENDING = 10.0, 1.0, 4.0, 20.0
 LIMITS = Limits(connections=8, patience=PATIENCE, grace=GRACE, kept=KEPT, sending=SENDING, look=0.02)

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.null_session import NullSession, map_of
 
 import panrt
 from panrt.engine.results.result import PanopticResult, Segment, Timings
 from panrt.engine.sinks import Item, SharedMemoryError, SharedMemoryReader, SinkError, WriterGoneError
 from panrt.engine.sinks.shared_memory import SharedMemoryWriter, memory_path
 from panrt.engine.sources.pattern import pattern
+from tools.null_session import NullSession, map_of
 
 HW = 24, 32
 

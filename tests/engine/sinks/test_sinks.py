@@ -15,7 +15,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from benchmarks.null_session import NullSession, map_of, model_file
 
 import panrt
 from panrt.engine.sinks import Context, Item, SharedMemoryReader, Sink, SinkError, SinkSpec, UnknownSinkError, open_sink
@@ -25,8 +24,9 @@ from panrt.engine.sinks.video import VideoWriter
 from panrt.engine.slot import Policy
 from panrt.engine.sources.pattern import pattern
 from panrt.engine.status import Meter, SinkStatus
-from support.clock import PATIENCE
-from support.streams import CLIP, IMAGES, drain, wait_for
+from tools.clock import PATIENCE
+from tools.null_session import NullSession, map_of, model_file
+from tools.streams import CLIP, IMAGES, drain, wait_for
 
 HW = 24, 32
 

@@ -15,7 +15,6 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from benchmarks.null_session import NullSession, model_file
 from prometheus_client.parser import text_string_to_metric_families
 
 import panrt
@@ -28,7 +27,8 @@ from panrt.engine.sources import SourceOptions, open_source
 from panrt.engine.sources.pattern import pattern
 from panrt.engine.sources.source import SourceStatus, State, Transition
 from panrt.engine.status import Meter, SinkStatus
-from support.streams import drain, free_port, wait_for
+from tools.null_session import NullSession, model_file
+from tools.streams import drain, free_port, wait_for
 
 URI = "test://64x48@50"
 

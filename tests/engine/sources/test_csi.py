@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.null_session import NullSession
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,8 +36,9 @@ from panrt.engine.sources.appsink import PipelineError, Sample
 from panrt.engine.sources.argus import Moments, csi_pictures, nv12_frame
 from panrt.engine.sources.gstreamer import LaunchedPipeline
 from panrt.engine.sources.source import Opening
-from support.clock import PATIENCE
-from support.streams import drain, wait_for
+from tools.clock import PATIENCE
+from tools.null_session import NullSession
+from tools.streams import drain, wait_for
 
 pytestmark = pytest.mark.usefixtures("csi_camera")
 NV12 = SourceOptions(pixel_format="nv12", timeout=PATIENCE)

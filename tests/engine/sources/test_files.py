@@ -27,8 +27,8 @@ from panrt.engine.sources import (
 )
 from panrt.engine.sources.files import select
 from panrt.engine.sources.pattern import pattern
-from support.clock import ManualClock
-from support.streams import CLIP, IMAGES, bikes, drain, turned, wait_for
+from tools.clock import ManualClock
+from tools.streams import CLIP, IMAGES, bikes, drain, turned, wait_for
 
 
 def reference(path: Path) -> list[NDArray[np.uint8]]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from panrt.engine.frame import Frame
 from panrt.engine.pixel_formats import bgr
 from panrt.engine.sources import SourceOptions, SourceUndecodableError, UnknownSourceError, open_source
-from support.streams import CLIP, IMAGES, drain, turned
+from tools.streams import CLIP, IMAGES, drain, turned
 
 NV12 = SourceOptions(pixel_format="nv12")
 LIMITED, FULL = 1, 2  # FFmpeg's AVColorRange

@@ -27,7 +27,7 @@ from panrt.engine.sinks.shared_memory import SharedMemoryWriter, memory_path
 from panrt.engine.sources import SourceError
 from panrt.engine.status import Meter
 from support.plans import MODEL
-from support.streams import free_port
+from tools.streams import free_port
 
 Answer = Callable[[socket.socket], None]
 

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from panrt.plugins import frame_reference, reference
 from panrt.plugins.cuda_api import NarrowMapArgs, OverlayArgs, PreprocessArgs
-from support import cuda_ops
-from support.hostcuda import Flavour, LaunchError, Out, SimulatedGpu, Struct, in_out
+from tools import cuda_ops
+from tools.hostcuda import Flavour, LaunchError, Out, SimulatedGpu, Struct, in_out
 
 Gpus = Callable[[Flavour], SimulatedGpu]
 Array = NDArray[Any]

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.hostcuda import Out, SimulatedGpu, kernels
+from tools.hostcuda import Out, SimulatedGpu, kernels
 
 ROOT = Path(__file__).resolve().parents[3]
 CUDA = ROOT / "plugins" / "cuda"

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from panrt.plugins import native
 from panrt.plugins.contract import PanopticSegments
 from panrt.plugins.cuda_api import Code
-from support import cuda_ops
 from support.cases import MergeCase, merge_cases, network_cases
 from support.compare import assert_identical
-from support.hostcuda import LaunchError, SimulatedGpu
+from tools import cuda_ops
+from tools.hostcuda import LaunchError, SimulatedGpu
 
 from .conftest import Gpus
 

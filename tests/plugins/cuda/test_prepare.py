@@ -14,10 +14,10 @@ import pytest
 
 from panrt.plugins import native
 from panrt.plugins.cuda_api import Code, Status
-from support import cuda_ops, hostcuda
 from support.cases import network_cases
 from support.compare import assert_identical
-from support.hostcuda import FLAGS, FOLDER, ROOT, LaunchError, Out, SimulatedGpu, kernels
+from tools import cuda_ops, hostcuda
+from tools.hostcuda import FLAGS, FOLDER, ROOT, LaunchError, Out, SimulatedGpu, kernels
 
 RPN, ROIS, DETECTIONS, MERGE = network_cases(0)
 SMALL_RPN = replace(RPN, N=1, A=1, levels=((3, 5),), pre_nms_top_k=40, post_nms_top_k=30)

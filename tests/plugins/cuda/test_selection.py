@@ -15,10 +15,10 @@ from hypothesis import given, settings
 
 from panrt.plugins import native
 from panrt.plugins.cuda_api import Code
-from support import cuda_ops
 from support.cases import DetectionCase, RpnCase, detection_cases, network_cases, rpn_cases
 from support.compare import assert_identical
-from support.hostcuda import Flavour, LaunchError, SimulatedGpu
+from tools import cuda_ops
+from tools.hostcuda import Flavour, LaunchError, SimulatedGpu
 
 from .conftest import Gpus
 

@@ -19,8 +19,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from panrt.plugins import reference
-from support import hostcuda
-from support.plugin_library import ROOT, folder, plugin_library
+from tools import hostcuda
+from tools.plugin_library import ROOT, folder, plugin_library
 
 Array = NDArray[Any]
 

@@ -20,7 +20,7 @@ from panrt.gpu.device import Gpu, GpuError
 from panrt.plugins import _native, library
 from panrt.plugins.library import PluginLibraryError
 from support import homes
-from support.plugin_library import folder, plugin_library
+from tools.plugin_library import folder, plugin_library
 
 
 class Registry:

@@ -18,7 +18,7 @@ from panrt.engine.preprocess import place
 from panrt.engine.results.result import PanopticResult
 from panrt.engine.session import GpuMemory, Preprocess
 from panrt.formats.metadata import Category, ModelFile, Thresholds
-from simcuda import control, fake_tensorrt
+from tools.simcuda import control, fake_tensorrt
 
 HW = (32, 64)
 MODEL = ModelFile(

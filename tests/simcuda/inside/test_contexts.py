@@ -21,9 +21,9 @@ from panrt.engine.backends.tensorrt.session import TensorRTSession
 from panrt.engine.frame import Frame
 from panrt.engine.preprocess import FrameError
 from panrt.engine.session import SessionError
-from simcuda import control
-from simcuda.inside.device_arrays import CudaArray
 from simcuda.inside.sessions import check, contexts_unchanged, open_session, picture
+from tools.simcuda import control
+from tools.simcuda.device_arrays import CudaArray
 
 
 def make_context() -> Any:

@@ -26,9 +26,9 @@ from panrt.engine.preprocess import FrameError
 from panrt.engine.results.device_map import DeviceMap, DeviceMapError
 from panrt.engine.results.tracking import Tracker
 from panrt.engine.session import SessionClosedError
-from simcuda.control import SCHEDULES, Schedule
-from simcuda.inside.device_arrays import CudaArray, DlpackArray, OnDevice
 from simcuda.inside.sessions import MODEL, check, open_session, picture
+from tools.simcuda.control import SCHEDULES, Schedule
+from tools.simcuda.device_arrays import CudaArray, DlpackArray, OnDevice
 
 pytestmark = pytest.mark.usefixtures("own_context")
 KINDS = (CudaArray, DlpackArray)

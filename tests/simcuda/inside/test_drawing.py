@@ -25,9 +25,9 @@ from panrt.engine.results.result import PanopticResult
 from panrt.engine.session import Draws, SessionError
 from panrt.engine.sinks.drawing import annotated
 from panrt.engine.sinks.sink import Context, Item, Sink, SinkSpec
-from simcuda.control import SCHEDULES, Schedule
-from simcuda.inside.device_arrays import CudaArray
 from simcuda.inside.sessions import HW, MODEL, open_session, picture
+from tools.simcuda.control import SCHEDULES, Schedule
+from tools.simcuda.device_arrays import CudaArray
 
 COLORS: dict[int, Rgb] = {1: (250, 10, 20), 2: (30, 240, 50), 3: (60, 70, 230)}
 Kind = Literal["bgr8 of the network's size", "bgr8", "rgb8", "nv12", "yuyv"]

@@ -29,9 +29,9 @@ from panrt.formats.metadata import InputSizeError
 from panrt.formats.plan_file import BuildOptions, PlanFile, PlanFileError, PlanMismatch, Precisions
 from panrt.plugins import library
 from panrt.plugins.library import PluginLibrary, PluginLibraryError
-from simcuda import fake_tensorrt, fake_tensorrt_rtx
 from simcuda.inside.sessions import MODEL, check, contexts_unchanged, picture, tensors
 from support import homes
+from tools.simcuda import fake_tensorrt, fake_tensorrt_rtx
 
 LIBRARY = Path(os.environ["PANRT_TEST_KERNELS"])
 PLUGINS = PluginLibrary(LIBRARY, "1" * 64, "2" * 64, "10.3.0", ("87", "89"))

@@ -24,9 +24,9 @@ from panrt.engine.frame import Frame
 from panrt.engine.preprocess import FrameError, place
 from panrt.plugins import frame_reference
 from panrt.plugins.cuda_api import NarrowMapArgs
-from simcuda import fake_tensorrt
-from simcuda.control import SCHEDULES, Schedule
 from simcuda.inside.sessions import HW, MODEL, check, open_session, picture
+from tools.simcuda import fake_tensorrt
+from tools.simcuda.control import SCHEDULES, Schedule
 
 FREE = (104, 116, 123)  # of MODEL's mean
 Kind = Literal["rgb8", "nv12", "yuyv"]

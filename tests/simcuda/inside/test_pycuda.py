@@ -23,9 +23,9 @@ from pycuda.tools import clear_context_caches, make_default_context
 from panrt.engine.backends.tensorrt.kernels import Kernels
 from panrt.engine.frame import Frame
 from panrt.engine.preprocess import FrameError
-from simcuda import control
 from simcuda.inside.sessions import HW, check, contexts_unchanged, open_session, picture
 from simcuda.inside.test_plans import Engine, engine, machine
+from tools.simcuda import control
 
 __all__ = ["engine", "machine"]  # fixtures
 EXAMPLE = Path(__file__).parents[3] / "examples" / "pycuda_frames.py"
@@ -153,7 +153,7 @@ def test_the_example_runs(
 
 AT_THE_END = """
 import atexit
-from simcuda import control
+from tools.simcuda import control
 atexit.register(lambda: print(control.findings(), control.contexts(), control.alive()))
 import pathlib, sys
 import pycuda.autoinit

@@ -23,10 +23,10 @@ from panrt.engine.frame import Frame
 from panrt.engine.preprocess import FrameError, fill, place
 from panrt.engine.results.result import PanopticResult
 from panrt.engine.session import SessionError
-from simcuda import fake_tensorrt
-from simcuda.control import SCHEDULES, Schedule
 from simcuda.inside.sessions import HW, MODEL, check, expected, open_session, picture, tensors
 from support import shared_sessions
+from tools.simcuda import fake_tensorrt
+from tools.simcuda.control import SCHEDULES, Schedule
 
 
 @pytest.fixture(autouse=True)
