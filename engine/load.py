@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, get_args
 
 from panrt.engine.bundled import locate
 from panrt.engine.session import GpuMemory, Preprocess, Session
-from panrt.errors import PanrtError
+from panrt.errors import BackendError
 from panrt.version import version
 
 log = logging.getLogger("panrt")
@@ -28,10 +28,6 @@ BACKENDS = ("tensorrt", "rtx", "cpu")  # the best first
 AUTO = "auto"
 _MODULES = {"tensorrt": "tensorrt.tensorrt", "rtx": "tensorrt.rtx", "cpu": "cpu.session"}
 WEIGHTS = (".safetensors", ".pkl", ".pth", ".pt", ".ckpt")  # suffixes of what is exported, not run
-
-
-class BackendError(PanrtError, RuntimeError):
-    """A backend cannot run a file here."""
 
 
 class _Options(NamedTuple):

@@ -32,7 +32,7 @@ from panrt.engine.slot import Policy
 from panrt.engine.sources.open import specify
 from panrt.engine.sources.source import Source, SourceOptions, Spec
 from panrt.engine.status import Meter, StreamStatus
-from panrt.errors import PanrtError
+from panrt.errors import StreamError
 
 LOOK_EVERY = 0.1  # seconds between looks at sources that give nothing
 
@@ -91,10 +91,6 @@ def stream(
     return Stream(
         sources, session, opened, wake=wake, clock=options.clock, in_flight=in_flight, track=track, limit=limit
     )
-
-
-class StreamError(PanrtError, RuntimeError):
-    """A stream is used again, by two threads at once, or in a process that was forked from its own."""
 
 
 class Stream(Iterable[PanopticResult]):

@@ -19,27 +19,10 @@ from numpy.typing import NDArray
 from panrt.engine.frame import Frame
 from panrt.engine.results.colors import Rgb
 from panrt.engine.results.result import PanopticResult
-from panrt.errors import PanrtError
 from panrt.formats.metadata import ModelFile
 
 Preprocess: TypeAlias = Literal["host", "gpu"]
 GpuMemory: TypeAlias = Literal["auto", "mapped", "device"]
-
-
-class SessionError(PanrtError, RuntimeError):
-    """A session is used out of turn: called between submit and collect, or filled beyond its capacity."""
-
-
-class SessionClosedError(SessionError):
-    """A session is used after its `close`, or was closed by another thread while this one waited for it."""
-
-
-class SessionBusyError(SessionError):
-    """A session is used while it works for another thread or stream; later, or on another session, it would work."""
-
-
-class SessionForkedError(SessionError):
-    """A session is used in a process that was forked from the one that opened it."""
 
 
 class Session(Protocol):

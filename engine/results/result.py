@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from panrt.engine.frame import Frame
 from panrt.engine.results.colors import Rgb, segment_color
-from panrt.engine.results.device_map import DeviceMap, DeviceMapError
+from panrt.engine.results.device_map import DeviceMap
+from panrt.errors import DeviceMapError
 from panrt.formats.metadata import ModelFile
 from panrt.plugins.contract import PanopticSegments
 

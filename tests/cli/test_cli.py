@@ -21,13 +21,10 @@ from typer.testing import CliRunner, Result
 import panrt
 from data.golden import recipe
 from panrt.cli import app, support
-from panrt.errors import PanrtError
+from panrt.errors import CheckpointError, PanopticFormatError, PanrtError, RenderingError, TrainingError
 from panrt.model import build, load, save
-from panrt.model.checkpoints import CheckpointError, read_header
+from panrt.model.checkpoints import read_header
 from panrt.model.data.coco_panoptic import load_sample, read_coco_panoptic
-from panrt.model.data.tabletop.errors import RenderingError
-from panrt.model.panoptic_map import PanopticFormatError
-from panrt.model.train import TrainingError
 from support.rendering import cannot_draw
 
 EVAL = Path(__file__).parents[1] / "data" / "tabletop" / "eval"

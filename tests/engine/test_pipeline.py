@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 import panrt
 from panrt.engine.frame import Frame
-from panrt.engine.pipeline import Stream, StreamError, stop_on_signals
+from panrt.engine.pipeline import Stream, stop_on_signals
 from panrt.engine.sources import SourceNotFoundError, SourceOptions, SourceUndecodableError, State, UnknownSourceError
 from panrt.engine.sources.pattern import pattern
+from panrt.errors import StreamError
 from support.clock import ManualClock
 from support.streams import CLIP, IMAGES, drain, wait_for
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
-from panrt.errors import PanrtError
+from panrt.errors import MissingError, PanrtError
 from panrt.formats import metadata, plan_file
 from panrt.formats.plan_file import PRODUCTS, Flavour, PlanFile, Process
 from panrt.formats.records import argument
@@ -31,10 +31,6 @@ _INSTALL: dict[Flavour, str] = {
     "install TensorRT for your CUDA",
     "rtx": "pip install 'panrt[rtx]'",
 }
-
-
-class MissingError(PanrtError, RuntimeError):
-    """Something that the engine needs is not here."""
 
 
 class _Ready(NamedTuple):

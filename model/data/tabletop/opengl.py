@@ -7,7 +7,7 @@ draws in software where there is no GPU; MUJOCO_GL=osmesa works too and gives th
 import os
 import sys
 
-from panrt.model.data.tabletop.errors import RenderingError
+from panrt.errors import RenderingError
 
 if sys.platform == "linux":
     os.environ.setdefault("MUJOCO_GL", "egl")

@@ -19,13 +19,13 @@ from driver.core.utils import StridedMemoryView
 from numpy.typing import NDArray
 
 import panrt
-from panrt.engine.backends.tensorrt import driver
 from panrt.engine.backends.tensorrt.kernels import Kernels
 from panrt.engine.frame import Frame, PixelFormat
 from panrt.engine.preprocess import FrameError
 from panrt.engine.results.device_map import DeviceMap, DeviceMapError
 from panrt.engine.results.tracking import Tracker
 from panrt.engine.session import SessionClosedError
+from panrt.errors import CudaStreamError
 from simcuda.control import SCHEDULES, Schedule
 from simcuda.inside.device_arrays import CudaArray, DlpackArray, OnDevice
 from simcuda.inside.sessions import MODEL, check, open_session, picture
@@ -280,7 +280,7 @@ def test_what_is_no_stream_is_refused(tmp_path: Path) -> None:
 
     with open_session(tmp_path) as session:
         for wrong, name in ((None, "NoneType"), ("0", "str"), (1.5, "float"), (Wrong(), "Wrong")):
-            with pytest.raises(driver.CudaStreamError, match=f"stream: got {name}, expected an object with __cuda_s"):
+            with pytest.raises(CudaStreamError, match=f"stream: got {name}, expected an object with __cuda_s"):
                 session.wait_for(wrong)
 
 
