@@ -8,14 +8,16 @@ process may do with it is the same for every backend: see `Session`.
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from panrt import errors
 from panrt.engine.frame import Frame
 from panrt.engine.results.colors import Rgb
 from panrt.engine.results.result import PanopticResult
@@ -165,3 +167,11 @@ class Draws(Protocol):
             colors: (R, G, B) of every segment of the result, by its id.
         """
         ...
+
+
+def __getattr__(name: str) -> Any:
+    """Find the exceptions that were defined here up to 0.1."""
+    if name.startswith("Session") and name in errors.__all__:
+        warnings.warn(f"panrt.engine.session.{name} is deprecated; use panrt.{name}.", DeprecationWarning, 2)
+        return getattr(errors, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,8 +5,11 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import pytest
+
 import panrt
 from panrt import errors
+from panrt.engine import session
 from test_import import HEAVY, modules_after
 
 PACKAGE = Path(panrt.__file__).parent
@@ -46,3 +49,10 @@ def test_naming_an_exception_loads_no_framework() -> None:
 
 def test_star_import_does_not_need_pytorch() -> None:
     assert modules_after("from panrt import *").isdisjoint({"torch", "onnx", "tensorrt"})
+
+
+def test_exceptions_keep_their_place_in_panrt_engine_session_for_a_release() -> None:
+    with pytest.warns(DeprecationWarning, match=r"use panrt\.SessionBusyError"):
+        assert session.SessionBusyError is panrt.SessionBusyError
+    with pytest.raises(AttributeError, match="SessionLostError"):
+        _ = session.SessionLostError

@@ -481,7 +481,7 @@ def test_200_slow_clients_of_every_kind_cost_no_recording_and_few_threads(tmp_pa
         request("GET /stream.mjpg HTTP/1.1"),
     )
     sinks = [f"web://127.0.0.1:{port}", f"npy://{tmp_path / 'npy'}", f"coco://{tmp_path / 'coco'}"]
-    stream = panrt.stream(f"test://32x24@max?frames={frames}", NullSession(), sinks=sinks, track=False)
+    stream = panrt.stream(f"test://32x24@max?frames={frames}", NullSession(), sinks=sinks, tracker=None)
     pairs = stream.pairs()
     next(pairs)  # the server answers from here on
     before = threading.active_count()

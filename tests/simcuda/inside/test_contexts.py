@@ -14,12 +14,9 @@ import pytest
 from driver.bindings import driver as cu
 
 import panrt
-from panrt.engine.backends.tensorrt.engine import EngineError
 from panrt.engine.backends.tensorrt.kernels import Kernels
 from panrt.engine.frame import Frame
-from panrt.engine.preprocess import FrameError
-from panrt.engine.session import SessionError
-from panrt.errors import CudaError, CudaStreamError
+from panrt.errors import CudaError, CudaStreamError, EngineError, FrameError, SessionError
 from simcuda import control
 from simcuda.inside.device_arrays import CudaArray
 from simcuda.inside.sessions import check, contexts_unchanged, open_session, picture

@@ -21,10 +21,10 @@ from panrt.engine.frame import Frame, PixelFormat
 from panrt.engine.pixel_formats import bgr
 from panrt.engine.results.colors import Rgb
 from panrt.engine.results.result import PanopticResult
-from panrt.engine.session import Draws, SessionError
+from panrt.engine.session import Draws
 from panrt.engine.sinks.drawing import annotated
 from panrt.engine.sinks.sink import Item, Sink, SinkSpec
-from panrt.errors import CudaError
+from panrt.errors import CudaError, SessionError
 from simcuda.control import SCHEDULES, Schedule
 from simcuda.inside.device_arrays import CudaArray
 from simcuda.inside.sessions import HW, MODEL, open_session, picture

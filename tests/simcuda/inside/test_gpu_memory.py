@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from panrt.engine.backends.tensorrt.engine import EngineError
-from panrt.engine.backends.tensorrt.kernels import KernelError, Kernels
+from panrt.engine.backends.tensorrt.kernels import Kernels
 from panrt.engine.backends.tensorrt.session import TensorRTSession, wanted_tensors
 from panrt.engine.frame import Frame
-from panrt.engine.session import GpuMemory, SessionError
-from panrt.errors import CudaError
+from panrt.engine.session import GpuMemory
+from panrt.errors import CudaError, EngineError, KernelError, SessionError
 from panrt.plugins.cuda_api import NarrowMapArgs
 from simcuda.inside.sessions import HW, MODEL, check, open_session, picture
 

@@ -17,12 +17,11 @@ from driver.bindings import driver as cu
 from numpy.typing import NDArray
 
 from panrt.engine.backends.tensorrt import driver
-from panrt.engine.backends.tensorrt.engine import EngineError
-from panrt.engine.backends.tensorrt.kernels import KernelError, Kernels
+from panrt.engine.backends.tensorrt.kernels import Kernels
 from panrt.engine.backends.tensorrt.session import LAYOUTS
 from panrt.engine.frame import Frame
-from panrt.engine.preprocess import FrameError, place
-from panrt.errors import CudaError
+from panrt.engine.preprocess import place
+from panrt.errors import CudaError, EngineError, FrameError, KernelError
 from panrt.plugins import frame_reference
 from panrt.plugins.cuda_api import NarrowMapArgs
 from simcuda import fake_tensorrt

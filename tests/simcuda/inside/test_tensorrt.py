@@ -17,12 +17,10 @@ import pytest
 from driver.bindings import driver as cu
 
 from panrt.engine.backends.tensorrt import driver
-from panrt.engine.backends.tensorrt.engine import EngineError
 from panrt.engine.backends.tensorrt.session import TensorRTSession
 from panrt.engine.frame import Frame
-from panrt.engine.preprocess import FrameError, fill, place
-from panrt.engine.session import SessionError
-from panrt.errors import CudaError
+from panrt.engine.preprocess import fill, place
+from panrt.errors import CudaError, EngineError, FrameError, SessionError
 from simcuda import fake_tensorrt
 from simcuda.control import SCHEDULES, Schedule
 from simcuda.inside.sessions import HW, MODEL, check, expected, open_session, picture, tensors
