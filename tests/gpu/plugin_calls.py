@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpu.machine import ROOT, Machine
+from panrt.errors import PluginLibraryError
 from panrt.plugins import library
 
 LINEAR, HWC8, HWC = 0, 2, 8  # nvinfer1::TensorFormat
@@ -139,7 +140,7 @@ def _made(make: Callable[[], Path]) -> Path | None:
     """Say why where it cannot be built; phase 3 is then skipped."""
     try:
         return make()
-    except library.PluginLibraryError as error:
+    except PluginLibraryError as error:
         print(f"phase 3 needs the plugin classes: {error}", file=sys.stderr)
         return None
 

@@ -15,10 +15,10 @@ import pytest
 from typer.testing import CliRunner
 
 from panrt.cli import app
+from panrt.errors import GpuError, PluginLibraryError
 from panrt.gpu import device as gpu
-from panrt.gpu.device import Gpu, GpuError
+from panrt.gpu.device import Gpu
 from panrt.plugins import library, native
-from panrt.plugins.library import PluginLibraryError
 from support import homes
 from support.plugin_library import folder, plugin_library
 
