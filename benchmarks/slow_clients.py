@@ -63,7 +63,7 @@ def serve(port: int, folder: Path, seconds: float) -> None:
         f"{folder / 'out.mp4'}?policy=block",
     ]
     uri = f"test://320x240@{RATE}?frames={round(seconds * RATE)}"
-    stream = panrt.stream(uri, NullSession(), sinks=sinks, track=False)
+    stream = panrt.stream(uri, NullSession(), sinks=sinks, tracker=None)
     for _ in stream:
         pass
     print(json.dumps(stream.status.to_json()))

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from panrt.errors import PanrtError
+from panrt.errors import CheckpointError
 from panrt.formats import records
 from panrt.model.config import PanopticFPNConfig, from_json
 
@@ -31,10 +31,6 @@ OTHERS = (".pkl", ".pth", ".pt", ".ckpt", ".bin")  # suffixes of weights that ar
 BUNDLED: Mapping[str, Path] = MappingProxyType(
     {"tabletop": Path(__file__).parent / "weights" / "tabletop.safetensors"},
 )
-
-
-class CheckpointError(PanrtError, ValueError):
-    """A file cannot be read, is not safe to read, or its tensors do not fit the network."""
 
 
 class Header(NamedTuple):

@@ -21,11 +21,9 @@ from typer.testing import CliRunner, Result
 import panrt
 from data.golden import recipe
 from panrt.cli import app, support
-from panrt.errors import PanrtError
+from panrt.errors import CheckpointError, PanopticFormatError, PanrtError, TrainingError
 from panrt.model import build, load, save
-from panrt.model.checkpoints import CheckpointError, read_header
-from panrt.model.panoptic_map import PanopticFormatError
-from panrt.model.train import TrainingError
+from panrt.model.checkpoints import read_header
 
 EVAL = Path(__file__).parents[1] / "data" / "tabletop" / "eval"
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from panrt.engine.frame import Frame, PixelFormat, YuvStandard
 from panrt.engine.pixel_formats import PIXEL_FORMATS, YUV_STANDARDS, bgr
-from panrt.engine.preprocess import FrameError
+from panrt.errors import FrameError
 from panrt.plugins import frame_reference
 
 SHAPES = {"nv12": (3, 2), "yuyv": (2, 2, 2), "bgr8": (2, 2, 3), "rgb8": (2, 2, 3)}  # of 2 x 2 pixels

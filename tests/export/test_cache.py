@@ -13,9 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from panrt.cli import app
+from panrt.errors import NoCacheFolderError
 from panrt.export import cache
 from panrt.export.cache import Key
-from panrt.files import NoCacheFolderError
 from panrt.formats import plan_file as plans
 from panrt.formats.plan_file import BuildOptions
 from support import homes

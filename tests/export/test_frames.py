@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from panrt.cli.frames import network_frames
-from panrt.export import ExportError
+from panrt.errors import ExportError
 from panrt.export.frames import read_frames
 
 DATA = Path(__file__).parents[1] / "data" / "tabletop"

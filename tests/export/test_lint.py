@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from panrt.export.lint import LintError, lint
-from panrt.formats.metadata import ModelFileError
+from panrt.errors import LintError, ModelFileError
+from panrt.export.lint import lint
 from support.engines import demo, tiny_model
 
 RTX: dict[str, Any] = {"flavour": "rtx", "release": (1, 7)}

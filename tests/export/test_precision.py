@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
-from panrt.export import ExportError, to_onnx
+from panrt.errors import ExportError
+from panrt.export import to_onnx
 from panrt.export.precision import largest_feature
 from panrt.model import build
 from panrt.model.config import SemanticConfig

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from panrt.export.tensorrt import BuildError, TensorRT
+from panrt.errors import BuildError
+from panrt.export.tensorrt import TensorRT
 from panrt.formats.plan_file import BuildOptions
 from panrt.gpu import device as gpu
 from support.fake_tensorrt import fake_tensorrt

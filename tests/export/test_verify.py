@@ -20,7 +20,8 @@ from typer.testing import CliRunner, Result
 from panrt.cli import app
 from panrt.cli.verify import SessionRunner
 from panrt.engine.load import load
-from panrt.export import ExportError, to_onnx
+from panrt.errors import ExportError, ModelFileError, VerifyError
+from panrt.export import to_onnx
 from panrt.export.onnx import describe
 from panrt.export.verify import (
     LIMITS,
@@ -31,11 +32,10 @@ from panrt.export.verify import (
     Row,
     Stages,
     TorchRunner,
-    VerifyError,
     compare,
     iou,
 )
-from panrt.formats.metadata import ModelFile, ModelFileError
+from panrt.formats.metadata import ModelFile
 from panrt.formats.onnx_file import read_onnx
 from panrt.model import PanopticFPN, save
 from panrt.model.panoptic_map import PanopticMap, Segment

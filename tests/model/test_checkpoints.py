@@ -20,8 +20,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from data.golden import recipe
+from panrt.errors import CheckpointError, ClassesError
 from panrt.model import PanopticFPN, build, checkpoints, from_detectron2, load, load_trunk, save
-from panrt.model.checkpoints import CheckpointError, ClassesError, load_for_training, read_header, read_weights
+from panrt.model.checkpoints import load_for_training, read_header, read_weights
 from panrt.model.config import MergeConfig, ResNetConfig, panoptic_fpn_r50
 from panrt.model.data.classes import TABLETOP
 

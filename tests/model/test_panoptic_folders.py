@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from panrt.errors import PanopticFormatError
 from panrt.model.panoptic_folders import evaluate_folders, read_panoptic_png
-from panrt.model.panoptic_map import PanopticFormatError, PanopticMap
+from panrt.model.panoptic_map import PanopticMap
 from panrt.model.panoptic_quality import evaluate
 from support.panoptic_maps import CATEGORIES, random_pair
 

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from panrt.model.panoptic_map import IdMap, PanopticFormatError, PanopticMap, Segment
+from panrt.errors import PanopticFormatError
+from panrt.model.panoptic_map import IdMap, PanopticMap, Segment
 from panrt.model.panoptic_quality import PanopticStatistics, evaluate, image_statistics, panoptic_quality
 from panrt.model.segment_matching import count_overlaps
 from support.panoptic_maps import CATEGORIES, OTHER_THING, STUFF, THING, random_pair

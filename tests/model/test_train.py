@@ -11,14 +11,13 @@ from typing import Any
 import pytest
 import torch
 
+from panrt.errors import CheckpointError, PanopticFormatError, RecipeError, TrainingError
 from panrt.model import PanopticFPN, build, load
-from panrt.model.checkpoints import CheckpointError
 from panrt.model.config import SemanticConfig
 from panrt.model.data.classes import TABLETOP
 from panrt.model.losses import LossConfig
-from panrt.model.panoptic_map import PanopticFormatError
 from panrt.model.schedule import ScheduleConfig, learning_rate
-from panrt.model.train import RecipeError, TrainConfig, TrainingError, TrunkCache, lite_recipe, train
+from panrt.model.train import TrainConfig, TrunkCache, lite_recipe, train
 from panrt.model.training_data import TrainingSample
 from toy_rectangles import SIDE, Rectangles
 

@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from panrt.model.panoptic_map import PanopticFormatError, PanopticMap, Segment
+from panrt.errors import PanopticFormatError
+from panrt.model.panoptic_map import PanopticMap, Segment
 from panrt.model.panoptic_quality import PanopticStatistics, image_statistics, panoptic_quality
 from panrt.model.video_panoptic_quality import identity_switches, video_panoptic_quality
 from support.panoptic_maps import CATEGORIES, OTHER_THING, STUFF, THING, random_pair

@@ -21,8 +21,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from panrt.errors import CheckpointError
 from panrt.model import build, load, save
-from panrt.model.checkpoints import CheckpointError
 from panrt.model.config import from_json, make_config, to_json
 from panrt.model.header import LONGEST_HEADER, read_header, read_tensors_header
 from panrt.model.weight_files import load_torch, read_weights

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from panrt.engine.frame import Frame
 from panrt.engine.results.result import PanopticResult
-from panrt.engine.session import SessionBusyError, SessionClosedError, SessionError
+from panrt.errors import SessionBusyError, SessionClosedError, SessionError
 
 Frames = Sequence[NDArray[np.uint8]]
 Maps = Sequence[NDArray[np.int32]]

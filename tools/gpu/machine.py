@@ -108,12 +108,13 @@ def real(out: Path, *, kernels: str, **options: Any) -> Machine:
     Raises:
         SetupError: the plugin library is missing, or has no kernels.
     """
+    from panrt.errors import PluginLibraryError  # noqa: PLC0415
     from panrt.plugins import library  # noqa: PLC0415
     from tools.gpu import plugin_calls  # noqa: PLC0415
 
     try:
         found = library.inspect(Path(kernels)) if kernels else library.find()
-    except library.PluginLibraryError as error:
+    except PluginLibraryError as error:
         raise SetupError(str(error)) from error
     if not found.cuda_architectures:
         raise SetupError(f"{found.path}: has no CUDA kernels; install nvcc and run  panrt plugins build.")

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from panrt.errors import PluginLibraryError
 from panrt.plugins import library
 from tools.gpu.machine import ROOT, Machine
 
@@ -139,7 +140,7 @@ def _made(make: Callable[[], Path]) -> Path | None:
     """Say why where it cannot be built; phase 3 is then skipped."""
     try:
         return make()
-    except library.PluginLibraryError as error:
+    except PluginLibraryError as error:
         print(f"phase 3 needs the plugin classes: {error}", file=sys.stderr)
         return None
 

@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from panrt.engine.backends.tensorrt import driver
-from panrt.engine.backends.tensorrt.engine import Engine, EngineError, Tensor
+from panrt.engine.backends.tensorrt.engine import Engine, Tensor
 from panrt.engine.backends.tensorrt.kernels import Kernels
 from panrt.engine.backends.tensorrt.session import TensorRTSession, wanted_tensors
 from panrt.engine.session import Preprocess
+from panrt.errors import EngineError
 from panrt.formats.metadata import Category, ModelFile, Thresholds
 from panrt.plugins import reference
 from panrt.plugins.contract import PanopticSegments

@@ -14,7 +14,6 @@ from panrt.engine.bench import benchmark
 from panrt.engine.bench.benchmark import Benchmark, BenchmarkConfig, Spread, run_benchmark
 from panrt.engine.bench.power import Reading
 from panrt.engine.bench.report import (
-    BenchmarkFileError,
     compare,
     differences,
     from_json,
@@ -28,6 +27,7 @@ from panrt.engine.bench.report import (
 )
 from panrt.engine.frame import Frame
 from panrt.engine.results.result import PanopticResult
+from panrt.errors import BenchmarkFileError
 from panrt.formats import plan_file
 from panrt.formats.plan_file import BuildOptions
 from support import plans

@@ -13,9 +13,9 @@ import pytest
 from numpy.typing import NDArray
 
 from panrt.engine.frame import Frame
-from panrt.engine.preprocess import FrameError
 from panrt.engine.results.colors import segment_color
 from panrt.engine.results.result import PanopticResult, Segment, panoptic_result
+from panrt.errors import FrameError
 from panrt.formats.metadata import Category, ModelFile, Thresholds
 from panrt.plugins import reference
 from panrt.plugins.contract import PanopticSegments

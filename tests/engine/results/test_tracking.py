@@ -101,7 +101,7 @@ def test_colours_follow_ids_and_stuff_has_the_colour_of_its_class() -> None:
 
 
 def test_a_bad_option_is_named() -> None:
-    with pytest.raises(ValueError, match=r"min_iou: got 1\.5, expected a share"):
+    with pytest.raises(ValueError, match=r"min_iou: got 1\.5, expected a number from 0 to 1"):
         TrackingConfig(min_iou=1.5)
 
 

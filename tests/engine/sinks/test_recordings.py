@@ -52,7 +52,7 @@ def uri(frames: int) -> str:
 
 def run(source: object, *sinks: object) -> tuple[SinkStatus, ...]:
     """Through a null session without tracking; how the sinks did."""
-    stream = panrt.stream(source, NullSession(), sinks=sinks, track=False)  # type: ignore[arg-type]
+    stream = panrt.stream(source, NullSession(), sinks=sinks, tracker=None)  # type: ignore[arg-type]
     with stream:
         for _ in stream:
             pass

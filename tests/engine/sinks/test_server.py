@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 import panrt
-from panrt.engine import threads
 from panrt.engine.sinks import SinkError
 from panrt.engine.sinks.address import parse_address
 from panrt.engine.sinks.clients import Clients, Counts, Limits
 from panrt.engine.sinks.server import Response, Server
+from panrt.errors import ThreadLimitError
 from tools.null_session import NullSession
 from tools.streams import free_port, wait_for
 
@@ -485,7 +485,7 @@ def test_200_slow_clients_of_every_kind_cost_no_recording_and_few_threads(tmp_pa
         request("GET /stream.mjpg HTTP/1.1"),
     )
     sinks = [f"web://127.0.0.1:{port}", f"npy://{tmp_path / 'npy'}", f"coco://{tmp_path / 'coco'}"]
-    stream = panrt.stream(f"test://32x24@max?frames={frames}", NullSession(), sinks=sinks, track=False)
+    stream = panrt.stream(f"test://32x24@max?frames={frames}", NullSession(), sinks=sinks, tracker=None)
     pairs = stream.pairs()
     next(pairs)  # the server answers from here on
     before = threading.active_count()
@@ -512,7 +512,7 @@ def test_a_server_that_cannot_start_gives_everything_back(monkeypatch: pytest.Mo
     address = parse_address("web", ":0", {})  # two listeners, where there is IPv6
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", no_thread)
-        with pytest.raises(threads.ThreadLimitError, match="server web://:0: the system starts no more threads"):
+        with pytest.raises(ThreadLimitError, match="server web://:0: the system starts no more threads"):
             Server(address, {}).start()
     start = threading.Thread.start
     started: list[threading.Thread] = []
@@ -525,7 +525,7 @@ def test_a_server_that_cannot_start_gives_everything_back(monkeypatch: pytest.Mo
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", one_thread)
-        with suppress(threads.ThreadLimitError):
+        with suppress(ThreadLimitError):
             server = Server(address, {})
             server.start()
             server.close()  # there is no IPv6

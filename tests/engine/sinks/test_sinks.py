@@ -37,7 +37,7 @@ def uri(frames: int, rate: str = "max") -> str:
 
 def run(source: object, *sinks: str | Sink, seconds: float = 0.0) -> tuple[SinkStatus, ...]:
     """Through a null session without tracking; how the sinks did."""
-    stream = panrt.stream(source, NullSession(seconds=seconds), sinks=sinks, track=False)  # type: ignore[arg-type]
+    stream = panrt.stream(source, NullSession(seconds=seconds), sinks=sinks, tracker=None)  # type: ignore[arg-type]
     with stream:
         for _ in stream:
             pass
@@ -97,7 +97,7 @@ def test_numpy_arrays_are_the_maps(tmp_path: Path) -> None:
 
 def test_a_video_shows_the_overlay_at_the_times_of_the_frames(tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"
-    stream = panrt.stream(CLIP, NullSession(), sinks=[str(path)], limit=30, track=False)
+    stream = panrt.stream(CLIP, NullSession(), sinks=[str(path)], limit=30, tracker=None)
     items = list(stream.pairs())
     with panrt.engine.sources.open_source(path) as source:
         frames = drain(source)
@@ -266,7 +266,7 @@ def test_a_slow_recording_of_a_file_misses_nothing() -> None:
 def test_a_slow_view_misses_what_it_cannot_show_and_counts_it() -> None:
     release = threading.Event()
     writer = Behaviour(hangs=release)
-    stream = panrt.stream(uri(60), NullSession(), sinks=[sink(writer, recording=False)], track=False)
+    stream = panrt.stream(uri(60), NullSession(), sinks=[sink(writer, recording=False)], tracker=None)
     for result in stream:
         if result.frame_index == 59:
             release.set()

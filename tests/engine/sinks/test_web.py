@@ -40,7 +40,7 @@ def serving(
     """A stream that runs on a thread of its own, and the address of its pages."""
     address = f"127.0.0.1:{free_port()}"
     uris = sources or (URI,)
-    stream = panrt.stream(uris, NullSession(), sinks=[f"{scheme}://{address}", *sinks], options=options, track=False)
+    stream = panrt.stream(uris, NullSession(), sinks=[f"{scheme}://{address}", *sinks], options=options, tracker=None)
     thread = threading.Thread(target=lambda: list(stream))
     thread.start()
     try:
@@ -284,7 +284,7 @@ def test_no_page_shows_the_login_of_a_source_or_sink_wherever_it_stands(login: s
 def test_a_token_is_printed_once_and_shown_nowhere_else(scheme: str, capfd: pytest.CaptureFixture[str]) -> None:
     port = free_port()
     uri = f"{scheme}://0.0.0.0:{port}"
-    stream = panrt.stream(URI, NullSession(), sinks=[uri], track=False)
+    stream = panrt.stream(URI, NullSession(), sinks=[uri], tracker=None)
     with stream:
         pairs = stream.pairs()
         next(pairs)

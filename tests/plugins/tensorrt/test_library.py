@@ -15,10 +15,10 @@ import pytest
 from typer.testing import CliRunner
 
 from panrt.cli import app
+from panrt.errors import GpuError, PluginLibraryError
 from panrt.gpu import device as gpu
-from panrt.gpu.device import Gpu, GpuError
+from panrt.gpu.device import Gpu
 from panrt.plugins import _native, library
-from panrt.plugins.library import PluginLibraryError
 from support import homes
 from tools.plugin_library import folder, plugin_library
 

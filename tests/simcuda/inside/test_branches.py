@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from panrt.engine.backends.tensorrt.engine import EngineError
+from panrt.errors import EngineError
 from panrt.formats.metadata import Category
 from simcuda.inside.sessions import MODEL, check, open_session, picture, tensors
 from tools.simcuda.fake_tensorrt import PATTERN_ROWS

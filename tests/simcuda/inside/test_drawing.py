@@ -15,16 +15,16 @@ from cuda.bindings import driver as cu
 from numpy.typing import NDArray
 
 import panrt
-from panrt.engine.backends.tensorrt import driver
 from panrt.engine.backends.tensorrt.kernels import Kernels
 from panrt.engine.backends.tensorrt.session import LAYOUTS
 from panrt.engine.frame import Frame, PixelFormat
 from panrt.engine.pixel_formats import bgr
 from panrt.engine.results.colors import Rgb
 from panrt.engine.results.result import PanopticResult
-from panrt.engine.session import Draws, SessionError
+from panrt.engine.session import Draws
 from panrt.engine.sinks.drawing import annotated
 from panrt.engine.sinks.sink import Context, Item, Sink, SinkSpec
+from panrt.errors import CudaError, SessionError
 from simcuda.inside.sessions import HW, MODEL, open_session, picture
 from tools.simcuda.control import SCHEDULES, Schedule
 from tools.simcuda.device_arrays import CudaArray
@@ -205,7 +205,7 @@ def test_whatever_fails_for_a_first_picture_leaves_nothing_behind(
         try:
             for _ in range(3):
                 session.draw(0, COLORS)
-        except driver.CudaError:
+        except CudaError:
             assert gpu.alive() == before
         gpu.reset()
         drawing = session.draw(0, COLORS)
@@ -222,7 +222,7 @@ def test_a_picture_that_is_lost_with_the_device_says_so(
         assert drawing is not None
         gpu.fail("cuEventSynchronize", gpu.LAUNCH_FAILED)
         for _ in range(2):
-            with pytest.raises(driver.CudaError):
+            with pytest.raises(CudaError):
                 drawing.picture()
         gpu.reset()
         session(picture(0))

@@ -22,7 +22,7 @@ from pycuda.tools import clear_context_caches, make_default_context
 
 from panrt.engine.backends.tensorrt.kernels import Kernels
 from panrt.engine.frame import Frame
-from panrt.engine.preprocess import FrameError
+from panrt.errors import FrameError
 from simcuda.inside.sessions import HW, check, contexts_unchanged, open_session, picture
 from simcuda.inside.test_plans import Engine, engine, machine
 from tools.simcuda import control
