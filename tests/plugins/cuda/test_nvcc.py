@@ -74,5 +74,5 @@ def test_blocks_hand_over_by_release_and_acquire_alone(ptx: dict[str, str]) -> N
         assert len(words) == (3 if source == "merge_resolve.cu" else 0), source
     assert (
         len(re.findall(r"atom\.add\.release\.gpu|red\.release\.gpu", ptx["merge_resolve.cu"])) == 4
-    )  # one per variant
+    )  # of each variant
     assert "ld.acquire.gpu" in ptx["merge_resolve.cu"]
