@@ -9,10 +9,10 @@ import pytest
 
 from panrt.export import to_onnx
 from panrt.model import load
-from simcuda import build
-from support import hostcuda
+from tools import hostcuda
+from tools.simcuda import build
 
-INSIDE = build.HERE / "inside"
+INSIDE = Path(__file__).parent / "inside"
 OF_THE_SIMULATION = ["test_cuda_core.py", "test_driver.py", "test_facts.py"]
 TIMED = "test_overhead.py"  # run by benchmarks/test_budgets.py
 WITH_PYCUDA = "test_pycuda.py"  # run by tests/simcuda/test_pycuda.py

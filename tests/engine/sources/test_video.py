@@ -30,7 +30,7 @@ from panrt.engine.sources import (
 from panrt.engine.sources.local_file import missing_bytes
 from panrt.engine.sources.pattern import pattern
 from panrt.engine.sources.video import Pace, display_matrix, orientation
-from support.streams import CLIP, drain, free_port, http_server, turned
+from tools.streams import CLIP, drain, free_port, http_server, turned
 
 ONE = 1 << 16
 AXES = [(ONE, 0, 0, ONE), (0, ONE, ONE, 0)]
