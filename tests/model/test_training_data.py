@@ -30,7 +30,7 @@ def test_mirroring_moves_boxes_with_masks_and_twice_is_nothing() -> None:
     mirrored = flip(sample)
     assert mirrored.boxes.tolist() == tight_boxes(mirrored.masks).tolist() == [[1, 1, 4, 3]]
     for before, after in zip(sample, flip(mirrored), strict=True):
-        assert np.array_equal(before, after)
+        assert np.array_equal(np.asarray(before), np.asarray(after))
 
 
 def test_resizing_moves_boxes_with_masks() -> None:

@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from panrt.errors import PluginLibraryError
+
 ROOT = Path(__file__).resolve().parents[2]
 REPORT = "checks.jsonl"
 FACTS = "facts.json"
@@ -108,7 +110,6 @@ def real(out: Path, *, kernels: str, **options: Any) -> Machine:
     Raises:
         SetupError: the plugin library is missing, or has no kernels.
     """
-    from panrt.errors import PluginLibraryError  # noqa: PLC0415
     from panrt.plugins import library  # noqa: PLC0415
     from tools.gpu import plugin_calls  # noqa: PLC0415
 
