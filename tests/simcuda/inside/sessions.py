@@ -17,24 +17,18 @@ from panrt.engine.backends.tensorrt.session import TensorRTSession, wanted_tenso
 from panrt.engine.preprocess import place
 from panrt.engine.results.result import PanopticResult
 from panrt.engine.session import GpuMemory, Preprocess
-from panrt.formats.metadata import Category, ModelFile, Thresholds
+from panrt.formats.metadata import ModelFile, Thresholds
+from tools import model_files
 from tools.simcuda import control, fake_tensorrt
 
 HW = (32, 64)
-MODEL = ModelFile(
+MODEL = model_files.make(
     name="pattern",
-    things=(Category(7, "mug", True, (255, 0, 0)), Category(8, "bottle", True, (0, 255, 0))),
-    stuff=(Category(9, "floor", False, (0, 0, 255)),),
-    batch=1,
     input_hw=HW,
     valid_hw=(0, 0),
     output_hw=(HW[0] // 2, HW[1] // 2),
-    pixel_mean=(103.5, 116.25, 123.0),
-    pixel_std=(1.0, 1.0, 1.0),
     thresholds=Thresholds(0.05, 0.5, 4, 0.5, 0.5, 0, 0.5),
     precision="fp32",
-    opset=20,
-    provenance="none",
 )
 
 Row = tuple[str, Sequence[int], str, bool]
