@@ -12,7 +12,7 @@ from panrt.formats.records import argument
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from panrt.engine.backends.cpu.partition import Partition
+    from panrt.engine.backends.cpu.steps import Partition
     from panrt.formats.metadata import Category, ModelFile
 
 
@@ -89,12 +89,11 @@ def _steps(plan: Partition) -> list[str]:
     """One line a step of the CPU backend."""
     import onnx
 
-    from panrt.engine.backends.cpu.partition import Part
-    from panrt.engine.backends.cpu.passes.convolutions import Convolution
+    from panrt.engine.backends.cpu.steps import Convolution, Subgraph
 
     lines = []
     for step in plan.steps:
-        if isinstance(step, Part):
+        if isinstance(step, Subgraph):
             nodes: Any = onnx.load_model_from_string(step.model).graph.node
             lines.append(f"dense        {len(nodes)} nodes, by ONNX Runtime")
         elif isinstance(step, Convolution):
