@@ -278,5 +278,5 @@ def _advice(flavour: Flavour) -> str:
     if flavour == "rtx":
         return "Install it:  pip install 'panrt[rtx]'"
     if gpu.is_jetson():
-        return "JetPack brings it; a virtual environment sees it only with --system-site-packages."
+        return "JetPack provides it; a virtual environment sees it only with --system-site-packages."
     return "Install it from NVIDIA, or build for an RTX GPU:  panrt build --flavour rtx"
