@@ -429,7 +429,7 @@ def test_bench_takes_a_frame_on_the_gpu_apart(engine: Engine, tmp_path: Path) ->
     arguments = ["bench", str(engine()), "--source", str(tmp_path), "--frames", "3", "--warm-up", "1", "--rate", "0"]
     shown = CliRunner().invoke(app, [*arguments, "--profile"])
     assert shown.exit_code == 0, shown.output
-    for text in ("on the GPU", "back to back", "slowest of 2 layers", r"backbone +0\.500 +50\.0"):
+    for text in ("on the GPU", "throughput run", "slowest of 2 layers", r"backbone +0\.500 +50\.0"):
         assert re.search(text, shown.output)
     told = json.loads(CliRunner().invoke(app, [*arguments, "--profile", "--json"]).output)
     assert told["gpu_profile"]["layers"] == {"backbone": 0.5e-3, "merge": 0.5e-3}
