@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from panrt.engine.frame import Frame
-from panrt.engine.results.colors import Rgb
 from panrt.engine.results.result import PanopticResult
 from panrt.errors import PanrtError
 from panrt.formats.metadata import ModelFile
@@ -157,28 +156,3 @@ def acting_for(user: object) -> Iterator[None]:
 def current_user() -> object:
     """For whom this thread calls: for itself, where nothing else was said."""
     return getattr(_acting, "user", None) or threading.current_thread()
-
-
-class Drawing(Protocol):
-    """A picture that a session draws meanwhile."""
-
-    def picture(self) -> NDArray[np.uint8]:
-        """Wait for it: (H, W, 3) BGR, the frame with colours and borders but without names; not to be written to.
-
-        May be called from any thread, again and again, and after the session went on or was closed.
-        """
-        ...
-
-
-@runtime_checkable
-class Draws(Protocol):
-    """A session that can draw results where their frames and maps are, with the pixels of `PanopticResult.overlay`."""
-
-    def draw(self, image: int, colors: Mapping[int, Rgb]) -> Drawing | None:
-        """Begin to draw a frame of what was collected last, before the next submit; None where it is not there.
-
-        Args:
-            image: which of those that were submitted together.
-            colors: (R, G, B) of every segment of the result, by its id.
-        """
-        ...

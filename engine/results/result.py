@@ -1,4 +1,4 @@
-"""What the engine says about a frame.
+"""The result of a frame: its panoptic map and segments.
 
 Shapes: H x W pixels of the panoptic map. Boxes are (x0, y0, x1, y1) in pixels of the map, half-open.
 """
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from panrt.engine.frame import Frame
 from panrt.engine.results.colors import Rgb, segment_color
 from panrt.engine.results.device_map import DeviceMap, DeviceMapError
+from panrt.engine.results.painter import Drawing, Painter
 from panrt.formats.metadata import ModelFile
 from panrt.plugins.contract import PanopticSegments
 
@@ -63,6 +64,7 @@ class PanopticResult:
     source: str = ""
     colors: dict[int, Rgb] = field(default_factory=dict)  # RGB by segment id
     device_map: DeviceMap | None = field(default=None, repr=False)  # see `panoptic_device`
+    painter: Painter | None = field(default=None, repr=False)  # see `start_overlay`
 
     @property
     def panoptic_device(self) -> DeviceMap:
@@ -132,28 +134,44 @@ class PanopticResult:
 
     def overlay(
         self,
-        frame: NDArray[np.uint8],
+        frame: NDArray[np.uint8] | None = None,
         *,
         opacity: float = 0.5,
         border: bool = True,
         labels: bool = True,
         threads: int | None = None,
     ) -> NDArray[np.uint8]:
-        """The frame with its segments drawn over it; a new picture (H, W, 3) uint8 BGR, of the frame's size.
+        """Draw the segments over the frame; returns a new image (H, W, 3) uint8 BGR of the frame's size.
 
         Args:
-            frame: (H, W, 3) uint8 BGR, what the result is of; its size may differ from the map's.
-            opacity: of the colours, 0 to 1.
-            border: draw the borders of segments.
+            frame: (H, W, 3) uint8 BGR, what the result is of; its size may differ from the map's. None: the frame that
+                a GPU still holds, drawn there; see `start_overlay`.
+            opacity: of the colours, 0 to 1; on the GPU 0.5.
+            border: draw the borders of segments, as the GPU always does.
             labels: write their names.
             threads: None takes every core that this process may use.
 
         Raises:
-            FrameError, ValueError: the frame or an option does not fit.
+            FrameError, ValueError: the frame or an option is invalid, or no frame was given and no GPU holds it.
         """
         from panrt.engine.results.overlay import draw  # noqa: PLC0415  # needs OpenCV, reading results does not
 
         return draw(self, frame, opacity=opacity, border=border, labels=labels, threads=threads)
+
+    def start_overlay(self) -> Drawing | None:
+        """Begin to draw the overlay on the GPU that computed the result, and return without waiting.
+
+        The image is that of `overlay(frame, labels=False)`. A session holds frame and map until it uses their memory
+        for a later frame: with its default two slots, until the second `submit` or call after the result's own.
+
+        Returns:
+            None if no GPU holds the frame in its own size: on the CPU, if the host resized the frame, or if the session
+            has used the memory again or is closed. `overlay(frame)` draws such a result on the host.
+
+        Raises:
+            CudaError: the GPU cannot be used any more, or a new size of frames finds no memory.
+        """
+        return None if self.painter is None else self.painter.start(self.colors)
 
 
 def panoptic_result(

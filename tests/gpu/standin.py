@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from gpu.device import Buffer, host_view
 from gpu.machine import Machine, load_kernels
 from panrt.engine.backends.tensorrt import driver
-from panrt.engine.backends.tensorrt.engine import Engine, EngineError, Tensor
+from panrt.engine.backends.tensorrt.engine import Engine, EngineError, Tensor, wanted_tensors
 from panrt.engine.backends.tensorrt.kernels import Kernels
-from panrt.engine.backends.tensorrt.session import TensorRTSession, wanted_tensors
+from panrt.engine.backends.tensorrt.session import TensorRTSession
 from panrt.engine.session import Preprocess
 from panrt.formats.metadata import Category, ModelFile, Thresholds
 from panrt.plugins import reference

@@ -15,6 +15,8 @@ import numpy as np
 
 from panrt.engine.backends.tensorrt.runtime_cache import RuntimeCache
 from panrt.errors import PanrtError
+from panrt.formats.input_size import IMAGE
+from panrt.formats.metadata import ModelFile
 from panrt.gpu.tensorrt_logger import tensorrt_logger
 
 
@@ -186,6 +188,28 @@ def use_scratch(context: Any, address: int, size: int) -> None:
         context.set_device_memory(address, size)
     else:
         context.device_memory = address
+
+
+def wanted_tensors(model: ModelFile, found: Sequence[Tensor] = ()) -> tuple[Tensor, ...]:
+    """Return the inputs and outputs of an engine of a model; -1 for a size that the model leaves open.
+
+    Without an instance branch there are no rows of detections, and without a semantic branch all stuff is one channel;
+    the tensors that an engine was found to have tell which branches the model has.
+    """
+    n = model.batch or -1
+    height, width = model.input_hw if all(model.input_hw) else (-1, -1)
+    out_height, out_width = model.output_hw if all(model.output_hw) else (-1, -1)
+    detections, channels = model.thresholds.max_detections, len(model.stuff) + 1
+    has = next((tensor.shape[1] for tensor in found if tensor.name == "segments" and len(tensor.shape) == 3), None)
+    rows = has if has in (detections + 1, channels) else detections + channels
+    int32, float32 = np.dtype(np.int32), np.dtype(np.float32)
+    return (
+        Tensor(IMAGE, (n, height, width, 3), np.dtype(np.uint8), True),
+        Tensor("panoptic", (n, out_height, out_width), int32, False),
+        Tensor("segments", (n, rows, 8), int32, False),
+        Tensor("segment_scores", (n, rows), float32, False),
+        Tensor("segment_count", (n,), int32, False),
+    )
 
 
 def expect(tensors: Sequence[Tensor], wanted: Sequence[Tensor], *, path: Path) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +18,25 @@ from panrt.engine.backends.tensorrt.engine import Execution, Tensor
 from panrt.engine.backends.tensorrt.kernels import Kernels, Layout
 from panrt.engine.backends.tensorrt.recorded import Recorded, opened
 from panrt.engine.frame import Frame
+from panrt.engine.preprocess import Placement
 from panrt.engine.results.device_map import Lease
+from panrt.formats.input_size import IMAGE
 from panrt.plugins.contract import PanopticSegments
 from panrt.plugins.cuda_api import NarrowMapArgs, PixelFormat, PreprocessArgs
 
-IMAGE = "image"
 PANOPTIC, *REST = PanopticSegments._fields
 NARROW = "narrow"  # the panoptic map in as few bytes an id as will do
 
 # Where the GPU finds frames, (H, W) and how: in a feed, or of their own size in the network's input.
 Origin: TypeAlias = tuple[Literal["feed", "input"], Layout]
+
+
+class Held(NamedTuple):
+    """What a slot's memory holds of the frames of a submission."""
+
+    placements: tuple[Placement, ...] = ()
+    is_on_device: tuple[bool, ...] = ()  # whether the GPU has the frame in its own size
+    feed: tuple[Layout, Feed] | None = None  # that the frames went to; else they are in the network's input
 
 
 class GpuSlot:
@@ -54,7 +63,8 @@ class GpuSlot:
         self.stream = stream
         self.feeds: dict[Layout, Feed] = {}
         self.canvases: dict[tuple[Origin, int], Canvas] = {}  # by image of the batch
-        self.lease = Lease()  # of whoever is shown the map on the device
+        self.lease = Lease()  # for which the memory holds one result's frame and map
+        self.held = Held()
         self.execution = execution
         self._kernels = kernels
         panoptic = tensors[PANOPTIC]

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from driver.bindings import driver as cu
-from driver.core import Device, LegacyPinnedMemoryResource
-from driver.core.utils import StridedMemoryView
+from cuda.bindings import driver as cu
+from cuda.core import Device, LegacyPinnedMemoryResource
+from cuda.core.utils import StridedMemoryView
 from numpy.typing import NDArray
 
 import panrt
@@ -210,7 +210,7 @@ def test_without_the_plugin_library_frames_come_from_the_host(tmp_path: Path) ->
 
 
 class WithStream:
-    """As CuPy's, PyTorch's and driver.core's streams are."""
+    """As CuPy's, PyTorch's and cuda.core's streams are."""
 
     def __init__(self, handle: int) -> None:
         self._handle = handle
@@ -247,7 +247,7 @@ def test_default_streams_can_be_waited_for(tmp_path: Path, stream: object) -> No
 
 @pytest.fixture(scope="module")
 def device() -> Device:
-    """driver.core keeps the context for the rest of the process, so it is there before anything is counted."""
+    """cuda.core keeps the context for the rest of the process, so it is there before anything is counted."""
     device = Device(0)
     device.set_current()
     return device

@@ -13,13 +13,13 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from driver.bindings import driver as cu
+from cuda.bindings import driver as cu
 from numpy.typing import NDArray
 
 from panrt.engine.backends.tensorrt import driver
 from panrt.engine.backends.tensorrt.engine import EngineError
+from panrt.engine.backends.tensorrt.inputs import LAYOUTS
 from panrt.engine.backends.tensorrt.kernels import KernelError, Kernels
-from panrt.engine.backends.tensorrt.session import LAYOUTS
 from panrt.engine.frame import Frame
 from panrt.engine.preprocess import FrameError, place
 from panrt.plugins import frame_reference
