@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol, TypedDict, get_args
 from panrt.engine import backends
 from panrt.engine.bundled import locate
 from panrt.engine.session import GpuMemory, Preprocess, Session
-from panrt.errors import PanrtError
+from panrt.errors import BackendError
 from panrt.version import version
 
 log = logging.getLogger("panrt")
@@ -20,10 +20,6 @@ log = logging.getLogger("panrt")
 BACKENDS = ("tensorrt", "rtx", "cpu")  # the best first
 AUTO = "auto"
 WEIGHTS = (".safetensors", ".pkl", ".pth", ".pt", ".ckpt")  # suffixes of files that are exported, not run
-
-
-class BackendError(PanrtError, RuntimeError):
-    """A backend cannot run a file here."""
 
 
 class _Options(TypedDict):

@@ -21,10 +21,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar, get_args
 
+from panrt.errors import BuildError, ExportError
 from panrt.export import cache as engine_cache
-from panrt.export.errors import ExportError
 from panrt.export.lint import Finding, Linted, lint
-from panrt.export.tensorrt import WEIGHTED, BuildError, Layer, Network, TensorRT
+from panrt.export.tensorrt import WEIGHTED, Layer, Network, TensorRT
 from panrt.files import write_atomically
 from panrt.formats import plan_file
 from panrt.formats.input_size import IMAGE

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from panrt.errors import PanrtError
+from panrt.errors import BuildError
 from panrt.formats.plan_file import MODULES, OLDEST, PRODUCTS, BuildOptions, Flavour, version_of
 from panrt.gpu import device as gpu
 from panrt.gpu.tensorrt_logger import tensorrt_logger
@@ -22,10 +22,6 @@ from panrt.plugins.library import PluginLibrary
 _ALWAYS_STRONGLY_TYPED = (11,)  # before, a flag asks for it
 _SAME_COMPUTE_CAPABILITY = (10, 14)  # the oldest that is known to have this level
 _STRONGLY_TYPED_DLA = (11, 4, 1)  # 10.x has a DLA, but not for strongly typed networks; 11.0 to 11.4.0 have none
-
-
-class BuildError(PanrtError, RuntimeError):
-    """TensorRT is missing, too old, or does not build what it is given; nothing was written."""
 
 
 class Layer(NamedTuple):

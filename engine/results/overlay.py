@@ -12,9 +12,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from panrt.engine.preprocess import FrameError, check_frame
+from panrt.engine.preprocess import check_frame
 from panrt.engine.results.colors import Rgb
 from panrt.engine.results.result import PanopticResult, Segment
+from panrt.errors import FrameError
 from panrt.formats import records
 from panrt.plugins import native
 

@@ -28,7 +28,7 @@ from panrt.gpu.device import Gpu
 from panrt.model import build
 from support.engines import PLAIN, demo, layers, ours, panrt, tiny_model
 from support.networks import HEIGHT, WIDTH, dynamic
-from support.plugin_library import plugin_library
+from tools.plugin_library import plugin_library
 
 RTX = ("--flavour", "rtx")
 GOLDEN = Path(__file__).parents[1] / "data" / "engine_layers.json"
@@ -120,7 +120,7 @@ def test_without_the_plugin_library_nothing_is_built(tmp_path: Path) -> None:
 
 def test_a_stopped_build_leaves_nothing_behind(tmp_path: Path) -> None:
     plan = tmp_path / "m.plan"
-    command = [sys.executable, "-c", _STOPPED, demo("fp32"), plan]
+    command: list[str | Path] = [sys.executable, "-c", _STOPPED, demo("fp32"), plan]
     done = subprocess.run(command, env=ours(tmp_path), capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done
     assert done.stdout.startswith("stopped in "), done
@@ -131,7 +131,7 @@ def test_a_stopped_build_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     """Files of at most a kilobyte stand for a disk without room."""
     path = saved(tiny_model(), tmp_path)
-    limited = [
+    limited: list[str | Path] = [
         "sh",
         "-c",
         'ulimit -f 2; exec "$@"',

@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 
-from panrt.errors import PanrtError
+from panrt.errors import PanrtError, PlanFileError, PlanMismatch
 from panrt.formats.plan_file import (
     BuildOptions,
     PlanFile,
-    PlanFileError,
-    PlanMismatch,
     Process,
     check,
     check_engine,

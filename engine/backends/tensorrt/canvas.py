@@ -25,6 +25,7 @@ from panrt.engine.backends.tensorrt.kernels import Kernels
 from panrt.engine.backends.tensorrt.recorded import Recorded, opened
 from panrt.engine.results.colors import Rgb
 from panrt.engine.results.overlay import OPACITY, border_width, color_table
+from panrt.errors import CudaError
 from panrt.plugins.cuda_api import OverlayArgs, PixelFormat, PreprocessArgs
 
 log = logging.getLogger("panrt")
@@ -136,7 +137,7 @@ class Canvas:
         """Hand the overlay to its drawing, and free everything."""
         try:
             self.settle()
-        except driver.CudaError as error:
+        except CudaError as error:
             log.warning("an overlay is lost: %s", error)
         self._resources.close()
 
@@ -167,7 +168,7 @@ class GpuDrawing:
         self._lock = threading.Lock()
         self._canvas: Canvas | None = canvas
         self._overlay: NDArray[np.uint8] | None = None
-        self._error: driver.CudaError | None = None
+        self._error: CudaError | None = None
 
     def overlay(self) -> NDArray[np.uint8]:
         """Wait for it; may be called from any thread, repeatedly."""
@@ -177,7 +178,7 @@ class GpuDrawing:
                 try:
                     self._overlay = canvas.fetch()
                     self._overlay.setflags(write=False)
-                except driver.CudaError as error:
+                except CudaError as error:
                     self._error = error
             if self._overlay is None:
                 assert self._error is not None

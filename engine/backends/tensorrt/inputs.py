@@ -24,8 +24,9 @@ from panrt.engine.backends.tensorrt.recorded import opened
 from panrt.engine.backends.tensorrt.slot import Feed, GpuSlot, Held, Origin
 from panrt.engine.frame import Frame
 from panrt.engine.nvtx_ranges import nvtx_range
-from panrt.engine.preprocess import FrameError, Placement, fill, place
+from panrt.engine.preprocess import Placement, fill, place
 from panrt.engine.session import Preprocess
+from panrt.errors import FrameError
 
 LAYOUTS = 4  # sizes and formats of frames whose feeds and canvases are kept; the least recently used goes
 

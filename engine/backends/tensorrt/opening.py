@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from panrt.engine.backends.tensorrt import driver
-from panrt.engine.backends.tensorrt.engine import Engine, EngineError, Tensor
-from panrt.engine.backends.tensorrt.kernels import KernelError, Kernels
+from panrt.engine.backends.tensorrt.engine import Engine, Tensor
+from panrt.engine.backends.tensorrt.kernels import Kernels
 from panrt.engine.backends.tensorrt.recorded import opened
 from panrt.engine.backends.tensorrt.slot import GpuSlot
-from panrt.engine.session import GpuMemory, SessionError
+from panrt.engine.session import GpuMemory
+from panrt.errors import CudaError, EngineError, KernelError, SessionError
 
 log = logging.getLogger("panrt")
 
@@ -125,7 +126,7 @@ class SlotOpener:
                 each.launch()
                 self.stream.synchronize()
                 replayed.append(slot.written())
-        except (driver.CudaError, EngineError, KernelError) as error:
+        except (CudaError, EngineError, KernelError) as error:
             self.stream.synchronize()  # raises if it was not the capture that failed
             return f"its work cannot be captured: {error}"
         if replayed != [expected] * 2:
@@ -138,5 +139,5 @@ def drain(stream: driver.Stream, path: Path) -> None:
     """Wait for the work of a stream that is about to be closed."""
     try:
         stream.synchronize()
-    except driver.CudaError as error:
+    except CudaError as error:
         log.warning("%s: while closing: %s", path, error)

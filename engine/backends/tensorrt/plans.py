@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
-from panrt.errors import PanrtError
+from panrt.errors import MissingError, PanrtError
 from panrt.formats import metadata, plan_file
 from panrt.formats.plan_file import MODULES, OLDEST, PRODUCTS, Flavour, PlanFile, Process, version_of
 from panrt.formats.records import argument
@@ -32,10 +32,6 @@ _INSTALL: dict[Flavour, str] = {
     "install TensorRT for your CUDA",
     "rtx": "pip install 'panrt[rtx]'",
 }
-
-
-class MissingError(PanrtError, RuntimeError):
-    """Something that the engine needs is missing on this machine."""
 
 
 class _Ready(NamedTuple):

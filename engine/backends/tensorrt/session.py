@@ -43,7 +43,8 @@ from panrt.engine.results.colors import Rgb
 from panrt.engine.results.device_map import DeviceMap, Lease
 from panrt.engine.results.painter import Painter
 from panrt.engine.results.result import PanopticResult, Timings, panoptic_result
-from panrt.engine.session import GpuMemory, Preprocess, SessionBusyError, SessionError, current_user
+from panrt.engine.session import GpuMemory, Preprocess, current_user
+from panrt.errors import CudaError, SessionBusyError, SessionError
 from panrt.formats.input_size import IMAGE
 from panrt.formats.metadata import ModelFile
 
@@ -270,7 +271,7 @@ class TensorRTSession(SessionBase["_Submission"]):
             closing.callback(self._context.close)
             try:
                 closing.enter_context(self._context)
-            except driver.CudaError as error:
+            except CudaError as error:
                 log.warning("%s: while closing: %s", self.path, error)
                 if error.name in driver.CONTEXT_IS_GONE:  # and all that it held, whose addresses may be others' by now
                     forks.keep_for_ever(self._resources)

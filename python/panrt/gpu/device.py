@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from panrt.errors import PanrtError
+from panrt.errors import GpuError
 
 DRIVER = "libcuda.so.1"
 JETSON_RELEASE = Path("/etc/nv_tegra_release")  # only Jetson Linux has it
@@ -19,10 +19,6 @@ MEMORY = Path("/proc/meminfo")
 # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR, _INTEGRATED, _CAN_MAP_HOST_MEMORY
 _MAJOR, _MINOR, _INTEGRATED, _MAPS = 75, 76, 18, 19
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
-
-
-class GpuError(PanrtError, RuntimeError):
-    """A call of an installed driver failed."""
 
 
 class Identity(NamedTuple):

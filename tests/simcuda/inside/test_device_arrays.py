@@ -19,16 +19,14 @@ from cuda.core.utils import StridedMemoryView
 from numpy.typing import NDArray
 
 import panrt
-from panrt.engine.backends.tensorrt import driver
 from panrt.engine.backends.tensorrt.kernels import Kernels
 from panrt.engine.frame import Frame, PixelFormat
-from panrt.engine.preprocess import FrameError
-from panrt.engine.results.device_map import DeviceMap, DeviceMapError
+from panrt.engine.results.device_map import DeviceMap
 from panrt.engine.results.tracking import Tracker
-from panrt.engine.session import SessionClosedError
-from simcuda.control import SCHEDULES, Schedule
-from simcuda.inside.device_arrays import CudaArray, DlpackArray, OnDevice
+from panrt.errors import CudaStreamError, DeviceMapError, FrameError, SessionClosedError
 from simcuda.inside.sessions import MODEL, check, open_session, picture
+from tools.simcuda.control import SCHEDULES, Schedule
+from tools.simcuda.device_arrays import CudaArray, DlpackArray, OnDevice
 
 pytestmark = pytest.mark.usefixtures("own_context")
 KINDS = (CudaArray, DlpackArray)
@@ -280,7 +278,7 @@ def test_what_is_no_stream_is_refused(tmp_path: Path) -> None:
 
     with open_session(tmp_path) as session:
         for wrong, name in ((None, "NoneType"), ("0", "str"), (1.5, "float"), (Wrong(), "Wrong")):
-            with pytest.raises(driver.CudaStreamError, match=f"stream: got {name}, expected an object with __cuda_s"):
+            with pytest.raises(CudaStreamError, match=f"stream: got {name}, expected an object with __cuda_s"):
                 session.wait_for(wrong)
 
 
@@ -412,5 +410,5 @@ def test_a_result_that_is_copied_or_tracked_has_its_map_on_the_host(tmp_path: Pa
 def test_a_stream_hands_out_maps_that_are_valid_where_one_frame_is_in_flight(tmp_path: Path) -> None:
     images = [picture(seed) for seed in range(5)]
     with open_session(tmp_path) as session:
-        for result in panrt.stream(iter(images), session, in_flight=1, track=False):
+        for result in panrt.stream(iter(images), session, in_flight=1, tracker=None):
             np.testing.assert_array_equal(read(result.panoptic_device), result.panoptic)

@@ -21,17 +21,23 @@ from typer.testing import CliRunner
 import panrt
 from panrt.cli import app
 from panrt.engine.backends.tensorrt import runtime_cache
-from panrt.engine.backends.tensorrt.engine import EngineError
-from panrt.engine.backends.tensorrt.plans import MissingError, TensorRTBackend
-from panrt.engine.load import BackendError
+from panrt.engine.backends.tensorrt.plans import TensorRTBackend
+from panrt.errors import (
+    BackendError,
+    EngineError,
+    InputSizeError,
+    MissingError,
+    PlanFileError,
+    PlanMismatch,
+    PluginLibraryError,
+)
 from panrt.formats import plan_file
-from panrt.formats.metadata import InputSizeError
-from panrt.formats.plan_file import BuildOptions, PlanFile, PlanFileError, PlanMismatch, Precisions
+from panrt.formats.plan_file import BuildOptions, PlanFile, Precisions
 from panrt.plugins import library
-from panrt.plugins.library import PluginLibrary, PluginLibraryError
-from simcuda import fake_tensorrt, fake_tensorrt_rtx
+from panrt.plugins.library import PluginLibrary
 from simcuda.inside.sessions import MODEL, check, contexts_unchanged, picture, tensors
 from support import homes
+from tools.simcuda import fake_tensorrt, fake_tensorrt_rtx
 
 LIBRARY = Path(os.environ["PANRT_TEST_KERNELS"])
 PLUGINS = PluginLibrary(LIBRARY, "1" * 64, "2" * 64, "10.3.0", ("87", "89"))
