@@ -26,10 +26,10 @@ VOID = 0
 
 
 class Segment(NamedTuple):
-    """One thing, or all of one kind of stuff."""
+    """A thing, or all stuff of one class."""
 
     id: int  # its value in the panoptic map, from 1
-    category_id: int  # as the data set of the model numbers its classes
+    category_id: int  # in the numbering of the model's data set
     name: str
     is_thing: bool
     score: float  # 0 for stuff
@@ -38,7 +38,7 @@ class Segment(NamedTuple):
 
 
 class Timings(NamedTuple):
-    """Where the time of a frame went, in seconds."""
+    """The times of a frame's stages, in seconds."""
 
     preprocess: float  # frame -> network input
     inference: float  # network input -> panoptic map and segments
@@ -69,7 +69,7 @@ class PanopticResult:
 
     @property
     def panoptic_device(self) -> DeviceMap:
-        """`panoptic` in the memory of the GPU that computed it, for a program that goes on in CUDA.
+        """`panoptic` in the memory of the GPU that computed it, for further work in CUDA.
 
         It is valid until the session's next `submit` or call; see `panrt.engine.results.device_map`.
 
@@ -85,11 +85,11 @@ class PanopticResult:
         return self.device_map
 
     def to_coco(self, *, image_id: int = 0, file_name: str = "") -> CocoPanoptic:
-        """As an entry of a COCO panoptic JSON and the picture that belongs to it.
+        """Return the result as an entry of a COCO panoptic JSON and its PNG image.
 
         Args:
-            image_id: of the picture; `frame_index` where it is 0.
-            file_name: of the PNG; "{image_id:012d}.png" where not given.
+            image_id: of the image; `frame_index` if it is 0.
+            file_name: of the PNG; by default "{image_id:012d}.png".
         """
         number = image_id or self.frame_index
         annotation = {
@@ -178,14 +178,14 @@ class PanopticResult:
 def panoptic_result(
     model: ModelFile, found: PanopticSegments, image: int, *, frame: Frame, map_hw: tuple[int, int]
 ) -> PanopticResult:
-    """What PanopticMerge found in one image of a batch, in the words of the model's classes.
+    """Return the result of one image of a batch, with the names of the model's classes.
 
     Args:
-        model: names the classes.
+        model: has the classes.
         found: outputs of PanopticMerge.
         image: its number in the batch.
-        frame: what the image shows.
-        map_hw: the part of the map, from the upper left, that shows the frame; the rest is cut off.
+        frame: that the image shows.
+        map_hw: size of the map's upper left part that shows the frame; the rest is cut off.
     """
     whole = found.panoptic[image]
     panoptic = whole[: map_hw[0], : map_hw[1]]
@@ -215,7 +215,7 @@ def panoptic_result(
 
 
 def _extent(panoptic: NDArray[np.int32], segment_id: int, x0: int, y0: int) -> tuple[int, tuple[int, int, int, int]]:
-    """Area and tight box of a segment of which a part was cut off; (x0, y0) is where its box begins."""
+    """Return area and tight box of a segment of which a part was cut off; (x0, y0) is the start of its box."""
     mask = panoptic[y0:, x0:] == segment_id
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):

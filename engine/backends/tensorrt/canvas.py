@@ -37,8 +37,8 @@ class MapOnDevice(NamedTuple):
     address: int
     pitch: int  # bytes from a row of int32 to the next
     hw: tuple[int, int]
-    most_ids: int  # ids are 1 to so many
-    is_mapped: bool  # it lies in the host's memory, which the GPU may not cache
+    most_ids: int  # ids are 1 to this
+    is_mapped: bool  # it lies in host memory, which the GPU may not cache
 
 
 class Canvas:
@@ -58,13 +58,13 @@ class Canvas:
         *,
         captures: bool,
     ) -> None:
-        """Draw on a stream.
+        """Allocate memory and prepare the work.
 
         Args:
-            context: of all this.
+            context: of the session.
             stream: for drawing alone.
             kernels: of the plugin library.
-            frame: how the kernel that prepares frames copies the frame in BGR and in its own size; `output` is open.
+            frame: arguments that copy the frame as BGR in its own size; `output` is open.
             shown: its map.
             captures: the work becomes a graph.
         """
@@ -149,7 +149,7 @@ class Canvas:
     def _enqueue(self) -> None:
         self._stream.upload(self._device, self._host, self._colors_bytes)
         frame, row_bytes = self._frame, 3 * self._frame.width
-        if frame.format == PixelFormat.BGR8:  # perhaps the network's input in mapped memory, which is read once so
+        if frame.format == PixelFormat.BGR8:  # perhaps in mapped memory, which is read only once this way
             self._stream.copy_rows(frame.output, row_bytes, frame.frame, frame.pitch, row_bytes, frame.height)
         else:
             self._kernels.preprocess(frame, self._stream.address)

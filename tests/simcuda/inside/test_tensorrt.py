@@ -385,7 +385,7 @@ def test_a_damaged_plan_is_refused_with_what_tensorrt_says(
 
 def test_an_address_that_tensorrt_refuses_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fake_tensorrt.IExecutionContext, "set_tensor_address", lambda *_: False)
-    with pytest.raises(EngineError, match="takes no address for 'image': it logged no reason"):
+    with pytest.raises(EngineError, match="rejects the address of 'image': it logged no reason"):
         open_session(tmp_path)
 
 
