@@ -1,8 +1,8 @@
-"""The panoptic map of a result where a GPU computed it, for a program that goes on in CUDA.
+"""The panoptic map of a result in the memory of the GPU that computed it, for further work in CUDA.
 
-Nothing is copied: the map is in a session's own memory, which the session uses again for a later frame. So it is valid
-until the session's next `submit` or call; afterwards it gives a DeviceMapError, and what another library has made of
-it before then shows whatever the session writes there.
+Nothing is copied: the map is in memory of the session, which uses it again for a later frame. The map is valid until
+the session's next `submit` or call; afterwards its use raises DeviceMapError, and a view that another library made of
+it shows whatever the session writes there.
 
 Reading. The map is complete when `collect` returns, so a stream need not wait before it reads.
 
@@ -24,31 +24,31 @@ _CUDA = 2  # DLPack's kDLCUDA
 
 
 class Lease:
-    """The time for which the memory of a session holds one result."""
+    """The time during which a session's memory holds one result."""
 
     def __init__(self) -> None:
-        self.ended_by: str | None = None  # None: it still does
+        self.ended_by: str | None = None  # None: it still holds it
 
     def end(self, why: str) -> None:
-        """Whoever uses the memory from now on is told why that is too late."""
+        """End it; later uses of the memory fail for this reason."""
         self.ended_by = self.ended_by or why
 
 
 class DeviceMap:
-    """An array (H, W) int32 on a GPU: segment id of each pixel, 0 is void. To be read, not to be written to.
+    """An array (H, W) int32 on a GPU: the segment id of each pixel, 0 is void. Read-only by convention.
 
     It has `__cuda_array_interface__` (CuPy, Numba, PyCUDA) and DLPack (CuPy, PyTorch, JAX).
     """
 
     def __init__(self, address: int, pitch: int, hw: tuple[int, int], *, device: int, lease: Lease) -> None:
-        """Show memory of a session.
+        """Describe memory of a session.
 
         Args:
             address: on the device.
             pitch: bytes from a row to the next.
             hw: size of the map.
-            device: its number, as CUDA counts.
-            lease: until when it holds this map.
+            device: its CUDA ordinal.
+            lease: the time during which the memory holds this map.
         """
         self.shape = hw
         self.strides = (pitch, 4)  # bytes
@@ -57,10 +57,10 @@ class DeviceMap:
 
     @property
     def address(self) -> int:
-        """Where it begins, on the device.
+        """The device address of its first element.
 
         Raises:
-            DeviceMapError: the session has used the memory again, or is closed; so for all that follows.
+            DeviceMapError: the session has used the memory again, or is closed; likewise for all other members.
         """
         if self._lease.ended_by is not None:
             raise DeviceMapError(
@@ -75,7 +75,7 @@ class DeviceMap:
             "shape": self.shape,
             "strides": self.strides,
             "typestr": self.dtype.str,
-            "data": (self.address, False),  # PyTorch takes no array that calls itself read-only
+            "data": (self.address, False),  # PyTorch rejects arrays that are marked read-only
             "stream": None,  # nothing is left to wait for
             "version": 3,
         }
@@ -91,11 +91,11 @@ class DeviceMap:
         dl_device: tuple[int, int] | None = None,
         copy: bool | None = None,
     ) -> Any:
-        """A capsule, as DLPack has it. Nothing is left to wait for, whatever stream its reader names.
+        """Return a DLPack capsule. The map is complete, whatever stream its reader names.
 
         Raises:
             DeviceMapError: see `address`.
-            BufferError: a copy is asked for, or memory of another device.
+            BufferError: a copy is requested, or memory of another device.
         """
         del stream
         if copy or dl_device not in (None, self.__dlpack_device__()):
@@ -106,4 +106,4 @@ class DeviceMap:
         return view.__dlpack__(stream=-1, max_version=max_version)
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
-        return type(None), ()  # a result that is copied or goes to another process has its map in host memory alone
+        return type(None), ()  # a result that is copied or sent to another process has its map in host memory alone

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from panrt.engine.backends.tensorrt import driver
-from panrt.engine.backends.tensorrt.engine import Engine, Tensor
+from panrt.engine.backends.tensorrt.engine import Engine, Tensor, wanted_tensors
 from panrt.engine.backends.tensorrt.kernels import Kernels
-from panrt.engine.backends.tensorrt.session import TensorRTSession, wanted_tensors
+from panrt.engine.backends.tensorrt.session import TensorRTSession
 from panrt.engine.session import Preprocess
 from panrt.errors import EngineError
 from panrt.formats.metadata import Category, ModelFile, Thresholds
