@@ -23,13 +23,14 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from panrt.errors import CheckpointError, ClassesError
 from panrt.files import write_atomically
 from panrt.formats import records
 from panrt.model.backbones.efficientnet_lite import STAGES
 from panrt.model.config import EfficientNetLiteConfig, PanopticFPNConfig, ResNetConfig, to_json
 from panrt.model.data.classes import ClassTable
 from panrt.model.exported import load_exported
-from panrt.model.header import BUNDLED, EXPORTED, SCHEMA, CheckpointError, Header, locate, read_header
+from panrt.model.header import BUNDLED, EXPORTED, SCHEMA, Header, locate, read_header
 from panrt.model.panoptic_fpn import PanopticFPN
 from panrt.model.weight_files import SHOWN, Weights, load_torch, read_weights
 
@@ -50,16 +51,6 @@ __all__ = [
     "read_weights",
     "save",
 ]
-
-
-class ClassesError(CheckpointError):
-    """Weights were trained on other numbers of things and stuff than the network has; `problem` says which."""
-
-    def __init__(self, problem: str) -> None:
-        self.problem = problem
-        super().__init__(
-            f"{problem}; pass a configuration with classes=read_classes('panoptic.json') of their data set."
-        )
 
 
 # Names of others ------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from panrt.errors import PanrtError
+from panrt.errors import CheckpointError
 from panrt.files import PACKAGE
 from panrt.formats import records
 from panrt.model.config import PanopticFPNConfig, from_json, make_config
@@ -33,10 +33,6 @@ BUNDLED: Mapping[str, Path] = MappingProxyType(
     {"tabletop": Path(__file__).parent / "weights" / "tabletop.safetensors"},
 )
 EXPORTED: Mapping[str, Path] = MappingProxyType({"tabletop": PACKAGE / "models" / "tabletop.onnx"})
-
-
-class CheckpointError(PanrtError, ValueError):
-    """A file cannot be read, is not safe to read, or its tensors do not fit the network."""
 
 
 class Header(NamedTuple):

@@ -21,11 +21,9 @@ from typer.testing import CliRunner, Result
 import panrt
 from data.golden import recipe
 from panrt.cli import app, support
-from panrt.errors import PanrtError
+from panrt.errors import CheckpointError, PanopticFormatError, PanrtError, TrainingError
 from panrt.model import build, load, save
-from panrt.model.checkpoints import CheckpointError, read_header
-from panrt.model.panoptic_map import PanopticFormatError
-from panrt.model.train import TrainingError
+from panrt.model.checkpoints import read_header
 
 EVAL = Path(__file__).parents[1] / "data" / "tabletop" / "eval"
 
@@ -398,7 +396,7 @@ def test_a_model_is_trained_further_on_other_classes(model: Path, few: Path, tmp
     (tmp_path / "few").mkdir()
     for annotation in content["annotations"]:
         annotation["segments_info"] = [s for s in annotation["segments_info"] if s["category_id"] in known]
-        labels = cv2.imread(str(EVAL / "panoptic" / annotation["file_name"]))
+        labels = np.asarray(cv2.imread(str(EVAL / "panoptic" / annotation["file_name"])))
         ids = labels.astype(np.int32) @ (65536, 256, 1)
         labels[~np.isin(ids, [s["id"] for s in annotation["segments_info"]])] = 0
         cv2.imwrite(str(tmp_path / "few" / annotation["file_name"]), labels)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,7 +22,7 @@ from examples.tabletop.scene import Scene, build_scene
 from examples.tabletop.views import clip_path
 from panrt.model.data.coco_panoptic import load_sample, read_coco_panoptic
 
-SMALL = {"height": 96, "width": 128}
+SMALL: dict[str, Any] = {"height": 96, "width": 128}
 SCENES = 4
 
 
@@ -111,8 +112,8 @@ def test_things_stand_on_something_and_not_in_one_another(scenes: list[Scene]) -
             assert -1e-6 <= bottom <= 1.5e-3
         for a, b in itertools.combinations(scene.placed, 2):
             if a.z == b.z:
-                outlines = [cv2.convexHull(o.polygon().astype(np.float32)) for o in (a, b)]
-                assert cv2.intersectConvexConvex(*outlines)[0] < 1e-9
+                one, other = (cv2.convexHull(o.polygon().astype(np.float32)) for o in (a, b))
+                assert cv2.intersectConvexConvex(one, other)[0] < 1e-9
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -244,5 +245,5 @@ def test_a_scene_opened_again_gives_the_same_picture(renderer: Renderer, scenes:
         with renderer.open(scenes[0]) as view:
             _, depth = view.look(camera)
             pictures.append(view.picture(camera, depth, np.random.default_rng(3)))
-    assert_array_equal(*pictures)
+    assert_array_equal(pictures[0], pictures[1])
     assert pictures[0].std() > 20

@@ -12,8 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from panrt.cli import signals
-
-USER_ERROR = 2
+from panrt.cli.exit_codes import USER_ERROR
 
 
 def main(commands: str = "panrt.cli.commands", *, name: str = "panrt") -> None:

@@ -69,7 +69,8 @@ def convert(
 
 def _converted(weights: Weights, network: PanopticFPNConfig, classes: Path | None, *, source: Path) -> PanopticFPN:
     """The network with these weights, for the classes of the JSON if one is given."""
-    from panrt.model.checkpoints import ClassesError, from_detectron2
+    from panrt.errors import ClassesError
+    from panrt.model.checkpoints import from_detectron2
     from panrt.model.data.coco_panoptic import read_classes
 
     if classes is not None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from typer.core import TyperGroup
 
-from panrt.cli import USER_ERROR, signals
+from panrt.cli import signals
+from panrt.cli.exit_codes import USER_ERROR
 from panrt.errors import PanrtError
 from panrt.formats.records import legible_lines
 

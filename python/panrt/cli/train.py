@@ -271,7 +271,7 @@ def _option(field: str) -> str:
 @contextmanager
 def _in_options() -> Iterator[None]:
     """Report what is wrong with a recipe by the options that set it."""
-    from panrt.model.train import OtherTrainingError, RecipeError
+    from panrt.errors import OtherTrainingError, RecipeError
 
     try:
         yield
