@@ -22,10 +22,10 @@ import numpy as np
 
 import panrt
 from benchmarks.harness import machine
-from benchmarks.null_session import NullSession
 from panrt import TrackingConfig
 from panrt.engine.frame import Frame
 from panrt.engine.sources.pattern import pattern
+from tools.null_session import NullSession
 
 BAR_MS = 0.5
 SETTLE = 10.0  # seconds after which memory counts as settled

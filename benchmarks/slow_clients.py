@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import Any
 
 import panrt
-from benchmarks.null_session import NullSession
 from panrt.engine.sinks.clients import Limits
+from tools.null_session import NullSession
 
 FILES = 1024  # descriptors of the process that is besieged
 THREADS = 2 * Limits.connections  # of the clients, and as many for all the rest

@@ -7,8 +7,7 @@
     ├── GPU                GpuError, CudaError, CudaStreamError, EngineError, KernelError, MissingError,
     │                      PluginLibraryError
     ├── export and build   ExportError, VerifyError, BuildError
-    ├── training and data  CheckpointError, TrainingError, RecipeError, ClassMismatchError, PanopticFormatError,
-    │                      RenderingError
+    ├── training and data  CheckpointError, TrainingError, RecipeError, ClassMismatchError, PanopticFormatError
     └── other files        ImageFileError, ImageNotFoundError, ImageDeniedError, BenchmarkFileError, NoCacheFolderError
 
 There is one class for each case that a caller would handle differently. Each also has a built-in base (ValueError,
@@ -56,7 +55,6 @@ __all__ = [
     "PluginLibraryError",
     "ReaderLeftError",
     "RecipeError",
-    "RenderingError",
     "SameFileError",
     "SessionBusyError",
     "SessionClosedError",
@@ -332,10 +330,6 @@ class PanopticFormatError(PanrtError, ValueError):
 
 class PanopticNotFoundError(PanopticFormatError, FileNotFoundError):
     """A JSON, a folder or a file that a JSON names does not exist."""
-
-
-class RenderingError(PanrtError, ImportError):
-    """Frames cannot be rendered: MuJoCo or an OpenGL is missing."""
 
 
 # Other files

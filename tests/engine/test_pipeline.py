@@ -15,18 +15,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.null_session import NullSession, map_of
 from numpy.typing import NDArray
 
 import panrt
 from panrt import Tracker, TrackingConfig
 from panrt.engine.frame import Frame
 from panrt.engine.pipeline import Stream, stop_on_signals
+from panrt.engine.results.result import PanopticResult
 from panrt.engine.sources import SourceNotFoundError, SourceOptions, SourceUndecodableError, State, UnknownSourceError
 from panrt.engine.sources.pattern import pattern
 from panrt.errors import StreamError
-from support.clock import ManualClock
-from support.streams import CLIP, IMAGES, drain, wait_for
+from tools.clock import ManualClock
+from tools.null_session import NullSession, map_of
+from tools.streams import CLIP, IMAGES, drain, wait_for
 
 HW = 24, 32
 
@@ -132,7 +133,8 @@ def test_several_sources_take_turns_and_share_batches() -> None:
             counts[result.source] += 1
             indices.setdefault(result.source, []).append(result.frame_index)
             if sum(counts.values()) == 90:
-                assert min(counts.values()) >= 28, "a source was left behind"
+                # At least 23 batches of four, each but the first two with a frame of every source.
+                assert min(counts.values()) >= 21, "a source was left behind"
     assert dict(counts) == {uri(60): 60, f"{uri(60)}#2": 60, str(IMAGES): 64}
     assert all(found == list(range(len(found))) for found in indices.values())
     assert max(session.batches) == 4
@@ -254,7 +256,7 @@ def test_a_source_that_ends_by_an_error_raises_it_after_the_last_result(tmp_path
     broken.write_bytes(b"no picture")
     (tmp_path / "a.jpg").write_bytes((IMAGES / "000001.jpg").read_bytes())
     path = tmp_path / "out.jsonl"
-    results = []
+    results: list[PanopticResult] = []
     with pytest.raises(SourceUndecodableError, match=r"b\.png: not a picture"):
         results.extend(panrt.stream([tmp_path, uri(9)], NullSession(), sinks=[str(path)]))
     assert len(path.read_text().splitlines()) == 10  # the other source was not cut off
@@ -323,7 +325,7 @@ def test_the_status_tells_of_a_source_that_stalls_while_nobody_asks() -> None:
 
 SCRIPT = """
 import sys, panrt
-from benchmarks.null_session import NullSession
+from tools.null_session import NullSession
 from panrt.engine.pipeline import stop_on_signals
 with panrt.stream("test://32x24@100", NullSession(), sinks=sys.argv[1:]) as stream, stop_on_signals(stream):
     for count, _ in enumerate(stream):

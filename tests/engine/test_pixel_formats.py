@@ -70,7 +70,7 @@ def test_parts_of_larger_images_are_converted_too() -> None:
         (Frame(np.zeros((0, 4), np.uint8), pixel_format="nv12"), r"got \(0, 4\)"),
         (Frame(np.zeros((4, 3, 2), np.uint8), pixel_format="yuyv"), r"got \(4, 3, 2\) uint8 as yuyv"),
         (Frame(np.zeros((4, 4), np.uint8), pixel_format="yuyv"), r"got \(4, 4\)"),
-        (Frame(np.zeros((4, 4, 3), np.int8), pixel_format="rgb8"), r"got \(4, 4, 3\) int8 as rgb8"),  # type: ignore[arg-type]
+        (Frame(np.zeros((4, 4, 3), np.int8), pixel_format="rgb8"), r"got \(4, 4, 3\) int8 as rgb8"),
         (Frame("picture.jpg", pixel_format="rgb8"), "got str as rgb8"),  # type: ignore[arg-type]
         (Frame(np.zeros((4, 4), np.uint8)), r"expected .*\(H, W, 3\)"),
     ],

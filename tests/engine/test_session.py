@@ -43,9 +43,9 @@ from panrt.errors import (
 )
 from panrt.export import to_onnx
 from panrt.formats import metadata
-from support.clock import PATIENCE
 from support.networks import HEIGHT, THRESHOLDS, WIDTH, dynamic, exported, frames, lively
 from support.rounding import differ_at_edges_alone
+from tools.clock import PATIENCE
 
 INPUT = (HEIGHT, WIDTH)
 Outputs = list[NDArray[Any]]

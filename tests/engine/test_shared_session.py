@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.null_session import NullSession, map_of
 from numpy.typing import NDArray
 
 import panrt
@@ -20,6 +19,7 @@ from panrt.engine.sinks.sink import Context, Item, Sink, SinkSpec
 from panrt.errors import SessionBusyError, SessionClosedError, SessionError, StreamError
 from support import shared_sessions
 from support.networks import exported, frames
+from tools.null_session import NullSession, map_of
 
 Frames = list[NDArray[np.uint8]]
 

@@ -69,7 +69,8 @@ def threshold(name: str, value: float) -> Change:
 
 
 def first(graph: GraphProto, kind: str) -> NodeProto:
-    return next(node for node in graph.node if node.op_type == kind)
+    node: NodeProto = next(node for node in graph.node if node.op_type == kind)
+    return node
 
 
 def attribute(kind: str, name: str, value: Any) -> Change:

@@ -79,7 +79,7 @@ def test_known_boxes_give_known_measures(monkeypatch: pytest.MonkeyPatch, scale:
         return certain(sample, scale=scale)
 
     monkeypatch.setattr(model, "branches", branches)
-    sides: dict[str, int] = {} if scale == 1 else {"short_side": 1000, "max_side": scale * SIDE}
+    sides: dict[str, Any] = {} if scale == 1 else {"short_side": 1000, "max_side": scale * SIDE}
     measured = measure(model, [(sample.image_bgr, expected)], **sides)
     assert seen == [(1, scale * SIDE, scale * SIDE, 3)]
     assert measured.pq is not None

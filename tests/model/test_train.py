@@ -120,7 +120,7 @@ def test_only_what_is_not_frozen_learns(tmp_path: Path) -> None:
 def test_mixed_precision_on_the_cpu_is_bfloat16_and_learns(tmp_path: Path) -> None:
     seen: list[torch.dtype] = []
     model = network()
-    model.backbone.trunk.blocks[0].register_forward_hook(lambda *call: seen.append(call[2].dtype))
+    model.backbone.trunk.get_submodule("blocks.0").register_forward_hook(lambda *call: seen.append(call[2].dtype))
     train(model, Rectangles(4), quick(8, amp=True, cache_trunk=False, frozen_stages=3), out=tmp_path, progress=False)
     assert set(seen) == {torch.bfloat16}
     assert all(p.dtype == torch.float32 for p in model.parameters())

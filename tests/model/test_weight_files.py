@@ -354,8 +354,9 @@ def test_a_file_without_weights_in_it_is_refused_by_name(tmp_path: Path) -> None
     refused(tmp_path / "pipe.pth", "not a regular file")
     refused(tmp_path / "pipe.pth", "not a regular file")
     os.close(descriptor)
+    (tmp_path / "folder.pth").mkdir()
     with pytest.raises(IsADirectoryError):
-        read_weights((tmp_path / "folder.pth").mkdir() or tmp_path / "folder.pth")
+        read_weights(tmp_path / "folder.pth")
 
 
 # Weights among other things

@@ -34,6 +34,8 @@ HardwareCompatibility = Literal["none", "ampere_plus", "same_compute_capability"
 FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
 HARDWARE_COMPATIBILITIES: tuple[HardwareCompatibility, ...] = get_args(HardwareCompatibility)
 PRODUCTS: dict[Flavour, str] = {"tensorrt": "TensorRT", "rtx": "TensorRT-RTX"}
+MODULES: dict[Flavour, str] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}  # their Python packages
+OLDEST: dict[Flavour, tuple[int, ...]] = {"tensorrt": (10, 3), "rtx": (1, 7)}  # that PanRT supports; 10.3: JetPack 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +210,7 @@ def rebuild_command(plan: Path, file: PlanFile, process: Process) -> str:
     """
     options, is_rtx = file.options, process.flavour == "rtx"
     chosen = (
-        ("--rtx", is_rtx),
+        ("--flavour rtx", is_rtx),
         (
             f"--optimization-level {options.optimization_level}",
             options.optimization_level != BuildOptions().optimization_level,

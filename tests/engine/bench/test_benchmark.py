@@ -9,7 +9,6 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from benchmarks.null_session import NullSession
 
 from panrt.engine.bench import benchmark
 from panrt.engine.bench.benchmark import Benchmark, BenchmarkConfig, Spread, run_benchmark
@@ -33,6 +32,7 @@ from panrt.formats import plan_file
 from panrt.formats.plan_file import BuildOptions
 from support import plans
 from support.plans import ENGINE
+from tools.null_session import NullSession
 
 
 class SleepingSession(NullSession):

@@ -15,7 +15,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from benchmarks.null_session import NullSession, map_of, model_file
 
 import panrt
 from panrt.engine.sinks import Context, Item, SharedMemoryReader, Sink, SinkError, SinkSpec, UnknownSinkError, open_sink
@@ -25,8 +24,9 @@ from panrt.engine.sinks.video import VideoWriter
 from panrt.engine.slot import Policy
 from panrt.engine.sources.pattern import pattern
 from panrt.engine.status import Meter, SinkStatus
-from support.clock import PATIENCE
-from support.streams import CLIP, IMAGES, drain, wait_for
+from tools.clock import PATIENCE
+from tools.null_session import NullSession, map_of, model_file
+from tools.streams import CLIP, IMAGES, drain, wait_for
 
 HW = 24, 32
 
@@ -75,7 +75,7 @@ def test_a_coco_folder_reads_back_as_the_maps_that_went_in(tmp_path: Path) -> No
     assert sorted(path.name for path in (tmp_path / "coco").iterdir()) == ["panoptic", "panoptic.json"]
     for image, annotation in zip(content["images"], content["annotations"], strict=True):
         assert annotation["image_id"] == image["id"]
-        png = cv2.imread(str(tmp_path / "coco" / "panoptic" / annotation["file_name"])).astype(np.int32)
+        png = np.asarray(cv2.imread(str(tmp_path / "coco" / "panoptic" / annotation["file_name"])), np.int32)
         ids = png[..., 2] + 256 * png[..., 1] + 65536 * png[..., 0]
         assert ids.shape == (image["height"], image["width"])
         if image["source"] == uri(3):

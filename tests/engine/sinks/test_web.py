@@ -15,7 +15,6 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from benchmarks.null_session import NullSession, model_file
 from prometheus_client.parser import text_string_to_metric_families
 
 import panrt
@@ -28,7 +27,8 @@ from panrt.engine.sources import SourceOptions, open_source
 from panrt.engine.sources.pattern import pattern
 from panrt.engine.sources.source import SourceStatus, State, Transition
 from panrt.engine.status import Meter, SinkStatus
-from support.streams import drain, free_port, wait_for
+from tools.null_session import NullSession, model_file
+from tools.streams import drain, free_port, wait_for
 
 URI = "test://64x48@50"
 
@@ -80,8 +80,8 @@ def test_the_stream_of_the_page_shows_the_overlay_of_the_newest_frames() -> None
             assert [frame.image.shape[:2] for frame in frames] == 5 * [hw]
             assert len({frame.image.tobytes() for frame in frames}) == 5
             assert 20 < np.mean([frame.image.mean() for frame in frames]) < 220
-        for number in ("2", "x", "-1", "", "0.0", "%D9%A0", 3000 * "1"):
-            assert get(f"{address}/stream.mjpg?source={number}") == (
+        for wrong in ("2", "x", "-1", "", "0.0", "%D9%A0", 3000 * "1"):
+            assert get(f"{address}/stream.mjpg?source={wrong}") == (
                 404,
                 "text/plain; charset=utf-8",
                 b"source: expected a number from 0 to 1\n",

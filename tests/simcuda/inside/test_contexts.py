@@ -11,15 +11,16 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from driver.bindings import driver as cu
+from cuda.bindings import driver as cu
 
 import panrt
 from panrt.engine.backends.tensorrt.kernels import Kernels
+from panrt.engine.backends.tensorrt.session import TensorRTSession
 from panrt.engine.frame import Frame
 from panrt.errors import CudaError, CudaStreamError, EngineError, FrameError, SessionError
-from simcuda import control
-from simcuda.inside.device_arrays import CudaArray
 from simcuda.inside.sessions import check, contexts_unchanged, open_session, picture
+from tools.simcuda import control
+from tools.simcuda.device_arrays import CudaArray
 
 
 def make_context() -> Any:
@@ -85,14 +86,16 @@ def test_no_public_call_changes_the_callers_contexts(
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_no_call_that_raises_changes_the_callers_contexts(tmp_path: Path, gpu: ModuleType, program: str) -> None:
     with a_program(program):
-        for fails, error in (
+        session: TensorRTSession
+        failures: tuple[tuple[Callable[[], object], type[Exception]], ...] = (
             (lambda: open_session(tmp_path, tensors=[("image", (1, 1, 1, 3), "UINT8", True)]), EngineError),
             (lambda: session([1, 2, 3]), FrameError),
             (lambda: session.collect(), SessionError),  # noqa: PLW0108  (a session of its own each time)
             (lambda: session.submit([]), ValueError),
             (lambda: session.wait_for("stream"), CudaStreamError),
             (lambda: session.draw(0, {}), SessionError),
-        ):
+        )
+        for fails, error in failures:
             with open_session(tmp_path) as session, contexts_unchanged():
                 with pytest.raises(error):
                     fails()
@@ -135,7 +138,7 @@ def test_the_callers_contexts_are_the_same_whichever_call_fails(
 def test_a_stream_and_its_sinks_leave_contexts_alone(tmp_path: Path, kernels: Kernels, program: str) -> None:
     with a_program(program), contexts_unchanged(), open_session(tmp_path, kernels=kernels) as session:
         before = control.contexts()
-        seen = []
+        seen: list[Any] = []
         pictures = [picture(seed) for seed in range(6)]
         with panrt.stream(iter(pictures), session, sinks=[str(tmp_path / "out.mp4"), seen.append]) as stream:
             for _ in stream:

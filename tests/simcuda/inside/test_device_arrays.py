@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from driver.bindings import driver as cu
-from driver.core import Device, LegacyPinnedMemoryResource
-from driver.core.utils import StridedMemoryView
+from cuda.bindings import driver as cu
+from cuda.core import Device, LegacyPinnedMemoryResource
+from cuda.core.utils import StridedMemoryView
 from numpy.typing import NDArray
 
 import panrt
@@ -24,9 +24,9 @@ from panrt.engine.frame import Frame, PixelFormat
 from panrt.engine.results.device_map import DeviceMap
 from panrt.engine.results.tracking import Tracker
 from panrt.errors import CudaStreamError, DeviceMapError, FrameError, SessionClosedError
-from simcuda.control import SCHEDULES, Schedule
-from simcuda.inside.device_arrays import CudaArray, DlpackArray, OnDevice
 from simcuda.inside.sessions import MODEL, check, open_session, picture
+from tools.simcuda.control import SCHEDULES, Schedule
+from tools.simcuda.device_arrays import CudaArray, DlpackArray, OnDevice
 
 pytestmark = pytest.mark.usefixtures("own_context")
 KINDS = (CudaArray, DlpackArray)
@@ -208,7 +208,7 @@ def test_without_the_plugin_library_frames_come_from_the_host(tmp_path: Path) ->
 
 
 class WithStream:
-    """As CuPy's, PyTorch's and driver.core's streams are."""
+    """As CuPy's, PyTorch's and cuda.core's streams are."""
 
     def __init__(self, handle: int) -> None:
         self._handle = handle
@@ -245,7 +245,7 @@ def test_default_streams_can_be_waited_for(tmp_path: Path, stream: object) -> No
 
 @pytest.fixture(scope="module")
 def device() -> Device:
-    """driver.core keeps the context for the rest of the process, so it is there before anything is counted."""
+    """cuda.core keeps the context for the rest of the process, so it is there before anything is counted."""
     device = Device(0)
     device.set_current()
     return device

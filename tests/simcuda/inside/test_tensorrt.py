@@ -14,17 +14,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from driver.bindings import driver as cu
+from cuda.bindings import driver as cu
 
 from panrt.engine.backends.tensorrt import driver
 from panrt.engine.backends.tensorrt.session import TensorRTSession
 from panrt.engine.frame import Frame
 from panrt.engine.preprocess import fill, place
+from panrt.engine.results.result import PanopticResult
 from panrt.errors import CudaError, EngineError, FrameError, SessionError
-from simcuda import fake_tensorrt
-from simcuda.control import SCHEDULES, Schedule
 from simcuda.inside.sessions import HW, MODEL, check, expected, open_session, picture, tensors
 from support import shared_sessions
+from tools.simcuda import fake_tensorrt
+from tools.simcuda.control import SCHEDULES, Schedule
 
 
 @pytest.fixture(autouse=True)
@@ -47,8 +48,8 @@ def test_each_frame_gets_its_own_result_however_late_or_early_the_device_works(
     gpu.schedule(schedule, slots)
     with open_session(tmp_path, slots=slots) as session:
         assert (session.capacity, session.backend, session.graph_refusal) == (slots, "tensorrt", None)
-        waiting = []
-        results = []
+        waiting: list[int] = []
+        results: list[PanopticResult] = []
         for index in range(12):
             if len(waiting) == slots:
                 results += session.collect()
@@ -226,7 +227,7 @@ def test_a_replay_that_differs_is_not_trusted(
     tmp_path: Path, gpu: ModuleType, caplog: pytest.LogCaptureFixture, facts: str, wrong: str
 ) -> None:
     gpu.use_facts(facts)
-    with open_session(tmp_path, **{wrong: True}) as session:
+    with open_session(tmp_path, **{wrong: True}) as session:  # type: ignore[arg-type]
         assert session.graph_refusal == "a replay gave other results than a run without graph"
         for index in range(4):
             check(session(picture(index)), picture(index))
