@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.hostcuda import Out, SimulatedGpu, kernels
+from tools.hostcuda import Out, SimulatedGpu, kernels
 
 ROOT = Path(__file__).resolve().parents[3]
 CUDA = ROOT / "plugins" / "cuda"
@@ -31,7 +31,7 @@ FUNCTION = re.compile(
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("source", SOURCES)
 def test_no_kernel_spills_registers_or_keeps_locals_in_memory(source: str, architecture: int, tmp_path: Path) -> None:
-    command = [
+    command: list[str | Path] = [
         "nvcc",
         *FLAGS,
         f"-arch=sm_{architecture}",
