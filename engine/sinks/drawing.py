@@ -1,4 +1,4 @@
-"""Overlays of results, for the sinks that show them."""
+"""Annotated frames, for the sinks that show them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from panrt.engine.sinks.sink import Item
 
 
 def annotated(item: Item, *, scale: int = 1) -> NDArray[np.uint8]:
-    """Return the frame, `scale` times as large, with its segments drawn over it, (H, W, 3) BGR."""
+    """Return the frame, enlarged `scale` times, with its segments drawn over it, (H, W, 3) BGR."""
     if item.drawing is not None and scale == 1:
         image: NDArray[np.uint8] = item.drawing.overlay().copy()
         write_names(item.result, image)

@@ -412,9 +412,9 @@ def test_a_model_that_comes_with_panrt_goes_by_its_name(
     with panrt.load("tabletop", threads=1) as opened:
         assert opened.model.name == "panoptic_fpn_lite"
     monkeypatch.setitem(bundled.MODELS, "tabletop", tmp_path / "tabletop.onnx")
-    with pytest.raises(FileNotFoundError, match="comes without the model 'tabletop'; 'panrt export tabletop"):
+    with pytest.raises(FileNotFoundError, match="lacks the bundled model 'tabletop'; 'panrt export tabletop"):
         panrt.load("tabletop")
-    with pytest.raises(FileNotFoundError, match="no such file; by name there is tabletop"):
+    with pytest.raises(FileNotFoundError, match="no such file; bundled models are tabletop"):
         panrt.load("tabeltop")
 
 
