@@ -25,7 +25,7 @@ from panrt.engine.clock import Clock
 from panrt.engine.frame import Frame
 from panrt.engine.results.result import PanopticResult
 from panrt.engine.results.tracking import DEFAULT_TRACKING, Tracker, TrackingConfig
-from panrt.engine.session import Drawing, Draws, Reserves, Session, acting_for
+from panrt.engine.session import Reserves, Session, acting_for
 from panrt.engine.sinks.open import SinkTarget, open_sink
 from panrt.engine.sinks.same_file import reject_same_files
 from panrt.engine.sinks.sink import Context, Item, Sink
@@ -123,7 +123,6 @@ class Stream(Iterable[PanopticResult]):
     ) -> None:
         self._sources = tuple(sources)
         self._session = session
-        self._draws = session if isinstance(session, Draws) else None
         self._sinks = tuple(sinks)
         self._wake = wake
         self._clock = clock
@@ -296,23 +295,16 @@ class Stream(Iterable[PanopticResult]):
         self._flying.popleft()
         now = self._clock.now()
         items = []
-        for index, (frame, result) in enumerate(zip(frames, results, strict=True)):
+        drawn = any(sink.wants_pictures for sink in self._sinks)
+        for frame, result in zip(frames, results, strict=True):
             tracker = self._trackers.get(frame.source)
             tracked = tracker.update(result) if tracker else result
-            item = Item(frame, tracked, self._draw(index, result, tracked))
+            item = Item(frame, tracked, tracked.start_overlay() if drawn else None)
             self._meter.add(item.result, now)
             for sink in self._sinks:
                 sink.put(item)
             items.append(item)
         return items
-
-    def _draw(self, index: int, result: PanopticResult, tracked: PanopticResult) -> Drawing | None:
-        """Have a session that can draw begin with the picture that sinks will want, in the colours of tracking."""
-        if self._draws is None or not any(sink.wants_pictures for sink in self._sinks):
-            return None
-        ids = zip(result.segments, tracked.segments, strict=True)
-        with acting_for(self):
-            return self._draws.draw(index, {old.id: tracked.colors[new.id] for old, new in ids})
 
     def _look_after_sources(self) -> None:
         if self._stopping:

@@ -25,8 +25,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from panrt.engine import forks, threads
 from panrt.engine.frame import Frame
 from panrt.engine.nvtx_ranges import nvtx_range
+from panrt.engine.results.painter import Drawing
 from panrt.engine.results.result import PanopticResult
-from panrt.engine.session import Drawing
 from panrt.engine.slot import Policy, Slot
 from panrt.engine.status import SinkStatus, StreamStatus
 from panrt.errors import ReaderLeftError, SinkError, ThreadLimitError
@@ -45,7 +45,7 @@ class Item(NamedTuple):
 
     frame: Frame
     result: PanopticResult
-    drawing: Drawing | None = None  # where the session draws the result itself
+    drawing: Drawing | None = None  # if the session's GPU draws the result
 
 
 @dataclass(frozen=True)
