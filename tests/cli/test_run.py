@@ -20,7 +20,7 @@ import panrt
 from panrt.cli import app
 from panrt.cli.run import _line
 from panrt.engine.pipeline import Stream
-from panrt.engine.sinks import SinkError, files
+from panrt.engine.sinks import SinkError, folders
 from panrt.engine.sources import SourceNotFoundError, argus, source, v4l2
 from panrt.engine.sources.source import Opening
 from support.networks import exported
@@ -215,7 +215,7 @@ def test_a_source_that_ends_by_an_error_is_told_after_its_results(tmp_path: Path
     result = run(tmp_path)
     assert result.exit_code == 2
     assert "1 captured" in result.stdout
-    assert "b.png: not a picture" in result.stderr
+    assert "b.png: not an image" in result.stderr
 
 
 @pytest.mark.usefixtures("null_model")
@@ -223,7 +223,7 @@ def test_a_recording_that_lost_results_is_exit_code_1(tmp_path: Path, monkeypatc
     def full(path: Path, data: bytes) -> None:
         raise SinkError(f"{path}: No space left on device.")
 
-    monkeypatch.setattr(files, "write_whole", full)
+    monkeypatch.setattr(folders, "write_whole", full)
     result = run(URI, "-s", f"coco://{tmp_path}")
     assert result.exit_code == 1
     assert "20 results lost" in result.stderr
@@ -331,4 +331,4 @@ def test_a_bad_picture_of_a_folder_is_told_by_the_exit_code(null_model: list[dic
     assert result.exit_code == 2
     assert "2 captured, 0 dropped, 1 damaged" in result.output
     (told,) = (line for line in result.output.splitlines() if line.startswith("error: "))
-    assert f"1 of 3 files could not be read in full. {tmp_path / '000002.jpg'}: not a picture that can be read" in told
+    assert f"1 of 3 files could not be read in full. {tmp_path / '000002.jpg'}: not an image that can be read" in told
