@@ -1,4 +1,4 @@
-"""Weights of others come in complete and checked, or not at all; our own files are whole or absent."""
+"""Foreign weights are imported completely and checked, or not at all; PanRT files are whole or absent."""
 
 from __future__ import annotations
 
