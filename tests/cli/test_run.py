@@ -215,7 +215,7 @@ def test_a_source_that_ends_by_an_error_is_told_after_its_results(tmp_path: Path
     result = run(tmp_path)
     assert result.exit_code == 2
     assert "1 captured" in result.stdout
-    assert "b.png: not a picture" in result.stderr
+    assert "b.png: not an image" in result.stderr
 
 
 @pytest.mark.usefixtures("null_model")
@@ -331,4 +331,4 @@ def test_a_bad_picture_of_a_folder_is_told_by_the_exit_code(null_model: list[dic
     assert result.exit_code == 2
     assert "2 captured, 0 dropped, 1 damaged" in result.output
     (told,) = (line for line in result.output.splitlines() if line.startswith("error: "))
-    assert f"1 of 3 files could not be read in full. {tmp_path / '000002.jpg'}: not a picture that can be read" in told
+    assert f"1 of 3 files could not be read in full. {tmp_path / '000002.jpg'}: not an image that can be read" in told

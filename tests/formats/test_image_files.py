@@ -190,7 +190,7 @@ def test_a_large_file_is_read_no_further_than_the_limit(tmp_path: Path, monkeypa
 def test_a_picture_that_is_cut_short_is_no_picture(extension: str, part: float, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     data = cv2.imencode(extension, noise)[1].tobytes()
-    with pytest.raises(ImageFileError, match="picture"):
+    with pytest.raises(ImageFileError, match="image"):
         read_picture(write(tmp_path, data[: int(len(data) * part)]))
 
 
@@ -199,7 +199,7 @@ def test_an_animation_is_no_picture(form: str, tmp_path: Path) -> None:
     frames = [Image.fromarray(np.full((20, 30, 3), value, np.uint8)) for value in (10, 100, 200)]
     file = io.BytesIO()
     frames[0].save(file, form, save_all=True, append_images=frames[1:])
-    with pytest.raises(ImageFileError, match=r"an animation of 3 frames, expected a picture; convert it to a video"):
+    with pytest.raises(ImageFileError, match=r"an animation of 3 frames, expected an image; convert it to a video"):
         read_picture(write(tmp_path, file.getvalue()))
 
 

@@ -1,10 +1,10 @@
-"""Picture files: the one place where PanRT reads them, and the order in which it takes them.
+"""Image files: how PanRT reads them, and in which order.
 
-A picture comes out upright, as its EXIF orientation says it is to be looked at. Nothing is decoded before the header
-has told the size, so that a small file cannot take much memory. What is read of a header is read here and not left to
-OpenCV, whose versions differ in which formats they turn, which animations they decode and which cut files they accept.
+Images are returned upright, according to their EXIF orientation. Nothing is decoded before the header has given the
+size, so that a small file cannot take much memory. Headers are read here, not by OpenCV, whose versions differ in which
+formats they turn, which animations they decode and which truncated files they accept.
 
-Shapes: H x W pixels of an upright picture.
+Shapes: H x W pixels of an upright image.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", "
 MAX_PIXELS = 2**28  # 16384 x 16384: 800 MB once decoded
 MAX_SIDE = 2**20  # OpenCV's own
 MAX_BYTES = 2**30
-_MAX_CHUNKS = 2**20  # of a PNG or WebP that are looked at; a large picture has 10,000
+_MAX_CHUNKS = 2**20  # of a PNG or WebP that are read; a large image has 10,000
 _MAX_FIELDS = 2**12  # of a TIFF directory
 
 
 class Header(NamedTuple):
-    """What a picture says of itself before it is decoded."""
+    """The header of an image."""
 
     format: str  # "JPEG", "PNG", ...
     width: int  # as stored, before it is turned
     height: int
     orientation: int = 1  # of EXIF, 1..8
     frames: int = 1  # of an animation
-    complete: bool = True  # as far as a header can tell
+    complete: bool = True  # as far as the header states them
     bit_depth: int = 0  # PNG alone
     color_type: int = 0  # PNG alone: 0 grey, 2 RGB, 3 palette, 4 grey and alpha, 6 RGB and alpha
-    orientation_at: int | None = None  # TIFF alone: where an orientation other than 1 stands in the file
+    orientation_at: int | None = None  # TIFF alone: offset of an orientation other than 1
     upright_tag: bytes = b""  # what to write there for 1
 
     @property
@@ -57,21 +57,21 @@ class Header(NamedTuple):
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
-    """Read a picture upright.
+    """Read an image upright.
 
-    Grey pictures get three equal channels, CMYK is converted, 16 bits become 8, transparency is dropped.
+    Grey images get three equal channels, CMYK is converted, 16 bits become 8, transparency is dropped.
 
     Returns:
         (H, W, 3) BGR.
 
     Raises:
-        ImageFileError: see there; the message says what the file is and what helps.
+        ImageFileError: see there; the message names the file's content and the cure.
         ImageNotFoundError, ImageDeniedError: see there.
     """
     data = read_file(path)
     header = read_header(data, path)
     check_size(header, path, most=MAX_PIXELS)
-    if header.orientation_at is not None:  # OpenCV would turn a TIFF whatever it is told
+    if header.orientation_at is not None:  # OpenCV turns a TIFF whatever its flags
         rest = header.orientation_at + len(header.upright_tag)
         data = data[: header.orientation_at] + header.upright_tag + data[rest:]
     return _turned(decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, path), header.orientation)
@@ -106,7 +106,7 @@ def read_file(path: Path) -> bytes:
 
 def _read_regular(path: Path) -> bytes | None:
     """The file, or its first MAX_BYTES + 1 bytes; None if it is no regular file."""
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe that nobody writes to would block
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe without a writer would block
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         return None
@@ -115,7 +115,7 @@ def _read_regular(path: Path) -> bytes | None:
 
 
 def read_header(data: bytes, path: Path) -> Header:
-    """Read the header of a picture; `path` is for messages.
+    """Read the header of an image; `path` is for messages.
 
     Raises:
         ImageFileError: it is none of the formats that PanRT reads, an animation, or cut short.
@@ -128,21 +128,21 @@ def read_header(data: bytes, path: Path) -> Header:
             except (struct.error, IndexError):
                 header = None
             if header is None or header.width < 1 or header.height < 1:
-                raise ImageFileError(f"{name}: not a picture that can be read: damaged before its size is told.")
+                raise ImageFileError(f"{name}: not an image that can be read: damaged before its size.")
             break
     else:
-        raise ImageFileError(f"{name}: not a picture that can be read: {_what_else(data)}.")
+        raise ImageFileError(f"{name}: not an image that can be read: {_what_else(data)}.")
     if not header.complete:
-        raise ImageFileError(f"{name}: the picture is cut short ({len(data)} bytes); copy it again.")
+        raise ImageFileError(f"{name}: the image is cut short ({len(data)} bytes); copy it again.")
     if header.frames > 1:
         raise ImageFileError(
-            f"{name}: an animation of {header.frames} frames, expected a picture; convert it to a video such as .mp4."
+            f"{name}: an animation of {header.frames} frames, expected an image; convert it to a video such as .mp4."
         )
     return header
 
 
 def check_size(header: Header, path: Path, *, most: int) -> None:
-    """Check that a picture is not too large to be decoded.
+    """Check that an image is not too large to be decoded.
 
     Raises:
         ImageFileError: it has more than `most` pixels, or too long a side.
@@ -156,7 +156,7 @@ def check_size(header: Header, path: Path, *, most: int) -> None:
 
 
 def decode(data: bytes | bytearray, flags: int, path: Path) -> NDArray[Any]:
-    """Decode a picture whose header was checked; `flags` are those of `cv2.imdecode`.
+    """Decode an image whose header was checked; `flags` are those of `cv2.imdecode`.
 
     Raises:
         ImageFileError: it is damaged, or of a kind that OpenCV does not read.
@@ -169,12 +169,12 @@ def decode(data: bytes | bytearray, flags: int, path: Path) -> NDArray[Any]:
     except MemoryError as error:
         raise ImageFileError(f"{legible(path)}: there is not enough memory to decode it.") from error
     if image is None:
-        raise ImageFileError(f"{legible(path)}: not a picture that OpenCV can read, or one that is damaged.")
+        raise ImageFileError(f"{legible(path)}: not an image that OpenCV can read, or one that is damaged.")
     return np.asarray(image)
 
 
 def _turned(image: NDArray[Any], orientation: int) -> NDArray[np.uint8]:
-    """Apply an EXIF orientation to a stored picture."""
+    """Apply an EXIF orientation to a stored image."""
     if orientation >= 5:  # 5: mirrored at the main diagonal; 6, 7, 8: then left to right, both ways, top to bottom
         image = cv2.transpose(image)
     if orientation in (3, 7):
@@ -208,12 +208,12 @@ def _jpeg(data: bytes) -> Header | None:
             size = size or (height, width)
         elif marker == 0xE1 and body.startswith(b"Exif\0\0") and orientation == 1:
             orientation = _exif_orientation(body[6:])
-        elif marker in (0xDA, 0xD9):  # the picture itself; what comes after is no header
+        elif marker in (0xDA, 0xD9):  # the image itself; what comes after is no header
             break
         at += 2 + length
     if size is None:
         return None
-    # inside the coded picture 0xFF is followed by 0, so that an end is an end
+    # inside the coded image 0xFF is followed by 0, so that an end is an end
     complete = at >= 0 and data.find(b"\xff\xd9", at) >= 0
     return Header("JPEG", size[1], size[0], orientation, complete=complete)
 
@@ -290,7 +290,7 @@ def _pnm(data: bytes) -> Header | None:
 
 
 def _exif_orientation(exif: bytes) -> int:
-    """Of a block of EXIF, which is a TIFF without a picture; 1 where it says nothing that makes sense."""
+    """Of a block of EXIF, which is a TIFF without an image; 1 if it has no valid one."""
     if exif[:2] not in (b"II", b"MM"):
         return 1
     try:
@@ -302,7 +302,7 @@ def _exif_orientation(exif: bytes) -> int:
 
 class _Field(NamedTuple):
     value: int  # the first
-    at: int  # where it stands in the file
+    at: int  # its offset in the file
     format: str  # as `struct` has it
 
 
@@ -337,7 +337,7 @@ _READERS: tuple[tuple[bytes, Callable[[bytes], Header | None]], ...] = (
     (rb"P[1-6][\s#]", _pnm),
 )
 
-# What people have under the name of a picture, and what helps.
+# Content found in files with the name of an image, and the cure.
 _OTHERS: tuple[tuple[bytes, str], ...] = (
     (rb"....ftyp(?:hei|hev|mif1|msf1)", "HEIC, as phones write it; convert it to JPEG"),
     (rb"....ftypavi", "AVIF; convert it to JPEG or PNG"),
@@ -349,7 +349,7 @@ _OTHERS: tuple[tuple[bytes, str], ...] = (
     (rb"8BPS", "Photoshop's format; save it as PNG"),
     (rb"%PDF", "a PDF document; save its pages as PNG"),
     (rb"\s*<(?i:svg|\?xml)", "SVG or XML; draw it as PNG"),
-    (rb"\s*<(?i:!doctype|html)", "a web page, such as a server sends in place of a picture; download it again"),
+    (rb"\s*<(?i:!doctype|html)", "a web page, such as a server sends in place of an image; download it again"),
     (rb"version https://git-lfs", "a pointer of Git LFS; fetch the file itself:  git lfs pull"),
     (rb"\0\x05\x16\x07", "what macOS stores beside a file; take the file without the leading ._"),
 )
@@ -372,7 +372,7 @@ _log_level = 0
 
 @contextmanager
 def _quiet_opencv() -> Iterator[None]:
-    """Keep OpenCV from writing about a damaged picture on standard error: an error says so, with the file's name."""
+    """Keep OpenCV from writing about a damaged image on standard error; an error reports it, with the file's name."""
     global _log_users, _log_level  # noqa: PLW0603  (the level is OpenCV's own global)
     with _log_lock:
         if _log_users == 0:
@@ -392,7 +392,7 @@ def _quiet_opencv() -> Iterator[None]:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """Return the pictures of a folder in natural order; hidden files and folders are none.
+    """Return the images of a folder in natural order; hidden files and folders are none.
 
     Raises:
         OSError: the folder cannot be read.
@@ -403,7 +403,7 @@ def pictures_in(folder: Path) -> list[Path]:
 
 
 def is_picture_name(name: str) -> bool:
-    """Whether a file of that name is taken for a picture."""
+    """Whether a file of that name is an image."""
     return os.path.splitext(name)[1].lower() in SUFFIXES
 
 

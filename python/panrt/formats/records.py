@@ -1,7 +1,7 @@
-"""JSON that somebody else wrote: read without surprises, checked where it enters.
+"""JSON from files that PanRT did not write itself: parsed and checked.
 
-Whatever is wrong with such a file ends as one error type and one line that names the file and the field. The checks
-return None where a value is not what was expected, so that each reader words its own message with `shown`.
+Any fault of such a file becomes one error type and one line that names the file and the field. The checks return None
+for an unexpected value, so that each reader words its message with `shown`.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ def parse(content: str | bytes, *, source: str, error: type[PanrtError], cure: s
     """Parse JSON in UTF-8, with or without a byte order mark.
 
     Args:
-        content: what stands in the file.
+        content: of the file.
         source: names the file, and the part of it, in messages.
         error: what to raise.
-        cure: what the reader of the message can do, e.g. "export the model again".
-        unique: reject an object that holds a name twice, of which readers take the first or the last.
+        cure: what the user can do, e.g. "export the model again".
+        unique: reject an object that has a name twice, as readers differ in which value they take.
 
     Raises:
         error: it is not JSON, is nested too deeply, or holds NaN, Infinity or a number of thousands of digits.
@@ -55,7 +55,7 @@ def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content: dict[str, Any] = {}
     for name, value in pairs:
         if name in content:
-            raise ValueError(f"{shown(name)} stands in it twice")
+            raise ValueError(f"{shown(name)} is in it twice")
         content[name] = value
     return content
 
@@ -105,8 +105,8 @@ def legible(text: object) -> str:
     r"""Return a name or path as messages and results show it: whatever `line` does not accept is escaped.
 
     A file may have a name with line breaks, escape sequences, or bytes that are not UTF-8 (`os.fsdecode` makes lone
-    surrogates of those): here they become \n, \x1b and \xff. Of a text that is longer than names are, the middle is
-    left out.
+    surrogates of those): here they become \n, \x1b and \xff. Of a text longer than names, the middle is
+    omitted.
     """
     name = str(text)
     if len(name) > LONGEST_NAME:
@@ -137,7 +137,7 @@ def names(values: Iterable[object], *, most: int = 8) -> str:
 def argument(value: object) -> str:
     """Return a file's name or another text as a shell takes it, for commands that a message shows to be pasted.
 
-    A name that cannot be shown as it is, e.g. with an escape sequence in it, is quoted in the way of `$'...'`.
+    A name that is not safe to print, e.g. with an escape sequence in it, is quoted as `$'...'`.
     """
     text = str(value)
     if text.startswith("-"):

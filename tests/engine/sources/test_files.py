@@ -204,7 +204,7 @@ def damaged(kind: str, folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        ("picture", "not a picture that can be read: damaged before its size is told"),
+        ("picture", "not an image that can be read: damaged before its size"),
         ("empty picture", "the file is empty"),
         ("empty", "the file is empty"),
         ("text", "not a video that FFmpeg can read, or damaged"),
