@@ -17,16 +17,16 @@ from cuda.bindings import driver as cu
 from numpy.typing import NDArray
 
 from panrt.engine.backends.tensorrt import driver
+from panrt.engine.backends.tensorrt.inputs import LAYOUTS
 from panrt.engine.backends.tensorrt.kernels import Kernels
-from panrt.engine.backends.tensorrt.session import LAYOUTS
 from panrt.engine.frame import Frame
 from panrt.engine.preprocess import place
 from panrt.errors import CudaError, EngineError, FrameError, KernelError
 from panrt.plugins import frame_reference
 from panrt.plugins.cuda_api import NarrowMapArgs
-from simcuda.inside.sessions import HW, MODEL, check, open_session, picture
 from tools.simcuda import fake_tensorrt
 from tools.simcuda.control import SCHEDULES, Schedule
+from tools.simcuda.sessions import HW, MODEL, check, open_session, picture
 
 FREE = (104, 116, 123)  # of MODEL's mean
 Kind = Literal["rgb8", "nv12", "yuyv"]
