@@ -49,7 +49,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         write_atomically(tmp_path / "no" / "a", lambda temporary: temporary.write_bytes(b""))
 
 
-def test_what_others_write_is_left_alone_and_what_they_left_is_removed(tmp_path: Path) -> None:
+def test_temporary_files_of_running_writers_stay_and_abandoned_ones_are_removed(tmp_path: Path) -> None:
     """A temporary file belongs to whoever holds its lock."""
     path = tmp_path / "a"
     others = [tmp_path / ".a.b.12345678.part", tmp_path / ".a.part", tmp_path / "a.12345678.part"]

@@ -48,7 +48,7 @@ def test_the_same_facts_come_as_json(model: Path) -> None:
     ]  # fmt: skip
 
 
-def test_what_is_no_model_file_is_said_to_be_none(model: Path, tmp_path: Path) -> None:
+def test_files_that_are_no_models_are_reported_as_such(model: Path, tmp_path: Path) -> None:
     missing = run("info", tmp_path / "none.onnx")
     assert (missing.exit_code, "none.onnx: no such file" in missing.stderr) == (2, True)
     broken = tmp_path / "broken.onnx"

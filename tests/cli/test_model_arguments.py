@@ -49,7 +49,7 @@ def wrong(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_what_is_no_model_is_said_to_be_none_in_one_line(command: str, wrong: tuple[Path, str]) -> None:
+def test_arguments_that_are_no_models_are_reported_in_one_line(command: str, wrong: tuple[Path, str]) -> None:
     path, said = wrong
     done = run(command, path)
     assert (done.exit_code, isinstance(done.exception, SystemExit)) == (2, True), done.exception

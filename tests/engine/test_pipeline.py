@@ -140,7 +140,7 @@ def test_several_sources_take_turns_and_share_batches() -> None:
     assert max(session.batches) == 4
 
 
-def test_of_live_sources_the_newest_frames_are_taken_and_every_drop_is_counted() -> None:
+def test_live_sources_deliver_the_newest_frames_and_count_every_drop() -> None:
     clock = ManualClock()
     session = Watched(collecting=lambda: clock.advance(0.03, threads=lambda: running(stream)))
     stream = panrt.stream([uri(100, "100"), uri(100, "100")], session, options=SourceOptions(clock=clock))

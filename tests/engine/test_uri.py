@@ -125,7 +125,7 @@ def test_logins_outside_the_userinfo_are_hidden_too(text: str, seen: str) -> Non
         "",
     ],
 )
-def test_what_holds_no_login_is_shown_unchanged(text: str) -> None:
+def test_uris_without_credentials_are_shown_unchanged(text: str) -> None:
     assert redact(text) == text
 
 
@@ -218,7 +218,7 @@ _HOSTILE = ("a\n\x1b[2J", "\ud800", "a" * 7000, "a:" * 3000, "a@" * 3000, "a" * 
     "form", ["{}", "{}://x", "camera://0?{}=1", "test://{}", "demo://{}", "coco://?{}=1", "web://{}"]
 )
 @pytest.mark.parametrize("text", _HOSTILE, ids=["control", "surrogate", "long", "colons", "ats", "endless"])
-def test_whatever_a_uri_holds_what_is_said_of_it_is_one_short_line(form: str, text: str) -> None:
+def test_messages_about_any_uri_are_one_short_line(form: str, text: str) -> None:
     meanings: tuple[Callable[[str], str], ...] = (lambda uri: parse(uri).uri, lambda uri: open_sink(uri).name)
     for meaning in meanings:
         try:

@@ -116,7 +116,7 @@ def _wait_for_it(found: multiprocessing.Queue[bool]) -> None:
         found.put(cache.get(plan) is not None)
 
 
-def test_who_wants_the_same_engine_waits_and_finds_it() -> None:
+def test_a_second_build_of_an_engine_waits_and_finds_it() -> None:
     context = multiprocessing.get_context("fork")
     found: multiprocessing.Queue[bool] = context.Queue()
     with cache.locked(KEY) as plan:

@@ -199,7 +199,7 @@ def test_the_coarser_precision_sets_the_limits() -> None:
     assert found.limits == LIMITS["fp16"]
 
 
-def test_what_differs_in_kind_is_not_compared() -> None:
+def test_results_of_different_kinds_are_not_compared() -> None:
     other = dataclasses.replace(FILE, output_hw=(64, 64))
     with pytest.raises(VerifyError, match=r"output_hw: told and told have \(32, 32\) and \(64, 64\)"):
         compare(Told(FILE, Stages(MAP)), Told(other, Stages(MAP)), [np.zeros((32, 32, 3), np.uint8)])

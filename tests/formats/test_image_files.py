@@ -223,7 +223,7 @@ def test_an_animation_is_no_picture(form: str, tmp_path: Path) -> None:
         (b"", "the file is empty"),
     ],
 )
-def test_what_is_no_picture_is_called_by_its_name(data: bytes, said: str, tmp_path: Path) -> None:
+def test_files_that_are_no_images_are_named_by_their_kind(data: bytes, said: str, tmp_path: Path) -> None:
     path = write(tmp_path, data)
     with pytest.raises(ImageFileError, match=said) as caught:
         read_image(path)

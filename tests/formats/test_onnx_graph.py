@@ -136,7 +136,7 @@ def before_the_first_convolution(*nodes: NodeProto, **constants: Any) -> Change:
         (threshold("mask", 0.9), "thresholds.mask: declares 0.9"),
     ],
 )
-def test_what_a_file_says_is_held_against_its_graph(
+def test_metadata_of_a_file_is_checked_against_its_graph(
     refusal: Callable[[Change], str], change: Change, field: str
 ) -> None:
     assert f"metadata {field}" in refusal(change)
@@ -194,7 +194,7 @@ def test_a_tensor_of_a_node_or_a_function_is_looked_at_too(refusal: Callable[[Ch
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "device", "socket"])
-def test_what_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
+def test_paths_that_are_no_files_are_not_waited_for(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "model.onnx"
     if kind == "folder":
         path.mkdir()
@@ -485,7 +485,7 @@ def test_an_inference_takes_no_more_than_the_size_of_the_file_allows(
     assert "at a smaller input or output size" in said
 
 
-def test_what_the_file_says_of_its_shapes_is_not_believed(content: bytes) -> None:
+def test_shapes_stated_by_a_file_are_not_trusted(content: bytes) -> None:
     proto = onnx.load_model_from_string(content)
     said = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in proto.graph.value_info}
     file = metadata.loads(proto.metadata_props[0].value, source="tabletop")
@@ -546,7 +546,7 @@ def test_only_shapes_are_made_of_an_open_size(node: NodeProto) -> None:
 # ONNX Runtime
 
 
-def test_what_onnx_runtime_finds_only_when_it_runs_is_a_model_file_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_faults_that_onnx_runtime_finds_at_run_time_are_model_file_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: onnx_runtime.Model) -> None:
         raise onnx_runtime.ERRORS[-1]("out of\nmemory")
 

@@ -43,7 +43,7 @@ def test_a_title_that_is_not_utf_8_stops_nothing(tmp_path: Path, name: str) -> N
     assert len(list(read_frames(path, limit=5))) == 2
 
 
-def test_what_is_no_video_is_rejected_as_by_pyav(tmp_path: Path) -> None:
+def test_files_that_are_no_videos_are_rejected_as_by_pyav(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_text("no video")
     with pytest.raises(av.error.InvalidDataError):
         open_video(tmp_path / "a.mp4")

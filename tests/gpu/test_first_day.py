@@ -103,7 +103,7 @@ echo '"ID","Kernel Name"'; echo '"0","label_pixels"'; echo '"1","write_map"'
 """
 
 
-def test_what_nvidias_tools_say_is_read(tmp_path: Path) -> None:
+def test_output_of_nvidia_tools_is_parsed(tmp_path: Path) -> None:
     tools = tmp_path / "tools"
     tools.mkdir()
     for name, text in (("compute-sanitizer", SANITIZER), ("ncu", NCU)):

@@ -168,7 +168,7 @@ def test_a_run_fails_where_a_check_failed_or_a_phase_is_silent() -> None:
     assert summary.has_failed([passed, Record(1, "three", "failed")], [PHASE])
 
 
-def test_what_is_absent_is_missed_when_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_absent_packages_raise_when_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     assert absent.stand_in("torch") == ["torch"]
     torch = sys.modules["torch"]

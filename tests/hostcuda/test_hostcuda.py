@@ -112,7 +112,7 @@ def test_blocks_follow_the_order_too(gpus: Gpus) -> None:
     ],
 )
 @pytest.mark.parametrize("flavour", ["plain", "asan"])
-def test_what_no_gpu_survives_is_reported_with_its_place(
+def test_fatal_faults_are_reported_with_their_place(
     gpus: Gpus, flavour: Flavour, function: str, outputs: int, report: str
 ) -> None:
     with pytest.raises(LaunchError, match=report):

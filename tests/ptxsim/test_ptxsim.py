@@ -272,7 +272,7 @@ def test_constants_of_a_module_are_read(machine: Machine) -> None:
     assert machine.run(kernel(1, body, declarations), words(2), threads=1)[0].tolist() == [8, 5]
 
 
-def test_what_nobody_wrote_is_garbage(machine: Machine) -> None:
+def test_unwritten_memory_is_garbage(machine: Machine) -> None:
     body = (
         SHARED
         + "mul.lo.u32 %r4, %r0, 4; mov.u32 %r5, s; add.u32 %r5, %r5, %r4; ld.shared.u32 %r6, [%r5];"

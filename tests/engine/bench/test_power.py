@@ -105,7 +105,7 @@ def test_a_graphics_card_is_asked_in_its_own_units(monkeypatch: pytest.MonkeyPat
     assert module.closed == [True]
 
 
-def test_what_a_graphics_card_does_not_answer_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readings_that_a_graphics_card_lacks_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     functions = dict.fromkeys(("nvmlDeviceGetPowerUsage", "nvmlDeviceGetCurrentClocksThrottleReasons"), refuse)
     monkeypatch.setitem(sys.modules, "pynvml", nvml(**functions))
     sensor = open_sensor("rtx")

@@ -56,7 +56,7 @@ def test_a_result_names_its_segments_in_the_words_of_the_model() -> None:
     assert found.colors[3] == (90, 60, 30)
 
 
-def test_what_was_cut_off_the_map_is_cut_off_its_segments() -> None:
+def test_segments_are_cropped_with_their_map() -> None:
     found = result(map_hw=(2, 5))
     np.testing.assert_array_equal(found.panoptic, MAP[:2, :5])
     assert [(s.id, s.area, s.box) for s in found.segments] == [(1, 4, (0, 0, 2, 2)), (2, 4, (3, 0, 5, 2))]

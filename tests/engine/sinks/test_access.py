@@ -129,7 +129,7 @@ def test_a_machine_without_ipv6_listens_on_ipv4(monkeypatch: pytest.MonkeyPatch)
     ],
 )
 @pytest.mark.parametrize("scheme", ["web", "metrics"])
-def test_what_is_no_address_is_told_in_one_line_without_a_login(scheme: str, target: str, said: str) -> None:
+def test_invalid_addresses_raise_one_line_without_credentials(scheme: str, target: str, said: str) -> None:
     with pytest.raises(UnknownSinkError, match=said.replace("web:", f"{scheme}:")) as caught:
         open_sink(f"{scheme}://{target}")
     assert "\n" not in str(caught.value)
@@ -284,7 +284,7 @@ def test_another_site_may_link_to_a_page_but_not_embed_it(site: str, destination
 # tokens
 
 
-def test_what_is_open_to_the_network_makes_a_token_of_its_own() -> None:
+def test_servers_open_to_the_network_make_their_own_token() -> None:
     tokens = set()
     for _ in range(3):
         with access("0.0.0.0:0") as (found, _):

@@ -237,7 +237,7 @@ def test_a_named_pipe_is_written_to_as_it_is(here: Path) -> None:
 
 @pytest.mark.parametrize("target", RECORDINGS)
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.7, 0.999])
-def test_what_is_reported_as_written_can_be_read_back_when_the_disk_is_full(
+def test_results_reported_as_written_are_readable_when_the_disk_is_full(
     target: str, share: float, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = Disk(monkeypatch)

@@ -206,7 +206,7 @@ REJECTED = {
 
 
 @pytest.mark.parametrize("name", REJECTED)
-def test_what_is_no_clear_request_for_a_page_is_rejected_and_the_connection_closed(
+def test_malformed_requests_are_rejected_and_the_connection_closed(
     name: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     data, expected = REJECTED[name]
@@ -220,7 +220,7 @@ def test_what_is_no_clear_request_for_a_page_is_rejected_and_the_connection_clos
     assert capfd.readouterr() == ("", "")
 
 
-def test_who_sends_more_than_is_read_gets_the_answer_and_no_reset() -> None:
+def test_clients_that_send_more_than_is_read_get_the_answer_and_no_reset() -> None:
     with serving() as serving_:
         answer = serving_.ask(request("POST / HTTP/1.1", "Content-Length: 60000") + bytes(60000))
         assert code(answer) == 405

@@ -183,7 +183,7 @@ def test_a_second_writer_never_joins_a_first(name: str, unlinked: tuple[str, ...
     second.close()
 
 
-def test_of_writers_that_start_at_once_one_gets_the_name(name: str) -> None:
+def test_one_of_several_writers_that_start_at_once_gets_the_name(name: str) -> None:
     for _ in range(20):
         start = threading.Barrier(4)
         winners: list[SharedMemoryWriter] = []
@@ -312,7 +312,7 @@ def damaged() -> Iterator[bytes]:
         yield header.pack(*sound) + generator.randbytes(len(rest))
 
 
-def test_whatever_lies_under_the_name_a_reader_returns_none_or_raises_its_error(name: str) -> None:
+def test_readers_of_any_file_return_none_or_raise_their_error(name: str) -> None:
     messages: list[str] = []
     nothing = 0
     for content in damaged():

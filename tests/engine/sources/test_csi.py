@@ -310,7 +310,7 @@ NO_DAEMON = """(Argus) Error FileOperationFailed: Connecting to nvargus-daemon f
         ("gst-launch-1.0 ended with -9.", SourceRefusedError, "or no more; `journalctl -u nvargus-daemon`"),
     ],
 )
-def test_what_gstreamer_says_is_understood(
+def test_messages_of_gstreamer_are_understood(
     monkeypatch: pytest.MonkeyPatch, said: str, kind: type[SourceError], told: str
 ) -> None:
     def fail(_: str) -> Any:
@@ -409,7 +409,7 @@ def test_buffers_keep_their_content_times_and_caps(monkeypatch: pytest.MonkeyPat
         (part(1, b"")[:6] + b"\xff" * 56, "4294967295 bytes, expected GDP 1"),
     ],
 )
-def test_what_is_no_stream_of_buffers_is_an_error(
+def test_output_that_is_no_stream_of_buffers_is_an_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stream: bytes, said: str
 ) -> None:
     launcher_that_writes(tmp_path, stream)
@@ -429,7 +429,7 @@ def test_what_is_no_stream_of_buffers_is_an_error(
         ("", 12),
     ],
 )
-def test_what_is_no_frame_in_nv12_is_an_error(caps: str, size: int) -> None:
+def test_arrays_that_are_no_nv12_frame_are_an_error(caps: str, size: int) -> None:
     with pytest.raises(SourceUndecodableError, match="csi://0: got"):
         nv12_frame(Sample(bytes(size), caps, None, None), "csi://0")
 
@@ -521,7 +521,7 @@ def test_gi_gives_the_same_buffers_with_one_copy_and_their_age() -> None:
     assert told["errors"][2] == "the stream ended."
 
 
-def test_what_gi_gives_becomes_a_frame_without_another_copy() -> None:
+def test_buffers_of_gi_become_frames_without_another_copy() -> None:
     data = bytes(range(12))
     frame = nv12_frame(Sample(data, CAPS.decode(), None, None), "csi://0")
     assert np.shares_memory(frame.image, np.frombuffer(data, np.uint8))

@@ -34,7 +34,7 @@ from panrt.engine.uri import redact
         ("rtsp://admin:p[a]@s:s@host/path", True, True),
     ],
 )
-def test_what_is_live_drops_by_default_and_what_lasts_is_connected_again(uri: str, live: bool, lasting: bool) -> None:
+def test_live_sources_drop_by_default_and_network_sources_reconnect(uri: str, live: bool, lasting: bool) -> None:
     spec = parse(uri)
     assert (spec.live, spec.lasting) == (live, lasting)
     assert open_source(uri).policy == ("latest" if live else "block")

@@ -110,7 +110,7 @@ def test_a_phone_held_upright_films_upright(tmp_path: Path) -> None:
         assert np.abs(middles(image) - np.rot90(COLORS, -1)).max() <= 6
 
 
-def test_what_nv12_cannot_hold_is_said(tmp_path: Path) -> None:
+def test_odd_sizes_raise_an_error_for_nv12(tmp_path: Path) -> None:
     odd = tmp_path / "odd.avi"
     with av.open(str(odd), "w") as container:
         stream = container.add_stream("mjpeg", rate=25)
@@ -131,7 +131,7 @@ def test_what_nv12_cannot_hold_is_said(tmp_path: Path) -> None:
         (str(IMAGES), "gives no frames in nv12, but in bgr8"),
     ],
 )
-def test_what_has_no_raw_frames_says_so(uri: str, said: str) -> None:
+def test_sources_without_raw_frames_raise_an_error(uri: str, said: str) -> None:
     with pytest.raises(UnknownSourceError, match=said):
         open_source(uri, options=NV12)
     with pytest.raises(UnknownSourceError, match="gives no frames in yuyv, but in bgr8 or nv12"):

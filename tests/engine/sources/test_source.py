@@ -110,7 +110,7 @@ def test_an_error_of_a_generator_is_the_sources() -> None:
 
 
 @pytest.mark.parametrize("given", [0, 1.5, None, object(), b"clip.mp4", {"a": 1}, IMAGE])
-def test_what_is_no_source_is_one_type_error_that_says_what_is(given: Any) -> None:
+def test_sources_of_a_wrong_type_raise_one_type_error_that_lists_the_right_ones(given: Any) -> None:
     with pytest.raises(TypeError, match=r"source: got .*expected a URI or path, or an iterable of images") as caught:
         open_source(given)
     assert "\n" not in str(caught.value)

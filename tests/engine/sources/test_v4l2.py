@@ -188,7 +188,7 @@ def test_a_device_that_cannot_be_read_says_why(device: Path) -> None:
     ]
 
 
-def test_what_is_no_camera_says_so() -> None:
+def test_servers_that_are_no_cameras_raise_an_error() -> None:
     opening = Opening(SourceOptions(), realtime=True)
     with pytest.raises(FileNotFoundError, match="/dev/null: not a V4L2 camera"):
         next(v4l2.v4l2_frames("/dev/null", "/dev/null", v4l2.V4l2Options(), opening))

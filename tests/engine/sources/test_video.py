@@ -199,7 +199,7 @@ def test_bytes_that_are_missing_are_counted(name: str, codec: str, options: dict
 @pytest.mark.parametrize(
     "content", [b"", b"\0" * 400, b"RIFF", b"\x1aE\xdf\xa3", b"\x1aE\xdf\xa3\x01", bytes(4) + b"ftyp"]
 )
-def test_what_says_nothing_of_its_size_misses_nothing(content: bytes, tmp_path: Path) -> None:
+def test_files_that_state_no_size_miss_no_bytes(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(content)
     with (tmp_path / "a").open("rb") as file:
         assert missing_bytes(file, len(content)) == 0

@@ -349,7 +349,7 @@ def test_a_pipe_in_place_of_a_picture_is_not_waited_for(part: str, folder: Path)
         load_sample(read(folder).records[0])
 
 
-def test_what_a_json_names_and_is_not_there_is_not_found(folder: Path) -> None:
+def test_files_that_a_json_names_and_that_are_missing_are_reported(folder: Path) -> None:
     (folder / "images/1.png").unlink()
     (folder / "images/1.png").symlink_to("nowhere.png")
     with pytest.raises(PanopticNotFoundError, match=r"1\.png: no such file; the JSON names it") as caught:

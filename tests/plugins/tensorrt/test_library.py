@@ -253,7 +253,7 @@ def test_the_hash_covers_every_source(monkeypatch: pytest.MonkeyPatch, tmp_path:
         (Path(str(_native.__file__)).read_bytes(), "not a PanRT plugin library"),
     ],
 )
-def test_what_is_no_plugin_library_is_refused(
+def test_files_that_are_no_plugin_libraries_are_refused(
     content: bytes | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "other.so"

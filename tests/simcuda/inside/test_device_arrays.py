@@ -271,7 +271,7 @@ def test_arrays_and_streams_of_cuda_core_go_in_and_maps_come_out(
         stream.close()
 
 
-def test_what_is_no_stream_is_refused(tmp_path: Path) -> None:
+def test_values_that_are_no_streams_are_refused(tmp_path: Path) -> None:
     class Wrong:
         def __cuda_stream__(self) -> int:
             return 0

@@ -238,7 +238,7 @@ def test_the_third_picture_of_a_size_costs_a_graph(tmp_path: Path, gpu: ModuleTy
     assert len(calls) == 10 * (9 + 4 + 3)  # submit and collect, draw, picture
 
 
-def test_of_many_sizes_the_last_ones_are_kept(tmp_path: Path, gpu: ModuleType, kernels: Kernels) -> None:
+def test_only_the_most_recent_sizes_are_kept(tmp_path: Path, gpu: ModuleType, kernels: Kernels) -> None:
     sizes = [(40 + 2 * n, 64) for n in range(LAYOUTS + 2)]
     model = dataclasses.replace(MODEL, valid_hw=(0, 0))
     with open_session(tmp_path, model, kernels=kernels) as session:
@@ -256,7 +256,7 @@ def test_of_many_sizes_the_last_ones_are_kept(tmp_path: Path, gpu: ModuleType, k
 
 @pytest.mark.parametrize("nth", range(1, 5))
 @pytest.mark.parametrize("call", ["cuMemHostAlloc", "cuMemAlloc", "cuEventCreate", "cuStreamBeginCapture"])
-def test_whatever_fails_for_a_first_picture_leaves_nothing_behind(
+def test_any_failure_for_a_first_overlay_leaves_nothing_behind(
     tmp_path: Path, gpu: ModuleType, kernels: Kernels, call: str, nth: int
 ) -> None:
     frame = frame_of("bgr8 of the network's size", 0)

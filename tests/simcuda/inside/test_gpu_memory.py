@@ -178,7 +178,7 @@ def test_in_device_memory_nothing_is_worked_on_in_the_hosts(tmp_path: Path, gpu:
     assert gpu.mapped_accesses() == 0
 
 
-def test_what_is_missing_of_a_batch_does_not_come_from_fresh_memory(
+def test_missing_images_of_a_batch_do_not_come_from_uninitialised_memory(
     tmp_path: Path, gpu: ModuleType, kernels: Kernels
 ) -> None:
     gpu.use_facts("orin_jetpack6")

@@ -145,7 +145,7 @@ def test_jetpack_6_from_the_doctor_to_frames_of_its_camera(
 
 
 @pytest.mark.usefixtures("jetson")
-def test_what_the_engine_finds_is_what_the_cpu_finds(run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_the_engine_finds_what_the_cpu_finds(run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     onnx_file, plan = exported(tmp_path / "tabletop.onnx"), tmp_path / "tabletop.plan"
     run("build", onnx_file, "-o", plan)
     image = np.random.default_rng(0).integers(0, 256, (256, 320, 3), np.uint8)

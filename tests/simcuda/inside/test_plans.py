@@ -259,7 +259,7 @@ def test_without_a_home_folder_kernels_are_compiled_at_every_start(
     assert warned[0].endswith("TensorRT for RTX compiles kernels at every start.")
 
 
-def test_what_lies_in_the_place_of_a_cache_file_costs_time_alone(
+def test_foreign_files_in_the_place_of_a_cache_file_cost_time_alone(
     engine: Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = engine(**RTX)
@@ -363,7 +363,7 @@ def test_an_onnx_file_is_answered_with_how_to_build(tmp_path: Path) -> None:
         ("cuda", r"cuda-python does not import .*pip install 'panrt\[cuda\]'"),
     ],
 )
-def test_what_does_not_import_is_named_with_how_to_get_it(
+def test_packages_that_do_not_import_are_named_with_their_installation(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, module: str, message: str
 ) -> None:
     path = engine()

@@ -123,7 +123,7 @@ def test_a_camera_frame_reaches_an_integrated_gpu_with_one_copy(
     assert not [call for call in calls if "Memcpy" in call]
 
 
-def test_of_many_sizes_the_last_ones_are_kept(tmp_path: Path, gpu: ModuleType, kernels: Kernels) -> None:
+def test_only_the_most_recent_sizes_are_kept(tmp_path: Path, gpu: ModuleType, kernels: Kernels) -> None:
     sizes = [(40 + 2 * n, 64) for n in range(LAYOUTS + 2)]
     with open_session(tmp_path, kernels=kernels, preprocess="gpu") as session:
         before = gpu.alive()["host memory"]
@@ -161,7 +161,7 @@ def test_the_map_comes_down_in_bytes_where_ids_fit(tmp_path: Path, gpu: ModuleTy
 
 @pytest.mark.parametrize("nth", range(1, 4))
 @pytest.mark.parametrize("call", ["cuMemHostAlloc", "cuMemAlloc", "cuStreamBeginCapture", "kernel launch"])
-def test_whatever_fails_for_a_new_size_leaves_nothing_behind(
+def test_any_failure_for_a_new_size_leaves_nothing_behind(
     tmp_path: Path, gpu: ModuleType, kernels: Kernels, call: str, nth: int
 ) -> None:
     image = raw("yuyv", HW, 0)

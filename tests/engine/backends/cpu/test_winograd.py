@@ -143,7 +143,7 @@ def test_a_level_of_the_pyramid_is_lifted_and_so_is_what_reads_it() -> None:
         ("Sigmoid", (-np.inf, np.inf), 1),
     ],
 )
-def test_what_clips_is_part_of_a_convolution(kind: str, bounds: tuple[float, float], left: int) -> None:
+def test_clipping_is_part_of_a_convolution(kind: str, bounds: tuple[float, float], left: int) -> None:
     nodes = [
         helper.make_node("Relu", ["x"], ["p"]),
         helper.make_node("ReduceMean", ["x"], ["least"], keepdims=0),
