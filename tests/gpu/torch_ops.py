@@ -1,4 +1,4 @@
-"""The four ops on torch tensors, computed by the CUDA kernels: an `IrregularOps` of the network in PyTorch.
+"""The four ops on torch tensors, computed by the CUDA kernels: a `CustomOps` of the network in PyTorch.
 
 On a GPU the tensors are CUDA tensors and everything is queued on PyTorch's current stream, without a synchronisation,
 so that the network can be captured. On the stand-ins the tensors are the CPU's and the simulated kernels run at once.
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gpu.machine import Machine
-from panrt.model.irregular import Detections, PanopticSegments, Proposals
+from panrt.model.custom_ops import Detections, PanopticSegments, Proposals
 from panrt.plugins.cuda_api import (
     BoxDetectionsArgs,
     DataType,
@@ -35,7 +35,7 @@ class KernelRefusedError(Exception):
 
 
 class TorchOps:
-    """See `panrt.model.irregular.IrregularOps`; arguments as there."""
+    """See `panrt.model.custom_ops.CustomOps`; arguments as there."""
 
     def __init__(self, machine: Machine) -> None:
         self._is_simulated = machine.simulated

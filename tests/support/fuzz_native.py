@@ -117,7 +117,6 @@ def pyramid_roi_align(draw: Draw) -> Call:
         },
         {
             "strides": [4.0 * 2**i for i in range(len(sizes))],
-            "output_size": s,
             "sampling_ratio": draw.one(0, 1, 2, 1024),
             "canonical_size": draw.one(224.0, 1e-38, 3e38),
             "canonical_level": draw.one(0, 4, 64),

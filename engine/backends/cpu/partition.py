@@ -37,7 +37,7 @@ from panrt.formats import onnx_graph
 from panrt.formats.input_size import IMAGE
 from panrt.formats.metadata import ModelFile, UnsupportedModelError
 from panrt.formats.onnx_graph import RESULTS, Tensor, read_graph
-from panrt.plugins.onnx_functions import DOMAIN
+from panrt.plugins.schema import DOMAIN
 
 _OURS = (DOMAIN, convolutions.DOMAIN)
 

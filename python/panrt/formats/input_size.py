@@ -25,7 +25,8 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TensorShapeProt
 from panrt.formats import metadata
 from panrt.formats.metadata import SIZE_DIVISOR, InputSizeError, ModelFile, ModelFileError
 from panrt.formats.records import shown
-from panrt.plugins.onnx_functions import DOMAIN, INPUT_SIZE, SIZED, add_functions
+from panrt.plugins.onnx_functions import add_functions
+from panrt.plugins.schema import DOMAIN, INPUT_SIZE, SIZED
 
 IMAGE = "image"
 

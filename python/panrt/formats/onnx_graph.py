@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from panrt.formats import input_size, metadata
@@ -33,18 +32,9 @@ from panrt.formats.input_size import IMAGE
 from panrt.formats.metadata import ModelFile, ModelFileError, UnsupportedModelError
 from panrt.formats.onnx_file import read_onnx
 from panrt.formats.records import shown
-from panrt.plugins import contract
-from panrt.plugins.onnx_functions import (
-    ATTRIBUTES,
-    DOMAIN,
-    INPUT_SIZE,
-    INPUTS,
-    LARGEST_OPSET,
-    OUTPUTS,
-    SMALLEST_OPSET,
-    add_functions,
-    form,
-)
+from panrt.plugins import contract, schema
+from panrt.plugins.onnx_functions import ATTRIBUTES, LARGEST_OPSET, OUTPUTS, SMALLEST_OPSET, add_functions
+from panrt.plugins.schema import DOMAIN, INPUT_SIZE, MAX_SIDE, OPS, form
 
 RESULTS = OUTPUTS["PanopticMerge"]
 MAX_NODES = 2000  # ResNet-101 in int8 has 727
@@ -127,10 +117,10 @@ def check_structure(proto: ModelProto, *, source: str) -> None:
     """
     graph = proto.graph
     for function in proto.functions:
-        if function.domain != DOMAIN or function.name not in ATTRIBUTES:
+        if function.domain != DOMAIN or function.name not in OPS:
             raise UnsupportedModelError(
                 f"{source}: has the function {shown(f'{function.domain}::{function.name}')}, and PanRT's files have "
-                f"none but those of {', '.join(ATTRIBUTES)}; {_AGAIN}."
+                f"none but those of {', '.join(OPS)}; {_AGAIN}."
             )
     if graph.sparse_initializer or proto.training_info:
         raise UnsupportedModelError(f"{source}: has sparse tensors or a training graph; {_AGAIN}.")
@@ -234,8 +224,6 @@ def _check_image(graph: GraphProto, file: ModelFile, source: str) -> None:
 
 # Nodes ----------------------------------------------------------------------------------------------------------------
 
-MAX_SIDE = contract.MAX_SIDE
-
 # The operators that exports are made of, with those that the backends' rewrites add.
 OPERATORS = frozenset(
     (
@@ -336,15 +324,15 @@ def _value(attribute: AttributeProto) -> str:
 
 def _check_op(node: NodeProto, source: str) -> None:
     """A node of one of the four ops; what its attributes may be is for the contract to say, once shapes are known."""
-    if node.op_type not in ATTRIBUTES:
+    if node.op_type not in OPS:
         raise UnsupportedModelError(
-            f"{source}: {label(node)} is {DOMAIN}.{shown(node.op_type)[1:-1]}, this PanRT has {', '.join(ATTRIBUTES)}; "
+            f"{source}: {label(node)} is {DOMAIN}.{shown(node.op_type)[1:-1]}, this PanRT has {', '.join(OPS)}; "
             "upgrade panrt, or export the model again with this version."
         )
     wanted = ATTRIBUTES[node.op_type]
     names = Counter(attribute.name for attribute in node.attribute)
     missing = wanted.keys() - names.keys()
-    if missing or len(node.output) != len(OUTPUTS[node.op_type]) or len(node.input) < len(INPUTS[node.op_type]):
+    if missing or len(node.output) != len(OUTPUTS[node.op_type]) or len(node.input) < len(OPS[node.op_type].inputs):
         what = f"attribute {', '.join(sorted(missing))}" if missing else "an input or output"
         raise UnsupportedModelError(f"{source}: {label(node)} lacks {what}; {_AGAIN}.")
     for attribute in node.attribute:
@@ -467,58 +455,18 @@ def _op_outputs(node: NodeProto, known: Mapping[str, Tensor], source: str) -> di
     try:
         # the contract looks at arrays; these are never touched, so that they take no memory
         arrays: list[Any] = [np.empty(tensor.shape, tensor.dtype) for tensor in given]
-        shapes = _OUTPUTS[node.op_type](arrays, values)
+        op = OPS[node.op_type]
+        sizes = contract.check(op, schema.by_tensor(op, arrays), values)
+        outputs = contract.outputs(op, sizes, arrays[0].dtype)
     except (ValueError, TypeError, MemoryError) as error:
         raise ModelFileError(f"{source}: {label(node)}: {_first_line(error)}; {_AGAIN}.") from error
-    return {
-        name: Tensor(name, np.dtype(dtype), shape) for name, (dtype, shape) in zip(node.output, shapes, strict=True)
-    }
+    return {name: Tensor(name, output.dtype, output.shape) for name, output in zip(node.output, outputs, strict=True)}
 
 
 def attributes(node: NodeProto) -> dict[str, Any]:
     """The attributes of a PanRT node that its op has, by name."""
     wanted = ATTRIBUTES[node.op_type]
     return {a.name: helper.get_attribute_value(a) for a in node.attribute if a.name in wanted}
-
-
-_Shapes = list[tuple[Any, tuple[int, ...]]]
-
-
-def _rpn(arrays: list[NDArray[Any]], values: dict[str, Any]) -> _Shapes:
-    levels = len(arrays) // 2
-    sizes = contract.check_rpn_proposals(arrays[:levels], arrays[levels:], **values)
-    return [(np.float32, (sizes.N, values["post_nms_top_k"], 4)), (np.int32, (sizes.N,))]
-
-
-def _roi_align(arrays: list[NDArray[Any]], values: dict[str, Any]) -> _Shapes:
-    sizes = contract.check_pyramid_roi_align(arrays[:-1], arrays[-1], **values, layout="NCHW")
-    S = values["output_size"]
-    return [(arrays[0].dtype, (sizes.N * sizes.R, sizes.C, S, S))]
-
-
-def _detections(arrays: list[NDArray[Any]], values: dict[str, Any]) -> _Shapes:
-    sizes, K = contract.check_box_detections(*arrays, **values), values["max_detections"]
-    N = sizes.N
-    return [(np.float32, (N, K, 4)), (np.float32, (N, K)), (np.int32, (N, K)), (np.int32, (N,))]
-
-
-def _merge(arrays: list[NDArray[Any]], values: dict[str, Any]) -> _Shapes:
-    sizes = contract.check_panoptic_merge(*arrays, **values)
-    N, rows = sizes.N, sizes.K + sizes.S
-    return [
-        (np.int32, (N, *values["output_hw"])),
-        (np.int32, (N, rows, 8)),
-        (np.float32, (N, rows)),
-        (np.int32, (N,)),
-    ]
-
-
-_OUTPUTS: dict[str, Callable[[list[NDArray[Any]], dict[str, Any]], _Shapes]] = {
-    "RpnProposals": _rpn,
-    "PyramidRoiAlign": _roi_align,
-    "BoxDetections": _detections,
-    "PanopticMerge": _merge,
-}
 
 
 # Memory and work ------------------------------------------------------------------------------------------------------

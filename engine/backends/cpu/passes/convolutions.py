@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, helper, numpy_helper
 
 from panrt.engine.backends.cpu.passes.rewrites import Index, ints, is_padded_as_it_says, is_pointwise
-from panrt.plugins.onnx_functions import DOMAIN as OPS_DOMAIN
+from panrt.plugins.schema import DOMAIN as OPS_DOMAIN
 
 DOMAIN = "panrt.cpu"  # of nodes that stand for a Convolution
 NHWC = ":nhwc"  # suffix of a value's name
