@@ -1,31 +1,21 @@
-"""Threads that are started where the system may have no more of them."""
+"""Start threads, with an error of PanRT if the system has reached its limit of them."""
 
 from __future__ import annotations
 
 import threading
 
-from panrt.errors import PanrtError
-
-
-class ThreadLimitError(PanrtError, RuntimeError):
-    """The system starts no more threads for this process."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(
-            f"{what}: the system starts no more threads for this process (limits: `ulimit -u`, a container's pids.max, "
-            "memory); end other processes, raise the limit, or use fewer threads."
-        )
+from panrt.errors import ThreadLimitError
 
 
 def start(thread: threading.Thread) -> None:
     """Start a thread.
 
     Raises:
-        ThreadLimitError: the system does not.
+        ThreadLimitError: the system starts no more threads.
     """
     try:
         thread.start()
     except RuntimeError as error:
-        if thread.ident is not None:  # it ran before: not the system's fault
+        if thread.ident is not None:  # it was started before: a bug, not a limit
             raise
         raise ThreadLimitError(thread.name) from error

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, helper
 from torch import Tensor, nn
 
-from panrt.export.errors import ExportError
+from panrt.errors import ExportError, InputSizeError, ModelFileError
 from panrt.export.folding import fold_batch_norms
 from panrt.export.frames import Frame
 from panrt.export.naming import name_graph
@@ -39,7 +39,7 @@ from panrt.export.symbolic import SymbolicOps
 from panrt.files import write_atomically
 from panrt.formats import metadata
 from panrt.formats.input_size import IMAGE, Static, open_size
-from panrt.formats.metadata import SIZE_DIVISOR, InputSizeError, ModelFile, Precision, Target, Thresholds, side_problem
+from panrt.formats.metadata import SIZE_DIVISOR, ModelFile, Precision, Target, Thresholds, side_problem
 from panrt.model.panoptic_fpn import PanopticFPN
 from panrt.plugins.onnx_functions import OUTPUTS, add_functions
 from panrt.plugins.schema import DOMAIN, MAX_SIDE
@@ -110,16 +110,9 @@ def to_onnx(
     path = Path(path)
     _check_destination(path)
     file = describe(
-        model,
-        input_hw=(height, width),
-        batch=batch,
-        precision=precision,
-        valid_hw=valid_hw,
-        output_hw=output_size,
-        thresholds=thresholds,
-        target=target,
-        provenance=provenance,
-    )
+        model, input_hw=(height, width), batch=batch, precision=precision, valid_hw=valid_hw, output_hw=output_size,
+        thresholds=thresholds, target=target, provenance=provenance,
+    )  # fmt: skip
     images = _batches(samples, file)
     network = prepared(model, file.thresholds)
     peak = None
@@ -171,7 +164,7 @@ def describe(
     )
     try:
         metadata.loads(metadata.dumps(file), source=file.name)
-    except metadata.ModelFileError as error:
+    except ModelFileError as error:
         raise ExportError(f"no PanRT could read the file: {error}") from error
     return file
 
@@ -301,7 +294,7 @@ def _batches(samples: Sequence[Frame], file: ModelFile) -> list[NDArray[np.uint8
 
 
 class _Traced(nn.Module):
-    """What the exporter looks at: the network with its irregular parts left to the graph."""
+    """What the exporter looks at: the network with its custom ops left to the graph."""
 
     def __init__(self, network: PanopticFPN, file: ModelFile) -> None:
         super().__init__()

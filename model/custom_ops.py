@@ -165,16 +165,22 @@ class CustomOps(ABC):
         return PanopticSegments(*self.run(PANOPTIC_MERGE, inputs, attributes))
 
 
-def output_shapes(op: Op, inputs: Tensors, attributes: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    """Return the shape of each output, of sizes that attributes fix or an axis of an input shows; may be symbols."""
+def letters_of(op: Op, inputs: Tensors, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sizes, perhaps symbols, that attributes fix or inputs show; H and W are those of the first level."""
     letters: dict[str, Any] = {}
     for attribute in op.attributes:
         value = attributes[attribute.name]
         letters.update(zip(attribute.sizes, value if attribute.length else [value], strict=False))
+        if isinstance(attribute.length, str) and attribute.length:
+            letters[attribute.length] = len(value)
     for tensor, entry in zip(op.inputs, inputs, strict=True):
-        shape = (entry if isinstance(entry, Tensor) else entry[0]).shape
-        for letter, size in zip(tensor.legend.split(), shape, strict=True):
-            letters.setdefault(letter, size)
+        legends.learn(tensor.legend, (entry if isinstance(entry, Tensor) else entry[0]).shape, letters)
+    return letters
+
+
+def output_shapes(op: Op, inputs: Tensors, attributes: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """Return the shape of each output, perhaps of symbols."""
+    letters = letters_of(op, inputs, attributes)
     return [legends.shape(tensor.legend, letters) for tensor in op.outputs]
 
 

@@ -25,10 +25,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from panrt.errors import PanrtError
+from panrt.errors import CheckpointError, OtherTrainingError, PanrtError, RecipeError, TrainingError
 from panrt.files import write_atomically
 from panrt.formats import records
-from panrt.model.checkpoints import CheckpointError, load_torch, save
+from panrt.model.checkpoints import load_torch, save
 from panrt.model.curves import plot_curves
 from panrt.model.losses import LossConfig, Losses, joint_losses
 from panrt.model.panoptic_fpn import PanopticFPN
@@ -36,34 +36,6 @@ from panrt.model.schedule import ScheduleConfig, learning_rate
 from panrt.model.training_data import Batch, Step, Steps, TrainingData, collate
 
 Evaluation = Callable[[PanopticFPN], Mapping[str, float]]
-
-
-class TrainingError(PanrtError, RuntimeError):
-    """Training cannot go on: a loss is not finite."""
-
-
-class OtherTrainingError(CheckpointError):
-    """A directory holds a training with another recipe; `fields` are those that differ."""
-
-    def __init__(self, path: Path, fields: list[str]) -> None:
-        self.path, self.fields = path, fields
-        super().__init__(
-            f"{path}: from a training with another {', '.join(fields)}; "
-            "go on with the same configuration, or choose another directory."
-        )
-
-
-class RecipeError(PanrtError, ValueError):
-    """A field of a recipe does not fit the network, the data or the other fields.
-
-    `field` is its name, `problem` what is wrong, `cure` the fields and values that would do; the command line words
-    them as its options.
-    """
-
-    def __init__(self, field: str, problem: str, **cure: object) -> None:
-        self.field, self.problem, self.cure = field, problem, cure
-        advice = f"; set {', '.join(f'{name}={value!r}' for name, value in cure.items())}" if cure else ""
-        super().__init__(f"{field}: {problem}{advice}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,24 +126,15 @@ def train(
         OtherTrainingError: `out` holds a training with another configuration.
         TrainingError: a loss is not finite; `training.pt` is from before.
     """
-    on = torch.device(device)
-    _check(model, data, config, on)
+    _check(model, data, config)
     out.mkdir(parents=True, exist_ok=True)
-    # NHWC in memory is what convolutions like, on CPUs and tensor cores alike; it took a third off a step on two cores
-    model.to(on, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    # convolutions are faster in NHWC, on CPUs and tensor cores alike: a step on two cores took a third less
+    model.to(torch.device(device), memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     _freeze(model, config.frozen_stages)
-    state = _State(model, config, on)
+    state = _State(model, config, torch.device(device))
     start = state.restore(out / "training.pt")
     log = _Log(out / "log.jsonl", start)
-    steps = Steps(
-        data,
-        steps=config.iterations,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        mirror=config.mirror,
-        short_sides=config.short_sides,
-        max_side=config.max_side,
-    )
+    steps = _steps(data, config)
     cache = TrunkCache(model) if config.cache_trunk else None
     with _bar(progress, start, config.iterations) as show:
         for iteration, step in enumerate(_read(steps, start, config.workers), start=start):
@@ -194,7 +157,7 @@ def train(
     return TrainingResult(model, metrics, out / "model.safetensors")
 
 
-def _check(model: PanopticFPN, data: TrainingData, config: TrainConfig, device: torch.device) -> None:
+def _check(model: PanopticFPN, data: TrainingData, config: TrainConfig) -> None:
     stages = len(model.backbone.trunk.stages())
     if not 0 <= config.frozen_stages <= stages:
         raise RecipeError("frozen_stages", f"got {config.frozen_stages}, {model.config.name} has 0 to {stages}")
@@ -208,6 +171,18 @@ def _check(model: PanopticFPN, data: TrainingData, config: TrainConfig, device: 
         raise RecipeError("alternate", f"{model.config.name} has one branch only; there is nothing to alternate")
     if len(data) == 0:
         raise ValueError("data: no samples to learn from.")
+
+
+def _steps(data: TrainingData, config: TrainConfig) -> Steps:
+    return Steps(
+        data,
+        steps=config.iterations,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        mirror=config.mirror,
+        short_sides=config.short_sides,
+        max_side=config.max_side,
+    )
 
 
 def _freeze(model: PanopticFPN, stages: int) -> None:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -51,3 +51,12 @@ def _size(word: Word, letters: Mapping[str, Any]) -> Any:
             product = letters[name] if product is None else product * letters[name]
         total = product if total is None else total + product
     return total
+
+
+def learn(legend: str, shape: Sequence[Any], letters: dict[str, Any]) -> None:
+    """Add the letters that an input of this shape is the first to have; inputs have at most one per axis."""
+    for word, size in zip(words(legend), shape, strict=True):
+        (factor, names), *rest = word
+        offset = sum(term.factor for term in rest)
+        if names and names[0] not in letters:
+            letters[names[0]] = size if (factor, offset) == (1, 0) else (size - offset) // factor

@@ -81,6 +81,7 @@ class Attribute:
     most: int | float | None = None
     unit: str = ""  # of an integer, for messages
     sizes: tuple[str, ...] = ()  # the letters whose size it is
+    shown: bool = False  # by the shape of an output that CPU kernels are given, so they do not take it
     within: Within | None = None
     default: float | None = None  # of Python's keyword argument; nodes have every attribute
 
@@ -232,11 +233,11 @@ NHWC = "nhwc"  # the argument of CPU kernels that says how features lie
 def kernel_arguments(op: Op) -> dict[str, str]:
     """Return the keyword arguments of an op's CPU kernel, each with its type in Python.
 
-    They are the attributes but for those that the shape of an output shows; a size is two arguments.
+    They are the attributes but for those that the shape of an output shows; a height and width are two arguments.
     """
     arguments: dict[str, str] = {}
     for attribute in op.attributes:
-        if attribute.sizes:
+        if attribute.shown:
             continue
         if attribute.name.endswith("_hw"):
             arguments.update((f"{attribute.name[:-3]}_{part}", "int") for part in attribute.length)
@@ -254,7 +255,7 @@ def kernel_options(op: Op, attributes: Mapping[str, Any]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for attribute in op.attributes:
         value = attributes[attribute.name]
-        if attribute.sizes:
+        if attribute.shown:
             continue
         if attribute.name.endswith("_hw"):
             options.update(zip((f"{attribute.name[:-3]}_{part}" for part in attribute.length), value, strict=True))
@@ -297,7 +298,7 @@ RPN_PROPOSALS = Op(
         Attribute("anchor_sizes", "float", "side of the square anchor", "L", above=0.0),
         Attribute("aspect_ratios", "float", "height / width", "A", above=0.0),
         Attribute("pre_nms_top_k", "int", "maximum number of candidates per level that enter NMS", least=1),
-        Attribute("post_nms_top_k", "int", "proposals per image", least=1, most=MAX_ROWS, sizes=("R",)),
+        Attribute("post_nms_top_k", "int", "proposals per image", least=1, most=MAX_ROWS, sizes=("R",), shown=True),
         _NMS,
         _INPUT_HW,
     ),
@@ -396,7 +397,7 @@ BOX_DETECTIONS = Op(
         Attribute("box_weights", "float", "by which the deltas are divided", ("wx", "wy", "ww", "wh"), above=0.0),
         Attribute("score_threshold", "float", "probability that a detection must exceed"),
         _NMS,
-        Attribute("max_detections", "int", "detections per image", least=1, most=MAX_ROWS, sizes=("K",)),
+        Attribute("max_detections", "int", "detections per image", least=1, most=MAX_ROWS, sizes=("K",), shown=True),
         _INPUT_HW,
     ),
     limits=_box_detections_limits,
@@ -454,7 +455,7 @@ PANOPTIC_MERGE = Op(
     ),
     attributes=(
         replace(_INPUT_HW, within=_QUARTER),
-        Attribute("output_hw", "int", "size of the panoptic map", _HW, least=1, most=MAX_SIDE, sizes=("H", "W")),
+        replace(_INPUT_HW, name="output_hw", note="size of the panoptic map", sizes=("H", "W"), shown=True),
         Attribute("score_threshold", "float", "smallest score of an instance"),
         Attribute("overlap_threshold", "float", "largest occluded share of an instance", least=0.0, most=1.0),
         Attribute("stuff_area_limit", "int", "smallest stuff segment", least=0, unit="output pixels"),

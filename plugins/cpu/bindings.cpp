@@ -126,14 +126,14 @@ void expect_at_most(char const* name, std::size_t found, std::int64_t most, char
 
 template <typename T>
 void pyramid_roi_align(std::vector<In<T, 4>> const& features, In<float, 3> const& rois, Out<T, 4> const& pooled,
-                       std::vector<float> const& strides, int sampling_ratio, float canonical_size, int canonical_level,
-                       int min_level, bool nhwc, int threads) {
+                       std::vector<float> const& strides, int output_size, int sampling_ratio, float canonical_size,
+                       int canonical_level, int min_level, bool nhwc, int threads) {
   if (features.empty() || features.size() != strides.size()) {
     reject("features", "expected one array a stride, at least one");
   }
   expect_at_most("features", features.size(), panrt::kMaxLevels, "levels");
   expect_threads(threads);
-  int const output_size = expect_int("pooled: bins", pooled.shape(nhwc ? 1 : 2), 1, panrt::kMaxBins);
+  expect_int("output_size", output_size, 1, panrt::kMaxBins);
   expect_int("sampling_ratio", sampling_ratio, 0, panrt::kMaxSamples);
   expect_above_zero("canonical_size", canonical_size);
   expect_int("canonical_level", canonical_level, 0, panrt::kMaxLevelNumber);
@@ -179,7 +179,7 @@ void pyramid_roi_align(std::vector<In<T, 4>> const& features, In<float, 3> const
 template <typename T>
 void define_pyramid_roi_align(nb::module_& module) {
   module.def("pyramid_roi_align", &pyramid_roi_align<T>, nb::arg("features").noconvert(), nb::arg("rois").noconvert(),
-             nb::arg("pooled").noconvert(), nb::kw_only(), nb::arg("strides"),
+             nb::arg("pooled").noconvert(), nb::kw_only(), nb::arg("strides"), nb::arg("output_size"),
              nb::arg("sampling_ratio"), nb::arg("canonical_size"), nb::arg("canonical_level"), nb::arg("min_level"),
              nb::arg("nhwc"), nb::arg("threads"));
 }
@@ -321,15 +321,14 @@ void panoptic_merge(In<float, 4> const& semantic_logits, In<float, 3> const& box
   args.width = expect_int("semantic_logits: width", w, 1, panrt::kMaxSide);
   args.mask_height = expect_int("mask_probs: height", mask_probs.shape(2), 1, panrt::kMaxSide);
   args.mask_width = expect_int("mask_probs: width", mask_probs.shape(3), 1, panrt::kMaxSide);
-  args.input_height =
-      expect_int("input_height", input_height, 1, std::min(std::int64_t{4} * args.height, panrt::kMaxSide));
-  args.input_width = expect_int("input_width", input_width, 1, std::min(std::int64_t{4} * args.width, panrt::kMaxSide));
+  args.input_height = expect_int("input_height", input_height, 1, panrt::max_input_side(args.height));
+  args.input_width = expect_int("input_width", input_width, 1, panrt::max_input_side(args.width));
   args.output_height = expect_int("panoptic: height", H, 1, panrt::kMaxSide);
   args.output_width = expect_int("panoptic: width", W, 1, panrt::kMaxSide);
   expect_at_most("detections + channels", K + S, panrt::kMaxCodes, "together");
   expect_at_most("mask_probs: height * width", mask_probs.shape(2) * mask_probs.shape(3), panrt::kMaxMaskCells,
                  "cells");
-  expect_at_most("scores: detections", K, panrt::kMaxPasted / static_cast<std::int64_t>(H * W),
+  expect_at_most("scores: detections", K, panrt::max_pasted_of(static_cast<std::int64_t>(H * W)),
                  "of an output so large");
   Arrays arrays;
   arrays.read("semantic_logits", semantic_logits, {N, S, h, w});

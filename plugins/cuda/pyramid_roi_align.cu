@@ -9,8 +9,8 @@
 
 #include "checks.h"
 #include "launch.h"
-#include "panrt/cuda/pyramid_roi_align.h"
 #include "panrt/limits.h"
+#include "panrt/ops.h"
 #include "panrt/roi_align.h"
 #include "prepare.h"
 #include "vectors.h"
@@ -80,23 +80,20 @@ __device__ CellRange touched_cells(RoiAxis const& axis, int bin, int size, Sampl
 // Weights of a bin's `cells`.
 __device__ void collapse(RoiAxis const& axis, int bin, int size, SampleRange const& samples, CellRange const& cells,
                          float* weights) {
-  for (int i = 0; i < cells.end - cells.begin; ++i) weights[i] = -0.0F;
+  auto const touch = [](float& weight, float more) { weight = is_untouched(weight) ? more : weight + more; };
+  for (int i = 0; i < cells.end - cells.begin; ++i) weights[i] = kUntouched;
   for (int sample = samples.first; sample < samples.end; ++sample) {
     float const position = sample_position(axis, bin, sample);
     if (!is_inside(position, size)) continue;
     LinearTaps const taps = linear_taps(position, size);
-    weights[taps.low - cells.begin] += taps.low_weight;
-    weights[taps.high - cells.begin] += taps.high_weight;
+    touch(weights[taps.low - cells.begin], taps.low_weight);
+    touch(weights[taps.high - cells.begin], taps.high_weight);
   }
-  for (int i = 0; i < cells.end - cells.begin; ++i) {
-    // -0 plus a weight is that weight, 0 too.
-    bool const touched = __float_as_uint(weights[i]) != 0x80000000U;
-    weights[i] = touched ? weights[i] / static_cast<float>(axis.samples) : kUntouched;
-  }
+  for (int i = 0; i < cells.end - cells.begin; ++i) weights[i] /= static_cast<float>(axis.samples);
 }
 
 struct Pyramid {
-  PyramidLevel levels[kMaxPyramidLevels];
+  PyramidLevel levels[kMaxLevels];
   int level_count, max_height, max_width;  // the largest of all levels
   float canonical_size;
   int canonical_level, min_level;
@@ -385,7 +382,7 @@ Status check_pyramid_roi_align(PyramidRoiAlignArgs const& args) noexcept {
   Checks checks("PyramidRoiAlign");
   checks.range("images", args.images, 1, kMaxImages);
   checks.range("rois_per_image", args.rois_per_image, 0, kMaxRows);
-  checks.range("level_count", args.level_count, 1, kMaxPyramidLevels);
+  checks.range("level_count", args.level_count, 1, kMaxLevels);
   checks.range("channels", args.channels, 1, kMaxPooled);
   checks.range("output_size", args.output_size, 1, kMaxBins);
   checks.range("sampling_ratio", args.sampling_ratio, 0, kMaxSamples);

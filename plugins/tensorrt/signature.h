@@ -1,9 +1,8 @@
 // What an op's tensors look like: names, types, and shapes as legends such as "N 4A H0 W0".
 //
 // A legend's words are sizes: a number ("4"), a letter ("N", "H0"), a multiple ("4A"), a sum ("C+1", "K+S") or a
-// product
-// ("N*R"). A letter is bound by the first input that has it and must be the same everywhere after. Input legends hold
-// at most one letter a word.
+// product ("N*R"). A letter is bound by the first input that has it and must be the same everywhere after. Input
+// legends hold at most one letter per word.
 #pragma once
 
 #include <NvInferRuntime.h>
@@ -31,9 +30,18 @@ struct Tensor {
 using Sizes = std::map<std::string, std::int64_t>;  // -1: not known yet
 
 struct Signature {
+  static constexpr Kind kFloat32 = Kind::kFloat32, kInt32 = Kind::kInt32;
+  static constexpr Kind kFloating = Kind::kFloating, kFeatures = Kind::kFeatures;
+
   std::vector<Tensor> inputs;
   std::vector<Tensor> outputs;
   Sizes constants;  // letters that attributes fix
+
+  void input(char const* name, char const* legend, Kind kind) { inputs.push_back({name, legend, kind}); }
+  void output(char const* name, char const* legend, Kind kind) { outputs.push_back({name, legend, kind}); }
+  void constant(char const* letter, std::int64_t size) { constants[letter] = size; }
+  // One for each level, `name_0` and so on; H and W of its legend are H0 and W0 there.
+  void inputs_per_level(std::size_t levels, char const* name, char const* legend, Kind kind);
 
   // Checks these dimensions, of which -1 is unknown, and gives every letter a size. Throws Refusal.
   Sizes bind(std::vector<nvinfer1::Dims> const& inputs) const;

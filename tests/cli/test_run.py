@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.null_session import NullSession
 from typer.testing import CliRunner, Result
 
 import panrt
@@ -25,7 +24,8 @@ from panrt.engine.sinks import SinkError, files
 from panrt.engine.sources import SourceNotFoundError, argus, source, v4l2
 from panrt.engine.sources.source import Opening
 from support.networks import exported
-from support.streams import CLIP, IMAGES
+from tools.null_session import NullSession
+from tools.streams import CLIP, IMAGES
 
 URI = "test://64x48@max?frames=20"
 
@@ -119,8 +119,8 @@ def test_a_gpu_gets_frames_of_cameras_as_these_have_them(
 
     def read(device: object, uri: str, camera: object, opening: Opening) -> Iterator[Any]:
         taken[uri] = opening.options.pixel_format
+        yield from ()
         raise SourceNotFoundError(uri)
-        yield
 
     for module, name in ((argus, "csi_pictures"), (v4l2, "v4l2_pictures")):
         monkeypatch.setattr(module, name, read)
@@ -174,7 +174,7 @@ def test_the_end_of_a_run_is_told_for_people(null_model: list[dict[str, Any]], t
     lines = {line.split()[0]: line for line in result.stdout.splitlines()}
     assert "21 in" in lines["results"]
     assert "ms, median / p99 / worst" in lines["age"]
-    assert f"source      {URI}: 20 captured, 0 dropped; ended: its end" in result.stdout
+    assert f"source      {URI}: 20 captured, 0 dropped; ended: end of source" in result.stdout
     assert "out.jsonl: 21 written" in lines["sink"]
 
 
@@ -193,8 +193,8 @@ def test_json_lines_on_standard_output_are_alone_there() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["rstp://camera/1"], "error: rstp://camera/1: no source is called 'rstp'; did you mean rtsp"),
-        ([URI, "-s", "wep://:80"], "error: wep://:80: no sink is called 'wep'; did you mean web?"),
+        (["rstp://camera/1"], "error: rstp://camera/1: no source has the scheme 'rstp'; did you mean rtsp"),
+        ([URI, "-s", "wep://:80"], "error: wep://:80: no sink has the scheme 'wep'; did you mean web?"),
         ([URI, "--policy", "newest"], "error: policy: got 'newest', expected latest or block."),
         (["nope.mp4"], "error: nope.mp4: no such file."),
         (["rtsp://127.0.0.1:1/a"], "error: rtsp://127.0.0.1:1/a: connection refused."),
@@ -249,7 +249,17 @@ def test_a_source_is_not_written_over(tmp_path: Path) -> None:
 
 def test_a_run_ends_when_nobody_reads_its_standard_output_any_more(lively: Path) -> None:
     panrt_command = Path(sys.executable).with_name("panrt")
-    command = [panrt_command, "run", "test://64x48@20", "--model", lively, "-s", "-", "--threads", "1"]
+    command: list[str | Path] = [
+        panrt_command,
+        "run",
+        "test://64x48@20",
+        "--model",
+        lively,
+        "-s",
+        "-",
+        "--threads",
+        "1",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stderr is not None
@@ -300,7 +310,7 @@ def test_the_progress_line_tells_rate_age_losses_and_trouble() -> None:
 def test_ctrl_c_ends_a_run_with_everything_written(lively: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     panrt_command = Path(sys.executable).with_name("panrt")
-    command = [panrt_command, "run", CLIP, "--loop", "--model", lively, "-s", out, "--threads", "1"]
+    command: list[str | Path] = [panrt_command, "run", CLIP, "--loop", "--model", lively, "-s", out, "--threads", "1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not (out.exists() and out.read_text()):
         time.sleep(0.05)

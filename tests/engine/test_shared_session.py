@@ -9,18 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.null_session import NullSession, map_of
 from numpy.typing import NDArray
 
 import panrt
 from panrt.engine.backends.cpu.session import CpuSession
 from panrt.engine.frame import Frame
-from panrt.engine.pipeline import StreamError
 from panrt.engine.results.result import PanopticResult
-from panrt.engine.session import SessionBusyError, SessionClosedError, SessionError
 from panrt.engine.sinks.sink import Context, Item, Sink, SinkSpec
+from panrt.errors import SessionBusyError, SessionClosedError, SessionError, StreamError
 from support import shared_sessions
 from support.networks import exported, frames
+from tools.null_session import NullSession, map_of
 
 Frames = list[NDArray[np.uint8]]
 
@@ -200,9 +199,9 @@ def test_two_threads_cannot_take_steps_of_a_stream_at_once() -> None:
         def intrude() -> None:
             assert inside.wait(shared_sessions.DEADLINE)
             try:
-                with pytest.raises(StreamError, match="another thread iterates over it"):
+                with pytest.raises(StreamError, match="another thread is iterating over it"):
                     next(results)
-                with pytest.raises(StreamError, match="it runs once"):
+                with pytest.raises(StreamError, match="it can run only once"):
                     iter(stream)
             finally:
                 go_on.set()

@@ -11,6 +11,7 @@ import pytest
 from panrt.model.custom_ops import CustomOps
 from panrt.plugins import contract, legends, native, reference, schema
 from panrt.plugins.schema import OPS, Op
+from tools import generate_ops
 
 PYTHON_ONLY = {"layout", "threads", "self"}  # of no node
 RESULTS = {"RpnProposals": "Proposals", "BoxDetections": "Detections", "PanopticMerge": "PanopticSegments"}
@@ -65,6 +66,11 @@ def test_kernel_arguments_are_filled_from_what_the_op_has(op: Op) -> None:
             assert field.of.split("[")[0] in known[field.source], field
     pointers = [field.of for field in (*op.level_fields, *op.fields) if field.source == "tensor"]
     assert pointers == list(tensors)
+
+
+def test_generated_files_are_what_the_schema_gives() -> None:
+    for path, text in generate_ops.files().items():
+        assert path.read_text() == generate_ops.formatted(path, text), "run  python -m tools.generate_ops"
 
 
 def test_legends_are_sums_of_products() -> None:

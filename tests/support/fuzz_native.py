@@ -117,6 +117,7 @@ def pyramid_roi_align(draw: Draw) -> Call:
         },
         {
             "strides": [4.0 * 2**i for i in range(len(sizes))],
+            "output_size": s,
             "sampling_ratio": draw.one(0, 1, 2, 1024),
             "canonical_size": draw.one(224.0, 1e-38, 3e38),
             "canonical_level": draw.one(0, 4, 64),
@@ -234,7 +235,7 @@ def misaligned(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:
-    copy = array.copy()
+    copy: NDArray[Any] = array.copy()
     copy.flags.writeable = False
     return copy
 
@@ -285,7 +286,7 @@ def spoilt(value: Any, draw: Draw, others: list[NDArray[Any]]) -> Any:
         lambda: without_memory(array, draw),
         lambda: array.astype(object),
         lambda: array.astype("S4"),
-        lambda: memoryview(array) if array.size else None,
+        lambda: array.data if array.size else None,
         lambda: draw.one(None, 0, "array", array.tolist()),
         lambda: draw.one(*others),
     ]

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.null_session import STUFF, THING, NullSession, model_file
 
 import panrt
 from panrt.engine.frame import Frame
@@ -23,7 +22,8 @@ from panrt.engine.sources.source import State
 from panrt.engine.status import Meter, StreamStatus
 from panrt.formats.metadata import Category, ModelFile
 from support.browser import Tab, browser
-from support.streams import free_port, wait_for
+from tools.null_session import STUFF, THING, NullSession, model_file
+from tools.streams import free_port, wait_for
 
 FPS_PLOT, AGE_PLOT = (26, 127, 100), (179, 89, 0)  # RGB, of the page's light colours
 HW = 48, 64
@@ -176,7 +176,7 @@ def test_the_page_connects_again_when_the_server_dropped_its_stream(tab: Tab) ->
         first = tab.value("views[0].name")
         for client in tuple(writer._server.clients._clients.values()):
             if client.is_answered:
-                client.shut()  # as when a viewer took nothing for too long
+                client.shut()  # as when a viewer accepted no results for too long
         wait_for(lambda: not writer._feeds)
         source.grey = 200
         tab.wait(near(200))

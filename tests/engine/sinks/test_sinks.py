@@ -15,7 +15,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from benchmarks.null_session import NullSession, map_of, model_file
 
 import panrt
 from panrt.engine.sinks import Context, Item, SharedMemoryReader, Sink, SinkError, SinkSpec, UnknownSinkError, open_sink
@@ -25,8 +24,9 @@ from panrt.engine.sinks.video import VideoWriter
 from panrt.engine.slot import Policy
 from panrt.engine.sources.pattern import pattern
 from panrt.engine.status import Meter, SinkStatus
-from support.clock import PATIENCE
-from support.streams import CLIP, IMAGES, drain, wait_for
+from tools.clock import PATIENCE
+from tools.null_session import NullSession, map_of, model_file
+from tools.streams import CLIP, IMAGES, drain, wait_for
 
 HW = 24, 32
 
@@ -37,7 +37,7 @@ def uri(frames: int, rate: str = "max") -> str:
 
 def run(source: object, *sinks: str | Sink, seconds: float = 0.0) -> tuple[SinkStatus, ...]:
     """Through a null session without tracking; how the sinks did."""
-    stream = panrt.stream(source, NullSession(seconds=seconds), sinks=sinks, track=False)  # type: ignore[arg-type]
+    stream = panrt.stream(source, NullSession(seconds=seconds), sinks=sinks, tracker=None)  # type: ignore[arg-type]
     with stream:
         for _ in stream:
             pass
@@ -75,7 +75,7 @@ def test_a_coco_folder_reads_back_as_the_maps_that_went_in(tmp_path: Path) -> No
     assert sorted(path.name for path in (tmp_path / "coco").iterdir()) == ["panoptic", "panoptic.json"]
     for image, annotation in zip(content["images"], content["annotations"], strict=True):
         assert annotation["image_id"] == image["id"]
-        png = cv2.imread(str(tmp_path / "coco" / "panoptic" / annotation["file_name"])).astype(np.int32)
+        png = np.asarray(cv2.imread(str(tmp_path / "coco" / "panoptic" / annotation["file_name"])), np.int32)
         ids = png[..., 2] + 256 * png[..., 1] + 65536 * png[..., 0]
         assert ids.shape == (image["height"], image["width"])
         if image["source"] == uri(3):
@@ -97,7 +97,7 @@ def test_numpy_arrays_are_the_maps(tmp_path: Path) -> None:
 
 def test_a_video_shows_the_overlay_at_the_times_of_the_frames(tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"
-    stream = panrt.stream(CLIP, NullSession(), sinks=[str(path)], limit=30, track=False)
+    stream = panrt.stream(CLIP, NullSession(), sinks=[str(path)], limit=30, tracker=None)
     items = list(stream.pairs())
     with panrt.engine.sources.open_source(path) as source:
         frames = drain(source)
@@ -192,7 +192,7 @@ def test_shared_memory_is_never_torn_and_grows_with_the_map() -> None:
             frame = panrt.Frame(pattern(index, hw), index)
             sink.put(Item(frame, session(frame)))
         wait_for(partial(operator.contains, sizes, hw))
-    with pytest.raises(SinkError, match="another process writes there"):
+    with pytest.raises(SinkError, match="another process writes under this name"):
         open_sink(f"shm://{name}").start(Context(model_file(), lambda: Meter().status((), ())), stream_policy="block")
     sink.close()
     stop.set()
@@ -266,7 +266,7 @@ def test_a_slow_recording_of_a_file_misses_nothing() -> None:
 def test_a_slow_view_misses_what_it_cannot_show_and_counts_it() -> None:
     release = threading.Event()
     writer = Behaviour(hangs=release)
-    stream = panrt.stream(uri(60), NullSession(), sinks=[sink(writer, recording=False)], track=False)
+    stream = panrt.stream(uri(60), NullSession(), sinks=[sink(writer, recording=False)], tracker=None)
     for result in stream:
         if result.frame_index == 59:
             release.set()
@@ -311,7 +311,7 @@ def test_a_sink_that_hangs_is_given_up_and_the_stream_goes_on() -> None:
     assert good.seen == list(range(60))
     assert statuses[0].state == "hung"
     assert statuses[0].lost >= 58
-    assert "took nothing for 0.3 s" in statuses[0].error or "did not finish" in statuses[0].error
+    assert "accepted no results for 0.3 s" in statuses[0].error or "did not finish" in statuses[0].error
 
 
 def test_a_disk_that_is_full_is_told_and_inference_goes_on() -> None:
@@ -343,13 +343,13 @@ class FullDisk(Behaviour):
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        ("wep://:8080", "no sink is called 'wep'; did you mean web"),
-        ("out.avi", r"A file ends in \.mp4, \.mkv, \.mov, \.jsonl, \.ndjson"),
-        ("out.mp4?cfr=3", "no option 'cfr'; did you mean crf"),
+        ("wep://:8080", "no sink has the scheme 'wep'; did you mean web"),
+        ("out.avi", r"expected a name that ends in \.mp4, \.mkv, \.mov, \.jsonl, \.ndjson"),
+        ("out.mp4?cfr=3", "unknown option 'cfr'; did you mean crf"),
         ("out.jsonl?policy=drop", "policy: got 'drop', expected latest or block"),
         ("web://", "expected HOST:PORT or :PORT"),
         ("web://:http", "expected HOST:PORT or :PORT"),
-        ("coco://", "names nothing"),
+        ("coco://", "names no target"),
     ],
 )
 def test_a_uri_that_means_nothing_is_answered_with_what_would(target: str, said: str) -> None:
@@ -383,12 +383,12 @@ def test_a_sink_that_is_refused_does_not_show_a_login(target: str) -> None:
 @pytest.mark.parametrize("target", ["{}/out.jsonl", "{}/out.mp4", "coco://{}/a", "npy://{}/a"])
 def test_a_folder_that_cannot_be_made_is_told_before_the_first_frame(target: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(SinkError, match=r"cannot be made: (Not a directory|File exists)"):
+    with pytest.raises(SinkError, match=r"cannot be created: (Not a directory|File exists)"):
         run(uri(3), target.format(tmp_path / "file" / "sub"))
 
 
 def test_a_window_needs_an_opencv_that_has_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SinkError, match=r"opencv-python in place of opencv-python-headless.*web://:8080"):
+    with pytest.raises(SinkError, match=r"opencv-python instead of opencv-python-headless.*web://:8080"):
         run(uri(3), "window://")
     shown: list[str] = []
     monkeypatch.setattr(cv2, "getBuildInformation", lambda: "GUI:   GTK3\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from random import Random
@@ -15,7 +16,8 @@ from panrt.engine.bench.benchmark import Benchmark, BenchmarkConfig, Run
 from panrt.engine.bench.machine import Machine
 from panrt.engine.bench.power import Power
 from panrt.engine.sinks.open import open_sink
-from panrt.engine.sources.open import parse, redact
+from panrt.engine.sources.open import parse
+from panrt.engine.uri import redact
 from panrt.errors import PanrtError
 
 # Reports --------------------------------------------------------------------------------------------------------------
@@ -23,11 +25,11 @@ from panrt.errors import PanrtError
 
 @lru_cache
 def reports() -> tuple[Files, ...]:
-    """With and without a paced run and figures of power."""
+    """With and without a fixed-rate run and figures of power."""
     power = Power("nvml", 5, 20.5, 30.0, 61.0, (900.0, 1500.0), ("power cap",))
     machine = Machine("a processor", 2, 3000.0, "powersave", 0.5, ("a GPU",), "", "Linux", {"numpy": "2.0"})
     made = []
-    for paced in (None, Run((0.01, 0.02), (0.02, 0.03), {"dense": 0.004}, 0.5, 0.4, 3, power)):
+    for fixed_rate in (None, Run((0.01, 0.02), (0.02, 0.03), {"dense": 0.004}, 0.5, 0.4, 3, power)):
         report = Benchmark(
             model="street.onnx",
             model_sha256="a" * 64,
@@ -37,8 +39,8 @@ def reports() -> tuple[Files, ...]:
             input_hw=(256, 320),
             frame_hw=(480, 640),
             config=BenchmarkConfig(frames=2, warm_up=0),
-            back_to_back=Run((0.011, 0.012), (), {"dense": 0.004, "merge": 0.001}, 0.05, 0.04, 0),
-            paced=paced,
+            throughput=Run((0.011, 0.012), (), {"dense": 0.004, "merge": 0.001}, 0.05, 0.04, 0),
+            fixed_rate=fixed_rate,
             resident=(1 << 20, 2 << 20),
             machine=machine,
             when="2026-01-01T00:00:00Z",
@@ -151,7 +153,8 @@ def check_uri(folder: Path) -> str | None:
     uri = (folder / "uri").read_bytes().decode("utf-8", "surrogateescape")
     said: list[str] = []
     errors: list[Exception] = []
-    for read in (lambda: parse(uri).uri, lambda: open_sink(uri).name, lambda: redact(uri)):
+    reads: tuple[Callable[[], str], ...] = (lambda: parse(uri).uri, lambda: open_sink(uri).name, lambda: redact(uri))
+    for read in reads:
         try:
             said.append(read())
         except Exception as error:

@@ -14,18 +14,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from driver.bindings import driver as cu
+from cuda.bindings import driver as cu
 
 from panrt.engine.backends.tensorrt import driver
-from panrt.engine.backends.tensorrt.engine import EngineError
 from panrt.engine.backends.tensorrt.session import TensorRTSession
 from panrt.engine.frame import Frame
-from panrt.engine.preprocess import FrameError, fill, place
-from panrt.engine.session import SessionError
-from simcuda import fake_tensorrt
-from simcuda.control import SCHEDULES, Schedule
+from panrt.engine.preprocess import fill, place
+from panrt.engine.results.result import PanopticResult
+from panrt.errors import CudaError, EngineError, FrameError, SessionError
 from simcuda.inside.sessions import HW, MODEL, check, expected, open_session, picture, tensors
 from support import shared_sessions
+from tools.simcuda import fake_tensorrt
+from tools.simcuda.control import SCHEDULES, Schedule
 
 
 @pytest.fixture(autouse=True)
@@ -47,9 +47,9 @@ def test_each_frame_gets_its_own_result_however_late_or_early_the_device_works(
 ) -> None:
     gpu.schedule(schedule, slots)
     with open_session(tmp_path, slots=slots) as session:
-        assert (session.capacity, session.backend, session.graph_refusal) == (slots, "tensorrt", None)
-        waiting = []
-        results = []
+        assert (session.capacity, session.backend, session.graph_error) == (slots, "tensorrt", None)
+        waiting: list[int] = []
+        results: list[PanopticResult] = []
         for index in range(12):
             if len(waiting) == slots:
                 results += session.collect()
@@ -197,8 +197,8 @@ def test_a_capture_that_fails_is_logged_and_the_session_works_without(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with open_session(tmp_path, uncapturable=True) as session:
-        assert session.graph_refusal is not None
-        assert "cannot be captured" in session.graph_refusal
+        assert session.graph_error is not None
+        assert "cannot be captured" in session.graph_error
         assert "runs without CUDA graphs" in caplog.text
         for index in range(4):
             check(session(picture(index)), picture(index))
@@ -217,7 +217,7 @@ def test_graphs_are_kept_whatever_memory_holds_that_nobody_wrote(
     for batch, seed in itertools.product((1, 3), range(3)):
         gpu.seed(1000 * seed)
         with open_session(tmp_path, dataclasses.replace(MODEL, batch=batch)) as session:
-            assert session.graph_refusal is None
+            assert session.graph_error is None
             check(session(picture(0)), picture(0))
 
 
@@ -227,8 +227,8 @@ def test_a_replay_that_differs_is_not_trusted(
     tmp_path: Path, gpu: ModuleType, caplog: pytest.LogCaptureFixture, facts: str, wrong: str
 ) -> None:
     gpu.use_facts(facts)
-    with open_session(tmp_path, **{wrong: True}) as session:
-        assert session.graph_refusal == "a replay gave other results than a run without graph"
+    with open_session(tmp_path, **{wrong: True}) as session:  # type: ignore[arg-type]
+        assert session.graph_error == "a replay gave other results than a run without graph"
         for index in range(4):
             check(session(picture(index)), picture(index))
     assert "a replay gave other results" in caplog.text
@@ -240,8 +240,8 @@ def test_any_call_of_a_capture_may_fail(tmp_path: Path, gpu: ModuleType, call: s
     gpu.fail(call, nth=nth)
     with open_session(tmp_path) as session:
         assert gpu.failed()
-        assert session.graph_refusal is not None
-        assert call in session.graph_refusal
+        assert session.graph_error is not None
+        assert call in session.graph_error
         check(session(picture(0)), picture(0))
 
 
@@ -261,7 +261,7 @@ def test_other_threads_use_the_gpu_while_a_session_captures(tmp_path: Path) -> N
     thread.start()
     for _ in range(5):
         with open_session(tmp_path) as second:
-            assert second.graph_refusal is None
+            assert second.graph_error is None
             check(second(picture(2)), picture(2))
     stop.set()
     thread.join()
@@ -385,7 +385,7 @@ def test_a_damaged_plan_is_refused_with_what_tensorrt_says(
 
 def test_an_address_that_tensorrt_refuses_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fake_tensorrt.IExecutionContext, "set_tensor_address", lambda *_: False)
-    with pytest.raises(EngineError, match="takes no address for 'image': it logged no reason"):
+    with pytest.raises(EngineError, match="rejects the address of 'image': it logged no reason"):
         open_session(tmp_path)
 
 
@@ -401,7 +401,7 @@ def test_memory_may_run_out_at_every_allocation_and_nothing_is_left_over(tmp_pat
             before = gpu.alive()
             try:
                 session = open_session(tmp_path)
-            except (driver.CudaError, EngineError) as error:
+            except (CudaError, EngineError) as error:
                 assert "OUT_OF_MEMORY" in str(error), error  # noqa: PT017
                 assert gpu.failed()
                 assert gpu.alive() == before
@@ -415,9 +415,7 @@ def test_memory_may_run_out_at_every_allocation_and_nothing_is_left_over(tmp_pat
 
 def test_a_device_that_is_too_small_says_so(tmp_path: Path, gpu: ModuleType) -> None:
     gpu.set_memory(fake_tensorrt.WEIGHTS_BYTES + 100)
-    with pytest.raises(
-        driver.CudaError, match=r"cuMemAlloc: CUDA_ERROR_OUT_OF_MEMORY .*close other programs on the GPU"
-    ):
+    with pytest.raises(CudaError, match=r"cuMemAlloc: CUDA_ERROR_OUT_OF_MEMORY .*close other programs on the GPU"):
         open_session(tmp_path)
 
 
@@ -446,7 +444,7 @@ def test_any_call_may_fail_at_any_time_and_nothing_is_left_over(
         try:
             use(tmp_path)
             survived += gpu.failed()
-        except (driver.CudaError, EngineError):
+        except (CudaError, EngineError):
             raised += 1
         has_failed = gpu.failed()
         assert gpu.findings() == []
@@ -468,10 +466,10 @@ def test_a_lost_device_is_an_error_and_the_session_can_still_be_closed(
     gpu.kill(gpu.ILLEGAL_ADDRESS)
     message = r"CUDA_ERROR_ILLEGAL_ADDRESS \(an illegal memory access was encountered\); .* start it again"
     if when == "submit":
-        with pytest.raises(driver.CudaError, match=message):
+        with pytest.raises(CudaError, match=message):
             session.submit([Frame(picture(1))])
     if when == "collect":
-        with pytest.raises(driver.CudaError, match=message):
+        with pytest.raises(CudaError, match=message):
             session.collect()
     session.close()
     assert "while closing" in caplog.text
@@ -484,7 +482,7 @@ def test_an_engine_that_fails_on_the_device_is_reported_by_collect(
     session.submit([Frame(picture(0))])
     gpu.schedule("lazy")
     gpu.fail("*", gpu.LAUNCH_FAILED)
-    with pytest.raises(driver.CudaError, match="CUDA_ERROR_LAUNCH_FAILED"):
+    with pytest.raises(CudaError, match="CUDA_ERROR_LAUNCH_FAILED"):
         session.collect()
     session.close()
 
