@@ -23,6 +23,7 @@ def giga(value: int) -> float:
     return round(value / 1e9, 1)
 
 
+@pytest.mark.slow
 def test_r50_has_detectron2s_parameters_part_by_part() -> None:
     rows = complexity(panoptic_fpn_r50(), height=800, width=1344)
     assert {row.part: row.parameters for row in rows} == {

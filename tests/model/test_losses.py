@@ -174,6 +174,7 @@ def batch() -> list[Targets]:
     return [first, second._replace(size=(50, 60))]
 
 
+@pytest.mark.slow
 def test_every_parameter_learns(lite: PanopticFPN) -> None:
     losses = joint_losses(lite, features(lite), batch(), LossConfig(), generator=torch.Generator().manual_seed(1))
     assert all(loss is not None and loss.isfinite() for loss in losses)
@@ -185,6 +186,7 @@ def test_every_parameter_learns(lite: PanopticFPN) -> None:
     lite.zero_grad()
 
 
+@pytest.mark.slow
 def test_images_without_any_object_have_finite_gradients(lite: PanopticFPN) -> None:
     empty = [target(), target()]
     losses = joint_losses(lite, features(lite), empty, LossConfig(), generator=torch.Generator().manual_seed(1))

@@ -118,6 +118,7 @@ def test_the_dilated_baseline_gives_logits_at_a_quarter(stride: Literal[8, 16]) 
     assert instances is None
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_dilation_computes_the_strided_trunk_densely() -> None:
     strided, dilated = ResNet(ResNetConfig()), ResNet(ResNetConfig(output_stride=8))
@@ -169,6 +170,7 @@ def test_the_network_calls_each_custom_op_in_order(lite: PanopticFPN) -> None:
 @pytest.mark.parametrize(
     "part", ["backbone", "instance.rpn_head", "instance.box_head", "instance.mask_head", "semantic"]
 )
+@pytest.mark.slow
 def test_every_dense_part_is_traced_whole(lite: PanopticFPN, part: str) -> None:
     pyramid = tuple(torch.randn(1, 80, 64 // 2**i, 64 // 2**i) for i in range(5))
     inputs: dict[str, tuple[Any, ...]] = {
