@@ -1,4 +1,4 @@
-"""What a source makes of its reader: errors that nobody foresaw, ages, and images of a program."""
+"""Sources around their readers: unexpected errors, ages of frames, and a program's own images."""
 
 from __future__ import annotations
 
