@@ -10,7 +10,6 @@ import typer
 from typer.core import TyperGroup
 
 from panrt.cli.support import (
-    BackendOption,
     GpuMemoryOption,
     HeightOption,
     JsonOption,
@@ -60,7 +59,7 @@ def run(
     frames: Annotated[int, typer.Option(min=1, help="Of each run.")] = 200,
     warm_up: Annotated[int, typer.Option(min=0, help="Frames before the runs, not measured.")] = 20,
     rate: Annotated[float, typer.Option(min=0, help="Frames per second of the fixed-rate run; 0: none.")] = 30.0,
-    backend: BackendOption = "auto",
+    backend: Annotated[str, typer.Option(help="auto, cpu, tensorrt or rtx.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU backend; default: all.")] = None,
     preprocess: PreprocessOption = "host",
     gpu_memory: GpuMemoryOption = "auto",
