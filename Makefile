@@ -11,7 +11,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 NATIVE := $(shell find plugins \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' \) -print)
-CPP    := $(NATIVE) $(shell find tests \( -name '*.h' -o -name '*.c' -o -name '*.cpp' -o -name '*.cu' \) -print)
+CPP    := $(NATIVE) $(shell find tests tools \( -name '*.h' -o -name '*.c' -o -name '*.cpp' -o -name '*.cu' \) -print)
 JOBS   ?= 2
 SECONDS ?= 600
 SEED   ?= 1
@@ -38,7 +38,7 @@ test-oldest:
 	.venv-oldest/bin/python -m pytest -n $(JOBS)
 
 test-pycuda: $(VENV)/tests.stamp
-	$(BIN)/python tests/simcuda/build_pycuda.py
+	$(BIN)/python -m tools.simcuda.build_pycuda
 	$(BIN)/python -m pytest -rs tests/simcuda/test_pycuda.py
 
 # An environment as docs/jetson.md makes it on JetPack 6, but for TensorRT, which comes with that.
@@ -102,7 +102,7 @@ fuzz: $(VENV)/tests.stamp
 .PHONY: test-gpu
 test-gpu: SECONDS = 395
 test-gpu: $(VENV)/tests.stamp build/gpu/expected.npz
-	$(BIN)/python -m tests.gpu.first_day --expected build/gpu/expected.npz --seconds $(SECONDS) $(ARGUMENTS)
+	$(BIN)/python -m tools.gpu.first_day --expected build/gpu/expected.npz --seconds $(SECONDS) $(ARGUMENTS)
 
-build/gpu/expected.npz: tests/gpu/expected.py model/weights/tabletop.safetensors $(VENV)/tests.stamp
-	$(BIN)/python -m tests.gpu.expected $@
+build/gpu/expected.npz: tools/gpu/expected.py model/weights/tabletop.safetensors $(VENV)/tests.stamp
+	$(BIN)/python -m tools.gpu.expected $@

@@ -1,4 +1,4 @@
-"""Pack what a machine with a GPU and no network needs to run tests/gpu into one folder.
+"""Pack what a machine with a GPU and no network needs to run tools/gpu into one folder.
 
     python -m benchmarks.gpu_bundle OUT        then, on that machine:  OUT/run.sh
 
@@ -13,20 +13,20 @@ import argparse
 import importlib.util
 import shutil
 import stat
-import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
 from panrt.plugins import library
+from tools.gpu import expected, plugin_calls
 
 ROOT = Path(__file__).resolve().parents[1]
 ARCHITECTURES = ("80", "86", "87", "89", "90")
 MAX_BYTES = 60_000_000
 FRAMES = 64
 TREE = (
-    "benchmarks", "docs", "engine", "export", "model", "plugins", "python", "tests", "CMakeLists.txt", "LICENSE",
-    "Makefile", "NOTICE", "README.md", "pyproject.toml",
+    "benchmarks", "docs", "engine", "export", "model", "plugins", "python", "tests", "tools", "CMakeLists.txt",
+    "LICENSE", "Makefile", "NOTICE", "README.md", "pyproject.toml",
 )  # fmt: skip
 # Data of other tests, the evaluation set, which `expected.npz` holds, and the exported model.
 LEFT_OUT = shutil.ignore_patterns(
@@ -42,14 +42,14 @@ RUN = """#!/bin/sh
 # Send out/ back: summary.md, checks.jsonl, facts.json, measured.json and the logs.
 cd "$(dirname "$0")" || exit 2
 export PANRT_PLUGINS="$PWD/lib/libpanrt_plugins.so"
-export PYTHONPATH="$PWD/python:$PWD/tests:$PWD:$PYTHONPATH"
+export PYTHONPATH="$PWD/python:$PWD:$PYTHONPATH"
 export PYTHONDONTWRITEBYTECODE=1
 python="${PYTHON:-python3}"
 # Packages that this Python has come first; those of the bundle stand in for what it lacks.
 for package in pytest hypothesis; do
   "$python" -c "import $package" 2>/dev/null || { export PYTHONPATH="$PYTHONPATH:$PWD/packages"; break; }
 done
-exec "$python" -m tests.gpu.first_day --expected "$PWD/expected.npz" --out "$PWD/out" "$@"
+exec "$python" -m tools.gpu.first_day --expected "$PWD/expected.npz" --out "$PWD/out" "$@"
 """
 
 
@@ -70,9 +70,6 @@ def pack(out: Path, *, plugins: Path, frames: int = FRAMES) -> int:
     """
     if out.exists():
         raise BundleError(f"{out}: exists; choose another folder, or remove it.")
-    _import_tests()
-    from gpu import expected, plugin_calls
-
     out.mkdir(parents=True)
     for name in TREE:
         source = ROOT / name
@@ -98,12 +95,6 @@ def pack(out: Path, *, plugins: Path, frames: int = FRAMES) -> int:
     if size > MAX_BYTES:
         raise BundleError(f"{out}: takes {size / 1e6:.1f} MB, allowed {MAX_BYTES / 1e6:.0f} MB; what is new in it?")
     return size
-
-
-def _import_tests() -> None:
-    """Make the packages of tests/ importable; so this works from a source tree only."""
-    if str(ROOT / "tests") not in sys.path:
-        sys.path.insert(0, str(ROOT / "tests"))
 
 
 def _copy_native(folder: Path) -> None:

@@ -2,11 +2,11 @@
 
     python -m benchmarks.kernel_report                      both parts, all architectures, all workloads
     python -m benchmarks.kernel_report --traffic tabletop   the traffic of one workload; the rest stays as it was
-    python -m benchmarks.kernel_report --measured FILE      take in the times of a GPU, measured.json of tests/gpu
+    python -m benchmarks.kernel_report --measured FILE      take in the times of a GPU, measured.json of tools/gpu
 
 Writes benchmarks/results/kernels.json, which a test compares with, and docs/kernel_report.md from it. The static part
 needs nvcc, and cuobjdump of a toolkit or of the nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm wheels. The traffic
-comes from running the kernels in the simulation of tests/hostcuda: requests of warps to memory, no caches. Only what is
+comes from running the kernels in the simulation of tools/hostcuda: requests of warps to memory, no caches. Only what is
 called measured was measured on a GPU.
 """
 
@@ -18,22 +18,21 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import sysconfig
 import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from benchmarks.kernel_workloads import FRAME, OPS, WORKLOADS, Workload
 from panrt.plugins import library
+from tools import cuda_ops
+from tools.hostcuda import SimulatedGpu, kernels
+from tools.kernel_workloads import FRAME, OPS, REPORT, SECTOR, WORKLOADS, Workload
 
 ROOT = Path(__file__).resolve().parents[1]
 CUDA = ROOT / "plugins" / "cuda"
-RESULTS = ROOT / "benchmarks" / "results" / "kernels.json"
 DOCUMENT = ROOT / "docs" / "kernel_report.md"
 ARCHITECTURES = (75, 80, 86, 87, 89, 90, 100, 110, 120)
-SECTOR = 32  # bytes
 
 # Per SM: threads, blocks, bytes of shared memory that blocks can have; registers are 65536 everywhere. From the CUDA
 # programming guide's table of compute capabilities, typed in by hand.
@@ -167,7 +166,7 @@ def _run(command: list[str]) -> str:
 # --- Traffic ---------------------------------------------------------------------------------------------------------
 
 
-def trace(op: str, load: Workload, gpu: Any) -> dict[str, Any]:
+def trace(op: str, load: Workload, gpu: SimulatedGpu) -> dict[str, Any]:
     """Sectors that an op's kernels ask for on a workload, kernel by kernel, and how they compare with the ideal.
 
     Args:
@@ -175,16 +174,15 @@ def trace(op: str, load: Workload, gpu: Any) -> dict[str, Any]:
         load: the workload.
         gpu: a `SimulatedGpu` of the "trace" flavour.
     """
-    from support import cuda_ops
-
     call = OPS[op](load)
     getattr(cuda_ops, call.function)(*call.inputs, **call.options, gpu=gpu)
-    kernels: dict[str, dict[str, int]] = {}
+    assert gpu.trace is not None
+    by_kernel: dict[str, dict[str, int]] = {}
     touched = 0
     for launch in gpu.trace.launches:
         reads, writes = launch.reads.values(), launch.writes.values()
         touched += sum(buffer.block_sectors for buffer in reads)
-        kernels[_base_name(launch.kernel)] = {  # the columns of the report
+        by_kernel[_base_name(launch.kernel)] = {  # the columns of the report
             "sectors_read": sum(buffer.sectors for buffer in reads),
             "packed_read": sum(buffer.ideal_sectors for buffer in reads),
             "sectors_written": sum(buffer.sectors for buffer in writes),
@@ -193,15 +191,15 @@ def trace(op: str, load: Workload, gpu: Any) -> dict[str, Any]:
             "shared_passes": launch.shared_passes,
             "shared_passes_without_conflicts": launch.shared_ideal_passes,
         }
-    assert len(kernels) == gpu.launches, "two launches of one kernel"
-    sectors = sum(kernel["sectors_read"] + kernel["sectors_written"] for kernel in kernels.values())
+    assert len(by_kernel) == gpu.launches, "two launches of one kernel"
+    sectors = sum(kernel["sectors_read"] + kernel["sectors_written"] for kernel in by_kernel.values())
     ideal = -(-call.ideal_bytes // SECTOR) + (touched if call.ideal_touched else 0)
     return {
         "launches": gpu.launches,
         "sectors": sectors,
         "ideal_sectors": ideal,
         "ratio": round(sectors / ideal, 3),
-        "kernels": kernels,
+        "kernels": by_kernel,
     }
 
 
@@ -211,11 +209,8 @@ def _base_name(kernel: str) -> str:
     return found.group(1) if found is not None else kernel
 
 
-def traced_gpu() -> Any:
-    """A simulated GPU that counts requests; of the tests, so it works from a source tree only."""
-    sys.path.insert(0, str(ROOT / "tests"))
-    from support.hostcuda import SimulatedGpu, kernels
-
+def traced_gpu() -> SimulatedGpu:
+    """A simulated GPU that counts requests."""
     return SimulatedGpu(kernels("trace"))
 
 
@@ -227,7 +222,7 @@ class MeasuredError(ValueError):
 
 
 def read_measured(path: Path) -> dict[str, Any]:
-    """Return what phase 6 of tests/gpu measured on a GPU.
+    """Return what phase 6 of tools/gpu measured on a GPU.
 
     Raises:
         MeasuredError: it is not such a file, or was written by a run on stand-ins.
@@ -243,7 +238,7 @@ def read_measured(path: Path) -> dict[str, Any]:
         is_simulated = bool(measured["simulated"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise MeasuredError(
-            f"{path}: expected measured.json of a run of tests/gpu on a GPU, got something else ({error!r})"
+            f"{path}: expected measured.json of a run of tools/gpu on a GPU, got something else ({error!r})"
         ) from error
     if is_simulated:
         raise MeasuredError(f"{path}: was written by a run on stand-ins; expected one of a run on a GPU")
@@ -292,11 +287,11 @@ def write_document(report: dict[str, Any]) -> None:
         "",
         "Written by `python -m benchmarks.kernel_report`; the figures are in `benchmarks/results/kernels.json`.",
         f"**{what}** The static part is what the compiler says. The traffic is that of the",
-        "kernels run in the simulation of `tests/hostcuda`: 32-byte sectors that warps ask for, caches left out.",
+        "kernels run in the simulation of `tools/hostcuda`: 32-byte sectors that warps ask for, caches left out.",
         "",
         "## Traffic",
         "",
-        "*Ideal* is each byte of the op's large inputs and outputs once (`benchmarks/kernel_workloads.py` says which),",
+        "*Ideal* is each byte of the op's large inputs and outputs once (`tools/kernel_workloads.py` says which),",
         "for RoIAlign each sector of features once for every RoI that touches it;",
         "*packed* is what the bytes of each request would take side by side: where sectors exceed it, lanes lie apart.",
         "What lies between packed and ideal are intermediate results and bytes that are asked for more than once; they",
@@ -398,10 +393,10 @@ def main() -> None:
     parser.add_argument("--static", action="store_true", help="only what the compiler says")
     parser.add_argument("--architectures", nargs="*", type=int, default=ARCHITECTURES, help="only these, such as 87")
     parser.add_argument("--traffic", nargs="*", choices=list(WORKLOADS), help="only the traffic, of these workloads")
-    parser.add_argument("--measured", type=Path, help="only take in these times, measured.json of a run of tests/gpu")
+    parser.add_argument("--measured", type=Path, help="only take in these times, measured.json of a run of tools/gpu")
     chosen = parser.parse_args()
     everything = not chosen.static and chosen.traffic is None and chosen.measured is None
-    report: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"static": {}, "traffic": {}}
+    report: dict[str, Any] = json.loads(REPORT.read_text()) if REPORT.exists() else {"static": {}, "traffic": {}}
     if everything or chosen.static:
         sources = sorted(CUDA.glob("*.cu"))
         for architecture in chosen.architectures:
@@ -418,11 +413,11 @@ def main() -> None:
         except (MeasuredError, OSError) as error:
             parser.error(str(error))
         report.setdefault("measured", {})[measured["device"]] = measured
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(report, indent=1) + "\n")
+    REPORT.parent.mkdir(parents=True, exist_ok=True)
+    REPORT.write_text(json.dumps(report, indent=1) + "\n")
     if report["static"]:
         write_document(report)
-    print(f"wrote {RESULTS.relative_to(ROOT)} and {DOCUMENT.relative_to(ROOT)}")
+    print(f"wrote {REPORT.relative_to(ROOT)} and {DOCUMENT.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

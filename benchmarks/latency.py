@@ -27,11 +27,11 @@ from numpy.typing import NDArray
 
 import panrt
 from benchmarks.harness import machine
+from examples.tabletop.clip import read_clip
 from panrt.engine.backends.cpu.session import DENSE, SPINNING, CpuSession
 from panrt.export import to_onnx
 from panrt.model import PanopticFPN
 from panrt.model import load as load_network
-from panrt.model.data.tabletop.clip import read_clip
 
 CLIP = Path(__file__).parents[1] / "tests" / "data" / "tabletop" / "clip.json"
 SESSION, EAGER, PLAIN = "PanRT session", "eager PyTorch", "ONNX Runtime, no PanRT"

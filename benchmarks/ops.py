@@ -98,7 +98,7 @@ def roi_align(sampling_ratio: int) -> Workload:
         levels = np.clip([reference.pyramid_level(roi, 224.0, 4) for roi in rois], 2, 5).astype(int)
         level_rois = [rois[levels == i + 2] for i in range(len(STRIDES))]
         if has("onnxruntime"):
-            from benchmarks.peers import onnxruntime_ops
+            from tools.peers import onnxruntime_ops
 
             runs["onnxruntime RoiAlign a level"] = onnxruntime_ops.roi_align_per_level(
                 nchw, level_rois, **options, threads=threads
@@ -136,7 +136,7 @@ def rpn_proposals(input_hw: tuple[int, int]) -> Workload:
             "PanRT": lambda: native.rpn_proposals(logits, deltas, **RPN, input_hw=input_hw, threads=threads)
         }
         if has("onnxruntime"):
-            from benchmarks.peers import onnxruntime_ops
+            from tools.peers import onnxruntime_ops
 
             runs["onnxruntime TopK + NonMaxSuppression"] = onnxruntime_ops.rpn_proposals(
                 logits, deltas, **RPN, input_hw=input_hw, threads=threads
@@ -167,7 +167,7 @@ def box_detections() -> Workload:
             )
         }
         if has("onnxruntime"):
-            from benchmarks.peers import onnxruntime_ops
+            from tools.peers import onnxruntime_ops
 
             runs["onnxruntime Softmax + NonMaxSuppression"] = onnxruntime_ops.box_detections(
                 logits[None], deltas[None], rois[None], **options, threads=threads
@@ -211,7 +211,7 @@ def panoptic_merge(input_hw: tuple[int, int], output_hw: tuple[int, int], logits
         if has("torch"):
             import torch
 
-            from benchmarks.peers import torch_postprocessing
+            from tools.peers import torch_postprocessing
 
             tensors = [torch.from_numpy(array) for array in (semantic, boxes, scores, masks)]
 

@@ -22,9 +22,10 @@ import numpy as np
 
 import panrt
 from benchmarks.harness import machine
-from benchmarks.null_session import NullSession
+from panrt import TrackingConfig
 from panrt.engine.frame import Frame
 from panrt.engine.sources.pattern import pattern
+from tools.null_session import NullSession
 
 BAR_MS = 0.5
 SETTLE = 10.0  # seconds after which memory counts as settled
@@ -42,9 +43,9 @@ def overhead(*, frames: int, rounds: int, folder: Path) -> list[Overhead]:
     """A 320x256 pattern through the pipeline, with and without a JSON sink and tracking."""
     hw = 256, 320
     setups = {
-        "pipeline": ((), False),
-        "pipeline, JSON sink": ((str(folder / "overhead.jsonl"),), False),
-        "pipeline, JSON sink, tracking": ((str(folder / "overhead.jsonl"),), True),
+        "pipeline": ((), None),
+        "pipeline, JSON sink": ((str(folder / "overhead.jsonl"),), None),
+        "pipeline, JSON sink, tracking": ((str(folder / "overhead.jsonl"),), TrackingConfig()),
     }
     samples: dict[str, list[tuple[float, float]]] = {name: [] for name in setups}
     still = Frame(pattern(0, hw))
@@ -54,10 +55,10 @@ def overhead(*, frames: int, rounds: int, folder: Path) -> list[Overhead]:
         for _ in range(frames):
             session(still)
         alone = time.perf_counter() - clock, time.process_time() - processor
-        for name, (sinks, track) in setups.items():
+        for name, (sinks, tracker) in setups.items():
             uri = f"test://{hw[1]}x{hw[0]}@max?frames={frames}"
             clock, processor = time.perf_counter(), time.process_time()
-            results = sum(1 for _ in panrt.stream(uri, session, sinks=sinks, policy="block", track=track))
+            results = sum(1 for _ in panrt.stream(uri, session, sinks=sinks, policy="block", tracker=tracker))
             spent = time.perf_counter() - clock, time.process_time() - processor
             if results != frames:
                 raise RuntimeError(f"{name}: {results} results of {frames} frames")

@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import Any
 
 import panrt
-from benchmarks.null_session import NullSession
 from panrt.engine.sinks.clients import Limits
+from tools.null_session import NullSession
 
 FILES = 1024  # descriptors of the process that is besieged
 THREADS = 2 * Limits.connections  # of the clients, and as many for all the rest
@@ -63,7 +63,7 @@ def serve(port: int, folder: Path, seconds: float) -> None:
         f"{folder / 'out.mp4'}?policy=block",
     ]
     uri = f"test://320x240@{RATE}?frames={round(seconds * RATE)}"
-    stream = panrt.stream(uri, NullSession(), sinks=sinks, track=False)
+    stream = panrt.stream(uri, NullSession(), sinks=sinks, tracker=None)
     for _ in stream:
         pass
     print(json.dumps(stream.status.to_json()))

@@ -36,7 +36,7 @@ import cv2
 
 from benchmarks.harness import machine
 from panrt.engine.sources.pattern import pattern
-from support.streams import CLIP, free_port, rtsp_server
+from tools.streams import CLIP, free_port, rtsp_server
 
 FPS = 5  # of each source: three of them leave a core some room
 SAMPLE_EVERY = 5.0  # seconds

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from panrt.errors import ModelFileError
 from panrt.files import PACKAGE, kind_of
-from panrt.formats.metadata import ModelFileError
 from panrt.formats.records import argument
 
 MODELS = {"tabletop": PACKAGE / "models" / "tabletop.onnx"}

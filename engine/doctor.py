@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from panrt.engine.bench.machine import cpu_info, cpu_name, power_mode, usable_threads
+from panrt.errors import GpuError, PluginLibraryError
 from panrt.gpu import device as gpu
 from panrt.plugins import library
 
@@ -227,7 +228,7 @@ def _cuda_python() -> Finding:
     found = f"cuda-bindings {bindings}, cuda-core {core}"
     try:
         driver = gpu.driver_version()
-    except gpu.GpuError as error:
+    except GpuError as error:
         return Finding("cuda-python", "missing", f"{found}; {error}", "reboot, or check dmesg")
     if driver is not None and int(bindings.partition(".")[0]) > driver[0]:
         found = f"{found}, which is for a newer driver than this one for CUDA {driver[0]}.{driver[1]}"
@@ -258,7 +259,7 @@ def _tensorrt_rtx() -> Finding:
 def _plugins() -> Finding:
     try:
         found = library.find()
-    except library.PluginLibraryError as error:
+    except PluginLibraryError as error:
         return Finding("plugin library", "missing", str(error).partition("; ")[0], "for TensorRT: panrt plugins build")
     return Finding("plugin library", "ok", f"{found.path}, sha256 {found.sha256[:12]}")
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import warnings
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType, TracebackType
@@ -23,7 +24,7 @@ from panrt.engine import forks
 from panrt.engine.clock import Clock
 from panrt.engine.frame import Frame
 from panrt.engine.results.result import PanopticResult
-from panrt.engine.results.tracking import Tracker
+from panrt.engine.results.tracking import DEFAULT_TRACKING, Tracker, TrackingConfig
 from panrt.engine.session import Drawing, Draws, Reserves, Session, acting_for
 from panrt.engine.sinks.open import SinkTarget, open_sink
 from panrt.engine.sinks.same_file import refuse_same_files
@@ -32,7 +33,7 @@ from panrt.engine.slot import Policy
 from panrt.engine.sources.open import specify
 from panrt.engine.sources.source import Source, SourceOptions, Spec
 from panrt.engine.status import Meter, StreamStatus
-from panrt.errors import PanrtError
+from panrt.errors import StreamError
 
 LOOK_EVERY = 0.1  # seconds between looks at sources that give nothing
 
@@ -45,8 +46,9 @@ def stream(
     policy: Policy | None = None,
     options: SourceOptions | None = None,
     in_flight: int | None = None,
-    track: bool = True,
+    tracker: Tracker | TrackingConfig | None = DEFAULT_TRACKING,
     limit: int | None = None,
+    track: bool | None = None,
 ) -> Stream:
     """Run a session on one or several sources.
 
@@ -59,8 +61,11 @@ def stream(
             and the second for files. A file under "latest" plays at its own speed.
         options: how the sources behave.
         in_flight: submissions on their way at once; by default the session's capacity under "block", else one.
-        track: things keep their ids from frame to frame, see `panrt.engine.results.tracking`.
+        tracker: gives things IDs that persist from frame to frame, see `panrt.engine.results.tracking`: its options,
+            with which each source gets a tracker of its own, or a tracker, for a single source; None: IDs are those of
+            each frame.
         limit: end after so many results.
+        track: deprecated; False means `tracker=None`.
 
     Returns:
         Results, to be iterated over once. The end of the loop, or of a `with` block, closes sources and sinks.
@@ -70,8 +75,11 @@ def stream(
         SameFileError: a sink would write to what a source or another sink works on; nothing was written.
         SinkError: from the first step of the iteration, where a sink cannot be opened.
         SourceError: from the last step of the iteration, where a source ended by one.
-        ValueError: an option does not do.
+        ValueError: an option is invalid.
     """
+    if track is not None:
+        warnings.warn("stream: track is deprecated; use tracker=None for track=False.", DeprecationWarning, 2)
+        tracker = tracker if track else None
     specs = [specify(each) for each in _several(source)]
     if not specs:
         raise ValueError("source: got none, expected at least one.")
@@ -89,12 +97,15 @@ def stream(
     if not 1 <= in_flight <= session.capacity:
         raise ValueError(f"in_flight: got {in_flight}, this session takes from 1 to {session.capacity}.")
     return Stream(
-        sources, session, opened, wake=wake, clock=options.clock, in_flight=in_flight, track=track, limit=limit
+        sources,
+        session,
+        opened,
+        wake=wake,
+        clock=options.clock,
+        in_flight=in_flight,
+        trackers=_trackers(tracker, sources, session),
+        limit=limit,
     )
-
-
-class StreamError(PanrtError, RuntimeError):
-    """A stream is used again, by two threads at once, or in a process that was forked from its own."""
 
 
 class Stream(Iterable[PanopticResult]):
@@ -114,7 +125,7 @@ class Stream(Iterable[PanopticResult]):
         wake: threading.Event,
         clock: Clock,
         in_flight: int,
-        track: bool,
+        trackers: Mapping[str, Tracker],
         limit: int | None,
     ) -> None:
         self._sources = tuple(sources)
@@ -124,8 +135,7 @@ class Stream(Iterable[PanopticResult]):
         self._wake = wake
         self._clock = clock
         self._in_flight = in_flight
-        classes = (*session.model.things, *session.model.stuff)
-        self._trackers = {source.name: Tracker(classes) for source in sources} if track else {}
+        self._trackers = trackers  # by the name of a source
         self._batch = session.model.batch or len(sources)
         self._left = limit  # results that are still wanted; None: all
         self._meter = Meter(clock)
@@ -395,6 +405,25 @@ def _several(source: object) -> list[Any]:
     if isinstance(source, (list, tuple)) and not any(hasattr(each, "shape") for each in source):
         return list(source)
     return [source]
+
+
+def _trackers(
+    tracker: Tracker | TrackingConfig | None, sources: Sequence[Source], session: Session
+) -> dict[str, Tracker]:
+    """Return the tracker of each source, by its name; empty for no tracking."""
+    if tracker is None:
+        return {}
+    if isinstance(tracker, TrackingConfig):
+        classes = (*session.model.things, *session.model.stuff)
+        return {source.name: Tracker(classes, tracker) for source in sources}
+    if not isinstance(tracker, Tracker):
+        raise TypeError(f"tracker: got {type(tracker).__name__}, expected a TrackingConfig, a Tracker or None.")
+    if len(sources) > 1:
+        raise ValueError(
+            f"tracker: got one Tracker for {len(sources)} sources, whose frames it would mix up; pass its options, "
+            "tracker=TrackingConfig(...), and each source gets its own."
+        )
+    return {sources[0].name: tracker}
 
 
 def _name(specs: Sequence[Spec], number: int) -> str:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from panrt.engine.frame import Frame, PixelFormat, YuvStandard
-from panrt.engine.preprocess import FrameError, check_frame
+from panrt.engine.preprocess import check_frame
+from panrt.errors import FrameError
 
 PIXEL_FORMATS: tuple[PixelFormat, ...] = get_args(PixelFormat)
 YUV_STANDARDS: tuple[YuvStandard, ...] = get_args(YuvStandard)

@@ -15,13 +15,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from panrt.errors import PanrtError
+from panrt.errors import FrameError
 
 AREA_BELOW = 0.5  # a frame that shrinks further than this is averaged, so that nothing is passed over
-
-
-class FrameError(PanrtError, ValueError):
-    """What was given is not a frame."""
 
 
 class Placement(NamedTuple):

@@ -8,38 +8,23 @@ process may do with it is the same for every backend: see `Session`.
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from panrt import errors
 from panrt.engine.frame import Frame
 from panrt.engine.results.colors import Rgb
 from panrt.engine.results.result import PanopticResult
-from panrt.errors import PanrtError
 from panrt.formats.metadata import ModelFile
 
 Preprocess: TypeAlias = Literal["host", "gpu"]
 GpuMemory: TypeAlias = Literal["auto", "mapped", "device"]
-
-
-class SessionError(PanrtError, RuntimeError):
-    """A session is used out of turn: called between submit and collect, or filled beyond its capacity."""
-
-
-class SessionClosedError(SessionError):
-    """A session is used after its `close`, or was closed by another thread while this one waited for it."""
-
-
-class SessionBusyError(SessionError):
-    """A session is used while it works for another thread or stream; later, or on another session, it would work."""
-
-
-class SessionForkedError(SessionError):
-    """A session is used in a process that was forked from the one that opened it."""
 
 
 class Session(Protocol):
@@ -182,3 +167,11 @@ class Draws(Protocol):
             colors: (R, G, B) of every segment of the result, by its id.
         """
         ...
+
+
+def __getattr__(name: str) -> Any:
+    """Find the exceptions that were defined here up to 0.1."""
+    if name.startswith("Session") and name in errors.__all__:
+        warnings.warn(f"panrt.engine.session.{name} is deprecated; use panrt.{name}.", DeprecationWarning, 2)
+        return getattr(errors, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,17 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from panrt.errors import PanrtError
-
-
-class ThreadLimitError(PanrtError, RuntimeError):
-    """The system starts no more threads for this process."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(
-            f"{what}: the system starts no more threads for this process (limits: `ulimit -u`, a container's pids.max, "
-            "memory); end other processes, raise the limit, or use fewer threads."
-        )
+from panrt.errors import ThreadLimitError
 
 
 def start(thread: threading.Thread) -> None:

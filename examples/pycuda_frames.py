@@ -56,7 +56,7 @@ def main(engine: str, video: str, folder: str) -> None:
             panoptic = result.panoptic_device  # in PanRT's own memory, until the next frame
             keep_things(
                 frame, np.int32(height), np.int32(width),
-                np.uintp(panoptic.address), *np.int32((*panoptic.shape, panoptic.strides[0] // 4)), is_thing,
+                np.uintp(panoptic.address), *map(np.int32, (*panoptic.shape, panoptic.strides[0] // 4)), is_thing,
                 block=(32, 8, 1), grid=(-(-width // 32), -(-height // 8)), stream=stream,
             )  # fmt: skip
             session.wait_for(stream.handle)  # PanRT writes its next map after the kernel

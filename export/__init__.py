@@ -9,8 +9,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from panrt.errors import ExportError
     from panrt.export.build import build_engine
-    from panrt.export.errors import ExportError
     from panrt.export.onnx import to_onnx
     from panrt.export.verify import compare
 

@@ -1,7 +1,7 @@
-"""An ONNX file of ours becomes a TensorRT engine, with a sidecar that says what it was built with.
+"""Build a TensorRT engine from a PanRT ONNX file, with a sidecar that states what it was built with.
 
-    build_engine("street.onnx", "street.plan")              # TensorRT, on the GPU that will run it
-    build_engine("street.onnx", "street.plan", rtx=True)    # TensorRT for RTX, on any machine
+    build_engine("street.onnx", "street.plan")                   # TensorRT, on the GPU that will run it
+    build_engine("street.onnx", "street.plan", flavour="rtx")    # TensorRT for RTX, on any machine
 
 Steps: lint the file, look in the cache, parse, report in which precision each layer computes, build, write. Nothing is
 left behind when a step fails or the user stops it.
@@ -15,15 +15,16 @@ import hashlib
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, get_args
 
+from panrt.errors import BuildError, ExportError
 from panrt.export import cache as engine_cache
-from panrt.export.errors import ExportError
 from panrt.export.lint import Finding, Linted, lint
-from panrt.export.tensorrt import WEIGHTED, BuildError, Layer, Network, TensorRT
+from panrt.export.tensorrt import WEIGHTED, Layer, Network, TensorRT
 from panrt.files import write_atomically
 from panrt.formats import plan_file
 from panrt.formats.input_size import IMAGE
@@ -35,8 +36,8 @@ from panrt.plugins import library as plugin_library
 from panrt.plugins.library import PluginLibrary
 from panrt.version import version
 
-# Of the GPU's memory, what tactics may use as scratch: a share of all of it, so that an engine does not depend on what
-# else was running, or a share of what is free, where that is less.
+# GPU memory that tactics may use as scratch: a share of the total, so that an engine does not depend on what else was
+# running, or a share of what is free, if that is less.
 TOTAL_SHARE = 0.5
 FREE_SHARE = 0.8
 WORKSPACE_STEP = 1 << 28  # bytes, and the least
@@ -47,11 +48,11 @@ _T = TypeVar("_T")
 
 
 class Built(NamedTuple):
-    """What was written."""
+    """A written engine."""
 
     file: PlanFile
     warnings: tuple[Finding, ...]
-    layers: tuple[Layer, ...]  # as parsed; empty where the engine came from the cache
+    layers: tuple[Layer, ...]  # as parsed; empty if the engine came from the cache
     from_cache: bool
 
 
@@ -59,34 +60,41 @@ def build_engine(
     onnx_path: str | os.PathLike[str],
     path: str | os.PathLike[str],
     *,
-    rtx: bool = False,
+    flavour: Flavour = "tensorrt",
     options: BuildOptions | None = None,
     cache: bool = True,
     progress: Progress | None = None,
+    rtx: bool | None = None,
 ) -> Built:
     """Build an engine and its sidecar, both or neither.
 
     Args:
         onnx_path: a file of `panrt export`.
         path: destination, a .plan file; it and its sidecar are replaced.
-        rtx: for TensorRT for RTX, which needs no GPU to build, in place of TensorRT, which builds for the GPU it is on.
-        options: what can be chosen about the engine.
-        cache: take the same engine from the user's cache where it was built before, and keep it there. Where the user
-            has none that can be written to, a warning says so.
+        flavour: "tensorrt", which builds for the GPU it is on, or "rtx", TensorRT for RTX, which needs no GPU to build.
+        options: build options.
+        cache: take the engine from the user's cache if it was built before, and keep it there. If the user has no
+            writable cache, a warning is logged.
         progress: called with the phase, its steps done and its steps in all, from another thread.
+        rtx: deprecated; use `flavour`.
 
     Raises:
-        ModelFileError: the file is not ours, damaged, or from a newer PanRT.
+        ModelFileError: the file is not a PanRT file, damaged, or from a newer PanRT.
         InputSizeError: it leaves the input size open and `options` has none, or it has another one.
-        LintError: it has nodes that TensorRT does not build.
-        BuildError: TensorRT is missing, lacks an option, or refuses the network.
+        LintError: it has nodes that TensorRT cannot build.
+        BuildError: TensorRT is missing, lacks an option, or rejects the network.
         PluginLibraryError: the plugin library is missing or not of this PanRT.
-        ExportError: an option does not fit.
+        ExportError: an option is invalid.
+        ValueError: unknown flavour.
         OSError: from the file system. Nothing is written in any of these cases.
-        KeyboardInterrupt: the user stopped it; likewise.
+        KeyboardInterrupt: the user stopped the build; likewise.
     """
+    if rtx is not None:
+        flavour = "rtx" if rtx else "tensorrt"
+        warnings.warn(f"rtx={rtx} is deprecated; use flavour={flavour!r}.", DeprecationWarning, stacklevel=2)
+    if flavour not in get_args(Flavour):
+        raise ValueError(f"flavour: got {flavour!r}, expected {' or '.join(get_args(Flavour))}.")
     onnx_path, path, options = Path(onnx_path), Path(path), options or BuildOptions()
-    flavour: Flavour = "rtx" if rtx else "tensorrt"
     _check_destination(path)
     _check_options(options)
     library = plugin_library.find()
@@ -95,29 +103,34 @@ def build_engine(
     linted = lint(onnx_path, flavour=flavour, release=version_of(tensorrt.version), input_hw=_input_hw(options))
     gpu = _gpu(flavour)
     target = _Target(tensorrt, library, gpu, options, workspace_bytes(options, gpu))
-    if not (cache and engine_cache.is_usable()):
-        file, layers = _build(linted, onnx_path, path, target, progress)
-        return Built(file, linted.warnings, layers, False)
+    if cache and engine_cache.is_usable():
+        return _build_or_copy(linted, onnx_path, path, target, progress)
+    file, layers = _build(linted, onnx_path, path, target, progress)
+    return Built(file, linted.warnings, layers, False)
+
+
+def _build_or_copy(linted: Linted, onnx_path: Path, path: Path, target: _Target, progress: Progress | None) -> Built:
+    """Take the engine from the cache, or build it there."""
     with engine_cache.locked(target.key(linted.model)) as cached:
-        layers = ()
+        layers: tuple[Layer, ...] = ()
         found = engine_cache.get(cached)
         if found is not None and found.workspace_bytes < target.workspace_bytes:
             found = None  # memory was short when it was built
         if found is None:
             made, layers = _build(linted, onnx_path, cached, target, progress)
-        file = dataclasses.replace(found or made, onnx=onnx_path.name, options=options)
+        file = dataclasses.replace(found or made, onnx=onnx_path.name, options=target.options)
         _write(path, file, lambda temporary: temporary.write_bytes(cached.read_bytes()))
     return Built(file, linted.warnings, layers, found is not None)
 
 
 class _Target(NamedTuple):
-    """All that decides an engine beside the model."""
+    """Everything that determines an engine beside the model."""
 
     tensorrt: TensorRT
     library: PluginLibrary
     gpu: Gpu | None
     options: BuildOptions
-    workspace_bytes: int  # no part of the key: it is the same for a GPU unless memory is short
+    workspace_bytes: int  # not in the key: it is the same for a GPU unless memory is short
 
     def key(self, model: bytes) -> engine_cache.Key:
         gpu = self.gpu
@@ -189,7 +202,7 @@ def _build(
 
 
 def _interruptible(work: Callable[[], _T], stop: threading.Event) -> _T:
-    """Do it in another thread: TensorRT would not let Python see a Ctrl-C in this one. It sets `stop`, and waits."""
+    """Run in another thread, as Python sees no Ctrl-C while TensorRT builds in this one, and set `stop` on Ctrl-C."""
     with ThreadPoolExecutor(1, thread_name_prefix="panrt-build") as pool:
         future = pool.submit(work)
         try:
@@ -200,7 +213,7 @@ def _interruptible(work: Callable[[], _T], stop: threading.Event) -> _T:
 
 
 def _write(path: Path, file: PlanFile, engine: Callable[[Path], object]) -> None:
-    """The engine, then its sidecar: should the second fail, the first goes as well, and a half pair is never taken."""
+    """Write the engine, then its sidecar; if the second fails, the first is removed, so that no half pair remains."""
     write_atomically(path, engine)
     try:
         write_atomically(plan_file.sidecar(path), lambda temporary: temporary.write_text(plan_file.dumps(file)))
@@ -238,20 +251,20 @@ def _input_hw(options: BuildOptions) -> tuple[int, int] | None:
 
 
 def _gpu(flavour: Flavour) -> Gpu | None:
-    """The GPU that TensorRT builds for; TensorRT for RTX needs none and looks at none."""
+    """Return the GPU that TensorRT builds for; None for TensorRT for RTX, which needs none."""
     if flavour == "rtx":
         return None
     found = gpus.find()
     if found is None:
         raise BuildError(
             "TensorRT builds on the GPU that is to run the engine, and this machine has none; build there, or for an "
-            "RTX GPU on any machine:  panrt build --rtx"
+            "RTX GPU on any machine:  panrt build --flavour rtx"
         )
     return found
 
 
 def workspace_bytes(options: BuildOptions, gpu: Gpu | None) -> int:
-    """Scratch memory for tactics: what was asked for, else by a rule; 0 leaves it to TensorRT."""
+    """Return bytes of scratch memory for tactics: the requested, else by a rule; 0 leaves it to TensorRT."""
     if options.workspace_bytes or gpu is None:
         return options.workspace_bytes
     most = int(min(gpu.total_bytes * TOTAL_SHARE, gpu.free_bytes * FREE_SHARE))
@@ -259,11 +272,11 @@ def workspace_bytes(options: BuildOptions, gpu: Gpu | None) -> int:
 
 
 def _check_batch(network: Network, source: Path) -> None:
-    """An engine has one batch, as a CUDA graph holds one shape."""
+    """Raise ExportError if the batch is open: an engine has one, as a CUDA graph holds one shape."""
     if (batch := network.inputs[IMAGE][0]) < 1:
         raise ExportError(
             f"{source}: leaves its batch open ({batch}), and engines have one; export the model again, with --batch N "
-            "for N images an inference."
+            "for N images per inference."
         )
 
 
@@ -286,7 +299,7 @@ def _precisions(layers: tuple[Layer, ...], file: ModelFile) -> Precisions:
 
 
 def _check_precision(layers: tuple[Layer, ...], file: ModelFile, source: Path) -> None:
-    """A file that says int8 gives an int8 engine, or none."""
+    """Raise BuildError unless a layer computes in the precision of the file: an int8 file gives an int8 engine."""
     if not any(layer.type in WEIGHTED and layer.precision == file.precision for layer in layers):
         raise BuildError(
             f"{source}: says {file.precision}, but TensorRT finds no layer with weights that computes in it; "

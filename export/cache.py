@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from panrt.files import NoCacheFolderError, cache_folder, write_atomically
+from panrt.errors import ModelFileError, NoCacheFolderError
+from panrt.files import cache_folder, write_atomically
 from panrt.formats import plan_file
-from panrt.formats.metadata import ModelFileError
 from panrt.formats.plan_file import BuildOptions, Flavour, PlanFile
 from panrt.gpu.device import Gpu
 

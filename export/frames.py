@@ -14,7 +14,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from panrt.export.errors import ExportError
+from panrt.errors import ExportError, ImageDeniedError, ImageFileError, ImageNotFoundError
 from panrt.files import kind_of
 from panrt.formats import image_files
 from panrt.formats.records import legible
@@ -63,7 +63,7 @@ def _spread(available: int, limit: int) -> list[int]:
 def _read_image(path: Path) -> Frame:
     try:
         return image_files.read_picture(path)
-    except (image_files.PictureError, image_files.PictureNotFoundError, image_files.PictureDeniedError) as error:
+    except (ImageFileError, ImageNotFoundError, ImageDeniedError) as error:
         raise ExportError(f"{error} Remove it or give another folder.") from error
 
 

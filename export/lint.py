@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from panrt.export.errors import ExportError
+from panrt.errors import LintError
 from panrt.formats import input_size, metadata, onnx_graph
 from panrt.formats.metadata import ModelFile
 from panrt.formats.onnx_file import read_onnx
@@ -37,15 +37,6 @@ _UNSUPPORTED = {"BitwiseAnd", "DeformConv", "RoiAlign"}
 _WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 Level = Literal["error", "warning"]
-
-
-class LintError(ExportError):
-    """A file that no engine can be built of; `findings` has every reason."""
-
-    def __init__(self, source: str, findings: tuple[Finding, ...]) -> None:
-        lines = "\n".join(f"  {finding}" for finding in findings)
-        super().__init__(f"{source}: no engine can be built of it:\n{lines}")
-        self.findings = findings
 
 
 class Finding(NamedTuple):

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, helper
 from torch import Tensor, nn
 
-from panrt.export.errors import ExportError
+from panrt.errors import ExportError, InputSizeError, ModelFileError
 from panrt.export.folding import fold_batch_norms
 from panrt.export.frames import Frame
 from panrt.export.naming import name_graph
@@ -39,7 +39,7 @@ from panrt.export.symbolic import SymbolicOps
 from panrt.files import write_atomically
 from panrt.formats import metadata
 from panrt.formats.input_size import IMAGE, Static, open_size
-from panrt.formats.metadata import SIZE_DIVISOR, InputSizeError, ModelFile, Precision, Target, Thresholds, side_problem
+from panrt.formats.metadata import SIZE_DIVISOR, ModelFile, Precision, Target, Thresholds, side_problem
 from panrt.model.panoptic_fpn import PanopticFPN
 from panrt.plugins.contract import MAX_SIDE
 from panrt.plugins.onnx_functions import DOMAIN, OUTPUTS, add_functions
@@ -171,7 +171,7 @@ def describe(
     )
     try:
         metadata.loads(metadata.dumps(file), source=file.name)
-    except metadata.ModelFileError as error:
+    except ModelFileError as error:
         raise ExportError(f"no PanRT could read the file: {error}") from error
     return file
 

@@ -24,7 +24,7 @@ from onnx import ModelProto
 from onnxruntime import quantization
 from torch import Tensor, nn
 
-from panrt.export.errors import ExportError
+from panrt.errors import ExportError
 from panrt.formats.input_size import IMAGE
 from panrt.model.panoptic_fpn import PanopticFPN
 from panrt.plugins.onnx_functions import add_functions

@@ -12,22 +12,16 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from panrt.errors import PanrtError
-from panrt.formats.plan_file import PRODUCTS, BuildOptions, Flavour, version_of
+from panrt.errors import BuildError
+from panrt.formats.plan_file import MODULES, OLDEST, PRODUCTS, BuildOptions, Flavour, version_of
 from panrt.gpu import device as gpu
 from panrt.gpu.tensorrt_logger import tensorrt_logger
 from panrt.plugins import library as plugin_library
 from panrt.plugins.library import PluginLibrary
 
-OLDEST: dict[Flavour, tuple[int, ...]] = {"tensorrt": (10, 3), "rtx": (1, 7)}
-_MODULES: dict[Flavour, str] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 _ALWAYS_STRONGLY_TYPED = (11,)  # before, a flag asks for it
 _SAME_COMPUTE_CAPABILITY = (10, 14)  # the oldest that is known to have this level
 _STRONGLY_TYPED_DLA = (11, 4, 1)  # 10.x has a DLA, but not for strongly typed networks; 11.0 to 11.4.0 have none
-
-
-class BuildError(PanrtError, RuntimeError):
-    """TensorRT is missing, too old, or does not build what it is given; nothing was written."""
 
 
 class Layer(NamedTuple):
@@ -267,12 +261,11 @@ def _parser_error(error: Any) -> str:
 
 
 def _imported(flavour: Flavour, library: PluginLibrary) -> ModuleType:
-    name = _MODULES[flavour]
     try:
         if flavour == "rtx":
             importlib.import_module("tensorrt_rtx_libs")
             plugin_library.load_rtx_loader(library)
-        return importlib.import_module(name)
+        return importlib.import_module(MODULES[flavour])
     except ImportError as error:
         raise BuildError(f"{PRODUCTS[flavour]}: {error}. {_advice(flavour)}") from error
 
@@ -282,4 +275,4 @@ def _advice(flavour: Flavour) -> str:
         return "Install it:  pip install 'panrt[rtx]'"
     if gpu.is_jetson():
         return "JetPack brings it; a virtual environment sees it only with --system-site-packages."
-    return "Install it from NVIDIA, or build for an RTX GPU:  panrt build --rtx"
+    return "Install it from NVIDIA, or build for an RTX GPU:  panrt build --flavour rtx"

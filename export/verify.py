@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
-from panrt.errors import PanrtError
+from panrt.errors import VerifyError
 from panrt.export.frames import Frame
 from panrt.export.onnx import prepared
 from panrt.formats import onnx_graph
@@ -45,10 +45,6 @@ Array = NDArray[Any]
 LEVELS = ("p2", "p3", "p4", "p5")
 SAME_PROPOSAL = 0.9  # IoU of two proposals that are one
 SAME_DETECTION = 0.5  # and of two detections of one class
-
-
-class VerifyError(PanrtError, ValueError):
-    """Two runs cannot be compared."""
 
 
 class Detections(NamedTuple):

@@ -23,12 +23,14 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from panrt.errors import CheckpointError, ClassesError
 from panrt.files import write_atomically
 from panrt.formats import records
 from panrt.model.backbones.efficientnet_lite import STAGES
 from panrt.model.config import EfficientNetLiteConfig, PanopticFPNConfig, ResNetConfig, to_json
 from panrt.model.data.classes import ClassTable
-from panrt.model.header import BUNDLED, SCHEMA, CheckpointError, Header, locate, read_header
+from panrt.model.exported import load_exported
+from panrt.model.header import BUNDLED, EXPORTED, SCHEMA, Header, locate, read_header
 from panrt.model.panoptic_fpn import PanopticFPN
 from panrt.model.weight_files import SHOWN, Weights, load_torch, read_weights
 
@@ -49,16 +51,6 @@ __all__ = [
     "read_weights",
     "save",
 ]
-
-
-class ClassesError(CheckpointError):
-    """Weights were trained on other numbers of things and stuff than the network has; `problem` says which."""
-
-    def __init__(self, problem: str) -> None:
-        self.problem = problem
-        super().__init__(
-            f"{problem}; pass a configuration with classes=read_classes('panoptic.json') of their data set."
-        )
 
 
 # Names of others ------------------------------------------------------------------------------------------------------
@@ -354,16 +346,18 @@ def save(model: PanopticFPN, path: str | os.PathLike[str], *, half: bool = False
 
 
 def load(path: str | os.PathLike[str]) -> PanopticFPN:
-    """The network that `save` wrote, in eval mode and float32.
+    """Return the network that `save` wrote, in eval mode and float32.
 
     Args:
-        path: a model file, or the name of a model that comes with PanRT: "tabletop".
+        path: a model file, or the name of a bundled model: "tabletop".
 
     Raises:
         CheckpointError: not a PanRT model file, of a later schema, or its tensors do not fit its configuration.
         FileNotFoundError: there is no such file.
     """
     path = locate(path)
+    if path in EXPORTED.values():
+        return load_exported(path)
     header = read_header(path)
     _check_shapes(header.shapes, header.config, source=os.fspath(path))
     model = PanopticFPN(header.config)

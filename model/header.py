@@ -15,9 +15,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from panrt.errors import PanrtError
+from panrt.errors import CheckpointError
+from panrt.files import PACKAGE
 from panrt.formats import records
-from panrt.model.config import PanopticFPNConfig, from_json
+from panrt.model.config import PanopticFPNConfig, from_json, make_config
 
 SCHEMA = 1
 LONGEST_HEADER = 4 * 2**20  # bytes of JSON; that of 10,000 tensors has 1 MB
@@ -27,14 +28,11 @@ ITEM_SIZES = MappingProxyType(
 
 OTHERS = (".pkl", ".pth", ".pt", ".ckpt", ".bin")  # suffixes of weights that are not PanRT's
 
-# Models that come with PanRT, by name; weights/README.md says what they are.
+# Bundled models by name; weights/README.md describes them. A wheel has their weights once, in the ONNX file.
 BUNDLED: Mapping[str, Path] = MappingProxyType(
     {"tabletop": Path(__file__).parent / "weights" / "tabletop.safetensors"},
 )
-
-
-class CheckpointError(PanrtError, ValueError):
-    """A file cannot be read, is not safe to read, or its tensors do not fit the network."""
+EXPORTED: Mapping[str, Path] = MappingProxyType({"tabletop": PACKAGE / "models" / "tabletop.onnx"})
 
 
 class Header(NamedTuple):
@@ -53,8 +51,11 @@ class TensorsHeader(NamedTuple):
 
 
 def locate(model: str | os.PathLike[str]) -> Path:
-    """The file of a model that comes with PanRT, by its name; anything else is a path already, `./tabletop` too."""
-    return BUNDLED.get(os.fspath(model), Path(model))
+    """Return the file of a bundled model by its name; anything else is a path already, `./tabletop` too."""
+    name = os.fspath(model)
+    if name in BUNDLED and not BUNDLED[name].is_file():
+        return EXPORTED[name]
+    return BUNDLED.get(name, Path(name))
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
@@ -65,6 +66,8 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         OSError: from the file system.
     """
     path = Path(path)
+    if path in EXPORTED.values():
+        return _exported_header(path)
     if path.suffix.lower() in OTHERS and path.is_file():
         raise CheckpointError(f"{path}: not a PanRT model file; make one of it: {_convert(path)}")
     header = read_tensors_header(path)
@@ -90,6 +93,15 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     except ValueError as error:
         raise CheckpointError(f"{where}: {error}") from error
     return Header(config, provenance, header.shapes)
+
+
+def _exported_header(path: Path) -> Header:
+    """The same of a bundled ONNX file; its network has the configuration of its name."""
+    from panrt.formats.onnx_file import read_onnx  # noqa: PLC0415 - slow to import, and seldom needed
+
+    exported = read_onnx(path)
+    shapes = {weight.name: tuple(weight.dims) for weight in exported.proto.graph.initializer}
+    return Header(make_config(exported.file.name), exported.file.provenance, shapes)
 
 
 def _convert(path: Path) -> str:

@@ -15,9 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from panrt.errors import PanopticFormatError
 from panrt.formats.records import legible, shown
 from panrt.model.data.panoptic_json import PanopticJson, check_folder, read_panoptic_png, within
-from panrt.model.panoptic_map import Category, PanopticFormatError, PanopticMap, Segment
+from panrt.model.panoptic_map import Category, PanopticMap, Segment
 from panrt.model.panoptic_quality import PanopticQuality, PanopticStatistics, image_statistics, panoptic_quality
 from panrt.model.worker_processes import worker_processes
 

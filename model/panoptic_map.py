@@ -11,15 +11,11 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from panrt.errors import PanrtError
+from panrt.errors import PanopticFormatError
 
 VOID = 0
 
 IdMap = npt.NDArray[np.integer[Any]]  # (H, W), 0 <= id < 2**31
-
-
-class PanopticFormatError(PanrtError, ValueError):
-    """A panoptic map, its list of segments or their files contradict each other or the format."""
 
 
 class Category(NamedTuple):

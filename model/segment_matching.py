@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from panrt.model.panoptic_map import VOID, IdMap, PanopticFormatError, PanopticMap, Prediction, some
+from panrt.errors import PanopticFormatError
+from panrt.model.panoptic_map import VOID, IdMap, PanopticMap, Prediction, some
 
 MATCH_IOU = 0.5  # exclusive: above one half, at most one prediction can match a segment
 IGNORED_FRACTION = 0.5  # exclusive: a prediction that lies further than this in void and crowd is no false positive

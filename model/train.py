@@ -25,10 +25,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from panrt.errors import PanrtError
+from panrt.errors import CheckpointError, OtherTrainingError, PanrtError, RecipeError, TrainingError
 from panrt.files import write_atomically
 from panrt.formats import records
-from panrt.model.checkpoints import CheckpointError, load_torch, save
+from panrt.model.checkpoints import load_torch, save
 from panrt.model.curves import plot_curves
 from panrt.model.losses import LossConfig, Losses, joint_losses
 from panrt.model.panoptic_fpn import PanopticFPN
@@ -36,34 +36,6 @@ from panrt.model.schedule import ScheduleConfig, learning_rate
 from panrt.model.training_data import Batch, Step, Steps, TrainingData, collate
 
 Evaluation = Callable[[PanopticFPN], Mapping[str, float]]
-
-
-class TrainingError(PanrtError, RuntimeError):
-    """Training cannot go on: a loss is not finite."""
-
-
-class OtherTrainingError(CheckpointError):
-    """A directory holds a training with another recipe; `fields` are those that differ."""
-
-    def __init__(self, path: Path, fields: list[str]) -> None:
-        self.path, self.fields = path, fields
-        super().__init__(
-            f"{path}: from a training with another {', '.join(fields)}; "
-            "go on with the same configuration, or choose another directory."
-        )
-
-
-class RecipeError(PanrtError, ValueError):
-    """A field of a recipe does not fit the network, the data or the other fields.
-
-    `field` is its name, `problem` what is wrong, `cure` the fields and values that would do; the command line words
-    them as its options.
-    """
-
-    def __init__(self, field: str, problem: str, **cure: object) -> None:
-        self.field, self.problem, self.cure = field, problem, cure
-        advice = f"; set {', '.join(f'{name}={value!r}' for name, value in cure.items())}" if cure else ""
-        super().__init__(f"{field}: {problem}{advice}.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,17 +16,13 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from panrt.errors import PanrtError
+from panrt.errors import ClassMismatchError
 from panrt.formats.metadata import SIZE_DIVISOR
 from panrt.formats.records import legible, shown
 from panrt.model.data.classes import VOID, ClassTable
 from panrt.model.data.coco_panoptic import CocoPanoptic, derive_targets, load_sample
 from panrt.model.losses import Targets
 from panrt.model.panoptic_fpn import PanopticFPN
-
-
-class ClassMismatchError(PanrtError, ValueError):
-    """A data set has other classes than the network, or has them in another order."""
 
 
 class TrainingSample(NamedTuple):

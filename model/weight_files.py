@@ -27,9 +27,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from panrt.errors import CheckpointError
 from panrt.formats import records
 from panrt.model import pickles
-from panrt.model.header import OTHERS, CheckpointError, read_tensors_header
+from panrt.model.header import OTHERS, read_tensors_header
 from panrt.model.pickles import Array, Dtype, Encoded, PickleProblem, Scalar, Storage, TensorView
 
 SUFFIXES = (*OTHERS, ".safetensors")

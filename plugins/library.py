@@ -23,8 +23,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from panrt.errors import PanrtError
-from panrt.files import NoCacheFolderError, cache_folder
+from panrt.errors import GpuError, NoCacheFolderError, PluginLibraryError
+from panrt.files import cache_folder
 from panrt.gpu import device as gpu
 
 NAME = "libpanrt_plugins.so"
@@ -41,10 +41,6 @@ _SUFFIXES = {".cpp", ".cu", ".h", ".map", ".txt"}
 # TensorRT's headers for machines without its SDK, from a wheel that is unpacked and never imported.
 _HEADERS = "kernel-lens==2.0.1 --hash=sha256:07cc714e8b5e7f34b672f7c7fad93febe7c747be5837ba276b1527370134ffe0"
 _HEADERS_FOLDER = Path("kernel_lens/include/tensorrt")
-
-
-class PluginLibraryError(PanrtError, RuntimeError):
-    """The plugin library is missing, is another's, or does not build or load."""
 
 
 class PluginLibrary(NamedTuple):
@@ -266,7 +262,7 @@ def this_machines_architecture() -> tuple[str, str]:
     """The CUDA architecture of this machine's GPU, such as "87", and a sentence on it; "" without a GPU."""
     try:
         found = gpu.find()
-    except gpu.GpuError as error:
+    except GpuError as error:
         return "", f"all architectures, as the GPU does not say what it is ({error})"
     if found is None:
         return "", "all architectures, as this machine has no GPU; --arch 87 compiles for one, and faster"

@@ -76,7 +76,7 @@ def _cannot_browse() -> str | None:
 
 
 _NEEDS = {
-    "model/data/test_tabletop.py": cannot_draw,
+    "examples/test_tabletop.py": cannot_draw,
     "engine/sinks/test_page.py": _cannot_browse,
     "engine/sources/test_csi.py": argus.cannot_build,
     "engine/sources/test_rtsp.py": _cannot_serve_rtsp,
@@ -96,11 +96,11 @@ _SLOW = (
     "engine/test_forks.py",
     "engine/test_session.py",
     "engine/test_shared_session.py",
+    "examples/",
     "export/",
     "fuzz/",
     "gpu/test_first_day.py",
     "hostcuda/",
-    "model/data/test_tabletop",
     "model/test_parity.py",
     "model/test_train.py",
     "model/test_weights.py",

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from panrt.files import NoCacheFolderError, cache_folder, write_atomically
+from panrt.errors import NoCacheFolderError
+from panrt.files import cache_folder, write_atomically
 from support import homes
 
 

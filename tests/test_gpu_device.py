@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from panrt.errors import GpuError
 from panrt.gpu import device as gpu
-from panrt.gpu.device import Gpu, GpuError
+from panrt.gpu.device import Gpu
 
 GIB = 2**30
 

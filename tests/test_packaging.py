@@ -1,10 +1,11 @@
-"""The wheel that users install: what is in it, and that it works where nothing of the source tree is."""
+"""The sdist and the wheel that users install: their contents, and that the wheel works without the source tree."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -50,9 +51,9 @@ def version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.sub(r"(\.0)+$", "", text).split("."))
 
 
-def build_wheel(folder: Path) -> Path:
-    """A wheel built from the tracked files alone, in a folder of their own."""
-    source, out = folder / "source", folder / "wheel"
+def build_distributions(folder: Path) -> tuple[Path, Path]:
+    """The sdist of the tracked files alone, in a folder of their own, and the wheel that is built from that sdist."""
+    source, out = folder / "source", folder / "distributions"
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
     for name in tracked.stdout.rstrip("\0").split("\0"):
         if not (ROOT / name).exists():  # deleted, not committed yet
@@ -63,15 +64,21 @@ def build_wheel(folder: Path) -> Path:
             copy.symlink_to((ROOT / name).readlink())
         else:
             copy.write_bytes((ROOT / name).read_bytes())
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)]
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(source)]
     done = subprocess.run(build, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    (found,) = out.iterdir()
-    return found
+    (sdist,), (wheel,) = out.glob("*.tar.gz"), out.glob("*.whl")
+    return sdist, wheel
+
+
+def assert_small_with_weights_once(distribution: Path, largest: float, sizes: dict[str, int]) -> None:
+    """The bundled model is there as ONNX alone, and the whole is at most `largest` bytes."""
+    assert [Path(name).name for name, size in sizes.items() if size > 1e6] == ["tabletop.onnx"]
+    assert distribution.stat().st_size <= largest
 
 
 def assert_only_the_package(wheel: Path) -> None:
-    """The wheel has every part of the package, its licence, and nothing of the workshop."""
+    """The wheel has every part of the package, its licence, and nothing for developers alone."""
     names = zipfile.ZipFile(wheel).namelist()
     for wanted in (
         "panrt/__init__.py",
@@ -99,13 +106,17 @@ def assert_only_the_package(wheel: Path) -> None:
     assert {name.split("/")[0] for name in names if name not in info} == {"panrt"}
     kinds = {Path(name).suffix for name in names if name not in info}
     sources = {".cpp", ".cu", ".h", ".map", ".txt"}
-    assert kinds <= {".html", ".mp4", ".onnx", ".py", ".pyi", ".safetensors", ".so", ".typed", *sources}, kinds
+    assert kinds <= {".html", ".mp4", ".onnx", ".py", ".pyi", ".so", ".typed", *sources}, kinds
     assert not [name for name in names if name.startswith("panrt/plugins/cpu/")]
-    assert not [name for name in names if "test" in name or "benchmarks" in name]
+    assert not [name for name in names if "test" in name or "benchmarks" in name or "examples" in name]
 
 
-def test_the_wheel_is_the_package_alone_and_runs_away_from_the_source_tree(tmp_path: Path) -> None:
-    wheel = build_wheel(tmp_path)  # once: pytest-xdist would build it again for a second test
+def test_wheel_of_the_sdist_is_the_package_alone_and_runs_away_from_the_source_tree(tmp_path: Path) -> None:
+    sdist, wheel = build_distributions(tmp_path)  # once: pytest-xdist would build them again for a second test
+    with tarfile.open(sdist) as archive:
+        assert_small_with_weights_once(sdist, 12e6, {member.name: member.size for member in archive})
+    with zipfile.ZipFile(wheel) as packed:
+        assert_small_with_weights_once(wheel, 10e6, {entry.filename: entry.file_size for entry in packed.infolist()})
     assert_only_the_package(wheel)
     target = tmp_path / "installed"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(target)]

@@ -1,1 +1,1 @@
-"""One module a backend, each with `obstacle` and `open_session`; see `panrt.engine.load`."""
+"""The backends that run models, one package each; see `panrt.engine.load.Backend`."""

@@ -25,13 +25,8 @@ from panrt.engine import forks
 from panrt.engine.frame import Frame
 from panrt.engine.nvtx_ranges import nvtx_range
 from panrt.engine.results.result import PanopticResult
-from panrt.engine.session import (
-    SessionBusyError,
-    SessionClosedError,
-    SessionError,
-    SessionForkedError,
-    current_user,
-)
+from panrt.engine.session import current_user
+from panrt.errors import SessionBusyError, SessionClosedError, SessionError, SessionForkedError
 
 log = logging.getLogger("panrt")
 

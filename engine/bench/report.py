@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Union, get_args, get_origin, 
 from panrt.engine.bench.benchmark import Benchmark, BenchmarkConfig, Run, Spread
 from panrt.engine.bench.machine import Machine
 from panrt.engine.bench.power import Power
-from panrt.errors import PanrtError
+from panrt.errors import BenchmarkFileError
 from panrt.files import read_whole
 from panrt.formats import records
 from panrt.formats.records import shown
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 SCHEMA = 1
 LONGEST = 2**26  # bytes of a file; a million frames take a third
 BUSY = 0.25  # load for each thread, beyond which a measurement is not worth much
-
-
-class BenchmarkFileError(PanrtError, ValueError):
-    """Not a benchmark of ours, or one of another schema."""
 
 
 def to_json(benchmark: Benchmark) -> dict[str, Any]:

@@ -18,13 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from panrt.errors import PanrtError
+from panrt.errors import DeviceMapError
 
 _CUDA = 2  # DLPack's kDLCUDA
-
-
-class DeviceMapError(PanrtError, RuntimeError):
-    """The panoptic map of a result is not on a GPU, or not any more."""
 
 
 class Lease:

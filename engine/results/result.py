@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from panrt.engine.frame import Frame
 from panrt.engine.results.colors import Rgb, segment_color
-from panrt.engine.results.device_map import DeviceMap, DeviceMapError
+from panrt.engine.results.device_map import DeviceMap
+from panrt.errors import DeviceMapError
 from panrt.formats.metadata import ModelFile
 from panrt.plugins.contract import PanopticSegments
 
@@ -76,7 +77,7 @@ class PanopticResult:
         if self.device_map is None:
             raise DeviceMapError(
                 "result.panoptic_device: the map of this result is in host memory alone: it comes from the CPU backend "
-                "or another process, or tracking changed its ids (panrt.stream(..., track=False) does not); use "
+                "or another process, or tracking changed its ids (panrt.stream(..., tracker=None) does not); use "
                 "result.panoptic."
             )
         return self.device_map

@@ -1,12 +1,13 @@
-"""Identity over time: a thing keeps its id, its class and so its colour from frame to frame.
+"""Tracking: a thing keeps its ID, its class and so its colour from frame to frame.
 
-    tracker = Tracker()
+    tracker = Tracker((*session.model.things, *session.model.stuff))
     for frame in frames:
         result = tracker.update(session(frame))
 
-Each track keeps the mask that it had when it was last seen and how it moves. A new frame's things are given to tracks
-by how well they cover the mask where it should be by now, things of the same class first; what no mask covers may still
-be the track whose place is near. Whatever is left starts a track. Stuff keeps one id a class.
+`panrt.stream` does this for every source. Each track stores its last seen mask and its motion. The things of a new
+frame are assigned to tracks by their overlap with the mask at its predicted place, things of the same class first; a
+thing that overlaps no mask may still continue a track whose predicted place is near. Any other thing starts a new
+track. Stuff keeps one ID per class.
 
 Shapes: H x W pixels of a panoptic map; T tracks, D things of a frame. Boxes are (x0, y0, x1, y1) in pixels, half-open.
 """
@@ -31,28 +32,35 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingConfig:
-    """What counts as the same thing."""
+    """What counts as the same thing.
 
-    min_iou: float = 0.2  # of a moved mask and a thing
-    min_part: float = 0.5  # of the smaller of the two, where one shows more than the other; same class only
-    other_class: float = 0.5  # an IoU with a thing of another class counts this much
-    max_distance: float = 1.0  # between centres, in sides of the thing, where no mask overlaps; same class only
+    Raises:
+        ValueError: a value is out of range; the message names it.
+    """
+
+    min_iou: float = 0.2  # of a predicted mask and a thing
+    min_part: float = 0.5  # overlap as a share of the smaller of the two, if one is partly hidden; same class only
+    other_class: float = 0.5  # factor of an IoU with a thing of another class
+    max_distance: float = 1.0  # between centres, in sides of the thing, if no mask overlaps; same class only
     max_age: int = 25  # frames that a thing may be out of sight
     smoothing: float = 0.5  # of the motion: weight of the newest step
-    memory: float = 0.9  # of the class: weight of what was seen before
+    memory: float = 0.9  # of the class: weight of the votes of earlier frames
 
     def __post_init__(self) -> None:
         for name in ("min_iou", "min_part", "other_class", "smoothing", "memory"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
-                raise ValueError(f"{name}: got {value}, expected a share from 0 to 1.")
+                raise ValueError(f"{name}: got {value}, expected a number from 0 to 1.")
         for name in ("max_distance", "max_age"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name}: got {getattr(self, name)}, expected no negative number.")
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected at least 0.")
+
+
+DEFAULT_TRACKING = TrackingConfig()
 
 
 class _Motion(NamedTuple):
-    """Pixels a frame."""
+    """Pixels per frame."""
 
     x: float
     y: float
@@ -65,31 +73,36 @@ _STILL = _Motion(0.0, 0.0)
 class _Track:
     id: int
     mask: NDArray[np.bool_]  # (h, w), the last seen one within its box
-    box: Box  # where it should be in the frame at hand
-    center: tuple[float, float]  # likewise, (x, y)
+    box: Box  # predicted for the current frame
+    center: tuple[float, float]  # (x, y), predicted likewise
     area: int
     motion: _Motion | None = None  # None until it was seen twice
-    step: _Motion = _STILL  # what `_move` took for its motion
+    step: _Motion = _STILL  # the motion that `_move` applied
     age: int = 0  # frames since it was seen
     votes: dict[int, float] = field(default_factory=dict)  # by category id
 
 
 class Tracker:
-    """Gives the things of one stream lasting ids. One tracker a source, fed in order."""
+    """Assigns persistent track IDs to the things of one source, whose results it must be given in order."""
 
-    def __init__(self, categories: Iterable[Category], config: TrackingConfig | None = None) -> None:
-        """`categories` are the model's, things and stuff: `(*model.things, *model.stuff)`."""
-        self.config = config or TrackingConfig()
+    def __init__(self, categories: Iterable[Category], config: TrackingConfig = DEFAULT_TRACKING) -> None:
+        """Start without tracks.
+
+        Args:
+            categories: of the model, things and stuff: `(*model.things, *model.stuff)`.
+            config: what counts as the same thing.
+        """
+        self.config = config
         self._categories = {category.id: category for category in categories}
         self._tracks: list[_Track] = []
         self._stuff: dict[int, int] = {}  # category id -> segment id
         self._next_id = 1
 
     def update(self, result: PanopticResult) -> PanopticResult:
-        """The same result with lasting ids, and things in the class that they have been seen in most.
+        """Return a result with persistent track IDs, each thing in the class that most frames gave it.
 
         Raises:
-            KeyError: a segment is of a class that the tracker was not told.
+            KeyError: a segment has a class that is not among the tracker's categories.
         """
         things = [segment for segment in result.segments if segment.is_thing]
         self._move()
@@ -109,7 +122,7 @@ class Tracker:
         return self._renumbered(result, ids, categories)
 
     def _move(self) -> None:
-        """Every track to where it should be now; one that was seen once moves as the others do."""
+        """Predict the place of every track; one that was seen only once moves as the others do in the median."""
         known = [track.motion for track in self._tracks if track.motion is not None and track.age == 0]
         common = _Motion(*(float(np.median(axis)) for axis in zip(*known, strict=True))) if known else _STILL
         for track in self._tracks:
@@ -122,7 +135,7 @@ class Tracker:
             track.age += 1
 
     def _match(self, panoptic: NDArray[np.int32], things: list[Segment]) -> dict[int, _Track]:
-        """Which track each thing (by index) is, best pairs first."""
+        """Return the track that each thing (by index) continues; the best pairs are matched first."""
         pairs = [
             (quality, -track.age, index, number)
             for number, track in enumerate(self._tracks)
@@ -138,7 +151,7 @@ class Tracker:
         return matched
 
     def _qualities(self, track: _Track, panoptic: NDArray[np.int32], things: list[Segment]) -> list[float]:
-        """How well each thing (D) continues a track: from 2 by its mask, from 1 by a part of it, below by its place."""
+        """Return how well each thing (D) continues a track: 2 and more by mask, 1 to 2 by a part, below 1 by place."""
         config = self.config
         covered = _covered(track, panoptic)
         category = max(track.votes, key=lambda category: track.votes[category])
@@ -151,14 +164,14 @@ class Tracker:
             quality = 0.0
             if iou >= config.min_iou:
                 quality = 2.0 + iou
-            elif part >= config.min_part:  # it comes out from behind something, or goes there
+            elif part >= config.min_part:  # it appears from behind something, or disappears there
                 quality = 1.0 + part
             elif same and config.max_distance > 0:
                 x, y = _center(segment.box)
                 side = math.sqrt(max(track.area, segment.area))
                 distance = math.hypot(x - track.center[0], y - track.center[1]) / side
                 alike = min(track.area, segment.area) / max(track.area, segment.area)
-                # as far as a thing may have gone, and not grown or shrunk to something else
+                # near enough for a thing that moved, and of a similar size
                 if distance < config.max_distance and alike > 0.3:
                     quality = 1.0 - distance / config.max_distance
             qualities.append(quality)
@@ -176,10 +189,10 @@ class Tracker:
         return track
 
     def _see(self, track: _Track, panoptic: NDArray[np.int32], segment: Segment) -> None:
-        """A track is where the thing is, and learns how it moved and what it is."""
+        """Update a track's place, motion, mask and class votes with the thing that continues it."""
         center = _center(segment.box)
-        if track.age > 0:  # not just begun
-            # what the steps of `age` frames were wrong by
+        if track.age > 0:  # not new
+            # the error of the prediction, per frame
             wrong = (center[0] - track.center[0]) / track.age, (center[1] - track.center[1]) / track.age
             weight = self.config.smoothing if track.motion is not None else 1.0
             track.motion = _Motion(track.step.x + weight * wrong[0], track.step.y + weight * wrong[1])
@@ -200,7 +213,7 @@ class Tracker:
         return self._next_id - 1
 
     def _renumbered(self, result: PanopticResult, ids: dict[int, int], categories: dict[int, int]) -> PanopticResult:
-        """With the ids and categories by the frame's own segment ids."""
+        """Return a result with new IDs and categories, both given by the frame's own segment IDs."""
         table = np.zeros(max(ids, default=0) + 1, np.int32)
         for old, new in ids.items():
             table[old] = new
@@ -221,7 +234,7 @@ def _center(box: Box) -> tuple[float, float]:
 
 
 def _covered(track: _Track, panoptic: NDArray[np.int32]) -> dict[int, int]:
-    """How many pixels of each segment lie under the mask of a track, by segment id."""
+    """Return the number of pixels of each segment under the mask of a track, by segment ID."""
     height, width = panoptic.shape
     x0, y0, x1, y1 = track.box
     left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)

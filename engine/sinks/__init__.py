@@ -1,16 +1,9 @@
 """Where results go: files, video, windows, browsers, other processes; all by URI."""
 
-from panrt.engine.sinks.errors import (
-    ReaderLeftError,
-    SameFileError,
-    SharedMemoryError,
-    SinkError,
-    UnknownSinkError,
-    WriterGoneError,
-)
 from panrt.engine.sinks.open import SinkTarget, open_sink
 from panrt.engine.sinks.shared_memory import SharedMemoryReader
 from panrt.engine.sinks.sink import Context, Item, Sink, SinkSpec, Writer
+from panrt.errors import ReaderLeftError, SameFileError, SharedMemoryError, SinkError, UnknownSinkError, WriterGoneError
 
 __all__ = [
     "Context",

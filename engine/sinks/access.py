@@ -25,8 +25,8 @@ from panrt.engine.sinks.address import (
     check_token,
     plain,
 )
-from panrt.engine.sinks.errors import SinkError
 from panrt.engine.sinks.request import RejectedError, Request
+from panrt.errors import SinkError
 
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,255})(?::\d{1,5})?", re.ASCII)
 

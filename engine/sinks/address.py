@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from panrt.engine.sinks.errors import SinkError, UnknownSinkError
+from panrt.errors import SinkError, UnknownSinkError
 from panrt.formats.records import shown
 
 OPTIONS = "token", "host"

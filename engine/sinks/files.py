@@ -21,7 +21,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from panrt.engine.sinks.errors import ReaderLeftError, SinkError
 from panrt.engine.sinks.output import (
     OutputFile,
     Rhythm,
@@ -34,6 +33,7 @@ from panrt.engine.sinks.output import (
     write_whole,
 )
 from panrt.engine.sinks.sink import Item
+from panrt.errors import ReaderLeftError, SinkError
 from panrt.formats.metadata import ModelFile
 from panrt.formats.records import legible
 

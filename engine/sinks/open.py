@@ -28,7 +28,6 @@ from typing import NamedTuple, TypeAlias
 
 from panrt.engine.results.result import PanopticResult
 from panrt.engine.sinks.address import OPTIONS, parse_address
-from panrt.engine.sinks.errors import UnknownSinkError
 from panrt.engine.sinks.files import CocoWriter, JsonLinesWriter, NumpyWriter, StandardOutputWriter
 from panrt.engine.sinks.http import MetricsWriter
 from panrt.engine.sinks.shared_memory import SharedMemoryWriter
@@ -38,6 +37,7 @@ from panrt.engine.sinks.web import WebWriter
 from panrt.engine.sinks.window import WindowWriter
 from panrt.engine.slot import POLICIES
 from panrt.engine.uri import LONGEST, file_path, nearest, redact, split, split_options
+from panrt.errors import UnknownSinkError
 from panrt.formats.records import legible
 
 _VIDEO = (".mp4", ".mkv", ".mov")

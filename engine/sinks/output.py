@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from panrt.engine.sinks.errors import ReaderLeftError, SinkError
+from panrt.errors import ReaderLeftError, SinkError
 from panrt.formats.records import legible
 
 LOG = logging.getLogger("panrt.sinks")

@@ -7,8 +7,8 @@ import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from panrt.engine.sinks.errors import SameFileError
 from panrt.engine.sinks.sink import SinkSpec
+from panrt.errors import SameFileError
 from panrt.formats.records import legible
 
 _NO_PICTURES = frozenset({".jsonl", ".ndjson"})  # no source of pictures reads these, so they may stand among them

@@ -25,6 +25,7 @@ from panrt.engine.sinks.access import Access
 from panrt.engine.sinks.address import Address, listen
 from panrt.engine.sinks.clients import Clients
 from panrt.engine.sinks.request import Lines, RejectedError, checked
+from panrt.errors import ThreadLimitError
 
 LOG = logging.getLogger("panrt.sinks")
 
@@ -96,7 +97,7 @@ class Server:
         try:
             for door in self._doors:
                 threads.start(door.thread)
-        except threads.ThreadLimitError:
+        except ThreadLimitError:
             self.close()
             raise
 
@@ -162,7 +163,7 @@ class _Door(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exc_info()[1]
-        if isinstance(error, threads.ThreadLimitError):
+        if isinstance(error, ThreadLimitError):
             self.owner.clients.count(closed="threads")
         elif not isinstance(error, OSError):  # of which each is a client that has gone
             self.owner.report_bug()

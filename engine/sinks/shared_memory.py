@@ -31,8 +31,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from panrt.engine.results.result import PanopticResult, Segment, Timings
-from panrt.engine.sinks.errors import SharedMemoryError, SinkError, WriterGoneError
 from panrt.engine.sinks.sink import Item
+from panrt.errors import SharedMemoryError, SinkError, WriterGoneError
 from panrt.formats.records import parse, real, shown, whole
 
 _MAGIC, _VERSION = b"PANRTSHM", 2

@@ -27,9 +27,9 @@ from panrt.engine.frame import Frame
 from panrt.engine.nvtx_ranges import nvtx_range
 from panrt.engine.results.result import PanopticResult
 from panrt.engine.session import Drawing
-from panrt.engine.sinks.errors import ReaderLeftError, SinkError
 from panrt.engine.slot import Policy, Slot
 from panrt.engine.status import SinkStatus, StreamStatus
+from panrt.errors import ReaderLeftError, SinkError, ThreadLimitError
 from panrt.formats.metadata import ModelFile
 from panrt.formats.records import legible
 
@@ -138,7 +138,7 @@ class Sink:
         forks.watch(self)
         try:
             threads.start(thread)
-        except threads.ThreadLimitError:
+        except ThreadLimitError:
             if self._writer is not None:
                 self._writer.close()
             raise

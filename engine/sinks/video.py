@@ -24,9 +24,9 @@ from av.video.frame import PictureType
 from numpy.typing import NDArray
 
 from panrt.engine.sinks.drawing import annotated
-from panrt.engine.sinks.errors import SinkError
 from panrt.engine.sinks.output import OutputFile, claim, make_folder
 from panrt.engine.sinks.sink import Item
+from panrt.errors import SinkError
 from panrt.formats.records import legible
 
 CODEC = "libx264"

@@ -23,11 +23,11 @@ from panrt.engine import forks
 from panrt.engine.sinks.address import Address
 from panrt.engine.sinks.clients import Clients
 from panrt.engine.sinks.drawing import annotated
-from panrt.engine.sinks.errors import SinkError
 from panrt.engine.sinks.http import announce, common_pages
 from panrt.engine.sinks.request import RejectedError
 from panrt.engine.sinks.server import Page, Response, Server
 from panrt.engine.sinks.sink import Context, Item
+from panrt.errors import SinkError
 
 MOST_VIEWERS = 16
 _BOUNDARY = "panrt-frame"

@@ -7,8 +7,8 @@ import re
 import cv2
 
 from panrt.engine.sinks.drawing import annotated
-from panrt.engine.sinks.errors import SinkError
 from panrt.engine.sinks.sink import Item
+from panrt.errors import SinkError
 
 
 class WindowWriter:

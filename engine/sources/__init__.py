@@ -1,6 +1,8 @@
 """Where frames come from: cameras, network streams, files and patterns, all by URI."""
 
-from panrt.engine.sources.errors import (
+from panrt.engine.sources.open import open_source
+from panrt.engine.sources.source import Source, SourceOptions, SourceStatus, State, Transition
+from panrt.errors import (
     SourceDeniedError,
     SourceError,
     SourceNotFoundError,
@@ -9,8 +11,6 @@ from panrt.engine.sources.errors import (
     SourceUndecodableError,
     UnknownSourceError,
 )
-from panrt.engine.sources.open import open_source
-from panrt.engine.sources.source import Source, SourceOptions, SourceStatus, State, Transition
 
 __all__ = [
     "Source",

@@ -17,7 +17,8 @@ from panrt.engine.frame import Frame, PixelFormat, YuvStandard
 from panrt.engine.pixel_formats import bgr
 from panrt.engine.sources import gstreamer
 from panrt.engine.sources.appsink import PipelineError, Sample
-from panrt.engine.sources.errors import (
+from panrt.engine.sources.source import Opening, Picture
+from panrt.errors import (
     SourceDeniedError,
     SourceError,
     SourceNotFoundError,
@@ -25,7 +26,6 @@ from panrt.engine.sources.errors import (
     SourceTimeoutError,
     SourceUndecodableError,
 )
-from panrt.engine.sources.source import Opening, Picture
 from panrt.formats.records import legible
 
 ELEMENT = "nvarguscamerasrc"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from panrt.engine.sources.errors import SourceNotFoundError, UnknownSourceError
 from panrt.engine.uri import redact
+from panrt.errors import SourceNotFoundError, UnknownSourceError
 from panrt.formats.records import legible
 
 _CLIPS = {"tabletop": "tabletop/clip.mp4"}

@@ -10,9 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from panrt.engine.frame import PixelFormat
-from panrt.engine.sources.errors import SourceDeniedError, SourceError, SourceNotFoundError, SourceUndecodableError
 from panrt.engine.sources.source import Opening, Picture
 from panrt.engine.sources.video import FORMATS, file_pictures
+from panrt.errors import (
+    ImageDeniedError,
+    ImageFileError,
+    ImageNotFoundError,
+    SourceDeniedError,
+    SourceError,
+    SourceNotFoundError,
+    SourceUndecodableError,
+)
 from panrt.formats import image_files as picture_files
 from panrt.formats.records import legible
 
@@ -66,11 +74,11 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     """
     try:
         return picture_files.read_picture(path)
-    except picture_files.PictureNotFoundError as error:
+    except ImageNotFoundError as error:
         raise SourceNotFoundError(str(error)) from error
-    except picture_files.PictureDeniedError as error:
+    except ImageDeniedError as error:
         raise SourceDeniedError(str(error)) from error
-    except picture_files.PictureError as error:
+    except ImageFileError as error:
         raise SourceUndecodableError(str(error)) from error
 
 

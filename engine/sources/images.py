@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from panrt.engine.sources.errors import SourceUndecodableError
 from panrt.engine.sources.source import Opening, Picture
+from panrt.errors import SourceUndecodableError
 from panrt.formats.records import shown
 
 

@@ -14,14 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from panrt.engine.sources.errors import (
-    SourceDeniedError,
-    SourceError,
-    SourceNotFoundError,
-    SourceTimeoutError,
-    SourceUndecodableError,
-)
 from panrt.engine.sources.source import Opening
+from panrt.errors import SourceDeniedError, SourceError, SourceNotFoundError, SourceTimeoutError, SourceUndecodableError
 from panrt.formats.records import legible
 
 _LOOK_EVERY = 0.1  # seconds between looks at whether somebody still wants what a silent pipe may bring

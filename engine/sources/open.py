@@ -26,10 +26,10 @@ from urllib.parse import unquote
 
 from panrt.engine.sources import argus, files, pattern, v4l2, video
 from panrt.engine.sources.demo import demo_clip
-from panrt.engine.sources.errors import SourceNotFoundError, UnknownSourceError
 from panrt.engine.sources.images import image_pictures
 from panrt.engine.sources.source import Source, SourceOptions, Spec
 from panrt.engine.uri import LONGEST, Uri, file_path, nearest, network_address, redact, split
+from panrt.errors import SourceNotFoundError, UnknownSourceError
 from panrt.formats.records import legible, shown
 
 _SIDE, _RATE = (1, 16384), (1, 1000)

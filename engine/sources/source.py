@@ -27,8 +27,8 @@ from panrt.engine.frame import Frame, PixelFormat, YuvStandard
 from panrt.engine.nvtx_ranges import nvtx_range
 from panrt.engine.pixel_formats import PIXEL_FORMATS
 from panrt.engine.slot import POLICIES, Policy, Slot
-from panrt.engine.sources.errors import SourceDeniedError, SourceError, SourceRefusedError, UnknownSourceError
 from panrt.engine.uri import redact_all
+from panrt.errors import SourceDeniedError, SourceError, SourceRefusedError, UnknownSourceError
 from panrt.formats.records import legible
 
 LOG = logging.getLogger("panrt.sources")

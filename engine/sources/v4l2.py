@@ -26,15 +26,9 @@ from numpy.typing import NDArray
 from panrt.engine.frame import Frame, PixelFormat
 from panrt.engine.pixel_formats import bgr
 from panrt.engine.sources.buffers import Buffers
-from panrt.engine.sources.errors import (
-    SourceDeniedError,
-    SourceError,
-    SourceNotFoundError,
-    SourceRefusedError,
-    SourceTimeoutError,
-)
 from panrt.engine.sources.source import Opening, Picture
 from panrt.engine.sources.video import pixels, video_stream
+from panrt.errors import SourceDeniedError, SourceError, SourceNotFoundError, SourceRefusedError, SourceTimeoutError
 from panrt.formats.records import legible
 from panrt.formats.video_files import open_video
 

@@ -34,7 +34,10 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from panrt.engine.frame import PixelFormat, YuvStandard
-from panrt.engine.sources.errors import (
+from panrt.engine.sources.local_file import LocalFile
+from panrt.engine.sources.source import Opening, Picture
+from panrt.engine.uri import Uri, network_address
+from panrt.errors import (
     SourceDeniedError,
     SourceError,
     SourceNotFoundError,
@@ -43,9 +46,6 @@ from panrt.engine.sources.errors import (
     SourceUndecodableError,
     UnknownSourceError,
 )
-from panrt.engine.sources.local_file import LocalFile
-from panrt.engine.sources.source import Opening, Picture
-from panrt.engine.uri import Uri, network_address
 from panrt.formats.records import legible
 from panrt.formats.video_files import open_video
 

@@ -14,8 +14,6 @@ import colorsys
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from panrt.model.data.tabletop import classes as tabletop
-
 THINGS_COLOR = (82, 18, 128)  # of semantic channel 0, as detectron2 paints it
 VOID = 255  # in semantic maps: a pixel that no class claims
 
@@ -258,7 +256,22 @@ CITYSCAPES = _table(
     """,
 )
 
-TABLETOP = ClassTable(
-    things=tuple(Category(*c) for c in tabletop.CLASSES if c.is_thing),
-    stuff=tuple(Category(*c) for c in tabletop.CLASSES if not c.is_thing),
+# The simulated world of the bundled model; `examples/tabletop` draws it.
+TABLETOP = _table(
+    things="""
+        1 mug #e66101
+        2 bottle #1b7837
+        3 can #ca0020
+        4 bowl #f0b429
+        5 book #4575b4
+        6 box #8c510a
+        7 ball #c51b7d
+        8 rover #018571
+    """,
+    stuff="""
+        9 floor #807369
+        10 wall #c7cdd6
+        11 table #bf812d
+        12 rug #762a83
+    """,
 )

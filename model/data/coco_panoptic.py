@@ -13,19 +13,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from panrt.errors import (
+    ImageDeniedError,
+    ImageFileError,
+    ImageNotFoundError,
+    PanopticFormatError,
+    PanopticNotFoundError,
+)
 from panrt.formats import image_files
 from panrt.formats.records import legible, shown
 from panrt.model.data.classes import VOID, ClassTable
-from panrt.model.data.panoptic_json import (
-    Annotation,
-    Image,
-    PanopticJson,
-    PanopticNotFoundError,
-    check_folder,
-    read_panoptic_png,
-    within,
-)
-from panrt.model.panoptic_map import PanopticFormatError, areas, runs, some
+from panrt.model.data.panoptic_json import Annotation, Image, PanopticJson, check_folder, read_panoptic_png, within
+from panrt.model.panoptic_map import areas, runs, some
 
 MAX_MASK_BYTES = 2**31  # of the masks of one picture
 
@@ -248,9 +247,9 @@ def _image_name(image: Image) -> str:
 def _read_image(record: Record) -> NDArray[np.uint8]:
     try:
         return image_files.read_picture(within(record.images, record.image_name))
-    except image_files.PictureNotFoundError as error:
+    except ImageNotFoundError as error:
         raise PanopticNotFoundError(str(error)) from error
-    except (image_files.PictureError, image_files.PictureDeniedError) as error:
+    except (ImageFileError, ImageDeniedError) as error:
         raise PanopticFormatError(str(error)) from error
 
 

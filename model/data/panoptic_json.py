@@ -19,10 +19,17 @@ import numpy as np
 import numpy.typing as npt
 from cv2 import COLOR_BGR2RGBA, IMREAD_UNCHANGED, cvtColor
 
+from panrt.errors import (
+    ImageDeniedError,
+    ImageFileError,
+    ImageNotFoundError,
+    PanopticFormatError,
+    PanopticNotFoundError,
+)
 from panrt.formats import image_files, records
 from panrt.formats.records import legible, shown
 from panrt.model.data.classes import Category, made_up_colors
-from panrt.model.panoptic_map import PanopticFormatError, Segment
+from panrt.model.panoptic_map import Segment
 
 MAX_ID = 2**24 - 1  # of a segment: three channels of 8 bits
 MAX_CATEGORY_ID = 2**31 - 1
@@ -32,10 +39,6 @@ _NEEDED = (
     "panoptic_val2017.json, for Cityscapes what createPanopticImgs.py writes"
 )
 ImageId = int | str
-
-
-class PanopticNotFoundError(PanopticFormatError, FileNotFoundError):
-    """A JSON, a folder or a file that a JSON names is not there."""
 
 
 class Image(NamedTuple):
@@ -374,9 +377,9 @@ def read_panoptic_png(path: Path | str) -> npt.NDArray[np.uint32]:
         image_files.check_size(header, path, most=MAX_LABEL_PIXELS)
         _check_label_format(header, path)
         bgr = image_files.decode(data, IMREAD_UNCHANGED, path)
-    except image_files.PictureNotFoundError as error:
+    except ImageNotFoundError as error:
         raise PanopticNotFoundError(str(error)) from error
-    except (image_files.PictureError, image_files.PictureDeniedError) as error:
+    except (ImageFileError, ImageDeniedError) as error:
         raise PanopticFormatError(f"{error} A label map is an 8-bit RGB PNG.") from error
     if bgr.shape[2] == 4 and (bgr[..., 3] != 255).any():
         raise PanopticFormatError(

@@ -321,15 +321,14 @@ void panoptic_merge(In<float, 4> const& semantic_logits, In<float, 3> const& box
   args.width = expect_int("semantic_logits: width", w, 1, panrt::kMaxSide);
   args.mask_height = expect_int("mask_probs: height", mask_probs.shape(2), 1, panrt::kMaxSide);
   args.mask_width = expect_int("mask_probs: width", mask_probs.shape(3), 1, panrt::kMaxSide);
-  args.input_height =
-      expect_int("input_height", input_height, 1, std::min(std::int64_t{4} * args.height, panrt::kMaxSide));
-  args.input_width = expect_int("input_width", input_width, 1, std::min(std::int64_t{4} * args.width, panrt::kMaxSide));
+  args.input_height = expect_int("input_height", input_height, 1, panrt::max_input_side(args.height));
+  args.input_width = expect_int("input_width", input_width, 1, panrt::max_input_side(args.width));
   args.output_height = expect_int("panoptic: height", H, 1, panrt::kMaxSide);
   args.output_width = expect_int("panoptic: width", W, 1, panrt::kMaxSide);
   expect_at_most("detections + channels", K + S, panrt::kMaxCodes, "together");
   expect_at_most("mask_probs: height * width", mask_probs.shape(2) * mask_probs.shape(3), panrt::kMaxMaskCells,
                  "cells");
-  expect_at_most("scores: detections", K, panrt::kMaxPasted / static_cast<std::int64_t>(H * W),
+  expect_at_most("scores: detections", K, panrt::max_pasted_of(static_cast<std::int64_t>(H * W)),
                  "of an output so large");
   Arrays arrays;
   arrays.read("semantic_logits", semantic_logits, {N, S, h, w});

@@ -215,14 +215,63 @@ __device__ std::uint32_t keep_of_round(View const& view, RoundScratch& round, st
   return kept < view.most ? kept : view.most;
 }
 
-// A block owns an image. Reads the lists once and then, a few times a round and from L2, their ranks without gaps;
-// writes the detections, and zero behind them. Bound by the latency of its steps, some tens of barriers a round.
-__global__ __launch_bounds__(512, 1) void keep_detections(View const view) {
-  constexpr int kThreads = 512;
+constexpr int kKeepThreads = 512;
+
+// Copies the candidates of all chunks of an image to `candidates`, without gaps, and returns how many there are.
+__device__ __forceinline__ std::uint32_t join_lists(View const& view, std::int64_t image, SelectScratch& scratch,
+                                                    std::uint32_t (&offsets)[kKeepThreads], Rank* candidates) {
+  std::uint32_t all = 0;
+  for (std::int32_t first = 0; first < view.chunks; first += kKeepThreads) {
+    std::int32_t const chunk = first + static_cast<std::int32_t>(threadIdx.x);
+    std::uint32_t const mine = chunk < view.chunks ? view.counts[image * view.chunks + chunk] : 0;
+    std::uint32_t total;
+    offsets[threadIdx.x] = all + exclusive_sum<kKeepThreads>(mine, scratch.warp_sums, total);
+    __syncthreads();
+    for (std::int32_t i = static_cast<std::int32_t>(warp_id()); i < kKeepThreads && first + i < view.chunks;
+         i += kKeepThreads / 32) {
+      std::uint32_t const end = i + 1 < kKeepThreads ? offsets[i + 1] : all + total;
+      Rank const* const list = view.listed + (image * view.chunks + first + i) * kRoisPerChunk * view.thing_classes;
+      for (std::uint32_t j = lane_id(); offsets[i] + j < end; j += 32) candidates[offsets[i] + j] = list[j];
+      __syncwarp(kAllLanes);  // or lanes that end early run ahead, and the warp stores in two places at once
+    }
+    __syncthreads();
+    all += total;
+  }
+  return all;
+}
+
+// Sorts the best `size` candidates worse than `last` into the round, and returns the worst of them.
+__device__ __forceinline__ Rank take_round(Rank const* candidates, std::uint32_t all, std::uint32_t left,
+                                           std::uint32_t size, Rank last, SelectScratch& scratch, std::uint32_t& taken,
+                                           RoundScratch& round) {
+  Rank bound = kNoRank - 1;
+  if (size < left) {
+    bound = select_bound<kKeepThreads>(
+        scratch, all, size,
+        [&](std::int64_t i) { return candidates[i] > last ? static_cast<std::uint32_t>(candidates[i] >> 32) : ~0U; },
+        [&](std::int64_t i) { return candidates[i] > last ? index_of(candidates[i]) : ~0U; });
+  }
+  if (threadIdx.x == 0) taken = 0;
+  __syncthreads();
+  for (std::uint32_t i = threadIdx.x; i < (all + 31) / 32 * 32; i += kKeepThreads) {
+    Rank const rank = i < all ? candidates[i] : kNoRank;
+    bool const take = rank > last && rank <= bound;
+    std::uint32_t const place = take_place(take, &taken);
+    if (take) round.ranks[place] = rank;
+  }
+  std::uint32_t const padded = power_of_two_from(size);
+  if (threadIdx.x >= size && threadIdx.x < padded) round.ranks[threadIdx.x] = kNoRank;
+  sort_ranks<kKeepThreads>(round.ranks, padded);
+  return bound;
+}
+
+// A block owns an image. Reads the lists once and then, a few times per round and from L2, their ranks without gaps;
+// writes the detections, and zeros after them. Bound by the latency of its steps, some tens of barriers per round.
+__global__ __launch_bounds__(kKeepThreads, 1) void keep_detections(View const view) {
   __shared__ SelectScratch scratch;
   __shared__ RoundScratch round;
   __shared__ std::uint32_t taken, kept_so_far;
-  __shared__ std::uint32_t offsets[kThreads];
+  __shared__ std::uint32_t offsets[kKeepThreads];
 
   std::int64_t const image = blockIdx.x;
   std::int64_t const row = image * view.most;
@@ -230,48 +279,13 @@ __global__ __launch_bounds__(512, 1) void keep_detections(View const view) {
   float4 const* const rois = view.rois + image * view.rois_per_image;
   float4 const* const deltas = view.box_deltas + image * view.rois_per_image * C;
   Rank* const candidates = view.candidates + image * view.rois_per_image * C;
+  std::uint32_t const all = join_lists(view, image, scratch, offsets, candidates);
 
-  std::uint32_t left = 0;
-  for (std::int32_t first = 0; first < view.chunks; first += kThreads) {
-    std::int32_t const chunk = first + static_cast<std::int32_t>(threadIdx.x);
-    std::uint32_t const mine = chunk < view.chunks ? view.counts[image * view.chunks + chunk] : 0;
-    std::uint32_t total;
-    offsets[threadIdx.x] = left + exclusive_sum<kThreads>(mine, scratch.warp_sums, total);
-    __syncthreads();
-    for (std::int32_t i = static_cast<std::int32_t>(warp_id()); i < kThreads && first + i < view.chunks;
-         i += kThreads / 32) {
-      std::uint32_t const end = i + 1 < kThreads ? offsets[i + 1] : left + total;
-      Rank const* const list = view.listed + (image * view.chunks + first + i) * kRoisPerChunk * C;
-      for (std::uint32_t j = lane_id(); offsets[i] + j < end; j += 32) candidates[offsets[i] + j] = list[j];
-      __syncwarp(kAllLanes);  // or lanes that end early run ahead, and the warp stores in two places at once
-    }
-    __syncthreads();
-    left += total;
-  }
-
-  std::uint32_t const all = left;
-  std::uint32_t kept = 0;
-  Rank last = 0;  // the worst of the rounds before; no real rank is 0, that is infinity's
+  std::uint32_t left = all, kept = 0;
+  Rank last = 0;  // the worst of the earlier rounds; no real rank is 0, that is infinity's
   while (left > 0 && kept < view.most) {
     std::uint32_t const size = left < kRound ? left : kRound;
-    Rank bound = kNoRank - 1;
-    if (size < left) {
-      bound = select_bound<kThreads>(
-          scratch, all, size,
-          [&](std::int64_t i) { return candidates[i] > last ? static_cast<std::uint32_t>(candidates[i] >> 32) : ~0U; },
-          [&](std::int64_t i) { return candidates[i] > last ? index_of(candidates[i]) : ~0U; });
-    }
-    if (threadIdx.x == 0) taken = 0;
-    __syncthreads();
-    for (std::uint32_t i = threadIdx.x; i < (all + 31) / 32 * 32; i += kThreads) {
-      Rank const rank = i < all ? candidates[i] : kNoRank;
-      bool const take = rank > last && rank <= bound;
-      std::uint32_t const place = take_place(take, &taken);
-      if (take) round.ranks[place] = rank;
-    }
-    std::uint32_t const padded = power_of_two_from(size);
-    if (threadIdx.x >= size && threadIdx.x < padded) round.ranks[threadIdx.x] = kNoRank;
-    sort_ranks<kThreads>(round.ranks, padded);
+    last = take_round(candidates, all, left, size, last, scratch, taken, round);
     if (threadIdx.x < size) {
       std::uint32_t const i = index_of(round.ranks[threadIdx.x]);
       round.boxes[threadIdx.x] = clip_box(decode(view, rois, deltas, i), view.width, view.height);
@@ -279,7 +293,7 @@ __global__ __launch_bounds__(512, 1) void keep_detections(View const view) {
     }
     __syncthreads();
     thin_by_kept(view, round, size, row, kept);
-    compare_round<kThreads>(view, round, size);
+    compare_round<kKeepThreads>(view, round, size);
     __syncthreads();
     if (threadIdx.x < 32) {
       std::uint32_t const now = keep_of_round(view, round, size, row, kept);
@@ -287,11 +301,10 @@ __global__ __launch_bounds__(512, 1) void keep_detections(View const view) {
     }
     __syncthreads();
     kept = kept_so_far;
-    last = bound;
     left -= size;
   }
 
-  for (std::uint32_t k = kept + threadIdx.x; k < view.most; k += kThreads) {
+  for (std::uint32_t k = kept + threadIdx.x; k < view.most; k += kKeepThreads) {
     __stwb(view.boxes + row + k, make_float4(0.0F, 0.0F, 0.0F, 0.0F));
     view.scores[row + k] = 0.0F;
     view.classes[row + k] = 0;
@@ -372,7 +385,7 @@ Status launch_box_detections(BoxDetectionsArgs const& args, cudaStream_t stream)
         launch(score_rois, {dim3(static_cast<unsigned>(view.chunks), images), dim3(256)}, stream, view);
     if (!status.ok()) return status;
   }
-  return launch(keep_detections, {dim3(images), dim3(512)}, stream, view);
+  return launch(keep_detections, {dim3(images), dim3(kKeepThreads)}, stream, view);
 }
 
 Status prepare_box_detections() noexcept { return prepare(score_rois, keep_detections); }

@@ -1,7 +1,7 @@
 // What every kernel file includes: how to launch, and how a kernel file is written so that it compiles twice.
 //
 //   nvcc     for the GPU: <cuda_runtime.h> is the toolkit's.
-//   g++      for the CPU: tests/hostcuda/include comes first on the include path, and its <cuda_runtime.h> runs each
+//   g++      for the CPU: tools/hostcuda/include comes first on the include path, and its <cuda_runtime.h> runs each
 //            CUDA thread as a fiber. The source is the same, compiled with -x c++; __CUDACC__ is not defined.
 //
 // The rules that this asks of a kernel file:

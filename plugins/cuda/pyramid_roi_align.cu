@@ -80,19 +80,16 @@ __device__ CellRange touched_cells(RoiAxis const& axis, int bin, int size, Sampl
 // Weights of a bin's `cells`.
 __device__ void collapse(RoiAxis const& axis, int bin, int size, SampleRange const& samples, CellRange const& cells,
                          float* weights) {
-  for (int i = 0; i < cells.end - cells.begin; ++i) weights[i] = -0.0F;
+  auto const touch = [](float& weight, float more) { weight = is_untouched(weight) ? more : weight + more; };
+  for (int i = 0; i < cells.end - cells.begin; ++i) weights[i] = kUntouched;
   for (int sample = samples.first; sample < samples.end; ++sample) {
     float const position = sample_position(axis, bin, sample);
     if (!is_inside(position, size)) continue;
     LinearTaps const taps = linear_taps(position, size);
-    weights[taps.low - cells.begin] += taps.low_weight;
-    weights[taps.high - cells.begin] += taps.high_weight;
+    touch(weights[taps.low - cells.begin], taps.low_weight);
+    touch(weights[taps.high - cells.begin], taps.high_weight);
   }
-  for (int i = 0; i < cells.end - cells.begin; ++i) {
-    // -0 plus a weight is that weight, 0 too.
-    bool const touched = __float_as_uint(weights[i]) != 0x80000000U;
-    weights[i] = touched ? weights[i] / static_cast<float>(axis.samples) : kUntouched;
-  }
+  for (int i = 0; i < cells.end - cells.begin; ++i) weights[i] /= static_cast<float>(axis.samples);
 }
 
 struct Pyramid {

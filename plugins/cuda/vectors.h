@@ -6,6 +6,9 @@
 
 namespace panrt::cuda {
 
+__device__ __forceinline__ float as_float(float value) { return value; }
+__device__ __forceinline__ float as_float(__half value) { return __half2float(value); }
+
 __device__ __forceinline__ void load_vector(float const* from, float (&to)[1]) { to[0] = __ldg(from); }
 __device__ __forceinline__ void load_vector(__half const* from, float (&to)[1]) { to[0] = __half2float(__ldg(from)); }
 

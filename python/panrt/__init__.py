@@ -5,6 +5,8 @@
         for result in panrt.stream("rtsp://camera/1", session):
             ...
 
+Every exception is one of `panrt.errors` and can be caught by its name here: `except panrt.SourceError`.
+
 Importing this package is cheap and never imports PyTorch; `panrt.model` and `panrt.export` do when they are imported.
 """
 
@@ -13,29 +15,55 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from panrt import errors
+from panrt.errors import *  # noqa: F403  # all of `errors.__all__`, which imports nothing
+
 if TYPE_CHECKING:
     from panrt.engine.frame import Frame as Frame
     from panrt.engine.load import load as load
+    from panrt.engine.pipeline import Stream as Stream
     from panrt.engine.pipeline import stream as stream
     from panrt.engine.results.result import PanopticResult as PanopticResult
     from panrt.engine.results.result import Segment as Segment
+    from panrt.engine.results.tracking import Tracker as Tracker
+    from panrt.engine.results.tracking import TrackingConfig as TrackingConfig
+    from panrt.engine.session import Session as Session
+    from panrt.engine.sources.source import SourceOptions as SourceOptions
 
     __version__: str
 
-# Name -> where it is; imported when it is asked for.
+# Name -> the module that defines it, imported at the first access.
 _LAZY = {
     "Frame": "panrt.engine.frame",
     "PanopticResult": "panrt.engine.results.result",
     "Segment": "panrt.engine.results.result",
+    "Session": "panrt.engine.session",
+    "SourceOptions": "panrt.engine.sources.source",
+    "Stream": "panrt.engine.pipeline",
+    "Tracker": "panrt.engine.results.tracking",
+    "TrackingConfig": "panrt.engine.results.tracking",
     "load": "panrt.engine.load",
     "stream": "panrt.engine.pipeline",
 }
 
-__all__ = ["Frame", "PanopticResult", "Segment", "__version__", "load", "stream"]
+__all__ = [
+    "Frame",
+    "PanopticResult",
+    "Segment",
+    "Session",
+    "SourceOptions",
+    "Stream",
+    "Tracker",
+    "TrackingConfig",
+    "__version__",
+    "load",
+    "stream",
+]
+__all__ += errors.__all__
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":  # asking the installation takes ten times as long as this import
+    if name == "__version__":  # reading the installed package's metadata takes ten times as long as this import
         from panrt.version import version  # noqa: PLC0415
 
         return globals().setdefault(name, version())

@@ -11,14 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from panrt.errors import PanrtError
+from panrt.errors import NoCacheFolderError, PanrtError
 
 SUFFIX = ".part"
 PACKAGE = Path(__file__).parent  # of the installation: models and data lie in it
-
-
-class NoCacheFolderError(PanrtError, RuntimeError):
-    """The user has no home folder, and nothing else says where a cache could be."""
 
 
 def cache_folder() -> Path:

@@ -11,23 +11,22 @@ import numpy as np
 import pytest
 
 from benchmarks import gpu_bundle
-from gpu import expected
-from support.plugin_library import plugin_library
+from tools.gpu import expected
+from tools.plugin_library import plugin_library
 
 # Imports what the phases do; without site, or an editable install would give the checkout's modules.
 USE = """
 import importlib, pathlib, sys
 here = pathlib.Path.cwd()
-sys.path[:0] = [str(here / "python"), str(here / "tests"), str(here)]
-from gpu import absent
-from gpu.phases import PHASES
+sys.path[:0] = [str(here / "python"), str(here)]
+from tools.gpu import absent
+from tools.gpu.phases import PHASES
 for name in ("av", "cv2", "onnx", "onnxruntime", "safetensors", "torch", "typer"):
     sys.modules[name] = None  # does not import
 print(*absent.stand_in())
-import panrt, gpu, benchmarks
 for phase in PHASES:
     importlib.import_module(phase.module)
-for name in ("panrt.plugins.reference", "gpu.phases", "benchmarks.kernel_workloads", "support.cuda_ops"):
+for name in ("panrt.plugins.reference", "tools.gpu.phases", "tools.kernel_workloads", "tools.cuda_ops"):
     assert pathlib.Path(importlib.import_module(name).__file__).is_relative_to(here), name
 """
 

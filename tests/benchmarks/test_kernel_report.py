@@ -8,20 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from benchmarks.kernel_report import (
     ARCHITECTURES,
-    RESULTS,
     MeasuredError,
     bounds_table,
     read_measured,
     trace,
 )
-from benchmarks.kernel_workloads import FRAME, OPS, WORKLOADS
-
 from panrt.plugins import library
-from support.hostcuda import SimulatedGpu, kernels
+from tools.hostcuda import SimulatedGpu, kernels
+from tools.kernel_workloads import FRAME, OPS, REPORT, WORKLOADS
 
-REPORT = json.loads(RESULTS.read_text())
+REPORTED = json.loads(REPORT.read_text())
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +32,7 @@ def gpu() -> Iterator[SimulatedGpu]:
 
 @pytest.mark.parametrize("op", OPS)
 def test_no_op_asks_for_a_twentieth_more_sectors_than_reported(op: str, gpu: SimulatedGpu) -> None:
-    reported = REPORT["traffic"]["tabletop"][op]
+    reported = REPORTED["traffic"]["tabletop"][op]
     found = trace(op, WORKLOADS["tabletop"], gpu)
     assert found["sectors"] <= 1.05 * reported["sectors"]
     assert found["launches"] == reported["launches"]
@@ -41,30 +40,30 @@ def test_no_op_asks_for_a_twentieth_more_sectors_than_reported(op: str, gpu: Sim
 
 
 def test_all_four_ops_take_at_most_16_launches() -> None:
-    for ops in REPORT["traffic"].values():
+    for ops in REPORTED["traffic"].values():
         assert sum(ops[op]["launches"] for op in FRAME) <= 16
 
 
 @pytest.mark.parametrize("workload", WORKLOADS)
 def test_the_merge_moves_little_more_than_its_input_and_output(workload: str) -> None:
-    assert REPORT["traffic"][workload]["panoptic_merge"]["ratio"] <= 1.3
+    assert REPORTED["traffic"][workload]["panoptic_merge"]["ratio"] <= 1.3
 
 
 @pytest.mark.parametrize("workload", WORKLOADS)
 def test_no_kernel_stores_apart(workload: str) -> None:
-    of_ops = REPORT["traffic"][workload].values()
+    of_ops = REPORTED["traffic"][workload].values()
     assert sum(kernel["stores_apart"] for facts in of_ops for kernel in facts["kernels"].values()) == 0
 
 
 @pytest.mark.parametrize("workload", WORKLOADS)
 @pytest.mark.parametrize("op", [op for op in OPS if "HWC" in op])
 def test_pooling_from_channels_last_asks_for_little_more_than_it_touches(op: str, workload: str) -> None:
-    assert REPORT["traffic"][workload][op]["ratio"] <= 1.5
+    assert REPORTED["traffic"][workload][op]["ratio"] <= 1.5
 
 
 def test_no_kernel_spills_on_any_reported_architecture() -> None:
-    assert list(REPORT["static"]) == [str(architecture) for architecture in ARCHITECTURES]
-    for of_kernels in REPORT["static"].values():
+    assert list(REPORTED["static"]) == [str(architecture) for architecture in ARCHITECTURES]
+    for of_kernels in REPORTED["static"].values():
         assert {(facts["spill_bytes"], facts["stack_bytes"]) for facts in of_kernels.values()} == {(0, 0)}
 
 
@@ -88,7 +87,7 @@ def write(path: Path, **changes: Any) -> Path:
 def table(path: Path) -> list[list[str]]:
     """Cells of the table for the COCO workload, with what was read from a file."""
     measured = read_measured(path)
-    report = {"traffic": REPORT["traffic"], "measured": {measured["device"]: measured}}
+    report = {"traffic": REPORTED["traffic"], "measured": {measured["device"]: measured}}
     return [line.strip("| ").split(" | ") for line in bounds_table(report, "coco") if line.startswith("|")]
 
 
@@ -98,7 +97,7 @@ def test_measured_times_are_a_column_beside_the_bounds(tmp_path: Path) -> None:
     cells = {name: row[-1] for name, *row in rows}
     assert cells["panoptic_merge"] == "**12.3** (25%)"
     assert cells["PyTorch, merge as detectron2"] == "**5000.0**"
-    without = bounds_table({"traffic": REPORT["traffic"]}, "coco")
+    without = bounds_table({"traffic": REPORTED["traffic"]}, "coco")
     assert len(without) == 2 + len(OPS)
     assert "measured" not in " ".join(without)
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from panrt.cli import app
 from panrt.cli.build import _report
-from panrt.export.build import Built
+from panrt.export.build import Built, build_engine
 from panrt.export.lint import Finding
 from panrt.formats import plan_file as plans
 from support.engines import panrt, tiny_model
@@ -25,7 +25,7 @@ def test_a_build_says_what_it_built_and_what_to_do_next(tmp_path: Path) -> None:
     path, plan = tmp_path / "tiny.onnx", tmp_path / "tiny.plan"
     path.write_bytes(tiny_model().SerializeToString())
     for how in ("in ", "taken from the cache"):
-        ended = panrt("build", path, "-o", plan, "--rtx", cache=tmp_path)
+        ended = panrt("build", path, "-o", plan, "--flavour", "rtx", cache=tmp_path)
         assert ended.code == 0, ended
         lines = [line.strip() for line in ended.stdout.splitlines()]
         assert lines[0].startswith("built       TensorRT-RTX 1.")
@@ -37,6 +37,21 @@ def test_a_build_says_what_it_built_and_what_to_do_next(tmp_path: Path) -> None:
     listed = panrt("cache", "ls", cache=tmp_path)
     assert "tiny.onnx  panoptic_fpn_lite fp32  TensorRT-RTX" in listed.stdout
     assert "in 1 engines" in listed.stdout
+
+
+def test_the_former_options_for_rtx_still_work_and_name_the_new_ones(tmp_path: Path) -> None:
+    path, plan = tmp_path / "tiny.onnx", tmp_path / "tiny.plan"
+    path.write_bytes(tiny_model().SerializeToString())
+    ended = panrt("build", path, "-o", plan, "--rtx", "--compute-capability", "1.0", cache=tmp_path)
+    assert ended.stderr.startswith("warning: --rtx is deprecated; use --flavour rtx\n")
+    assert "compute capability '1.0': TensorRT-RTX" in ended.stderr
+    with (
+        pytest.warns(DeprecationWarning, match="rtx=True is deprecated; use flavour='rtx'"),
+        pytest.raises(FileNotFoundError),
+    ):
+        build_engine(path, tmp_path / "missing" / "tiny.plan", rtx=True)
+    with pytest.raises(ValueError, match="flavour: got 'RTX', expected tensorrt or rtx"):
+        build_engine(path, plan, flavour="RTX")  # type: ignore[arg-type]
 
 
 def test_layers_that_fell_to_float32_are_listed_by_node(capsys: pytest.CaptureFixture[str]) -> None:

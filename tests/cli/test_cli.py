@@ -21,14 +21,9 @@ from typer.testing import CliRunner, Result
 import panrt
 from data.golden import recipe
 from panrt.cli import app, support
-from panrt.errors import PanrtError
+from panrt.errors import CheckpointError, PanopticFormatError, PanrtError, TrainingError
 from panrt.model import build, load, save
-from panrt.model.checkpoints import CheckpointError, read_header
-from panrt.model.data.coco_panoptic import load_sample, read_coco_panoptic
-from panrt.model.data.tabletop.errors import RenderingError
-from panrt.model.panoptic_map import PanopticFormatError
-from panrt.model.train import TrainingError
-from support.rendering import cannot_draw
+from panrt.model.checkpoints import read_header
 
 EVAL = Path(__file__).parents[1] / "data" / "tabletop" / "eval"
 
@@ -92,7 +87,7 @@ def test_help_loads_no_framework() -> None:
     )
     done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True)
     shown, loaded = done.stdout.split("loaded ")
-    assert all(command in shown for command in ("convert", "info", "train", "eval", "data"))
+    assert all(command in shown for command in ("convert", "info", "train", "eval", "bench"))
     names = {name.split(".")[0] for name in loaded.split()}
     assert "typer" in names
     assert names.isdisjoint({"torch", "numpy", "cv2", "mujoco", "pycocotools", "matplotlib", "safetensors", "av"})
@@ -106,7 +101,7 @@ def test_the_installed_script_tells_the_version() -> None:
 
 def test_a_misspelt_command_is_answered_with_the_nearest() -> None:
     assert "'trian'. Did you mean 'train'?" in fail("trian")
-    assert "Did you mean 'tabletop'?" in fail("data", "tabeltop")
+    assert "Did you mean 'build'?" in fail("plugins", "biuld")
 
 
 def test_a_misspelt_configuration_is_answered_with_the_nearest(few: Path, tmp_path: Path) -> None:
@@ -145,7 +140,6 @@ def test_the_traceback_of_an_error_can_be_asked_for() -> None:
         (CheckpointError, ValueError),
         (PanopticFormatError, ValueError),
         (TrainingError, RuntimeError),
-        (RenderingError, ImportError),
     ],
 )
 def test_errors_are_panrts_and_stay_what_they_were(error: type[Exception], builtin: type[Exception]) -> None:
@@ -402,7 +396,7 @@ def test_a_model_is_trained_further_on_other_classes(model: Path, few: Path, tmp
     (tmp_path / "few").mkdir()
     for annotation in content["annotations"]:
         annotation["segments_info"] = [s for s in annotation["segments_info"] if s["category_id"] in known]
-        labels = cv2.imread(str(EVAL / "panoptic" / annotation["file_name"]))
+        labels = np.asarray(cv2.imread(str(EVAL / "panoptic" / annotation["file_name"])))
         ids = labels.astype(np.int32) @ (65536, 256, 1)
         labels[~np.isin(ids, [s["id"] for s in annotation["segments_info"]])] = 0
         cv2.imwrite(str(tmp_path / "few" / annotation["file_name"]), labels)
@@ -461,20 +455,15 @@ def test_options_replace_what_the_recipe_has(network: str, options: dict[str, An
     assert {name: flat[name] for name in expected} == expected
 
 
-# data
+# former commands
 
 
-@pytest.mark.skipif(bool(cannot_draw()), reason=str(cannot_draw()))
-def test_data_draws_a_data_set_once_and_a_clip(tmp_path: Path) -> None:
-    out = tmp_path / "tabletop"
-    facts = json.loads(succeed("data", "tabletop", out, "--count", 1, "--split", "eval", "--json"))
-    assert facts == {
-        "path": str(out / "panoptic.json"), "split": "eval", "count": 1, "seed": 0, "height": 256, "width": 320
-    }  # fmt: skip
-    dataset = read_coco_panoptic(out / "panoptic.json", images=out / "images")
-    (sample,) = map(load_sample, dataset.records)
-    assert sample.image.shape == (256, 320, 3)
-    assert len(sample.segments) > 3
-    assert "panoptic.json: exists; choose another folder" in fail("data", "tabletop", out, "--count", 1)
-    assert "1 frames of 64x64" in succeed("data", "clip", tmp_path, "--frames", 1, "--height", 64, "--width", 64)
-    assert (tmp_path / "clip.mp4").stat().st_size > 0
+@pytest.mark.parametrize("arguments", ["data tabletop out --count 3", "data clip out", "data --help", "data"])
+def test_command_that_moved_reports_its_successor(arguments: str) -> None:
+    answer = fail(*arguments.split())
+    assert answer == (
+        "error: 'panrt data' has moved to examples/tabletop of the repository; in a clone, run: "
+        "python -m examples.tabletop render OUT, or clip OUT\n"
+    )
+    assert "run: python -m examples.tabletop train OUT" in fail("train-tabletop", "out", "--seed", 1)
+    assert "train-tabletop" not in succeed("--help")

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.null_session import NullSession
 from typer.testing import CliRunner, Result
 
 import panrt
@@ -25,7 +24,8 @@ from panrt.engine.sinks import SinkError, files
 from panrt.engine.sources import SourceNotFoundError, argus, source, v4l2
 from panrt.engine.sources.source import Opening
 from support.networks import exported
-from support.streams import CLIP, IMAGES
+from tools.null_session import NullSession
+from tools.streams import CLIP, IMAGES
 
 URI = "test://64x48@max?frames=20"
 
@@ -119,8 +119,8 @@ def test_a_gpu_gets_frames_of_cameras_as_these_have_them(
 
     def read(device: object, uri: str, camera: object, opening: Opening) -> Iterator[Any]:
         taken[uri] = opening.options.pixel_format
+        yield from ()
         raise SourceNotFoundError(uri)
-        yield
 
     for module, name in ((argus, "csi_pictures"), (v4l2, "v4l2_pictures")):
         monkeypatch.setattr(module, name, read)
@@ -249,7 +249,17 @@ def test_a_source_is_not_written_over(tmp_path: Path) -> None:
 
 def test_a_run_ends_when_nobody_reads_its_standard_output_any_more(lively: Path) -> None:
     panrt_command = Path(sys.executable).with_name("panrt")
-    command = [panrt_command, "run", "test://64x48@20", "--model", lively, "-s", "-", "--threads", "1"]
+    command: list[str | Path] = [
+        panrt_command,
+        "run",
+        "test://64x48@20",
+        "--model",
+        lively,
+        "-s",
+        "-",
+        "--threads",
+        "1",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stderr is not None
@@ -300,7 +310,7 @@ def test_the_progress_line_tells_rate_age_losses_and_trouble() -> None:
 def test_ctrl_c_ends_a_run_with_everything_written(lively: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     panrt_command = Path(sys.executable).with_name("panrt")
-    command = [panrt_command, "run", CLIP, "--loop", "--model", lively, "-s", out, "--threads", "1"]
+    command: list[str | Path] = [panrt_command, "run", CLIP, "--loop", "--model", lively, "-s", out, "--threads", "1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not (out.exists() and out.read_text()):
         time.sleep(0.05)

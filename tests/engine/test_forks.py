@@ -16,7 +16,7 @@ import multiprocessing, os, sys, threading, warnings
 import numpy as np
 warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of any fork beside threads
 import panrt
-from benchmarks.null_session import NullSession, map_of
+from tools.null_session import NullSession, map_of
 from panrt.engine.frame import Frame
 from panrt.engine.pipeline import StreamError
 from panrt.engine.session import SessionForkedError
@@ -174,7 +174,7 @@ from panrt.engine.sinks.address import parse_address
 from panrt.engine.sinks.web import WebWriter
 from panrt.engine.sources import open_source
 from panrt.engine.status import Meter
-from benchmarks.null_session import model_file
+from tools.null_session import model_file
 status = Meter().status((open_source("test://8x8").status,), ())
 with contextlib.redirect_stderr(io.StringIO()):  # the URL
     writer = WebWriter(parse_address("web", "127.0.0.1:0", {}), Context(model_file(), lambda: status))

@@ -15,16 +15,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.null_session import NullSession, map_of
 from numpy.typing import NDArray
 
 import panrt
+from panrt import Tracker, TrackingConfig
 from panrt.engine.frame import Frame
-from panrt.engine.pipeline import Stream, StreamError, stop_on_signals
+from panrt.engine.pipeline import Stream, stop_on_signals
+from panrt.engine.results.result import PanopticResult
 from panrt.engine.sources import SourceNotFoundError, SourceOptions, SourceUndecodableError, State, UnknownSourceError
 from panrt.engine.sources.pattern import pattern
-from support.clock import ManualClock
-from support.streams import CLIP, IMAGES, drain, wait_for
+from panrt.errors import StreamError
+from tools.clock import ManualClock
+from tools.null_session import NullSession, map_of
+from tools.streams import CLIP, IMAGES, drain, wait_for
 
 HW = 24, 32
 
@@ -36,7 +39,7 @@ def uri(frames: int, rate: str = "max") -> str:
 @pytest.mark.parametrize(("capacity", "batch"), [(1, 1), (3, 1), (2, 4), (2, 0)])
 def test_every_frame_of_a_file_has_its_own_result_in_order(capacity: int, batch: int) -> None:
     session = NullSession(capacity=capacity, batch=batch)
-    with panrt.stream(uri(50), session, track=False) as stream:
+    with panrt.stream(uri(50), session, tracker=None) as stream:
         items = list(stream.pairs())
     assert [item.result.frame_index for item in items] == list(range(50))
     for item in items:
@@ -130,7 +133,8 @@ def test_several_sources_take_turns_and_share_batches() -> None:
             counts[result.source] += 1
             indices.setdefault(result.source, []).append(result.frame_index)
             if sum(counts.values()) == 90:
-                assert min(counts.values()) >= 28, "a source was left behind"
+                # At least 23 batches of four, each but the first two with a frame of every source.
+                assert min(counts.values()) >= 21, "a source was left behind"
     assert dict(counts) == {uri(60): 60, f"{uri(60)}#2": 60, str(IMAGES): 64}
     assert all(found == list(range(len(found))) for found in indices.values())
     assert max(session.batches) == 4
@@ -170,10 +174,38 @@ def test_results_of_fast_live_source_are_no_older_than_a_period_and_inference() 
 def test_things_keep_their_ids_unless_that_is_switched_off() -> None:
     tracked = [{s.name: s.id for s in result.segments} for result in panrt.stream(CLIP, NullSession(), limit=10)]
     assert len({ids["bright"] for ids in tracked}) == 1
-    plain = [result.panoptic for result in panrt.stream(CLIP, NullSession(), limit=3, track=False)]
+    plain = [result.panoptic for result in panrt.stream(CLIP, NullSession(), limit=3, tracker=None)]
     with panrt.engine.sources.open_source(CLIP) as source:
         frames = drain(source, most=3)
     assert all(np.array_equal(ids, map_of(frame.image)) for ids, frame in zip(plain, frames, strict=True))
+
+
+def test_tracker_may_be_given_by_its_options_or_as_one_that_outlives_a_stream() -> None:
+    model = NullSession().model
+    tracker = Tracker((*model.things, *model.stuff))
+
+    def bright_ids(tracker: Tracker | TrackingConfig) -> set[int]:
+        results = list(panrt.stream(CLIP, NullSession(), limit=3, tracker=tracker))
+        return {segment.id for result in results for segment in result.segments if segment.name == "bright"}
+
+    assert len(bright_ids(TrackingConfig(max_age=2))) == 1
+    assert bright_ids(tracker) == bright_ids(tracker)
+
+
+def test_tracker_of_one_source_is_rejected_for_several() -> None:
+    model = NullSession().model
+    tracker = Tracker((*model.things, *model.stuff))
+    with pytest.raises(ValueError, match=r"tracker: got one Tracker for 2 sources.*TrackingConfig"):
+        panrt.stream([uri(3), uri(3)], NullSession(), tracker=tracker)
+    with pytest.raises(TypeError, match="tracker: got str, expected a TrackingConfig, a Tracker or None"):
+        panrt.stream(uri(3), NullSession(), tracker="yes")  # type: ignore[arg-type]
+
+
+def test_track_is_deprecated_and_still_switches_tracking_off() -> None:
+    with pytest.warns(DeprecationWarning, match="use tracker=None"):
+        stream = panrt.stream(uri(3), NullSession(), track=False)
+    assert [result.frame_index for result in stream] == [0, 1, 2]
+    assert not stream._trackers
 
 
 def test_a_limit_ends_the_stream_after_just_so_many() -> None:
@@ -224,7 +256,7 @@ def test_a_source_that_ends_by_an_error_raises_it_after_the_last_result(tmp_path
     broken.write_bytes(b"no picture")
     (tmp_path / "a.jpg").write_bytes((IMAGES / "000001.jpg").read_bytes())
     path = tmp_path / "out.jsonl"
-    results = []
+    results: list[PanopticResult] = []
     with pytest.raises(SourceUndecodableError, match=r"b\.png: not a picture"):
         results.extend(panrt.stream([tmp_path, uri(9)], NullSession(), sinks=[str(path)]))
     assert len(path.read_text().splitlines()) == 10  # the other source was not cut off
@@ -293,7 +325,7 @@ def test_the_status_tells_of_a_source_that_stalls_while_nobody_asks() -> None:
 
 SCRIPT = """
 import sys, panrt
-from benchmarks.null_session import NullSession
+from tools.null_session import NullSession
 from panrt.engine.pipeline import stop_on_signals
 with panrt.stream("test://32x24@100", NullSession(), sinks=sys.argv[1:]) as stream, stop_on_signals(stream):
     for count, _ in enumerate(stream):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from panrt.engine.frame import Frame, PixelFormat, YuvStandard
 from panrt.engine.pixel_formats import PIXEL_FORMATS, YUV_STANDARDS, bgr
-from panrt.engine.preprocess import FrameError
+from panrt.errors import FrameError
 from panrt.plugins import frame_reference
 
 SHAPES = {"nv12": (3, 2), "yuyv": (2, 2, 2), "bgr8": (2, 2, 3), "rgb8": (2, 2, 3)}  # of 2 x 2 pixels
@@ -70,7 +70,7 @@ def test_parts_of_larger_images_are_converted_too() -> None:
         (Frame(np.zeros((0, 4), np.uint8), pixel_format="nv12"), r"got \(0, 4\)"),
         (Frame(np.zeros((4, 3, 2), np.uint8), pixel_format="yuyv"), r"got \(4, 3, 2\) uint8 as yuyv"),
         (Frame(np.zeros((4, 4), np.uint8), pixel_format="yuyv"), r"got \(4, 4\)"),
-        (Frame(np.zeros((4, 4, 3), np.int8), pixel_format="rgb8"), r"got \(4, 4, 3\) int8 as rgb8"),  # type: ignore[arg-type]
+        (Frame(np.zeros((4, 4, 3), np.int8), pixel_format="rgb8"), r"got \(4, 4, 3\) int8 as rgb8"),
         (Frame("picture.jpg", pixel_format="rgb8"), "got str as rgb8"),  # type: ignore[arg-type]
         (Frame(np.zeros((4, 4), np.uint8)), r"expected .*\(H, W, 3\)"),
     ],

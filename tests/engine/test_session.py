@@ -29,18 +29,23 @@ from panrt.engine.backends.cpu.passes import convolutions
 from panrt.engine.backends.cpu.passes.convolutions import Convolution
 from panrt.engine.backends.cpu.session import DENSE, CpuSession, Graph
 from panrt.engine.frame import Frame
-from panrt.engine.load import BackendError
 from panrt.engine.pixel_formats import bgr
-from panrt.engine.preprocess import FrameError, place
-from panrt.engine.results.device_map import DeviceMapError
+from panrt.engine.preprocess import place
 from panrt.engine.results.result import PanopticResult
-from panrt.engine.session import SessionError
+from panrt.errors import (
+    BackendError,
+    DeviceMapError,
+    FrameError,
+    InputSizeError,
+    ModelFileError,
+    SessionError,
+    UnsupportedModelError,
+)
 from panrt.export import to_onnx
 from panrt.formats import metadata
-from panrt.formats.metadata import InputSizeError, ModelFileError, UnsupportedModelError
-from support.clock import PATIENCE
 from support.networks import HEIGHT, THRESHOLDS, WIDTH, dynamic, exported, frames, lively
 from support.rounding import differ_at_edges_alone
+from tools.clock import PATIENCE
 
 INPUT = (HEIGHT, WIDTH)
 Outputs = list[NDArray[Any]]

@@ -9,18 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.null_session import NullSession, map_of
 from numpy.typing import NDArray
 
 import panrt
 from panrt.engine.backends.cpu.session import CpuSession
 from panrt.engine.frame import Frame
-from panrt.engine.pipeline import StreamError
 from panrt.engine.results.result import PanopticResult
-from panrt.engine.session import SessionBusyError, SessionClosedError, SessionError
 from panrt.engine.sinks.sink import Context, Item, Sink, SinkSpec
+from panrt.errors import SessionBusyError, SessionClosedError, SessionError, StreamError
 from support import shared_sessions
 from support.networks import exported, frames
+from tools.null_session import NullSession, map_of
 
 Frames = list[NDArray[np.uint8]]
 

@@ -36,8 +36,7 @@ def test_a_closed_slot_gives_what_is_inside_and_takes_nothing(policy: Policy) ->
     slot: Slot[int] = Slot(policy)
     slot.put(1)
     slot.close()
-    assert not slot.put(2, timeout=1)
-    assert not slot.exhausted
+    assert (slot.put(2, timeout=1), slot.exhausted) == (False, False)
     assert slot.take(None) == 1
     assert slot.exhausted
     assert slot.take(None) is None

@@ -7,7 +7,7 @@ import pytest
 
 from panrt.engine.results.result import PanopticResult, Timings
 from panrt.engine.status import SAMPLES, SILENCE, WINDOW, Meter
-from support.clock import ManualClock
+from tools.clock import ManualClock
 
 INFERENCE = 0.01
 

@@ -9,13 +9,13 @@ import threading
 from pathlib import Path
 
 import pytest
-from benchmarks.null_session import NullSession
 
 import panrt
 from panrt.engine.slot import Policy, Slot, SlotCounts
 from panrt.engine.sources import open_source
 from panrt.engine.status import StreamStatus
 from support.shared_sessions import in_threads, restless
+from tools.null_session import NullSession
 
 
 @pytest.mark.parametrize(("policy", "depth"), [("latest", 1), ("block", 1), ("block", 3)])
@@ -106,7 +106,7 @@ LIMITED = """
 import os, resource, sys, threading, warnings
 import numpy as np
 import panrt
-from benchmarks.null_session import NullSession
+from tools.null_session import NullSession
 from panrt.engine.frame import Frame
 from panrt.engine.sources import open_source
 from panrt.errors import PanrtError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -218,7 +219,8 @@ _HOSTILE = ("a\n\x1b[2J", "\ud800", "a" * 7000, "a:" * 3000, "a@" * 3000, "a" * 
 )
 @pytest.mark.parametrize("text", _HOSTILE, ids=["control", "surrogate", "long", "colons", "ats", "endless"])
 def test_whatever_a_uri_holds_what_is_said_of_it_is_one_short_line(form: str, text: str) -> None:
-    for meaning in (lambda uri: parse(uri).uri, lambda uri: open_sink(uri).name):
+    meanings: tuple[Callable[[str], str], ...] = (lambda uri: parse(uri).uri, lambda uri: open_sink(uri).name)
+    for meaning in meanings:
         try:
             said = meaning(form.format(text))
         except PanrtError as error:

@@ -28,8 +28,9 @@ from panrt.gpu.device import Gpu
 from panrt.model import build
 from support.engines import PLAIN, demo, layers, ours, panrt, tiny_model
 from support.networks import HEIGHT, WIDTH, dynamic
-from support.plugin_library import plugin_library
+from tools.plugin_library import plugin_library
 
+RTX = ("--flavour", "rtx")
 GOLDEN = Path(__file__).parents[1] / "data" / "engine_layers.json"
 FULL = os.environ.get("PANRT_TEST_PROFILE") == "full"
 
@@ -43,14 +44,14 @@ def show(phase, done, of):
         os.kill(os.getpid(), signal.SIGINT)
     phases.append(phase)
 try:
-    build_engine(sys.argv[1], sys.argv[2], rtx=True, progress=show)
+    build_engine(sys.argv[1], sys.argv[2], flavour="rtx", progress=show)
 except KeyboardInterrupt:
     print("stopped in", phases[-1])
 """
 
 
 def facts(path: Path, plan: Path, *options: object, cache: Path) -> dict[str, Any]:
-    ended = panrt("build", path, "-o", plan, "--rtx", "--json", *options, cache=cache)
+    ended = panrt("build", path, "-o", plan, *RTX, "--json", *options, cache=cache)
     assert ended.code == 0, ended
     found: dict[str, Any] = json.loads(ended.stdout)
     return found
@@ -113,13 +114,13 @@ def test_a_second_build_gives_the_same_bytes_and_the_cache_gives_them_at_once(tm
 
 
 def test_without_the_plugin_library_nothing_is_built(tmp_path: Path) -> None:
-    said = fail(saved(tiny_model(), tmp_path), "-o", tmp_path / "m.plan", "--rtx", cache=tmp_path, PANRT_PLUGINS="")
+    said = fail(saved(tiny_model(), tmp_path), "-o", tmp_path / "m.plan", *RTX, cache=tmp_path, PANRT_PLUGINS="")
     assert "the TensorRT plugins of this PanRT are not built; run  panrt plugins build" in said
 
 
 def test_a_stopped_build_leaves_nothing_behind(tmp_path: Path) -> None:
     plan = tmp_path / "m.plan"
-    command = [sys.executable, "-c", _STOPPED, demo("fp32"), plan]
+    command: list[str | Path] = [sys.executable, "-c", _STOPPED, demo("fp32"), plan]
     done = subprocess.run(command, env=ours(tmp_path), capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done
     assert done.stdout.startswith("stopped in "), done
@@ -130,7 +131,19 @@ def test_a_stopped_build_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     """Files of at most a kilobyte stand for a disk without room."""
     path = saved(tiny_model(), tmp_path)
-    limited = ["sh", "-c", 'ulimit -f 2; exec "$@"', "sh", *PLAIN, "build", path, "-o", tmp_path / "m.plan", "--rtx"]
+    limited: list[str | Path] = [
+        "sh",
+        "-c",
+        'ulimit -f 2; exec "$@"',
+        "sh",
+        *PLAIN,
+        "build",
+        path,
+        "-o",
+        tmp_path / "m.plan",
+        "--flavour",
+        "rtx",
+    ]
     done = subprocess.run(limited, env=ours(tmp_path), capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 2, done
     assert "ile too large" in done.stderr
@@ -139,7 +152,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_a_cache_that_cannot_be_written_to_costs_no_engine(tmp_path: Path) -> None:
     (tmp_path / "cache").touch()
-    ended = panrt("build", saved(tiny_model(), tmp_path), "-o", tmp_path / "m.plan", "--rtx", cache=tmp_path / "cache")
+    ended = panrt("build", saved(tiny_model(), tmp_path), "-o", tmp_path / "m.plan", *RTX, cache=tmp_path / "cache")
     assert ended.code == 0, ended
     assert plan_file.read(tmp_path / "m.plan").flavour == "rtx"
     assert "Set XDG_CACHE_HOME to a folder that can be written to." in ended.stderr
@@ -147,7 +160,7 @@ def test_a_cache_that_cannot_be_written_to_costs_no_engine(tmp_path: Path) -> No
 
 def test_a_file_that_leaves_its_batch_open_is_refused(tmp_path: Path) -> None:
     path = saved(tiny_model(batch="n"), tmp_path)
-    said = fail(path, "-o", tmp_path / "m.plan", "--rtx", cache=tmp_path)
+    said = fail(path, "-o", tmp_path / "m.plan", *RTX, cache=tmp_path)
     assert "tiny.onnx: leaves its batch open (-1), and engines have one; export the model again, with --batch N" in said
 
 
@@ -198,8 +211,8 @@ def test_an_engine_of_an_open_file_is_that_of_the_static_export(tmp_path: Path) 
 
 
 def test_an_engine_has_one_size(tmp_path: Path) -> None:
-    plan, given = tmp_path / "m.plan", ("--rtx", "--height", 96, "--width")
-    assert "leaves the size of its input open; choose" in fail(dynamic(), "-o", plan, "--rtx", cache=tmp_path)
+    plan, given = tmp_path / "m.plan", (*RTX, "--height", 96, "--width")
+    assert "leaves the size of its input open; choose" in fail(dynamic(), "-o", plan, *RTX, cache=tmp_path)
     assert "width: got 100, expected a multiple of 32" in fail(dynamic(), "-o", plan, *given, 100, cache=tmp_path)
     static = fail(demo("fp32"), "-o", plan, *given, 128, cache=tmp_path)
     assert "its input is 256x320 (height x width) and cannot be 96x128" in static
@@ -210,17 +223,17 @@ def test_what_does_not_do_is_said_and_nothing_is_written(tmp_path: Path) -> None
     path = saved(tiny_model(), tmp_path)
     plan = tmp_path / "m.plan"
     assert "suffix '.engine', expected '.plan'" in fail(path, "-o", tmp_path / "m.engine", cache=tmp_path)
-    assert "no such file" in fail(tmp_path / "no.onnx", "-o", plan, "--rtx", cache=tmp_path)
-    assert "version_compatible: TensorRT-RTX" in fail(path, "-o", plan, "--rtx", "--version-compatible", cache=tmp_path)
-    said = fail(path, "-o", plan, "--rtx", "--compute-capability", "8.7", cache=tmp_path)
+    assert "no such file" in fail(tmp_path / "no.onnx", "-o", plan, *RTX, cache=tmp_path)
+    assert "version_compatible: TensorRT-RTX" in fail(path, "-o", plan, *RTX, "--version-compatible", cache=tmp_path)
+    said = fail(path, "-o", plan, *RTX, "--compute-capability", "8.7", cache=tmp_path)
     assert "compute capability '8.7': TensorRT-RTX" in said
     assert "builds for 7.5, 8.0, 8.6, 8.9, 12.0, 12.1" in said
     assert "No module named 'tensorrt'" in fail(path, "-o", plan, cache=tmp_path)
     assert "says fp16, but TensorRT finds no layer" in fail(
-        saved(tiny_model(precision="fp16"), tmp_path), "-o", plan, "--rtx", cache=tmp_path
+        saved(tiny_model(precision="fp16"), tmp_path), "-o", plan, *RTX, cache=tmp_path
     )
     path.write_bytes(path.read_bytes()[:-10])
-    assert "cut off" in fail(path, "-o", plan, "--rtx", cache=tmp_path)
+    assert "cut off" in fail(path, "-o", plan, *RTX, cache=tmp_path)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

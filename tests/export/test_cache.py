@@ -7,14 +7,15 @@ import multiprocessing
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from panrt.cli import app
+from panrt.errors import NoCacheFolderError
 from panrt.export import cache
 from panrt.export.cache import Key
-from panrt.files import NoCacheFolderError
 from panrt.formats import plan_file as plans
 from panrt.formats.plan_file import BuildOptions
 from support import homes
@@ -49,7 +50,7 @@ def put(key: Key) -> Path:
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Key)])
 def test_any_other_field_is_another_engine(field: str) -> None:
     put(KEY)
-    other = BuildOptions(optimization_level=4) if field == "options" else f"{getattr(KEY, field)}x"
+    other: Any = BuildOptions(optimization_level=4) if field == "options" else f"{getattr(KEY, field)}x"
     with cache.locked(dataclasses.replace(KEY, **{field: other})) as plan:
         assert cache.get(plan) is None
 
@@ -57,7 +58,7 @@ def test_any_other_field_is_another_engine(field: str) -> None:
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(BuildOptions)])
 def test_any_other_option_is_another_engine(field: str) -> None:
     value = getattr(BuildOptions(), field)
-    other = (9,) if value == () else "ampere_plus" if value == "none" else value + 2
+    other: Any = (9,) if value == () else "ampere_plus" if value == "none" else value + 2
     changed = dataclasses.replace(KEY, options=dataclasses.replace(KEY.options, **{field: other}))
     assert changed.digest() != KEY.digest()
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from panrt.cli.frames import network_frames
-from panrt.export import ExportError
+from panrt.errors import ExportError
 from panrt.export.frames import read_frames
 
 DATA = Path(__file__).parents[1] / "data" / "tabletop"
@@ -21,7 +21,7 @@ PICTURES = sorted((DATA / "eval" / "images").iterdir())
 
 def test_pictures_are_taken_evenly_from_a_folder() -> None:
     found = list(read_frames(DATA / "eval" / "images", limit=4))
-    expected = [cv2.imread(str(PICTURES[index])) for index in (0, 16, 32, 48)]
+    expected = [np.asarray(cv2.imread(str(PICTURES[index]))) for index in (0, 16, 32, 48)]
     assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
@@ -58,7 +58,7 @@ def test_no_pictures_and_damaged_ones_are_named(tmp_path: Path) -> None:
 
 def test_a_frame_is_placed_as_a_session_places_it() -> None:
     (placed,) = network_frames(PICTURES[0], limit=1, input_hw=(128, 192), valid_hw=(128, 180), free=(1.4, 2, 3))
-    original = cv2.imread(str(PICTURES[0]))  # 256 x 320, so 128 x 160 is left of it
+    original = np.asarray(cv2.imread(str(PICTURES[0])))  # 256 x 320, so 128 x 160 is left of it
     half = cv2.resize(original, (160, 128), interpolation=cv2.INTER_LINEAR)
     assert np.array_equal(placed[:, :160], half)
     assert (placed[:, 160:] == (1, 2, 3)).all()

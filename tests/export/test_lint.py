@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from panrt.export.lint import LintError, lint
-from panrt.formats.metadata import ModelFileError
+from panrt.errors import LintError, ModelFileError
+from panrt.export.lint import lint
 from support.engines import demo, tiny_model
 
 RTX: dict[str, Any] = {"flavour": "rtx", "release": (1, 7)}
@@ -85,7 +85,7 @@ def test_an_operator_that_came_later_than_its_opset_is_named(
         ([node("Resize", antialias=1)], r"a/Resize: Resize with antialias"),
         ([node("Resize", coordinate_transformation_mode="tf_crop_and_resize")], r"a/Resize: .*tf_crop_and_resize"),
         ([node("ScatterND", reduction="add")], r"a/ScatterND: ScatterND that reduces by add"),
-        ([constant("b", np.int32([1])), node("DequantizeLinear", "b", "b")], r"DequantizeLinear of int32"),
+        ([constant("b", np.array([1], np.int32)), node("DequantizeLinear", "b", "b")], r"DequantizeLinear of int32"),
         ([node("Gelu", domain="other")], r"a/Gelu: operator other::Gelu is neither ONNX's nor PanRT's"),
         ([ours("MaskIou")], r"a/MaskIou: PanRT has no operator 'MaskIou'"),
         ([ours(plugin_version="2")], r"plugin_version: got '2', expected '1'"),

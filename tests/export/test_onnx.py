@@ -15,7 +15,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from panrt.export import ExportError, to_onnx
+from panrt.errors import ExportError
+from panrt.export import to_onnx
 from panrt.export.folding import fold_batch_norms
 from panrt.export.onnx import default_thresholds, describe
 from panrt.formats import metadata

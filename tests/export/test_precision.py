@@ -15,14 +15,15 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
-from panrt.export import ExportError, to_onnx
+from panrt.errors import ExportError
+from panrt.export import to_onnx
 from panrt.export.precision import largest_feature
 from panrt.model import build
 from panrt.model.config import SemanticConfig
 from support.networks import frames, lively
 from support.rounding import UNIT, likely
 
-SIZE = {"height": 256, "width": 320}
+SIZE: dict[str, Any] = {"height": 256, "width": 320}
 STAGES = ("p2", "p3", "p4", "p5", "semantic_logits")
 
 
@@ -134,10 +135,10 @@ def test_a_feature_beyond_float16_is_refused_by_its_module(tmp_path: Path) -> No
     network = lively()
     assert network.semantic is not None
     with torch.no_grad():
-        network.semantic.predictor.bias[0] = 6e4
+        network.semantic.predictor.get_parameter("bias")[0] = 6e4
         network.semantic.predictor.weight[0] = 6e3
     with pytest.raises(ExportError, match=r"semantic\.predictor: a feature of .* on sample frame 1 is beyond float16"):
-        to_onnx(network, tmp_path / "m.onnx", **SIZE, precision="fp16", samples=frames(1))
+        to_onnx(network, tmp_path / "m.onnx", **SIZE, precision="fp16", samples=list(frames(1)))
     assert not list(tmp_path.iterdir())
 
 
@@ -146,10 +147,10 @@ def test_the_largest_feature_is_found_where_it_is() -> None:
     assert network.semantic is not None
     with torch.no_grad():
         network.semantic.predictor.weight.zero_()
-        network.semantic.predictor.bias[1] = -5000
+        network.semantic.predictor.get_parameter("bias")[1] = -5000
     seen: list[tuple[int, int]] = []
     peak = largest_feature(network, [frames(1), frames(1)], lambda done, total: seen.append((done, total)))
-    assert peak == (5000, "semantic.predictor")
+    assert peak == (5000.0, "semantic.predictor")
     assert seen == [(1, 2), (2, 2)]
 
 
@@ -241,5 +242,5 @@ def test_int8_without_frames_and_frames_of_another_size_are_refused(tmp_path: Pa
     with pytest.raises(ExportError, match="int8 is calibrated on sample frames, and there are none"):
         to_onnx(lively(), path, **SIZE, precision="int8")
     with pytest.raises(ExportError, match=r"samples\[0\]: got \(256, 320, 3\) uint8, expected \(64, 64, 3\) uint8"):
-        to_onnx(lively(), path, height=64, width=64, precision="int8", samples=frames(1))
+        to_onnx(lively(), path, height=64, width=64, precision="int8", samples=list(frames(1)))
     assert not list(tmp_path.iterdir())

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from panrt.export.tensorrt import BuildError, TensorRT
+from panrt.errors import BuildError
+from panrt.export.tensorrt import TensorRT
 from panrt.formats.plan_file import BuildOptions
 from panrt.gpu import device as gpu
 from support.fake_tensorrt import fake_tensorrt
-from support.plugin_library import plugin_library
+from tools.plugin_library import plugin_library
 
 
 @pytest.fixture

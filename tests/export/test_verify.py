@@ -20,7 +20,8 @@ from typer.testing import CliRunner, Result
 from panrt.cli import app
 from panrt.cli.verify import SessionRunner
 from panrt.engine.load import load
-from panrt.export import ExportError, to_onnx
+from panrt.errors import ExportError, ModelFileError, VerifyError
+from panrt.export import to_onnx
 from panrt.export.onnx import describe
 from panrt.export.verify import (
     LIMITS,
@@ -31,17 +32,16 @@ from panrt.export.verify import (
     Row,
     Stages,
     TorchRunner,
-    VerifyError,
     compare,
     iou,
 )
-from panrt.formats.metadata import ModelFile, ModelFileError
+from panrt.formats.metadata import ModelFile
 from panrt.formats.onnx_file import read_onnx
 from panrt.model import PanopticFPN, save
 from panrt.model.panoptic_map import PanopticMap, Segment
 from support.networks import FRAMES, frames, lively
 
-SIZE = {"height": 128, "width": 160}
+SIZE: dict[str, Any] = {"height": 128, "width": 160}
 
 
 class Form(NamedTuple):
@@ -60,8 +60,8 @@ def lite(tmp_path_factory: pytest.TempPathFactory) -> Form:
     return Form(network, folder / "lite.safetensors", folder / "lite.onnx", file)
 
 
-def images(count: int) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(frames(count)[:, :128, :160])
+def images(count: int) -> list[NDArray[np.uint8]]:
+    return list(np.ascontiguousarray(frames(count)[:, :128, :160]))
 
 
 def rows(found: Comparison) -> dict[str, Row]:
@@ -91,7 +91,7 @@ def test_a_changed_branch_fails_and_those_before_it_do_not(lite: Form) -> None:
     changed = lively()
     assert changed.semantic is not None
     with torch.no_grad():
-        changed.semantic.predictor.bias[2] += 40
+        changed.semantic.predictor.get_parameter("bias")[2] += 40
     found = compare(TorchRunner(lite.network, lite.file), TorchRunner(changed, lite.file), images(1))
     passed = {stage: row.passed for stage, row in rows(found).items()}
     assert passed["p2"]
@@ -121,7 +121,7 @@ THING, OTHER, STUFF, FLOOR = FILE.things[0].id, FILE.things[1].id, FILE.stuff[0]
 
 
 def judged(a: Stages, b: Stages, **options: Any) -> dict[str, Row]:
-    return rows(compare(Told(FILE, a), Told(FILE, b), np.zeros((1, 32, 32, 3), np.uint8), **options))
+    return rows(compare(Told(FILE, a), Told(FILE, b), [np.zeros((32, 32, 3), np.uint8)], **options))
 
 
 def strips(*segments: tuple[int, int, int]) -> PanopticMap:
@@ -195,14 +195,14 @@ def test_iou_is_that_of_the_hand_computed_boxes() -> None:
 
 def test_the_coarser_precision_sets_the_limits() -> None:
     half = dataclasses.replace(FILE, precision="fp16")
-    found = compare(Told(half, Stages(MAP)), Told(FILE, Stages(MAP)), np.zeros((1, 32, 32, 3), np.uint8))
+    found = compare(Told(half, Stages(MAP)), Told(FILE, Stages(MAP)), [np.zeros((32, 32, 3), np.uint8)])
     assert found.limits == LIMITS["fp16"]
 
 
 def test_what_differs_in_kind_is_not_compared() -> None:
     other = dataclasses.replace(FILE, output_hw=(64, 64))
     with pytest.raises(VerifyError, match=r"output_hw: told and told have \(32, 32\) and \(64, 64\)"):
-        compare(Told(FILE, Stages(MAP)), Told(other, Stages(MAP)), np.zeros((1, 32, 32, 3), np.uint8))
+        compare(Told(FILE, Stages(MAP)), Told(other, Stages(MAP)), [np.zeros((32, 32, 3), np.uint8)])
     with pytest.raises(VerifyError, match="images: got none"):
         compare(Told(FILE, Stages(MAP)), Told(FILE, Stages(MAP)), [])
 
@@ -279,7 +279,7 @@ def test_the_command_ends_with_0_within_limits_and_with_1_past_them(lite: Form, 
     changed = lively()
     assert changed.semantic is not None
     with torch.no_grad():
-        changed.semantic.predictor.bias[2] += 40
+        changed.semantic.predictor.get_parameter("bias")[2] += 40
     other = tmp_path / "other.safetensors"
     save(changed, other)
     bad = run(other, f"cpu:{lite.path}", "--frames", pictures, "--max-frames", 1)

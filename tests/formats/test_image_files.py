@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from PIL import Image, ImageOps
 
-from panrt.errors import PanrtError
+from panrt.errors import ImageDeniedError, ImageFileError, ImageNotFoundError, PanrtError
 from panrt.formats import image_files
-from panrt.formats.image_files import PictureDeniedError, PictureError, PictureNotFoundError, read_header, read_picture
+from panrt.formats.image_files import read_header, read_picture
 
 # 2 x 3 blocks of 8 x 8 pixels, no two alike and none like its mirror image
 COLORS = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[255, 255, 0], [0, 255, 255], [128, 128, 128]]], np.uint8)
@@ -173,7 +173,7 @@ def test_a_picture_that_is_too_large_is_not_decoded(bomb: str, tmp_path: Path, m
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
     path = write(tmp_path, BOMBS[bomb])
     with pytest.raises(
-        PictureError, match=rf"^{path}: has \d+ x \d+ \(W x H\) pixels; read are up to 268435456 pixels"
+        ImageFileError, match=rf"^{path}: has \d+ x \d+ \(W x H\) pixels; read are up to 268435456 pixels"
     ):
         read_picture(path)
 
@@ -181,7 +181,7 @@ def test_a_picture_that_is_too_large_is_not_decoded(bomb: str, tmp_path: Path, m
 def test_a_large_file_is_read_no_further_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_files, "MAX_BYTES", 100)
     path = write(tmp_path, encoded("PNG", 1))
-    with pytest.raises(PictureError, match="has more than 100 bytes"):
+    with pytest.raises(ImageFileError, match="has more than 100 bytes"):
         read_picture(path)
 
 
@@ -190,7 +190,7 @@ def test_a_large_file_is_read_no_further_than_the_limit(tmp_path: Path, monkeypa
 def test_a_picture_that_is_cut_short_is_no_picture(extension: str, part: float, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     data = cv2.imencode(extension, noise)[1].tobytes()
-    with pytest.raises(PictureError, match="picture"):
+    with pytest.raises(ImageFileError, match="picture"):
         read_picture(write(tmp_path, data[: int(len(data) * part)]))
 
 
@@ -199,7 +199,7 @@ def test_an_animation_is_no_picture(form: str, tmp_path: Path) -> None:
     frames = [Image.fromarray(np.full((20, 30, 3), value, np.uint8)) for value in (10, 100, 200)]
     file = io.BytesIO()
     frames[0].save(file, form, save_all=True, append_images=frames[1:])
-    with pytest.raises(PictureError, match=r"an animation of 3 frames, expected a picture; convert it to a video"):
+    with pytest.raises(ImageFileError, match=r"an animation of 3 frames, expected a picture; convert it to a video"):
         read_picture(write(tmp_path, file.getvalue()))
 
 
@@ -225,7 +225,7 @@ def test_an_animation_is_no_picture(form: str, tmp_path: Path) -> None:
 )
 def test_what_is_no_picture_is_called_by_its_name(data: bytes, said: str, tmp_path: Path) -> None:
     path = write(tmp_path, data)
-    with pytest.raises(PictureError, match=said) as caught:
+    with pytest.raises(ImageFileError, match=said) as caught:
         read_picture(path)
     assert str(caught.value).startswith(f"{path}: ")
 
@@ -255,25 +255,25 @@ def test_a_spoiled_header_is_one_typed_line(data: st.DataObject) -> None:
 def test_a_pipe_a_folder_and_a_device_are_no_files(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     for path in (tmp_path / "pipe.png", tmp_path, Path("/dev/zero")):
-        with pytest.raises(PictureError, match="is a folder, a pipe or a device, expected a file"):
+        with pytest.raises(ImageFileError, match="is a folder, a pipe or a device, expected a file"):
             read_picture(path)
 
 
 def test_a_file_that_is_not_there_or_may_not_be_read_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "gone.png").symlink_to("nowhere")
     for name in ("none.png", "gone.png", "a\0b.png", "\ud800.png"):
-        with pytest.raises(PictureNotFoundError, match="no such file") as caught:
+        with pytest.raises(ImageNotFoundError, match="no such file") as caught:
             read_picture(tmp_path / name)
         assert isinstance(caught.value, FileNotFoundError)
         str(caught.value).encode()  # no half of a surrogate pair
-    with pytest.raises(PictureError, match="cannot be read"):
+    with pytest.raises(ImageFileError, match="cannot be read"):
         read_picture(tmp_path / ("x" * 5000))
 
     def deny(*_: object) -> int:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "open", deny)
-    with pytest.raises(PictureDeniedError, match="may not be read by this user"):
+    with pytest.raises(ImageDeniedError, match="may not be read by this user"):
         read_picture(tmp_path / "a.png")
 
 

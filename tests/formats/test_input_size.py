@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from onnx import GraphProto, TensorProto, helper, numpy_helper
 
 import panrt
+from panrt.errors import InputSizeError, ModelFileError
 from panrt.formats import metadata
 from panrt.formats.input_size import Static, open_size, specialise
-from panrt.formats.metadata import InputSizeError, ModelFile, ModelFileError
+from panrt.formats.metadata import ModelFile
 from panrt.formats.onnx_file import read_onnx
 from support.networks import dynamic, exported, frames
 from support.plans import MODEL

@@ -5,18 +5,9 @@ import json
 
 import pytest
 
+from panrt.errors import InputSizeError, ModelFileError
 from panrt.formats import records
-from panrt.formats.metadata import (
-    Category,
-    InputSizeError,
-    ModelFile,
-    ModelFileError,
-    Thresholds,
-    dumps,
-    loads,
-    side_problem,
-    sized,
-)
+from panrt.formats.metadata import Category, ModelFile, Thresholds, dumps, loads, side_problem, sized
 
 FILE = ModelFile(
     name="panoptic_fpn_lite",

@@ -20,8 +20,8 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 import panrt
 from panrt.engine.backends.cpu import session as cpu
 from panrt.engine.bundled import MODELS
+from panrt.errors import InputSizeError, ModelFileError, UnsupportedModelError
 from panrt.formats import input_size, metadata, onnx_graph
-from panrt.formats.metadata import ModelFileError, UnsupportedModelError
 from panrt.formats.onnx_file import MAX_MESSAGES, count_messages, read_onnx
 from panrt.formats.onnx_graph import read_graph
 
@@ -69,7 +69,8 @@ def threshold(name: str, value: float) -> Change:
 
 
 def first(graph: GraphProto, kind: str) -> NodeProto:
-    return next(node for node in graph.node if node.op_type == kind)
+    node: NodeProto = next(node for node in graph.node if node.op_type == kind)
+    return node
 
 
 def attribute(kind: str, name: str, value: Any) -> Change:
@@ -530,7 +531,7 @@ def test_an_open_file_with_nodes_of_its_own_is_rejected(content: bytes, tmp_path
 )
 def test_only_shapes_are_made_of_an_open_size(node: NodeProto) -> None:
     graph = helper.make_graph([node], "g", [], [])
-    with pytest.raises(metadata.InputSizeError, match="is not one that makes a shape of it"):
+    with pytest.raises(InputSizeError, match="is not one that makes a shape of it"):
         input_size._fold(graph, (64, 96))
 
 

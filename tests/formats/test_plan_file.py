@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 
-from panrt.errors import PanrtError
+from panrt.errors import PanrtError, PlanFileError, PlanMismatch
 from panrt.formats.plan_file import (
     BuildOptions,
     PlanFile,
-    PlanFileError,
-    PlanMismatch,
     Process,
     check,
     check_engine,
@@ -99,7 +97,7 @@ def test_a_mismatch_names_the_field_both_values_and_the_command(
     assert caught.value.field == field
     assert built in caught.value.built
     assert found in caught.value.found
-    rtx = " --rtx" if process.get("flavour") == "rtx" else ""
+    rtx = " --flavour rtx" if process.get("flavour") == "rtx" else ""
     command = f"panrt build {plan.with_name('street.onnx')} -o {plan}{rtx}"
     assert str(caught.value).endswith(f"\n  Rebuild it here:  {command}")
     assert f"{plan}: {field}: built with" in str(caught.value)
@@ -117,7 +115,7 @@ def test_the_command_that_rebuilds_an_engine_asks_for_the_same(plan: Path) -> No
     command = rebuild_command(plan, plan_file(options=options), HERE)
     assert command.endswith(f"-o {plan} --optimization-level 5 --tf32 --aux-streams 2 --version-compatible")
     rtx = rebuild_command(plan, plan_file(options=options), HERE._replace(flavour="rtx"))
-    assert rtx.endswith(f"-o {plan} --rtx --optimization-level 5 --tf32 --aux-streams 2")
+    assert rtx.endswith(f"-o {plan} --flavour rtx --optimization-level 5 --tf32 --aux-streams 2")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from panrt.export.frames import read_frames
 from panrt.formats.video_files import LARGEST_BLOCK, open_video
-from support.streams import CLIP
+from tools.streams import CLIP
 
 TITLE = "Küche1"
 

@@ -157,7 +157,7 @@ class Campaign:
 
     def table(self) -> str:
         """A row for each target."""
-        rows = [("target", "inputs", "accepted", "rejected", "findings", "kinds")]
+        rows: list[tuple[str, ...]] = [("target", "inputs", "accepted", "rejected", "findings", "kinds")]
         for name, tally in self.tallies.items():
             kinds = Counter(kind for kind, _ in tally.findings)
             told = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))

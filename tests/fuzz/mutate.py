@@ -11,7 +11,7 @@ import json
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -97,8 +97,8 @@ def text(rng: Random, old: str = "") -> str:
 
 def one_of(rng: Random, choices: Sequence[tuple[float, Callable[[], T]]]) -> T:
     """What one of some functions gives, each chosen with its weight."""
-    weights, functions = zip(*choices, strict=True)
-    return rng.choices(functions, weights)[0]()
+    weights = [weight for weight, _ in choices]
+    return rng.choices([function for _, function in choices], weights)[0]()
 
 
 # Bytes ----------------------------------------------------------------------------------------------------------------
@@ -117,7 +117,8 @@ def data(rng: Random, old: bytes, *, tokens: Sequence[bytes] = (), most: int = 6
             case 2:
                 new[at : at + length] = rng.randbytes(length)
             case 3 | 4:
-                width, order = rng.choice((1, 2, 4, 8)), rng.choice(("little", "big"))
+                width = rng.choice((1, 2, 4, 8))
+                order: Literal["little", "big"] = rng.choice(("little", "big"))
                 new[at : at + width] = (integer(rng, 64) % (1 << 8 * width)).to_bytes(width, order)
             case 5:
                 del new[at : at + length]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from gpu import checks, expected, first_day
-from gpu.checks import Record
-from gpu.phases import PHASES
-from support import hostcuda
+from tools import hostcuda
+from tools.gpu import checks, expected, first_day
+from tools.gpu.checks import Record
+from tools.gpu.phases import PHASES
 
 SECONDS = "900"  # far more than it takes, so that no load decides
 

@@ -1,4 +1,4 @@
-"""The harness of tests/gpu: whatever a phase does, it is reported, and the next phase runs."""
+"""The harness of tools/gpu: whatever a phase does, it is reported, and the next phase runs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpu import absent, checks, phases, summary
-from gpu.checks import Checks, DeviceLostError, MissingError, Record
-from gpu.machine import Machine
-from gpu.phases import PHASES, SECONDS, Phase
 from panrt.plugins import reference
+from tools.gpu import absent, checks, phases, summary
+from tools.gpu.checks import Checks, DeviceLostError, MissingError, Record
+from tools.gpu.machine import Machine
+from tools.gpu.phases import PHASES, SECONDS, Phase
 
-PHASE = Phase(1, "gpu.misbehaving", "one that misbehaves", 1)
-NEXT = Phase(2, "gpu.misbehaving", "the next", 1)
+PHASE = Phase(1, "tools.gpu.misbehaving", "one that misbehaves", 1)
+NEXT = Phase(2, "tools.gpu.misbehaving", "the next", 1)
 
 
 @pytest.fixture
@@ -97,10 +97,14 @@ def test_time_that_a_phase_leaves_goes_to_the_next(machine: Machine, monkeypatch
 def test_phases_have_the_numbers_and_modules_that_exist() -> None:
     assert [phase.number for phase in PHASES] == list(range(8))
     for phase in PHASES:
-        assert (Path(phases.__file__).parent / f"{phase.module.removeprefix('gpu.')}.py").is_file()
+        assert (Path(phases.__file__).parent / f"{phase.module.removeprefix('tools.gpu.')}.py").is_file()
 
 
 # --- Checks and their report ------------------------------------------------------------------------------------------
+
+
+def end(error: Exception) -> None:
+    raise error
 
 
 def test_checks_report_what_they_found(tmp_path: Path) -> None:
@@ -110,11 +114,11 @@ def test_checks_report_what_they_found(tmp_path: Path) -> None:
         check.figures["us"] = 3.5
         assert (tmp_path / "checks.running").read_text() == "measures"
     with running.check("lacks something"):
-        raise MissingError("ncu is missing")
+        end(MissingError("ncu is missing"))
     with running.check("notes") as check:
         check.note("stopped early")
     with running.check("fails"):
-        raise AssertionError("differs")
+        end(AssertionError("differs"))
     lines = [json.loads(line) for line in report.read_text().splitlines()]
     assert [(line["check"], line["status"]) for line in lines] == [
         ("measures", "passed"), ("lacks something", "skipped"), ("notes", "noted"), ("fails", "failed"),

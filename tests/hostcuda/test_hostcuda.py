@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.hostcuda import CrashError, Flavour, LaunchError, Out, SimulatedGpu, build, in_out
+from tools.hostcuda import CrashError, Flavour, LaunchError, Out, SimulatedGpu, build, in_out
 
 ORDERS = [("forward", 0), ("reverse", 0), ("random", 1), ("random", 2)]
 INT_OUT = {n: Out((n,), np.int32) for n in (2, 3, 32, 64, 256)}
@@ -18,7 +18,7 @@ Gpus = Callable[..., SimulatedGpu]
 @pytest.fixture(scope="module")
 def gpus() -> Iterator[Gpus]:
     """A process for each flavour and environment asked for."""
-    started: dict[tuple[str, ...], SimulatedGpu] = {}
+    started: dict[tuple[object, ...], SimulatedGpu] = {}
 
     def get(flavour: Flavour, **environment: str) -> SimulatedGpu:
         key = (flavour, *sorted(environment.items()))

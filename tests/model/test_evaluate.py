@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from panrt.errors import PanopticFormatError
 from panrt.model import build, panoptic_quality
 from panrt.model.config import MergeConfig
 from panrt.model.data.classes import TABLETOP
@@ -18,7 +19,7 @@ from panrt.model.data.coco_panoptic import read_coco_panoptic
 from panrt.model.evaluate import categories_of, evaluate, headline, labelled_images, measure, panoptic_map
 from panrt.model.irregular import Detections, PanopticSegments
 from panrt.model.panoptic_fpn import Branches, Instances
-from panrt.model.panoptic_map import Category, PanopticFormatError, PanopticMap, Segment, semantic_map
+from panrt.model.panoptic_map import Category, PanopticMap, Segment, semantic_map
 from panrt.model.training_data import TrainingSample
 from toy_rectangles import SIDE, Rectangles, truth
 
@@ -78,7 +79,7 @@ def test_known_boxes_give_known_measures(monkeypatch: pytest.MonkeyPatch, scale:
         return certain(sample, scale=scale)
 
     monkeypatch.setattr(model, "branches", branches)
-    sides: dict[str, int] = {} if scale == 1 else {"short_side": 1000, "max_side": scale * SIDE}
+    sides: dict[str, Any] = {} if scale == 1 else {"short_side": 1000, "max_side": scale * SIDE}
     measured = measure(model, [(sample.image_bgr, expected)], **sides)
     assert seen == [(1, scale * SIDE, scale * SIDE, 3)]
     assert measured.pq is not None

@@ -18,10 +18,10 @@ def test_a_frozen_norm_within_the_weights_has_the_values_and_gradients_of_one_be
     for buffer in conv.norm.buffers():
         buffer.copy_(torch.rand(4, generator=random) + 0.1)
     x = torch.randn(2, 3, 5, 6, generator=random, requires_grad=True)
-    found = []
+    found: list[tuple[torch.Tensor, ...]] = []
     for training in (True, False):
         conv.train(training).zero_grad()
-        x.grad = None
+        x = x.detach().requires_grad_()
         y = conv(x)
         y.square().sum().backward()
         assert x.grad is not None

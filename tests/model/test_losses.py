@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -197,7 +198,7 @@ def test_images_without_any_object_have_finite_gradients(lite: PanopticFPN) -> N
 
 
 def test_branches_can_take_part_in_turn(lite: PanopticFPN) -> None:
-    options = {"generator": torch.Generator().manual_seed(1)}
+    options: dict[str, Any] = {"generator": torch.Generator().manual_seed(1)}
     only_things = joint_losses(lite, features(lite), batch(), LossConfig(), semantic=False, **options)
     assert only_things.semantic is None
     assert only_things.cls is not None

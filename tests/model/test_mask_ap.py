@@ -23,7 +23,7 @@ def square(x: int, y: int, size: int, *, width: int = 120) -> np.ndarray:
     return mask
 
 
-def test_perfect_masks_have_ap_one_in_their_area_range():
+def test_perfect_masks_have_ap_one_in_their_area_range() -> None:
     truth = [TrueInstance(square(0, 0, 10), CUP), TrueInstance(square(20, 20, 40), CUP)]
     detections = [Detection(mask, category, 0.9) for mask, category, *_ in truth]
     result = mask_ap([(truth, detections)], [CUP, BOX])
@@ -31,7 +31,7 @@ def test_perfect_masks_have_ap_one_in_their_area_range():
     assert result.per_category == pytest.approx({CUP: 1, BOX: math.nan}, nan_ok=True)
 
 
-def test_an_iou_of_0_72_is_found_at_five_of_the_ten_thresholds():
+def test_an_iou_of_0_72_is_found_at_five_of_the_ten_thresholds() -> None:
     found = square(0, 0, 10)
     found[:, 9:] = False
     found[8:] = False  # 72 of 100 pixels
@@ -39,25 +39,25 @@ def test_an_iou_of_0_72_is_found_at_five_of_the_ten_thresholds():
     assert (result.ap, result.ap50, result.ap75) == pytest.approx((0.5, 1, 0))
 
 
-def test_a_false_positive_with_a_higher_score_halves_the_precision():
+def test_a_false_positive_with_a_higher_score_halves_the_precision() -> None:
     truth = [TrueInstance(square(0, 0, 10), CUP)]
     detections = [Detection(square(50, 50, 10), CUP, 0.9), Detection(square(0, 0, 10), CUP, 0.8)]
     assert mask_ap([(truth, detections)], [CUP]).ap == pytest.approx(0.5)
     assert mask_ap([(truth, detections[1:])], [CUP]).ap == pytest.approx(1)
 
 
-def test_detections_on_a_crowd_are_ignored():
+def test_detections_on_a_crowd_are_ignored() -> None:
     truth = [TrueInstance(square(0, 0, 10), CUP), TrueInstance(square(40, 40, 50), CUP, is_crowd=True)]
     detections = [Detection(square(50, 50, 10), CUP, 0.9), Detection(square(0, 0, 10), CUP, 0.8)]
     assert mask_ap([(truth, detections)], [CUP]).ap == pytest.approx(1)
 
 
-def test_a_stated_area_decides_the_range():
+def test_a_stated_area_decides_the_range() -> None:
     truth = [TrueInstance(square(0, 0, 10), CUP, area=100.0**2)]
     assert mask_ap([(truth, [Detection(square(0, 0, 10), CUP, 0.9)])], [CUP]).large == pytest.approx(1)
 
 
-def test_without_detections_ap_is_zero_and_without_objects_nan():
+def test_without_detections_ap_is_zero_and_without_objects_nan() -> None:
     assert mask_ap([([TrueInstance(square(0, 0, 10), CUP)], [])], [CUP]).ap == 0
     assert math.isnan(mask_ap([([], [Detection(square(0, 0, 10), CUP, 0.9)])], [CUP]).ap)
     assert math.isnan(mask_ap([([], [])], [CUP]).ap)
@@ -69,10 +69,10 @@ def random_images(seed: int) -> list[tuple[list[TrueInstance], list[Detection]]]
     for _ in range(6):
         truth, detections = [], []
         for _ in range(rng.integers(0, 6)):
-            x, y, size = rng.integers(0, 90), rng.integers(0, 90), int(rng.integers(4, 70))
+            x, y, size = (int(rng.integers(low, high)) for low, high in ((0, 90), (0, 90), (4, 70)))
             category = int(rng.choice([CUP, BOX]))
             truth.append(TrueInstance(square(x, y, size, width=200), category, is_crowd=bool(rng.random() < 0.15)))
-            moved = square(x + rng.integers(0, 6), y, size, width=200)
+            moved = square(x + int(rng.integers(0, 6)), y, size, width=200)
             detections.append(Detection(moved, category, float(rng.random())))
         detections.append(Detection(square(3, 5, 30, width=200), CUP, float(rng.random())))
         images.append((truth, detections))
@@ -80,7 +80,7 @@ def random_images(seed: int) -> list[tuple[list[TrueInstance], list[Detection]]]
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_random_set_equals_hotcoco(seed):
+def test_a_random_set_equals_hotcoco(seed: int) -> None:
     images = random_images(seed)
 
     def record(image_id: int, index: int, item: TrueInstance | Detection) -> dict[str, object]:
@@ -109,13 +109,13 @@ def test_a_random_set_equals_hotcoco(seed):
     assert list(result[:6]) == pytest.approx(expected, rel=0, abs=1e-9, nan_ok=True)
 
 
-def test_the_result_prints_and_is_plain_json():
+def test_the_result_prints_and_is_plain_json() -> None:
     result = mask_ap([([TrueInstance(square(0, 0, 10), CUP)], [Detection(square(0, 0, 10), CUP, 0.9)])], [CUP])
     assert result.table().splitlines()[-1].split() == ["Masks", "100.0", "100.0", "100.0", "100.0", "-", "-"]
     assert json.loads(json.dumps(result.to_json(), allow_nan=False))["per_category"] == {"1": pytest.approx(1)}
 
 
-def test_input_that_does_not_fit_is_refused():
+def test_input_that_does_not_fit_is_refused() -> None:
     mask = square(0, 0, 10)
     with pytest.raises(
         ValueError, match=r"image 0, TrueInstance: expected an \(H, W\) bool mask, got \(100, 120\) uint8"

@@ -7,18 +7,23 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import hotcoco.panoptic
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from panrt.errors import PanopticFormatError
 from panrt.model.panoptic_folders import evaluate_folders, read_panoptic_png
-from panrt.model.panoptic_map import PanopticFormatError, PanopticMap
+from panrt.model.panoptic_map import PanopticMap
 from panrt.model.panoptic_quality import evaluate
 from support.panoptic_maps import CATEGORIES, random_pair
 
 Pairs = list[tuple[PanopticMap, PanopticMap]]
+
+Folders = tuple[Path, Path]  # of the ground truth and of the prediction
 
 
 def make_pairs(seed: int, images: int = 12) -> Pairs:
@@ -57,7 +62,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_quality_equals_that_of_hotcoco(tmp_path, seed):
+def test_quality_equals_that_of_hotcoco(tmp_path: Path, seed: int) -> None:
     """hotcoco is an independent implementation of the whole definition, crowds and void included."""
     truth, prediction = write_folders(tmp_path, make_pairs(seed))
     own = evaluate_folders(truth, prediction)
@@ -75,7 +80,7 @@ def test_quality_equals_that_of_hotcoco(tmp_path, seed):
             assert list(quality[1:4]) == pytest.approx(qualities, rel=0, abs=1e-9)
 
 
-def test_folders_and_streams_and_any_number_of_workers_agree(tmp_path):
+def test_folders_and_streams_and_any_number_of_workers_agree(tmp_path: Path) -> None:
     pairs = make_pairs(1, images=20)
     truth, prediction = write_folders(tmp_path, pairs)
     progress: list[tuple[int, int]] = []
@@ -85,7 +90,7 @@ def test_folders_and_streams_and_any_number_of_workers_agree(tmp_path):
     assert progress == [(i, 20) for i in range(1, 21)]
 
 
-def test_images_without_a_ground_truth_are_not_looked_at(folders):
+def test_images_without_a_ground_truth_are_not_looked_at(folders: Folders) -> None:
     truth, prediction = folders
     edit(
         prediction, lambda root: root["annotations"].append({"image_id": 9, "file_name": "9.png", "segments_info": []})
@@ -93,20 +98,24 @@ def test_images_without_a_ground_truth_are_not_looked_at(folders):
     assert evaluate_folders(truth, prediction).images == 3
 
 
-def test_folders_may_have_names_of_their_own(folders):
+def test_folders_may_have_names_of_their_own(folders: Folders) -> None:
     truth, prediction = folders
     elsewhere = truth.parent / "elsewhere"
     truth.with_suffix("").rename(elsewhere)
     assert evaluate_folders(truth, prediction, truth_folder=elsewhere).images == 3
 
 
-def test_ids_are_little_endian_rgb(tmp_path):
+def test_ids_are_little_endian_rgb(tmp_path: Path) -> None:
     write_png(tmp_path / "a.png", np.array([[0, 1, 256, 65536, 0xFFFFFF]]))
     assert read_panoptic_png(tmp_path / "a.png").tolist() == [[0, 1, 256, 65536, 0xFFFFFF]]
-    assert cv2.imread(str(tmp_path / "a.png"))[0, 1].tolist() == [0, 0, 1]  # red, last in OpenCV's order, is lowest
+    assert np.asarray(cv2.imread(str(tmp_path / "a.png")))[0, 1].tolist() == [
+        0,
+        0,
+        1,
+    ]  # red, last in OpenCV's order, is lowest
 
 
-def edit(path: Path, change: Callable[[dict], object]) -> None:
+def edit(path: Path, change: Callable[[Any], object]) -> None:
     root = json.loads(path.read_text())
     change(root)
     path.write_text(json.dumps(root))
@@ -152,20 +161,22 @@ def edit(path: Path, change: Callable[[dict], object]) -> None:
         ),
     ],
 )
-def test_a_faulty_json_is_an_error_that_names_the_place(folders, name, change, message):
+def test_a_faulty_json_is_an_error_that_names_the_place(
+    folders: Folders, name: str, change: Callable[[Any], object], message: str
+) -> None:
     edit(folders[0].with_stem(name), change)
     with pytest.raises(PanopticFormatError, match=message):
         evaluate_folders(*folders)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]"])
-def test_a_file_that_is_no_panoptic_json_is_an_error(folders, text):
+def test_a_file_that_is_no_panoptic_json_is_an_error(folders: Folders, text: str) -> None:
     folders[1].write_text(text)
     with pytest.raises(PanopticFormatError, match=r"prediction\.json: (not JSON|this is a list)"):
         evaluate_folders(*folders)
 
 
-def test_what_is_not_there_is_named(folders):
+def test_what_is_not_there_is_named(folders: Folders) -> None:
     truth, prediction = folders
     with pytest.raises(FileNotFoundError, match=r"nothing\.json"):
         evaluate_folders(truth.with_name("nothing.json"), prediction)
@@ -177,7 +188,7 @@ def test_what_is_not_there_is_named(folders):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_prediction_of_another_size_is_an_error_that_names_the_image(folders, workers):
+def test_a_prediction_of_another_size_is_an_error_that_names_the_image(folders: Folders, workers: int) -> None:
     write_png(folders[1].with_suffix("") / "1.png", np.zeros((24, 31), np.int32))
     with pytest.raises(PanopticFormatError, match=r"image 1, .*1\.png: prediction: expected the size .*\(24, 31\)"):
         evaluate_folders(*folders, workers=workers)
@@ -186,7 +197,7 @@ def test_a_prediction_of_another_size_is_an_error_that_names_the_image(folders, 
 @pytest.mark.parametrize(
     "damage", [lambda png: b"", lambda png: png[: len(png) // 2], lambda png: png[8:], lambda png: png[:-12]]
 )
-def test_a_damaged_png_is_an_error(folders, damage):
+def test_a_damaged_png_is_an_error(folders: Folders, damage: Callable[[bytes], bytes]) -> None:
     path = folders[1].with_suffix("") / "1.png"
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(PanopticFormatError, match=r"1\.png: (not a picture that|the file is empty|.* cut short)"):
@@ -201,7 +212,7 @@ def test_a_damaged_png_is_an_error(folders, damage):
         (np.zeros((4, 4, 4), np.uint8), "transparent pixels"),
     ],
 )
-def test_a_png_that_is_not_rgb_is_an_error(tmp_path, pixels, found):
+def test_a_png_that_is_not_rgb_is_an_error(tmp_path: Path, pixels: NDArray[Any], found: str) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), pixels)
     with pytest.raises(PanopticFormatError, match=f"expected an 8-bit RGB PNG, .* got {found}"):
         read_panoptic_png(tmp_path / "a.png")

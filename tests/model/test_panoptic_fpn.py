@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -106,7 +106,7 @@ def test_the_papers_semantic_branches_give_logits_at_a_quarter(semantic: Semanti
 
 
 @pytest.mark.parametrize("stride", [8, 16])
-def test_the_dilated_baseline_gives_logits_at_a_quarter(stride: int) -> None:
+def test_the_dilated_baseline_gives_logits_at_a_quarter(stride: Literal[8, 16]) -> None:
     model = build("semantic_dilated_r50", trunk=ResNetConfig(output_stride=stride)).eval()
     with torch.no_grad():
         (c5,), logits, instances = model.branches(frames(1, 64, 96))

@@ -6,7 +6,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from panrt.model.panoptic_map import PanopticFormatError, PanopticMap, Segment
+from panrt.errors import PanopticFormatError
+from panrt.model.panoptic_map import IdMap, PanopticMap, Segment
 from panrt.model.panoptic_quality import PanopticStatistics, evaluate, image_statistics, panoptic_quality
 from panrt.model.segment_matching import count_overlaps
 from support.panoptic_maps import CATEGORIES, OTHER_THING, STUFF, THING, random_pair
@@ -24,7 +25,12 @@ def row(*ids: int) -> npt.NDArray[np.int32]:
     return np.array([ids], np.int32)
 
 
-def quality(truth_ids, truth_segments, predicted_ids, predicted_segments):
+def quality(
+    truth_ids: IdMap,
+    truth_segments: Sequence[Segment],
+    predicted_ids: IdMap,
+    predicted_segments: Sequence[tuple[int, int]],
+) -> tuple[int, int, int, float]:
     """(TP, FP, FN, sum of IoU) of the first thing category."""
     truth = PanopticMap(truth_ids, truth_segments)
     prediction = PanopticMap(predicted_ids, [Segment(i, c) for i, c in predicted_segments])
@@ -32,77 +38,77 @@ def quality(truth_ids, truth_segments, predicted_ids, predicted_segments):
     return s.true_positives[0], s.false_positives[0], s.false_negatives[0], s.iou_sum[0]
 
 
-def test_overlapping_segments_match_with_their_iou():
+def test_overlapping_segments_match_with_their_iou() -> None:
     assert quality(row(5, 5, 5, 5, 0, 6), [Segment(5, THING), Segment(6, STUFF)],
                    row(3, 3, 3, 4, 4, 4), [(3, THING), (4, STUFF)]) == (1, 0, 0, 3 / 4)  # fmt: skip
 
 
-def test_an_iou_of_exactly_one_half_is_no_match():
+def test_an_iou_of_exactly_one_half_is_no_match() -> None:
     assert quality(row(5, 5, 6, 6), [Segment(5, THING), Segment(6, STUFF)],
                    row(3, 4, 4, 4), [(3, THING), (4, STUFF)]) == (0, 1, 1, 0)  # fmt: skip
 
 
-def test_segments_of_different_categories_do_not_match():
+def test_segments_of_different_categories_do_not_match() -> None:
     assert quality(row(5, 5), [Segment(5, THING)], row(3, 3), [(3, OTHER_THING)]) == (0, 0, 1, 0)
 
 
-def test_predicted_pixels_on_void_do_not_lower_the_iou():
+def test_predicted_pixels_on_void_do_not_lower_the_iou() -> None:
     # 3 common pixels, 2 on void, 1 beside: 3 / (6 + 3 - 3 - 2)
     assert quality(row(5, 5, 5, 0, 0, 6), [Segment(5, THING), Segment(6, STUFF)],
                    row(3, 3, 3, 3, 3, 3), [(3, THING)]) == (1, 0, 0, 3 / 4)  # fmt: skip
 
 
-def test_true_pixels_predicted_as_void_do_lower_the_iou():
+def test_true_pixels_predicted_as_void_do_lower_the_iou() -> None:
     assert quality(row(5, 5, 5, 5), [Segment(5, THING)], row(3, 3, 3, 0), [(3, THING)]) == (1, 0, 0, 3 / 4)
 
 
 @pytest.mark.parametrize(("on_void", "false_positives"), [(2, 1), (3, 0)])
-def test_a_prediction_is_ignored_when_more_than_half_of_it_is_on_void(on_void, false_positives):
+def test_a_prediction_is_ignored_when_more_than_half_of_it_is_on_void(on_void: int, false_positives: int) -> None:
     truth = row(*[0] * on_void, *[6] * (4 - on_void))
     assert quality(truth, [Segment(6, STUFF)], row(3, 3, 3, 3), [(3, THING)]) == (0, false_positives, 0, 0)
 
 
-def test_a_crowd_is_never_matched_nor_missed_and_excuses_predictions_of_its_category():
+def test_a_crowd_is_never_matched_nor_missed_and_excuses_predictions_of_its_category() -> None:
     crowd = [Segment(5, THING, is_crowd=True)]
     assert quality(row(5, 5, 5), crowd, row(3, 3, 3), [(3, THING)]) == (0, 0, 0, 0)
     assert quality(row(5, 5, 5), crowd, row(0, 0, 0), []) == (0, 0, 0, 0)
 
 
-def test_a_crowd_does_not_excuse_predictions_of_another_category():
+def test_a_crowd_does_not_excuse_predictions_of_another_category() -> None:
     crowd = [Segment(5, OTHER_THING, is_crowd=True)]
     assert quality(row(5, 5, 5), crowd, row(3, 3, 3), [(3, THING)]) == (0, 1, 0, 0)
 
 
-def test_crowd_pixels_do_lower_the_iou():
+def test_crowd_pixels_do_lower_the_iou() -> None:
     segments = [Segment(5, THING), Segment(6, THING, is_crowd=True)]
     assert quality(row(5, 5, 5, 6), segments, row(3, 3, 3, 3), [(3, THING)]) == (1, 0, 0, 3 / 4)
 
 
-def test_void_and_crowd_add_up_to_excuse_a_prediction():
+def test_void_and_crowd_add_up_to_excuse_a_prediction() -> None:
     segments = [Segment(5, THING, is_crowd=True), Segment(6, STUFF)]
     assert quality(row(5, 5, 0, 6, 6), segments, row(3, 3, 3, 3, 3), [(3, THING)]) == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(("order", "false_positives"), [((5, 6), 1), ((6, 5), 0)])
-def test_only_the_last_listed_crowd_of_a_category_excuses(order, false_positives):
+def test_only_the_last_listed_crowd_of_a_category_excuses(order: tuple[int, ...], false_positives: int) -> None:
     """The prediction lies on crowd 5."""
     segments = [Segment(i, THING, is_crowd=True) for i in order]
     assert quality(row(5, 5, 6), segments, row(3, 3, 0), [(3, THING)]) == (0, false_positives, 0, 0)
 
 
-def test_the_stated_area_of_a_true_segment_counts_not_that_of_the_map():
+def test_the_stated_area_of_a_true_segment_counts_not_that_of_the_map() -> None:
     assert quality(row(5, 5, 5), [Segment(5, THING, area=4)], row(3, 3, 3), [(3, THING)]) == (1, 0, 0, 3 / 4)
 
 
-def test_a_true_segment_without_a_pixel_is_missed():
+def test_a_true_segment_without_a_pixel_is_missed() -> None:
     assert quality(row(6), [Segment(5, THING, area=3), Segment(6, STUFF)], row(0), []) == (0, 0, 1, 0)
 
 
-def test_unlisted_true_pixels_are_not_void():
+def test_unlisted_true_pixels_are_not_void() -> None:
     assert quality(row(8, 8, 8), [], row(3, 3, 3), [(3, THING)]) == (0, 1, 0, 0)
 
 
-def test_averages_are_over_the_categories_that_occur():
+def test_averages_are_over_the_categories_that_occur() -> None:
     statistics = PanopticStatistics(
         images=2,
         true_positives=np.array([2, 0, 1, 0]),
@@ -134,7 +140,7 @@ def test_averages_are_over_the_categories_that_occur():
     ]
 
 
-def test_the_quality_of_nothing_is_nan_and_null_in_json():
+def test_the_quality_of_nothing_is_nan_and_null_in_json() -> None:
     result = evaluate([], CATEGORIES)
     assert math.isnan(result.all.pq)
     assert result.all.categories == 0
@@ -178,7 +184,7 @@ def brute_force_statistics(truth: PanopticMap, prediction: PanopticMap) -> dict[
 
 @settings(max_examples=200, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), height=st.integers(2, 14), width=st.integers(2, 14))
-def test_statistics_equal_those_of_brute_force(seed, height, width):
+def test_statistics_equal_those_of_brute_force(seed: int, height: int, width: int) -> None:
     truth, prediction = random_pair(np.random.default_rng(seed), height, width)
     got = image_statistics(truth, prediction, CATEGORIES)
     counts = (got.true_positives, got.false_positives, got.false_negatives, got.iou_sum)
@@ -190,7 +196,7 @@ def test_statistics_equal_those_of_brute_force(seed, height, width):
 
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), height=st.integers(1, 40), width=st.integers(1, 40))
-def test_overlaps_equal_a_count_pixel_by_pixel(seed, height, width):
+def test_overlaps_equal_a_count_pixel_by_pixel(seed: int, height: int, width: int) -> None:
     rng = np.random.default_rng(seed)
     truth, prediction = rng.integers(0, 4, size=(2, height, width)) * np.array([1 << 29, 77])[:, None, None]
     expected: dict[tuple[int, int], int] = {}
@@ -200,14 +206,14 @@ def test_overlaps_equal_a_count_pixel_by_pixel(seed, height, width):
     assert count_overlaps(truth.astype(np.uint32), np.asfortranarray(prediction)) == expected
 
 
-def test_statistics_of_parts_add_up_to_those_of_the_whole():
+def test_statistics_of_parts_add_up_to_those_of_the_whole() -> None:
     rng = np.random.default_rng(3)
     pairs = [random_pair(rng, 20, 20) for _ in range(6)]
     first, *rest = (image_statistics(*pair, CATEGORIES) for pair in pairs)
     assert panoptic_quality(sum(rest, start=first), CATEGORIES).to_json() == evaluate(pairs, CATEGORIES).to_json()
 
 
-def test_a_stream_is_consumed_one_pair_at_a_time():
+def test_a_stream_is_consumed_one_pair_at_a_time() -> None:
     alive: list[int] = []
 
     def stream() -> Iterator[tuple[PanopticMap, PanopticMap]]:
@@ -256,19 +262,21 @@ def test_a_stream_is_consumed_one_pair_at_a_time():
             PanopticMap(row(0), []),
             r"ground truth: expected an \(H, W\) map of integer ids, got \(2, 2, 3\) uint8",
         ),
-        (PanopticMap(row(5), [Segment(5, THING)]), PanopticMap(np.zeros((1, 1)), []), "prediction: expected an"),
+        (PanopticMap(row(5), [Segment(5, THING)]), PanopticMap(np.zeros((1, 1)), []), "prediction: expected an"),  # type: ignore[arg-type]
     ],
 )
-def test_inconsistent_input_is_an_error_that_names_it(truth, prediction, message):
+def test_inconsistent_input_is_an_error_that_names_it(
+    truth: PanopticMap, prediction: PanopticMap, message: str
+) -> None:
     with pytest.raises(PanopticFormatError, match=message):
         image_statistics(truth, prediction, CATEGORIES)
 
 
-def test_statistics_of_other_categories_are_refused():
+def test_statistics_of_other_categories_are_refused() -> None:
     with pytest.raises(ValueError, match="expected 4 categories, got 3"):
         panoptic_quality(PanopticStatistics.empty(3), CATEGORIES)
 
 
-def test_the_metrics_do_without_torch():
+def test_the_metrics_do_without_torch() -> None:
     code = "import sys; sys.modules['torch'] = None; import panrt.model.panoptic_folders, panrt.model.semantic_iou"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -77,7 +77,7 @@ def iou_matrix(a: Array, b: Array) -> Array:
     corner_high = np.minimum(a[:, None, 2:], b[None, :, 2:])
     intersection = np.clip(corner_high - corner_low, 0, None).prod(-1)
     area_a, area_b = (a[:, 2:] - a[:, :2]).prod(-1), (b[:, 2:] - b[:, :2]).prod(-1)
-    return intersection / np.maximum(area_a[:, None] + area_b[None] - intersection, 1e-9)
+    return np.asarray(intersection / np.maximum(area_a[:, None] + area_b[None] - intersection, 1e-9))
 
 
 def match(found: Array, expected: Array, agree: Array) -> list[tuple[int, int]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,7 +13,7 @@ from torch import Tensor
 from panrt.model import irregular
 from panrt.model.roi_align import pyramid_roi_align, roi_align
 
-PYRAMID = {"canonical_size": 56.0, "canonical_level": 4, "min_level": 2}
+PYRAMID: dict[str, Any] = {"canonical_size": 56.0, "canonical_level": 4, "min_level": 2}
 
 
 def random_pyramid(random: torch.Generator, dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -47,7 +49,7 @@ def test_pooled_values_are_the_ops(seed: int, output_size: int, sampling_ratio: 
 def test_the_kernel_on_the_cpu_has_the_values_and_the_gradient_of_the_products() -> None:
     random = torch.Generator().manual_seed(5)
     features, rois = random_pyramid(random), random_rois(random, 12)
-    options = {"strides": (4, 8, 16, 32), "output_size": 3, "sampling_ratio": 0, **PYRAMID}
+    options: dict[str, Any] = {"strides": (4, 8, 16, 32), "output_size": 3, "sampling_ratio": 0, **PYRAMID}
     weight = torch.randn(19, 3, 3, 3, generator=random)
     found = []
     for dtype in (torch.float32, torch.float64):
@@ -101,7 +103,7 @@ def test_the_gradient_reaches_every_level() -> None:
 def test_numbers_of_rois_may_differ_between_images() -> None:
     features = random_pyramid(torch.Generator().manual_seed(1))
     rois = random_rois(torch.Generator().manual_seed(2), 5)
-    options = {"strides": (4, 8, 16, 32), "output_size": 3, "sampling_ratio": 0, **PYRAMID}
+    options: dict[str, Any] = {"strides": (4, 8, 16, 32), "output_size": 3, "sampling_ratio": 0, **PYRAMID}
     pooled = pyramid_roi_align(features, [rois[0], rois[1][:2]], **options)
     whole = pyramid_roi_align(features, [rois[0], rois[1]], **options)
     assert torch.equal(pooled, whole[:7])

@@ -11,14 +11,13 @@ from typing import Any
 import pytest
 import torch
 
+from panrt.errors import CheckpointError, PanopticFormatError, RecipeError, TrainingError
 from panrt.model import PanopticFPN, build, load
-from panrt.model.checkpoints import CheckpointError
 from panrt.model.config import SemanticConfig
 from panrt.model.data.classes import TABLETOP
 from panrt.model.losses import LossConfig
-from panrt.model.panoptic_map import PanopticFormatError
 from panrt.model.schedule import ScheduleConfig, learning_rate
-from panrt.model.train import RecipeError, TrainConfig, TrainingError, TrunkCache, lite_recipe, train
+from panrt.model.train import TrainConfig, TrunkCache, lite_recipe, train
 from panrt.model.training_data import TrainingSample
 from toy_rectangles import SIDE, Rectangles
 
@@ -121,7 +120,7 @@ def test_only_what_is_not_frozen_learns(tmp_path: Path) -> None:
 def test_mixed_precision_on_the_cpu_is_bfloat16_and_learns(tmp_path: Path) -> None:
     seen: list[torch.dtype] = []
     model = network()
-    model.backbone.trunk.blocks[0].register_forward_hook(lambda *call: seen.append(call[2].dtype))
+    model.backbone.trunk.get_submodule("blocks.0").register_forward_hook(lambda *call: seen.append(call[2].dtype))
     train(model, Rectangles(4), quick(8, amp=True, cache_trunk=False, frozen_stages=3), out=tmp_path, progress=False)
     assert set(seen) == {torch.bfloat16}
     assert all(p.dtype == torch.float32 for p in model.parameters())

@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from panrt.model.panoptic_map import PanopticFormatError, PanopticMap, Segment
+from panrt.errors import PanopticFormatError
+from panrt.model.panoptic_map import PanopticMap, Segment
 from panrt.model.panoptic_quality import PanopticStatistics, image_statistics, panoptic_quality
 from panrt.model.video_panoptic_quality import identity_switches, video_panoptic_quality
 from support.panoptic_maps import CATEGORIES, OTHER_THING, STUFF, THING, random_pair
@@ -22,7 +23,7 @@ def thing(*ids: int) -> PanopticMap:
     return frame(dict.fromkeys(ids, THING), *ids)
 
 
-def test_an_id_that_changes_half_way_costs_the_tube_but_no_frame():
+def test_an_id_that_changes_half_way_costs_the_tube_but_no_frame() -> None:
     clip = [(thing(5, 5), thing(3, 3)), (thing(5, 5), thing(4, 4))]
     result = video_panoptic_quality([clip], CATEGORIES, windows=(1, 2))
     assert result.per_window[1].all.pq == 1
@@ -31,12 +32,12 @@ def test_an_id_that_changes_half_way_costs_the_tube_but_no_frame():
     assert (result.per_window[1].images, result.per_window[2].images) == (2, 1)
 
 
-def test_the_iou_of_a_tube_is_over_all_its_frames():
+def test_the_iou_of_a_tube_is_over_all_its_frames() -> None:
     clip = [(thing(5, 5, 5, 5), thing(3, 3, 3, 0)), (thing(5, 5, 5, 5), thing(3, 3, 3, 3))]
     assert video_panoptic_quality([clip], CATEGORIES, windows=(2,)).vpq == 7 / 8
 
 
-def test_windows_slide_frame_by_frame_within_a_clip():
+def test_windows_slide_frame_by_frame_within_a_clip() -> None:
     steady = [(thing(5), thing(3))] * 4
     switched = [(thing(5), thing(3)), (thing(5), thing(3)), (thing(5), thing(4)), (thing(5), thing(4))]
     result = video_panoptic_quality([steady, switched], CATEGORIES, windows=(2,)).per_window[2]
@@ -45,7 +46,7 @@ def test_windows_slide_frame_by_frame_within_a_clip():
     assert (cup.tp, cup.fp, cup.fn) == (5, 2, 1)  # one window of the second clip holds the switch
 
 
-def test_stuff_needs_no_lasting_id_and_things_do():
+def test_stuff_needs_no_lasting_id_and_things_do() -> None:
     categories = {1: STUFF, 2: STUFF, 5: THING, 6: THING}
     clip = [(frame(categories, 1, 5), frame(categories, 2, 6)), (frame(categories, 2, 5), frame(categories, 1, 5))]
     result = video_panoptic_quality([clip], CATEGORIES, windows=(2,))
@@ -53,7 +54,7 @@ def test_stuff_needs_no_lasting_id_and_things_do():
     assert result.vpq_things == 0
 
 
-def test_a_thing_that_changes_its_category_is_another_tube():
+def test_a_thing_that_changes_its_category_is_another_tube() -> None:
     clip = [(thing(5), frame({3: THING}, 3)), (thing(5), frame({3: OTHER_THING}, 3))]
     cup, box, *_ = video_panoptic_quality([clip], CATEGORIES, windows=(2,)).per_window[2].per_category
     assert (cup.tp, cup.fp, cup.fn) == (0, 1, 1)
@@ -74,18 +75,20 @@ def one_segment_per_stuff(panoptic_map: PanopticMap) -> PanopticMap:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_a_window_of_one_frame_is_panoptic_quality(seed):
+def test_a_window_of_one_frame_is_panoptic_quality(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    clip = [tuple(map(one_segment_per_stuff, random_pair(rng, 16, 16))) for _ in range(5)]
+    pairs = [random_pair(rng, 16, 16) for _ in range(5)]
+    clip = [(one_segment_per_stuff(truth), one_segment_per_stuff(prediction)) for truth, prediction in pairs]
     statistics = sum(
-        (image_statistics(*pair, CATEGORIES) for pair in clip), start=PanopticStatistics.empty(len(CATEGORIES))
+        (image_statistics(truth, prediction, CATEGORIES) for truth, prediction in clip),
+        start=PanopticStatistics.empty(len(CATEGORIES)),
     )
     video = video_panoptic_quality([clip], CATEGORIES, windows=(1,))
     assert video.per_window[1].to_json() == panoptic_quality(statistics, CATEGORIES).to_json()
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_a_window_of_steady_ids_is_panoptic_quality_of_the_stacked_frames(seed):
+def test_a_window_of_steady_ids_is_panoptic_quality_of_the_stacked_frames(seed: int) -> None:
     """Cut one image into bands: as the frames of a clip they are its tubes."""
     truth, prediction = map(one_segment_per_stuff, random_pair(np.random.default_rng(seed), 20, 16))
 
@@ -101,7 +104,7 @@ def test_a_window_of_steady_ids_is_panoptic_quality_of_the_stacked_frames(seed):
     assert list(video.all) == pytest.approx(list(image.all), abs=1e-12, nan_ok=True)
 
 
-def test_switches_are_counted_against_the_last_match():
+def test_switches_are_counted_against_the_last_match() -> None:
     clip = [
         (thing(5, 5), thing(3, 3)),
         (thing(5, 5), thing(0, 0)),  # lost: no match
@@ -113,12 +116,12 @@ def test_switches_are_counted_against_the_last_match():
     assert identity_switches([clip, clip[:2]], CATEGORIES) == (2, 6, 2)
 
 
-def test_stuff_never_switches():
+def test_stuff_never_switches() -> None:
     clip = [(frame({1: STUFF}, 1), frame({i: STUFF}, i)) for i in (3, 4)]
     assert identity_switches([clip], CATEGORIES) == (0, 0, 0)
 
 
-def test_the_result_prints_and_is_plain_json():
+def test_the_result_prints_and_is_plain_json() -> None:
     result = video_panoptic_quality([[(thing(5), thing(3))] * 2], CATEGORIES, windows=(1, 2))
     assert result.table().splitlines() == [
         "         All  Things  Stuff  Windows",
@@ -132,11 +135,11 @@ def test_the_result_prints_and_is_plain_json():
 
 
 @pytest.mark.parametrize("windows", [(), (0,), (3,)])
-def test_window_sizes_that_fit_no_clip_are_refused(windows):
+def test_window_sizes_that_fit_no_clip_are_refused(windows: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"windows: expected sizes of 1 to 2 frames"):
         video_panoptic_quality([[(thing(5), thing(3))] * 2], CATEGORIES, windows=windows)
 
 
-def test_an_inconsistent_frame_is_an_error():
+def test_an_inconsistent_frame_is_an_error() -> None:
     with pytest.raises(PanopticFormatError, match="in the map but not among"):
         video_panoptic_quality([[(thing(5), thing(3)._replace(segments=[]))]], CATEGORIES, windows=(1,))

@@ -21,8 +21,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from panrt.errors import CheckpointError
 from panrt.model import build, load, save
-from panrt.model.checkpoints import CheckpointError
 from panrt.model.config import from_json, make_config, to_json
 from panrt.model.header import LONGEST_HEADER, read_header, read_tensors_header
 from panrt.model.weight_files import load_torch, read_weights
@@ -354,8 +354,9 @@ def test_a_file_without_weights_in_it_is_refused_by_name(tmp_path: Path) -> None
     refused(tmp_path / "pipe.pth", "not a regular file")
     refused(tmp_path / "pipe.pth", "not a regular file")
     os.close(descriptor)
+    (tmp_path / "folder.pth").mkdir()
     with pytest.raises(IsADirectoryError):
-        read_weights((tmp_path / "folder.pth").mkdir() or tmp_path / "folder.pth")
+        read_weights(tmp_path / "folder.pth")
 
 
 # Weights among other things

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 
 import panrt
-from panrt.model import load
-from panrt.model.checkpoints import BUNDLED
+from panrt.export import to_onnx
+from panrt.model import header, load
+from panrt.model.checkpoints import BUNDLED, locate, read_header
 from panrt.model.data.coco_panoptic import read_coco_panoptic
 from panrt.model.evaluate import evaluate, labelled_images
 
@@ -40,3 +42,36 @@ def test_the_onnx_file_that_comes_along_is_of_these_weights() -> None:
         for image, _ in list(labelled_images(dataset))[:4]:
             expected = model(torch.from_numpy(image)[None]).panoptic[0].numpy()
             assert (session(image).panoptic == expected).mean() > 0.998
+
+
+@pytest.fixture
+def as_in_a_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installation without the .safetensors file."""
+    monkeypatch.setattr(header, "BUNDLED", {"tabletop": Path("nothing.safetensors")})
+
+
+@pytest.mark.usefixtures("as_in_a_wheel")
+def test_wheel_reads_the_network_from_its_onnx_file_and_exports_the_same_weights(tmp_path: Path) -> None:
+    stated = read_header(WEIGHTS)
+    assert locate("tabletop") == header.EXPORTED["tabletop"]
+    found = read_header(locate("tabletop"))
+    assert (found.config, found.provenance) == (stated.config, stated.provenance)
+    exported = tmp_path / "again.onnx"
+    to_onnx(load("tabletop"), exported, height=256, width=320, precision="fp16", provenance=found.provenance)
+    again, bundled = (weights_of(path) for path in (exported, header.EXPORTED["tabletop"]))
+    assert again.keys() == bundled.keys()
+    assert all(again[name] == bundled[name] for name in bundled)
+
+
+def weights_of(path: Path) -> dict[str, bytes]:
+    graph = onnx.load(path).graph
+    return {weight.name: onnx.numpy_helper.to_array(weight).tobytes() for weight in graph.initializer}
+
+
+@pytest.mark.usefixtures("as_in_a_wheel")
+def test_network_of_a_wheel_differs_from_the_original_by_roundings_of_float16_alone() -> None:
+    dataset = read_coco_panoptic(SPLIT / "panoptic.json", images=SPLIT / "images", labels=SPLIT / "panoptic")
+    ours, original = load("tabletop"), load(WEIGHTS)
+    for image, _ in list(labelled_images(dataset))[:4]:
+        found, expected = (network(torch.from_numpy(image)[None]).panoptic for network in (ours, original))
+        assert (found == expected).float().mean() > 0.998

@@ -11,7 +11,7 @@ from subprocess import PIPE
 
 import pytest
 
-from support.clock import PATIENCE
+from tools.clock import PATIENCE
 
 _PROGRAM = """
 import sys

@@ -18,7 +18,7 @@ def direct(x: Float32, weight: Float32, bias: Float32) -> NDArray[np.float64]:
     """(N, H, W, C) with (O, C, 3, 3), in float64."""
     _, H, W, _ = x.shape
     padded = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
-    result = np.zeros((*x.shape[:3], len(bias))) + bias
+    result = np.zeros((*x.shape[:3], len(bias)), np.float64) + bias.astype(np.float64)
     for i in range(3):
         for j in range(3):
             result += padded[:, i : i + H, j : j + W] @ weight[:, :, i, j].T.astype(np.float64)
@@ -64,7 +64,7 @@ def test_it_is_the_convolution(
 def test_a_point_spreads_its_weights() -> None:
     x = np.zeros((1, 9, 11, 16), np.float32)
     x[0, 4, 6, 3] = 1.0
-    weight = np.arange(16 * 16 * 9, dtype=np.float32).reshape(16, 16, 3, 3) / 4096
+    weight = np.arange(16 * 16 * 9, dtype=np.float32).reshape(16, 16, 3, 3) / np.float32(4096)
     out = np.empty((1, 9, 11, 16), np.float32)
     bias = np.zeros(16, np.float32)
     native.Conv3x3(weight, bias)(x, out)

@@ -24,7 +24,7 @@ from panrt.plugins.cuda_api import (
     RpnLevel,
     RpnProposalsArgs,
 )
-from support.hostcuda import LaunchError, SimulatedGpu, Struct, kernels
+from tools.hostcuda import LaunchError, SimulatedGpu, Struct, kernels
 
 ROOT = Path(__file__).resolve().parents[2]
 HUGE = 2**31 - 1

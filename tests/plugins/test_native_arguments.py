@@ -123,7 +123,7 @@ def test_what_a_kernel_cannot_work_with_is_refused_by_name(name: str, changes: d
 
 def test_an_empty_level_is_refused() -> None:
     rois, pooled = np.array([[[0, 0, 9, 9]]], np.float32), np.empty((1, 3, 2, 2), np.float32)
-    options = {"strides": [4.0], "output_size": 2, "sampling_ratio": 2, "canonical_size": 224.0}
+    options: dict[str, Any] = {"strides": [4.0], "output_size": 2, "sampling_ratio": 2, "canonical_size": 224.0}
     with pytest.raises(ValueError, match="features: height: expected 1 to"):
         _native.pyramid_roi_align(
             [np.empty((1, 3, 0, 8), np.float32)],
@@ -163,4 +163,4 @@ def test_a_convolution_may_be_called_by_several_threads() -> None:
             np.testing.assert_array_equal(convolution(x, np.empty_like(x)), expected[number])
 
     with shared_sessions.restless():
-        shared_sessions.in_threads(*(lambda number=number: work(number) for number in range(4)))  # type: ignore[misc]
+        shared_sessions.in_threads(*(lambda number=number: work(number) for number in range(4)))

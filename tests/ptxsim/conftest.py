@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support import ptxsim
+from tools import ptxsim
 
 collect_ignore = [] if ptxsim.has_nvcc() else ["test_planted.py"]
 

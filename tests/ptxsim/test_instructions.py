@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from support.ptxsim import Machine, evaluate
+from tools.ptxsim import Machine, evaluate
 
 Array = NDArray[Any]
 Make = Callable[..., Any]
@@ -326,7 +326,8 @@ def test_directed_rounding_brackets_the_exact_sum(machine: Machine, mode: str, p
             np.nextafter(near, np.float32(np.inf)),
         )
         other = np.where(near.astype("f8") == exact_sum, near, other)
-        return np.where(np.abs(near) < np.abs(other), near, other) if pick is None else pick(near, other)
+        found: Array = np.where(np.abs(near) < np.abs(other), near, other) if pick is None else pick(near, other)
+        return found
 
     check(machine, f"add.{mode}.f32 {{d}}, {{a}}, {{b}}", rounded, a, b)
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from support import ptxsim
-from support.hostcuda import LaunchError, Out, SimulatedGpu, in_out
+from tools import ptxsim
+from tools.hostcuda import LaunchError, Out, SimulatedGpu, in_out
 
 SOURCE = Path(__file__).parent / "planted.cu"
 ORDERS = [("forward", 0), ("reverse", 0), *(("random", seed) for seed in range(12))]

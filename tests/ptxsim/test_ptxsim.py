@@ -5,13 +5,14 @@ Kernels are PTX that is written here; the ones that nvcc writes are in test_plan
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from support.ptxsim import Machine, PtxError, kernel
+from tools.ptxsim import Machine, PtxError, kernel
 
 Array = NDArray[Any]
 RANDOM = [("random", seed) for seed in range(8)]
@@ -306,7 +307,7 @@ def test_accesses_are_checked_to_the_byte(machine: Machine, body: str, report: s
         machine.run(kernel(1, SHARED + WHO + body), words())
 
 
-ATOMICS = {
+ATOMICS: dict[str, Callable[[NDArray[np.uint32]], Any]] = {
     "add.u32": lambda x: x.sum(),
     "min.s32": lambda x: x.view(np.int32).min(),
     "min.u32": np.min,

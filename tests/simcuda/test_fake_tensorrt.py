@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-FAKE = Path(__file__).parent / "fake_tensorrt.py"
+FAKE = Path(__file__).parents[2] / "tools" / "simcuda" / "fake_tensorrt.py"
 CLASSES = {"PluginRegistry": "IPluginRegistry"}  # where the fake's is called otherwise
 ATTRIBUTES = {
     "ICudaEngine": {"num_io_tensors", "device_memory_size_v2"},

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from simcuda import build
-from support import argus, hostcuda
+from support import argus
+from tools import hostcuda
+from tools.simcuda import build
 
 
 def camera(folder: Path) -> dict[str, str]:
@@ -20,8 +21,9 @@ def camera(folder: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_jetpack_6_is_rehearsed_from_the_doctor_to_frames(tmp_path: Path) -> None:
+    inside = Path(__file__).parent / "inside" / "test_jetson.py"
     result = build.run(
-        ["-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", str(build.HERE / "inside" / "test_jetson.py")],
+        ["-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", str(inside)],
         PANRT_TEST_KERNELS=str(hostcuda.kernels("plain")),
         **camera(tmp_path),
     )

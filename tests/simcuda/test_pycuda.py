@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from simcuda import build, build_pycuda
-from support import hostcuda
+from tools import hostcuda
+from tools.simcuda import build, build_pycuda
 
 
 def test_pycuda_and_panrt_share_a_process() -> None:
@@ -13,7 +15,7 @@ def test_pycuda_and_panrt_share_a_process() -> None:
     if variables is None:
         pytest.skip("PyCUDA is not installed; `make test-pycuda` builds it, in minutes")
     result = build.run(
-        ["-m", "pytest", "-q", "-p", "no:cacheprovider", str(build.HERE / "inside" / "test_pycuda.py")],
+        ["-m", "pytest", "-q", "-p", "no:cacheprovider", str(Path(__file__).parent / "inside" / "test_pycuda.py")],
         **variables,
         PANRT_TEST_KERNELS=str(hostcuda.kernels("plain")),
     )

@@ -42,6 +42,6 @@ def build(folder: Path) -> dict[str, str]:
         ["pkg-config", "--cflags", "--libs", "gstreamer-base-1.0"], capture_output=True, text=True, check=True
     )
     source, target = Path(__file__).with_name("argus_plugin.c"), folder / "libgstpanrtargus.so"
-    command = ["cc", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", target, source]
+    command: list[str | Path] = ["cc", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", target, source]
     subprocess.run([*command, *shlex.split(flags.stdout)], check=True)
     return {"GST_PLUGIN_PATH": str(folder), "GST_REGISTRY": str(folder / "registry.bin")}

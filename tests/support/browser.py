@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from support.streams import CHROMIUM
+from tools.streams import CHROMIUM
 
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -76,8 +76,7 @@ class Tab:
     def picture(self) -> NDArray[np.uint8]:
         """What is on the screen, (H, W, 3) RGB."""
         png = np.frombuffer(base64.b64decode(self.call("Page.captureScreenshot")["data"]), np.uint8)
-        decoded: NDArray[np.uint8] = cv2.cvtColor(cv2.imdecode(png, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)  # type: ignore[assignment]
-        return decoded
+        return np.asarray(cv2.imdecode(png, cv2.IMREAD_COLOR), np.uint8)[..., ::-1]
 
     def _receive(self) -> dict[str, Any]:
         while b"\0" not in self._received:

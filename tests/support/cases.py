@@ -130,7 +130,7 @@ def draw_deltas(rng: np.random.Generator, kind: str, shape: tuple[int, ...]) -> 
         case "small":
             return rng.normal(0, 0.3, shape).astype(np.float32)
         case _:
-            return (rng.normal(0, 1, shape) * rng.choice([0.1, 10, 1e4, 1e37], shape)).astype(np.float32)
+            return np.asarray(rng.normal(0, 1, shape) * rng.choice([0.1, 10, 1e4, 1e37], shape), np.float32)
 
 
 @dataclass(frozen=True)
@@ -310,7 +310,7 @@ class MergeCase(Case):
                 x0, y0, spread = rng.uniform([[[0.3]], [[0.3]], [[0.2]]], [[[0.7]], [[0.7]], [[0.6]]], (3, *shape[:2]))
                 x = (columns - x0[..., None])[..., None, :] / spread[..., None, None]
                 y = (rows - y0[..., None])[..., :, None] / spread[..., None, None]
-                return np.exp(-(x**2) - y**2).astype(np.float32)
+                return np.asarray(np.exp(-(x**2) - y**2), np.float32)
             case "flat":
                 return np.full(shape, self.mask_threshold, np.float32)
             case "ones":
@@ -431,7 +431,7 @@ merge_cases = st.builds(
 def network_cases(seed: int) -> tuple[RpnCase, RoiAlignCase, DetectionCase, MergeCase]:
     """One case an op as a network on a 256 x 320 image gives them, valid 250 x 310."""
     levels = ((64, 80), (32, 40), (16, 20), (8, 10), (4, 5))
-    image = {"valid": 0.97, "stride": 4, "seed": seed}
+    image: dict[str, Any] = {"valid": 0.97, "stride": 4, "seed": seed}
     return (
         RpnCase(
             N=2,

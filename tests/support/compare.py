@@ -64,11 +64,11 @@ def assert_no_difference(name: str, got: NDArray[Any], wanted: NDArray[Any], wro
 def reached(case: RoiAlignCase, cells: int) -> NDArray[np.bool_]:
     """Bins, (N*R, C, S, S), with a sample of weight in a cell that is not finite or so many cells from one."""
     (features, rois), options = case.arguments()
-    masks = []
+    masks: list[NDArray[np.float32]] = []
     for feature in features:
         mask = np.pad(~np.isfinite(feature), [(0, 0), (0, 0), (cells, cells), (cells, cells)])
         size = 2 * cells + 1
-        mask = np.lib.stride_tricks.sliding_window_view(mask, (size, size), axis=(2, 3)).any(axis=(4, 5))
-        masks.append(mask.astype(np.float32))
+        mask = np.lib.stride_tricks.sliding_window_view(mask, (size, size), axis=(2, 3))
+        masks.append(np.asarray(mask.any(axis=(4, 5)), np.float32))
     found: NDArray[np.bool_] = reference.pyramid_roi_align(masks, rois, **options) > 0
     return found

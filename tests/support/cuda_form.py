@@ -10,8 +10,8 @@ from functools import cache
 from typing import Any
 
 from panrt.plugins.contract import Detections, PanopticSegments, Proposals
-from support import cuda_ops
-from support.hostcuda import SimulatedGpu, kernels
+from tools import cuda_ops
+from tools.hostcuda import SimulatedGpu, kernels
 
 ORDER = ("random", 1)
 

@@ -19,7 +19,7 @@ from panrt.formats import metadata as model_metadata
 from panrt.formats.metadata import Precision
 from support.networks import exported, frames
 from support.plans import MODEL
-from support.plugin_library import plugin_library
+from tools.plugin_library import plugin_library
 
 TIMEOUT = 300  # seconds
 PLAIN = (sys.executable, "-c", "from panrt.cli import main; main()")  # the command, wherever it is installed

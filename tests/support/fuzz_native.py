@@ -235,7 +235,7 @@ def misaligned(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:
-    copy = array.copy()
+    copy: NDArray[Any] = array.copy()
     copy.flags.writeable = False
     return copy
 
@@ -286,7 +286,7 @@ def spoilt(value: Any, draw: Draw, others: list[NDArray[Any]]) -> Any:
         lambda: without_memory(array, draw),
         lambda: array.astype(object),
         lambda: array.astype("S4"),
-        lambda: memoryview(array) if array.size else None,
+        lambda: array.data if array.size else None,
         lambda: draw.one(None, 0, "array", array.tolist()),
         lambda: draw.one(*others),
     ]

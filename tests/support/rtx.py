@@ -47,7 +47,7 @@ def build(
     """Parse a model and build it, the same network several times."""
     path = folder / "model.onnx"
     path.write_bytes(model.SerializeToString())
-    command = [sys.executable, WORKER, path, library.path, str(times), str(with_plugins)]
+    command: list[str | Path] = [sys.executable, WORKER, path, library.path, str(times), str(with_plugins)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, f"TensorRT for RTX ended with {done.returncode}:\n{done.stdout}{done.stderr}"
     found = json.loads(done.stdout.splitlines()[-1])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from panrt.engine.frame import Frame
 from panrt.engine.results.result import PanopticResult
-from panrt.engine.session import SessionBusyError, SessionClosedError, SessionError
+from panrt.errors import SessionBusyError, SessionClosedError, SessionError
 
 Frames = Sequence[NDArray[np.uint8]]
 Maps = Sequence[NDArray[np.int32]]
@@ -65,7 +65,7 @@ def calls_are_right(session: Any, frames: Frames, maps: Maps, *, rounds: int) ->
             np.testing.assert_array_equal(session(frames[number]).panoptic, maps[number])
 
     with restless():
-        in_threads(*(lambda number=number: work(number) for number in range(len(frames))))  # type: ignore[misc]
+        in_threads(*(lambda number=number: work(number) for number in range(len(frames))))
 
 
 def pairs_are_right_or_refused(session: Any, frames: Frames, maps: Maps, *, rounds: int) -> None:
@@ -90,7 +90,7 @@ def pairs_are_right_or_refused(session: Any, frames: Frames, maps: Maps, *, roun
         done.append(number)
 
     with restless():
-        in_threads(*(lambda number=number: work(number) for number in range(len(frames))))  # type: ignore[misc]
+        in_threads(*(lambda number=number: work(number) for number in range(len(frames))))
     assert sorted(done) == list(range(len(frames)))
 
 
@@ -168,5 +168,5 @@ def closing_amid_calls_ends_them(open_session: Callable[[], Any], frames: Frames
             session.close()
             session.close()
 
-        users = [lambda n=n, s=session, b=began, w=work: w(s, n, b) for n in range(2)]  # type: ignore[misc]
+        users = [lambda n=n, s=session, b=began, w=work: w(s, n, b) for n in range(2)]
         in_threads(*users, close, close)

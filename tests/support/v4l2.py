@@ -43,7 +43,7 @@ def _tell(story: dict[str, Any]) -> dict[str, Any]:
     """Read the camera until it ends; its frames are looked at after it is closed."""
     import numpy as np  # noqa: PLC0415  (this file is also imported where no camera is read)
 
-    from panrt.engine.sources import SourceOptions, open_source, v4l2  # noqa: PLC0415
+    from panrt.engine.sources import SourceOptions, open_source  # noqa: PLC0415
 
     settings = {name: str(value) for name, value in story.items() if name.startswith("V4L2_")}
     os.environ.update(settings)
@@ -57,7 +57,7 @@ def _tell(story: dict[str, Any]) -> dict[str, Any]:
             memories.append(_is_driver_memory(array.ctypes.data))
         return array
 
-    v4l2.np.frombuffer = counted
+    np.frombuffer = counted  # type: ignore[assignment]
     options = SourceOptions(
         policy="block",
         reconnect=False,
@@ -69,7 +69,7 @@ def _tell(story: dict[str, Any]) -> dict[str, Any]:
             frame = source.take(0.05)
             if frame is not None:
                 frames.append((frame, time.monotonic() - frame.captured_at))
-    v4l2.np.frombuffer = original
+    np.frombuffer = original
     for name in settings:
         del os.environ[name]
     error = source.error

@@ -32,10 +32,10 @@ from panrt.engine.backends.cpu.passes import convolutions
 from panrt.engine.backends.cpu.passes.convolutions import NHWC, Convolution
 from panrt.engine.backends.cpu.passes.normalisation import Normalisation, take_normalisation
 from panrt.engine.backends.cpu.passes.rewrites import cast_to, rewrite
-from panrt.errors import PanrtError
+from panrt.errors import PanrtError, UnsupportedModelError
 from panrt.formats import onnx_graph
 from panrt.formats.input_size import IMAGE
-from panrt.formats.metadata import ModelFile, UnsupportedModelError
+from panrt.formats.metadata import ModelFile
 from panrt.formats.onnx_graph import RESULTS, Tensor, read_graph
 from panrt.plugins.onnx_functions import DOMAIN
 

@@ -31,10 +31,10 @@ from panrt.engine.nvtx_ranges import nvtx_range
 from panrt.engine.pixel_formats import bgr
 from panrt.engine.preprocess import Placement, fill, place
 from panrt.engine.results.result import PanopticResult, Timings, panoptic_result
-from panrt.engine.session import GpuMemory, Preprocess, Session, SessionError
-from panrt.engine.threads import ThreadLimitError
+from panrt.engine.session import GpuMemory, Preprocess, Session
+from panrt.errors import SessionError, ThreadLimitError, UnsupportedModelError
 from panrt.formats.input_size import IMAGE
-from panrt.formats.metadata import ModelFile, UnsupportedModelError
+from panrt.formats.metadata import ModelFile
 from panrt.formats.onnx_graph import RESULTS
 from panrt.plugins import native
 from panrt.plugins.contract import Layout, PanopticSegments

@@ -24,6 +24,7 @@ from panrt.engine.backends.tensorrt.kernels import Kernels
 from panrt.engine.backends.tensorrt.recorded import Recorded, opened
 from panrt.engine.results.colors import Rgb
 from panrt.engine.results.overlay import OPACITY, border_width, color_table
+from panrt.errors import CudaError
 from panrt.plugins.cuda_api import OverlayArgs, PixelFormat, PreprocessArgs
 
 log = logging.getLogger("panrt")
@@ -135,7 +136,7 @@ class Canvas:
         """Give the picture to who wants it, and free everything."""
         try:
             self.settle()
-        except driver.CudaError as error:
+        except CudaError as error:
             log.warning("a picture is lost: %s", error)
         self._resources.close()
 
@@ -166,7 +167,7 @@ class GpuDrawing:
         self._lock = threading.Lock()
         self._canvas: Canvas | None = canvas
         self._picture: NDArray[np.uint8] | None = None
-        self._error: driver.CudaError | None = None
+        self._error: CudaError | None = None
 
     def picture(self) -> NDArray[np.uint8]:
         """Wait for it; may be called from any thread, again and again."""
@@ -176,7 +177,7 @@ class GpuDrawing:
                 try:
                     self._picture = canvas.fetch()
                     self._picture.setflags(write=False)
-                except driver.CudaError as error:
+                except CudaError as error:
                     self._error = error
             if self._picture is None:
                 assert self._error is not None

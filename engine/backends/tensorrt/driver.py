@@ -21,8 +21,7 @@ import numpy as np
 from cuda.bindings import driver
 from numpy.typing import NDArray
 
-from panrt.engine.preprocess import FrameError
-from panrt.errors import PanrtError
+from panrt.errors import CudaError, CudaStreamError, FrameError
 
 log = logging.getLogger("panrt")
 
@@ -40,27 +39,17 @@ _HINTS = {
 }
 
 
-class CudaError(PanrtError, RuntimeError):
-    """The CUDA driver refused a call."""
-
-    def __init__(self, call: str, error: Any) -> None:
-        self.name = str(error.name)
-        _, text = driver.cuGetErrorString(error)
-        hint = _HINTS.get(self.name)
-        super().__init__(
-            f"{call}: {self.name} ({text.decode() if text else 'unknown to this driver'})"
-            + (f"; {hint}." if hint else ".")
-        )
-
-
-class CudaStreamError(PanrtError, ValueError):
-    """What was given as a CUDA stream is not one, or is of another context than the session."""
+def _error(call: str, error: Any) -> CudaError:
+    name = str(error.name)
+    _, text = driver.cuGetErrorString(error)
+    hint = f"; {_HINTS[name]}" if name in _HINTS else ""
+    return CudaError(name, f"{call}: {name} ({text.decode() if text else 'unknown to this driver'}){hint}.")
 
 
 def _call(function: Callable[..., tuple[Any, ...]], *arguments: Any) -> Any:
     error, *values = function(*arguments)
     if error:
-        raise CudaError(function.__name__, error)
+        raise _error(function.__name__, error)
     return values[0] if values else None
 
 
@@ -121,7 +110,7 @@ def _current() -> tuple[Any, Any] | None:
     if error.name in CONTEXT_IS_GONE:
         return None
     if error:
-        raise CudaError("cuCtxGetDevice", error)
+        raise _error("cuCtxGetDevice", error)
     return handle, values[0]
 
 
@@ -163,7 +152,7 @@ class Context:
     def _has_primary(self) -> bool:
         error, _, active = driver.cuDevicePrimaryCtxGetState(self.device.handle)
         if error:
-            raise CudaError("cuDevicePrimaryCtxGetState", error)
+            raise _error("cuDevicePrimaryCtxGetState", error)
         return bool(active)
 
 
@@ -195,7 +184,7 @@ class Stream:
                 "make the stream's context current before panrt.load, and the session runs in that one."
             )
         if error:
-            raise CudaError("cuEventRecord", error)
+            raise _error("cuEventRecord", error)
         _call(driver.cuStreamWaitEvent, self.handle, event.handle, 0)
 
     def upload(self, target: int, source: int, size: int) -> None:
@@ -414,7 +403,7 @@ def _address_here(address: int, name: str) -> int:
             "make its context current before panrt.load, and the session runs in that one."
         )
     if error:
-        raise CudaError("cuPointerGetAttribute", error)
+        raise _error("cuPointerGetAttribute", error)
     return int(values[0])
 
 

@@ -14,12 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from panrt.engine.backends.tensorrt.runtime_cache import RuntimeCache
-from panrt.errors import PanrtError
+from panrt.errors import EngineError
 from panrt.gpu.tensorrt_logger import tensorrt_logger
-
-
-class EngineError(PanrtError, RuntimeError):
-    """TensorRT refuses an engine, or the engine is not what its sidecar says."""
 
 
 class Tensor(NamedTuple):

@@ -15,17 +15,12 @@ from numpy.typing import NDArray
 from panrt.engine.backends.tensorrt.driver import DeviceArray
 from panrt.engine.frame import Frame, PixelFormat, YuvStandard
 from panrt.engine.pixel_formats import SHAPES, check_format, check_pixels, has_shape_of
-from panrt.engine.preprocess import FrameError
-from panrt.errors import PanrtError
+from panrt.errors import FrameError, KernelError
 from panrt.plugins import cuda_api
 from panrt.plugins.cuda_api import Code, NarrowMapArgs, OverlayArgs, PreprocessArgs, Status
 
 _ALIGNMENT = {"bgr8": 1, "rgb8": 1, "nv12": 2, "yuyv": 4}  # of a frame and of its pitch, in bytes
 _BYTES = {"bgr8": 3, "rgb8": 3, "nv12": 1, "yuyv": 2}  # of a pixel in its row; of luma for nv12
-
-
-class KernelError(PanrtError, RuntimeError):
-    """A kernel could not be launched."""
 
 
 class Layout(NamedTuple):

@@ -8,8 +8,7 @@ from contextlib import ExitStack
 from typing import Protocol, TypeVar
 
 from panrt.engine.backends.tensorrt import driver
-from panrt.engine.backends.tensorrt.engine import EngineError
-from panrt.engine.backends.tensorrt.kernels import KernelError
+from panrt.errors import CudaError, EngineError, KernelError
 
 log = logging.getLogger("panrt")
 
@@ -52,7 +51,7 @@ class Recorded:
         self._queue = self._work
         try:
             graph = opened(self._graph, self._stream.capture(self._work))
-        except (driver.CudaError, EngineError, KernelError) as error:
+        except (CudaError, EngineError, KernelError) as error:
             log.warning("%s: no CUDA graph, which costs time: %s", self._what, error)
         else:
             self._queue = graph.launch

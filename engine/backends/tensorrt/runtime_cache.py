@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from panrt.errors import PanrtError
-from panrt.files import NoCacheFolderError, cache_folder, read_whole, write_atomically
+from panrt.errors import NoCacheFolderError, PanrtError
+from panrt.files import cache_folder, read_whole, write_atomically
 from panrt.formats.plan_file import PlanFile, Process
 
 log = logging.getLogger("panrt")

@@ -35,17 +35,18 @@ from panrt.engine import forks
 from panrt.engine.backends.session_base import SessionBase
 from panrt.engine.backends.tensorrt import driver
 from panrt.engine.backends.tensorrt.canvas import Canvas, GpuDrawing
-from panrt.engine.backends.tensorrt.engine import Engine, EngineError, Tensor, expect
-from panrt.engine.backends.tensorrt.kernels import KernelError, Kernels, Layout, layout_of, layout_on_device
+from panrt.engine.backends.tensorrt.engine import Engine, Tensor, expect
+from panrt.engine.backends.tensorrt.kernels import Kernels, Layout, layout_of, layout_on_device
 from panrt.engine.backends.tensorrt.recorded import opened
 from panrt.engine.backends.tensorrt.slot import IMAGE, Feed, GpuSlot, Origin
 from panrt.engine.frame import Frame
 from panrt.engine.nvtx_ranges import nvtx_range
-from panrt.engine.preprocess import FrameError, Placement, fill, place
+from panrt.engine.preprocess import Placement, fill, place
 from panrt.engine.results.colors import Rgb
 from panrt.engine.results.device_map import DeviceMap
 from panrt.engine.results.result import PanopticResult, Timings, panoptic_result
-from panrt.engine.session import GpuMemory, Preprocess, SessionBusyError, SessionError, current_user
+from panrt.engine.session import GpuMemory, Preprocess, current_user
+from panrt.errors import CudaError, EngineError, FrameError, KernelError, SessionBusyError, SessionError
 from panrt.formats.metadata import ModelFile
 
 log = logging.getLogger("panrt")
@@ -287,7 +288,7 @@ class TensorRTSession(SessionBase["_Submission"]):
             closing.callback(self._context.close)
             try:
                 closing.enter_context(self._context)
-            except driver.CudaError as error:
+            except CudaError as error:
                 log.warning("%s: while closing: %s", self.path, error)
                 if error.name in driver.CONTEXT_IS_GONE:  # and all that it held, whose addresses may be others' by now
                     forks.keep_for_ever(self._resources)
@@ -479,7 +480,7 @@ class TensorRTSession(SessionBase["_Submission"]):
                     each.launch()
                     self.stream.synchronize()
                     replayed.append(slot.written())
-            except (driver.CudaError, EngineError, KernelError) as error:
+            except (CudaError, EngineError, KernelError) as error:
                 self.stream.synchronize()  # raises where it was not the capture that failed
                 refusal = f"its work cannot be captured: {error}"
                 break
@@ -510,7 +511,7 @@ def _close_all(origins: OrderedDict[Origin, ExitStack]) -> None:
 def _drain(stream: driver.Stream, path: Path) -> None:
     try:
         stream.synchronize()
-    except driver.CudaError as error:
+    except CudaError as error:
         log.warning("%s: while closing: %s", path, error)
 
 

@@ -15,15 +15,14 @@ from panrt.cli import signals
 from panrt.cli.exit_codes import USER_ERROR
 
 
-def main() -> None:
-    """Run the command line of this process."""
+def main(commands: str = "panrt.cli.commands", *, name: str = "panrt") -> None:
+    """Run the command line of this process: the `app` of the module `commands`, under that name."""
     with signals.handled():
         _fill_standard_handles()
-        from panrt.cli.commands import app
-
+        app = importlib.import_module(commands).app
         signals.begin()
         try:
-            app(prog_name="panrt", args=sys.argv[1:])
+            app(prog_name=name, args=sys.argv[1:])
         except OSError as error:  # of options that print, such as --version; commands report their own
             with suppress(OSError):
                 sys.stderr.write(f"error: standard output: {error.strerror}\n")

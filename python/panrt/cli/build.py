@@ -1,4 +1,4 @@
-"""`panrt build`: an ONNX file becomes a TensorRT engine."""
+"""`panrt build`: build a TensorRT engine from an ONNX file."""
 
 from __future__ import annotations
 
@@ -20,58 +20,67 @@ if TYPE_CHECKING:
 _SHOWN = 8  # nodes and findings that are listed
 
 
+FlavourOption = Annotated[
+    Literal["tensorrt", "rtx"],
+    typer.Option(help="rtx: TensorRT for RTX; any machine builds such an engine, GeForce and RTX GPUs run it."),
+]
+RtxOption = Annotated[bool, typer.Option("--rtx", hidden=True, help="Deprecated: --flavour rtx.")]
+ComputeCapabilityOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="X.Y", help="With --flavour rtx: a GPU to build for; repeatable; default: 8.0 and newer."),
+]
+OptimizationLevelOption = Annotated[
+    int, typer.Option(min=0, max=5, help="0 to 5; a higher level tries more kernels and takes longer.")
+]
+WorkspaceOption = Annotated[
+    float,
+    typer.Option(metavar="GB", min=0, help="Scratch memory for kernels; default: half of the GPU's, or what is free."),
+]
+Tf32Option = Annotated[
+    bool,
+    typer.Option(
+        "--tf32/--no-tf32",
+        help="Let float32 layers round their inputs to TF32 (10 bits of mantissa), from Ampere on: faster, but results "
+        "no longer differ from the CPU's by rounding of float32 alone. fp16 is faster still.",
+    ),
+]
+AuxStreamsOption = Annotated[
+    int, typer.Option(metavar="N", min=0, help="Streams for parallel branches, each with its own memory.")
+]
+VersionCompatibleOption = Annotated[
+    bool,
+    typer.Option(
+        "--version-compatible", help="The engine also runs with later TensorRT versions of the same major version."
+    ),
+]
+HardwareCompatibilityOption = Annotated[
+    Literal["none", "ampere_plus", "same_compute_capability"],
+    typer.Option(help="Other GPUs that run the engine too; it may be slower. Not on a Jetson."),
+]
+DlaOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="CORE",
+        min=0,
+        help="Deep learning accelerator of a Jetson AGX Orin, from TensorRT 11.4.1 (JetPack 7.2.2) on; not in JetPack "
+        "6. PanRT's layers, and all that it does not support, stay on the GPU.",
+    ),
+]
+
+
 def build(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file of panrt export.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .plan file to write, with a .plan.json beside.")],
-    rtx: Annotated[
-        bool, typer.Option("--rtx", help="For TensorRT for RTX: any machine builds, GeForce and RTX GPUs run it.")
-    ] = False,
-    compute_capability: Annotated[
-        list[str] | None,
-        typer.Option(metavar="X.Y", help="With --rtx: of a GPU to build for, again for more; default: 8.0 and newer."),
-    ] = None,
-    optimization_level: Annotated[
-        int, typer.Option(help="0 to 5; more tries more kernels and takes longer.", min=0, max=5)
-    ] = 3,
-    workspace: Annotated[
-        float,
-        typer.Option(
-            metavar="GB", min=0, help="Scratch memory for kernels; default: half of the GPU's, less if it is not free."
-        ),
-    ] = 0.0,
-    tf32: Annotated[
-        bool,
-        typer.Option(
-            "--tf32/--no-tf32",
-            help="Let float32 layers round their inputs to TF32 (10 bits of mantissa), from Ampere on: faster, but "
-            "results no longer differ from the CPU's by rounding of float32 alone. fp16 is faster still.",
-        ),
-    ] = False,
-    aux_streams: Annotated[
-        int,
-        typer.Option(
-            metavar="N", min=0, help="Streams for branches that run side by side, each with memory of its own."
-        ),
-    ] = 0,
-    version_compatible: Annotated[
-        bool,
-        typer.Option(
-            "--version-compatible", help="The engine also runs with later TensorRT versions of the same major version."
-        ),
-    ] = False,
-    hardware_compatibility: Annotated[
-        Literal["none", "ampere_plus", "same_compute_capability"],
-        typer.Option(help="Other GPUs that run the engine too; it may be slower. Not on a Jetson."),
-    ] = "none",
-    dla: Annotated[
-        int | None,
-        typer.Option(
-            metavar="CORE",
-            min=0,
-            help="Deep learning accelerator of a Jetson AGX Orin, from TensorRT 11.4.1 (JetPack 7.2.2) on; not in "
-            "JetPack 6. PanRT's own layers, and all that it cannot do, stay on the GPU.",
-        ),
-    ] = None,
+    flavour: FlavourOption = "tensorrt",
+    rtx: RtxOption = False,
+    compute_capability: ComputeCapabilityOption = None,
+    optimization_level: OptimizationLevelOption = 3,
+    workspace: WorkspaceOption = 0.0,
+    tf32: Tf32Option = False,
+    aux_streams: AuxStreamsOption = 0,
+    version_compatible: VersionCompatibleOption = False,
+    hardware_compatibility: HardwareCompatibilityOption = "none",
+    dla: DlaOption = None,
     height: HeightOption = None,
     width: WidthOption = None,
     no_cache: Annotated[
@@ -79,7 +88,7 @@ def build(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """An ONNX file -> a TensorRT engine.
+    """Build a TensorRT engine from an ONNX file.
 
     TensorRT builds on the GPU that runs the engine later, which takes minutes. The same engine is never built twice:
     see panrt cache. An engine has one input size, as it is then faster and its memory is known; a file of panrt export
@@ -88,6 +97,9 @@ def build(
     from panrt.export.build import build_engine
     from panrt.formats.plan_file import BuildOptions
 
+    if rtx:
+        typer.echo("warning: --rtx is deprecated; use --flavour rtx", err=True)
+        flavour = "rtx"
     options = BuildOptions(
         optimization_level=optimization_level,
         workspace_bytes=round(workspace * 1e9),
@@ -100,13 +112,13 @@ def build(
         input_hw=chosen_size(height, width) or (),
     )
     with _phases() as show:
-        built = build_engine(model, output, rtx=rtx, options=options, cache=not no_cache, progress=show)
+        built = build_engine(model, output, flavour=flavour, options=options, cache=not no_cache, progress=show)
     _report(built, output, as_json=as_json)
 
 
 @contextmanager
 def _phases() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on stderr for each phase of the build that is under way, gone when all is done."""
+    """Show a bar on stderr for each phase of the build; call what it gives with (phase, done, of)."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

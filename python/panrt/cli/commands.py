@@ -1,7 +1,7 @@
 """The commands of `panrt`, one module each.
 
-Whatever is slow to import - PyTorch, OpenCV, MuJoCo - is imported when a command runs, so that `panrt --help` is
-immediate and the commands that do without PyTorch work without it.
+Whatever is slow to import (PyTorch, OpenCV) is imported when a command runs, so that `panrt --help` is
+immediate and commands that need no PyTorch work without it.
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ from panrt.cli.bench import bench
 from panrt.cli.build import build
 from panrt.cli.cache import cache
 from panrt.cli.convert import convert
-from panrt.cli.data import data
 from panrt.cli.demo import demo
 from panrt.cli.doctor import doctor
 from panrt.cli.evaluate import evaluate
 from panrt.cli.export import export
 from panrt.cli.info import info
+from panrt.cli.moved import MOVED, moved
 from panrt.cli.plugins import plugins
 from panrt.cli.run import run
 from panrt.cli.support import Commands
 from panrt.cli.train import train
-from panrt.cli.train_tabletop import train_tabletop
 from panrt.cli.verify import verify
 from panrt.version import version
 
@@ -45,13 +44,17 @@ app.command("build")(build)
 app.command("info")(info)
 app.command("run")(run)
 app.command("train")(train)
-app.command("train-tabletop")(train_tabletop)
 app.command("eval")(evaluate)
 app.command("doctor")(doctor)
 app.add_typer(bench, name="bench")
-app.add_typer(data, name="data")
 app.add_typer(cache, name="cache")
 app.add_typer(plugins, name="plugins")
+for former in MOVED:
+    app.command(
+        former,
+        hidden=True,
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    )(moved)
 
 
 def _show_version(wanted: bool) -> None:

@@ -37,7 +37,8 @@ def convert(
     """
     network = named_config(config)
 
-    from panrt.model.checkpoints import ClassesError, detectron2_name, from_detectron2, read_weights, save
+    from panrt.errors import ClassesError
+    from panrt.model.checkpoints import detectron2_name, from_detectron2, read_weights, save
     from panrt.model.data.coco_panoptic import read_classes
 
     if classes is not None:

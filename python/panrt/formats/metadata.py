@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
-from panrt.errors import PanrtError
+from panrt.errors import InputSizeError, ModelFileError
 from panrt.formats import records
 from panrt.formats.records import shown
 from panrt.plugins.contract import MAX_ROWS, MAX_SIDE
@@ -28,18 +28,6 @@ Target = Literal["portable", "tensorrt-10.3"]  # the second has no function bodi
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 TARGETS: tuple[Target, ...] = get_args(Target)
-
-
-class ModelFileError(PanrtError, ValueError):
-    """A file is not one of ours, is damaged, or is from a newer PanRT."""
-
-
-class UnsupportedModelError(ModelFileError):
-    """A file is ours, but has something that this PanRT cannot run."""
-
-
-class InputSizeError(PanrtError, ValueError):
-    """The size that was chosen for a network's input does not do, or none was chosen where one is needed."""
 
 
 class Category(NamedTuple):

@@ -17,9 +17,10 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
+from panrt.errors import ModelFileError, UnsupportedModelError
 from panrt.files import read_whole
 from panrt.formats import metadata
-from panrt.formats.metadata import ModelFile, ModelFileError, UnsupportedModelError
+from panrt.formats.metadata import ModelFile
 from panrt.formats.records import shown
 
 LONGEST = 2**31 - 1  # bytes, protobuf's limit

@@ -28,9 +28,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
+from panrt.errors import ModelFileError, UnsupportedModelError
 from panrt.formats import input_size, metadata
 from panrt.formats.input_size import IMAGE
-from panrt.formats.metadata import ModelFile, ModelFileError, UnsupportedModelError
+from panrt.formats.metadata import ModelFile
 from panrt.formats.onnx_file import read_onnx
 from panrt.formats.records import shown
 from panrt.plugins import contract

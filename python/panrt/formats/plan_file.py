@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
-from panrt.errors import PanrtError
+from panrt.errors import PlanFileError, PlanMismatch
 from panrt.files import kind_of, read_whole
 from panrt.formats import metadata, records
-from panrt.formats.metadata import ModelFile, ModelFileError
+from panrt.formats.metadata import ModelFile
 from panrt.formats.records import argument, shown
 
 SCHEMA = 2  # 1: without TF32, auxiliary streams and the workspace that a build had
@@ -34,24 +34,8 @@ HardwareCompatibility = Literal["none", "ampere_plus", "same_compute_capability"
 FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
 HARDWARE_COMPATIBILITIES: tuple[HardwareCompatibility, ...] = get_args(HardwareCompatibility)
 PRODUCTS: dict[Flavour, str] = {"tensorrt": "TensorRT", "rtx": "TensorRT-RTX"}
-
-
-class PlanFileError(ModelFileError):
-    """An engine's sidecar is missing, damaged, from a newer PanRT, or of another engine."""
-
-
-class PlanMismatch(PanrtError, RuntimeError):  # noqa: N818  # the word that the message is known by
-    """An engine was built for something else than this process; `field` says in what."""
-
-    def __init__(self, path: Path, field: str, *, built: str, found: str, rebuild: str) -> None:
-        super().__init__(
-            f"{path}: {field}: built with {built}, this process has {found}.\n  Rebuild it here:  {rebuild}"
-        )
-        self.path = path
-        self.field = field
-        self.built = built
-        self.found = found
-        self.rebuild = rebuild
+MODULES: dict[Flavour, str] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}  # their Python packages
+OLDEST: dict[Flavour, tuple[int, ...]] = {"tensorrt": (10, 3), "rtx": (1, 7)}  # that PanRT supports; 10.3: JetPack 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,7 +210,7 @@ def rebuild_command(plan: Path, file: PlanFile, process: Process) -> str:
     """
     options, is_rtx = file.options, process.flavour == "rtx"
     chosen = (
-        ("--rtx", is_rtx),
+        ("--flavour rtx", is_rtx),
         (
             f"--optimization-level {options.optimization_level}",
             options.optimization_level != BuildOptions().optimization_level,

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from panrt.errors import PanrtError
+from panrt.errors import GpuError
 
 DRIVER = "libcuda.so.1"
 JETSON_RELEASE = Path("/etc/nv_tegra_release")  # only Jetson Linux has it
@@ -17,10 +17,6 @@ JETPACK_6 = 36  # the number of its Jetson Linux
 MEMORY = Path("/proc/meminfo")
 
 _MAJOR, _MINOR, _INTEGRATED = 75, 76, 18  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR and _INTEGRATED
-
-
-class GpuError(PanrtError, RuntimeError):
-    """The driver is there, but refuses a call."""
 
 
 class Gpu(NamedTuple):

@@ -9,13 +9,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from benchmarks.null_session import NullSession
 
 from panrt.engine.bench import benchmark
 from panrt.engine.bench.benchmark import Benchmark, BenchmarkConfig, Spread, run_benchmark
 from panrt.engine.bench.power import Reading
 from panrt.engine.bench.report import (
-    BenchmarkFileError,
     compare,
     differences,
     from_json,
@@ -29,10 +27,12 @@ from panrt.engine.bench.report import (
 )
 from panrt.engine.frame import Frame
 from panrt.engine.results.result import PanopticResult
+from panrt.errors import BenchmarkFileError
 from panrt.formats import plan_file
 from panrt.formats.plan_file import BuildOptions
 from support import plans
 from support.plans import ENGINE
+from tools.null_session import NullSession
 
 
 class SleepingSession(NullSession):

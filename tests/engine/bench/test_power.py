@@ -11,7 +11,7 @@ import pytest
 
 from panrt.engine.bench.power import PowerMeter, Reading, open_sensor
 from panrt.gpu import device as gpu
-from support.clock import PATIENCE
+from tools.clock import PATIENCE
 
 
 class Steps:

@@ -13,9 +13,9 @@ import pytest
 from numpy.typing import NDArray
 
 from panrt.engine.frame import Frame
-from panrt.engine.preprocess import FrameError
 from panrt.engine.results.colors import segment_color
 from panrt.engine.results.result import PanopticResult, Segment, panoptic_result
+from panrt.errors import FrameError
 from panrt.formats.metadata import Category, ModelFile, Thresholds
 from panrt.plugins import reference
 from panrt.plugins.contract import PanopticSegments
@@ -54,7 +54,7 @@ def result(map_hw: tuple[int, int] = (4, 6)) -> PanopticResult:
 def test_a_result_names_its_segments_in_the_words_of_the_model() -> None:
     found = result()
     assert found.segments == (
-        Segment(1, 11, "cup", True, pytest.approx(0.9), 4, (0, 0, 2, 2)),
+        Segment(1, 11, "cup", True, float(np.float32(0.9)), 4, (0, 0, 2, 2)),
         Segment(2, 12, "ball", True, 0.75, 7, (3, 0, 6, 3)),
         Segment(3, 21, "table", False, 0.0, 11, (0, 2, 6, 4)),
     )

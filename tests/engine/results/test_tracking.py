@@ -9,17 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from examples.tabletop.classes import CLASSES
+from examples.tabletop.clip import Clip, read_clip
 from panrt.engine.results.result import PanopticResult, Segment, Timings
 from panrt.engine.results.tracking import Tracker, TrackingConfig
 from panrt.formats.metadata import Category
-from panrt.model.data.tabletop.classes import CLASSES
-from panrt.model.data.tabletop.clip import Clip, read_clip
+from panrt.model import panoptic_map
 from panrt.model.panoptic_map import PanopticMap
 from panrt.model.panoptic_map import Segment as TrueSegment
 from panrt.model.video_panoptic_quality import identity_switches, video_panoptic_quality
 
 CLIP = Path(__file__).parents[2] / "data" / "tabletop" / "clip.json"
-CATEGORIES = [Category(c.category_id, c.name, c.is_thing, c.color) for c in CLASSES]
+CATEGORIES = [Category(c.id, c.name, c.is_thing, c.color) for c in CLASSES]
+TRUE_CATEGORIES = [panoptic_map.Category(c.id, c.name, c.is_thing) for c in CLASSES]
 MUG, CAN, FLOOR = 1, 3, 9
 
 
@@ -99,7 +101,7 @@ def test_colours_follow_ids_and_stuff_has_the_colour_of_its_class() -> None:
 
 
 def test_a_bad_option_is_named() -> None:
-    with pytest.raises(ValueError, match=r"min_iou: got 1\.5, expected a share"):
+    with pytest.raises(ValueError, match=r"min_iou: got 1\.5, expected a number from 0 to 1"):
         TrackingConfig(min_iou=1.5)
 
 
@@ -144,9 +146,9 @@ def test_the_things_of_the_clip_keep_their_ids() -> None:
     segments = [TrueSegment(segment.id, segment.category_id) for segment in clip.segments]
     truth = [PanopticMap(ids, [s for s in segments if s.id in np.unique(ids)]) for ids in clip.ids]
     pairs = [list(zip(truth, tracked, strict=True))]
-    switches = identity_switches(pairs, CATEGORIES)
+    switches = identity_switches(pairs, TRUE_CATEGORIES)
     assert switches.switches <= 9  # most of them were away for long, or come back as a few pixels
     assert switches.matched > 2500
-    assert video_panoptic_quality(pairs, CATEGORIES, windows=(5, 15)).vpq_things > 0.98
-    untracked = identity_switches([list(zip(truth, shuffled(clip), strict=True))], CATEGORIES)
+    assert video_panoptic_quality(pairs, TRUE_CATEGORIES, windows=(5, 15)).vpq_things > 0.98
+    untracked = identity_switches([list(zip(truth, shuffled(clip), strict=True))], TRUE_CATEGORIES)
     assert untracked.switches > 100 * max(switches.switches, 1)

@@ -12,7 +12,6 @@ from http.client import parse_headers
 import pytest
 
 from panrt.engine.sinks import SinkError, UnknownSinkError, open_sink
-from panrt.engine.sinks import access as access_module
 from panrt.engine.sinks.access import Access
 from panrt.engine.sinks.address import authority, listen, parse_address
 from panrt.engine.sinks.request import RejectedError, checked
@@ -171,7 +170,7 @@ def test_a_port_that_is_taken_in_one_family_is_taken() -> None:
 
 @needs_ipv6
 def test_a_port_that_is_free_in_one_family_alone_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken = []
+    taken: list[int] = []
 
     def bind(self: socket.socket, address: tuple[str, int]) -> None:
         if address[0] == "::1" and len(taken) < 3:
@@ -364,7 +363,7 @@ def test_tokens_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -
         seen.append((one, other))
         return one == other
 
-    monkeypatch.setattr(access_module.hmac, "compare_digest", compare)
+    monkeypatch.setattr("panrt.engine.sinks.access.hmac.compare_digest", compare)
     with access("127.0.0.1:0", token=TOKEN) as (found, _):
         assert answer(found, "localhost", "/?token=wrong") == 401
     assert (b"wrong", TOKEN.encode()) in seen

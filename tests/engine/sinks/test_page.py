@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.null_session import STUFF, THING, NullSession, model_file
 
 import panrt
 from panrt.engine.frame import Frame
@@ -23,7 +22,8 @@ from panrt.engine.sources.source import State
 from panrt.engine.status import Meter, StreamStatus
 from panrt.formats.metadata import Category, ModelFile
 from support.browser import Tab, browser
-from support.streams import free_port, wait_for
+from tools.null_session import STUFF, THING, NullSession, model_file
+from tools.streams import free_port, wait_for
 
 FPS_PLOT, AGE_PLOT = (26, 127, 100), (179, 89, 0)  # RGB, of the page's light colours
 HW = 48, 64

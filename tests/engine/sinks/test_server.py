@@ -13,16 +13,15 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from benchmarks.null_session import NullSession
 
 import panrt
-from panrt.engine import threads
 from panrt.engine.sinks import SinkError
-from panrt.engine.sinks import clients as clients_module
 from panrt.engine.sinks.address import parse_address
-from panrt.engine.sinks.clients import Clients, Limits
+from panrt.engine.sinks.clients import Clients, Counts, Limits
 from panrt.engine.sinks.server import Response, Server
-from support.streams import free_port, wait_for
+from panrt.errors import ThreadLimitError
+from tools.null_session import NullSession
+from tools.streams import free_port, wait_for
 
 PATIENCE, GRACE, KEPT, SENDING = 10.0, 1.0, 4.0, 20.0
 LIMITS = Limits(connections=8, patience=PATIENCE, grace=GRACE, kept=KEPT, sending=SENDING, look=0.02)
@@ -85,6 +84,11 @@ class Serving:
         """Let time pass, and the server see it."""
         self.clock.now += seconds
         self.clients.look()
+
+    def after(self, seconds: float) -> Counts:
+        """Return what the server has counted after some more time."""
+        self.pass_time(seconds)
+        return self.counts
 
     def connect(self, data: bytes = b"") -> socket.socket:
         client = socket.create_connection(("127.0.0.1", self.server.port), timeout=60)
@@ -329,7 +333,7 @@ def test_a_connection_that_is_kept_without_a_request_is_closed() -> None:
         serving_.pass_time(PATIENCE - 0.1)
         client.sendall(request())
         assert code(read_one(client)) == 200  # its time begins again with each answer
-        wait_for(lambda: serving_.pass_time(PATIENCE) or serving_.counts.connections == 0)
+        wait_for(lambda: serving_.after(PATIENCE).connections == 0)
         assert client.recv(1) == b""
 
 
@@ -339,7 +343,7 @@ def test_a_client_that_takes_nothing_is_dropped(path: str) -> None:
         wait_for(lambda: serving_.counts.requests[200] == 1)
         serving_.pass_time(SENDING - 0.1)
         assert serving_.counts.closed["slow"] == 0
-        wait_for(lambda: serving_.pass_time(0.1) or serving_.counts.connections == 0)
+        wait_for(lambda: serving_.after(0.1).connections == 0)
         assert serving_.counts.closed["slow"] == 1
         assert all(feed.closed.is_set() for feed in serving_.feeds)
 
@@ -440,14 +444,14 @@ def test_clients_with_the_grace_of_a_moment_are_not_pushed_out_by_others() -> No
 
 
 def test_descriptors_are_left_to_the_rest_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clients_module.resource, "getrlimit", lambda _: (40, 40))
+    monkeypatch.setattr("panrt.engine.sinks.clients.resource.getrlimit", lambda _: (40, 40))
     with serving(None) as serving_:  # 8 descriptors are taken already
         assert serving_.clients.limits.connections == 8
         with suppress(ConnectionError):
             assert serving_.get("/") == b""
         wait_for(lambda: serving_.counts.closed["files"] == 1)
     for files, connections in ((256, 32), (512, 64), (resource.RLIM_INFINITY, 64)):
-        monkeypatch.setattr(clients_module.resource, "getrlimit", lambda _, files=files: (files, files))
+        monkeypatch.setattr("panrt.engine.sinks.clients.resource.getrlimit", lambda _, files=files: (files, files))
         with serving(None) as serving_:
             assert serving_.clients.limits.connections == connections
 
@@ -481,7 +485,7 @@ def test_200_slow_clients_of_every_kind_cost_no_recording_and_few_threads(tmp_pa
         request("GET /stream.mjpg HTTP/1.1"),
     )
     sinks = [f"web://127.0.0.1:{port}", f"npy://{tmp_path / 'npy'}", f"coco://{tmp_path / 'coco'}"]
-    stream = panrt.stream(f"test://32x24@max?frames={frames}", NullSession(), sinks=sinks, track=False)
+    stream = panrt.stream(f"test://32x24@max?frames={frames}", NullSession(), sinks=sinks, tracker=None)
     pairs = stream.pairs()
     next(pairs)  # the server answers from here on
     before = threading.active_count()
@@ -508,7 +512,7 @@ def test_a_server_that_cannot_start_gives_everything_back(monkeypatch: pytest.Mo
     address = parse_address("web", ":0", {})  # two listeners, where there is IPv6
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", no_thread)
-        with pytest.raises(threads.ThreadLimitError, match="server web://:0: the system starts no more threads"):
+        with pytest.raises(ThreadLimitError, match="server web://:0: the system starts no more threads"):
             Server(address, {}).start()
     start = threading.Thread.start
     started: list[threading.Thread] = []
@@ -521,7 +525,7 @@ def test_a_server_that_cannot_start_gives_everything_back(monkeypatch: pytest.Mo
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", one_thread)
-        with suppress(threads.ThreadLimitError):
+        with suppress(ThreadLimitError):
             server = Server(address, {})
             server.start()
             server.close()  # there is no IPv6

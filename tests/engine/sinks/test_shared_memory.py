@@ -18,13 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.null_session import NullSession, map_of
 
 import panrt
 from panrt.engine.results.result import PanopticResult, Segment, Timings
 from panrt.engine.sinks import Item, SharedMemoryError, SharedMemoryReader, SinkError, WriterGoneError
 from panrt.engine.sinks.shared_memory import SharedMemoryWriter, memory_path
 from panrt.engine.sources.pattern import pattern
+from tools.null_session import NullSession, map_of
 
 HW = 24, 32
 
@@ -288,7 +288,14 @@ def test_a_name_that_could_be_another_file_is_rejected_by_both_sides(bad: str) -
 def damaged() -> Iterator[bytes]:
     """Foreign and damaged files: cut at every field, each field of the header wrong, and bytes at random."""
     header = struct.Struct("<8sIIQQI")
-    sound = [b"PANRTSHM", 2, 4, 1 << 15, 1, 0]
+    sound: list[bytes | int] = [b"PANRTSHM", 2, 4, 1 << 15, 1, 0]
+    wrong: dict[int, list[bytes | int]] = {
+        0: [b"PANRTSHX"],
+        1: [0, 1, 3, 2**32 - 1],
+        2: [0, 1, 5, 2**32 - 1],
+        3: [0, 1, 64, 2**64 - 1],
+        5: [2, 2**32 - 1],
+    }
     rest = bytes(64 - header.size + 4 * (1 << 15))
     yield b""
     yield b"x" * 100
@@ -296,13 +303,7 @@ def damaged() -> Iterator[bytes]:
     for length in (1, 8, 12, 32, 35, 36, 63, 64, 65, len(whole) - 1):
         yield whole[:length]
     yield whole + b"\0"
-    for field, values in {
-        0: [b"PANRTSHX"],
-        1: [0, 1, 3, 2**32 - 1],
-        2: [0, 1, 5, 2**32 - 1],
-        3: [0, 1, 64, 2**64 - 1],
-        5: [2, 2**32 - 1],
-    }.items():
+    for field, values in wrong.items():
         for value in values:
             yield header.pack(*[value if index == field else old for index, old in enumerate(sound)]) + rest
     generator = random.Random(0)

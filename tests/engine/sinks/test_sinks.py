@@ -15,7 +15,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from benchmarks.null_session import NullSession, map_of, model_file
 
 import panrt
 from panrt.engine.sinks import Context, Item, SharedMemoryReader, Sink, SinkError, SinkSpec, UnknownSinkError, open_sink
@@ -25,8 +24,9 @@ from panrt.engine.sinks.video import VideoWriter
 from panrt.engine.slot import Policy
 from panrt.engine.sources.pattern import pattern
 from panrt.engine.status import Meter, SinkStatus
-from support.clock import PATIENCE
-from support.streams import CLIP, IMAGES, drain, wait_for
+from tools.clock import PATIENCE
+from tools.null_session import NullSession, map_of, model_file
+from tools.streams import CLIP, IMAGES, drain, wait_for
 
 HW = 24, 32
 
@@ -37,7 +37,7 @@ def uri(frames: int, rate: str = "max") -> str:
 
 def run(source: object, *sinks: str | Sink, seconds: float = 0.0) -> tuple[SinkStatus, ...]:
     """Through a null session without tracking; how the sinks did."""
-    stream = panrt.stream(source, NullSession(seconds=seconds), sinks=sinks, track=False)  # type: ignore[arg-type]
+    stream = panrt.stream(source, NullSession(seconds=seconds), sinks=sinks, tracker=None)  # type: ignore[arg-type]
     with stream:
         for _ in stream:
             pass
@@ -75,7 +75,7 @@ def test_a_coco_folder_reads_back_as_the_maps_that_went_in(tmp_path: Path) -> No
     assert sorted(path.name for path in (tmp_path / "coco").iterdir()) == ["panoptic", "panoptic.json"]
     for image, annotation in zip(content["images"], content["annotations"], strict=True):
         assert annotation["image_id"] == image["id"]
-        png = cv2.imread(str(tmp_path / "coco" / "panoptic" / annotation["file_name"])).astype(np.int32)
+        png = np.asarray(cv2.imread(str(tmp_path / "coco" / "panoptic" / annotation["file_name"])), np.int32)
         ids = png[..., 2] + 256 * png[..., 1] + 65536 * png[..., 0]
         assert ids.shape == (image["height"], image["width"])
         if image["source"] == uri(3):
@@ -97,7 +97,7 @@ def test_numpy_arrays_are_the_maps(tmp_path: Path) -> None:
 
 def test_a_video_shows_the_overlay_at_the_times_of_the_frames(tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"
-    stream = panrt.stream(CLIP, NullSession(), sinks=[str(path)], limit=30, track=False)
+    stream = panrt.stream(CLIP, NullSession(), sinks=[str(path)], limit=30, tracker=None)
     items = list(stream.pairs())
     with panrt.engine.sources.open_source(path) as source:
         frames = drain(source)
@@ -266,7 +266,7 @@ def test_a_slow_recording_of_a_file_misses_nothing() -> None:
 def test_a_slow_view_misses_what_it_cannot_show_and_counts_it() -> None:
     release = threading.Event()
     writer = Behaviour(hangs=release)
-    stream = panrt.stream(uri(60), NullSession(), sinks=[sink(writer, recording=False)], track=False)
+    stream = panrt.stream(uri(60), NullSession(), sinks=[sink(writer, recording=False)], tracker=None)
     for result in stream:
         if result.frame_index == 59:
             release.set()

@@ -15,7 +15,6 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from benchmarks.null_session import NullSession, model_file
 from prometheus_client.parser import text_string_to_metric_families
 
 import panrt
@@ -28,7 +27,8 @@ from panrt.engine.sources import SourceOptions, open_source
 from panrt.engine.sources.pattern import pattern
 from panrt.engine.sources.source import SourceStatus, State, Transition
 from panrt.engine.status import Meter, SinkStatus
-from support.streams import drain, free_port, wait_for
+from tools.null_session import NullSession, model_file
+from tools.streams import drain, free_port, wait_for
 
 URI = "test://64x48@50"
 
@@ -40,7 +40,7 @@ def serving(
     """A stream that runs on a thread of its own, and the address of its pages."""
     address = f"127.0.0.1:{free_port()}"
     uris = sources or (URI,)
-    stream = panrt.stream(uris, NullSession(), sinks=[f"{scheme}://{address}", *sinks], options=options, track=False)
+    stream = panrt.stream(uris, NullSession(), sinks=[f"{scheme}://{address}", *sinks], options=options, tracker=None)
     thread = threading.Thread(target=lambda: list(stream))
     thread.start()
     try:
@@ -80,8 +80,8 @@ def test_the_stream_of_the_page_shows_the_overlay_of_the_newest_frames() -> None
             assert [frame.image.shape[:2] for frame in frames] == 5 * [hw]
             assert len({frame.image.tobytes() for frame in frames}) == 5
             assert 20 < np.mean([frame.image.mean() for frame in frames]) < 220
-        for number in ("2", "x", "-1", "", "0.0", "%D9%A0", 3000 * "1"):
-            assert get(f"{address}/stream.mjpg?source={number}") == (
+        for wrong in ("2", "x", "-1", "", "0.0", "%D9%A0", 3000 * "1"):
+            assert get(f"{address}/stream.mjpg?source={wrong}") == (
                 404,
                 "text/plain; charset=utf-8",
                 b"source: expected a number from 0 to 1\n",
@@ -284,7 +284,7 @@ def test_no_page_shows_the_login_of_a_source_or_sink_wherever_it_stands(login: s
 def test_a_token_is_printed_once_and_shown_nowhere_else(scheme: str, capfd: pytest.CaptureFixture[str]) -> None:
     port = free_port()
     uri = f"{scheme}://0.0.0.0:{port}"
-    stream = panrt.stream(URI, NullSession(), sinks=[uri], track=False)
+    stream = panrt.stream(URI, NullSession(), sinks=[uri], tracker=None)
     with stream:
         pairs = stream.pairs()
         next(pairs)

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.null_session import NullSession
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +27,7 @@ from panrt.engine.sources import (
     SourceTimeoutError,
     SourceUndecodableError,
     State,
+    appsink,
     argus,
     gstreamer,
     open_source,
@@ -36,8 +36,9 @@ from panrt.engine.sources.appsink import PipelineError, Sample
 from panrt.engine.sources.argus import Moments, csi_pictures, nv12_frame
 from panrt.engine.sources.gstreamer import LaunchedPipeline
 from panrt.engine.sources.source import Opening
-from support.clock import PATIENCE
-from support.streams import drain, wait_for
+from tools.clock import PATIENCE
+from tools.null_session import NullSession
+from tools.streams import drain, wait_for
 
 pytestmark = pytest.mark.usefixtures("csi_camera")
 NV12 = SourceOptions(pixel_format="nv12", timeout=PATIENCE)
@@ -48,7 +49,7 @@ SYSTEM_PYTHON = Path("/usr/bin/python3")  # `gi` is a package of the system's Py
 @pytest.fixture(autouse=True)
 def by_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where `gi` cannot be imported."""
-    monkeypatch.setattr(gstreamer.appsink, "load", lambda: (None, "no gi"))
+    monkeypatch.setattr(appsink, "load", lambda: (None, "no gi"))
 
 
 def launchers() -> set[int]:
@@ -129,7 +130,7 @@ def test_each_byte_is_read_from_the_pipe_once_into_the_memory_of_its_frame(monke
         reads.append((np.frombuffer(targets[0], np.uint8)[:count], count))
         return count
 
-    monkeypatch.setattr(gstreamer.os, "readv", counted)
+    monkeypatch.setattr("panrt.engine.sources.gstreamer.os.readv", counted)
     # Held, so that no memory is used again.
     with open_source(SMALL, options=SourceOptions(pixel_format="nv12", policy="block", timeout=PATIENCE)) as source:
         frames = drain(source, most=4)
@@ -503,7 +504,7 @@ print(json.dumps(told))
 def test_gi_gives_the_same_buffers_with_one_copy_and_their_age() -> None:
     pipeline = argus.argus_pipeline(0, argus.CsiOptions(width=640, height=480))
     wrong = ["nosuchelement", argus.argus_pipeline(7, argus.CsiOptions()), f"{SILENT} ! identity eos-after=1"]
-    command = [SYSTEM_PYTHON, "-c", BY_GI, gstreamer.appsink.__file__, pipeline, *wrong]
+    command: list[str | Path] = [SYSTEM_PYTHON, "-c", BY_GI, appsink.__file__, pipeline, *wrong]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     told = json.loads(run.stdout.splitlines()[-1])
@@ -529,7 +530,7 @@ def test_what_gi_gives_becomes_a_frame_without_another_copy() -> None:
 def test_gi_is_preferred_where_it_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gstreamer.way() == "gst-launch-1.0"
     started: list[str] = []
-    monkeypatch.setattr(gstreamer.appsink, "load", lambda: (object(), ""))
+    monkeypatch.setattr(appsink, "load", lambda: (object(), ""))
     monkeypatch.setattr(gstreamer, "AppSink", started.append)
     gstreamer.start("fakesrc")
     assert (gstreamer.way(), started) == ("python3-gi", ["fakesrc"])

@@ -27,14 +27,14 @@ from panrt.engine.sources import (
 )
 from panrt.engine.sources.files import select
 from panrt.engine.sources.pattern import pattern
-from support.clock import ManualClock
-from support.streams import CLIP, IMAGES, bikes, drain, turned, wait_for
+from tools.clock import ManualClock
+from tools.streams import CLIP, IMAGES, bikes, drain, turned, wait_for
 
 
 def reference(path: Path) -> list[NDArray[np.uint8]]:
     """Frames as OpenCV's own FFmpeg decodes them."""
     capture = cv2.VideoCapture(str(path))
-    frames = []
+    frames: list[NDArray[np.uint8]] = []
     while True:
         good, image = capture.read()
         if not good:
@@ -130,7 +130,7 @@ def test_pictures_of_a_folder_come_in_the_order_of_their_names() -> None:
         glob = drain(source)
     assert (len(folder), len(glob)) == (64, 3)
     for frame, number in zip(glob, (1, 2, 3), strict=True):
-        assert np.array_equal(frame.image, cv2.imread(str(IMAGES / f"{number:06d}.jpg")))
+        assert np.array_equal(frame.image, np.asarray(cv2.imread(str(IMAGES / f"{number:06d}.jpg"))))
     assert np.array_equal(folder[2].image, glob[2].image)
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from panrt.engine.sources import SourceNotFoundError, SourceOptions, SourceRefusedError, State, open_source, v4l2
 from panrt.engine.sources.pattern import STEP, pattern
 from panrt.formats.video_files import open_video
-from support.clock import ManualClock
-from support.streams import drain
+from tools.clock import ManualClock
+from tools.streams import drain
 
 
 def test_the_pattern_keeps_its_rate_and_its_captures_their_moments() -> None:

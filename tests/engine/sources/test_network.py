@@ -23,8 +23,8 @@ from panrt.engine.sources import (
     State,
     open_source,
 )
-from support.clock import PATIENCE
-from support.streams import CLIP, drain, free_port, http_server, wait_for
+from tools.clock import PATIENCE
+from tools.streams import CLIP, drain, free_port, http_server, wait_for
 
 QUICK = SourceOptions(timeout=PATIENCE, stall_after=0.4, backoff=(0.1, 0.4))
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from panrt.engine.frame import Frame
 from panrt.engine.pixel_formats import bgr
 from panrt.engine.sources import SourceOptions, SourceUndecodableError, UnknownSourceError, open_source
-from support.streams import CLIP, IMAGES, drain, turned
+from tools.streams import CLIP, IMAGES, drain, turned
 
 NV12 = SourceOptions(pixel_format="nv12")
 LIMITED, FULL = 1, 2  # FFmpeg's AVColorRange
@@ -41,7 +41,7 @@ def planes(image: NDArray[np.uint8], *, space: int, color_range: int) -> NDArray
     u, v = (b - y) / (2 - 2 * blue), (r - y) / (2 - 2 * red)
     zero, luma, chroma = (16, 219, 224) if color_range == LIMITED else (0, 255, 255)
     halves = [(128 + chroma * plane[::2, ::2]).reshape(-1, y.shape[1]) for plane in (u, v)]
-    return np.rint(np.concatenate([zero + luma * y, *halves])).astype(np.uint8)
+    return np.asarray(np.rint(np.concatenate([zero + luma * y, *halves])), np.uint8)
 
 
 def encode(path: Path, *, pixels: str = "yuv420p", space: int = BT601, color_range: int = LIMITED) -> Path:

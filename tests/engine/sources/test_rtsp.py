@@ -8,8 +8,8 @@ import numpy as np
 
 from panrt.engine.frame import Frame
 from panrt.engine.sources import Source, SourceDeniedError, SourceNotFoundError, SourceOptions, State, open_source
-from support.clock import PATIENCE
-from support.streams import PATTERN, bikes, drain, free_port, recorded, rtsp_server, wait_for
+from tools.clock import PATIENCE
+from tools.streams import PATTERN, bikes, drain, free_port, recorded, rtsp_server, wait_for
 
 QUICK = SourceOptions(timeout=PATIENCE, stall_after=0.4, backoff=(0.1, 0.4))
 

@@ -13,8 +13,8 @@ import pytest
 from panrt.engine.sources import Source, SourceOptions, SourceUndecodableError, State, open_source
 from panrt.engine.sources.pattern import pattern
 from panrt.engine.sources.source import Opening, Picture, Spec
-from support.clock import ManualClock
-from support.streams import drain
+from tools.clock import ManualClock
+from tools.streams import drain
 
 IMAGE = np.zeros((4, 6, 3), np.uint8)
 SECRET = "rtsp://admin:Zq@camera/live"

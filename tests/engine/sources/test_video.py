@@ -30,7 +30,7 @@ from panrt.engine.sources import (
 from panrt.engine.sources.local_file import missing_bytes
 from panrt.engine.sources.pattern import pattern
 from panrt.engine.sources.video import Pace, display_matrix, orientation
-from support.streams import CLIP, drain, free_port, http_server, turned
+from tools.streams import CLIP, drain, free_port, http_server, turned
 
 ONE = 1 << 16
 AXES = [(ONE, 0, 0, ONE), (0, ONE, ONE, 0)]
@@ -209,7 +209,7 @@ def test_the_clips_after_a_damaged_one_play_and_the_error_is_raised_at_the_end(t
     for name in "abc":
         encode(tmp_path / f"{name}.mkv", moving(6), "mpeg4")
     cut = (tmp_path / "b.mkv").read_bytes()
-    (tmp_path / "b.mkv").write_bytes(cut[: len(cut) * 2 // 3])
+    (tmp_path / "b.mkv").write_bytes(cut[:-150])  # past the key frame, whose size depends on how many threads encode it
     (tmp_path / "d.mp4").write_bytes(b"nothing")
     with open_source(str(tmp_path / "*.m*")) as source:
         frames = drain(source)

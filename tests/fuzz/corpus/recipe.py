@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -88,7 +89,8 @@ def network() -> PanopticFPN:
     torch.manual_seed(0)
     network = PanopticFPN(config())
     wide = network.backbone.trunk.channels
-    network.backbone.trunk = Trunk()
+    network.backbone.trunk = Trunk()  # type: ignore[assignment]  # stands for the real one
+    assert network.backbone.fpn is not None
     for lateral, channels in zip(network.backbone.fpn.lateral, wide, strict=True):
         convolution = (
             lateral
@@ -110,7 +112,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     samples = list(rng.integers(0, 256, (2, SIDE, SIDE, 3), dtype=np.uint8))
     model = network()
-    fixed = {"height": SIDE, "width": SIDE}
+    fixed: dict[str, Any] = {"height": SIDE, "width": SIDE}
     to_onnx(model, FOLDER / "fp32.onnx", **fixed, valid_hw=(48, 64), output_size=(36, 48))
     to_onnx(model, FOLDER / "fp16.onnx", **fixed, precision="fp16", target="tensorrt-10.3")
     to_onnx(model, FOLDER / "int8.onnx", **fixed, precision="int8", samples=samples, int8_heads=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from functools import lru_cache
 
 from fuzz.target import Target
@@ -24,4 +25,5 @@ _MODULES |= {"planted": ("planted",)}  # of the tests of all this
 def load(name: str) -> Target:
     """A target by its name."""
     module = next(module for module, names in _MODULES.items() if name in names)
-    return next(target for target in importlib.import_module(f"fuzz.targets.{module}").TARGETS if target.name == name)
+    targets: Iterable[Target] = importlib.import_module(f"fuzz.targets.{module}").TARGETS
+    return next(target for target in targets if target.name == name)

@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from random import Random
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -93,9 +94,7 @@ def _calls() -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
         def __getattr__(self, name: str) -> Any:
             return spy(name) if name in BINDINGS else getattr(_native, name)
 
-    original = native._native
-    native._native = Spies()  # type: ignore[assignment]
-    try:
+    with mock.patch.object(native, "_native", Spies()):
         for op, (_, run) in OPS.items():
             for case in _cases(op, 1):
                 case.run(run, threads=1)
@@ -104,8 +103,6 @@ def _calls() -> dict[str, tuple[tuple[Any, ...], dict[str, Any]]]:
         image, ids = np.zeros((4, 6, 3), np.uint8), np.zeros((4, 6), np.int32)
         native.look_up(image[None], table, out=np.zeros((1, 3, 4, 6), np.float32), threads=1)
         native.overlay(image, ids, np.zeros((3, 3), np.uint8), opacity=0.5, border=1, threads=1)
-    finally:
-        native._native = original
     return caught
 
 
@@ -158,7 +155,7 @@ def _spoil(rng: Random, inputs: tuple[Any, ...], options: dict[str, Any]) -> tup
 def _other_option(rng: Random, value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return mutate.pieces(rng, list(value), lambda item: _other_option(rng, item))
-    small = rng.choice((0, -1, 1, 2, 3, 7, 64, 257, 2**31 - 1, -(2**31), 2**31, 2**63, None, "1", [], True))
+    small: object = rng.choice((0, -1, 1, 2, 3, 7, 64, 257, 2**31 - 1, -(2**31), 2**31, 2**63, None, "1", [], True))
     if isinstance(value, float):
         return rng.choice((small, *mutate.FLOATS))
     return small

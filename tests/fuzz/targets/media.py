@@ -47,7 +47,7 @@ def jpeg_with_exif(jpeg: bytes, content: bytes) -> bytes:
 def pictures() -> tuple[Files, ...]:
     """Of every suffix that the folder source takes."""
     image = np.random.default_rng(0).integers(0, 256, (9, 14, 3), dtype=np.uint8)
-    image = cv2.resize(image, (28, 18), interpolation=cv2.INTER_CUBIC)
+    image = np.asarray(cv2.resize(image, (28, 18), interpolation=cv2.INTER_CUBIC), np.uint8)
     alpha = np.dstack([image, image[..., :1]])
     deep = image.astype(np.uint16) * 257
     jpeg = _encode(".jpg", image)
@@ -171,12 +171,14 @@ def _spoil_riff(rng: Random, old: bytes) -> bytes:
         if rng.random() < 0.3:
             return chunk[:4] + mutate.packed(rng, "<I") + chunk[8:]
         if chunk[:4] == b"LIST":
-            body = b"".join(mutate.pieces(rng, _riff(chunk[12:]), change))
+            inner: list[bytes] = mutate.pieces(rng, _riff(chunk[12:]), change)
+            body = b"".join(inner)
             return chunk[:4] + struct.pack("<I", len(body) + 4) + chunk[8:12] + body
         body = mutate.data(rng, chunk[8:], most=2)
         return chunk[:4] + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
 
-    body = b"".join(mutate.pieces(rng, chunks, change))
+    changed: list[bytes] = mutate.pieces(rng, chunks, change)
+    body = b"".join(changed)
     return old[:4] + struct.pack("<I", len(body) + 4) + old[8:12] + body
 
 

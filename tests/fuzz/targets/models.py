@@ -16,6 +16,7 @@ import panrt
 from fuzz import mutate
 from fuzz.results import check_result
 from fuzz.target import Files, Target, printable, require
+from panrt.errors import InputSizeError
 from panrt.formats import metadata, plan_file
 from panrt.plugins.onnx_functions import add_functions
 from support.plans import ENGINE, MODEL
@@ -119,7 +120,7 @@ def check_onnx(folder: Path) -> None:
     path = folder / "model.onnx"
     try:
         session = panrt.load(path, backend="cpu", threads=1)
-    except metadata.InputSizeError:
+    except InputSizeError:
         session = panrt.load(path, backend="cpu", threads=1, input_hw=(64, 64))
     with session:
         _check_model(session.model)

@@ -27,7 +27,7 @@ from panrt.engine.sinks.shared_memory import SharedMemoryWriter, memory_path
 from panrt.engine.sources import SourceError
 from panrt.engine.status import Meter
 from support.plans import MODEL
-from support.streams import free_port
+from tools.streams import free_port
 
 Answer = Callable[[socket.socket], None]
 
@@ -149,7 +149,8 @@ def mutate_live(rng: Random, files: Files) -> Files:
         head = b"\r\n".join(lines)
     elif b"multipart" in head:
         parts = re.split(rb"(?=--frame)", body)
-        body = b"".join(mutate.pieces(rng, parts, lambda part: mutate.data(rng, part, tokens=_HEADERS)))
+        changed: list[bytes] = mutate.pieces(rng, parts, lambda part: mutate.data(rng, part, tokens=_HEADERS))
+        body = b"".join(changed)
     else:
         body = spoil_clip(rng, body)
     return {"answer": head + b"\r\n\r\n" + body}
@@ -224,7 +225,8 @@ def mutate_rtsp(rng: Random, files: Files) -> Files:
             size = 4 + struct.unpack_from(">H", old, at + 2)[0]
             packets.append(old[at : at + size])
             at += size
-        return {**files, name: b"".join(mutate.pieces(rng, packets, lambda packet: mutate.data(rng, packet, most=2)))}
+        changed: list[bytes] = mutate.pieces(rng, packets, lambda packet: mutate.data(rng, packet, most=2))
+        return {**files, name: b"".join(changed)}
     lines = mutate.pieces(rng, old.split(b"\r\n"), lambda line: mutate.data(rng, line, tokens=_RTSP_WORDS, most=2))
     if rng.random() < 0.4:
         lines.insert(rng.randrange(len(lines) + 1), rng.choice(_RTSP_WORDS).rstrip())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from random import Random
@@ -15,7 +16,8 @@ from panrt.engine.bench.benchmark import Benchmark, BenchmarkConfig, Run
 from panrt.engine.bench.machine import Machine
 from panrt.engine.bench.power import Power
 from panrt.engine.sinks.open import open_sink
-from panrt.engine.sources.open import parse, redact
+from panrt.engine.sources.open import parse
+from panrt.engine.uri import redact
 from panrt.errors import PanrtError
 
 # Reports --------------------------------------------------------------------------------------------------------------
@@ -151,7 +153,8 @@ def check_uri(folder: Path) -> str | None:
     uri = (folder / "uri").read_bytes().decode("utf-8", "surrogateescape")
     said: list[str] = []
     errors: list[Exception] = []
-    for read in (lambda: parse(uri).uri, lambda: open_sink(uri).name, lambda: redact(uri)):
+    reads: tuple[Callable[[], str], ...] = (lambda: parse(uri).uri, lambda: open_sink(uri).name, lambda: redact(uri))
+    for read in reads:
         try:
             said.append(read())
         except Exception as error:

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from PIL import Image, ImageOps
 
-from panrt.errors import PanrtError
+from panrt.errors import PanopticFormatError, PanopticNotFoundError, PanrtError
 from panrt.model.data import coco_panoptic, panoptic_json
 from panrt.model.data.classes import made_up_colors
 from panrt.model.data.coco_panoptic import CocoPanoptic, derive_targets, load_sample, read_classes, read_coco_panoptic
-from panrt.model.data.panoptic_json import PanopticNotFoundError, read_panoptic_png
+from panrt.model.data.panoptic_json import read_panoptic_png
 from panrt.model.panoptic_folders import evaluate_folders
-from panrt.model.panoptic_map import PanopticFormatError, areas, runs
+from panrt.model.panoptic_map import areas, runs
 
 # Two pictures of 4 x 6 with a car (70000) and the road (7), the second upside down
 PANOPTIC = np.full((4, 6), 7, np.int32)

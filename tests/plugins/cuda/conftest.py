@@ -1,7 +1,7 @@
 """Simulated GPUs with the kernels of plugins/cuda, one process for each flavour; and what runs only where nvcc is.
 
-Every test that asks for `gpus` runs twice: on tests/hostcuda, which compiles the kernels with g++ in the flavour asked
-for, and where nvcc is on tests/ptxsim, which executes nvcc's own PTX and has one flavour that finds what the others do.
+Every test that asks for `gpus` runs twice: on tools/hostcuda, which compiles the kernels with g++ in the flavour asked
+for, and where nvcc is on tools/ptxsim, which executes nvcc's own PTX and has one flavour that finds what the others do.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from support import ptxsim
-from support.hostcuda import Flavour, SimulatedGpu, kernels
+from tools import ptxsim
+from tools.hostcuda import Flavour, SimulatedGpu, kernels
 
-LEFT_OUT = [] if ptxsim.has_nvcc() else ["test_nvcc.py", "on tests/ptxsim"]
+LEFT_OUT = [] if ptxsim.has_nvcc() else ["test_nvcc.py", "on tools/ptxsim"]
 collect_ignore = [name for name in LEFT_OUT if name.endswith(".py")]
 
-# What takes seconds on the interpreter has only the full profile; tests/hostcuda has all of it in both.
+# What takes seconds on the interpreter has only the full profile; tools/hostcuda has all of it in both.
 LONG_ON_PTXSIM = (
     *(f"test_golden_merges_are_the_cpu_kernels[ptxsim-merge_{number}]" for number in ("04", "06", "07", "09")),
     *(f"test_merging_any_number_of_channels[ptxsim-{channels}]" for channels in (256, 300, 1100)),
@@ -47,7 +47,7 @@ def gpus(request: pytest.FixtureRequest) -> Iterator[Gpus]:
 
 @pytest.fixture(scope="session")
 def tracing_gpu() -> Iterator[SimulatedGpu]:
-    """tests/hostcuda as it counts memory requests."""
+    """tools/hostcuda as it counts memory requests."""
     gpu = SimulatedGpu(kernels("trace"))
     yield gpu
     gpu.close()

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from panrt.plugins import frame_reference, reference
 from panrt.plugins.cuda_api import NarrowMapArgs, OverlayArgs, PreprocessArgs
-from support import cuda_ops
-from support.hostcuda import Flavour, LaunchError, Out, SimulatedGpu, Struct, in_out
+from tools import cuda_ops
+from tools.hostcuda import Flavour, LaunchError, Out, SimulatedGpu, Struct, in_out
 
 Gpus = Callable[[Flavour], SimulatedGpu]
 Array = NDArray[Any]
@@ -55,8 +55,9 @@ def test_black_white_and_primaries_survive_video(standard: str) -> None:
         r, g, b = (channel / 255 for channel in rgb)
         y = share[0] * r + share[1] * g + share[2] * b
         u, v = (b - y) / (2 * (1 - share[2])), (r - y) / (2 * (1 - share[0]))
-        planes = (np.array([[round(value)]], np.uint8) for value in (16 + 219 * y, 128 + 224 * u, 128 + 224 * v))
-        bgr = frame_reference.yuv_to_bgr(*planes, standard)[0, 0].astype(int)
+        values = (16 + 219 * y, 128 + 224 * u, 128 + 224 * v)
+        luma, blue, red = (np.array([[round(value)]], np.uint8) for value in values)
+        bgr = frame_reference.yuv_to_bgr(luma, blue, red, standard)[0, 0].astype(int)
         assert np.abs(bgr - np.array(rgb[::-1])).max() <= 3
 
 

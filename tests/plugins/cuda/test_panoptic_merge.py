@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from panrt.plugins import native
 from panrt.plugins.contract import PanopticSegments
 from panrt.plugins.cuda_api import Code
-from support import cuda_ops
 from support.cases import MergeCase, merge_cases, network_cases
 from support.compare import assert_identical
-from support.hostcuda import LaunchError, SimulatedGpu
+from tools import cuda_ops
+from tools.hostcuda import LaunchError, SimulatedGpu
 
 from .conftest import Gpus
 
@@ -38,7 +38,7 @@ def check(case: MergeCase, gpu: SimulatedGpu, seed: int = 0) -> PanopticSegments
     return got
 
 
-@settings(max_examples=settings.default.max_examples // 5)
+@settings(max_examples=settings().max_examples // 5)
 @given(case=merge_cases)
 def test_merging_is_right_in_any_order_of_threads_and_without_a_sanitizers_report(gpus: Gpus, case: MergeCase) -> None:
     check(case, gpus("asan"), case.seed)
@@ -69,7 +69,7 @@ def test_golden_merges_are_the_cpu_kernels(gpus: Gpus, path: Path) -> None:
 # --- Overlaps ---------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=settings.default.max_examples // 4)
+@settings(max_examples=settings().max_examples // 4)
 @given(
     boxes=st.lists(
         st.tuples(st.integers(0, 90), st.integers(0, 50), st.integers(1, 28), st.integers(1, 28)), max_size=30

@@ -14,10 +14,10 @@ import pytest
 
 from panrt.plugins import native
 from panrt.plugins.cuda_api import Code, Status
-from support import cuda_ops, hostcuda
 from support.cases import network_cases
 from support.compare import assert_identical
-from support.hostcuda import FLAGS, FOLDER, ROOT, LaunchError, Out, SimulatedGpu, kernels
+from tools import cuda_ops, hostcuda
+from tools.hostcuda import FLAGS, FOLDER, ROOT, LaunchError, Out, SimulatedGpu, kernels
 
 RPN, ROIS, DETECTIONS, MERGE = network_cases(0)
 SMALL_RPN = replace(RPN, N=1, A=1, levels=((3, 5),), pre_nms_top_k=40, post_nms_top_k=30)
@@ -54,9 +54,9 @@ def test_every_kernel_of_every_op_is_loaded(gpu: SimulatedGpu) -> None:
         for width in (40, 41):
             for half in (False, True):
                 case = replace(SMALL_MERGE, K=K, S=S, mask_hw=(2, 3), output_hw=(40, width))
-                (logits, *detected, masks), options = case.arguments()
+                (logits, boxes, scores, classes, count, masks), options = case.arguments()
                 logits, masks = (x.astype(np.float16) if half else x for x in (logits, masks))
-                cuda_ops.panoptic_merge(logits, *detected, masks, **options, gpu=gpu)
+                cuda_ops.panoptic_merge(logits, boxes, scores, classes, count, masks, **options, gpu=gpu)
     sizes: dict[str, Any] = {"resized_hw": (4, 6), "output_hw": (4, 6)}
     for pixel_format, shape in (("BGR8", (4, 6, 3)), ("RGB8", (4, 6, 3)), ("NV12", (6, 6)), ("YUYV", (4, 6, 2))):
         cuda_ops.preprocess(np.zeros((1, *shape), np.uint8), pixel_format=pixel_format, **sizes, gpu=gpu)

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from panrt.plugins import reference
 from panrt.plugins.cuda_api import OverlayArgs, PyramidLevel, PyramidRoiAlignArgs
-from support import cuda_ops
 from support.cases import RoiAlignCase, roi_align_cases
 from support.compare import assert_pooled
-from support.hostcuda import Flavour, LaunchError, Out, SimulatedGpu, Struct, Traffic, kernels
+from tools import cuda_ops
+from tools.hostcuda import Flavour, LaunchError, Out, SimulatedGpu, Struct, Traffic, kernels
 
 Gpus = Callable[[Flavour], SimulatedGpu]
 Array = NDArray[Any]

@@ -7,6 +7,7 @@ CPU kernels, which are tested against it there, say what is right.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,14 +15,14 @@ from hypothesis import given, settings
 
 from panrt.plugins import native
 from panrt.plugins.cuda_api import Code
-from support import cuda_ops
 from support.cases import DetectionCase, RpnCase, detection_cases, network_cases, rpn_cases
 from support.compare import assert_identical
-from support.hostcuda import Flavour, LaunchError, SimulatedGpu
+from tools import cuda_ops
+from tools.hostcuda import Flavour, LaunchError, SimulatedGpu
 
 from .conftest import Gpus
 
-RPN, _, DETECTIONS, _ = network_cases(0)
+RPN, _ROIS, DETECTIONS, _MERGE = network_cases(0)
 SMALL_RPN = replace(RPN, N=1, A=1, levels=((3, 5),), pre_nms_top_k=40, post_nms_top_k=30)
 
 
@@ -38,7 +39,7 @@ def check_detections(case: DetectionCase, gpu: SimulatedGpu, seed: int = 0) -> N
 # --- RpnProposals -----------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=settings.default.max_examples // 5)
+@settings(max_examples=settings().max_examples // 5)
 @given(case=rpn_cases)
 def test_proposals_are_right_in_any_order_of_threads_and_without_a_sanitizers_report(gpus: Gpus, case: RpnCase) -> None:
     check_rpn(case, gpus("asan"), case.seed)
@@ -80,7 +81,7 @@ def test_proposals_race_nowhere(gpus: Gpus) -> None:
     ],
 )
 def test_proposals_refuse_what_they_are_not_made_for(
-    gpus: Gpus, changed: dict[str, object], code: Code, message: str
+    gpus: Gpus, changed: dict[str, Any], code: Code, message: str
 ) -> None:
     case = replace(SMALL_RPN, **changed)
     with pytest.raises(LaunchError, match=message) as refused:
@@ -91,7 +92,7 @@ def test_proposals_refuse_what_they_are_not_made_for(
 # --- BoxDetections ----------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=settings.default.max_examples // 5)
+@settings(max_examples=settings().max_examples // 5)
 @given(case=detection_cases)
 def test_detections_are_right_in_any_order_of_threads_and_without_a_sanitizers_report(
     gpus: Gpus, case: DetectionCase

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from panrt.plugins import native
-from support import cuda_ops
 from support.cases import network_cases
 from support.compare import assert_identical
+from tools import cuda_ops
 
 from .conftest import Gpus
 

@@ -19,8 +19,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from panrt.plugins import reference
-from support import hostcuda
-from support.plugin_library import ROOT, folder, plugin_library
+from tools import hostcuda
+from tools.plugin_library import ROOT, folder, plugin_library
 
 Array = NDArray[Any]
 
@@ -95,7 +95,7 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> Array:
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     raw = np.full(size + 256, 0xCD, np.uint8)
     start = -raw.ctypes.data % 256
-    return raw[start : start + size].view(dtype).reshape(shape)
+    return np.asarray(raw[start : start + size].view(dtype).reshape(shape))
 
 
 def placed(array: Array) -> Array:
@@ -115,7 +115,7 @@ def normal(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any = np.flo
 
 def test_rpn_proposals() -> None:
     rng = np.random.default_rng(0)
-    attributes = {
+    attributes: dict[str, Any] = {
         "strides": (8, 16),
         "anchor_sizes": (32.0, 64.0),
         "aspect_ratios": (0.5, 1.0, 2.0),
@@ -139,7 +139,7 @@ def test_rpn_proposals() -> None:
 )
 def test_pyramid_roi_align(dtype: Any, layout: int, tolerance: float) -> None:
     rng = np.random.default_rng(1)
-    attributes = {
+    attributes: dict[str, Any] = {
         "strides": (4, 8),
         "output_size": 7,
         "sampling_ratio": 0,
@@ -161,7 +161,7 @@ def test_pyramid_roi_align(dtype: Any, layout: int, tolerance: float) -> None:
 
 def test_box_detections() -> None:
     rng = np.random.default_rng(2)
-    attributes = {
+    attributes: dict[str, Any] = {
         "box_weights": (10.0, 10.0, 5.0, 5.0),
         "score_threshold": 0.05,
         "nms_threshold": 0.5,
@@ -177,7 +177,7 @@ def test_box_detections() -> None:
     outputs = [aligned((2, 12, 4), np.float32), aligned((2, 12), np.float32)]
     outputs += [aligned((2, 12), np.int32), aligned((2,), np.int32)]
     found = enqueue("BoxDetections", inputs, outputs, attributes)
-    expected = reference.box_detections(*inputs, **attributes)
+    expected = reference.box_detections(inputs[0], inputs[1], inputs[2], inputs[3], **attributes)
     assert_array_equal(found[3], expected.count)
     assert_array_equal(found[2], expected.classes)
     assert_allclose(found[1], expected.scores, rtol=1e-6)
@@ -187,7 +187,7 @@ def test_box_detections() -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_panoptic_merge(dtype: Any) -> None:
     rng = np.random.default_rng(3)
-    attributes = {
+    attributes: dict[str, Any] = {
         "input_hw": (60, 48),
         "output_hw": (75, 60),
         "score_threshold": 0.3,
@@ -204,8 +204,9 @@ def test_panoptic_merge(dtype: Any) -> None:
     outputs = [aligned((2, 75, 60), np.int32), aligned((2, 11, 8), np.int32)]
     outputs += [aligned((2, 11), np.float32), aligned((2,), np.int32)]
     found = enqueue("PanopticMerge", inputs, outputs, attributes)
-    wide = [array.astype(np.float32) if array.dtype == np.float16 else array for array in inputs]
-    expected = reference.panoptic_merge(*wide, **attributes)
+    wide: list[Any] = [array.astype(np.float32) if array.dtype == np.float16 else array for array in inputs]
+    logits, boxes_, scores, classes, count, masks = wide
+    expected = reference.panoptic_merge(logits, boxes_, scores, classes, count, masks, **attributes)
     for array, wanted in zip(found, expected, strict=True):
         assert_array_equal(array, wanted)
     assert expected.segment_count.min() > 2

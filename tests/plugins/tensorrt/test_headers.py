@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from panrt.plugins import library
-from support.plugin_library import plugin_library
+from tools.plugin_library import plugin_library
 
 # What the plugins use of nvinfer1, by the shape of its names; all of it is in the headers of TensorRT 10.3. What is
 # younger must not be used unguarded: JetPack 6 has no other headers.

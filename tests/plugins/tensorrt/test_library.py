@@ -15,12 +15,12 @@ import pytest
 from typer.testing import CliRunner
 
 from panrt.cli import app
+from panrt.errors import GpuError, PluginLibraryError
 from panrt.gpu import device as gpu
-from panrt.gpu.device import Gpu, GpuError
-from panrt.plugins import library, native
-from panrt.plugins.library import PluginLibraryError
+from panrt.gpu.device import Gpu
+from panrt.plugins import _native, library
 from support import homes
-from support.plugin_library import folder, plugin_library
+from tools.plugin_library import folder, plugin_library
 
 
 class Registry:
@@ -162,7 +162,7 @@ def test_all_architectures_are_asked_for_alone(monkeypatch: pytest.MonkeyPatch, 
 def test_as_many_files_are_compiled_at_a_time_as_memory_holds(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cores: int, gigabytes: float, jobs: int
 ) -> None:
-    monkeypatch.setattr(library.os, "sched_getaffinity", lambda process: set(range(cores)))
+    monkeypatch.setattr("panrt.plugins.library.os.sched_getaffinity", lambda process: set(range(cores)))
     monkeypatch.setattr(library, "available_bytes", lambda: int(gigabytes * 1e9))
     build = Build(monkeypatch, tmp_path, lambda: ORIN)
     build()
@@ -250,7 +250,7 @@ def test_the_hash_covers_every_source(monkeypatch: pytest.MonkeyPatch, tmp_path:
     [
         (None, "no such plugin library"),
         (b"text", "does not load as a library"),
-        (Path(native._native.__file__).read_bytes(), "not a PanRT plugin library"),
+        (Path(str(_native.__file__)).read_bytes(), "not a PanRT plugin library"),
     ],
 )
 def test_what_is_no_plugin_library_is_refused(

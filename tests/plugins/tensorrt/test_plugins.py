@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from support import plugin_library
-from support.plugin_library import Kernels
+from tools import plugin_library
+from tools.plugin_library import Kernels
 
 TESTS = re.findall(r"^    TEST\((\w+)\),$", Path(__file__).with_name("driver.cpp").read_text(), re.MULTILINE)
 

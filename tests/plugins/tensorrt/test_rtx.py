@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from panrt.plugins.library import PluginLibrary
 from support import rtx
 from support.onnx_ops import Tensor, one_op_model
-from support.plugin_library import plugin_library
+from tools.plugin_library import plugin_library
 
 F16, F32, I32 = np.float16, np.float32, np.int32
 

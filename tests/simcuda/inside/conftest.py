@@ -19,7 +19,7 @@ collect_ignore_glob = [] if "PANRT_SIMCUDA" in os.environ else ["test_*.py"]
 def kernels() -> Any:
     """PanRT's own kernels, built for the host, that queue their work on the simulated streams."""
     from panrt.engine.backends.tensorrt.kernels import Kernels  # noqa: PLC0415
-    from simcuda import control  # noqa: PLC0415
+    from tools.simcuda import control  # noqa: PLC0415
 
     path = Path(os.environ["PANRT_TEST_KERNELS"])
     loaded = Kernels(path)
@@ -32,7 +32,7 @@ def kernels() -> Any:
 @pytest.fixture
 def unloaded_kernels(kernels: Any) -> Iterator[Any]:
     """The same as a new process has them: CUDA has loaded none, and a capture may refuse to."""
-    from simcuda import control  # noqa: PLC0415
+    from tools.simcuda import control  # noqa: PLC0415
 
     hook = ctypes.CDLL(os.environ["PANRT_TEST_KERNELS"]).hc_set_load_hook
     hook.argtypes = [ctypes.c_void_p]
@@ -46,7 +46,7 @@ def gpu() -> Iterator[ModuleType]:
     """The simulation, new; afterwards nothing may be left over or have been misused without the test saying so."""
     from cuda.bindings import driver  # noqa: PLC0415  # only a process with the simulation can
 
-    from simcuda import control  # noqa: PLC0415
+    from tools.simcuda import control  # noqa: PLC0415
 
     control.reset()
     before = control.alive()

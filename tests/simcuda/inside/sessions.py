@@ -18,7 +18,7 @@ from panrt.engine.preprocess import place
 from panrt.engine.results.result import PanopticResult
 from panrt.engine.session import GpuMemory, Preprocess
 from panrt.formats.metadata import Category, ModelFile, Thresholds
-from simcuda import control, fake_tensorrt
+from tools.simcuda import control, fake_tensorrt
 
 HW = (32, 64)
 MODEL = ModelFile(
@@ -62,7 +62,7 @@ def open_session(
     context = driver.Context()
     try:
         with context:
-            engine = Engine(fake_tensorrt, path, path.read_bytes())  # type: ignore[arg-type]  # a module in all but name
+            engine = Engine(fake_tensorrt, path, path.read_bytes())
     except BaseException:
         context.close()
         raise
@@ -94,12 +94,13 @@ def picture(seed: int, hw: tuple[int, int] = HW) -> NDArray[np.uint8]:
 def expected(image: NDArray[np.uint8], model: ModelFile = MODEL) -> NDArray[np.int32]:
     """The panoptic map of a picture of the network's size."""
     assert place((image.shape[0], image.shape[1]), model.input_hw, model.output_hw).content_hw == image.shape[:2]
-    return fake_tensorrt.pattern(image[None]).panoptic[0]
+    return np.asarray(fake_tensorrt.pattern(image[None]).panoptic[0])
 
 
 def check(result: PanopticResult, image: NDArray[np.uint8]) -> None:
     """The result is that of the picture."""
     np.testing.assert_array_equal(result.panoptic, expected(image))
     assert [(s.name, s.area) for s in result.segments] == [
-        (name, np.count_nonzero(result.panoptic == number)) for number, name in enumerate(("mug", "bottle", "floor"), 1)
+        (name, int(np.count_nonzero(result.panoptic == number)))
+        for number, name in enumerate(("mug", "bottle", "floor"), 1)
     ]

@@ -11,18 +11,16 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from driver.bindings import driver as cu
+from cuda.bindings import driver as cu
 
 import panrt
-from panrt.engine.backends.tensorrt import driver
-from panrt.engine.backends.tensorrt.engine import EngineError
 from panrt.engine.backends.tensorrt.kernels import Kernels
+from panrt.engine.backends.tensorrt.session import TensorRTSession
 from panrt.engine.frame import Frame
-from panrt.engine.preprocess import FrameError
-from panrt.engine.session import SessionError
-from simcuda import control
-from simcuda.inside.device_arrays import CudaArray
+from panrt.errors import CudaError, CudaStreamError, EngineError, FrameError, SessionError
 from simcuda.inside.sessions import check, contexts_unchanged, open_session, picture
+from tools.simcuda import control
+from tools.simcuda.device_arrays import CudaArray
 
 
 def make_context() -> Any:
@@ -88,14 +86,16 @@ def test_no_public_call_changes_the_callers_contexts(
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_no_call_that_raises_changes_the_callers_contexts(tmp_path: Path, gpu: ModuleType, program: str) -> None:
     with a_program(program):
-        for fails, error in (
+        session: TensorRTSession
+        failures: tuple[tuple[Callable[[], object], type[Exception]], ...] = (
             (lambda: open_session(tmp_path, tensors=[("image", (1, 1, 1, 3), "UINT8", True)]), EngineError),
             (lambda: session([1, 2, 3]), FrameError),
             (lambda: session.collect(), SessionError),  # noqa: PLW0108  (a session of its own each time)
             (lambda: session.submit([]), ValueError),
-            (lambda: session.wait_for("stream"), driver.CudaStreamError),
+            (lambda: session.wait_for("stream"), CudaStreamError),
             (lambda: session.draw(0, {}), SessionError),
-        ):
+        )
+        for fails, error in failures:
             with open_session(tmp_path) as session, contexts_unchanged():
                 with pytest.raises(error):
                     fails()
@@ -103,10 +103,10 @@ def test_no_call_that_raises_changes_the_callers_contexts(tmp_path: Path, gpu: M
         session = open_session(tmp_path)
         session.submit([Frame(picture(0))])
         gpu.fail("cuEventSynchronize")
-        with contexts_unchanged(), pytest.raises(driver.CudaError):
+        with contexts_unchanged(), pytest.raises(CudaError):
             session.collect()
         gpu.fail("cuGraphLaunch")
-        with contexts_unchanged(), pytest.raises(driver.CudaError):
+        with contexts_unchanged(), pytest.raises(CudaError):
             session(picture(0))
         with contexts_unchanged():
             session.close()
@@ -123,7 +123,7 @@ def test_the_callers_contexts_are_the_same_whichever_call_fails(
             gpu.reset()
             gpu.set_attribute(cu.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_INTEGRATED, int(integrated))
             gpu.fail("*", gpu.UNKNOWN, nth=nth)
-            with contextlib.suppress(driver.CudaError, EngineError), open_session(tmp_path, kernels=kernels) as session:
+            with contextlib.suppress(CudaError, EngineError), open_session(tmp_path, kernels=kernels) as session:
                 session(picture(0))
                 session.submit([Frame(picture(1))])
                 session.collect()
@@ -138,7 +138,7 @@ def test_the_callers_contexts_are_the_same_whichever_call_fails(
 def test_a_stream_and_its_sinks_leave_contexts_alone(tmp_path: Path, kernels: Kernels, program: str) -> None:
     with a_program(program), contexts_unchanged(), open_session(tmp_path, kernels=kernels) as session:
         before = control.contexts()
-        seen = []
+        seen: list[Any] = []
         pictures = [picture(seed) for seed in range(6)]
         with panrt.stream(iter(pictures), session, sinks=[str(tmp_path / "out.mp4"), seen.append]) as stream:
             for _ in stream:
@@ -240,7 +240,7 @@ def test_a_context_that_was_destroyed_under_a_session_takes_all_with_it(
     check(session(picture(0)), picture(0))
     cu.cuCtxDestroy(context)  # as `pycuda.autoinit` does when Python ends
     gpu.take_log()
-    with pytest.raises(driver.CudaError, match="cuCtxPushCurrent: CUDA_ERROR_INVALID_CONTEXT"):
+    with pytest.raises(CudaError, match="cuCtxPushCurrent: CUDA_ERROR_INVALID_CONTEXT"):
         session(picture(0))
     caplog.clear()
     session.close()
@@ -265,9 +265,7 @@ def test_arrays_and_session_must_be_of_one_context(tmp_path: Path, gpu: ModuleTy
         array.names_stream = False
         with pytest.raises(FrameError, match="memory of CudaArray belongs to another CUDA context than the session's"):
             session(array)
-        with pytest.raises(
-            driver.CudaStreamError, match="is not a stream of the CUDA context that the session runs in"
-        ):
+        with pytest.raises(CudaStreamError, match="is not a stream of the CUDA context that the session runs in"):
             session.wait_for(int(array.stream))
         assert control.findings() == ["cuEventRecord: the stream is of another context than the current one"]
         gpu.reset()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,9 +21,8 @@ def test_cuda_core_copies_launches_captures_and_tells_the_time(kernel: Kernel) -
     device = Device(0)
     stream = device.create_stream()
     pinned = LegacyPinnedMemoryResource().allocate(64, stream=stream)
-    host = np.frombuffer(
-        (ctypes.c_float * 16).from_address(int(pinned.handle)), np.float32
-    )  # NumPy 1 reads DLPack only
+    floats: Any = (ctypes.c_float * 16).from_address(int(pinned.handle))
+    host = np.frombuffer(floats, np.float32)  # NumPy 1 reads DLPack only
     host[:] = 3
     memory = device.allocate(64, stream=stream)
     start = stream.record(options=EventOptions(timing_enabled=True))

@@ -13,22 +13,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from driver.bindings import driver as cu
-from driver.core import Device, LegacyPinnedMemoryResource
-from driver.core.utils import StridedMemoryView
+from cuda.bindings import driver as cu
+from cuda.core import Device, LegacyPinnedMemoryResource
+from cuda.core.utils import StridedMemoryView
 from numpy.typing import NDArray
 
 import panrt
-from panrt.engine.backends.tensorrt import driver
 from panrt.engine.backends.tensorrt.kernels import Kernels
 from panrt.engine.frame import Frame, PixelFormat
-from panrt.engine.preprocess import FrameError
-from panrt.engine.results.device_map import DeviceMap, DeviceMapError
+from panrt.engine.results.device_map import DeviceMap
 from panrt.engine.results.tracking import Tracker
-from panrt.engine.session import SessionClosedError
-from simcuda.control import SCHEDULES, Schedule
-from simcuda.inside.device_arrays import CudaArray, DlpackArray, OnDevice
+from panrt.errors import CudaStreamError, DeviceMapError, FrameError, SessionClosedError
 from simcuda.inside.sessions import MODEL, check, open_session, picture
+from tools.simcuda.control import SCHEDULES, Schedule
+from tools.simcuda.device_arrays import CudaArray, DlpackArray, OnDevice
 
 pytestmark = pytest.mark.usefixtures("own_context")
 KINDS = (CudaArray, DlpackArray)
@@ -210,7 +208,7 @@ def test_without_the_plugin_library_frames_come_from_the_host(tmp_path: Path) ->
 
 
 class WithStream:
-    """As CuPy's, PyTorch's and driver.core's streams are."""
+    """As CuPy's, PyTorch's and cuda.core's streams are."""
 
     def __init__(self, handle: int) -> None:
         self._handle = handle
@@ -247,7 +245,7 @@ def test_default_streams_can_be_waited_for(tmp_path: Path, stream: object) -> No
 
 @pytest.fixture(scope="module")
 def device() -> Device:
-    """driver.core keeps the context for the rest of the process, so it is there before anything is counted."""
+    """cuda.core keeps the context for the rest of the process, so it is there before anything is counted."""
     device = Device(0)
     device.set_current()
     return device
@@ -280,7 +278,7 @@ def test_what_is_no_stream_is_refused(tmp_path: Path) -> None:
 
     with open_session(tmp_path) as session:
         for wrong, name in ((None, "NoneType"), ("0", "str"), (1.5, "float"), (Wrong(), "Wrong")):
-            with pytest.raises(driver.CudaStreamError, match=f"stream: got {name}, expected an object with __cuda_s"):
+            with pytest.raises(CudaStreamError, match=f"stream: got {name}, expected an object with __cuda_s"):
                 session.wait_for(wrong)
 
 
@@ -412,5 +410,5 @@ def test_a_result_that_is_copied_or_tracked_has_its_map_on_the_host(tmp_path: Pa
 def test_a_stream_hands_out_maps_that_are_valid_where_one_frame_is_in_flight(tmp_path: Path) -> None:
     images = [picture(seed) for seed in range(5)]
     with open_session(tmp_path) as session:
-        for result in panrt.stream(iter(images), session, in_flight=1, track=False):
+        for result in panrt.stream(iter(images), session, in_flight=1, tracker=None):
             np.testing.assert_array_equal(read(result.panoptic_device), result.panoptic)

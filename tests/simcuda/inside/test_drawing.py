@@ -11,23 +11,23 @@ from typing import Literal
 import cv2
 import numpy as np
 import pytest
-from driver.bindings import driver as cu
+from cuda.bindings import driver as cu
 from numpy.typing import NDArray
 
 import panrt
-from panrt.engine.backends.tensorrt import driver
 from panrt.engine.backends.tensorrt.kernels import Kernels
 from panrt.engine.backends.tensorrt.session import LAYOUTS
 from panrt.engine.frame import Frame, PixelFormat
 from panrt.engine.pixel_formats import bgr
 from panrt.engine.results.colors import Rgb
 from panrt.engine.results.result import PanopticResult
-from panrt.engine.session import Draws, SessionError
+from panrt.engine.session import Draws
 from panrt.engine.sinks.drawing import annotated
-from panrt.engine.sinks.sink import Item, Sink, SinkSpec
-from simcuda.control import SCHEDULES, Schedule
-from simcuda.inside.device_arrays import CudaArray
+from panrt.engine.sinks.sink import Context, Item, Sink, SinkSpec
+from panrt.errors import CudaError, SessionError
 from simcuda.inside.sessions import HW, MODEL, open_session, picture
+from tools.simcuda.control import SCHEDULES, Schedule
+from tools.simcuda.device_arrays import CudaArray
 
 COLORS: dict[int, Rgb] = {1: (250, 10, 20), 2: (30, 240, 50), 3: (60, 70, 230)}
 Kind = Literal["bgr8 of the network's size", "bgr8", "rgb8", "nv12", "yuyv"]
@@ -205,7 +205,7 @@ def test_whatever_fails_for_a_first_picture_leaves_nothing_behind(
         try:
             for _ in range(3):
                 session.draw(0, COLORS)
-        except driver.CudaError:
+        except CudaError:
             assert gpu.alive() == before
         gpu.reset()
         drawing = session.draw(0, COLORS)
@@ -222,7 +222,7 @@ def test_a_picture_that_is_lost_with_the_device_says_so(
         assert drawing is not None
         gpu.fail("cuEventSynchronize", gpu.LAUNCH_FAILED)
         for _ in range(2):
-            with pytest.raises(driver.CudaError):
+            with pytest.raises(CudaError):
                 drawing.picture()
         gpu.reset()
         session(picture(0))
@@ -261,7 +261,11 @@ def test_sinks_that_show_pictures_get_those_of_the_gpu_in_the_colours_of_trackin
         assert cv2.imwrite(str(folder / f"{seed:02}.png"), image)
     for pictures in (True, False):
         album = Album()
-        sink = Sink(SinkSpec("album", lambda context, album=album: album, recording=True, pictures=pictures))
+
+        def opened(_: Context, album: Album = album) -> Album:
+            return album
+
+        sink = Sink(SinkSpec("album", opened, recording=True, pictures=pictures))
         with (
             open_session(tmp_path, kernels=kernels, preprocess="gpu") as session,
             panrt.stream(folder, session, sinks=[sink], policy="block") as stream,

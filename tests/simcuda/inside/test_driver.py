@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from cuda.bindings import driver as cu
 
-from simcuda.control import KERNEL
+from tools.simcuda.control import KERNEL
 
 ERROR = cu.CUresult
 N = 64  # bytes

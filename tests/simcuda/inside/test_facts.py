@@ -12,7 +12,7 @@ import pytest
 from cuda.bindings import driver as cu
 from numpy.typing import NDArray
 
-from simcuda import facts
+from tools.simcuda import facts
 
 FILES = sorted(path.stem for path in facts.FOLDER.glob("*.json"))
 MAPPED = cu.CU_MEMHOSTALLOC_DEVICEMAP

@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from panrt.engine.backends.tensorrt import driver
-from panrt.engine.backends.tensorrt.engine import EngineError
-from panrt.engine.backends.tensorrt.kernels import KernelError, Kernels
+from panrt.engine.backends.tensorrt.kernels import Kernels
 from panrt.engine.backends.tensorrt.session import TensorRTSession, wanted_tensors
 from panrt.engine.frame import Frame
-from panrt.engine.session import GpuMemory, SessionError
+from panrt.engine.session import GpuMemory
+from panrt.errors import CudaError, EngineError, KernelError, SessionError
 from panrt.plugins.cuda_api import NarrowMapArgs
 from simcuda.inside.sessions import HW, MODEL, check, open_session, picture
 
@@ -117,7 +116,7 @@ def test_measuring_leaves_nothing_behind_wherever_memory_runs_out(tmp_path: Path
             gpu.fail(call, gpu.OUT_OF_MEMORY, nth=nth)
             try:
                 open_session(tmp_path).close()
-            except (driver.CudaError, EngineError):
+            except (CudaError, EngineError):
                 assert gpu.failed()
                 sites += 1
             assert gpu.alive() == before

@@ -32,7 +32,7 @@ from panrt.formats import plan_file
 from panrt.gpu import device as machine
 from panrt.plugins import library
 from panrt.plugins.library import PluginLibrary
-from simcuda import fake_builder, fake_tensorrt
+from tools.simcuda import fake_builder, fake_tensorrt
 
 KERNELS = Path(os.environ["PANRT_TEST_KERNELS"])
 PLUGINS = PluginLibrary(KERNELS, "1" * 64, "2" * 64, "10.3.0", ("87",))

@@ -20,22 +20,29 @@ from typer.testing import CliRunner
 
 import panrt
 from panrt.cli import app
-from panrt.engine.backends.tensorrt import plans, rtx, runtime_cache, tensorrt
-from panrt.engine.backends.tensorrt.engine import EngineError
-from panrt.engine.backends.tensorrt.plans import MissingError
-from panrt.engine.load import BackendError
+from panrt.engine.backends.tensorrt import runtime_cache
+from panrt.engine.backends.tensorrt.plans import TensorRTBackend
+from panrt.errors import (
+    BackendError,
+    EngineError,
+    InputSizeError,
+    MissingError,
+    PlanFileError,
+    PlanMismatch,
+    PluginLibraryError,
+)
 from panrt.formats import plan_file
-from panrt.formats.metadata import InputSizeError
-from panrt.formats.plan_file import BuildOptions, PlanFile, PlanFileError, PlanMismatch, Precisions
+from panrt.formats.plan_file import BuildOptions, PlanFile, Precisions
 from panrt.plugins import library
-from panrt.plugins.library import PluginLibrary, PluginLibraryError
-from simcuda import fake_tensorrt, fake_tensorrt_rtx
+from panrt.plugins.library import PluginLibrary
 from simcuda.inside.sessions import MODEL, check, contexts_unchanged, picture, tensors
 from support import homes
+from tools.simcuda import fake_tensorrt, fake_tensorrt_rtx
 
 LIBRARY = Path(os.environ["PANRT_TEST_KERNELS"])
 PLUGINS = PluginLibrary(LIBRARY, "1" * 64, "2" * 64, "10.3.0", ("87", "89"))
 Engine = Callable[..., Path]
+TENSORRT = TensorRTBackend("tensorrt")
 
 
 @pytest.fixture(autouse=True)
@@ -109,7 +116,7 @@ def test_loading_leaves_the_callers_contexts_as_they_are(engine: Engine) -> None
     path = engine()
     for _ in range(2):
         with contexts_unchanged():
-            assert plans.obstacle(path, "tensorrt") is None
+            assert TENSORRT.obstacle(path) is None
         with contexts_unchanged(), pytest.raises(InputSizeError):
             panrt.load(path, input_hw=(64, 64))
         with contexts_unchanged(), pytest.raises(EngineError):
@@ -286,7 +293,7 @@ def test_only_an_engine_that_was_built_version_compatible_may_bring_code(engine:
     with panrt.load(engine(has_host_code=True, tensorrt="10.1.0", options=compatible)) as session:
         check(session(picture(0)), picture(0))
     with pytest.raises(EngineError, match="host code is not allowed"):
-        tensorrt.open_session(engine(has_host_code=True))
+        TENSORRT.open_session(engine(has_host_code=True))
 
 
 def test_the_plugin_library_is_loaded_once_in_a_process(engine: Engine) -> None:
@@ -315,14 +322,14 @@ def test_an_engine_of_something_else_is_refused_before_tensorrt_sees_it(
         panrt.load(path, backend="tensorrt")
     assert "cuMemAlloc" not in gpu.take_log()
     with pytest.raises(PlanMismatch, match=message):
-        plans.open_session(path, "tensorrt")
+        TENSORRT.open_session(path)
 
 
 def test_an_engine_that_was_cut_off_or_changed_is_refused(engine: Engine, gpu: ModuleType) -> None:
     path = engine()
     whole = path.read_bytes()
     path.write_bytes(whole[:-5])
-    assert "the file is cut off" in str(tensorrt.obstacle(path))
+    assert "the file is cut off" in str(TENSORRT.obstacle(path))
     path.write_bytes(whole[:-1] + b"!")
     before = gpu.alive()
     with pytest.raises(PlanFileError, match="the file is damaged"):
@@ -336,13 +343,13 @@ def test_an_engine_without_its_sidecar_is_refused(engine: Engine) -> None:
     with pytest.raises(BackendError, match=r"street\.plan\.json: no such file"):
         panrt.load(path, backend="tensorrt")
     with pytest.raises(PlanFileError):
-        tensorrt.open_session(path)
+        TENSORRT.open_session(path)
 
 
 def test_an_onnx_file_is_answered_with_how_to_build(tmp_path: Path) -> None:
-    for backend in (tensorrt, rtx):
+    for backend in (TENSORRT, TensorRTBackend("rtx")):
         assert backend.obstacle(tmp_path / "street.onnx") == (
-            f"it is no engine; build one:  panrt build {tmp_path}/street.onnx -o {tmp_path}/street.plan"
+            f"it is not an engine; build one:  panrt build {tmp_path}/street.onnx -o {tmp_path}/street.plan"
         )
 
 
@@ -381,7 +388,7 @@ def test_what_does_not_import_is_named_with_how_to_get_it(
 
 def test_a_tensorrt_that_is_too_old_is_refused(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fake_tensorrt, "__version__", "10.2.0")
-    assert tensorrt.obstacle(engine()) == "TensorRT 10.2.0 is too old, PanRT needs 10.3; upgrade it."
+    assert TENSORRT.obstacle(engine()) == "TensorRT 10.2.0 is too old, PanRT needs 10.3; upgrade it."
 
 
 @pytest.mark.parametrize(("call", "error", "name"), [("cuInit", 100, "CUDA_ERROR_NO_DEVICE"), ("cuDeviceGet", 999, "")])
@@ -419,7 +426,7 @@ def test_a_plugin_library_that_is_missing_or_does_not_load_is_named(
 def test_what_is_missing_is_an_error_of_its_own(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fake_tensorrt, "__version__", "8.6.1")
     with pytest.raises(MissingError, match="too old"):
-        tensorrt.open_session(engine())
+        TENSORRT.open_session(engine())
 
 
 def test_bench_takes_a_frame_on_the_gpu_apart(engine: Engine, tmp_path: Path) -> None:

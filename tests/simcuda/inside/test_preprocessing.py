@@ -13,20 +13,20 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from driver.bindings import driver as cu
+from cuda.bindings import driver as cu
 from numpy.typing import NDArray
 
 from panrt.engine.backends.tensorrt import driver
-from panrt.engine.backends.tensorrt.engine import EngineError
-from panrt.engine.backends.tensorrt.kernels import KernelError, Kernels
+from panrt.engine.backends.tensorrt.kernels import Kernels
 from panrt.engine.backends.tensorrt.session import LAYOUTS
 from panrt.engine.frame import Frame
-from panrt.engine.preprocess import FrameError, place
+from panrt.engine.preprocess import place
+from panrt.errors import CudaError, EngineError, FrameError, KernelError
 from panrt.plugins import frame_reference
 from panrt.plugins.cuda_api import NarrowMapArgs
-from simcuda import fake_tensorrt
-from simcuda.control import SCHEDULES, Schedule
 from simcuda.inside.sessions import HW, MODEL, check, open_session, picture
+from tools.simcuda import fake_tensorrt
+from tools.simcuda.control import SCHEDULES, Schedule
 
 FREE = (104, 116, 123)  # of MODEL's mean
 Kind = Literal["rgb8", "nv12", "yuyv"]
@@ -171,7 +171,7 @@ def test_whatever_fails_for_a_new_size_leaves_nothing_behind(
         try:
             for _ in range(4):
                 session(image)
-        except (driver.CudaError, EngineError) as error:
+        except (CudaError, EngineError) as error:
             assert re.search(r"OUT_OF_MEMORY|error 2\b", str(error))  # noqa: PT017
             if "Alloc" in call:
                 assert gpu.alive() == before
@@ -234,7 +234,7 @@ def stray(gpu: ModuleType, kernels: Kernels) -> list[str]:
         gone.close()
         args = NarrowMapArgs(ids=gone.address, narrow=gone.address, count=64, bytes_per_id=1)
         kernels.narrow_map(args, stream.address)
-        with pytest.raises(driver.CudaError, match="ILLEGAL_ADDRESS"):
+        with pytest.raises(CudaError, match="ILLEGAL_ADDRESS"):
             stream.synchronize()
         findings: list[str] = gpu.findings()
         gpu.reset()

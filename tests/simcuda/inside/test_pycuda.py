@@ -22,10 +22,10 @@ from pycuda.tools import clear_context_caches, make_default_context
 
 from panrt.engine.backends.tensorrt.kernels import Kernels
 from panrt.engine.frame import Frame
-from panrt.engine.preprocess import FrameError
-from simcuda import control
+from panrt.errors import FrameError
 from simcuda.inside.sessions import HW, check, contexts_unchanged, open_session, picture
 from simcuda.inside.test_plans import Engine, engine, machine
+from tools.simcuda import control
 
 __all__ = ["engine", "machine"]  # fixtures
 EXAMPLE = Path(__file__).parents[3] / "examples" / "pycuda_frames.py"
@@ -137,8 +137,8 @@ def test_the_example_runs(
     monkeypatch.setattr(sys, "argv", [str(EXAMPLE), str(plan), str(tmp_path / "in%d.png"), str(out)])
     runpy.run_path(str(EXAMPLE), run_name="__main__")
     autoinit = sys.modules.pop("pycuda.autoinit")
-    autoinit._finish_up()  # type: ignore[attr-defined]  # what it does when Python ends
-    atexit.unregister(autoinit._finish_up)  # type: ignore[attr-defined]
+    autoinit._finish_up()  # what it does when Python ends
+    atexit.unregister(autoinit._finish_up)
     with open_session(tmp_path, kernels=kernels, preprocess="gpu") as session:
         for number, image in enumerate(images):
             result = session(image)
@@ -153,7 +153,7 @@ def test_the_example_runs(
 
 AT_THE_END = """
 import atexit
-from simcuda import control
+from tools.simcuda import control
 atexit.register(lambda: print(control.findings(), control.contexts(), control.alive()))
 import pathlib, sys
 import pycuda.autoinit

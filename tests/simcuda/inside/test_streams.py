@@ -23,8 +23,8 @@ from panrt.engine.sinks.drawing import annotated
 from panrt.engine.sinks.sink import Item, Sink, SinkSpec
 from panrt.engine.sources import SourceOptions
 from panrt.formats.metadata import ModelFile
-from simcuda import fake_tensorrt
 from simcuda.inside.sessions import MODEL, check, open_session, picture
+from tools.simcuda import fake_tensorrt
 
 CLIP = Path(__file__).parents[2] / "data" / "tabletop" / "clip.mp4"
 ONNX = Path(os.environ["PANRT_TEST_MODEL"])
@@ -133,7 +133,7 @@ def test_a_sink_that_is_slow_sees_whole_results_while_slots_are_used_again(tmp_p
         assert cv2.imwrite(str(folder / f"{seed:02}.png"), picture(seed))
     with (
         open_session(tmp_path) as session,
-        panrt.stream(folder, session, sinks=[sink], track=False, policy="block") as stream,
+        panrt.stream(folder, session, sinks=[sink], tracker=None, policy="block") as stream,
     ):
         assert len(list(stream)) == 20
     assert slow.seen == list(range(20))
@@ -147,7 +147,7 @@ def test_two_sources_share_the_batches_of_one_engine_and_keep_their_order(tmp_pa
             assert cv2.imwrite(str(folder / f"{seed:02}.png"), picture(100 * number + seed))
     with (
         open_session(tmp_path, dataclasses.replace(MODEL, batch=2)) as session,
-        panrt.stream(folders, session, track=False, policy="block") as stream,
+        panrt.stream(folders, session, tracker=None, policy="block") as stream,
     ):
         results = list(stream)
     sources = sorted({result.source for result in results})

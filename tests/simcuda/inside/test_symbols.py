@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from simcuda import control
+from tools.simcuda import control
 
 CUDA = ctypes.CDLL(os.environ["PANRT_SIMCUDA"])
 NOT_SUPPORTED = 801

@@ -14,18 +14,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from driver.bindings import driver as cu
+from cuda.bindings import driver as cu
 
 from panrt.engine.backends.tensorrt import driver
-from panrt.engine.backends.tensorrt.engine import EngineError
 from panrt.engine.backends.tensorrt.session import TensorRTSession
 from panrt.engine.frame import Frame
-from panrt.engine.preprocess import FrameError, fill, place
-from panrt.engine.session import SessionError
-from simcuda import fake_tensorrt
-from simcuda.control import SCHEDULES, Schedule
+from panrt.engine.preprocess import fill, place
+from panrt.engine.results.result import PanopticResult
+from panrt.errors import CudaError, EngineError, FrameError, SessionError
 from simcuda.inside.sessions import HW, MODEL, check, expected, open_session, picture, tensors
 from support import shared_sessions
+from tools.simcuda import fake_tensorrt
+from tools.simcuda.control import SCHEDULES, Schedule
 
 
 @pytest.fixture(autouse=True)
@@ -48,8 +48,8 @@ def test_each_frame_gets_its_own_result_however_late_or_early_the_device_works(
     gpu.schedule(schedule, slots)
     with open_session(tmp_path, slots=slots) as session:
         assert (session.capacity, session.backend, session.graph_refusal) == (slots, "tensorrt", None)
-        waiting = []
-        results = []
+        waiting: list[int] = []
+        results: list[PanopticResult] = []
         for index in range(12):
             if len(waiting) == slots:
                 results += session.collect()
@@ -227,7 +227,7 @@ def test_a_replay_that_differs_is_not_trusted(
     tmp_path: Path, gpu: ModuleType, caplog: pytest.LogCaptureFixture, facts: str, wrong: str
 ) -> None:
     gpu.use_facts(facts)
-    with open_session(tmp_path, **{wrong: True}) as session:
+    with open_session(tmp_path, **{wrong: True}) as session:  # type: ignore[arg-type]
         assert session.graph_refusal == "a replay gave other results than a run without graph"
         for index in range(4):
             check(session(picture(index)), picture(index))
@@ -401,7 +401,7 @@ def test_memory_may_run_out_at_every_allocation_and_nothing_is_left_over(tmp_pat
             before = gpu.alive()
             try:
                 session = open_session(tmp_path)
-            except (driver.CudaError, EngineError) as error:
+            except (CudaError, EngineError) as error:
                 assert "OUT_OF_MEMORY" in str(error), error  # noqa: PT017
                 assert gpu.failed()
                 assert gpu.alive() == before
@@ -415,9 +415,7 @@ def test_memory_may_run_out_at_every_allocation_and_nothing_is_left_over(tmp_pat
 
 def test_a_device_that_is_too_small_says_so(tmp_path: Path, gpu: ModuleType) -> None:
     gpu.set_memory(fake_tensorrt.WEIGHTS_BYTES + 100)
-    with pytest.raises(
-        driver.CudaError, match=r"cuMemAlloc: CUDA_ERROR_OUT_OF_MEMORY .*close other programs on the GPU"
-    ):
+    with pytest.raises(CudaError, match=r"cuMemAlloc: CUDA_ERROR_OUT_OF_MEMORY .*close other programs on the GPU"):
         open_session(tmp_path)
 
 
@@ -446,7 +444,7 @@ def test_any_call_may_fail_at_any_time_and_nothing_is_left_over(
         try:
             use(tmp_path)
             survived += gpu.failed()
-        except (driver.CudaError, EngineError):
+        except (CudaError, EngineError):
             raised += 1
         has_failed = gpu.failed()
         assert gpu.findings() == []
@@ -468,10 +466,10 @@ def test_a_lost_device_is_an_error_and_the_session_can_still_be_closed(
     gpu.kill(gpu.ILLEGAL_ADDRESS)
     message = r"CUDA_ERROR_ILLEGAL_ADDRESS \(an illegal memory access was encountered\); .* start it again"
     if when == "submit":
-        with pytest.raises(driver.CudaError, match=message):
+        with pytest.raises(CudaError, match=message):
             session.submit([Frame(picture(1))])
     if when == "collect":
-        with pytest.raises(driver.CudaError, match=message):
+        with pytest.raises(CudaError, match=message):
             session.collect()
     session.close()
     assert "while closing" in caplog.text
@@ -484,7 +482,7 @@ def test_an_engine_that_fails_on_the_device_is_reported_by_collect(
     session.submit([Frame(picture(0))])
     gpu.schedule("lazy")
     gpu.fail("*", gpu.LAUNCH_FAILED)
-    with pytest.raises(driver.CudaError, match="CUDA_ERROR_LAUNCH_FAILED"):
+    with pytest.raises(CudaError, match="CUDA_ERROR_LAUNCH_FAILED"):
         session.collect()
     session.close()
 

@@ -17,11 +17,12 @@ from panrt.plugins.onnx_functions import DOMAIN as OPS_DOMAIN
 from support.rounding import allowed, run
 
 H, W, C = 40, 32, 16
-SAME = {"pads": [1, 1, 1, 1]}
+SAME: dict[str, Any] = {"pads": [1, 1, 1, 1]}
 
 
 def noise(*shape: int) -> NDArray[np.float32]:
-    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32) / 8
+    values = np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
+    return np.asarray(values / np.float32(8))
 
 
 def conv(value: str, output: str, weight: str, bias: str = "bias", **attributes: Any) -> NodeProto:

@@ -107,4 +107,4 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="output: axis 2 is 3, expected 4"):
         native.look_up(image, table, out=out[:, :, :3].copy())
     with pytest.raises(TypeError):
-        native.look_up(image.astype(np.int8), table, out=out)  # type: ignore[arg-type]
+        native.look_up(image.astype(np.int8), table, out=out)

@@ -1,0 +1,1 @@
+"""The suite for the first hour on a GPU; `first_day` runs it."""
