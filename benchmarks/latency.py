@@ -28,8 +28,10 @@ from numpy.typing import NDArray
 import panrt
 from benchmarks.harness import machine
 from examples.tabletop.clip import read_clip
-from panrt.engine.backends.cpu.session import DENSE, SPINNING, CpuSession
+from panrt.engine.backends.cpu.executor import DENSE
+from panrt.engine.backends.cpu.session import CpuSession
 from panrt.export import to_onnx
+from panrt.formats.onnx_runtime import SPINNING
 from panrt.model import PanopticFPN
 from panrt.model import load as load_network
 

@@ -1,4 +1,4 @@
-"""The models that come with PanRT as ONNX files, by name."""
+"""The bundled models: ONNX files inside the package, found by name."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ MODELS = {"tabletop": PACKAGE / "models" / "tabletop.onnx"}
 
 
 def locate(model: str | os.PathLike[str]) -> Path:
-    """The file of a model that comes with PanRT, by its name; anything else is a path already, `./tabletop` too.
+    """Return the file of a bundled model by its name; anything else is a path already, such as `./tabletop`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ModelFileError: it is a folder, a pipe or a device.
+        ModelFileError: the path is a folder, a pipe or a device.
     """
     name = os.fspath(model)
     path = MODELS.get(name, Path(name))
     if not _is_file(path):
         if name in MODELS:
             raise FileNotFoundError(
-                f"{path}: this installation comes without the model {name!r}; "
-                f"'panrt export {name} --precision fp16 -o {argument(path)}' makes it."
+                f"{path}: this installation lacks the bundled model {name!r}; "
+                f"'panrt export {name} --precision fp16 -o {argument(path)}' creates it."
             )
-        raise FileNotFoundError(f"{path}: no such file; by name there is {', '.join(MODELS)}.")
+        raise FileNotFoundError(f"{path}: no such file; bundled models are {', '.join(MODELS)}.")
     return path
 
 

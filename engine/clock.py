@@ -1,4 +1,4 @@
-"""The runtime's clock: monotonic seconds, and waiting for one of them. Tests put a clock of their own in its place."""
+"""The runtime's clock: monotonic seconds, and waits measured in them. Tests replace it with a manual clock."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Seconds that never go backwards, whatever is done to the time of day."""
+    """Seconds that never go backwards, even if the time of day is set."""
 
     def now(self) -> float:
-        """Return the seconds since some moment."""
+        """Return the seconds since a fixed moment."""
         ...
 
     def wait(self, event: threading.Event, seconds: float) -> bool:

@@ -1,11 +1,10 @@
-"""What of PanRT works on this machine, what does not, and what to do about it.
+"""Checks of this machine: which parts of PanRT work, which do not, and the cure.
 
-Every check looks at one thing and never raises: a missing part is a finding. Nothing is installed or changed.
+Every check looks at one part and never raises: a missing part is a finding. Nothing is installed or changed.
 """
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import importlib.util
 import platform
@@ -27,16 +26,16 @@ State = Literal["ok", "missing", "broken"]  # missing: something else works with
 
 
 class Finding(NamedTuple):
-    """What one check saw."""
+    """The result of one check."""
 
     part: str
     state: State
     found: str
-    advice: str = ""  # what to do, where there is something to do
+    advice: str = ""  # the cure, if one is needed
 
 
 def examine() -> tuple[Finding, ...]:
-    """Look at everything, in the order in which it matters."""
+    """Run all checks, the most important first."""
     checks: tuple[Callable[[], Finding | None], ...] = (
         _jetson,
         _python,
@@ -59,7 +58,7 @@ def examine() -> tuple[Finding, ...]:
 
 
 def _jetson() -> Finding | None:
-    """Nothing to say elsewhere."""
+    """Check a Jetson's system; None on other machines."""
     system = gpu.jetson_linux()
     if system is None:
         return None
@@ -127,7 +126,7 @@ def _video() -> Finding:
     found = f"PyAV {av.__version__}: {', '.join(able) or 'neither H.264 nor H.265'}"
     if "H.264 encoding" not in able:
         return Finding(
-            "video", "missing", found, "annotated video needs libx264; PyAV's wheels bring it: pip install av"
+            "video", "missing", found, "annotated video needs libx264; PyAV's wheels contain it: pip install av"
         )
     return Finding("video", "ok", found)
 
@@ -136,7 +135,7 @@ def _cameras() -> Finding:
     try:
         devices = importlib.import_module("panrt.engine.sources.v4l2").devices()
     except ImportError as error:
-        return Finding("cameras", "missing", str(error), "mend what is broken above")
+        return Finding("cameras", "missing", str(error), "repair what is broken above")
     if not devices:
         return Finding("cameras", "missing", "no /dev/video*", "plug one in; files, rtsp:// and demo:// need none")
     found = ", ".join(f"{one.path} ({one.name or 'without a name'}{', CSI' * one.is_csi})" for one in devices)
@@ -146,7 +145,7 @@ def _cameras() -> Finding:
             "cameras",
             "missing",
             f"{found}; no access to {', '.join(closed)}",
-            "sudo usermod -aG video $USER, log in anew",
+            "sudo usermod -aG video $USER, then log in again",
         )
     return Finding("cameras", "ok", f"{found}; camera:// reads them through V4L2")
 
@@ -156,7 +155,7 @@ def _csi_cameras() -> Finding:
     try:
         gstreamer = importlib.import_module("panrt.engine.sources.gstreamer")
     except ImportError as error:
-        return Finding(part, "missing", str(error), "mend what is broken above")
+        return Finding(part, "missing", str(error), "repair what is broken above")
     way, plugins = gstreamer.way(), "gstreamer1.0-plugins-bad"
     if not way:
         advice = f"for csi:// on a Jetson: sudo apt-get install gstreamer1.0-tools {plugins}"
@@ -173,7 +172,7 @@ def _csi_cameras() -> Finding:
 
 
 def _build_information(key: str) -> str:
-    """What OpenCV says about a part of its build."""
+    """Return what OpenCV reports about a part of its build."""
     if importlib.util.find_spec("cv2") is None:
         return "no OpenCV"
     lines = importlib.import_module("cv2").getBuildInformation().splitlines()
@@ -190,33 +189,20 @@ def _window() -> Finding:
 
 
 def _gpu() -> Finding:
-    """Asks the driver itself, so that no package is needed."""
+    """Ask the driver itself, so that no package is needed."""
     try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return Finding("GPU", "missing", "no NVIDIA driver (libcuda.so.1)", "the CPU backend works without")
-    count, number = ctypes.c_int(), ctypes.c_int()
-    if (status := driver.cuInit(0)) or driver.cuDeviceGetCount(ctypes.byref(count)):
-        return Finding(
-            "GPU", "missing", f"the driver is there but does not start: CUDA error {status}", "reboot, or check dmesg"
-        )
-    driver.cuDriverGetVersion(ctypes.byref(number))
-    names = []
-    for index in range(count.value):
-        device, major, minor, integrated, maps = (ctypes.c_int() for _ in range(5))
-        name = ctypes.create_string_buffer(128)
-        driver.cuDeviceGet(ctypes.byref(device), index)
-        driver.cuDeviceGetName(name, len(name), device)
-        # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR, _INTEGRATED, _CAN_MAP_HOST_MEMORY
-        for attribute, value in ((75, major), (76, minor), (18, integrated), (19, maps)):
-            driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
-        shares = ", shares the host's memory" if integrated.value and maps.value else ""
-        names.append(f"{name.value.decode()} (sm_{major.value}{minor.value}{shares})")
-    if not names:
+        version, found = gpu.driver_version(), gpu.visible()
+    except GpuError as error:
+        return Finding("GPU", "missing", f"the driver is installed but fails: {error}", "reboot, or check dmesg")
+    if version is None:
+        return Finding("GPU", "missing", f"no NVIDIA driver ({gpu.DRIVER})", "the CPU backend works without")
+    if not found:
         return Finding("GPU", "missing", "the driver sees none", "check CUDA_VISIBLE_DEVICES")
-    return Finding(
-        "GPU", "ok", f"{', '.join(names)}; driver for CUDA {number.value // 1000}.{number.value % 1000 // 10}"
-    )
+    names = []
+    for one in found:
+        shares = ", shares the host's memory" if one.is_integrated and one.maps_memory else ""
+        names.append(f"{one.name} (sm_{one.compute_capability.replace('.', '')}{shares})")
+    return Finding("GPU", "ok", f"{', '.join(names)}; driver for CUDA {version[0]}.{version[1]}")
 
 
 def _cuda_python() -> Finding:
@@ -241,10 +227,10 @@ def _tensorrt() -> Finding:
     jetson = gpu.jetson_linux()
     if jetson is None:
         return _importable("TensorRT", "tensorrt", "on a desktop: pip install 'panrt[tensorrt]'")
-    own = "JetPack brings it; a virtual environment sees it only with --system-site-packages"
+    own = "JetPack provides it; a virtual environment sees it only with --system-site-packages"
     finding = _importable("TensorRT", "tensorrt", own)
     if jetson[0] == gpu.JETPACK_6 and finding.state == "ok" and not finding.found.startswith("10."):
-        found = f"{finding.found}, which is not JetPack 6's own and does not run there"
+        found = f"{finding.found}, which is not JetPack 6's and does not run there"
         return Finding("TensorRT", "missing", found, f"pip uninstall tensorrt; {own}")
     return finding
 
@@ -252,7 +238,7 @@ def _tensorrt() -> Finding:
 def _tensorrt_rtx() -> Finding:
     advice = "for GeForce and RTX GPUs: pip install 'panrt[rtx]'"
     if gpu.jetson_linux() is not None:
-        advice = "it is for desktops; on a Jetson TensorRT does its work"
+        advice = "it is for desktops; a Jetson uses TensorRT"
     return _importable("TensorRT-RTX", "tensorrt_rtx", advice)
 
 

@@ -1,8 +1,8 @@
-"""What a process forked from this one must leave alone: threads do not survive a fork, and devices do not either.
+"""Fork safety: threads and devices do not survive a fork, so a child must not use the objects that own them.
 
-An object that owns threads, locks or a device is watched. In a forked child it is told so, and it is kept until the
-child ends: to free it would wait for threads that are not there (ONNX Runtime's pool), call a driver that knows nothing
-of the child (CUDA), or write what the parent writes as well (a file with a buffer).
+An object that owns threads, locks or a device is watched. In a forked child its `after_fork` is called, and it is never
+freed there: freeing it would wait for threads that do not exist in the child (ONNX Runtime's pool), call a driver that
+has no context there (CUDA), or write a buffer that the parent writes too.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from panrt.plugins import native
 
 
 class Watched(Protocol):
-    """What is told of a fork."""
+    """An object that is notified of a fork."""
 
     def after_fork(self) -> None:
-        """Become harmless, in the child, right after the fork; locks may be held by threads that are gone."""
+        """Become inert, in the child, right after the fork; locks may be held by threads that no longer exist."""
         ...
 
 
@@ -27,7 +27,7 @@ _watched: weakref.WeakSet[Watched] = weakref.WeakSet()
 
 
 def watch(thing: Watched) -> None:
-    """Have `thing.after_fork` called in every child that is forked while `thing` is alive."""
+    """Call `thing.after_fork` in every child that is forked while `thing` is alive."""
     _watched.add(thing)
 
 
@@ -40,7 +40,7 @@ _skips_destructors = False
 
 
 def skip_destructors() -> None:
-    """Have forked children end without the destructors of what is loaded: those of ONNX Runtime hang in a child."""
+    """Make forked children exit without running C++ destructors: those of ONNX Runtime hang in a child."""
     global _skips_destructors  # noqa: PLW0603  (a switch that is only ever turned on)
     _skips_destructors = True
 

@@ -1,4 +1,4 @@
-"""A picture on its way through the runtime."""
+"""A frame as it passes through the runtime."""
 
 from __future__ import annotations
 
@@ -14,26 +14,24 @@ YuvStandard: TypeAlias = Literal["bt601", "bt709"]
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One captured picture, with what is needed to tell how old it is and what was lost before it.
+    """One captured image with its times, its index and its pixel format.
 
     Shapes of `image` by `pixel_format`: bgr8 and rgb8 (H, W, 3); yuyv (H, W, 2), W even; nv12 (H * 3 / 2, W), the plane
-    of interleaved chroma below that of luma, both sides even. `panrt.engine.pixel_formats.bgr` converts.
+    of interleaved chroma below that of luma, both sides even. `panrt.engine.pixel_formats.bgr` converts it to BGR.
 
-    For a session on a GPU `image` may also be an array of another library in the GPU's memory; see `docs/engines.md`.
+    For a session on a GPU `image` may also be another library's array in GPU memory; see `docs/engines.md`.
     """
 
     image: NDArray[np.uint8]
-    index: int = 0  # of all frames that its source captured, dropped ones among them
-    captured_at: float = (
-        0.0  # seconds of `time.monotonic()`, when the source had it; of a file that waits, when it was taken
-    )
-    media_time: float | None = None  # seconds on the clock of the file or stream, where it has one
+    index: int = 0  # among all frames that its source captured, including dropped ones
+    captured_at: float = 0.0  # seconds of `time.monotonic()`; of a file under "block": when the frame was taken
+    media_time: float | None = None  # seconds on the clock of the file or stream, if it has one
     source: str = ""  # the name of the source
     pixel_format: PixelFormat = "bgr8"
     yuv_standard: YuvStandard = "bt601"  # of nv12 and yuyv, limited range
 
     @property
     def hw(self) -> tuple[int, int]:
-        """Height and width of the picture."""
+        """Height and width of the image."""
         rows, width = self.image.shape[:2]
         return (rows * 2 // 3 if self.pixel_format == "nv12" else rows), width

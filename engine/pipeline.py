@@ -1,10 +1,10 @@
-"""Frames from sources through a session to sinks.
+"""Streams: frames from sources through a session to sinks.
 
     Source ──frames──▶ Slot ──▶ Session.submit ... collect ──▶ PanopticResult ──▶ Sinks
     (own thread each)           (the thread that iterates)                        (own thread each)
 
-Capture and sinks run beside the session, and the next frames are submitted before a result is handed out. Where frames
-may be dropped ("latest"), only one submission is on its way at a time: a frame that waits behind another one only ages.
+Capture and sinks run in parallel to the session, and the next frames are submitted before a result is returned. If
+frames may be dropped ("latest"), only one submission is in flight: a frame that waits behind another only ages.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from panrt.engine.clock import Clock
 from panrt.engine.frame import Frame
 from panrt.engine.results.result import PanopticResult
 from panrt.engine.results.tracking import DEFAULT_TRACKING, Tracker, TrackingConfig
-from panrt.engine.session import Drawing, Draws, Reserves, Session, acting_for
+from panrt.engine.session import Reserves, Session, acting_for
 from panrt.engine.sinks.open import SinkTarget, open_sink
 from panrt.engine.sinks.same_file import refuse_same_files
 from panrt.engine.sinks.sink import Context, Item, Sink
@@ -35,7 +35,7 @@ from panrt.engine.sources.source import Source, SourceOptions, Spec
 from panrt.engine.status import Meter, StreamStatus
 from panrt.errors import StreamError
 
-LOOK_EVERY = 0.1  # seconds between looks at sources that give nothing
+LOOK_EVERY = 0.1  # seconds between checks of silent sources
 
 
 def stream(
@@ -55,26 +55,27 @@ def stream(
     Args:
         source: a URI or path, see `panrt.engine.sources.open`; images, as an iterable of (H, W, 3) uint8 arrays in BGR,
             such as a generator; or a list of these, which take turns and share batches.
-        session: of `panrt.load`; it is not closed.
+        session: from `panrt.load`; the stream does not close it.
         sinks: URIs or paths, see `panrt.engine.sinks.open`, functions that take a result, or sinks; one or several.
-        policy: "latest" drops what cannot be kept up with, "block" never drops; by default the first for live sources
-            and the second for files. A file under "latest" plays at its own speed.
+        policy: "latest" drops frames that the session cannot keep up with, "block" never drops; by default the first
+            for live sources and the second for files. A file under "latest" plays at its own speed.
         options: how the sources behave.
-        in_flight: submissions on their way at once; by default the session's capacity under "block", else one.
+        in_flight: submissions in flight at once; by default the session's capacity under "block", else one.
         tracker: gives things IDs that persist from frame to frame, see `panrt.engine.results.tracking`: its options,
             with which each source gets a tracker of its own, or a tracker, for a single source; None: IDs are those of
             each frame.
-        limit: end after so many results.
+        limit: number of results after which the stream ends.
         track: deprecated; False means `tracker=None`.
 
     Returns:
-        Results, to be iterated over once. The end of the loop, or of a `with` block, closes sources and sinks.
+        A stream of results, to be iterated over once. The end of the loop, or of a `with` block, closes sources and
+        sinks.
 
     Raises:
-        UnknownSourceError, UnknownSinkError, SourceError, TypeError: from here.
-        SameFileError: a sink would write to what a source or another sink works on; nothing was written.
-        SinkError: from the first step of the iteration, where a sink cannot be opened.
-        SourceError: from the last step of the iteration, where a source ended by one.
+        UnknownSourceError, UnknownSinkError, SourceError, TypeError: a source or sink is invalid.
+        SameFileError: a sink would write to the file of a source or of another sink; nothing was written.
+        SinkError: a sink cannot be opened; raised by the first step of the iteration.
+        SourceError: a source ended with an error; raised by the last step of the iteration.
         ValueError: an option is invalid.
     """
     if track is not None:
@@ -95,7 +96,7 @@ def stream(
     if in_flight is None:
         in_flight = session.capacity if blocking else 1
     if not 1 <= in_flight <= session.capacity:
-        raise ValueError(f"in_flight: got {in_flight}, this session takes from 1 to {session.capacity}.")
+        raise ValueError(f"in_flight: got {in_flight}, this session accepts 1 to {session.capacity}.")
     return Stream(
         sources,
         session,
@@ -109,11 +110,11 @@ def stream(
 
 
 class Stream(Iterable[PanopticResult]):
-    """A session at work on sources; iterate over it, once, for results, or over `pairs` for frames beside them.
+    """A running session with its sources and sinks. Iterate once over it for results, or over `pairs` for frames too.
 
-    The session is the stream's from the first step of the iteration to its end. Steps may come from several threads,
-    one at a time; a second one at the same time raises StreamError. `status` and `stop` are for any thread, and so is
-    `close`: it waits for a step that another thread is in, which then is the last one.
+    The session is reserved for the stream from the first step of the iteration to its end. Several threads may make
+    steps, but only one at a time; a concurrent step raises StreamError. `status`, `stop` and `close` may be called from
+    any thread; `close` waits for the step of another thread, which then is the last one.
     """
 
     def __init__(
@@ -130,14 +131,13 @@ class Stream(Iterable[PanopticResult]):
     ) -> None:
         self._sources = tuple(sources)
         self._session = session
-        self._draws = session if isinstance(session, Draws) else None
         self._sinks = tuple(sinks)
         self._wake = wake
         self._clock = clock
         self._in_flight = in_flight
         self._trackers = trackers  # by the name of a source
         self._batch = session.model.batch or len(sources)
-        self._left = limit  # results that are still wanted; None: all
+        self._left = limit  # results still to be computed; None: no limit
         self._meter = Meter(clock)
         self._flying: deque[list[Frame]] = deque()
         self._turn = 0  # the source whose turn it is
@@ -148,47 +148,47 @@ class Stream(Iterable[PanopticResult]):
         forks.watch(self)
 
     def __iter__(self) -> Generator[PanopticResult, None, None]:
-        # Only the loop holds the generator: when it is left, the generator goes, and closes what it opened.
+        # Only the loop refers to the generator: leaving the loop finalises it, which closes sources and sinks.
         self._begin()
         return _Steps(self, (item.result for item in self._run()))
 
     def pairs(self) -> Generator[Item, None, None]:
-        """Each result with its frame.
+        """Iterate over results with their frames.
 
         Raises:
-            StreamError: the stream has run before.
+            StreamError: the stream has run already.
         """
         self._begin()
         return _Steps(self, self._run())
 
     @property
     def status(self) -> StreamStatus:
-        """How it is doing; may be asked from any thread."""
+        """The current rate, age and losses; may be read from any thread."""
         sources = tuple(source.status for source in self._sources)
         return self._meter.status(sources, tuple(sink.status for sink in self._sinks))
 
     @property
     def unread(self) -> bool:
-        """Whether its sinks were left by all who read what they write, so that there is nobody to compute for."""
+        """Whether the readers of all sinks have left, so that no result is used any more."""
         states = {sink.state for sink in self._sinks}
         return "left" in states and states <= {"left", "failed"}
 
     def stop(self) -> None:
-        """Capture no more; the iteration ends when what was captured is done. May be called in a signal handler."""
+        """Stop capturing; the iteration ends after the captured frames. May be called in a signal handler."""
         self._stopping = True
 
     def close(self) -> None:
-        """End now: what is on its way is finished and goes to the sinks, which are flushed. Idempotent."""
+        """End now: submissions in flight are completed and written by the sinks, which are flushed. Idempotent."""
         self._begun = self._closing = True
-        if self._stepping == threading.get_ident():  # from a signal handler, in the midst of a step, which ends it
+        if self._stepping == threading.get_ident():  # from a signal handler within a step: that step ends the stream
             return
-        if any(sink.runs_here for sink in self._sinks):  # by a writer: the step ends the stream
+        if any(sink.runs_here for sink in self._sinks):  # from a writer: the current step ends the stream
             return
         with self._step_turn:
             self._shut()
 
     def after_fork(self) -> None:
-        """See `forks`: a child can do nothing with a stream, and leaves its files and its session alone."""
+        """Become unusable in a forked child, which must not touch the files and the session; see `forks`."""
         self._forked = True
         self._make_locks()
         self._meter.after_fork()
@@ -203,16 +203,18 @@ class Stream(Iterable[PanopticResult]):
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """One step of the iteration.
+        """Guard one step of the iteration.
 
         Raises:
-            StreamError: another thread is in one, or the stream is the parent process's.
+            StreamError: another thread makes a step, or the stream belongs to the parent process.
         """
         if self._forked:
-            raise StreamError("stream: it runs in the process from which this one was forked; call panrt.stream here.")
+            raise StreamError(
+                "stream: it belongs to the process from which this one was forked; call panrt.stream in this one."
+            )
         if not self._step_turn.acquire(blocking=self._closing):
             if not self._closing:
-                raise StreamError("stream: another thread iterates over it at this moment; let one thread do it.")
+                raise StreamError("stream: another thread is iterating over it; use one thread at a time.")
             self._step_turn.acquire()
         self._stepping = threading.get_ident()
         try:
@@ -223,13 +225,13 @@ class Stream(Iterable[PanopticResult]):
 
     def _make_locks(self) -> None:
         self._step_turn = threading.Lock()
-        self._stepping = 0  # the thread that is in a step
+        self._stepping = 0  # the thread that makes a step
         self._shut_turn = threading.RLock()
 
     def _begin(self) -> None:
         with self._shut_turn:
             if self._begun:
-                raise StreamError("stream: it runs once; call panrt.stream again for another run.")
+                raise StreamError("stream: it can run only once; call panrt.stream again.")
             self._begun = True
 
     def _run(self) -> Generator[Item, None, None]:
@@ -239,7 +241,7 @@ class Stream(Iterable[PanopticResult]):
                 self._submit()
                 if self._flying:
                     done = self._collect()
-                    self._submit(wait=False)  # the session works on while the caller looks at the results
+                    self._submit(wait=False)  # the session computes while the caller uses the results
                     yield from done
                 elif self._left == 0 or all(source.exhausted for source in self._sources):
                     break
@@ -251,7 +253,7 @@ class Stream(Iterable[PanopticResult]):
             self._shut()
 
     def _start(self) -> None:
-        if isinstance(self._session, Reserves):  # before a sink writes over what is there
+        if isinstance(self._session, Reserves):  # before a sink overwrites a file
             self._session.reserve(self)
         context = Context(self._session.model, lambda: self.status)
         blocking = all(source.policy == "block" for source in self._sources)
@@ -261,7 +263,7 @@ class Stream(Iterable[PanopticResult]):
             source.start()
 
     def _submit(self, *, wait: bool = True) -> None:
-        """Fill the session as far as there are frames; wait for one, for a moment, if there is nothing to do."""
+        """Submit frames until none is left or the session is full; if it is idle, wait for one briefly."""
         while len(self._flying) < self._in_flight:
             self._look_after_sources()
             frames = self._next_frames()
@@ -276,7 +278,7 @@ class Stream(Iterable[PanopticResult]):
             self._flying.append(frames)
 
     def _next_frames(self) -> list[Frame]:
-        """As many frames as a batch holds, of the sources in turn."""
+        """Return up to a batch of frames, taken from the sources in turn."""
         frames: list[Frame] = []
         empty = 0
         most = self._batch if self._left is None else min(self._batch, self._left)
@@ -296,28 +298,21 @@ class Stream(Iterable[PanopticResult]):
             with acting_for(self):
                 results = self._session.collect()
         except Exception:
-            self._flying.clear()  # there is no collecting from a session that failed; after an interrupt there is
+            self._flying.clear()  # a failed session has nothing to collect; an interrupted one has
             raise
         self._flying.popleft()
         now = self._clock.now()
         items = []
-        for index, (frame, result) in enumerate(zip(frames, results, strict=True)):
+        drawn = any(sink.wants_pictures for sink in self._sinks)
+        for frame, result in zip(frames, results, strict=True):
             tracker = self._trackers.get(frame.source)
             tracked = tracker.update(result) if tracker else result
-            item = Item(frame, tracked, self._draw(index, result, tracked))
+            item = Item(frame, tracked, tracked.start_overlay() if drawn else None)
             self._meter.add(item.result, now)
             for sink in self._sinks:
                 sink.put(item)
             items.append(item)
         return items
-
-    def _draw(self, index: int, result: PanopticResult, tracked: PanopticResult) -> Drawing | None:
-        """Have a session that can draw begin with the picture that sinks will want, in the colours of tracking."""
-        if self._draws is None or not any(sink.wants_pictures for sink in self._sinks):
-            return None
-        ids = zip(result.segments, tracked.segments, strict=True)
-        with acting_for(self):
-            return self._draws.draw(index, {old.id: tracked.colors[new.id] for old, new in ids})
 
     def _look_after_sources(self) -> None:
         if self._stopping:
@@ -333,7 +328,7 @@ class Stream(Iterable[PanopticResult]):
         if self._forked:
             return
         with self._shut_turn:
-            if self._shutting:  # by this very thread, which a search for cycles brought here
+            if self._shutting:  # re-entered on this thread by the garbage collector
                 return
             self._shutting = True
             try:
@@ -345,7 +340,7 @@ class Stream(Iterable[PanopticResult]):
         for source in self._sources:
             source.stop()
         try:
-            while self._flying:  # empty if it is the session that failed
+            while self._flying:  # empty if the session failed
                 self._collect()
         finally:
             if isinstance(self._session, Reserves):
@@ -360,7 +355,7 @@ _Given = TypeVar("_Given")
 
 
 class _Steps(Generator[_Given, None, None]):
-    """A generator whose steps are those of a stream, one at a time."""
+    """A generator whose steps are guarded by `Stream.step`."""
 
     def __init__(self, stream: Stream, steps: Generator[_Given, None, None]) -> None:
         self._stream = stream
@@ -377,9 +372,9 @@ class _Steps(Generator[_Given, None, None]):
 
 @contextmanager
 def stop_on_signals(stream: Stream) -> Iterator[None]:
-    """The first SIGINT, SIGTERM or SIGHUP stops the stream with everything flushed; the second acts as without this.
+    """Stop a stream, with everything flushed, on the first SIGINT, SIGTERM or SIGHUP; the second has its usual effect.
 
-    A signal that is ignored (SIGHUP under nohup) stays so. For the main thread, as Python has signals.
+    An ignored signal (SIGHUP under nohup) stays ignored. Only for the main thread, as all signal handlers in Python.
     """
     previous: dict[int, Any] = {}
 
@@ -401,7 +396,7 @@ def stop_on_signals(stream: Stream) -> Iterator[None]:
 
 
 def _several(source: object) -> list[Any]:
-    """The sources of a list or tuple; one that holds images is itself a source, and so is anything else."""
+    """Return the sources of a list or tuple; a list of images is one source, and so is anything else."""
     if isinstance(source, (list, tuple)) and not any(hasattr(each, "shape") for each in source):
         return list(source)
     return [source]
@@ -427,7 +422,7 @@ def _trackers(
 
 
 def _name(specs: Sequence[Spec], number: int) -> str:
-    """A source is called by its URI; one that comes again, by a number as well."""
+    """Return the name of a source: its URI, with a number if that is repeated."""
     uri = specs[number].uri
     before = [other.uri for other in specs[:number]].count(uri)
     return f"{uri}#{before + 1}" if before else uri

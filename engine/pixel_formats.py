@@ -1,4 +1,4 @@
-"""How the pixels of a frame lie, and the host's way from there to BGR; the GPU has its own, with the same result.
+"""Pixel formats of frames, and their conversion to BGR on the host; the GPU's kernel gives the same result.
 
 Shapes: H x W pixels of a frame.
 """
@@ -31,7 +31,7 @@ _Y, _R_V, _G_U, _G_V, _B_U = 1220542, 1880097, -223347, -558891, 2214593
 
 
 def check_pixels(frame: Frame) -> None:
-    """Raise FrameError unless the image is one of its pixel format, with at least a pixel."""
+    """Raise FrameError unless the image has the shape of its pixel format and at least one pixel."""
     image, kind = frame.image, frame.pixel_format
     check_format(frame)
     if kind == "bgr8":
@@ -43,16 +43,16 @@ def check_pixels(frame: Frame) -> None:
 
 
 def check_format(frame: Frame) -> None:
-    """Raise FrameError unless pixel format and YUV standard of a frame are known."""
+    """Raise FrameError unless the pixel format and YUV standard of a frame are known."""
     if frame.pixel_format not in PIXEL_FORMATS or frame.yuv_standard not in YUV_STANDARDS:
         raise FrameError(
-            f"frame: got pixel_format {frame.pixel_format!r}, yuv_standard {frame.yuv_standard!r}; there are "
+            f"frame: got pixel_format {frame.pixel_format!r}, yuv_standard {frame.yuv_standard!r}; expected one of "
             f"{', '.join(PIXEL_FORMATS)} and {', '.join(YUV_STANDARDS)}."
         )
 
 
 def has_shape_of(kind: PixelFormat, shape: tuple[int, ...]) -> bool:
-    """Whether an array of this shape holds at least a pixel in a format."""
+    """Return whether an array of this shape holds at least one pixel in a format."""
     if len(shape) < 2 or 0 in shape:
         return False
     rows, width = shape[:2]
@@ -65,10 +65,10 @@ def has_shape_of(kind: PixelFormat, shape: tuple[int, ...]) -> bool:
 
 
 def bgr(frame: Frame) -> NDArray[np.uint8]:
-    """A frame in (H, W, 3) BGR: its own image where it is that already.
+    """Return a frame in (H, W, 3) BGR; its own image if that is BGR already.
 
     Raises:
-        FrameError: the image is not one of its pixel format.
+        FrameError: the image does not have the shape of its pixel format.
     """
     check_pixels(frame)
     image, kind = frame.image, frame.pixel_format
@@ -85,7 +85,7 @@ def bgr(frame: Frame) -> NDArray[np.uint8]:
 
 
 def _bt709(luma: NDArray[np.uint8], chroma: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W) and (h, 1, W / 2, 2) of U and V, each row of which serves H / h of luma, to (H, W, 3)."""
+    """Convert (H, W) luma and (h, 1, W / 2, 2) U and V, one row for H / h rows of luma, to (H, W, 3) BGR."""
     height, width = luma.shape
     bright = np.maximum(luma.astype(np.int32) - 16, 0) * _Y + (1 << 19)
     bright = bright.reshape(chroma.shape[0], height // chroma.shape[0], width // 2, 2)

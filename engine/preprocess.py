@@ -1,7 +1,7 @@
-"""A frame of any size onto the network's input.
+"""Placing a frame of any size in the network's input.
 
-The frame keeps its aspect. It goes to the upper left of the input's valid part and fills it along one axis at least;
-what it leaves free there gets the colour that the network takes for zero. The part of the panoptic map that shows the
+The frame keeps its aspect ratio. It is placed in the upper left of the input's valid part and fills it along at least
+one axis; the rest gets the colour that the network normalises to zero. The part of the panoptic map that shows the
 frame is in the same place.
 
 Shapes: H x W pixels of a frame, h x w of the network's input.
@@ -17,18 +17,18 @@ from numpy.typing import NDArray
 
 from panrt.errors import FrameError
 
-AREA_BELOW = 0.5  # a frame that shrinks further than this is averaged, so that nothing is passed over
+AREA_BELOW = 0.5  # a frame that shrinks further is averaged, so that no pixel is skipped
 
 
 class Placement(NamedTuple):
-    """Where a frame is, (height, width)."""
+    """The size of a frame in input and map, (height, width)."""
 
     content_hw: tuple[int, int]  # of the network's input
     map_hw: tuple[int, int]  # of the panoptic map
 
 
 def place(frame_hw: tuple[int, int], valid_hw: tuple[int, int], output_hw: tuple[int, int]) -> Placement:
-    """Where a frame of a size goes, in an input with this valid part and in the map of that part."""
+    """Return the placement of a frame in an input with this valid part, and in the map of that part."""
     scale = min(valid / side for valid, side in zip(valid_hw, frame_hw, strict=True))
     content = [min(max(round(side * scale), 1), valid) for side, valid in zip(frame_hw, valid_hw, strict=True)]
     shown = [
@@ -63,7 +63,7 @@ def fill(image: NDArray[np.uint8], placement: Placement, free: NDArray[np.uint8]
         image: (H, W, 3) uint8.
         placement: `place` of it.
         free: (3,) uint8, for pixels of the input without a frame.
-        target: (h, w, 3) uint8, written to as a whole.
+        target: (h, w, 3) uint8, completely overwritten.
     """
     height, width = placement.content_hw
     content = target[:height, :width]

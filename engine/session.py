@@ -1,8 +1,8 @@
-"""The one abstraction over backends: pixels in, panoptic results out.
+"""The interface of all backends: frames in, panoptic results out.
 
 A session owns a loaded model, its buffers and its threads. Frames go in by `submit` and their results come out of
-`collect` in the same order; calling the session does both. How threads share a session, how it ends and what a forked
-process may do with it is the same for every backend: see `Session`.
+`collect` in the same order; calling the session does both. How threads share a session, how it is closed and what
+a forked process may do with it is the same for every backend: see `Session`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from panrt import errors
 from panrt.engine.frame import Frame
-from panrt.engine.results.colors import Rgb
 from panrt.engine.results.result import PanopticResult
 from panrt.formats.metadata import ModelFile
 
@@ -32,9 +31,9 @@ class Session(Protocol):
 
     Threads. Calling a session is safe from any number of threads: calls take turns, and each returns the result of its
     own frame. `submit` and `collect` are for one user at a time, a thread or a stream. While its submissions wait,
-    `submit`, `draw` and calls of others raise SessionBusyError, and so does the `collect` of a thread that submits for
+    `submit` and calls of others raise SessionBusyError, and so does the `collect` of a thread that submits for
     itself; no result ever goes to the wrong one. A thread that only collects may serve another one that only submits.
-    While a stream runs, the session is the stream's. For work side by side, open a session for each thread or stream.
+    While a stream runs, the session is the stream's. To work in parallel, open a session for each thread or stream.
 
     Closing. `close` may be called from any thread. A call that another thread is in ends first; one that still waits
     for its turn raises SessionClosedError, as does every later one. Called from within a call of the same thread (by a
@@ -46,7 +45,7 @@ class Session(Protocol):
 
     @property
     def model(self) -> ModelFile:
-        """What the file says about itself."""
+        """The metadata of the file."""
         ...
 
     @property
@@ -56,7 +55,7 @@ class Session(Protocol):
 
     @property
     def capacity(self) -> int:
-        """How many submissions may wait for their `collect` at once; one more is an error."""
+        """How many submissions may wait for their `collect`; one more is an error."""
         ...
 
     @property
@@ -66,25 +65,25 @@ class Session(Protocol):
 
     @property
     def stages(self) -> Mapping[str, float]:
-        """Seconds that each part of the last inference took, by name; empty where the backend does not tell."""
+        """Seconds that each part of the last inference took, by name; empty if the backend does not report them."""
         ...
 
     def __call__(self, frame: Frame | NDArray[np.uint8]) -> PanopticResult:
-        """The result of one frame of any size; an array is (H, W, 3) uint8 BGR."""
+        """Return the result of one frame of any size; an array is (H, W, 3) uint8 BGR."""
         ...
 
     def submit(self, frames: Sequence[Frame]) -> None:
-        """Start on 1 to `model.batch` frames (any number where the batch is 0) and return without waiting."""
+        """Start work on 1 to `model.batch` frames (any number if the batch is 0) without waiting."""
         ...
 
     def collect(self) -> tuple[PanopticResult, ...]:
-        """Wait for the oldest submission; a result for each of its frames, in order."""
+        """Wait for the oldest submission; return a result for each of its frames, in order."""
         ...
 
     def wait_for(self, stream: object) -> None:
         """Let the next submit's work come after what a CUDA stream has queued so far; the host does not wait.
 
-        For a stream that fills a frame on the GPU, where the frame's array does not name it, and for one that reads a
+        For a stream that fills a frame on the GPU whose array does not name the stream, and for one that reads a
         `panoptic_device`, whose memory a later frame needs.
 
         Args:
@@ -92,12 +91,12 @@ class Session(Protocol):
 
         Raises:
             SessionError: the session runs on the CPU.
-            CudaStreamError: it is no stream of the CUDA context that the session runs in.
+            CudaStreamError: it is not a stream of the CUDA context that the session runs in.
         """
         ...
 
     def close(self) -> None:
-        """Free everything; what is in flight is waited for and dropped. Idempotent."""
+        """Wait for submissions in flight, drop them and free everything. Idempotent."""
         ...
 
     def __enter__(self) -> Session: ...
@@ -109,19 +108,19 @@ class Session(Protocol):
 
 @runtime_checkable
 class Reserves(Protocol):
-    """A session that a stream can have to itself."""
+    """A session that a stream can reserve."""
 
     def reserve(self, user: object) -> None:
         """Serve this user alone, until `release`.
 
         Raises:
-            SessionBusyError: it is another one's.
+            SessionBusyError: another user has it.
             SessionClosedError, SessionForkedError: it cannot be used.
         """
         ...
 
     def release(self, user: object) -> None:
-        """Serve everyone again, if it was this user's."""
+        """Serve every user again, if this user had reserved it."""
         ...
 
 
@@ -130,7 +129,7 @@ _acting = threading.local()
 
 @contextmanager
 def acting_for(user: object) -> Iterator[None]:
-    """Make the calls of this thread count as those of `user`, whose work may go from thread to thread: a stream."""
+    """Make the calls of this thread count as those of `user`, whose work may move between threads: a stream."""
     before = getattr(_acting, "user", None)
     _acting.user = user
     try:
@@ -140,33 +139,8 @@ def acting_for(user: object) -> Iterator[None]:
 
 
 def current_user() -> object:
-    """For whom this thread calls: for itself, where nothing else was said."""
+    """Return the user that this thread calls for: itself, outside of `acting_for`."""
     return getattr(_acting, "user", None) or threading.current_thread()
-
-
-class Drawing(Protocol):
-    """A picture that a session draws meanwhile."""
-
-    def picture(self) -> NDArray[np.uint8]:
-        """Wait for it: (H, W, 3) BGR, the frame with colours and borders but without names; not to be written to.
-
-        May be called from any thread, again and again, and after the session went on or was closed.
-        """
-        ...
-
-
-@runtime_checkable
-class Draws(Protocol):
-    """A session that can draw results where their frames and maps are, with the pixels of `PanopticResult.overlay`."""
-
-    def draw(self, image: int, colors: Mapping[int, Rgb]) -> Drawing | None:
-        """Begin to draw a frame of what was collected last, before the next submit; None where it is not there.
-
-        Args:
-            image: which of those that were submitted together.
-            colors: (R, G, B) of every segment of the result, by its id.
-        """
-        ...
 
 
 def __getattr__(name: str) -> Any:

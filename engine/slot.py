@@ -1,4 +1,4 @@
-"""The place between a thread that makes things and a thread that takes them: small, bounded, and honest about drops."""
+"""A small bounded queue between one writing and one reading thread, with a policy for overload and exact counts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class SlotCounts(NamedTuple):
-    """What went through a slot: `put == taken + dropped + waiting`, always."""
+    """Counts of a slot's items; always `put == taken + dropped + waiting`."""
 
     put: int
     taken: int
@@ -24,9 +24,9 @@ class SlotCounts(NamedTuple):
 class Slot(Generic[T]):
     """At most `depth` items between one writer and one reader.
 
-    Policy "latest" never makes the writer wait: the oldest item gives way to the new one and counts as dropped. Policy
-    "block" never drops: the writer waits for room. `wake`, where given, is set whenever the reader has reason to look,
-    so that one reader can wait for several slots.
+    Policy "latest" never makes the writer wait: the oldest item is dropped in favour of the new one, and counted.
+    Policy "block" never drops: the writer waits for room. `wake`, if given, is set at every change that concerns the
+    reader, so that one reader can wait for several slots.
     """
 
     def __init__(self, policy: Policy, *, depth: int = 1, wake: threading.Event | None = None) -> None:
@@ -39,7 +39,7 @@ class Slot(Generic[T]):
         self._put = self._taken = self._dropped = 0
 
     def put(self, item: T, *, timeout: float | None = None) -> bool:
-        """Hand over an item; False if the slot is closed, or if there was no room for `timeout` seconds."""
+        """Add an item; return False if the slot is closed, or stayed full for `timeout` seconds."""
         with self._changed:
             if self.policy == "block":
                 self._changed.wait_for(lambda: self._closed or len(self._items) < self._depth, timeout)
@@ -58,7 +58,7 @@ class Slot(Generic[T]):
         return True
 
     def take(self, timeout: float | None = 0.0) -> T | None:
-        """The oldest item; None if none came within `timeout` seconds (None: wait), or none will come any more."""
+        """Return the oldest item; None if none came within `timeout` seconds (None: no limit) or later."""
         with self._changed:
             if not self._items and timeout != 0.0:
                 self._changed.wait_for(lambda: self._closed or bool(self._items), timeout)
@@ -69,7 +69,7 @@ class Slot(Generic[T]):
             return self._items.popleft()
 
     def close(self) -> None:
-        """Take nothing in any more; what is inside can still be taken."""
+        """Accept no more items; those that wait can still be taken."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -77,7 +77,7 @@ class Slot(Generic[T]):
             self._wake.set()
 
     def discard(self) -> int:
-        """Drop what is inside, counted; how many items that were."""
+        """Drop and count the waiting items; return their number."""
         with self._changed:
             lost = len(self._items)
             self._dropped += lost
@@ -86,19 +86,19 @@ class Slot(Generic[T]):
             return lost
 
     def after_fork(self) -> None:
-        """Be closed and empty in a forked child, where whoever wrote or read is not; see `forks`."""
+        """Become closed and empty in a forked child, which has neither the writer nor the reader; see `forks`."""
         self._changed, self._wake = threading.Condition(), None
         self._closed = True
         self.discard()
 
     @property
     def exhausted(self) -> bool:
-        """Closed and empty: nothing will ever come out again."""
+        """Whether the slot is closed and empty, so that no item will ever be taken again."""
         with self._changed:
             return self._closed and not self._items
 
     @property
     def counts(self) -> SlotCounts:
-        """What went through so far."""
+        """The counts so far."""
         with self._changed:
             return SlotCounts(self._put, self._taken, self._dropped, len(self._items))

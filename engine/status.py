@@ -1,4 +1,4 @@
-"""How a stream is doing: rate, age and losses, at any moment and from any thread."""
+"""The status of a stream, from any thread at any time: rate, age and losses."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from panrt.engine.results.result import PanopticResult
 from panrt.engine.sources.source import SourceStatus, State
 from panrt.engine.uri import redact_all
 
-WINDOW = 2.0  # seconds over which the rate is taken
-SILENCE = 10.0  # seconds without a result that are not normal
-SAMPLES = 512  # results over which ages are taken
+WINDOW = 2.0  # seconds over which the rate is computed
+SILENCE = 10.0  # seconds without a result that count as trouble
+SAMPLES = 512  # results over which ages are computed
 
 _BROKEN = "hung", "waiting", "failed"
 
 
 @dataclass(frozen=True)
 class SinkStatus:
-    """A sink at one moment. `offered == written + dropped + failed + waiting`, once it is at rest."""
+    """A sink at one moment; when idle, `offered == written + dropped + failed + waiting`."""
 
     name: str
-    state: str  # "open", "hung", "waiting" (to try again), "failed", "left" (by who read it) or "closed"
+    state: str  # "open", "hung", "waiting" (to retry), "failed", "left" (by its reader) or "closed"
     offered: int
     written: int  # can be read back
-    dropped: int  # gave way to newer ones, or came while the sink did not work
-    failed: int  # the sink tried and raised, or lost it later
-    waiting: int  # for the sink, or in a piece of a video that is not whole yet
+    dropped: int  # in favour of newer ones, or while the sink was hung or waiting
+    failed: int  # the writer raised an error, or lost them later
+    waiting: int  # in the queue, or in a video fragment that is not complete yet
     error: str  # the last one
-    keeps: bool  # it is promised every result ("block")
-    gaps: int = 0  # times that it went on after results were lost
-    files: tuple[str, ...] = ()  # that it writes, by their real names; of videos the newest of each source
+    keeps: bool  # whether it must receive every result ("block")
+    gaps: int = 0  # times that it continued after results were lost
+    files: tuple[str, ...] = ()  # that it writes, by their actual names; of videos the newest of each source
 
     @property
     def lost(self) -> int:
-        """Results that are not where they should be."""
+        """The number of results that were dropped or failed."""
         return self.dropped + self.failed
 
 
@@ -54,10 +54,10 @@ class Ages(NamedTuple):
 class StreamStatus:
     """A stream at one moment."""
 
-    at: float  # seconds of `time.monotonic()`, when it was asked for
+    at: float  # seconds of `time.monotonic()`
     elapsed: float  # seconds since it began
     results: int
-    fps: float  # results a second, of late
+    fps: float  # recent results per second
     age: Ages | None  # None before the first result
     inference: float  # seconds, mean of the last results
     last_result_at: float | None  # seconds of `time.monotonic()`
@@ -66,7 +66,7 @@ class StreamStatus:
 
     @property
     def dropped(self) -> int:
-        """Frames that were captured and gave way to newer ones."""
+        """The number of captured frames that were dropped in favour of newer ones."""
         return sum(source.dropped for source in self.sources)
 
     @property
@@ -76,7 +76,7 @@ class StreamStatus:
 
     @property
     def trouble(self) -> tuple[str, ...]:
-        """What does not go as it should: a source without frames, a sink that does not take, a session that hangs."""
+        """Every fault: a source without frames, a sink that accepts no results, a session that hangs."""
         troubles = [
             f"{source.name}: {source.state.value} ({source.reason})"
             for source in self.sources
@@ -89,7 +89,7 @@ class StreamStatus:
         return tuple(troubles)
 
     def redacted(self) -> StreamStatus:
-        """The same, fit to be sent over a network: no text in it holds the login of a URI."""
+        """Return a copy that may be sent over a network: no text in it holds the login of a URI."""
         sources = tuple(
             replace(
                 source,
@@ -104,7 +104,7 @@ class StreamStatus:
         return replace(self, sources=sources, sinks=sinks)
 
     def to_json(self) -> dict[str, Any]:
-        """The same as plain data."""
+        """Return plain data for JSON."""
         facts = asdict(self)
         facts["age"] = self.age._asdict() if self.age else None
         for source, data in zip(self.sources, facts["sources"], strict=True):
@@ -114,13 +114,13 @@ class StreamStatus:
 
 
 def _shown_name(name: str) -> str:
-    """A name without a login; the number of a URI that comes again stays behind it."""
+    """Return a name without a login; the number of a repeated URI is kept."""
     uri, mark, number = name.rpartition("#")
     return f"{redact_all(uri)}{mark}{number}" if mark and number.isdecimal() else redact_all(name)
 
 
 class Meter:
-    """Keeps count of results; written by the stream, read by anyone."""
+    """Counts results and their times; written by the stream, read from any thread."""
 
     def __init__(self, clock: Clock = MONOTONIC) -> None:
         self._lock = threading.Lock()
@@ -130,23 +130,23 @@ class Meter:
         self._recent: deque[tuple[float, float, float]] = deque(maxlen=SAMPLES)  # when, age, inference
 
     def after_fork(self) -> None:
-        """Be readable in a forked child; see `forks`."""
+        """Stay readable in a forked child; see `forks`."""
         self._lock = threading.Lock()
 
     def add(self, result: PanopticResult, now: float) -> None:
-        """A result came at `now`."""
+        """Count a result that was collected at `now`."""
         with self._lock:
             self._results += 1
             self._recent.append((now, now - result.captured_at, result.timings.inference))
 
     def status(self, sources: tuple[SourceStatus, ...], sinks: tuple[SinkStatus, ...]) -> StreamStatus:
-        """The figures now."""
+        """Return the figures now."""
         now = self._clock.now()
         with self._lock:
             results, recent = self._results, list(self._recent)
         ages = sorted(age for _, age, _ in recent)
         late = [when for when, _, _ in recent if when >= now - WINDOW]
-        # Between n results there are n - 1 intervals; a stream that stopped slows down with the time that passes.
+        # n results span n - 1 intervals; the rate of a stream that stopped falls as time passes.
         span = max(now - late[0], 1e-9) if late else WINDOW
         return StreamStatus(
             at=now,

@@ -1,4 +1,4 @@
-"""Threads that are started where the system may have no more of them."""
+"""Start threads, with an error of PanRT if the system has reached its limit of them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ def start(thread: threading.Thread) -> None:
     """Start a thread.
 
     Raises:
-        ThreadLimitError: the system does not.
+        ThreadLimitError: the system starts no more threads.
     """
     try:
         thread.start()
     except RuntimeError as error:
-        if thread.ident is not None:  # it ran before: not the system's fault
+        if thread.ident is not None:  # it was started before: a bug, not a limit
             raise
         raise ThreadLimitError(thread.name) from error

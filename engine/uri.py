@@ -1,10 +1,10 @@
-"""URIs of sources and sinks: how one is read, what an unknown name was meant to be, and how it is shown.
+"""URIs of sources and sinks: parsing, advice for unknown names, and redaction for messages.
 
     SCHEME://AUTHORITY/PATH?QUERY    a URI; the scheme may be in upper case
     anything else                    the name of a file, taken literally
 
-No login leaves this module as text that is shown: the representation of a `Uri` is its redacted form, and `redact`
-removes logins from any string, also from one that is not a valid URI.
+Messages never show a login: the text form of a `Uri` is redacted, and `redact` removes logins from any string, valid
+URI or not.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
 _SCHEME_ONLY = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/*)(.*)", re.DOTALL)
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+(?:%[^\[\]@:/\s]+)?\]|[^\[\]@:\s\x00-\x1f\x7f]*)(?::([0-9]{0,5}))?")
 _OPTIONS = re.compile(r"[A-Za-z][A-Za-z0-9_-]*=[^&?]*(?:&[A-Za-z][A-Za-z0-9_-]*=[^&?]*)*")
-_LOCAL = ("camera", "coco", "csi", "demo", "file", "npy", "shm", "test", "window")  # they take no login
+_LOCAL = ("camera", "coco", "csi", "demo", "file", "npy", "shm", "test", "window")  # have no login
 
-# Names of query parameters that hold a login, and of those that are known not to. A parameter that is in neither list
-# is shown if it is a small number, so that a password under a name that nobody thought of stays hidden.
+# Names of query parameters that hold a login, and of those that are known not to. A parameter on neither list is shown
+# only if it is a small number, so that a password under an unforeseen name stays hidden.
 _LOGIN = re.compile(
     r"user|usr|login|account|pass|pas$|pwd|psw|pw$|^pw|(?<![a-z])pin|secret|token|auth|key|mail|cred|sign|sig$|session|sid$|jwt|hash|nonce|code",
     re.IGNORECASE,
@@ -51,7 +51,7 @@ _UNSAFE = {"#": "%23", "/": "%2F", "?": "%3F", "@": "%40", "[": "%5B", "]": "%5D
 
 @dataclass(frozen=True, repr=False)
 class Uri:
-    """The parts of a URI, none of them decoded. Printed, formatted or logged it shows no login."""
+    """The parts of a URI, not decoded. Printed, formatted or logged, it shows no login."""
 
     scheme: str  # in lower case
     authority: str  # what stands before the first "/", "?" or "#"
@@ -61,7 +61,7 @@ class Uri:
 
     @property
     def options(self) -> dict[str, str]:
-        """The query as names and values; of a name given twice, the last."""
+        """The query as names and values; the last one of a repeated name."""
         return dict(parse_qsl(self.query, keep_blank_values=True))
 
     @property
@@ -72,7 +72,7 @@ class Uri:
 
     @property
     def shown(self) -> str:
-        """The URI without its login, as messages show it: one line, of which the middle is left out if it is long."""
+        """The URI without its login, for messages: one line, with the middle elided if it is long."""
         return legible(redact(self._text()))
 
     def _text(self) -> str:
@@ -88,7 +88,7 @@ class Uri:
 
 
 def split(text: str) -> Uri | None:
-    """Return the parts of a URI; None for what is the name of a file, such as `12:30.mp4` or `a/b://c`."""
+    """Return the parts of a URI; None if the text is a file name, such as `12:30.mp4` or `a/b://c`."""
     found = _URI.fullmatch(text)
     if found is None:
         return None
@@ -101,7 +101,7 @@ def split(text: str) -> Uri | None:
 def split_options(text: str) -> tuple[str, dict[str, str]]:
     """Return the name of a file and the options that follow it, as in `out.mp4?crf=20&scale=2`.
 
-    What stands behind a "?" but is no `name=value` belongs to the name: `really?.mp4`.
+    Text after a "?" that is not `name=value` belongs to the name: `really?.mp4`.
     """
     name, mark, query = text.rpartition("?")
     if mark and _OPTIONS.fullmatch(query):
@@ -110,21 +110,21 @@ def split_options(text: str) -> tuple[str, dict[str, str]]:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Return the advice for a name that is unknown."""
+    """Return the end of a message about an unknown name: the nearest known ones, or all of them."""
     names = tuple(names)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}."
+    return f"did you mean {' or '.join(near)}?" if near else f"expected one of {', '.join(names)}."
 
 
 def file_path(uri: Uri, error: type[PanrtError]) -> Path:
     """Return the path that a `file:` URI names, its percent-encoding decoded.
 
     Raises:
-        error: it names a host, nothing, or what no file can be called.
+        error: it names a host, nothing, or an impossible file name.
     """
     if uri.authority.lower() not in ("", "localhost"):
         raise error(
-            f"{uri}: a host stands after file://; name the file by three slashes and its absolute path, "
+            f"{uri}: got a host after file://; name the file by three slashes and its absolute path, "
             "file:///path/name, or without file://."
         )
     raw = uri.path
@@ -139,10 +139,10 @@ def file_path(uri: Uri, error: type[PanrtError]) -> Path:
 
 
 def network_address(uri: Uri, error: type[PanrtError]) -> str:
-    """Return a network URI in the one form that every library reads alike. It holds the login: do not show it.
+    """Return a network URI in the one form that every library parses alike. It holds the login: never show it.
 
     Raises:
-        error: it names no host, or its login holds characters that cannot stand there; the message names them.
+        error: it names no host, or its login holds characters that are invalid there; the message names them.
     """
     text = uri._text()
     if len(text) > LONGEST:
@@ -170,22 +170,22 @@ def network_address(uri: Uri, error: type[PanrtError]) -> str:
 
 
 def _quoted(text: str, safe: str) -> str:
-    """Percent-encode all but what is safe and what is encoded already."""
+    """Percent-encode every character that is neither safe nor encoded already."""
     return quote(text, safe=safe + "%'~", errors="surrogatepass")
 
 
 def _advice(text: str) -> str:
-    """Say how the characters in `text` that end a login too early are written in one."""
+    """Return how to write the characters of `text` that would end a login too early."""
     found = [mark for mark in _UNSAFE if mark in text]
     written = ", ".join(f"{_UNSAFE[mark]} for {mark}" for mark in found)
     return f"in a user name or password write {written}; an @ that does not end the login is written %40."
 
 
 def redact(text: str) -> str:
-    """Return a URI without its login; anything else that may hold one without what may be one.
+    """Return a URI, or any string, without its login.
 
-    The user and password before an "@" are cut out, and values of the query are hidden unless they are known to be
-    harmless. Works on any string. A file that exists should be shown by its name, not by this: `12:30@cam.mp4`.
+    The user and password before an "@" are removed, and values of the query are hidden unless they are known to be
+    harmless. Show an existing file by its name instead, as it may look like a login: `12:30@cam.mp4`.
     """
     found = _SCHEME_ONLY.match(text)
     if found is None:
@@ -203,7 +203,7 @@ def redact_all(text: str) -> str:
 
 
 def _without_login(start: str, rest: str) -> str:
-    """Return what stands behind `start`, a scheme and its slashes, with them and without the login."""
+    """Return `start`, a scheme and its slashes, and `rest` without the login."""
     before, _, after = rest.rpartition("@")
     if not start:
         rest = f"{HIDDEN}@{after}" if ":" in before else rest
@@ -232,7 +232,7 @@ def _shown_parameter(pair: str) -> str:
 
 
 def _is_ambiguous(rest: str) -> bool:
-    """Whether the last "@" may end a login that holds "/", "?" or "#", so that the host is not where it seems to be."""
+    """Return whether the last "@" may end a login that holds "/", "?" or "#", so that the host is uncertain."""
     end = re.search(r"[/?#]", rest)
     if end is None or "@" not in rest[end.start() :]:
         return False

@@ -1,8 +1,8 @@
-"""Engines that were built before, kept by everything that decides what an engine is.
+"""A cache of engines, keyed by everything that determines an engine.
 
 The key covers the ONNX file, the kind and version of TensorRT, the GPU and its driver, the plugin library and every
-option. Whatever changes among them is another engine; nothing is ever found under a name that means something else.
-An entry is an engine and its sidecar in a folder of its own, written whole or not at all.
+option. A change of any of them is another engine. An entry is an engine and its sidecar in its own folder, written
+atomically.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LOCK = "lock"
 
 @dataclass(frozen=True, kw_only=True)
 class Key:
-    """What decides an engine."""
+    """Everything that determines an engine."""
 
     onnx_sha256: str
     flavour: Flavour
@@ -47,11 +47,11 @@ class Key:
     compute_capability: str
     driver: str
     plugins_sha256: str
-    panrt: str  # version: the options' meaning is its own
+    panrt: str  # version, which defines the meaning of the options
     options: BuildOptions
 
     def digest(self) -> str:
-        """Of all fields."""
+        """Return the SHA-256 of all fields."""
         return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()
 
 
@@ -66,7 +66,7 @@ class Entry(NamedTuple):
 
 
 def root() -> Path:
-    """The user's cache folder of engines.
+    """Return the user's cache folder of engines.
 
     Raises:
         NoCacheFolderError: this user has none.
@@ -75,7 +75,7 @@ def root() -> Path:
 
 
 def is_usable() -> bool:
-    """Whether engines can be kept; it is logged why they cannot."""
+    """Return whether engines can be kept; a warning says why not."""
     try:
         folder = root()
         folder.mkdir(parents=True, exist_ok=True)
@@ -96,9 +96,9 @@ def is_usable() -> bool:
 
 @contextmanager
 def locked(key: Key) -> Iterator[Path]:
-    """Where the engine of a key is, or is to be written; whoever wants the same one waits.
+    """Lock the entry of a key, and give the path of its engine, which may not exist; other processes wait.
 
-    The lock goes with the process.
+    The lock ends with the process.
     """
     folder = root() / key.digest()[:32]
     folder.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ def locked(key: Key) -> Iterator[Path]:
 
 
 def get(plan: Path) -> PlanFile | None:
-    """The sidecar of a cached engine that is whole; None: there is none. What is damaged is removed."""
+    """Return the sidecar of a complete cached engine; None if there is none. A damaged one is removed."""
     if not plan.is_file():
         return None
     try:
@@ -126,7 +126,7 @@ def get(plan: Path) -> PlanFile | None:
 
 
 def entries() -> tuple[Entry, ...]:
-    """All of them, the last used first; entries that cannot be read, e.g. of other PanRT versions, are left out."""
+    """Return all entries, the last used first, without those that cannot be read, e.g. of other PanRT versions."""
     found = []
     for plan in root().glob(f"*/{_ENGINE}"):
         try:
@@ -138,7 +138,7 @@ def entries() -> tuple[Entry, ...]:
 
 
 def prune(*, unused_days: float) -> tuple[int, int]:
-    """Remove what has not been used for so long, and all that cannot be read: how many, and their bytes.
+    """Remove what was unused for so long, and what cannot be read; return the number and bytes of engines.
 
     An entry that a build holds is left alone.
     """
@@ -164,7 +164,7 @@ def prune(*, unused_days: float) -> tuple[int, int]:
 
 
 def timings_path(tensorrt: str, gpu: Gpu | None) -> Path | None:
-    """Where TensorRT's measurements of kernels on a GPU are kept; with them the next build there is faster.
+    """Return the file for TensorRT's measurements of kernels on a GPU, which make the next build faster.
 
     None: this user has no cache.
     """
@@ -177,12 +177,12 @@ def timings_path(tensorrt: str, gpu: Gpu | None) -> Path | None:
 
 
 def timings(path: Path | None) -> bytes:
-    """What was measured before; empty at the first time."""
+    """Return what was measured before; empty at first."""
     return path.read_bytes() if path is not None and path.is_file() else b""
 
 
 def keep_timings(path: Path | None, measured: bytes) -> None:
-    """Write what was measured. That it cannot be kept costs time at the next build, and not the engine."""
+    """Keep measurements; a failure only makes the next build slower, and is logged."""
     if path is None:
         return
     try:

@@ -110,16 +110,9 @@ def to_onnx(
     path = Path(path)
     _check_destination(path)
     file = describe(
-        model,
-        input_hw=(height, width),
-        batch=batch,
-        precision=precision,
-        valid_hw=valid_hw,
-        output_hw=output_size,
-        thresholds=thresholds,
-        target=target,
-        provenance=provenance,
-    )
+        model, input_hw=(height, width), batch=batch, precision=precision, valid_hw=valid_hw, output_hw=output_size,
+        thresholds=thresholds, target=target, provenance=provenance,
+    )  # fmt: skip
     images = _batches(samples, file)
     network = prepared(model, file.thresholds)
     peak = None

@@ -1,7 +1,7 @@
-"""TensorRT and TensorRT for RTX behind one face, as far as building engines needs them.
+"""One interface to the builders of TensorRT and TensorRT for RTX.
 
-Supported are TensorRT from 10.3 (JetPack 6) to 11.x and TensorRT for RTX from 1.7. Where they differ, the version
-decides, never the presence of a name: a name that is missing is a build that is not what was asked for.
+Supported are TensorRT from 10.3 (JetPack 6) to 11.x and TensorRT for RTX from 1.7. The version decides between them,
+never the presence of a name: a missing name would build something else than was requested.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Layer(NamedTuple):
 
 
 class TensorRT:
-    """One of the two, imported and ready to parse our files."""
+    """TensorRT or TensorRT for RTX, imported and ready to parse PanRT files."""
 
     def __init__(self, flavour: Flavour, library: PluginLibrary) -> None:
-        """Import it, and register the plugins.
+        """Import the module and register the plugins.
 
         Raises:
             BuildError: it is not installed or too old.
@@ -62,14 +62,14 @@ class TensorRT:
 
     @property
     def _measures(self) -> bool:
-        """Whether it times kernels while it builds; RTX does that on the machine that runs the engine."""
+        """Whether it measures kernels while it builds; RTX does that on the machine that runs the engine."""
         return self.flavour == "tensorrt"
 
     def parse(self, model: bytes, *, source: str) -> Network:
-        """The network of an ONNX file.
+        """Parse an ONNX file.
 
         Raises:
-            BuildError: TensorRT does not take it; the message names the node, and what TensorRT and our plugins said.
+            BuildError: TensorRT rejects it; the message names the node, and what TensorRT and the plugins reported.
         """
         trt = self.module
         flags = 0
@@ -86,10 +86,10 @@ class TensorRT:
         return Network(definition, parser)
 
     def config(self, options: BuildOptions, *, workspace_bytes: int, timings: bytes) -> Any:
-        """A builder configuration; `timings` are those of an earlier build, or empty.
+        """Return a builder configuration; `timings` are those of an earlier build, or empty.
 
         Raises:
-            BuildError: this TensorRT does not have what the options ask for.
+            BuildError: this TensorRT lacks something that the options request.
         """
         trt = self.module
         config = self._builder.create_builder_config()
@@ -117,7 +117,7 @@ class TensorRT:
         return config
 
     def check(self, options: BuildOptions) -> None:
-        """Refuse what this TensorRT does not have.
+        """Raise for options that this TensorRT lacks.
 
         Raises:
             BuildError: the message names the option.
@@ -155,10 +155,10 @@ class TensorRT:
             config.set_compute_capability(known[name], index)
 
     def build(self, network: Network, config: Any, *, source: str) -> bytes | None:
-        """The engine, or None where the progress monitor of the configuration said stop.
+        """Build the engine; None if the progress monitor of the configuration stopped the build.
 
         Raises:
-            BuildError: there is none; the message holds what TensorRT and our plugins said.
+            BuildError: the build failed; the message has what TensorRT and the plugins reported.
         """
         self._logger.take_errors()
         with plugin_library.refusals(self._library) as refusals:
@@ -170,11 +170,11 @@ class TensorRT:
         raise BuildError(_said(f"{source}: {self} cannot build it", self._logger.take_errors() + refusals))
 
     def timings(self, config: Any) -> bytes | None:
-        """What was measured during a build, for the next one; None where nothing is."""
+        """Return what was measured during a build, for the next one; None if nothing is measured."""
         return bytes(config.get_timing_cache().serialize()) if self._measures else None
 
     def monitor(self, watch: Callable[[str, int, int], bool]) -> Any:
-        """A progress monitor for `config.progress_monitor`; `watch(phase, done, of)` answers whether to go on."""
+        """Return a monitor for `config.progress_monitor`; `watch(phase, done, of)` returns whether to continue."""
         base = self.module.IProgressMonitor
 
         class Monitor(base):  # type: ignore[misc, valid-type]
@@ -197,7 +197,7 @@ class TensorRT:
 
 
 class Network:
-    """What the parser made of a file; the parser stays alive because it owns the weights."""
+    """A parsed file; the parser stays alive because it owns the weights."""
 
     def __init__(self, definition: Any, parser: Any) -> None:
         self.definition = definition
@@ -205,12 +205,12 @@ class Network:
 
     @property
     def inputs(self) -> dict[str, tuple[int, ...]]:
-        """Shapes by name; -1 where a size is left open."""
+        """Shapes by name; -1 for an open size."""
         tensors = map(self.definition.get_input, range(self.definition.num_inputs))
         return {tensor.name: tuple(tensor.shape) for tensor in tensors}
 
     def layers(self) -> tuple[Layer, ...]:
-        """All of them, in order, with the type that each computes in."""
+        """Return all layers in order, with the type that each computes in."""
         layers = [self.definition.get_layer(index) for index in range(self.definition.num_layers)]
         makers = {layer.get_output(i).name: layer for layer in layers for i in range(layer.num_outputs)}
         return tuple(Layer(_node(layer), layer.type.name, _precision(layer, makers)) for layer in layers)
@@ -224,7 +224,7 @@ WEIGHTED = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")  # where nearly a
 
 
 def _node(layer: Any) -> str:
-    """`[ONNX Layer: backbone.conv1/Conv]` -> the node; a layer that several made has the first."""
+    """Return the node of `[ONNX Layer: backbone.conv1/Conv]`; the first for a layer of several nodes."""
     match = re.search(r"\[ONNX Layer: ([^\]]*)\]", layer.metadata)
     return match[1] if match else layer.name
 
@@ -241,7 +241,7 @@ def _precision(layer: Any, makers: dict[str, Any]) -> str:
 
 
 def _is_dequantized(layer: Any, makers: dict[str, Any]) -> bool:
-    """Whether its input comes straight from int8: TensorRT then computes in int8."""
+    """Return whether its input is dequantised directly before: TensorRT then computes in int8."""
     tensor = layer.get_input(0)
     maker = makers.get(tensor.name) if tensor is not None else None
     return maker is not None and maker.type.name == "DEQUANTIZE"
@@ -274,5 +274,5 @@ def _advice(flavour: Flavour) -> str:
     if flavour == "rtx":
         return "Install it:  pip install 'panrt[rtx]'"
     if gpu.is_jetson():
-        return "JetPack brings it; a virtual environment sees it only with --system-site-packages."
+        return "JetPack provides it; a virtual environment sees it only with --system-site-packages."
     return "Install it from NVIDIA, or build for an RTX GPU:  panrt build --flavour rtx"

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
@@ -27,7 +26,7 @@ from onnx import ModelProto, helper
 from panrt.errors import VerifyError
 from panrt.export.frames import Frame
 from panrt.export.onnx import prepared
-from panrt.formats import onnx_graph
+from panrt.formats import onnx_graph, onnx_runtime
 from panrt.formats.input_size import IMAGE, specialise
 from panrt.formats.metadata import ModelFile, Precision, sized
 from panrt.formats.onnx_file import read_onnx
@@ -158,35 +157,23 @@ class OnnxRunner:
         if not proto.functions:  # for TensorRT alone; here it takes the functions to run
             add_functions(proto)
         self._outputs = _with_stages(proto)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0
-        options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(
-                proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
-        except _REFUSALS as error:
-            raise _refused(path, error) from error
+            self._model = onnx_runtime.Model(proto.SerializeToString(), threads=threads or 0)
+        except onnx_runtime.ERRORS as error:
+            raise _rejected(path, error) from error
 
     def __call__(self, image: Frame) -> Stages:
         batch = np.repeat(image[None], self.file.batch or 1, axis=0)
         try:
-            found = self._session.run(self._outputs, {IMAGE: batch})
-        except _REFUSALS as error:
-            raise _refused(self._path, error) from error
+            found = self._model.run(self._outputs, {IMAGE: batch})
+        except onnx_runtime.ERRORS as error:
+            raise _rejected(self._path, error) from error
         return _stages(dict(zip(self._outputs, found, strict=True)), self.file)
 
 
-def _refused(path: Path, error: Exception) -> VerifyError:
-    problem = " ".join(str(error).split())[:500]
-    return VerifyError(f"{path}: ONNX Runtime {onnxruntime.__version__} does not run it: {problem}")
-
-
-_states = onnxruntime.capi.onnxruntime_pybind11_state
-_REFUSALS = (
-    *(_states.EPFail, _states.EngineError, _states.Fail, _states.InvalidArgument, _states.InvalidGraph),
-    *(_states.InvalidProtobuf, _states.NoModel, _states.NoSuchFile, _states.NotImplemented, _states.RuntimeException),
-)
+def _rejected(path: Path, error: Exception) -> VerifyError:
+    problem = onnx_runtime.problem(error)
+    return VerifyError(f"{path}: ONNX Runtime {onnx_runtime.VERSION} does not run it: {problem}")
 
 
 def _with_stages(proto: ModelProto) -> list[str]:

@@ -33,11 +33,11 @@ MASK_THRESHOLD = 0.5
 
 
 class Measures(NamedTuple):
-    """What was asked for; None for the rest."""
+    """The requested metrics; None for the others."""
 
     pq: PanopticQuality | None
     ap: MaskAp | None  # of the detections before the merge; the truth is the things of the panoptic annotation
-    miou: SemanticIou | None  # of the panoptic map, each pixel taken for its segment's category; void not counted
+    miou: SemanticIou | None  # of the panoptic map, each pixel with its segment's category; void not counted
 
 
 def evaluate(
@@ -48,7 +48,7 @@ def evaluate(
     max_side: int = 1333,
     progress: Callable[[int], None] | None = None,
 ) -> PanopticQuality:
-    """The panoptic quality alone; see `measure`."""
+    """Return the panoptic quality alone; see `measure`."""
     quality = measure(model, pairs, metrics=("pq",), short_side=short_side, max_side=max_side, progress=progress).pq
     assert quality is not None
     return quality
@@ -69,7 +69,7 @@ def measure(
         model: in eval mode; its class table must be that of the truth.
         pairs: consumed lazily.
         metrics: some of METRICS.
-        short_side: the network sees images of this shorter side; None: as they are.
+        short_side: shorter side of the images that the network sees; None: their own size.
         max_side: of an image that is resized, the longer side at most.
         progress: called with the number of images done after each.
 
@@ -82,22 +82,12 @@ def measure(
     if "ap" in metrics and model.instance is None:
         raise ValueError(f"metrics: {model.config.name} has no instance branch, so it has no mask AP.")
     classes = model.config.classes
-    categories = categories_of(classes)
-    statistics = PanopticStatistics.empty(len(categories))
-    confusion = np.zeros((len(categories), len(categories) + 1), np.int64)
+    comparison = _Comparison(classes, metrics)
 
     def compared() -> Iterator[tuple[list[TrueInstance], list[Detection]]]:
-        nonlocal statistics, confusion
         for done, (image, truth) in enumerate(pairs, start=1):
             found, branches = _segment(model, image, short_side, max_side, with_branches="ap" in metrics)
-            predicted = panoptic_map(found, classes)
-            if "pq" in metrics:
-                statistics += image_statistics(truth, predicted, categories)
-            if "miou" in metrics:
-                true_classes, predicted_classes = (
-                    semantic_map(labelled, categories) for labelled in (truth, predicted)
-                )
-                confusion += confusion_matrix(true_classes, predicted_classes, classes=len(categories), ignored=-1)
+            comparison.add(truth, panoptic_map(found, classes))
             if branches is None:
                 yield [], []
             else:
@@ -111,11 +101,31 @@ def measure(
     else:
         for _ in compared():
             pass
-    return Measures(
-        pq=panoptic_quality(statistics, categories) if "pq" in metrics else None,
-        ap=masks,
-        miou=semantic_iou(confusion) if "miou" in metrics else None,
-    )
+    return comparison.measures(masks)
+
+
+class _Comparison:
+    """Counts over pairs of panoptic maps, from which the metrics other than mask AP follow."""
+
+    def __init__(self, classes: ClassTable, metrics: Collection[str]) -> None:
+        self.categories = categories_of(classes)
+        self.metrics = metrics
+        self.statistics = PanopticStatistics.empty(len(self.categories))
+        self.confusion = np.zeros((len(self.categories), len(self.categories) + 1), np.int64)
+
+    def add(self, truth: PanopticMap, predicted: PanopticMap) -> None:
+        if "pq" in self.metrics:
+            self.statistics += image_statistics(truth, predicted, self.categories)
+        if "miou" in self.metrics:
+            labels = (semantic_map(labelled, self.categories) for labelled in (truth, predicted))
+            self.confusion += confusion_matrix(*labels, classes=len(self.categories), ignored=-1)
+
+    def measures(self, masks: MaskAp | None) -> Measures:
+        return Measures(
+            pq=panoptic_quality(self.statistics, self.categories) if "pq" in self.metrics else None,
+            ap=masks,
+            miou=semantic_iou(self.confusion) if "miou" in self.metrics else None,
+        )
 
 
 class _Detected(NamedTuple):
@@ -150,7 +160,7 @@ def _true_instances(truth: PanopticMap, classes: ClassTable) -> list[TrueInstanc
 
 
 def _detections(detected: _Detected, classes: ClassTable, output_hw: tuple[int, ...]) -> list[Detection]:
-    """The masks of one image as the merge sees them before it cuts them out of one another."""
+    """The masks of one image as the merge receives them, before overlaps are resolved."""
     instances = detected.branches.instances
     assert instances is not None
     height, width = output_hw
@@ -170,7 +180,7 @@ def _detections(detected: _Detected, classes: ClassTable, output_hw: tuple[int, 
 
 
 def labelled_images(dataset: CocoPanoptic) -> Iterator[LabelledImage]:
-    """The images of a data set in the COCO panoptic format with their annotations, one read at a time."""
+    """Read the images of a COCO panoptic data set with their annotations, one at a time."""
     for record in dataset.records:
         sample = load_sample(record)
         segments = [Segment(s.id, s.category_id, s.area, s.is_crowd) for s in sample.segments]
@@ -178,7 +188,7 @@ def labelled_images(dataset: CocoPanoptic) -> Iterator[LabelledImage]:
 
 
 def panoptic_map(found: PanopticSegments, classes: ClassTable, *, image: int = 0) -> PanopticMap:
-    """One image of what the network found, with the data set's category ids."""
+    """Return one image of the network's result, with the data set's category ids."""
     rows = found.segments[image, : int(found.segment_count[image])].tolist()
     segments = [
         Segment(identity, classes.category(category, is_thing=bool(is_thing)).id)
@@ -188,12 +198,12 @@ def panoptic_map(found: PanopticSegments, classes: ClassTable, *, image: int = 0
 
 
 def categories_of(classes: ClassTable) -> tuple[Category, ...]:
-    """The classes as the metrics know them, things first."""
+    """Return the classes as the metrics number them, things first."""
     return tuple(Category(c.id, c.name, c.is_thing) for c in (*classes.things, *classes.stuff))
 
 
 def headline(quality: PanopticQuality) -> dict[str, float]:
-    """The figures that papers print, as fractions; those of kinds of which nothing occurs are left out."""
+    """Return the figures that papers state, as fractions, without those of kinds that do not occur."""
     figures = {
         "PQ": quality.all.pq,
         "SQ": quality.all.sq,

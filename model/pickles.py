@@ -1,13 +1,12 @@
-"""Pickles as data: a small machine that understands what weights are made of, and imports and calls nothing.
+"""Pickles read as data: a restricted unpickler for weights, which imports and calls nothing.
 
-A pickle is a program for a stack machine, and Python's own machine imports and calls whatever the program names. This
-one knows the opcodes that arrays, tensors and containers of them need. A name that a pickle asks for is looked up in a
-table of our own, and what it "builds" there is an inert stand-in: which array, of what type and shape, from which
-bytes. Nothing is allocated for it; whoever wants the array builds it afterwards and checks it first.
+A pickle is a program for a stack machine, and Python's machine imports and calls whatever the program names. This one
+has the opcodes that arrays, tensors and containers of them need, and looks every name up in the table of
+`pickle_values`, whose values are inert. To get an array, the caller checks such a value and then builds it.
 
-Bounds: time and memory grow with the length of the file, and with nothing that the file says. A program may take
-`STEPS` steps, some 30 for an array; lengths are held to what is left of the file, memo indices to what picklers write,
-keys of dictionaries to names and small numbers, whose hashes neither recurse nor collide. There is no recursion.
+Bounds: time and memory depend on the length of the file alone, not on its content. A program may take `STEPS` steps,
+about 30 for an array; lengths are limited to the rest of the file, memo indices to what picklers write, and keys of
+dictionaries to names and small numbers, whose hashes neither recurse nor collide. There is no recursion.
 """
 
 from __future__ import annotations
@@ -17,199 +16,27 @@ import mmap
 import pickletools
 import re
 import struct
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from panrt.model.pickle_values import (
+    CONTAINERS,
+    KNOWN,
+    STORAGES,
+    Arguments,
+    Array,
+    Dtype,
+    Name,
+    PickleProblem,
+    Storage,
+    canonical,
+    wrong,
+)
+
 STEPS = 400_000
-LONGEST_LINE = 1000  # of a name or a number that is written as text
+LONGEST_LINE = 1000  # bytes of a name or a number that is written as text
 LONGEST_NUMBER = 255  # bytes of an integer
 
 Buffer: TypeAlias = "bytes | mmap.mmap"
-
-
-class PickleProblem(Exception):  # noqa: N818 - never seen outside: a reader makes an error of it that names the file
-    """A pickle is damaged, asks for what is not data, or takes too much; the text continues "<file>: "."""
-
-
-# Stand-ins ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Name:
-    """A name that the pickle asked for; all that can be done with it is to look it up in the table."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
-
-
-@dataclass(eq=False)
-class Dtype:
-    """A NumPy type: its code without byte order ("f4"), and the order."""
-
-    code: object
-    order: object = "|"
-
-
-@dataclass(eq=False)
-class Array:
-    """A NumPy array that was not built."""
-
-    dtype: object = None
-    shape: object = None
-    fortran: object = False
-    raw: object = None  # memoryview, str (bytes of Python 2) or Encoded
-    complete: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class Scalar:
-    """A NumPy number; nobody needs its value."""
-
-
-@dataclass(frozen=True, eq=False)
-class Encoded:
-    """Bytes as protocol 2 writes them: text whose characters are the bytes."""
-
-    text: str
-
-
-@dataclass(frozen=True, eq=False)
-class Storage:
-    """The numbers of PyTorch tensors, elsewhere in the file."""
-
-    kind: str  # "FloatStorage"
-    key: str
-    count: int
-
-
-@dataclass(frozen=True, eq=False)
-class TensorView:
-    """A PyTorch tensor that was not built: a window on a storage."""
-
-    storage: object
-    offset: object
-    size: object
-    stride: object
-
-
-# Names ----------------------------------------------------------------------------------------------------------------
-
-_Arguments: TypeAlias = "tuple[Any, ...]"
-
-
-def _wrong(what: str) -> PickleProblem:
-    return PickleProblem(f"{what} in a way that no pickler writes")
-
-
-def _reconstruct(arguments: _Arguments) -> Array:
-    if len(arguments) != 3:
-        raise _wrong("an array is built")
-    kind, shape, code = arguments
-    code = bytes(code) if isinstance(code, memoryview) else code
-    code = code.text if isinstance(code, Encoded) else code
-    if not (isinstance(kind, Name) and str(kind) == "numpy.ndarray") or shape != (0,) or code not in (b"b", "b"):
-        raise _wrong("an array is built")
-    return Array()
-
-
-def _frombuffer(arguments: _Arguments) -> Array:
-    """How protocol 5 writes arrays."""
-    if len(arguments) != 4 or arguments[3] not in ("C", "F"):
-        raise _wrong("an array is built")
-    raw, dtype, shape, order = arguments
-    return Array(dtype, shape, order == "F", raw, complete=True)
-
-
-def _dtype(arguments: _Arguments) -> Dtype:
-    if not arguments or len(arguments) > 3:
-        raise _wrong("a type is built")
-    return Dtype(arguments[0])
-
-
-def _encode(arguments: _Arguments) -> Encoded:
-    if len(arguments) != 2 or not isinstance(arguments[0], str) or arguments[1] != "latin1":
-        raise _wrong("bytes are encoded")
-    return Encoded(arguments[0])
-
-
-def _bytes(arguments: _Arguments) -> object:
-    """`bytes()` of protocol 2, where they are empty, and `bytearray(bytes)`."""
-    if not arguments:
-        return memoryview(b"")
-    if len(arguments) == 1 and isinstance(arguments[0], memoryview | Encoded):
-        return arguments[0]
-    raise _wrong("bytes are built")
-
-
-def _tensor(arguments: _Arguments) -> TensorView:
-    if len(arguments) < 4:
-        raise _wrong("a tensor is built")
-    return TensorView(*arguments[:4])
-
-
-def _parameter(arguments: _Arguments) -> TensorView:
-    if not arguments or not isinstance(arguments[0], TensorView):
-        raise _wrong("a parameter is built")
-    return arguments[0]
-
-
-def _size(arguments: _Arguments) -> object:
-    if len(arguments) != 1 or not isinstance(arguments[0], tuple | list):
-        raise _wrong("a torch.Size is built")
-    return arguments[0]
-
-
-_Builder: TypeAlias = Callable[[_Arguments], object]
-
-# None: may be named, not called. OrderedDict and Counter are built by the machine, as they hold many things.
-_DATA: Mapping[str, _Builder | None] = {
-    "_codecs.encode": _encode,
-    "builtins.bytearray": _bytes,
-    "builtins.bytes": _bytes,
-    "numpy.core.multiarray._reconstruct": _reconstruct,
-    "numpy.core.multiarray.scalar": lambda _: Scalar(),
-    "numpy.core.numeric._frombuffer": _frombuffer,
-    "numpy.dtype": _dtype,
-    "numpy.ndarray": None,
-}
-STORAGES = {
-    "BFloat16Storage": "bfloat16",
-    "BoolStorage": "bool",
-    "ByteStorage": "uint8",
-    "CharStorage": "int8",
-    "DoubleStorage": "float64",
-    "FloatStorage": "float32",
-    "HalfStorage": "float16",
-    "IntStorage": "int32",
-    "LongStorage": "int64",
-    "ShortStorage": "int16",
-}
-_TORCH: Mapping[str, _Builder | None] = {
-    "torch.Size": _size,
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch._utils._rebuild_parameter_with_state": _parameter,
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch.device": lambda _: Scalar(),
-    **{f"torch.{kind}": None for kind in STORAGES},
-    **{f"torch.{name}": None for name in STORAGES.values()},
-}
-_CONTAINERS = ("collections.OrderedDict", "collections.Counter")
-_KNOWN = {**_DATA, **_TORCH, **dict.fromkeys(_CONTAINERS)}
-
-
-def _canonical(module: str) -> str:
-    """NumPy 2 renamed `numpy.core`, Python 3 `__builtin__`."""
-    if module == "__builtin__":
-        return "builtins"
-    return re.sub(r"^numpy\._core\b", "numpy.core", module)
-
-
-# The machine ----------------------------------------------------------------------------------------------------------
 
 
 def load(data: Buffer, start: int = 0) -> tuple[Any, int]:
@@ -461,7 +288,7 @@ class _Machine:
 
     def _extend(self, items: list[Any]) -> None:
         if type(self.stack[-1]) is not list:
-            raise _wrong("something is appended to what is no list,")
+            raise wrong("something is appended to what is no list,")
         self.stack[-1].extend(items)
 
     def _setitem(self) -> None:
@@ -475,7 +302,7 @@ class _Machine:
     def _fill(self, items: list[Any]) -> None:
         target = self.stack[-1]
         if type(target) is not dict or len(items) % 2:
-            raise _wrong("an entry is set in what is no dictionary,")
+            raise wrong("an entry is set in what is no dictionary,")
         for key, value in zip(items[::2], items[1::2], strict=True):
             target[_checked_key(key)] = value
 
@@ -521,12 +348,12 @@ class _Machine:
     def _stack_global(self) -> None:
         name, module = self.stack.pop(), self.stack.pop()
         if type(module) is not str or type(name) is not str:
-            raise _wrong("a name is given")
+            raise wrong("a name is given")
         self._name(module, name)
 
     def _name(self, module: str, name: str) -> None:
-        found = Name(_canonical(module), name)
-        if str(found) not in _KNOWN or "." in name:
+        found = Name(canonical(module), name)
+        if str(found) not in KNOWN or "." in name:
             asked = f"{module}.{name}"[:LONGEST_LINE]
             raise PickleProblem(f"it asks for {asked.encode('unicode_escape').decode()}")
         self.stack.append(found)
@@ -548,32 +375,32 @@ class _Machine:
         ):
             raise PickleProblem("it refers to numbers of an unknown kind")
         if type(key) is not str or type(count) is not int or count < 0:
-            raise _wrong("numbers are referred to")
+            raise wrong("numbers are referred to")
         self.stack.append(Storage(kind.name, key, count))
 
     def _reduce(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, Name) or type(arguments) is not tuple:
-            raise _wrong("something is called")
-        if str(function) in _CONTAINERS:
+            raise wrong("something is called")
+        if str(function) in CONTAINERS:
             self.stack.append({})
             self._fill(self._entries(arguments))
             return
-        builder = _KNOWN[str(function)]
+        builder = KNOWN[str(function)]
         if builder is None:
             raise PickleProblem(f"it calls {function}, which is not how weights are written")
         self.stack.append(builder(arguments))
 
-    def _entries(self, arguments: _Arguments) -> list[Any]:
+    def _entries(self, arguments: Arguments) -> list[Any]:
         """Keys and values in turn, of the dictionary or the pairs that an OrderedDict is made of."""
         if not arguments:
             return []
         if len(arguments) != 1 or type(arguments[0]) not in (dict, list):
-            raise _wrong("a dictionary is built")
+            raise wrong("a dictionary is built")
         self._step(len(arguments[0]))  # the same pairs may be named again and again
         pairs = arguments[0].items() if type(arguments[0]) is dict else arguments[0]
         if not all(type(pair) in (list, tuple) and len(pair) == 2 for pair in pairs):
-            raise _wrong("a dictionary is built")
+            raise wrong("a dictionary is built")
         return [item for pair in pairs for item in pair]
 
     def _build(self) -> None:
@@ -581,7 +408,7 @@ class _Machine:
         target = self.stack[-1]
         if isinstance(target, Array) and not target.complete:
             if type(state) is not tuple or len(state) != 5:
-                raise _wrong("an array is filled")
+                raise wrong("an array is filled")
             _, target.shape, target.dtype, target.fortran, target.raw = state
             target.complete = True
         elif isinstance(target, Dtype):
@@ -590,7 +417,7 @@ class _Machine:
                 raise PickleProblem("it holds an array of records, expected numbers")
             target.order = state[1]
         elif type(target) is not dict:  # attributes of an OrderedDict, such as a state_dict's _metadata, are dropped
-            raise _wrong("a state is set")
+            raise wrong("a state is set")
 
 
 def _checked_key(key: object) -> object:

@@ -31,7 +31,7 @@ from panrt.errors import CheckpointError
 from panrt.formats import records
 from panrt.model import pickles
 from panrt.model.header import OTHERS, read_tensors_header
-from panrt.model.pickles import Array, Dtype, Encoded, PickleProblem, Scalar, Storage, TensorView
+from panrt.model.pickle_values import STORAGES, Array, Dtype, Encoded, PickleProblem, Scalar, Storage, TensorView
 
 SUFFIXES = (*OTHERS, ".safetensors")
 SHOWN = 8  # names listed in a message before "and n more"
@@ -200,7 +200,7 @@ class _Builder:
 
 
 def _dtype(storage: Storage) -> torch.dtype:
-    dtype: torch.dtype = getattr(torch, pickles.STORAGES[storage.kind])
+    dtype: torch.dtype = getattr(torch, STORAGES[storage.kind])
     return dtype
 
 

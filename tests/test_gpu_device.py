@@ -116,5 +116,5 @@ def test_a_driver_that_fails_is_named_by_the_call(tmp_path: Path) -> None:
 def test_a_library_that_is_no_driver_is_said_to_be_none(tmp_path: Path) -> None:
     library = tmp_path / "libcuda.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-x", "c", "-o", library, "/dev/null"], check=True)
-    with pytest.raises(GpuError, match="has no cuDriverGetVersion; it is no driver of NVIDIA's"):
+    with pytest.raises(GpuError, match="has no cuDriverGetVersion; it is not an NVIDIA driver"):
         gpu.driver_version(library=str(library))

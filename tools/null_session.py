@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from panrt.engine.backends.session_base import SessionBase
 from panrt.engine.frame import Frame
 from panrt.engine.results.result import PanopticResult, Segment, Timings
-from panrt.formats.metadata import Category, ModelFile, Thresholds
+from panrt.formats.metadata import Category, ModelFile
+from tools import model_files
 
 THING, STUFF = Category(1, "bright", True, (230, 60, 40)), Category(2, "dark", False, (40, 90, 160))
 BLUE = 90
@@ -28,7 +29,7 @@ def map_of(image: NDArray[np.uint8]) -> NDArray[np.int32]:
 
 def model_file(batch: int = 1) -> ModelFile:
     """What a file of this session would say about itself."""
-    return ModelFile(
+    return model_files.make(
         name="null",
         things=(THING,),
         stuff=(STUFF,),
@@ -36,12 +37,7 @@ def model_file(batch: int = 1) -> ModelFile:
         input_hw=(0, 0),
         valid_hw=(0, 0),
         output_hw=(0, 0),
-        pixel_mean=(0.0, 0.0, 0.0),
-        pixel_std=(1.0, 1.0, 1.0),
-        thresholds=Thresholds(0.05, 0.5, 100, 0.5, 0.5, 0, 0.5),
         precision="fp32",
-        opset=17,
-        provenance="none",
     )
 
 

@@ -1,6 +1,6 @@
-"""What sessions of all backends have in common: whose turn it is, how many submissions wait, and how it all ends.
+"""What sessions of all backends share: whose turn it is, how many submissions wait in which order, and closing.
 
-A backend begins work, finishes it and frees itself; here it is decided who may ask for that. The rules are in the
+A backend begins work, finishes it and frees itself; this module decides who may request that. The rules are in the
 docstring of `Session`.
 
 Two locks, always taken in this order: one for `submit`, one for `collect`, so that one thread can submit while another
@@ -30,12 +30,12 @@ from panrt.errors import SessionBusyError, SessionClosedError, SessionError, Ses
 
 log = logging.getLogger("panrt")
 
-Work = TypeVar("Work")  # what a backend remembers of a submission
+Work = TypeVar("Work")  # what a backend keeps of a submission
 _Self = TypeVar("_Self", bound="SessionBase[Any]")
 
 
 class Submission(NamedTuple):
-    """What waits for its `collect`."""
+    """A submission that waits for its `collect`."""
 
     user: object  # whose it is: a thread, or a stream
     frames: tuple[Frame, ...]
@@ -43,17 +43,17 @@ class Submission(NamedTuple):
 
 
 class SessionBase(ABC, Generic[Work]):
-    """The half of `panrt.engine.session.Session` that does not depend on where a model runs."""
+    """The part of `panrt.engine.session.Session` that does not depend on the backend."""
 
     converts_frames = False
 
     def __init__(self, *, name: str, capacity: int, batch: int) -> None:
-        """Begin a session that is ready to be used once the backend's own part is set up.
+        """Begin a session, ready once the backend's part is set up.
 
         Args:
-            name: what messages call it, its file.
-            capacity: submissions at once.
-            batch: frames of a submission, at most; 0 for any number.
+            name: its file, for messages.
+            capacity: how many submissions may wait.
+            batch: frames per submission, at most; 0 for any number.
         """
         self.capacity = capacity
         self._name = name
@@ -73,29 +73,29 @@ class SessionBase(ABC, Generic[Work]):
 
     @abstractmethod
     def _begin(self, frames: tuple[Frame, ...]) -> Work:
-        """Start on frames, as many as fit, without waiting."""
+        """Start work on frames, at most a batch, without waiting."""
 
     @abstractmethod
     def _finish(self, work: Work, frames: tuple[Frame, ...]) -> tuple[PanopticResult, ...]:
-        """Wait for the oldest work; called again for it if it was interrupted."""
+        """Wait for the oldest work; called again for it after an interrupt."""
 
     @abstractmethod
     def _free(self) -> None:
         """Wait for what is in flight and free everything; called once."""
 
     def _compute(self, frame: Frame) -> PanopticResult:
-        """The result of one frame, while nothing else waits."""
+        """Return the result of one frame while nothing else waits."""
         frames = (frame,)
         return self._finish(self._begin(frames), frames)[0]
 
     # What users call
 
     def __call__(self, frame: Any) -> PanopticResult:
-        """The result of one frame of any size, BGR where it is an array; other formats are converted first.
+        """Return the result of one frame of any size, BGR if it is an array; other formats are converted first.
 
         Raises:
-            SessionError: submissions wait for their collect; SessionBusyError where they are another user's.
-            FrameError: what was given is no frame.
+            SessionError: submissions wait for their collect; SessionBusyError if they are another user's.
+            FrameError: the argument is not a frame.
         """
         with self._inside(), self._submitting, self._collecting:
             self._check_usable()
@@ -106,11 +106,11 @@ class SessionBase(ABC, Generic[Work]):
 
     @nvtx_range("submit")
     def submit(self, frames: Sequence[Frame]) -> None:
-        """Start on some frames and return without waiting; see `panrt.engine.session.Session`.
+        """Start work on frames and return without waiting; see `panrt.engine.session.Session`.
 
         Raises:
-            SessionError: `capacity` submissions wait already; SessionBusyError where they are another user's.
-            FrameError, ValueError: what was given is not 1 to `model.batch` frames.
+            SessionError: `capacity` submissions wait already; SessionBusyError if they are another user's.
+            FrameError, ValueError: the arguments are not 1 to `model.batch` frames.
         """
         with self._inside(), self._submitting:
             user = current_user()
@@ -135,10 +135,10 @@ class SessionBase(ABC, Generic[Work]):
 
     @nvtx_range("collect")
     def collect(self) -> tuple[PanopticResult, ...]:
-        """Wait for the oldest submission; a result for each of its frames, in order.
+        """Wait for the oldest submission; return a result for each of its frames, in order.
 
         Raises:
-            SessionError: nothing was submitted; SessionBusyError where what waits is another user's.
+            SessionError: nothing was submitted; SessionBusyError if what waits is another user's.
         """
         with self._inside(), self._collecting:
             self._check_usable()
@@ -174,7 +174,7 @@ class SessionBase(ABC, Generic[Work]):
             self._reserved_for = weakref.ref(user)
 
     def release(self, user: object) -> None:
-        """See `panrt.engine.session.Reserves`; what the user has not collected is waited for and dropped."""
+        """See `panrt.engine.session.Reserves`; submissions that the user has not collected are awaited and dropped."""
         if self._closing or self._forked:
             return
         with self._inside(), self._submitting, self._collecting:
@@ -189,7 +189,7 @@ class SessionBase(ABC, Generic[Work]):
                     log.debug("%s: a submission that was dropped: %s", self._name, error)
 
     def close(self) -> None:
-        """Free everything; what is in flight is waited for and dropped. Idempotent, and for any thread."""
+        """Wait for submissions in flight, drop them and free everything. Idempotent, and for any thread."""
         self._closing = True
         if not self._forked and threading.get_ident() not in self._threads_inside:
             with self._inside():
@@ -208,7 +208,7 @@ class SessionBase(ABC, Generic[Work]):
         self._forked = True
         self._make_locks()
 
-    # Whose turn it is
+    # Turns
 
     def _make_locks(self) -> None:
         self._submitting = threading.Lock()
@@ -217,7 +217,7 @@ class SessionBase(ABC, Generic[Work]):
 
     @contextmanager
     def _inside(self) -> Iterator[None]:
-        """A call, which no other one of the same thread may interrupt, and after which a `close` takes effect."""
+        """Guard a call: no other call of the same thread may interrupt it, and a `close` takes effect after it."""
         thread = threading.get_ident()
         if thread in self._threads_inside:
             raise SessionError("session: called from within another call of the same thread, as by a signal handler.")

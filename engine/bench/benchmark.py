@@ -1,8 +1,8 @@
-"""How fast a session is: as fast as it goes, and at the pace of a camera.
+"""Measure a session: a throughput run, and a fixed-rate run.
 
-Back to back, every frame waits for the one before and nothing else; the figures say what the engine can do. Paced,
-frames come at a fixed rate whether the session is ready or not, and the newest one that is there is taken; the figures
-say what a robot would see: how old a frame is when its result is there, and how many were never looked at.
+In the throughput run every frame waits for the one before and nothing else; the figures show what the engine can do. In
+the fixed-rate run frames arrive at a fixed rate whether the session is ready or not, and the newest is taken; the
+figures show what a robot would see: how old a frame is when its result is ready, and how many frames were dropped.
 
 Times are in seconds, in reports in milliseconds.
 """
@@ -31,19 +31,21 @@ Progress = Callable[[int, int], None]  # frames done, frames in all
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkConfig:
+    """How long to measure, and at which rate."""
+
     frames: int = 200  # of each run
-    warm_up: int = 20  # frames before, not measured
-    rate: float = 30.0  # frames a second of the paced run; 0: no paced run
+    warm_up: int = 20  # frames before the runs, not measured
+    rate: float = 30.0  # frames per second of the fixed-rate run; 0: no such run
 
     def __post_init__(self) -> None:
         if self.frames < 1 or self.warm_up < 0:
             raise ValueError(f"frames, warm_up: got {self.frames} and {self.warm_up}, expected at least 1 and 0.")
         if self.rate < 0 or not math.isfinite(self.rate):
-            raise ValueError(f"rate: got {self.rate}, expected frames a second, or 0 for no paced run.")
+            raise ValueError(f"rate: got {self.rate}, expected frames per second, or 0 for no fixed-rate run.")
 
 
 class Spread(NamedTuple):
-    """Of the values of a run."""
+    """Percentiles, maximum and mean of the values of a run."""
 
     p50: float
     p90: float
@@ -53,7 +55,7 @@ class Spread(NamedTuple):
 
     @staticmethod
     def of(values: Sequence[float]) -> Spread:
-        """At least one value; a percentile is the smallest value that so many percent do not exceed."""
+        """Summarise at least one value; a percentile is the smallest value that so many percent do not exceed."""
         ordered = sorted(values)
         p50, p90, p99 = (ordered[max(math.ceil(share * len(ordered)) - 1, 0)] for share in (0.5, 0.9, 0.99))
         return Spread(p50, p90, p99, ordered[-1], sum(ordered) / len(ordered))
@@ -63,28 +65,28 @@ class Run(NamedTuple):
     """One run of a session over some frames."""
 
     latencies: tuple[float, ...]  # frame in, result out, of each measured frame
-    ages: tuple[float, ...]  # paced: from capture to result; empty back to back
-    stages: dict[str, float]  # mean of each, the session's own names
+    ages: tuple[float, ...]  # fixed rate: from capture to result; else empty
+    stages: dict[str, float]  # mean of each, by the session's names
     seconds: float  # from the first frame to the last result
     cpu_seconds: float  # of all threads in that time
-    dropped: int  # paced: frames that came and were not looked at
-    power: Power | None = None  # where there is a sensor
+    dropped: int  # fixed rate: frames that arrived and were dropped
+    power: Power | None = None  # if there is a sensor
 
     @property
     def joules_per_frame(self) -> float | None:
-        """What a result cost, waiting included; None where nothing was read."""
+        """Energy of a result, waiting included; None without readings."""
         if self.power is None or self.power.mean_watts is None:
             return None
         return self.power.mean_watts * self.seconds / len(self.latencies)
 
     @property
     def frames_per_second(self) -> float:
-        """Results a second."""
+        """Results per second."""
         return len(self.latencies) / self.seconds
 
 
 class Benchmark(NamedTuple):
-    """Everything that a report shows."""
+    """All that a report shows."""
 
     model: str  # file name
     model_sha256: str
@@ -94,14 +96,14 @@ class Benchmark(NamedTuple):
     input_hw: tuple[int, int]
     frame_hw: tuple[int, int]
     config: BenchmarkConfig
-    back_to_back: Run
-    paced: Run | None
+    throughput: Run
+    fixed_rate: Run | None
     resident: tuple[int, int]  # bytes in RAM before and after the runs
     machine: Machine
     when: str  # UTC
-    threads: int | None = None  # of the session, where it runs on the CPU
-    gpu_memory: str | None = None  # that network inputs and outputs are in, where it runs on a GPU
-    tf32: bool | None = None  # whether an engine's float32 layers may round their inputs to TF32; None: no engine
+    threads: int | None = None  # of a session on the CPU
+    gpu_memory: str | None = None  # of network inputs and outputs of a session on a GPU
+    tf32: bool | None = None  # whether an engine's float32 layers may round their inputs to TF32; None: not an engine
 
 
 def run_benchmark(
@@ -115,11 +117,11 @@ def run_benchmark(
     """Measure a session.
 
     Args:
-        session: open, and used by nobody else meanwhile.
-        frames: (H, W, 3) uint8 BGR of one size, in memory; taken in turn, again and again.
-        config: how long and how fast.
+        session: open, and used for nothing else meanwhile.
+        frames: (H, W, 3) uint8 BGR of one size, in memory; taken in turn, repeatedly.
+        config: length and rate of the runs.
         path: of the model's file, for its hash.
-        progress: told after each frame.
+        progress: called after each frame.
 
     Raises:
         ValueError: there are no frames, or they differ in size.
@@ -136,19 +138,7 @@ def run_benchmark(
         report(index + 1, total)
     before = resident_bytes()
     found = machine()
-    sensor = open_sensor(session.backend)
-    try:
-        with PowerMeter(sensor) as meter:
-            fast = _back_to_back(session, frames, config.frames, lambda done: report(config.warm_up + done, total))
-        fast, paced = fast._replace(power=meter.power), None
-        if config.rate:
-            before_pace = config.warm_up + config.frames
-            with PowerMeter(sensor) as meter:
-                paced = _paced(session, frames, config.frames, config.rate, lambda n: report(before_pace + n, total))
-            paced = paced._replace(power=meter.power)
-    finally:
-        if sensor is not None:
-            sensor.close()
+    throughput, fixed_rate = _runs(session, frames, config, lambda done: report(config.warm_up + done, total))
     model = session.model
     return Benchmark(
         model=path.name,
@@ -159,8 +149,8 @@ def run_benchmark(
         input_hw=model.input_hw,
         frame_hw=(frames[0].shape[0], frames[0].shape[1]),
         config=config,
-        back_to_back=fast,
-        paced=paced,
+        throughput=throughput,
+        fixed_rate=fixed_rate,
         resident=(before, resident_bytes()),
         machine=found,
         when=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -170,7 +160,28 @@ def run_benchmark(
     )
 
 
-def _back_to_back(
+def _runs(
+    session: Session, frames: Sequence[NDArray[np.uint8]], config: BenchmarkConfig, progress: Callable[[int], None]
+) -> tuple[Run, Run | None]:
+    """Do both runs, with their power where a sensor reads it."""
+    sensor = open_sensor(session.backend)
+    try:
+        with PowerMeter(sensor) as meter:
+            throughput = _throughput_run(session, frames, config.frames, progress)
+        throughput = throughput._replace(power=meter.power)
+        if not config.rate:
+            return throughput, None
+        with PowerMeter(sensor) as meter:
+            fixed_rate = _fixed_rate_run(
+                session, frames, config.frames, config.rate, lambda done: progress(config.frames + done)
+            )
+        return throughput, fixed_rate._replace(power=meter.power)
+    finally:
+        if sensor is not None:
+            sensor.close()
+
+
+def _throughput_run(
     session: Session, frames: Sequence[NDArray[np.uint8]], count: int, progress: Callable[[int], None]
 ) -> Run:
     latencies, stages = [], _Stages()
@@ -185,21 +196,21 @@ def _back_to_back(
     return Run(tuple(latencies), (), stages.means(), seconds, used, dropped=0)
 
 
-def _paced(
+def _fixed_rate_run(
     session: Session,
     frames: Sequence[NDArray[np.uint8]],
     count: int,
     rate: float,
     progress: Callable[[int], None],
 ) -> Run:
-    """Frame i is there at i / rate; the newest that is there is taken, as from a slot that keeps one frame."""
+    """Let frame i arrive at i / rate, and take the newest that has arrived, as from a slot that keeps one frame."""
     latencies, ages, stages, dropped = [], [], _Stages(), 0
     cpu, start = time.process_time(), time.monotonic()
     last = -1
     for done in range(count):
         now = time.monotonic() - start
         newest = math.floor(now * rate)
-        if newest <= last:  # it was looked at already: wait for the next
+        if newest <= last:  # it was taken already: wait for the next
             newest = last + 1
             time.sleep(max(newest / rate - now, 0.0))
         dropped += newest - last - 1
@@ -217,14 +228,14 @@ def _paced(
 
 
 class _Stages:
-    """Adds up where the time of frames went."""
+    """Sums of the stages of frames."""
 
     def __init__(self) -> None:
         self._sums: dict[str, float] = {}
         self._frames = 0
 
     def add(self, session: Session, timings: Mapping[str, float]) -> None:
-        """The session's own split where it has one, in place of the inference as a whole."""
+        """Add a frame: the session's stages if it has any, in place of the inference as a whole."""
         split = session.stages
         parts = {name: seconds for name, seconds in timings.items() if name != "inference" or not split}
         for name, seconds in (*parts.items(), *split.items()):

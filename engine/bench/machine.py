@@ -1,4 +1,4 @@
-"""What a measurement was made on: the words that make two figures comparable, or show that they are not."""
+"""The machine of a measurement, so that two figures can be compared, or are seen to be incomparable."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _PACKAGES = ("panrt", "numpy", "onnxruntime", "opencv-python-headless", "av", "t
 
 
 class Machine(NamedTuple):
-    """Empty where this system does not tell."""
+    """What is known of a machine; empty fields are unknown."""
 
     processor: str
     threads: int  # that this process may use
-    clock_mhz: float | None  # of the first core, at the moment of asking
-    governor: str  # that decides the clock
-    load: float  # processes that wanted to run in the last minute: near 0 on a quiet machine
+    clock_mhz: float | None  # of the first core, when asked
+    governor: str  # that sets the clock
+    load: float  # runnable processes in the last minute: near 0 on a quiet machine
     gpus: tuple[str, ...]
     power_mode: str  # of a Jetson
     system: str
     versions: dict[str, str]
 
     def lines(self) -> list[tuple[str, str]]:
-        """For people: what is known, label by label."""
+        """Return what is known as labels and texts."""
         clock = f", {self.clock_mhz:.0f} MHz" if self.clock_mhz is not None else ""
         governor = f", governor {self.governor}" if self.governor else ""
         rows = [
@@ -42,7 +42,7 @@ class Machine(NamedTuple):
 
 
 def machine() -> Machine:
-    """The one that this runs on, now."""
+    """Describe this machine as it is now."""
     frequency = Path("/sys/devices/system/cpu/cpu0/cpufreq")
     clock = _read(frequency / "scaling_cur_freq")
     return Machine(
@@ -59,28 +59,28 @@ def machine() -> Machine:
 
 
 def power_mode() -> str:
-    """What a Jetson says of it; empty elsewhere."""
+    """Return a Jetson's power mode; empty elsewhere."""
     return " ".join(_asked("nvpmodel", "-q"))
 
 
 def cpu_name() -> str:
-    """As the system calls it."""
+    """Return the processor's name."""
     return cpu_info().get("model name") or platform.processor() or platform.machine()
 
 
 def cpu_info() -> dict[str, str]:
-    """What /proc/cpuinfo says of the first core."""
+    """Return the fields of /proc/cpuinfo for the first core."""
     rows = (line.partition(":") for line in _read(Path("/proc/cpuinfo")).partition("\n\n")[0].splitlines())
     return {key.strip(): value.strip() for key, _, value in rows}
 
 
 def usable_threads() -> int:
-    """How many cores this process may use."""
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def resident_bytes() -> int:
-    """Memory of this process that is in RAM; 0 where the system does not tell."""
+    """Return the resident memory of this process; 0 if the system does not report it."""
     fields = _read(Path("/proc/self/statm")).split()
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if len(fields) > 1 else 0
 
@@ -101,7 +101,7 @@ def _read(path: Path) -> str:
 
 
 def _asked(*command: str) -> list[str]:
-    """The lines that a program of the vendor prints, none where it is not installed or fails."""
+    """Return the lines that a vendor's program prints; none if it is not installed or fails."""
     if shutil.which(command[0]) is None:
         return []
     try:

@@ -1,7 +1,7 @@
-"""What a run draws and at which clock: real readings of a GPU's or board's own sensors, taken while the run goes on.
+"""Power, temperature and clock during a run, read from the sensors of the GPU or the board.
 
-Desktop GPUs are asked through NVML (package `nvidia-ml-py`), Jetsons through jtop (package `jetson-stats` and its
-service, which reads the board's power monitors). Where neither is there, there are no figures.
+Desktop GPUs are read through NVML (package `nvidia-ml-py`), Jetsons through jtop (package `jetson-stats` and its
+service, which reads the board's power monitors). Without either there are no figures.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ EVERY = 0.1  # seconds between readings; sensors average over about as long
 
 
 class Reading(NamedTuple):
-    """One look at the sensors; None where there is none for it."""
+    """One reading of the sensors; None for a value that they lack."""
 
     watts: float | None
     celsius: float | None
@@ -26,7 +26,7 @@ class Reading(NamedTuple):
 
 
 class Sensor(Protocol):
-    """Where readings come from."""
+    """A source of readings."""
 
     name: str
 
@@ -35,7 +35,7 @@ class Sensor(Protocol):
 
 
 class Power(NamedTuple):
-    """The readings of a run, summed up."""
+    """The readings of a run, summarised."""
 
     sensor: str
     readings: int
@@ -43,10 +43,10 @@ class Power(NamedTuple):
     max_watts: float | None
     max_celsius: float | None
     megahertz: tuple[float, float] | None  # lowest and highest
-    limits: tuple[str, ...]  # all that were seen
+    limits: tuple[str, ...]  # all that occurred
 
     def text(self) -> str:
-        """For people."""
+        """Return it in words."""
         parts = []
         if self.mean_watts is not None and self.max_watts is not None:
             parts.append(f"{self.mean_watts:.1f} W, at most {self.max_watts:.1f} W")
@@ -60,7 +60,7 @@ class Power(NamedTuple):
 
 
 class PowerMeter:
-    """Reads a sensor on a thread of its own while a `with` block runs; without a sensor it does nothing."""
+    """Reads a sensor on its own thread while a `with` block runs; without a sensor it does nothing."""
 
     def __init__(self, sensor: Sensor | None, *, every: float = EVERY) -> None:
         self._sensor = sensor
@@ -71,7 +71,7 @@ class PowerMeter:
 
     @property
     def power(self) -> Power | None:
-        """Of the block, once it has ended; None where nothing could be read."""
+        """The power of the block after its end; None if nothing could be read."""
         if self._sensor is None or not self._readings:
             return None
         return _summary(self._sensor.name, self._readings)
@@ -97,7 +97,7 @@ class PowerMeter:
 
 
 def open_sensor(backend: str) -> Sensor | None:
-    """The sensor that tells about runs of a backend, if there is one; a CPU session says nothing of a graphics card."""
+    """Return the sensor for runs of a backend, if there is one; a CPU session does not use a graphics card."""
     sensor: Sensor | None = _Jtop.open()
     if sensor is None and backend != "cpu":
         sensor = _Nvml.open()
@@ -130,7 +130,7 @@ _LIMITS = {
 
 
 class _Nvml:
-    """The first GPU that this process may use, found by its place on the bus: NVML numbers GPUs in its own order."""
+    """The first GPU that this process may use, found by its PCI address, as NVML numbers GPUs in its own order."""
 
     def __init__(self, nvml: Any, device: Any) -> None:
         self._nvml, self._device = nvml, device
@@ -170,7 +170,7 @@ class _Nvml:
         self._nvml.nvmlShutdown()
 
     def _ask(self, question: Any, *arguments: Any) -> float | None:
-        """None where this GPU does not answer."""
+        """Return a value; None if this GPU does not report it."""
         try:
             return float(question(*arguments))
         except self._nvml.NVMLError:
@@ -178,7 +178,7 @@ class _Nvml:
 
 
 class _Jtop:
-    """A Jetson's board: the power of all of it, its warmest sensor, its GPU's clock."""
+    """A Jetson board: its total power, its warmest sensor, its GPU's clock."""
 
     def __init__(self, jetson: Any) -> None:
         self._jetson = jetson

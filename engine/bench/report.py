@@ -1,6 +1,6 @@
-"""Benchmarks as JSON for machines, Markdown for a pull request, one HTML page with plots for people; and two compared.
+"""Benchmarks as JSON, Markdown and an HTML page with plots, and the comparison of two.
 
-The page is one file: its plots are SVG, drawn here, so that it needs no network and no plotting package.
+The page is one file: its plots are SVG written here, so that it needs neither a network nor a plotting package.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from panrt.formats import records
 from panrt.formats.records import shown
 
 if TYPE_CHECKING:
-    from panrt.engine.backends.tensorrt.session import GpuProfile
+    from panrt.engine.backends.tensorrt.profile import GpuProfile
 
-SCHEMA = 1
+SCHEMA = 2
+FORMER_NAMES = {"back_to_back": "throughput", "paced": "fixed_rate"}  # of the runs in schema 1
 LONGEST = 2**26  # bytes of a file; a million frames take a third
-BUSY = 0.25  # load for each thread, beyond which a measurement is not worth much
+BUSY = 0.25  # load per thread beyond which a measurement is unreliable
 
 
 def to_json(benchmark: Benchmark) -> dict[str, Any]:
-    """Plain data, times in seconds; `from_json` reads it back equal."""
-    runs = {name: None if run is None else _run_to_json(run) for name, run in _runs(benchmark)}
+    """Return plain data, times in seconds; `from_json` reads it back equal."""
     return {
         "schema": SCHEMA,
         **benchmark._asdict(),
         "config": vars(benchmark.config),
         "machine": benchmark.machine._asdict(),
-        **runs,
+        "throughput": _run_to_json(benchmark.throughput),
+        "fixed_rate": None if benchmark.fixed_rate is None else _run_to_json(benchmark.fixed_rate),
     }
 
 
@@ -44,17 +45,19 @@ def _run_to_json(run: Run) -> dict[str, Any]:
 
 
 def from_json(data: Any, *, source: str) -> Benchmark:
-    """Read what `to_json` wrote; `source` names it in messages.
+    """Read what `to_json` wrote, in this schema or the former; `source` names it in messages.
 
     Raises:
         BenchmarkFileError: it is not that.
     """
     schema = data.get("schema") if isinstance(data, dict) else type(data).__name__
-    if type(schema) is not int or schema != SCHEMA:
+    if type(schema) is not int or schema not in (1, SCHEMA):
         raise BenchmarkFileError(
-            f"{source}: schema {shown(schema)}, expected {SCHEMA} of `panrt bench`; measure again."
+            f"{source}: schema {shown(schema)}, expected {SCHEMA} or 1 of `panrt bench`; measure again."
         )
     fields = {name: value for name, value in data.items() if name not in ("schema", "gpu_profile", "warnings")}
+    if schema == 1:
+        fields = {FORMER_NAMES.get(name, name): value for name, value in fields.items()}
     benchmark: Benchmark = _decoded(Benchmark, fields, source)
     for name, run in _runs(benchmark):
         if run is not None and (not run.latencies or min(run.latencies) < 0 or run.seconds <= 0):
@@ -63,7 +66,7 @@ def from_json(data: Any, *, source: str) -> Benchmark:
 
 
 def _decoded(kind: Any, value: Any, where: str) -> Any:
-    """A value of this type from JSON: of `Benchmark`, or of a field of it."""
+    """Decode a value of this type from JSON: a `Benchmark`, or a field of it."""
     origin, inside = get_origin(kind), get_args(kind)
     if origin in (UnionType, Union):
         return None if value is None else _decoded(inside[0], value, where)
@@ -119,7 +122,7 @@ class Table(NamedTuple):
     rows: tuple[tuple[str, ...], ...]
 
     def text(self) -> str:
-        """Aligned, for a terminal."""
+        """Return it aligned, for a terminal."""
         widths = [max(len(row[i]) for row in (self.header, *self.rows)) for i in range(len(self.header))]
         lines = []
         for row in (self.header, *self.rows):
@@ -131,12 +134,12 @@ class Table(NamedTuple):
         return "\n".join((lines[0], "-" * max(map(len, lines)), *lines[1:]))
 
     def markdown(self) -> str:
-        """For GitHub."""
+        """Return it as a GitHub table."""
         ruler = ("---", *("---:" for _ in self.header[1:]))
         return "\n".join(f"| {' | '.join(row)} |" for row in (self.header, ruler, *self.rows))
 
     def html(self) -> str:
-        """For a page."""
+        """Return it as an HTML table."""
 
         def row(cells: Sequence[str], tag: str) -> str:
             return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
@@ -146,26 +149,25 @@ class Table(NamedTuple):
 
 
 def latency_table(benchmark: Benchmark) -> Table:
-    """Milliseconds, a row for each thing that was timed."""
+    """Return latencies and ages in milliseconds, a row for each."""
     rows = []
     for name, run in _runs(benchmark):
         if run is None:
             continue
-        label = name.replace("_", " ")
-        rows.append((f"{label}: latency", *_milliseconds(Spread.of(run.latencies))))
+        rows.append((f"{name}: latency", *_milliseconds(Spread.of(run.latencies))))
         if run.ages:
-            rows.append((f"{label}: age of the result", *_milliseconds(Spread.of(run.ages))))
+            rows.append((f"{name}: age of the result", *_milliseconds(Spread.of(run.ages))))
     return Table(("ms", "p50", "p90", "p99", "max", "mean"), tuple(rows))
 
 
 def stage_table(benchmark: Benchmark) -> Table:
-    """Where the time of a frame went, back to back."""
-    stages = benchmark.back_to_back.stages
-    whole = sum(benchmark.back_to_back.latencies) / len(benchmark.back_to_back.latencies)
+    """Return the mean time of each stage of a frame in the throughput run."""
+    stages = benchmark.throughput.stages
+    whole = sum(benchmark.throughput.latencies) / len(benchmark.throughput.latencies)
     rows = [(name, f"{1e3 * seconds:.2f}", _percent(seconds, whole)) for name, seconds in stages.items()]
     rest = whole - sum(stages.values())
     rows.append(("the rest", f"{1e3 * rest:.2f}", _percent(rest, whole)))
-    return Table(("stage", "ms a frame", "%"), tuple(rows))
+    return Table(("stage", "ms per frame", "%"), tuple(rows))
 
 
 def _percent(part: float, whole: float) -> str:
@@ -173,7 +175,7 @@ def _percent(part: float, whole: float) -> str:
 
 
 def profile_tables(profile: GpuProfile, *, layers: int = 20) -> tuple[Table, Table]:
-    """Where the GPU's time of a frame goes, and the layers that take longest."""
+    """Return the parts of a frame's time on the GPU, and the slowest layers."""
     parts = [(name.replace("_", " "), seconds) for name, seconds in profile._asdict().items() if name != "layers"]
     slowest = sorted(profile.layers.items(), key=lambda item: -item[1])[:layers]
     total = sum(profile.layers.values()) or 1.0
@@ -187,26 +189,26 @@ def profile_tables(profile: GpuProfile, *, layers: int = 20) -> tuple[Table, Tab
 
 
 def facts(benchmark: Benchmark) -> list[tuple[str, str]]:
-    """What else there is to know, label by label."""
+    """Return the facts beside the tables as labels and texts."""
     b = benchmark
-    fast = b.back_to_back
+    fast = b.throughput
     rows = [
         ("model", f"{b.model}: {b.name}, {b.precision}{' with TF32' if b.tf32 else ''}, sha256 {b.model_sha256[:12]}"),
         ("backend", ", ".join([b.backend, *_resources(b)])),
         ("sizes", f"frames {_size(b.frame_hw)}, network {_size(b.input_hw)} (width x height)"),
         (
             "throughput",
-            f"{fast.frames_per_second:.1f} frames a second, {fast.cpu_seconds / fast.seconds:.2f} cores busy",
+            f"{fast.frames_per_second:.1f} frames per second, {fast.cpu_seconds / fast.seconds:.2f} cores busy",
         ),
     ]
-    if b.paced is not None:
-        came = len(b.paced.latencies) + b.paced.dropped
-        rows.append(("paced", f"at {b.config.rate:g} a second: {b.paced.dropped} of {came} frames were not looked at"))
+    if b.fixed_rate is not None:
+        came = len(b.fixed_rate.latencies) + b.fixed_rate.dropped
+        rows.append(("fixed rate", f"{b.config.rate:g} per second: {b.fixed_rate.dropped} of {came} frames dropped"))
     for name, run in _runs(b):
         if run is not None and run.power is not None:
             joules = run.joules_per_frame
-            energy = "" if joules is None else f"; {1e3 * joules:.1f} mJ a frame"
-            rows.append((f"power, {name.replace('_', ' ')}", run.power.text() + energy))
+            energy = "" if joules is None else f"; {1e3 * joules:.1f} mJ per frame"
+            rows.append((f"power, {name}", run.power.text() + energy))
     rows.append(
         ("memory", f"{b.resident[0] / 2**20:.0f} MiB in RAM before the runs, {b.resident[1] / 2**20:.0f} after")
     )
@@ -214,21 +216,20 @@ def facts(benchmark: Benchmark) -> list[tuple[str, str]]:
 
 
 def to_markdown(benchmark: Benchmark) -> str:
-    """A section for a README or a pull request."""
+    """Return a Markdown section for a README or a pull request."""
     listed = "\n".join(f"* {label}: {text}" for label, text in facts(benchmark))
     tables = f"{latency_table(benchmark).markdown()}\n\n{stage_table(benchmark).markdown()}"
     return f"# Latency of {benchmark.model}\n\n{tables}\n\n{listed}\n"
 
 
 def to_html(benchmark: Benchmark) -> str:
-    """One page with the tables and the latencies drawn."""
+    """Return one HTML page with the tables and plots of the latencies."""
     title = f"Latency of {html.escape(benchmark.model)}"
     plots = []
     for name, run in _runs(benchmark):
         if run is not None:
-            label = name.replace("_", " ")
-            plots.append(f"<h2>{label}, frame by frame</h2>{_timeline(run)}")
-    plots.append(f"<h2>Share of frames within a time, back to back</h2>{_distribution(benchmark.back_to_back)}")
+            plots.append(f"<h2>{name}, frame by frame</h2>{_timeline(run)}")
+    plots.append(f"<h2>Share of frames within a time, throughput run</h2>{_distribution(benchmark.throughput)}")
     listed = "".join(f"<dt>{html.escape(a)}</dt><dd>{html.escape(b)}</dd>" for a, b in facts(benchmark))
     body = f"{latency_table(benchmark).html()}{stage_table(benchmark).html()}{''.join(plots)}<dl>{listed}</dl>"
     return (
@@ -238,13 +239,12 @@ def to_html(benchmark: Benchmark) -> str:
 
 
 def compare(before: Benchmark, after: Benchmark) -> Table:
-    """Both, and the second over the first: below 1 is faster."""
+    """Return the times of both, and the ratio of the second to the first: below 1 is faster."""
     rows = []
     for name, run in _runs(before):
         other = dict(_runs(after))[name]
         if run is None or other is None:
             continue
-        label = name.replace("_", " ")
         for what in ("latencies", "ages"):
             a, b = getattr(run, what), getattr(other, what)
             if not a or not b:
@@ -253,9 +253,9 @@ def compare(before: Benchmark, after: Benchmark) -> Table:
             for percentile in ("p50", "p90", "p99"):
                 x, y = getattr(first, percentile), getattr(second, percentile)
                 kind = "latency" if what == "latencies" else "age"
-                rows.append((f"{label}: {kind} {percentile}", f"{1e3 * x:.2f}", f"{1e3 * y:.2f}", _ratio(y, x)))
-    for stage in sorted(before.back_to_back.stages.keys() & after.back_to_back.stages.keys()):
-        x, y = before.back_to_back.stages[stage], after.back_to_back.stages[stage]
+                rows.append((f"{name}: {kind} {percentile}", f"{1e3 * x:.2f}", f"{1e3 * y:.2f}", _ratio(y, x)))
+    for stage in sorted(before.throughput.stages.keys() & after.throughput.stages.keys()):
+        x, y = before.throughput.stages[stage], after.throughput.stages[stage]
         rows.append((f"stage {stage}", f"{1e3 * x:.2f}", f"{1e3 * y:.2f}", _ratio(y, x)))
     return Table(("ms", "first", "second", "second / first"), tuple(rows))
 
@@ -265,7 +265,7 @@ def _ratio(value: float, to: float) -> str:
 
 
 def differences(before: Benchmark, after: Benchmark) -> list[str]:
-    """What makes the two hard to compare: all that differs beside the figures."""
+    """Return all that differs beside the figures, which makes the two hard to compare."""
     pairs = {
         "model": (before.model_sha256[:12], after.model_sha256[:12]),
         "backend": (before.backend, after.backend),
@@ -289,7 +289,7 @@ def differences(before: Benchmark, after: Benchmark) -> list[str]:
 
 
 def warnings(benchmark: Benchmark) -> list[str]:
-    """What makes the figures hard to believe."""
+    """Return the reasons to distrust the figures."""
     found, threads = benchmark.machine, benchmark.machine.threads
     if found.load <= max(1.0, BUSY * threads):
         return []
@@ -300,7 +300,7 @@ def warnings(benchmark: Benchmark) -> list[str]:
 
 
 def _resources(benchmark: Benchmark) -> Iterator[str]:
-    """What the session worked with, where that is known."""
+    """Return what the session used, as far as it is known."""
     if benchmark.threads is not None:
         yield f"{benchmark.threads} threads"
     if benchmark.gpu_memory is not None:
@@ -316,7 +316,8 @@ def _tf32(benchmark: Benchmark) -> str:
 
 
 def _runs(benchmark: Benchmark) -> tuple[tuple[str, Run | None], ...]:
-    return ("back_to_back", benchmark.back_to_back), ("paced", benchmark.paced)
+    """Return the runs by their names for people."""
+    return ("throughput run", benchmark.throughput), ("fixed-rate run", benchmark.fixed_rate)
 
 
 def _milliseconds(spread: Spread) -> list[str]:
@@ -342,7 +343,7 @@ _STYLE = (
 
 
 def _timeline(run: Run) -> str:
-    """Latency of each frame, and with a pace the age of each result."""
+    """Plot the latency of each frame, and in a fixed-rate run the age of each result."""
     lines = [("#0969da", run.latencies), *([("#bc4c00", run.ages)] if run.ages else [])]
     top = 1.1e3 * max(max(values) for _, values in lines) or 1.0
     drawn = []
@@ -359,7 +360,7 @@ def _timeline(run: Run) -> str:
 
 
 def _distribution(run: Run) -> str:
-    """How many percent of the frames were done within a time."""
+    """Plot the percentage of frames that were done within a time."""
     ordered = sorted(1e3 * value for value in run.latencies)
     last = 1.05 * ordered[-1] or 1.0
     points = [(0.0, 0.0), *((value, 100 * (i + 1) / len(ordered)) for i, value in enumerate(ordered))]

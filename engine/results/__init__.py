@@ -1,1 +1,1 @@
-"""What a session returns: the result, its overlay and colours, and the tracker."""
+"""Results of a session: segments and map, colours and overlay, and the tracker."""

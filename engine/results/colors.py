@@ -1,4 +1,4 @@
-"""A colour for every segment: that of its class, varied for things so that neighbours differ and ids keep theirs."""
+"""The colour of a segment: that of its class, varied by ID for things so that neighbours differ."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, spread evenly however
 
 
 def segment_color(category_color: Rgb, segment_id: int, *, is_thing: bool) -> Rgb:
-    """The colour of a segment, a function of its class and id alone.
+    """Return the colour of a segment, (R, G, B), which depends only on its class and ID.
 
     Args:
         category_color: (R, G, B), 0..255, as the model file gives it.
         segment_id: from 1.
-        is_thing: stuff has the colour of its class as it is.
+        is_thing: stuff has the unchanged colour of its class.
     """
     if not is_thing:
         return category_color

@@ -1,4 +1,4 @@
-"""Results drawn over frames, for people: colours and borders by the kernel, names by OpenCV.
+"""Results drawn over frames: colours and borders by the kernel, names by OpenCV.
 
 Shapes: H x W pixels of a frame, h x w of the panoptic map.
 """
@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from panrt.engine.preprocess import check_frame
 from panrt.engine.results.colors import Rgb
 from panrt.engine.results.result import PanopticResult, Segment
+from panrt.errors import FrameError
 from panrt.formats import records
 from panrt.plugins import native
 
-OPACITY = 0.5  # of colours, where nobody says otherwise
+OPACITY = 0.5  # of colours, by default
 BORDER_EVERY = 500  # pixels of the shorter side for each pixel that a border is wide
 SMALLEST = 0.002  # share of the map under which a segment gets no name
 SPILLS = 1.2  # how much wider than a thing its name may be and still stand on it
@@ -29,7 +30,7 @@ LOOKED_AT = 128 * 128  # pixels of a map, at least, before it is thinned out to 
 
 def draw(
     result: PanopticResult,
-    frame: NDArray[np.uint8],
+    frame: NDArray[np.uint8] | None,
     *,
     opacity: float = OPACITY,
     border: bool = True,
@@ -37,22 +38,31 @@ def draw(
     threads: int | None = None,
 ) -> NDArray[np.uint8]:
     """See `PanopticResult.overlay`."""
-    check_frame(frame)
-    picture = native.overlay(
-        np.ascontiguousarray(frame),
-        np.ascontiguousarray(result.panoptic),
-        color_table(result.colors, max(result.colors, default=0) + 1),
-        opacity=opacity,
-        border=border_width(frame.shape[:2]) if border else 0,
-        threads=threads,
-    )
+    if frame is None:
+        drawing = result.start_overlay() if opacity == OPACITY and border else None
+        if drawing is None:
+            raise FrameError(
+                f"overlay: got no frame, and no GPU holds this result's frame to draw it with borders and opacity "
+                f"{OPACITY}; give the frame: result.overlay(frame)."
+            )
+        image: NDArray[np.uint8] = drawing.overlay().copy()
+    else:
+        check_frame(frame)
+        image = native.overlay(
+            np.ascontiguousarray(frame),
+            np.ascontiguousarray(result.panoptic),
+            color_table(result.colors, max(result.colors, default=0) + 1),
+            opacity=opacity,
+            border=border_width(frame.shape[:2]) if border else 0,
+            threads=threads,
+        )
     if labels:
-        write_names(result, picture)
-    return picture
+        write_names(result, image)
+    return image
 
 
 def color_table(colors: Mapping[int, Rgb], count: int) -> NDArray[np.uint8]:
-    """(count, 3) BGR by id; an id without a colour is black."""
+    """Return (count, 3) BGR by id; an id without a colour is black."""
     table = np.zeros((count, 3), np.uint8)
     for segment_id, (red, green, blue) in colors.items():
         table[segment_id] = blue, green, red
@@ -60,13 +70,13 @@ def color_table(colors: Mapping[int, Rgb], count: int) -> NDArray[np.uint8]:
 
 
 def border_width(hw: tuple[int, ...]) -> int:
-    """How wide a border is in a picture of this size, in pixels."""
+    """Return the width of a border in an image of this size, in pixels."""
     return max(1, round(min(hw) / BORDER_EVERY))
 
 
-def write_names(result: PanopticResult, picture: NDArray[np.uint8]) -> None:
-    """In white on a darkened box: within the segment where there is room, else above a thing."""
-    height, width = picture.shape[:2]
+def write_names(result: PanopticResult, image: NDArray[np.uint8]) -> None:
+    """Write names in white on a darkened box: within the segment if there is room, else above a thing."""
+    height, width = image.shape[:2]
     map_height, map_width = result.panoptic.shape
     size = min(max(0.35, min(height, width) / 1200), 2.0)
     thickness = max(1, round(1.5 * size))
@@ -89,9 +99,9 @@ def write_names(result: PanopticResult, picture: NDArray[np.uint8]) -> None:
             x, y = column * width / map_width, row * height / map_height
         left = min(max(round(x - text_width / 2), pad), max(width - text_width - pad, pad))
         bottom = min(max(round(y + text_height / 2), text_height + pad), max(height - baseline - pad, 1))
-        box = picture[max(bottom - text_height - pad, 0) : bottom + pad, left - pad : left + text_width + pad]
+        box = image[max(bottom - text_height - pad, 0) : bottom + pad, left - pad : left + text_width + pad]
         box //= 3
-        cv2.putText(picture, text, (left, bottom), FONT, size, (255, 255, 255), thickness, cv2.LINE_AA)
+        cv2.putText(image, text, (left, bottom), FONT, size, (255, 255, 255), thickness, cv2.LINE_AA)
 
 
 def drawable(text: str) -> str:
@@ -100,11 +110,11 @@ def drawable(text: str) -> str:
 
 
 def _roomiest(panoptic: NDArray[np.int32], segment: Segment) -> tuple[float, float]:
-    """(x, y) in the map where the segment is widest."""
+    """Return (x, y) in the map where the segment is widest."""
     x0, y0, x1, y1 = segment.box
     step = max(1, math.isqrt((x1 - x0) * (y1 - y0) // LOOKED_AT))
     mask = (panoptic[y0:y1:step, x0:x1:step] == segment.id).astype(np.uint8)
-    # its edge counts as an edge of the segment, so that a name does not stick to the border of the picture
+    # its edge counts as an edge of the segment, so that a name does not touch the border of the image
     distance = cv2.distanceTransform(cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT), cv2.DIST_L1, 3)
     row, column = divmod(int(distance.argmax()), distance.shape[1])
     return x0 + (column - 0.5) * step, y0 + (row - 0.5) * step

@@ -1,4 +1,4 @@
-"""What the engine says about a frame.
+"""The result of a frame: its panoptic map and segments.
 
 Shapes: H x W pixels of the panoptic map. Boxes are (x0, y0, x1, y1) in pixels of the map, half-open.
 """
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from panrt.engine.frame import Frame
 from panrt.engine.results.colors import Rgb, segment_color
 from panrt.engine.results.device_map import DeviceMap
+from panrt.engine.results.painter import Drawing, Painter
 from panrt.errors import DeviceMapError
 from panrt.formats.metadata import ModelFile
 from panrt.plugins.contract import PanopticSegments
@@ -25,10 +26,10 @@ VOID = 0
 
 
 class Segment(NamedTuple):
-    """One thing, or all of one kind of stuff."""
+    """A thing, or all stuff of one class."""
 
     id: int  # its value in the panoptic map, from 1
-    category_id: int  # as the data set of the model numbers its classes
+    category_id: int  # in the numbering of the model's data set
     name: str
     is_thing: bool
     score: float  # 0 for stuff
@@ -37,7 +38,7 @@ class Segment(NamedTuple):
 
 
 class Timings(NamedTuple):
-    """Where the time of a frame went, in seconds."""
+    """The times of a frame's stages, in seconds."""
 
     preprocess: float  # frame -> network input
     inference: float  # network input -> panoptic map and segments
@@ -64,10 +65,11 @@ class PanopticResult:
     source: str = ""
     colors: dict[int, Rgb] = field(default_factory=dict)  # RGB by segment id
     device_map: DeviceMap | None = field(default=None, repr=False)  # see `panoptic_device`
+    painter: Painter | None = field(default=None, repr=False)  # see `start_overlay`
 
     @property
     def panoptic_device(self) -> DeviceMap:
-        """`panoptic` in the memory of the GPU that computed it, for a program that goes on in CUDA.
+        """`panoptic` in the memory of the GPU that computed it, for further work in CUDA.
 
         It is valid until the session's next `submit` or call; see `panrt.engine.results.device_map`.
 
@@ -83,11 +85,11 @@ class PanopticResult:
         return self.device_map
 
     def to_coco(self, *, image_id: int = 0, file_name: str = "") -> CocoPanoptic:
-        """As an entry of a COCO panoptic JSON and the picture that belongs to it.
+        """Return the result as an entry of a COCO panoptic JSON and its PNG image.
 
         Args:
-            image_id: of the picture; `frame_index` where it is 0.
-            file_name: of the PNG; "{image_id:012d}.png" where not given.
+            image_id: of the image; `frame_index` if it is 0.
+            file_name: of the PNG; by default "{image_id:012d}.png".
         """
         number = image_id or self.frame_index
         annotation = {
@@ -133,41 +135,57 @@ class PanopticResult:
 
     def overlay(
         self,
-        frame: NDArray[np.uint8],
+        frame: NDArray[np.uint8] | None = None,
         *,
         opacity: float = 0.5,
         border: bool = True,
         labels: bool = True,
         threads: int | None = None,
     ) -> NDArray[np.uint8]:
-        """The frame with its segments drawn over it; a new picture (H, W, 3) uint8 BGR, of the frame's size.
+        """Draw the segments over the frame; returns a new image (H, W, 3) uint8 BGR of the frame's size.
 
         Args:
-            frame: (H, W, 3) uint8 BGR, what the result is of; its size may differ from the map's.
-            opacity: of the colours, 0 to 1.
-            border: draw the borders of segments.
+            frame: (H, W, 3) uint8 BGR, what the result is of; its size may differ from the map's. None: the frame that
+                a GPU still holds, drawn there; see `start_overlay`.
+            opacity: of the colours, 0 to 1; on the GPU 0.5.
+            border: draw the borders of segments, as the GPU always does.
             labels: write their names.
             threads: None takes every core that this process may use.
 
         Raises:
-            FrameError, ValueError: the frame or an option does not fit.
+            FrameError, ValueError: the frame or an option is invalid, or no frame was given and no GPU holds it.
         """
         from panrt.engine.results.overlay import draw  # noqa: PLC0415  # needs OpenCV, reading results does not
 
         return draw(self, frame, opacity=opacity, border=border, labels=labels, threads=threads)
 
+    def start_overlay(self) -> Drawing | None:
+        """Begin to draw the overlay on the GPU that computed the result, and return without waiting.
+
+        The image is that of `overlay(frame, labels=False)`. A session holds frame and map until it uses their memory
+        for a later frame: with its default two slots, until the second `submit` or call after the result's own.
+
+        Returns:
+            None if no GPU holds the frame in its own size: on the CPU, if the host resized the frame, or if the session
+            has used the memory again or is closed. `overlay(frame)` draws such a result on the host.
+
+        Raises:
+            CudaError: the GPU cannot be used any more, or a new size of frames finds no memory.
+        """
+        return None if self.painter is None else self.painter.start(self.colors)
+
 
 def panoptic_result(
     model: ModelFile, found: PanopticSegments, image: int, *, frame: Frame, map_hw: tuple[int, int]
 ) -> PanopticResult:
-    """What PanopticMerge found in one image of a batch, in the words of the model's classes.
+    """Return the result of one image of a batch, with the names of the model's classes.
 
     Args:
-        model: names the classes.
+        model: has the classes.
         found: outputs of PanopticMerge.
         image: its number in the batch.
-        frame: what the image shows.
-        map_hw: the part of the map, from the upper left, that shows the frame; the rest is cut off.
+        frame: that the image shows.
+        map_hw: size of the map's upper left part that shows the frame; the rest is cut off.
     """
     whole = found.panoptic[image]
     panoptic = whole[: map_hw[0], : map_hw[1]]
@@ -197,7 +215,7 @@ def panoptic_result(
 
 
 def _extent(panoptic: NDArray[np.int32], segment_id: int, x0: int, y0: int) -> tuple[int, tuple[int, int, int, int]]:
-    """Area and tight box of a segment of which a part was cut off; (x0, y0) is where its box begins."""
+    """Return area and tight box of a segment of which a part was cut off; (x0, y0) is the start of its box."""
     mask = panoptic[y0:, x0:] == segment_id
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):

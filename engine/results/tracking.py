@@ -225,7 +225,12 @@ class Tracker:
             segments.append(segment._replace(id=new, category_id=category.id, name=category.name))
             colors[new] = segment_color(category.color, new, is_thing=segment.is_thing)
         return dataclasses.replace(
-            result, panoptic=table[result.panoptic], segments=tuple(segments), colors=colors, device_map=None
+            result,
+            panoptic=table[result.panoptic],
+            segments=tuple(segments),
+            colors=colors,
+            device_map=None,
+            painter=None if result.painter is None else result.painter.renumbered(ids),
         )
 
 

@@ -1,4 +1,4 @@
-"""Where results go: files, video, windows, browsers, other processes; all by URI."""
+"""Sinks of results, opened by URI: files, video, windows, browsers, other processes."""
 
 from panrt.engine.sinks.open import SinkTarget, open_sink
 from panrt.engine.sinks.shared_memory import SharedMemoryReader

@@ -1,7 +1,7 @@
-"""Who is answered: requests that name this server as their host, come from its own pages, and bring its token.
+"""Access control: a request must name this server as its host, come from its own pages, and carry its token.
 
-A page of another site that a browser shows can send requests to this machine. It cannot choose the Host header that
-goes with them: under a name of its own, which it had resolve to this machine (DNS rebinding), it gets no answer.
+A page of another site in a browser can send requests to this machine, but it cannot choose their Host header: requests
+under a name of that site, which resolves to this machine (DNS rebinding), are rejected.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,255})(?::\d{
 
 
 class Access:
-    """Decides whether a request is answered.
+    """Decides whether a request is accepted.
 
     Raises:
         SinkError: the token in the environment is not valid.
@@ -43,8 +43,8 @@ class Access:
         self._open = any(host.is_unspecified for host in self._bound)
         self._names = address.names | {"localhost", address.host.lower().removesuffix(".")} | _own_names()
         self._listener = listeners[0]
-        self._given = True  # the token, by the user
-        self.token = ""  # "": none is needed
+        self._given = True  # whether the user chose the token
+        self.token = ""  # "": no token is required
         from_environment = os.environ.get(TOKEN_VARIABLE, "")
         if address.token and address.token != NEW_TOKEN:
             self.token = "" if address.token == NO_TOKEN else address.token
@@ -58,23 +58,23 @@ class Access:
         self.cookie_name = f"panrt-{self._listener.getsockname()[1]}"
 
     def url(self, path: str) -> str:
-        """Return the URL to open, with the token if nobody knows it yet."""
+        """Return the URL to open, with the token if it is a generated one."""
         query = "" if self._given else f"?token={self.token}"
         return f"http://{authority(self._listener)}{path}{query}"
 
     @property
     def note(self) -> str:
-        """What else whoever opens the URL should know, in parentheses; "" if nothing."""
+        """A remark for the user who opens the URL, in parentheses; "" if there is none."""
         if self.token and self._given:
             return " (append ?token= and the token that you gave)"
         loopback = all(host.is_loopback for host in self._bound)
         return "" if loopback or self.token else " (open to the network without a token)"
 
     def check(self, request: Request) -> None:
-        """Let a request pass.
+        """Check a request.
 
         Raises:
-            RejectedError: it does not name this server, comes from another site, or does not bring the token.
+            RejectedError: it does not name this server, comes from another site, or lacks the token.
         """
         for name in request.authorities:
             if not self._is_own(name):
@@ -95,7 +95,7 @@ class Access:
             host: IpAddress = plain(ipaddress.ip_address(name.strip("[]")))
         except ValueError:
             return name in self._names or name.endswith(".localhost")
-        # No name is resolved for a number, so that it cannot be rebound; from outside a container it is another one.
+        # An address is not resolved, so it cannot be rebound; from outside a container the host has another address.
         return self._open or host.is_loopback or host in self._bound
 
     def _has_token(self, request: Request) -> bool:

@@ -1,4 +1,4 @@
-"""Addresses of `web://` and `metrics://`: what they mean, the sockets that listen there, and the URL to open.
+"""Addresses of `web://` and `metrics://`: parsing, the sockets that listen there, and the URL to open.
 
     :8080, localhost:8080    this machine only, by IPv4 and IPv6
     127.0.0.1:8080, [::1]:8080, 192.168.1.7:8080, camera-box:8080    that address only
@@ -22,18 +22,18 @@ from panrt.errors import SinkError, UnknownSinkError
 from panrt.formats.records import shown
 
 OPTIONS = "token", "host"
-NO_TOKEN, NEW_TOKEN = "none", "auto"  # values of the option `token` that are no tokens themselves
+NO_TOKEN, NEW_TOKEN = "none", "auto"  # values of the option `token` with a special meaning
 TOKEN_VARIABLE = "PANRT_TOKEN"
-BACKLOG = 2048  # connections that wait to be accepted; who overflows it is lost for seconds, so it is long
+BACKLOG = 2048  # connections that wait to be accepted; one beyond it is delayed for seconds, so it is long
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _TARGET = re.compile(r"(\[[^\[\]]*\]|[^\[\]:]*):(\d{1,5})/?", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?\.?", re.ASCII)
-_TOKEN = re.compile(r"[A-Za-z0-9._~-]{8,128}", re.ASCII)  # what a query and a cookie hold unquoted
+_TOKEN = re.compile(r"[A-Za-z0-9._~-]{8,128}", re.ASCII)  # characters that a query and a cookie hold unquoted
 _NO_IPV6 = errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL
 _CURES = {
-    errno.EADDRINUSE: "choose another port, or 0 for one that is free",
+    errno.EADDRINUSE: "choose another port, or 0 for a free one",
     errno.EADDRNOTAVAIL: "this machine has no such address; :PORT listens for this machine alone, 0.0.0.0:PORT for all",
     errno.EACCES: "ports below 1024 need privileges; choose one above",
     errno.EAFNOSUPPORT: "this machine has no IPv6",
@@ -42,30 +42,30 @@ _CURES = {
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server listens and who may ask, as its URI says."""
+    """Where a server listens and which requests it accepts, from its URI."""
 
-    uri: str  # without options, so that no token is in messages
+    uri: str  # without options, so that messages show no token
     host: str  # "": this machine only
     port: int
-    names: frozenset[str]  # in lower case: further names under which it is asked
-    token: str  # that was given, or `NO_TOKEN`, or `NEW_TOKEN`; "": as the address needs
+    names: frozenset[str]  # in lower case: further host names that it accepts
+    token: str  # as given, or `NO_TOKEN`, or `NEW_TOKEN`; "": decided by the address
 
 
 def parse_address(scheme: str, target: str, options: Mapping[str, str]) -> Address:
-    """Read the address of a server.
+    """Parse the address of a server.
 
     Args:
         scheme: web or metrics.
-        target: what stands behind the scheme, such as `:8080`.
-        options: `token` and `host`; others are left alone.
+        target: the text after the scheme, such as `:8080`.
+        options: `token` and `host`; others are ignored.
 
     Raises:
-        UnknownSinkError: it is not an address; the message shows neither token nor login.
+        UnknownSinkError: it is not a valid address; the message shows neither token nor login.
     """
     if "@" in target:
         raise UnknownSinkError(f"{scheme}://: a login in the address is not supported; give a token, ?token=TEXT.")
-    if "?" in target or "#" in target:  # options that could not be read, which may hold a token
-        raise UnknownSinkError(f"{scheme}://: expected options behind the address, such as :8080?token=TEXT&host=NAME.")
+    if "?" in target or "#" in target:  # options that could not be parsed, which may hold a token
+        raise UnknownSinkError(f"{scheme}://: expected options after the address, such as :8080?token=TEXT&host=NAME.")
     uri = f"{scheme}://{target}"
     expected = f"expected HOST:PORT or :PORT such as {scheme}://:8080"
     found = _TARGET.fullmatch(target)
@@ -94,7 +94,7 @@ def parse_address(scheme: str, target: str, options: Mapping[str, str]) -> Addre
 
 
 def check_token(where: str, token: str, error: type[SinkError | UnknownSinkError]) -> None:
-    """Raise an error, without the token, if it is too short or holds what does not fit into a URL."""
+    """Raise an error that does not show the token if it is too short or has characters that a URL cannot hold."""
     if _TOKEN.fullmatch(token) is None:
         raise error(
             f"{where}: got {len(token)} characters, expected 8 to 128 of A-Z a-z 0-9 . _ ~ -, "
@@ -112,10 +112,10 @@ def _check_ipv6(uri: str, host: str) -> None:
 
 
 def listen(address: Address) -> list[socket.socket]:
-    """Return the sockets that listen at an address, not blocking; all of them have one port.
+    """Return non-blocking sockets that listen at an address, all on one port.
 
     Raises:
-        SinkError: the address cannot be had.
+        SinkError: no socket can listen there.
     """
     hosts = _hosts(address)
     attempts = 1 if address.port or len(hosts) == 1 else 8  # a port that is free in IPv4 may be taken in IPv6
@@ -128,7 +128,7 @@ def listen(address: Address) -> list[socket.socket]:
                     sockets.append(failed.enter_context(_listen(host, port)))
                 except OSError as error:
                     if not address.host and sockets and error.errno in _NO_IPV6:
-                        continue  # 127.0.0.1 is enough
+                        continue  # IPv4 suffices
                     if error.errno == errno.EADDRINUSE and attempt + 1 < attempts:
                         break
                     cure = _CURES.get(error.errno or 0, "choose another address")
@@ -162,7 +162,7 @@ def _hosts(address: Address) -> list[IpAddress]:
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise SinkError(f"{address.uri}: there is no host {shown(address.host)}; give an address, or :PORT.") from error
+        raise SinkError(f"{address.uri}: no such host {shown(address.host)}; give an address, or :PORT.") from error
     texts = dict.fromkeys(str(entry[4][0]) for entry in found)
     hosts = [ipaddress.ip_address(text) for text in texts if "%" not in text]
     if not hosts:
@@ -171,18 +171,18 @@ def _hosts(address: Address) -> list[IpAddress]:
 
 
 def authority(listener: socket.socket) -> str:
-    """Return HOST:PORT under which a browser reaches a listening socket."""
+    """Return the HOST:PORT at which a browser reaches a listening socket."""
     host, port = bound_to(listener), listener.getsockname()[1]
     return _authority(_outward(host) if host.is_unspecified else host, port)
 
 
 def bound_to(connection: socket.socket) -> IpAddress:
-    """Return the address of this end of a socket, an IPv4 address in IPv6's form as IPv4."""
+    """Return the local address of a socket; an IPv4-mapped IPv6 address as IPv4."""
     return plain(ipaddress.ip_address(connection.getsockname()[0].partition("%")[0]))
 
 
 def plain(host: IpAddress) -> IpAddress:
-    """Return an address, one of IPv4 in IPv6's form as IPv4."""
+    """Return an address; an IPv4-mapped IPv6 address as IPv4."""
     return (host.ipv4_mapped or host) if isinstance(host, ipaddress.IPv6Address) else host
 
 
@@ -191,10 +191,10 @@ def _authority(host: IpAddress, port: int) -> str:
 
 
 def _outward(wildcard: IpAddress) -> IpAddress:
-    """Return the address that this machine has in its network; loopback if it is in none."""
+    """Return this machine's address in its network; loopback if it has none."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # an address for documentation; nothing is sent
+            probe.connect(("192.0.2.1", 9))  # a documentation address; nothing is sent
             return bound_to(probe)
         except OSError:
             return ipaddress.ip_address("127.0.0.1" if wildcard.version == 4 else "::1")

@@ -1,7 +1,7 @@
-"""What the clients of a server take: connections and threads, descriptors, time.
+"""Bounds on what the clients of a server consume: connections, threads, descriptors and time.
 
-A client has a thread, which blocks in its socket. For each step it has a deadline in total, not for each byte; when it
-has passed, another thread shuts the socket down, and the client's thread ends by itself.
+Each client has a thread, which blocks in its socket. Each step has one deadline in total, not one per byte; when it has
+passed, another thread shuts the socket down, which ends the client's thread.
 """
 
 from __future__ import annotations
@@ -24,63 +24,63 @@ _NO_FILES = errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM
 
 @dataclass(frozen=True)
 class Limits:
-    """What clients may take; times in seconds."""
+    """Limits of clients; times in seconds."""
 
     connections: int = 64  # and threads
-    patience: float = 10.0  # for a whole head, from the connection or the last answer on
-    grace: float = 0.25  # for a whole head, while others wait for a connection: theirs came while they waited
-    kept: float = 2.0  # for another request, likewise: the page asks twice a second
-    sending: float = 20.0  # for a body or a part of a feed to be taken
-    lingering: float = 1.0  # for a client to read its last answer
-    look: float = 0.5  # between looks at deadlines, and at viewers to whom nothing is sent
+    patience: float = 10.0  # for a complete head, from the connection or the last response on
+    grace: float = 0.25  # for a complete head, while others wait for a connection
+    kept: float = 2.0  # for another request, while others wait: the page sends two per second
+    sending: float = 20.0  # for a client to receive a body or a part of a feed
+    lingering: float = 1.0  # for a client to read its last response
+    look: float = 0.5  # between checks of deadlines, and of viewers that receive nothing
 
 
 @dataclass
 class Counts:
-    """What a server did so far. Written under the lock of its clients."""
+    """Counts of a server. Written under the lock of its clients."""
 
     connections: int = 0  # open now
     requests: Counter[int] = field(default_factory=Counter)  # by status code
     closed: Counter[str] = field(default_factory=Counter)  # connections that the server ended early, by reason
-    errors: int = 0  # pages that could not be made: bugs
+    errors: int = 0  # pages that raised an exception: bugs
 
 
 class Client:
-    """A connection. Its thread says what it waits for; others look at that."""
+    """A connection. Its thread sets the deadlines that other threads enforce."""
 
     def __init__(self, sock: socket.socket, clock: Callable[[], float]) -> None:
         self.socket = sock
         self.thread: threading.Thread | None = None
-        self.deadline = self.room_at = _NEVER  # when it is ended; when it may be, to make room for another
+        self.deadline = self.room_at = _NEVER  # when it is ended; when it may be ended to make room
         self.is_answered = False
-        self.is_late = False  # what it was to send did not come in time
+        self.is_late = False  # its request did not arrive in time
         self.is_evicted = False
         self._clock = clock
 
     def may_send(self, seconds: float, *, grace: float) -> None:
-        """It is the client's turn, for so long; for no longer than `grace` while others wait for a connection."""
+        """Expect a request within so many seconds; within `grace` while others wait for a connection."""
         now = self._clock()
         self.deadline, self.room_at, self.is_answered = now + seconds, now + grace, False
 
     def is_sent(self, seconds: float = _NEVER) -> None:
-        """Something is sent to the client, who has so long to take it."""
+        """Expect the client to receive data within so many seconds."""
         self.deadline, self.room_at, self.is_answered = self._clock() + seconds, _NEVER, True
 
     def shut(self, how: int = socket.SHUT_RDWR) -> None:
-        """Have its thread wait no more."""
-        with suppress(OSError):  # the client has gone
+        """Shut the socket down, which wakes its thread."""
+        with suppress(OSError):  # the client has disconnected
             self.socket.shutdown(how)
 
 
 class Clients:
-    """Those of one server, by socket. Usable from all threads."""
+    """The clients of one server, by socket. Usable from any thread."""
 
     def __init__(self, limits: Limits | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if files == resource.RLIM_INFINITY:
             files = 1 << 20
         self.limits = limits or Limits(connections=max(8, min(Limits.connections, files // 8)))
-        self._most_files = files - max(32, files // 8)  # above it descriptors are left to the rest of the process
+        self._most_files = files - max(32, files // 8)  # descriptors above it are reserved for the rest of the process
         self._clock = clock
         self._changed = threading.Condition()  # guards all that follows
         self.counts = Counts()
@@ -92,10 +92,10 @@ class Clients:
             return self._clients[sock]
 
     def accept(self, listener: socket.socket) -> tuple[socket.socket, Any]:
-        """Return a new connection and its address; until there is room for it, it waits in the system.
+        """Return a new connection and its address; it waits in the system's backlog until there is room.
 
         Raises:
-            OSError: there is no connection, or no descriptor for it.
+            OSError: no connection is waiting, or no descriptor is free.
         """
         with self._changed:
             while len(self._clients) >= self.limits.connections and not self._closed:
@@ -107,7 +107,7 @@ class Clients:
                 sock, address = listener.accept()
                 if sock.fileno() >= self._most_files:
                     sock.close()
-                    raise OSError(errno.EMFILE, "the rest is for the rest of the process")
+                    raise OSError(errno.EMFILE, "the remaining descriptors are reserved for the process")
             except OSError as error:
                 if error.errno in _NO_FILES:
                     self.counts.closed["files"] += 1
@@ -122,20 +122,20 @@ class Clients:
 
     def leave(self, sock: socket.socket, close: Callable[[], None]) -> None:
         """Close a connection."""
-        with self._changed:  # from here on the descriptor may be another's, whom nobody must shut down
+        with self._changed:  # from here on the descriptor may be reused, so it must not be shut down
             close()
             self._clients.pop(sock, None)
             self.counts.connections = len(self._clients)
             self._changed.notify_all()
 
     def look(self) -> None:
-        """End who is late, and see whether there is room. To be called now and then."""
+        """End clients past their deadline and wake `accept`. To be called periodically."""
         with self._changed:
             self._end_late()
             self._changed.notify_all()
 
     def count(self, *, code: int = 0, closed: str = "") -> None:
-        """Count an answer, or a connection that is ended early."""
+        """Count a response, or a connection that is ended early."""
         with self._changed:
             if code:
                 self.counts.requests[code] += 1
@@ -143,19 +143,19 @@ class Clients:
                 self.counts.closed[closed] += 1
 
     def count_error(self) -> int:
-        """Count a bug; how many there were."""
+        """Count a bug; return the number so far."""
         with self._changed:
             self.counts.errors += 1
             return self.counts.errors
 
     def refuse(self) -> None:
-        """Accept nobody any more."""
+        """Accept no more connections."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def end(self) -> None:
-        """End all, and wait for their threads."""
+        """End all clients and wait for their threads."""
         with self._changed:
             clients = tuple(self._clients.values())
             for client in clients:
@@ -165,11 +165,11 @@ class Clients:
                 client.thread.join()
 
     def after_fork(self) -> None:
-        """See `forks`: a child keeps no client of its parent connected."""
+        """Drop the parent's connections in a forked child; see `forks`."""
         self._changed = threading.Condition()
         for sock in self._clients:
             if sock.fileno() >= 0:
-                os.close(sock.detach())  # close() would wait for the files that were made of it
+                os.close(sock.detach())  # close() would wait for the file objects of the socket
         self._clients = {}
 
     def _end_late(self) -> None:
@@ -181,14 +181,14 @@ class Clients:
             client.is_late = True
             if client.is_answered:
                 self.counts.closed["slow"] += 1
-            # Who was to send something can still be told that it did not come in time.
+            # A client whose request is late can still receive a response.
             client.shut(socket.SHUT_RDWR if client.is_answered else socket.SHUT_RD)
 
     def _make_room(self) -> float:
-        """End the client that has waited longest with its request, if it had its time. The seconds to the next look."""
+        """End the client that has been idle longest, if its grace is over; return the seconds to the next check."""
         first = min(self._clients.values(), key=lambda client: client.room_at, default=None)
         if first is None or any(client.is_evicted for client in self._clients.values()):
-            return self.limits.look  # or less, when that one has ended
+            return self.limits.look  # or less, once that one has ended
         early = first.room_at - self._clock()
         if early > 0:
             return min(early, self.limits.look)

@@ -1,4 +1,4 @@
-"""Pictures of results, for the sinks that show them."""
+"""Annotated frames, for the sinks that show them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from panrt.engine.sinks.sink import Item
 
 
 def annotated(item: Item, *, scale: int = 1) -> NDArray[np.uint8]:
-    """The frame, `scale` times as large, with its segments drawn over it, (H, W, 3) BGR."""
+    """Return the frame, enlarged `scale` times, with its segments drawn over it, (H, W, 3) BGR."""
     if item.drawing is not None and scale == 1:
-        picture: NDArray[np.uint8] = item.drawing.picture().copy()
-        write_names(item.result, picture)
-        return picture
+        image: NDArray[np.uint8] = item.drawing.overlay().copy()
+        write_names(item.result, image)
+        return image
     frame: NDArray[Any] = bgr(item.frame)
     if scale > 1:  # before drawing, so that names and borders stay sharp
         frame = cv2.resize(frame, (scale * frame.shape[1], scale * frame.shape[0]), interpolation=cv2.INTER_CUBIC)

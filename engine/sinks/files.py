@@ -44,7 +44,7 @@ _PNG_END = b"IEND\xaeB`\x82"
 
 
 def record(item: Item) -> dict[str, Any]:
-    """A result as plain data, without its map."""
+    """Return a result as plain data, without its map."""
     result, frame = item.result, item.frame
     return {
         "source": frame.source,
@@ -59,7 +59,7 @@ def record(item: Item) -> dict[str, Any]:
 
 
 class JsonLinesWriter:
-    """A line of JSON for each result, in a file."""
+    """Writes a line of JSON for each result to a file."""
 
     pending = 0
 
@@ -69,7 +69,7 @@ class JsonLinesWriter:
         self.files = (str(self._file.path),)
 
     def write(self, item: Item) -> None:
-        """Write one line, out at once: whoever follows the file sees it."""
+        """Write and flush one line, so that a reader of the file sees it at once."""
         line = _line(record(item))
         try:
             self._begun().append(line)
@@ -77,12 +77,15 @@ class JsonLinesWriter:
             if not _is_finished(error):
                 raise
             self._drop()
-            if _errno(error) not in (errno.EFBIG, errno.ENOENT):  # too long, deleted: a new file takes the line
+            if _errno(error) not in (
+                errno.EFBIG,
+                errno.ENOENT,
+            ):  # at its size limit, or deleted: the line begins a new file
                 raise
             self._begun().append(line)
 
     def idle(self) -> None:
-        """Put on the disk what is due."""
+        """Flush to disk if it is due."""
         if self._file is not None:
             self._file.rest()
 
@@ -104,7 +107,7 @@ class JsonLinesWriter:
 
 
 class StandardOutputWriter:
-    """A line of JSON for each result, on standard output."""
+    """Writes a line of JSON for each result to standard output."""
 
     pending = 0
     files = ()
@@ -114,21 +117,21 @@ class StandardOutputWriter:
             raise SinkError("-: standard output is closed; give the sink a file, out.jsonl.")
         self._stream = sys.stdout
         self._descriptor: int | None = None
-        with contextlib.suppress(OSError):  # not a file: something that captures the output
-            self._descriptor = os.dup(sys.stdout.fileno())  # ours, whatever is done to the number 1 meanwhile
+        with contextlib.suppress(OSError):  # not a file: the output is captured
+            self._descriptor = os.dup(sys.stdout.fileno())  # stays valid if descriptor 1 is redirected
 
     def write(self, item: Item) -> None:
-        """Write one line, out at once.
+        """Write and flush one line.
 
         Raises:
-            ReaderLeftError: nobody reads it any more.
+            ReaderLeftError: nobody reads standard output any more.
         """
         line = _line(record(item))
         try:
             if self._descriptor is None:
                 self._stream.write(line.decode())
                 self._stream.flush()
-            else:  # past Python's buffer, which would try again at exit what fails here
+            else:  # bypasses Python's buffer, which would retry a failed write at exit
                 write_all(self._descriptor, line)
         except BrokenPipeError as error:
             raise ReaderLeftError("-: nobody reads standard output any more.") from error
@@ -136,10 +139,10 @@ class StandardOutputWriter:
             raise SinkError(f"-: standard output: {error.strerror or error}.") from error
 
     def idle(self) -> None:
-        """See whether somebody still reads.
+        """Check that standard output is still read.
 
         Raises:
-            ReaderLeftError: nobody does.
+            ReaderLeftError: nobody reads it any more.
         """
         if self._descriptor is None:
             return
@@ -149,18 +152,18 @@ class StandardOutputWriter:
             raise ReaderLeftError("-: nobody reads standard output any more.")
 
     def close(self) -> None:
-        """Leave standard output itself open: it is not ours."""
+        """Close the duplicate; standard output itself stays open."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
 
 
 class CocoWriter:
-    """`panoptic.json` and `panoptic/000001.png`, ... as the COCO panoptic format has it; images are numbered from 1.
+    """Writes `panoptic.json` and `panoptic/000001.png`, ... in the COCO panoptic format; images are numbered from 1.
 
-    Annotations are kept in a journal until the end, when the JSON is put together: a long stream needs no memory, and
-    what an interrupted run left is put together by the next one. A folder with results is not written to: a new one is
-    made.
+    Annotations go to a journal, from which the JSON is assembled at the end: memory does not grow with the stream, and
+    the next run completes the folder of an interrupted one. A folder with results is never written to; a new one is
+    created instead.
     """
 
     pending = 0
@@ -185,7 +188,7 @@ class CocoWriter:
         height, width = png.shape[:2]
         image = {"id": number, "file_name": name, "height": height, "width": width}
         image |= {"source": item.frame.source, "frame_index": item.frame.index}
-        # The journal goes first: an entry without its picture is left out at the end.
+        # The journal is written first: an entry without its PNG is left out at the end.
         length = journal.length
         try:
             journal.append(_line({"image": image, "annotation": annotation}))
@@ -198,18 +201,18 @@ class CocoWriter:
         except Exception:
             with contextlib.suppress(OSError):
                 journal.cut(length)
-            make_folder(self._folder.path / "panoptic", self._folder.path)  # if it was taken away, not for long
+            make_folder(self._folder.path / "panoptic", self._folder.path)  # in case the folder was removed
             raise
         self._count = number
 
     def idle(self) -> None:
-        """Put on the disk what is due."""
+        """Flush to disk if it is due."""
         if self._journal is not None:
             self._folder.rest()
             self._journal.rest()
 
     def close(self) -> None:
-        """Put `panoptic.json` together."""
+        """Assemble `panoptic.json`."""
         if self._journal is not None:
             journal, self._journal = self._journal, None
             try:
@@ -219,13 +222,13 @@ class CocoWriter:
                 journal.close()
 
     def _begun(self) -> OutputFile:
-        """The journal of the folder in use, or of a new one."""
+        """Return the journal of the current folder, or of a new one."""
         while self._journal is None:
             for candidate in _folders(self._wanted):
                 _complete(candidate)
             journal = _claim_folder(self._wanted, JOURNAL, taken=("panoptic.json", "panoptic"))
             if not _lock(journal.descriptor) or not os.fstat(journal.descriptor).st_nlink:
-                os.close(journal.descriptor)  # another process took it for one that was left, and removes it
+                os.close(journal.descriptor)  # another process took it for an abandoned one and removes it
                 continue
             folder = journal.path.parent
             try:
@@ -240,15 +243,15 @@ class CocoWriter:
         return self._journal
 
     def _leave(self) -> None:
-        """Make what was written whole and go on in another folder."""
+        """Complete this folder, so that the next result begins another."""
         with contextlib.suppress(OSError):
             self.close()
 
 
 class NumpyWriter:
-    """`000001.npy`, ...: the panoptic map of each result, (H, W) int32; `results.jsonl` says what is in them.
+    """Writes each panoptic map, (H, W) int32, to `000001.npy`, ... and its segments to `results.jsonl`.
 
-    A folder with results is not written to: a new one is made.
+    A folder with results is never written to; a new one is created instead.
     """
 
     pending = 0
@@ -277,7 +280,7 @@ class NumpyWriter:
         self._count += 1
 
     def idle(self) -> None:
-        """Put on the disk what is due."""
+        """Flush to disk if it is due."""
         if self._index is not None:
             self._folder.rest()
             self._index.rest()
@@ -298,7 +301,7 @@ class NumpyWriter:
 
 
 class _Folder:
-    """A folder of many whole files, put on the disk some at a time."""
+    """A folder of many complete files, flushed to disk in batches."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -317,7 +320,7 @@ class _Folder:
     def sync(self) -> None:
         fresh, self._fresh = self._fresh, []
         for path in fresh:
-            with contextlib.suppress(FileNotFoundError):  # somebody took it away
+            with contextlib.suppress(FileNotFoundError):  # removed by another program
                 descriptor = os.open(path, os.O_RDONLY)
                 try:
                     sync(descriptor)
@@ -329,13 +332,13 @@ class _Folder:
 
 
 def put_together(folder: Path) -> int:
-    """Make the `panoptic.json` of a folder from its journal, which goes when the JSON is on the disk.
+    """Assemble the `panoptic.json` of a folder from its journal, which is removed once the JSON is on disk.
 
     Returns:
-        How many images it names.
+        The number of its images.
 
     Raises:
-        SinkError: it cannot be written; the journal stays.
+        SinkError: it cannot be written; the journal is kept.
     """
     journal, part = _Journal(folder), folder / ".panoptic.json.part"
     try:
@@ -349,7 +352,7 @@ def put_together(folder: Path) -> int:
             file.write("}\n")
             file.flush()
             sync(file.fileno())
-        for target in numbered(folder / "panoptic.json"):  # one that something else wrote meanwhile is not touched
+        for target in numbered(folder / "panoptic.json"):  # never overwrite one that another program wrote
             if not os.path.lexists(target):
                 part.replace(target)
             elif not target.is_file() or not filecmp.cmp(part, target, shallow=False):
@@ -369,15 +372,15 @@ def put_together(folder: Path) -> int:
 
 
 class _Journal:
-    """What was noted of a folder: a line with the categories, then one for each image.
+    """The journal of a folder: a line with the categories, then one for each image.
 
-    The last line may be cut off. Lines that PanRT would not write are passed over: a folder may come from anywhere.
+    The last line may be truncated. Lines that PanRT would not write are skipped: a folder may be of any origin.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / JOURNAL
         self.categories: list[Any] = []
-        self.good = bytearray()  # by entry: whether its picture is there
+        self.good = bytearray()  # by entry: whether its PNG is complete
         for line in self._lines():
             self.categories = line.get("categories", self.categories)
         for entry in self._entries():
@@ -414,32 +417,32 @@ def _is_whole(path: Path) -> bool:
 
 
 def _complete(folder: Path) -> None:
-    """Put together what an interrupted run left in a folder, unless its process still writes there."""
+    """Complete the folder of an interrupted run, unless its process still writes there."""
     try:
         descriptor = os.open(folder / JOURNAL, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
-        return  # none was left
+        return  # no run was interrupted here
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode) or not _lock(descriptor):
             return
         found = os.fstat(descriptor)
         if not found.st_nlink:
-            return  # another process was here first, and what has the name now is a new run's
+            return  # another process was first, and the name now belongs to a new run
         if found.st_size:
             count = put_together(folder)
-            LOG.warning("%s: completed what an interrupted run left, %d images", legible(folder), count)
-        else:  # it ended before it began
+            LOG.warning("%s: completed the folder of an interrupted run, %d images", legible(folder), count)
+        else:  # the run ended before its first entry
             (folder / JOURNAL).unlink(missing_ok=True)
         for part in (folder / "panoptic").glob(".[0-9]*.png.part"):
             part.unlink(missing_ok=True)
     except OSError as error:
-        LOG.warning("%s", error)  # what is new can be written all the same
+        LOG.warning("%s", error)  # new results can be written nevertheless
     finally:
         os.close(descriptor)
 
 
 def _lock(descriptor: int) -> bool:
-    """Whether no other process holds this file; while this one is open nobody else gets it."""
+    """Lock a file for as long as it is open; return False if another process holds it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -450,7 +453,7 @@ def _lock(descriptor: int) -> bool:
 
 
 def _claim_folder(wanted: Path, name: str, *, taken: tuple[str, ...]) -> OutputFile:
-    """Make a file called `name` in a folder that has neither it nor one of `taken`; `folder-2`, ... where that has."""
+    """Create the file `name` in the first of `folder`, `folder-2`, ... that has neither it nor one of `taken`."""
     for candidate in _all_folders(wanted):
         if candidate != wanted and os.path.exists(candidate) and not os.path.isdir(candidate):
             continue
@@ -466,15 +469,15 @@ def _claim_folder(wanted: Path, name: str, *, taken: tuple[str, ...]) -> OutputF
         if candidate != wanted:
             LOG.warning("%s has results; writing %s", legible(wanted), legible(candidate))
         return OutputFile(candidate / name, descriptor)
-    raise AssertionError  # numbers do not end
+    raise AssertionError  # the candidates never end
 
 
 def _all_folders(wanted: Path) -> Iterator[Path]:
-    """`folder`, `folder-2`, ...; the dots of its name are no suffix."""
+    """Yield `folder`, `folder-2`, ...; a dot in its name does not begin a suffix."""
     yield wanted
     named = wanted if wanted.name not in ("", "..") else Path(os.path.abspath(wanted))
     if not named.name:
-        raise SinkError(f"{legible(wanted)}: has results; give a folder of its own.")
+        raise SinkError(f"{legible(wanted)}: has results; give another folder.")
     number = 2
     while True:
         yield named.with_name(f"{named.name}-{number}")
@@ -482,9 +485,9 @@ def _all_folders(wanted: Path) -> Iterator[Path]:
 
 
 def _folders(wanted: Path) -> Iterator[Path]:
-    """Those that exist."""
+    """Yield those of `_all_folders` that exist."""
     for candidate in _all_folders(wanted):
-        if not os.path.isdir(candidate):  # as pathlib has it, but False for a name that is too long
+        if not os.path.isdir(candidate):  # like Path.is_dir, but False for a name that is too long
             return
         yield candidate
 
@@ -498,5 +501,5 @@ def _errno(error: SinkError) -> int | None:
 
 
 def _is_finished(error: SinkError) -> bool:
-    """Whether the file takes nothing more, however much room there is."""
+    """Return whether the file can take no more, even with free space and descriptors."""
     return _errno(error) not in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, None)

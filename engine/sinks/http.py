@@ -1,4 +1,4 @@
-"""What every server of a stream tells machines: /metrics for Prometheus and /healthz."""
+"""The pages that every server of a stream has for machines: /metrics for Prometheus and /healthz."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class MetricsWriter:
-    """/metrics for Prometheus and /healthz for whatever restarts what is ill; takes no results."""
+    """Serves /metrics for Prometheus and /healthz for a supervisor; writes no results."""
 
     def __init__(self, address: Address, context: Context) -> None:
         clients = Clients()
@@ -31,24 +31,24 @@ class MetricsWriter:
         announce(address, self._server, "/metrics")
 
     def write(self, item: Item) -> None:
-        """Nothing: what there is to tell, the stream's status tells."""
+        """Ignore a result: the pages show the stream's status."""
 
     def close(self) -> None:
-        """Answer no more."""
+        """Close the server."""
         self._server.close()
 
 
 def announce(address: Address, server: Server, path: str) -> None:
-    """Print, once and to standard error, the URL to open; nothing else shows the token that is in it."""
+    """Print the URL to open to standard error; its token is shown nowhere else."""
     print(f"{address.uri}: open {server.access.url(path)}{server.access.note}", file=sys.stderr, flush=True)
 
 
 def common_pages(context: Context, counts: Counts) -> dict[str, Page]:
-    """The pages that tell machines how the stream and the server do."""
+    """Return the pages that report the status of the stream and the server to machines."""
 
     def metrics(_: Mapping[str, str]) -> Response:
         text = prometheus(context.status().redacted(), counts)
-        return Response(text.encode(errors="backslashreplace"), METRICS)  # names of files may hold half a surrogate
+        return Response(text.encode(errors="backslashreplace"), METRICS)  # file names may hold lone surrogates
 
     def health(_: Mapping[str, str]) -> Response:
         trouble = context.status().redacted().trouble
@@ -62,7 +62,7 @@ def common_pages(context: Context, counts: Counts) -> dict[str, Page]:
 
 
 def prometheus(status: StreamStatus, counts: Counts | None = None) -> str:
-    """The status in Prometheus' text format."""
+    """Return the status in Prometheus' text format."""
     return "\n".join(_lines(status, counts or Counts())) + "\n"
 
 
@@ -77,7 +77,7 @@ def _lines(status: StreamStatus, counts: Counts) -> Iterator[str]:
     sources = _unique((source.name for source in status.sources), status.sources)
     sinks = _unique((sink.name for sink in status.sinks), status.sinks)
     yield from family("results_total", "counter", "Results so far.", [({}, status.results)])
-    yield from family("results_per_second", "gauge", "Rate of results of late.", [({}, status.fps)])
+    yield from family("results_per_second", "gauge", "Recent rate of results.", [({}, status.fps)])
     yield from family("inference_seconds", "gauge", "Inference, mean of the last results.", [({}, status.inference)])
     if status.age is not None:
         quantiles = (("0.5", status.age.median), ("0.99", status.age.p99), ("1", status.age.worst))
@@ -94,25 +94,25 @@ def _lines(status: StreamStatus, counts: Counts) -> Iterator[str]:
         for name, source in sources
         for state in State
     ]
-    yield from family("source_state", "gauge", "1 for the state that a source is in.", states)
+    yield from family("source_state", "gauge", "1 for the current state of a source.", states)
     attempts = [({"source": name}, float(source.reconnects)) for name, source in sources]
-    yield from family("source_reconnects_total", "counter", "Attempts to connect again.", attempts)
+    yield from family("source_reconnects_total", "counter", "Attempts to reconnect.", attempts)
     results = [
         ({"sink": name, "outcome": outcome}, float(getattr(sink, outcome)))
         for name, sink in sinks
         for outcome in ("written", "dropped", "failed")
     ]
-    yield from family("sink_results_total", "counter", "Results that a sink was given.", results)
+    yield from family("sink_results_total", "counter", "Results offered to a sink.", results)
     answers = [({"code": str(code)}, float(count)) for code, count in sorted(counts.requests.items())]
     closed = [({"reason": reason}, float(count)) for reason, count in sorted(counts.closed.items())]
     yield from family("server_connections", "gauge", "Connections to this server.", [({}, counts.connections)])
     yield from family("server_requests_total", "counter", "Requests that were answered.", answers)
     yield from family("server_closed_total", "counter", "Connections that were ended early.", closed)
-    yield from family("server_errors_total", "counter", "Pages that could not be made.", [({}, counts.errors)])
+    yield from family("server_errors_total", "counter", "Pages that raised an exception.", [({}, counts.errors)])
 
 
 def _unique(names: Iterable[str], things: Iterable[Thing]) -> list[tuple[str, Thing]]:
-    """Pair things with their names, a number behind those that come again: Prometheus rejects equal labels."""
+    """Pair things with unique names, repeated ones numbered: Prometheus rejects equal labels."""
     seen: Counter[str] = Counter()
     pairs = []
     for name, thing in zip(names, things, strict=True):

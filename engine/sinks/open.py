@@ -1,4 +1,4 @@
-"""From a URI to a sink.
+"""Open a sink by its URI.
 
     out.mp4  out.mkv        annotated video, H.264; ?crf=23&preset=veryfast&scale=1
     out.jsonl  -            a line of JSON for each result, in a file or on standard output
@@ -8,15 +8,14 @@
     window://               a window on the screen
     web://:8080             a live page, with /metrics and /healthz, for this machine; web://0.0.0.0:8080 for the
                             network, which then needs a token; ?token=TEXT, auto or none, ?host=NAME
-    metrics://:9090         /metrics for Prometheus and /healthz, alone; addresses and options as for web://
+    metrics://:9090         only /metrics for Prometheus and /healthz; addresses and options as for web://
+    callable                a Python function, called with each `PanopticResult`
 
-callable                a Python function, called with each `PanopticResult`
+An existing file or folder of results is never overwritten: the new one gets a number, out-2.mp4. Files accept
+?overwrite=yes. In Python a `pathlib.Path` is always a path, whatever characters it has, and has no options.
 
-A file or folder of results that exists is not written over: the new one gets a number, out-2.mp4; files take
-?overwrite=yes. In Python a `pathlib.Path` is a path whatever characters it has, and has no options.
-
-?policy=block makes the stream wait for a sink, ?policy=latest lets results give way; recordings (files and folders) do
-as their stream does by default, views drop.
+?policy=block makes the stream wait for a sink, ?policy=latest drops old results in favour of new ones. By default
+recordings (files and folders) follow the policy of their stream, and views drop.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ _PRESETS = (
     *("ultrafast", "superfast", "veryfast", "faster", "fast"),
     *("medium", "slow", "slower", "veryslow", "placebo"),
 )
-_SCALES = ("1", "2", "3", "4")  # times that a video is larger than its frames
+_SCALES = ("1", "2", "3", "4")  # factors by which a video is larger than its frames
 
 
 class _Kind(NamedTuple):
@@ -62,14 +61,14 @@ SinkTarget: TypeAlias = "str | os.PathLike[str] | Sink | Callable[[PanopticResul
 
 
 def open_sink(target: SinkTarget) -> Sink:
-    """A sink, not yet started.
+    """Return a sink, not yet started.
 
     Args:
         target: a URI or path, see the top of this file; a function that takes a `PanopticResult`; or a sink.
 
     Raises:
-        UnknownSinkError: nothing answers to that URI, or not to its options.
-        TypeError: it is none of these.
+        UnknownSinkError: the URI or one of its options is unknown.
+        TypeError: `target` is none of these.
     """
     if isinstance(target, Sink):
         return target
@@ -87,17 +86,17 @@ def open_sink(target: SinkTarget) -> Sink:
 
 
 class _CallWriter:
-    """Calls a function of the user's."""
+    """Calls a function of the user."""
 
     def __init__(self, function: Callable[[PanopticResult], object]) -> None:
         self._function = function
 
     def write(self, item: Item) -> None:
-        """Hand over a result."""
+        """Call the function with a result."""
         self._function(item.result)
 
     def close(self) -> None:
-        """Nothing was opened."""
+        """Nothing to close."""
 
 
 def _open(uri: str, scheme: str, target: str, options: Mapping[str, str]) -> Sink:
@@ -105,7 +104,7 @@ def _open(uri: str, scheme: str, target: str, options: Mapping[str, str]) -> Sin
     for name in options:
         if name not in (*kind.options, "policy"):
             advice = nearest(name, (*kind.options, "policy"))
-            raise UnknownSinkError(f"{legible(redact(uri))}: there is no option {legible(name)!r}; {advice}")
+            raise UnknownSinkError(f"{legible(redact(uri))}: unknown option {legible(name)!r}; {advice}")
     policy = options.get("policy")
     if policy is not None and policy not in POLICIES:
         raise UnknownSinkError(
@@ -115,7 +114,7 @@ def _open(uri: str, scheme: str, target: str, options: Mapping[str, str]) -> Sin
     if scheme in ("web", "metrics"):
         name = parse_address(scheme, target, options).uri
     elif scheme in ("coco", "npy", "shm") and not target:
-        raise UnknownSinkError(f"{legible(uri)}: names nothing; expected {scheme}://NAME.")
+        raise UnknownSinkError(f"{legible(uri)}: names no target; expected {scheme}://NAME.")
     if "\0" in target:
         raise UnknownSinkError(f"{legible(uri)}: a name cannot hold a NUL character.")
     if options.get("overwrite", "no") not in _OVERWRITE:
@@ -123,7 +122,7 @@ def _open(uri: str, scheme: str, target: str, options: Mapping[str, str]) -> Sin
             f"{legible(redact(uri))}: overwrite: got {legible(options['overwrite'])!r}, expected "
             f"{' or '.join(_OVERWRITE)}."
         )
-    pictures = kind.pictures and options.get("scale", "1") == "1"  # larger ones are drawn from larger frames
+    pictures = kind.pictures and options.get("scale", "1") == "1"  # enlarged ones are drawn on enlarged frames
     return Sink(
         SinkSpec(
             name,
@@ -138,7 +137,7 @@ def _open(uri: str, scheme: str, target: str, options: Mapping[str, str]) -> Sin
 
 
 def _split(text: str) -> tuple[str, str, dict[str, str]]:
-    """The scheme, what it is about, and the options."""
+    """Return the scheme, the target and the options of a URI or file name."""
     target, options = split_options(text)
     uri = split(target)
     if uri is not None and uri.scheme in _KINDS:
@@ -146,22 +145,22 @@ def _split(text: str) -> tuple[str, str, dict[str, str]]:
     if uri is not None and uri.scheme == "file":
         target = str(file_path(uri, UnknownSinkError))
     elif uri is not None:
-        raise UnknownSinkError(f"{uri}: no sink is called {legible(uri.scheme)!r}; {nearest(uri.scheme, _KINDS)}")
+        raise UnknownSinkError(f"{uri}: no sink has the scheme {legible(uri.scheme)!r}; {nearest(uri.scheme, _KINDS)}")
     if target == "-":
         return "jsonl", "", options
     return (*_file(target), options)
 
 
 def _file(path: str) -> tuple[str, str]:
-    """The scheme that a file means by its name."""
+    """Return the scheme that the suffix of a file stands for, and its path."""
     suffix = Path(path).suffix.lower()
     if suffix in _VIDEO:
         return "video", path
     if suffix in _LINES:
         return "jsonl", path
     raise UnknownSinkError(
-        f"{legible(redact(path))}: what is to be written there? A file ends in {', '.join((*_VIDEO, *_LINES))}; "
-        f"else there are {', '.join(f'{name}://' for name in _KINDS)}."
+        f"{legible(redact(path))}: unknown kind of file; expected a name that ends in {', '.join((*_VIDEO, *_LINES))}, "
+        f"or one of {', '.join(f'{name}://' for name in _KINDS)}."
     )
 
 
@@ -175,7 +174,7 @@ def _video(target: str, options: Mapping[str, str], context: Context) -> Writer:
     sources = [source.name for source in context.status().sources]
     preset = options.get("preset", "veryfast")
     if preset not in _PRESETS:
-        raise UnknownSinkError(f"{target}: there is no preset {preset!r}; {nearest(preset, _PRESETS)}")
+        raise UnknownSinkError(f"{target}: unknown preset {preset!r}; {nearest(preset, _PRESETS)}")
     overwrite = options.get("overwrite") == "yes"
     return VideoWriter(Path(target), sources, crf=int(crf), preset=preset, scale=int(scale), overwrite=overwrite)
 

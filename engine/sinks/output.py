@@ -1,7 +1,7 @@
-"""Files of recordings: never over an existing one, and readable up to the last whole record however the process ends.
+"""Files of recordings: existing ones are kept, and each is readable up to its last complete record after any crash.
 
-A name that is taken gets a number, `out.mp4` becomes `out-2.mp4`, so that a machine that restarts by itself records on
-and keeps what it had. Names are taken by exclusive creation: two processes never get the same one.
+If a name exists, a number is added, `out.mp4` becomes `out-2.mp4`, so that an unattended machine that restarts keeps
+its earlier recordings. Files are created exclusively: two processes never get the same name.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from panrt.formats.records import legible
 
 LOG = logging.getLogger("panrt.sinks")
 
-_EVERY = 1.0  # seconds between commands to the system to put data on the disk
-_SHARE = 20  # ... or longer: so many times what the last one took
+_EVERY = 1.0  # seconds between flushes to disk
+_SHARE = 20  # ... or longer: so many times the duration of the last one
 
 
 class Rhythm:
-    """When it is time to put data on the disk: each second, or less often where that takes long."""
+    """Decides when to flush to disk: every second, or less often on a slow disk."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._due = clock() + _EVERY
 
     def beat(self, sync: Callable[[], None]) -> None:
-        """Call `sync` if it is time."""
+        """Call `sync` if it is due."""
         begun = self._clock()
         if begun < self._due:
             return
@@ -43,9 +43,9 @@ class Rhythm:
 
 
 class OutputFile:
-    """A file that grows by whole records. What could not be written whole is cut off again.
+    """A file that grows by complete records. A record that could not be written completely is removed again.
 
-    Made by `claim`. Devices and named pipes are written to as they are.
+    Created by `claim`. Devices and named pipes are written to directly.
     """
 
     def __init__(self, path: Path, descriptor: int) -> None:
@@ -54,15 +54,15 @@ class OutputFile:
         self.length = 0
         mode = os.fstat(descriptor).st_mode
         self._regular = stat.S_ISREG(mode)
-        self._known = False  # whether its name is on the disk
-        self._dirty = False  # whether there is something that is not
+        self._known = False  # whether its name is on disk
+        self._dirty = False  # whether it has data that are not on disk
         self._rhythm = Rhythm()
 
     def append(self, data: bytes, *, seal: bytes = b"") -> None:
-        """Write a record; then put `seal` over its first bytes, which until then say that it is not there.
+        """Write a record, then `seal` over its first bytes, which mark it as absent until then.
 
         Raises:
-            SinkError: it is not in the file; the file is as it was, or gone.
+            SinkError: the record was not written; the file is unchanged or was deleted.
         """
         with self._named():
             self._check_presence()
@@ -82,14 +82,14 @@ class OutputFile:
             self._rhythm.beat(self.sync)
 
     def cut(self, length: int) -> None:
-        """Forget what is behind the first `length` bytes."""
+        """Truncate the file to its first `length` bytes."""
         if self._regular:
             self.length = length
             os.ftruncate(self.descriptor, length)
             os.lseek(self.descriptor, length, os.SEEK_SET)
 
     def patch(self, position: int, data: bytes) -> None:
-        """Write other bytes over some, once those are on the disk."""
+        """Overwrite bytes, once the file is on disk."""
         if self._regular:
             with self._named():
                 self.sync()
@@ -97,13 +97,13 @@ class OutputFile:
                 self._dirty = True
 
     def rest(self) -> None:
-        """Put on the disk what is due while nothing is written."""
+        """Flush to disk if it is due while nothing is written."""
         if self._regular:
             with self._named():
                 self._rhythm.beat(self.sync)
 
     def sync(self) -> None:
-        """Put what was written on the disk."""
+        """Flush written data to disk."""
         if self._regular and self._dirty:
             sync(self.descriptor)
             if not self._known:
@@ -112,7 +112,7 @@ class OutputFile:
             self._dirty = False
 
     def close(self) -> None:
-        """Put it on the disk and let go of it; idempotent.
+        """Flush and close the file. Idempotent.
 
         Raises:
             SinkError: the disk reported an error.
@@ -127,7 +127,7 @@ class OutputFile:
                 os.close(descriptor)
 
     def drop(self) -> None:
-        """Close it without a word about errors, and remove it if there is nothing in it."""
+        """Close the file, ignoring errors, and remove it if it is empty."""
         with contextlib.suppress(OSError):
             if self._regular and not self.length and os.path.samestat(self.path.stat(), os.fstat(self.descriptor)):
                 self.path.unlink()
@@ -149,15 +149,15 @@ class OutputFile:
 
 
 def claim(path: Path, *, overwrite: bool = False, avoid: Collection[Path] = ()) -> OutputFile:
-    """Open a new file for writing: `path`, or where that exists the first of `name-2`, `name-3`, ... that does not.
+    """Open a new file for writing: the first of `path`, `name-2`, `name-3`, ... that does not exist.
 
     Args:
-        path: where to write; missing folders are made. A device or a named pipe is used as it is.
-        overwrite: empty an existing file and use it.
-        avoid: numbered names that are kept for others.
+        path: where to write; missing folders are created. A device or a named pipe is opened directly.
+        overwrite: truncate and use an existing file.
+        avoid: numbered names that are reserved for other files.
 
     Raises:
-        SinkError: it cannot be written there.
+        SinkError: the file cannot be created or opened.
     """
     make_folder(path.parent, path)
     try:
@@ -180,7 +180,7 @@ def claim(path: Path, *, overwrite: bool = False, avoid: Collection[Path] = ()) 
         if isinstance(error, SinkError):
             raise
         raise SinkError(f"{legible(path)}: cannot be written: {error.strerror or error}.") from error
-    raise AssertionError  # numbers do not end
+    raise AssertionError  # the candidates never end
 
 
 def _special(path: Path) -> OutputFile:
@@ -188,14 +188,14 @@ def _special(path: Path) -> OutputFile:
         descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
     except OSError as error:
         if error.errno == errno.ENXIO:
-            raise SinkError(f"{legible(path)}: a named pipe that nobody reads; start its reader first.") from error
+            raise SinkError(f"{legible(path)}: a named pipe without a reader; start its reader first.") from error
         raise
     os.set_blocking(descriptor, True)
     return OutputFile(path, descriptor)
 
 
 def numbered(path: Path) -> Iterator[Path]:
-    """Yield `path`, then `name-2`, `name-3`, ..., before a suffix as `.mp4`."""
+    """Yield `path`, then `name-2`, `name-3`, ..., with the number before a suffix such as `.mp4`."""
     yield path
     number = 2
     while True:
@@ -204,19 +204,19 @@ def numbered(path: Path) -> Iterator[Path]:
 
 
 def make_folder(folder: Path, target: Path) -> None:
-    """Make a folder, so that what is wrong with it shows now.
+    """Create a folder.
 
     Raises:
-        SinkError: it cannot be made.
+        SinkError: it cannot be created; the message names `target`, the file or folder to be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SinkError(f"{legible(target)}: {legible(folder)} cannot be made: {error.strerror}.") from error
+        raise SinkError(f"{legible(target)}: {legible(folder)} cannot be created: {error.strerror}.") from error
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all, also for whoever looks while the process is killed."""
+    """Write a file atomically, even if the process is killed."""
     part = path.with_name(f".{path.name}.part")
     try:
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
@@ -232,19 +232,19 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """Write all bytes: the system may take them in pieces."""
+    """Write all bytes, which the system may accept in pieces."""
     view = memoryview(data)
     while view:
         try:
             view = view[os.write(descriptor, view) :]
-        except BlockingIOError:  # a pipe that its other owner switched to non-blocking
+        except BlockingIOError:  # a pipe that another process made non-blocking
             poll = select.poll()
             poll.register(descriptor, select.POLLOUT)
             poll.poll()
 
 
 def sync(descriptor: int) -> None:
-    """Put a file on the disk, where what holds it can do that."""
+    """Flush a file to disk, if its file system supports that."""
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -253,7 +253,7 @@ def sync(descriptor: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put the names in a folder on the disk."""
+    """Flush the entries of a folder to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         sync(descriptor)

@@ -1,4 +1,4 @@
-"""Requests that are accepted: the bounds and the plain form of a head, beyond what `http.server` checks."""
+"""Request parsing: limits and a strict form of heads, beyond the checks of `http.server`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ONCE = "authorization", "content-length", "host", "transfer-encoding"
 
 
 class RejectedError(Exception):
-    """A request that gets no page: the status code, and a line that says why without repeating the request."""
+    """A request that is rejected: the status code, and a reason that does not repeat the request."""
 
     def __init__(self, code: int, text: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(text)
@@ -31,13 +31,13 @@ class RejectedError(Exception):
 
 
 class Lines(io.BufferedReader):
-    """What a client sends, as `http.server` reads it: lines of heads, which are bounded and have one meaning.
+    """The input of a client for `http.server`: lines of heads, bounded and unambiguous.
 
-    Reading raises RejectedError for others, and EOFError where the client ends in the middle of a head.
+    Reading raises RejectedError for other lines, and EOFError if the client disconnects within a head.
     """
 
     def begin(self) -> bool:
-        """Wait for a head; whether one begins."""
+        """Wait for a head; return whether one begins."""
         self._left = LONGEST_HEAD
         self._lines = 0
         first = self.peek(1)[:1]
@@ -74,26 +74,26 @@ class Lines(io.BufferedReader):
 class Request(NamedTuple):
     """A request without a body."""
 
-    authorities: tuple[str, ...]  # that it is sent to: of the Host header and of the target
-    path: str  # as it was sent, percent-encoded
+    authorities: tuple[str, ...]  # from the Host header and the target
+    path: str  # percent-encoded, as received
     query: dict[str, str]
     headers: Message
 
     def header(self, name: str, default: str = "") -> str:
-        """Return the value of a header, of several all."""
+        """Return the value of a header, joined if it is repeated."""
         separator = "; " if name == "cookie" else ", "
         return separator.join(value.strip(" \t") for value in self.headers.get_all(name, [default]))
 
 
 def checked(line: str, headers: Message) -> Request:
-    """Return what a head asks for.
+    """Return the request of a head.
 
     Args:
-        line: the request line, of the form that `Lines` lets pass.
-        headers: as `http.server` has read them.
+        line: the request line, as checked by `Lines`.
+        headers: as parsed by `http.server`.
 
     Raises:
-        RejectedError: it asks for something other than to read a page, or is ambiguous.
+        RejectedError: it is not a request to read a page, or is ambiguous.
     """
     method, target, version = line.split(" ")
     for name in _ONCE:

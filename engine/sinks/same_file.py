@@ -1,4 +1,4 @@
-"""Sources and sinks that are the same file, found before anything is written."""
+"""Detection of sinks that would overwrite a source or another sink, before anything is written."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from panrt.engine.sinks.sink import SinkSpec
 from panrt.errors import SameFileError
 from panrt.formats.records import legible
 
-_NO_PICTURES = frozenset({".jsonl", ".ndjson"})  # no source of pictures reads these, so they may stand among them
+_NO_PICTURES = frozenset({".jsonl", ".ndjson"})  # no image source reads these, so they may be in its folder
 
 
 def refuse_same_files(sources: Iterable[tuple[str, Sequence[Path]]], sinks: Sequence[SinkSpec]) -> None:
-    """See that no sink writes to what a source reads, and no two sinks to one place.
+    """Check that no sink writes to a file that a source reads, and no two sinks to one place.
 
-    Links, relative names and names that differ by case where the file system makes no difference are followed.
+    Links and relative names are resolved, and names that differ only by case on a case-insensitive file system.
 
     Args:
         sources: the name of each, and the files and folders that it reads.
-        sinks: what their URIs mean.
+        sinks: their specifications.
 
     Raises:
-        SameFileError: one does; the message names both.
+        SameFileError: the two are the same; the message names both.
     """
     seen: dict[tuple[object, ...], str] = {}
     for sink in sinks:
@@ -33,7 +33,7 @@ def refuse_same_files(sources: Iterable[tuple[str, Sequence[Path]]], sinks: Sequ
         name = legible(sink.uri)
         for key in _keys(sink.target):
             if key in seen:
-                raise SameFileError(f"{name}: is what the sink {seen[key]} writes, too; give each a name of its own.")
+                raise SameFileError(f"{name}: the sink {seen[key]} writes to it too; give each its own name.")
         seen |= dict.fromkeys(_keys(sink.target), name)
     for source, paths in sources:
         for path in paths:
@@ -47,7 +47,7 @@ def refuse_same_files(sources: Iterable[tuple[str, Sequence[Path]]], sinks: Sequ
 
 
 def _keys(path: Path) -> set[tuple[object, ...]]:
-    """What equal files have in common: where links end, and the file itself if there is one."""
+    """Return keys that are equal for the same file: its resolved path, and its inode if it exists."""
     keys: set[tuple[object, ...]] = {(os.path.realpath(path) if path.name != "-" else "-",)}
     try:
         found = path.stat()

@@ -1,10 +1,10 @@
-"""The standard library's web server, strict with requests and with bounds on what clients take.
+"""The standard library's web server, made strict with requests and bounded in the resources of clients.
 
     accepted ──▶ head is read ──▶ page is sent ──▶ next head ...      (a client may keep its connection)
-                                └─▶ feed: parts as they come          (a viewer of a stream)
+                                └─▶ feed: parts as they arrive        (a viewer of a stream)
 
-Each connection has a thread. `clients` bounds how many there are and for how long; `request` bounds a head, and rejects
-what `http.server` would let pass.
+Each connection has a thread. `clients` bounds their number and time; `request` bounds a head, and rejects requests that
+`http.server` would accept.
 """
 
 from __future__ import annotations
@@ -29,9 +29,13 @@ from panrt.errors import ThreadLimitError
 
 LOG = logging.getLogger("panrt.sinks")
 
-_IGNORED = 1 << 16  # bytes that a client may send while nothing is expected of it
-_SEND_BUFFER = 1 << 18  # bytes of a connection in the kernel: pictures that wait there only age
-_KEEP_ALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))  # finds viewers whose machine is gone
+_IGNORED = 1 << 16  # bytes that a client may send while none are expected
+_SEND_BUFFER = 1 << 18  # bytes of a connection in the kernel: images that wait there only age
+_KEEP_ALIVE = (
+    ("TCP_KEEPIDLE", 10),
+    ("TCP_KEEPINTVL", 5),
+    ("TCP_KEEPCNT", 3),
+)  # detects viewers whose machine is unreachable
 _HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
@@ -44,19 +48,19 @@ _HEADERS = {
 
 
 class Feed(Protocol):
-    """A body without an end, taken part by part by the thread of its viewer."""
+    """An endless body, taken part by part by the thread of its viewer."""
 
     def take(self, timeout: float) -> bytes | None:
-        """Wait for a part that was not taken yet and return the newest; None if none comes, b"" if none ever will."""
+        """Wait for a new part and return the newest; None if none arrives in time, b"" at the end of the feed."""
         ...
 
     def close(self) -> None:
-        """The viewer has gone."""
+        """Release the feed after its viewer has disconnected."""
         ...
 
 
 class Response(NamedTuple):
-    """An answer: a body, or a feed."""
+    """A response: a body, or a feed."""
 
     body: bytes | Feed
     kind: str = "text/plain; charset=utf-8"
@@ -71,7 +75,7 @@ class Server:
     """Serves pages by path from `start` until it is closed.
 
     Raises:
-        SinkError: the address cannot be had.
+        SinkError: no socket can listen at the address.
     """
 
     def __init__(self, address: Address, pages: Mapping[str, Page], clients: Clients | None = None) -> None:
@@ -89,7 +93,7 @@ class Server:
         forks.watch(self)
 
     def start(self) -> None:
-        """Begin to answer.
+        """Begin to accept connections.
 
         Raises:
             ThreadLimitError: the system starts no more threads.
@@ -102,31 +106,31 @@ class Server:
             raise
 
     def close(self) -> None:
-        """Answer no more, and wait for the threads to end. Idempotent."""
+        """Close all connections and wait for their threads. Idempotent."""
         self.clients.refuse()
         for door in self._doors:
             door.close()
         self.clients.end()
 
     def after_fork(self) -> None:
-        """See `forks`: a child does not listen."""
+        """Stop listening in a forked child; see `forks`."""
         for door in self._doors:
             door.socket.close()
         self._doors = []
         self.clients.after_fork()
 
     def report_bug(self) -> None:
-        """Count an exception that is being handled; one line for the first, the traceback only for debugging."""
+        """Count the exception being handled; log a line for the first, and tracebacks at debug level."""
         if self.clients.count_error() == 1:
-            LOG.warning("%s: a page could not be made: %s", self.uri, type(sys.exc_info()[1]).__name__)
-        LOG.debug("%s: a page could not be made", self.uri, exc_info=True)
+            LOG.warning("%s: a page raised an exception: %s", self.uri, type(sys.exc_info()[1]).__name__)
+        LOG.debug("%s: a page raised an exception", self.uri, exc_info=True)
 
 
 class _Door(ThreadingHTTPServer):
-    """What `http.server` does for one listener; a server has one for IPv4 and one for IPv6."""
+    """The `http.server` of one listener; a server has one for IPv4 and one for IPv6."""
 
     def __init__(self, owner: Server, listener: socket.socket) -> None:
-        BaseServer.__init__(self, listener.getsockname(), _Handler)  # TCPServer's would make another socket
+        BaseServer.__init__(self, listener.getsockname(), _Handler)  # TCPServer's would create another socket
         self.socket = listener
         self.owner = owner
         self.thread = threading.Thread(
@@ -165,12 +169,12 @@ class _Door(ThreadingHTTPServer):
         error = sys.exc_info()[1]
         if isinstance(error, ThreadLimitError):
             self.owner.clients.count(closed="threads")
-        elif not isinstance(error, OSError):  # of which each is a client that has gone
+        elif not isinstance(error, OSError):  # each is a client that has disconnected
             self.owner.report_bug()
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """A connection, in a thread of its own."""
+    """A connection, in its own thread."""
 
     protocol_version = default_request_version = request_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -193,7 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def handle(self) -> None:
         super().handle()
-        # Closed with unread bytes, a socket resets, and the client may never see the answer.
+        # A socket closed with unread bytes is reset, and the client may never receive the response.
         self._client.may_send(self._limits.lingering, grace=self._limits.grace)
         self.connection.shutdown(socket.SHUT_WR)
         left = _IGNORED
@@ -226,19 +230,19 @@ class _Handler(BaseHTTPRequestHandler):
         return True
 
     def handle_expect_100(self) -> bool:
-        return True  # says nothing: there is a rejection to come
+        return True  # sends nothing: the request is rejected later
 
     def do_GET(self) -> None:
         page = self._owner.pages.get(self._asked.path)
         if page is None:
-            raise RejectedError(404, "there is no such page")
+            raise RejectedError(404, "no such page")
         try:
             response = page(self._asked.query)
         except RejectedError:
             raise
-        except Exception as error:  # a bug in a page must end neither the server nor the stream
+        except Exception as error:  # a bug in a page must not end the server or the stream
             self._owner.report_bug()
-            raise RejectedError(500, "the page could not be made") from error
+            raise RejectedError(500, "the page raised an exception") from error
         access = self._owner.access
         if access.token and "token" in self._asked.query:
             cookie = f"{access.cookie_name}={access.token}; Path=/; HttpOnly; SameSite=Strict"
@@ -251,7 +255,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._reject(RejectedError(code, HTTPStatus(code).phrase))  # the message may repeat the request
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: a line for each request would be written by whoever asks."""
+        """Log nothing: any client could fill the log."""
 
     def _reject(self, error: RejectedError) -> None:
         self.close_connection = True
@@ -283,10 +287,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._client.may_send(self._limits.patience, grace=self._limits.kept)
 
     def _show(self, feed: Feed) -> None:
-        """Send what a feed gives until it ends or the viewer leaves."""
+        """Send the parts of a feed until it ends or the viewer disconnects."""
         ignored = 0
         while ignored <= _IGNORED:
-            self._client.is_sent()  # TCP finds out whether it is still there
+            self._client.is_sent()  # TCP detects whether it is still connected
             part = feed.take(self._limits.look)
             if part == b"":
                 return

@@ -1,15 +1,15 @@
-"""Results in shared memory: one process writes, others read the newest without asking for it.
+"""Results in shared memory: one process writes, others read the newest without synchronising with it.
 
-Shapes: H x W the panoptic map. The memory is a file on the system's memory disk, a header and a ring of slots:
+Shapes: H x W the panoptic map. The memory is a file on the system's RAM disk, with a header and a ring of slots:
 
     header   8s magic, u32 version, u32 slots, u64 bytes of a slot, u64 results published, u32 state (0 open, 1 closed)
-    slot     u64 number when writing began, u64 when it ended, u32 H, u32 W, u32 n, n bytes of JSON, the map int32
+    slot     u64 number set before writing, u64 number set after, u32 H, u32 W, u32 n, n bytes of JSON, the map int32
 
-A reader copies the newest slot and then looks whether both its numbers still are the one that it wanted: nobody waits.
+A reader copies the newest slot, then checks that both its numbers are still the expected one: no side ever waits.
 
-The writer holds a lock (flock) on the file for as long as it lives, so that readers notice when it is gone. The files
-are readable by their owner alone. Both sides copy by `pread` and `pwrite`: a file that is cut short is an error, where
-mapped memory would be a signal.
+The writer holds a lock (flock) on the file while it lives, so that readers detect its end. Only their owner can read
+the files. Both sides copy with `pread` and `pwrite`, so that a truncated file is an error, not a signal as with mapped
+memory.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from panrt.formats.records import parse, real, shown, whole
 
 _MAGIC, _VERSION = b"PANRTSHM", 2
 _HEADER = struct.Struct("<8sIIQQI")
-_PUBLISHED = struct.Struct("<Q"), 24  # and its place in the header
+_PUBLISHED = struct.Struct("<Q"), 24  # and its offset in the header
 _STATE = struct.Struct("<I"), 32
 _OPEN, _CLOSED = 0, 1
 _NUMBERS = struct.Struct("<QQ")
@@ -46,10 +46,10 @@ _SLOT_HEADER = _NUMBERS.size + _SIZES.size
 _SLOTS_AT = 64
 _SLOTS = 4
 _MOST_SLOTS = 64
-_SPARE_TEXT = 1 << 14  # bytes for more segments than the first result has
+_SPARE_TEXT = 1 << 14  # bytes reserved for more segments than the first result has
 _ALIGN = 64
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}", re.ASCII)
-_LOOK_EVERY = 32  # looks for a result, a millisecond apart, between those whether the writer is still there
+_LOOK_EVERY = 32  # polls for a result, a millisecond apart, between checks of the writer
 
 Buffer = TypeVar("Buffer", bytearray, memoryview)
 
@@ -57,10 +57,10 @@ _fence = threading.Lock()
 
 
 def memory_path(name: str) -> Path:
-    """Return the file behind a name.
+    """Return the file of a name.
 
     Raises:
-        SinkError: the name is not one.
+        SinkError: the name is invalid.
     """
     if _NAME.fullmatch(name) is None or ".." in name or name.endswith((".lock", ".new")):
         raise SinkError(
@@ -72,10 +72,10 @@ def memory_path(name: str) -> Path:
 
 
 class SharedMemoryWriter:
-    """Publishes each result under a name. A result larger than those before it gets a new, larger memory.
+    """Publishes each result under a name. A result that does not fit gets a new, larger memory.
 
     Raises:
-        SinkError: another process writes there, or a file that is not a writer's is in the way.
+        SinkError: another process writes under the name, or a foreign file has it.
     """
 
     def __init__(self, name: str) -> None:
@@ -93,7 +93,7 @@ class SharedMemoryWriter:
         """Publish one result.
 
         Raises:
-            SinkError: there is no memory left, or another process took the name over.
+            SinkError: no memory is left, or another process took the name.
         """
         ids = np.ascontiguousarray(item.result.panoptic, np.int32)
         text = _dump(item.result)
@@ -113,7 +113,7 @@ class SharedMemoryWriter:
         self._put(_PUBLISHED[0].pack(self._number), _PUBLISHED[1])
 
     def close(self) -> None:
-        """Tell the readers, and take the memory away; readers that have it keep what is in it. Idempotent."""
+        """Mark the memory as closed and unlink it; attached readers can still read it. Idempotent."""
         if self._memory >= 0 and _place(self._memory, self._path) == "here":
             self._path.unlink(missing_ok=True)
         self._retire()
@@ -122,7 +122,7 @@ class SharedMemoryWriter:
         self._give_lock_back()
 
     def _take_name(self) -> None:
-        """Become the only writer under the name: the one who holds the lock file."""
+        """Become the only writer under the name, by locking its lock file."""
         try:
             while self._lock < 0:
                 lock = self._open(self._lock_path, os.O_RDWR | os.O_CREAT)
@@ -134,7 +134,7 @@ class SharedMemoryWriter:
                 if _place(lock, self._lock_path) == "here":
                     self._lock = lock
                 else:
-                    os.close(lock)  # its file was unlinked before it was locked: others lock another one
+                    os.close(lock)  # its file was unlinked before it was locked: lock the current one
             self._check_that_nobody_writes()
         except OSError as error:
             self._give_lock_back()
@@ -143,7 +143,7 @@ class SharedMemoryWriter:
             raise SinkError(f"{self._uri}: {self._path}: {error.strerror}; choose another name.") from error
 
     def _check_that_nobody_writes(self) -> None:
-        """Look at the lock of the memory itself: the lock file may have been unlinked under its holder."""
+        """Check the lock of the memory itself: the lock file may have been unlinked by another program."""
         try:
             memory = self._open(self._path, os.O_RDONLY)
         except FileNotFoundError:
@@ -156,7 +156,7 @@ class SharedMemoryWriter:
             os.close(memory)
 
     def _taken(self) -> SinkError:
-        return SinkError(f"{self._uri}: another process writes there; choose another name.")
+        return SinkError(f"{self._uri}: another process writes under this name; choose another.")
 
     def _give_lock_back(self) -> None:
         if self._lock >= 0:
@@ -164,7 +164,7 @@ class SharedMemoryWriter:
             self._lock = -1
 
     def _stay_in_place(self) -> None:
-        """Notice a memory that was unlinked, replaced or cut, or a lock that was unlinked, and take the name again."""
+        """Detect a memory that was unlinked, replaced or truncated, or an unlinked lock, and take the name again."""
         if self._memory >= 0 and (
             _place(self._memory, self._path) != "here" or os.fstat(self._memory).st_size != self._size
         ):
@@ -176,12 +176,12 @@ class SharedMemoryWriter:
             self._take_name()
 
     def _open(self, path: Path, flags: int) -> int:
-        """Open a file that is our own, and no link to another."""
+        """Open a file that belongs to this user and is not a link."""
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink > 1:
             os.close(descriptor)
-            raise SinkError(f"{self._uri}: {path} is not a file of this user's own; remove it or choose another name.")
+            raise SinkError(f"{self._uri}: {path} is not a file of this user; remove it or choose another name.")
         return descriptor
 
     def _grow(self, needed: int) -> None:
@@ -193,9 +193,9 @@ class SharedMemoryWriter:
             new.unlink(missing_ok=True)
             memory = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             fcntl.flock(memory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.posix_fallocate(memory, 0, size)  # a disk without room shows here
+            os.posix_fallocate(memory, 0, size)  # raises if the disk is full
             os.pwrite(memory, _HEADER.pack(_MAGIC, _VERSION, _SLOTS, slot_bytes, 0, _OPEN), 0)
-            new.replace(self._path)  # a reader sees a whole one or none
+            new.replace(self._path)  # atomic for readers
         except OSError as error:
             if memory >= 0:
                 os.close(memory)
@@ -207,7 +207,7 @@ class SharedMemoryWriter:
     def _put(self, data: bytes | memoryview, at: int) -> None:
         written = os.pwrite(self._memory, data, at)
         if written != len(data):
-            raise SinkError(f"{self._uri}: wrote {written} of {len(data)} bytes; is the memory disk full?")
+            raise SinkError(f"{self._uri}: wrote {written} of {len(data)} bytes; is the RAM disk full?")
 
     def _retire(self) -> None:
         if self._memory >= 0:
@@ -217,7 +217,7 @@ class SharedMemoryWriter:
 
 
 class _Layout(NamedTuple):
-    """What the header of a memory says, checked against its size."""
+    """The header of a memory, checked against the file's size."""
 
     slots: int
     slot_bytes: int
@@ -229,7 +229,7 @@ class SharedMemoryReader:
     """Reads the newest result that another process publishes under a name.
 
     Raises:
-        SinkError: the name is not one.
+        SinkError: the name is invalid.
     """
 
     _memory = -1  # file descriptor; -1: none
@@ -242,13 +242,13 @@ class SharedMemoryReader:
         self.close()
 
     def read(self, timeout: float | None = None) -> PanopticResult | None:
-        """Return the newest result that was not read yet; None if none came within `timeout` seconds (None: wait).
+        """Return the newest unread result; None if none came within `timeout` seconds (None: no limit).
 
-        A writer that is not there yet, or has closed, is waited for; results of one that follows are read as well.
+        It also waits for a writer that has not started yet, or that has closed and may be followed by another.
 
         Raises:
             WriterGoneError: the writer died; another call waits for the next one.
-            SharedMemoryError: what is there was not written by PanRT, is damaged, or is of another version.
+            SharedMemoryError: the memory was not written by PanRT, is damaged, or is of another version.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         looks = 0
@@ -262,7 +262,7 @@ class SharedMemoryReader:
             time.sleep(0.001)
 
     def close(self) -> None:
-        """Let go of the memory. Idempotent."""
+        """Detach from the memory. Idempotent."""
         if self._memory >= 0:
             os.close(self._memory)
             self._memory = -1
@@ -280,7 +280,9 @@ class SharedMemoryReader:
         if self._memory < 0 and not (look_for_writer and self._attach()):
             return None
         try:
-            is_held = not look_for_writer or _is_held(self._memory)  # asked first: nothing is published after it is not
+            is_held = not look_for_writer or _is_held(
+                self._memory
+            )  # checked first: a writer without the lock publishes no more
             layout = self._layout()
             if layout.published not in (0, self._seen):
                 return self._copy(layout)
@@ -288,20 +290,18 @@ class SharedMemoryReader:
             replaced = _place(self._memory, self._path) == "replaced"
             self.close()
             if replaced:
-                return None  # its writer noticed before us
+                return None  # its writer has already replaced it
             raise
         place = _place(self._memory, self._path) if look_for_writer else "here"
         if layout.state == _CLOSED or place == "replaced":
-            self.close()  # the next look finds what is there now
+            self.close()  # the next poll opens the current one
         elif not is_held:
             self.close()
-            raise WriterGoneError(
-                f"{self._path}: the process that wrote there has ended; read again to wait for another."
-            )
+            raise WriterGoneError(f"{self._path}: its writing process has ended; read again to wait for another.")
         return None
 
     def _attach(self) -> bool:
-        """Open the memory; False if there is none, or none that somebody writes to."""
+        """Open the memory; return False if it does not exist or has no writer."""
         try:
             descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
@@ -312,7 +312,7 @@ class SharedMemoryReader:
         try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode) or os.geteuid() not in (0, found.st_uid):
-                raise SharedMemoryError(f"{self._path}: is not a file of this user's own.")
+                raise SharedMemoryError(f"{self._path}: is not a file of this user.")
             layout = self._layout()
             if layout.state == _OPEN and _is_held(descriptor):
                 return True
@@ -342,7 +342,7 @@ class SharedMemoryReader:
         return _Layout(slots, slot_bytes, published, state)
 
     def _copy(self, layout: _Layout) -> PanopticResult | None:
-        """The newest result; None if it was overtaken while it was read: the next look finds a newer one."""
+        """Return the newest result; None if it was overwritten while it was read: the next poll finds a newer one."""
         number = layout.published
         at = _SLOTS_AT + number % layout.slots * layout.slot_bytes
         head = self._get(bytearray(_SLOT_HEADER), at)
@@ -365,21 +365,21 @@ class SharedMemoryReader:
         return _load(self._path, text, ids)
 
     def _get(self, into: Buffer, at: int) -> Buffer:
-        """Fill a buffer from the memory; what another process cut off is an error."""
+        """Fill a buffer from the memory; raise if another process truncated it."""
         if os.preadv(self._memory, [into], at) != len(into):
-            raise SharedMemoryError(f"{self._path}: it was cut short while it was read.")
+            raise SharedMemoryError(f"{self._path}: it was truncated while it was read.")
         return into
 
 
 def _barrier() -> None:
-    """What was done before is done before what comes after: taking and giving a lock orders both ways."""
+    """Order memory accesses: acquiring and releasing a lock is a barrier in both directions."""
     for _ in range(2):
         with _fence:
             pass
 
 
 def _is_held(memory: int) -> bool:
-    """Whether a writer lives that holds the lock of a memory; takes nothing from it."""
+    """Return whether a living writer holds the lock of a memory, without taking it."""
     try:
         fcntl.flock(memory, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -389,7 +389,7 @@ def _is_held(memory: int) -> bool:
 
 
 def _place(descriptor: int, path: Path) -> Literal["here", "absent", "replaced"]:
-    """Whether a file that is open is the one under a path."""
+    """Return whether an open file is the one at a path."""
     mine = os.fstat(descriptor)
     try:
         there = path.lstat()

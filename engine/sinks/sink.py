@@ -1,13 +1,13 @@
-"""A sink: a writer behind a bounded queue, on a thread of its own.
+"""A sink: a writer behind a bounded queue, in its own thread.
 
-Nothing that a writer does reaches the stream: what it raises is counted and shown, and a writer that hangs is given up
-after `patience` seconds. A recording ("block") makes the stream wait while it works and so misses nothing; a view
-("latest") lets old results give way to new ones.
+A writer cannot disturb the stream: its errors are counted and reported, and a writer that hangs is abandoned after
+`patience` seconds. A recording ("block") makes the stream wait for it and so misses no result; a view ("latest") drops
+old results in favour of new ones.
 
-    open ◀──▶ hung        it takes nothing; open again when it does
-    open ◀──▶ waiting     a recording that failed, for want of room on the disk for example; it tries again by itself
-    open ───▶ failed      a view that failed five times in a row, or what was not mended until the end
-    open ───▶ left        nobody reads it any more
+    open ◀──▶ hung        accepts no results; open again when it does
+    open ◀──▶ waiting     a recording that failed, for example on a full disk; it retries automatically
+    open ───▶ failed      a view after five failures in a row, or a recording that did not recover before the end
+    open ───▶ left        its output is not read any more
     open ───▶ closed
 """
 
@@ -25,8 +25,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from panrt.engine import forks, threads
 from panrt.engine.frame import Frame
 from panrt.engine.nvtx_ranges import nvtx_range
+from panrt.engine.results.painter import Drawing
 from panrt.engine.results.result import PanopticResult
-from panrt.engine.session import Drawing
 from panrt.engine.slot import Policy, Slot
 from panrt.engine.status import SinkStatus, StreamStatus
 from panrt.errors import ReaderLeftError, SinkError, ThreadLimitError
@@ -35,68 +35,68 @@ from panrt.formats.records import legible
 
 LOG = logging.getLogger("panrt.sinks")
 GIVE_UP_AFTER = 5  # failures in a row
-RETRY = 1.0, 10.0  # seconds until a recording tries again: the first time, and at most; doubles
-_LOOK_EVERY = 0.5  # seconds between looks at a writer that has something to do while no result comes
+RETRY = 1.0, 10.0  # seconds until a recording retries: first and longest; doubles
+_LOOK_EVERY = 0.5  # seconds between calls of `BufferedWriter.idle` while no result comes
 _PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO})
 
 
 class Item(NamedTuple):
-    """What a sink gets."""
+    """A result with its frame, as a sink receives it."""
 
     frame: Frame
     result: PanopticResult
-    drawing: Drawing | None = None  # where the session draws the result itself
+    drawing: Drawing | None = None  # if the session's GPU draws the result
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a writer may want to know of the stream that it belongs to."""
+    """The stream that a writer belongs to."""
 
     model: ModelFile
     status: Callable[[], StreamStatus]
 
 
 class Writer(Protocol):
-    """Where results go. Opened by the thread that starts the stream, then used by the sink's thread alone."""
+    """The output of a sink. Opened by the thread that starts the stream, then used only by the sink's thread."""
 
     def write(self, item: Item) -> None:
-        """Take a result; whatever it raises is counted against this result alone."""
+        """Write a result; an exception counts as the failure of this result only."""
         ...
 
     def close(self) -> None:
-        """Finish what was begun."""
+        """Finish and close the output."""
         ...
 
 
 @runtime_checkable
 class BufferedWriter(Writer, Protocol):
-    """A writer that has something to do also when no result comes."""
+    """A writer with work to do while no result comes."""
 
     @property
     def pending(self) -> int:
-        """Results that it took and that cannot be read back yet."""
+        """The number of written results that cannot be read back yet."""
         ...
 
     def idle(self) -> None:
-        """Do what is due although no result came; called now and then."""
+        """Do work that is due, such as a flush; called periodically while no result comes."""
         ...
 
 
 @dataclass(frozen=True)
 class SinkSpec:
-    """What a URI means."""
+    """A sink as its URI specifies it."""
 
     uri: str
     open: Callable[[Context], Writer]  # raises SinkError
-    recording: bool  # misses nothing where its stream misses nothing
-    policy: Policy | None = None  # that was asked for
+    recording: bool  # takes the policy of its stream, so that it misses nothing under "block"
+    policy: Policy | None = None  # if the URI sets it
     pictures: bool = False  # shows frames with their segments, in the frames' size
     target: Path | None = None  # the file or folder that it writes; "-" for standard output
     is_folder: bool = False
 
 
 class Sink:
-    """Takes results from one stream. Made by `open_sink`, started and closed by the stream."""
+    """Writes the results of one stream. Created by `open_sink`, started and closed by the stream."""
 
     def __init__(
         self, spec: SinkSpec, *, depth: int = 8, patience: float = 5.0, clock: Callable[[], float] = time.monotonic
@@ -115,13 +115,13 @@ class Sink:
         self._offered = self._refused = self._handled = self._failed = self._gaps = 0
         self._failures = 0  # in a row
         self._retry_at, self._pause = 0.0, RETRY[0]
-        self._busy_since: float | None = None  # when the writer was given what it has
+        self._busy_since: float | None = None  # when the writer began with its current result
 
     def start(self, context: Context, *, stream_policy: Policy) -> None:
-        """Open the writer and begin to take results.
+        """Open the writer and begin to accept results.
 
         Raises:
-            SinkError: it cannot be opened. A recording that lacks room or handles begins to wait instead.
+            SinkError: it cannot be opened. A recording that lacks disk space or descriptors waits instead.
             ThreadLimitError: the system starts no more threads.
         """
         policy = self.spec.policy or (stream_policy if self.spec.recording else "latest")
@@ -151,16 +151,16 @@ class Sink:
 
     @property
     def runs_here(self) -> bool:
-        """Whether this is the thread of its writer."""
+        """Whether the calling thread is that of the writer."""
         return self._thread is threading.current_thread()
 
     @property
     def state(self) -> str:
-        """As `SinkStatus.state`, without a look at the clock."""
+        """Like `SinkStatus.state`, but without the check of a writer that hangs now."""
         return self._state
 
     def put(self, item: Item) -> None:
-        """Hand over a result. Never raises; waits for a recording that is behind, but not for one that hangs."""
+        """Queue a result. Never raises; waits for a recording that is behind, but not for one that hangs."""
         self._offered += 1
         if self._state == "waiting" and self._clock() < self._retry_at:
             self._refused += 1
@@ -171,13 +171,13 @@ class Sink:
             return
         self._refused += 1
         if self._state == "open":
-            self._give_up("hung", f"took nothing for {self._patience:g} s")
+            self._give_up("hung", f"accepted no results for {self._patience:g} s")
 
     def close(self) -> None:
-        """Let the writer finish, for as long as it gets on. Twice is fine."""
+        """Wait for the writer to finish, as long as it makes progress. Idempotent."""
         self._slot.close()
         thread = self._thread
-        if thread is None or self.runs_here:  # a writer that closes its stream goes on writing
+        if thread is None or self.runs_here:  # called by its own writer, which continues
             return
         seen, since = self._handled, time.monotonic()
         while thread.is_alive() and time.monotonic() - since < self._patience:
@@ -193,7 +193,7 @@ class Sink:
             self._state = "failed"
 
     def after_fork(self) -> None:
-        """See `forks`: a child writes nothing; what the parent has yet to write, the parent writes."""
+        """Discard queued results in a forked child, which the parent writes; see `forks`."""
         self._slot.after_fork()
 
     @property
@@ -244,7 +244,7 @@ class Sink:
         _write(self._writer, item)
 
     def _attempt(self, action: Callable[[], None], *, results: int = 0, last: bool = False) -> None:
-        """Have the writer do something with so many new results. Whatever is lost is counted."""
+        """Run an action of the writer that handles so many new results, and count the results that it loses."""
         before = self._pending
         try:
             action()
@@ -254,7 +254,7 @@ class Sink:
             self._state, self._error = "left", str(error)
             self._slot.close()
             self._slot.discard()
-        except Exception as error:  # whatever a writer raises is its own affair, and must not end the stream
+        except Exception as error:  # no error of a writer may end the stream
             self._failed += before + results - self._pending
             self._handled += results
             self._failures += 1
@@ -274,24 +274,24 @@ class Sink:
                 self._slot.discard()
         else:
             self._handled += results
-            if before + results > self._pending:  # some can be read back now
+            if before + results > self._pending:  # more results can be read back now
                 self._go_on()
 
     def _go_on(self) -> None:
         if self._failures:
             self._gaps += 1
         if self._state == "waiting":
-            LOG.warning("%s: goes on, with a gap", self.name)
+            LOG.warning("%s: continues, with a gap", self.name)
             self._state = "open"
         self._failures, self._pause = 0, RETRY[0]
 
     def _wait(self, error: Exception) -> None:
-        """Take nothing for a while, longer from time to time."""
+        """Accept no results for a while, longer after each failure."""
         self._failures = max(self._failures, GIVE_UP_AFTER)
         self._retry_at = self._clock() + self._pause
         self._pause = min(2 * self._pause, RETRY[1])
         if self._state != "waiting":
-            LOG.error("%s: waits, and tries again: %s", self.name, _describe(error))
+            LOG.error("%s: waits and retries: %s", self.name, _describe(error))
         self._state, self._error = "waiting", _describe(error)
 
     def _give_up(self, state: str, why: str) -> None:

@@ -1,8 +1,8 @@
-"""Annotated video, H.264 through PyAV, with the times of the frames as they were.
+"""Annotated video, H.264 through PyAV, with the original times of the frames.
 
-A video is a chain of fragments of half a second: whatever ends the process, the file plays up to the last of them.
-FFmpeg writes to memory, from where whole fragments go to the file. So it never learns of a full disk, after which PyAV
-would crash the process. After an error the next frame begins a new file, and the one before plays up to the error.
+A video consists of fragments of half a second: however the process ends, the file plays up to the last complete one.
+FFmpeg writes to memory, from which complete fragments are copied to the file. So FFmpeg never meets a full disk, after
+which PyAV would crash the process. After an error the next frame begins a new file; the old one plays up to the error.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from panrt.formats.records import legible
 
 CODEC = "libx264"
 _TICKS = 90_000  # per second
-LONGEST_SIDE = 16384  # of H.264 as x264 writes it
-_LONGEST_GAP = 10.0  # seconds; a clock that jumps further was set anew
-_FRAGMENT = 0.5  # seconds, of the video and of the clock, whichever come first
+LONGEST_SIDE = 16384  # limit of x264
+_LONGEST_GAP = 10.0  # seconds; a larger jump means that the clock was reset
+_FRAGMENT = 0.5  # seconds of the video or of the clock, whichever comes first
 
 
 class _Format(NamedTuple):
-    """Of FFmpeg, and its options that make a file of fragments."""
+    """A container format of FFmpeg, with its options for fragments."""
 
     name: str
     options: dict[str, str]
@@ -52,7 +52,7 @@ _FORMATS = {
 
 
 class VideoWriter:
-    """One video for each source: the first in `path`, the second beside it with -2 in its name, and so on."""
+    """Writes one video for each source: the first to `path`, the second to `name-2`, and so on."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class VideoWriter:
 
     @property
     def pending(self) -> int:
-        """Frames that wait for their fragment to be whole."""
+        """The number of frames whose fragment is not complete."""
         return sum(video.pending for video in list(self._videos.values()))
 
     @property
@@ -100,7 +100,7 @@ class VideoWriter:
                 self._paths[source],
                 picture,
                 self._options,
-                overwrite=self._overwrite and source not in self._files,  # not what was recorded before an error
+                overwrite=self._overwrite and source not in self._files,  # keep the file of before an error
                 avoid=self._paths.values(),
                 clock=self._clock,
             )
@@ -113,7 +113,7 @@ class VideoWriter:
             raise
 
     def idle(self) -> None:
-        """Put on the disk what is due although no frame came."""
+        """Flush to disk if it is due."""
         for source, video in list(self._videos.items()):
             try:
                 video.idle()
@@ -128,7 +128,7 @@ class VideoWriter:
             video = self._videos[source]
             try:
                 video.close()
-            except Exception as error:  # the other videos are to be finished all the same
+            except Exception as error:  # the other videos must be finished too
                 errors.append(error)
             self._drop(source)
         if errors:
@@ -142,7 +142,7 @@ class VideoWriter:
 
 
 class _Video:
-    """One file. Every frame is brought to the size of the first, which is padded to even sides: 4:2:0 needs that."""
+    """One file. Every frame is resized to the first one's size, padded to even sides as 4:2:0 requires."""
 
     def __init__(
         self,
@@ -168,12 +168,12 @@ class _Video:
         self._sent = self._muxed = self._flushed = 0  # frames
         self._fragment_began: tuple[float, float] | None = None  # in the video, and on the clock
         self._claim = partial(claim, path, overwrite=overwrite, avoid=avoid)
-        self._file: OutputFile | None = None  # from the first whole fragment on
+        self._file: OutputFile | None = None  # from the first complete fragment on
         self._memory = _Memory() if path.suffix.lower() == ".mkv" else _Pipe()
-        self._header: list[tuple[int, bytes]] = []  # until there is a fragment to follow it
+        self._header: list[tuple[int, bytes]] = []  # until the first fragment is complete
         form = _FORMATS[path.suffix.lower()]
         self._container = av.open(self._memory, "w", format=form.name, container_options=form.options)  # noqa: TID251
-        # Every frame leaves the encoder at once: what waits there would be lost with the process.
+        # Every frame leaves the encoder at once: frames that wait there would be lost with the process.
         stream = self._container.add_stream(CODEC, rate=30, options={**options, "tune": "zerolatency"})
         self._stream = cast(av.VideoStream, stream)
         self._stream.pix_fmt = "yuv420p"
@@ -182,16 +182,16 @@ class _Video:
 
     @property
     def begun(self) -> bool:
-        """Whether there is something in a file, by the name of `path`."""
+        """Whether the file at `path` exists and has content."""
         return self._file is not None and self._file.length > 0
 
     @property
     def pending(self) -> int:
-        """Frames that are not in the file yet."""
+        """The number of frames that are not in the file yet."""
         return self._sent - self._flushed
 
     def write(self, picture: NDArray[np.uint8], clock: float) -> None:
-        """Encode a frame; writes the fragment before it if that is long enough."""
+        """Encode a frame, and write the fragment before it if that is long enough."""
         height, width = self._hw
         if picture.shape[:2] != self._hw:
             picture = np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
@@ -208,12 +208,12 @@ class _Video:
         self._sent += 1
 
     def idle(self) -> None:
-        """Put on the disk what is due."""
+        """Flush to disk if it is due."""
         if self._file is not None:
             self._file.rest()
 
     def close(self) -> None:
-        """Write what is left, and what makes the file easier to search."""
+        """Write the remaining frames and the index for seeking."""
         self._encode(None)
         self._container.close()
         if self._muxed:
@@ -222,7 +222,7 @@ class _Video:
             self._file.close()
 
     def drop(self) -> None:
-        """Leave the file as it is; a file with nothing in it goes."""
+        """Close the file without further frames, and remove it if it is empty."""
         with suppress(FFmpegError):
             self._container.close()  # into memory
         if self._file is not None:
@@ -240,7 +240,7 @@ class _Video:
             raise SinkError(f"{legible(self.path)}: H.264: {error.strerror or error}") from error
 
     def _flush(self, frames: int) -> None:
-        """Write what the muxer gave, if it gave something, with which so many frames are in the file."""
+        """Write the output of the muxer, if any; afterwards so many frames are in the file."""
         if not self._memory.pieces:
             return
         pieces = self._header + self._memory.pieces
@@ -255,11 +255,11 @@ class _Video:
                 data += piece
             else:
                 patches.append((position, piece))
-        start = max(data.find(b"moof") - 4, 0) if data[4:8] == b"ftyp" else 0  # behind the header
+        start = max(data.find(b"moof") - 4, 0) if data[4:8] == b"ftyp" else 0  # end of the header
         if start:
             self._file.append(bytes(data[:start]))
         rest = bytes(data[start:])
-        if rest[4:8] == b"moof":  # hidden until it is whole: a fragment that was cut off would be an error to players
+        if rest[4:8] == b"moof":  # hidden until it is complete: players reject a truncated fragment
             self._file.append(rest[:4] + b"free" + rest[8:], seal=rest[:8])
         else:
             self._file.append(rest)
@@ -272,7 +272,7 @@ class _Video:
         return began is None or moment - began[0] >= _FRAGMENT or self._now() - began[1] >= _FRAGMENT
 
     def _moment(self, clock: float) -> float:
-        """The time of a frame in the video: as its clock goes, or like the last one where that jumps."""
+        """Return the time of a frame in the video: by its clock, or by the last interval if that jumps."""
         if self._clock is not None:
             gap = clock - self._clock
             self._gap = gap if 1e-4 < gap < _LONGEST_GAP else self._gap
@@ -282,7 +282,7 @@ class _Video:
 
 
 class _Pipe:
-    """What a muxer writes, in memory; without `seek`, so that it only appends."""
+    """The output of a muxer, in memory; without `seek`, so that the muxer only appends."""
 
     def __init__(self) -> None:
         self.pieces: list[tuple[int, bytes]] = []  # position, bytes
@@ -295,7 +295,7 @@ class _Pipe:
 
 
 class _Memory(_Pipe):
-    """The same for a muxer that comes back to fill in lengths."""
+    """The output of a muxer that seeks back to fill in lengths."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -316,10 +316,10 @@ class _Memory(_Pipe):
 
 
 def _check_name(path: Path) -> None:
-    """See now what no retry will mend.
+    """Check a name for errors that no retry would fix.
 
     Raises:
-        SinkError: the name is too long, or that of a folder.
+        SinkError: the name is too long, or is a folder.
     """
     try:
         os.lstat(path)

@@ -1,6 +1,6 @@
 """A live page: the annotated stream, its classes, rate and age; for a browser on this machine or another.
 
-Pictures are encoded only while somebody looks, once for all who do. Who is slow sees fewer of them.
+Images are encoded only while there are viewers, once for all of them. Slow viewers receive fewer images.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _VIEW = re.compile(r"[A-Za-z0-9-]{0,40}", re.ASCII)
 
 
 class _Seen(NamedTuple):
-    """What the newest result of a source shows."""
+    """The newest result of a source, in brief."""
 
     captured_at: float
     segments: Counter[int]  # by the id of their category
@@ -50,11 +50,11 @@ class WebWriter:
         self._context = context
         self._changed = threading.Condition()  # guards the next five
         self._seen: dict[str, _Seen] = {}
-        self._parts: dict[str, tuple[int, bytes]] = {}  # by source: a number that grows, the picture as it is sent
+        self._parts: dict[str, tuple[int, bytes]] = {}  # by source: a growing number, the image as it is sent
         self._viewers: Counter[str] = Counter()
         self._feeds: set[_Feed] = set()
         self._closed = False
-        self._instance = secrets.token_hex(8)  # tells the page that the server is another one
+        self._instance = secrets.token_hex(8)  # shows the page that the server was restarted
         clients = Clients()
         pages = common_pages(context, clients.counts) | {
             "/": page_of(files(__package__).joinpath("page.html").read_text("utf-8")),
@@ -69,7 +69,7 @@ class WebWriter:
         announce(address, self._server, "/")
 
     def write(self, item: Item) -> None:
-        """Show one result to whoever looks."""
+        """Send one result to its viewers."""
         source = item.frame.source
         segments = Counter(segment.category_id for segment in item.result.segments)
         with self._changed:
@@ -94,7 +94,7 @@ class WebWriter:
         self._server.close()
 
     def after_fork(self) -> None:
-        """See `forks`: whoever held the lock is gone."""
+        """Replace the lock in a forked child, where its holder does not exist; see `forks`."""
         self._changed = threading.Condition()
 
     def _stream_page(self, query: Mapping[str, str]) -> Response:
@@ -107,14 +107,14 @@ class WebWriter:
         feed = _Feed(self, names[int(number)], view)
         with self._changed:
             if len(self._feeds) >= self._most_viewers:
-                raise RejectedError(503, f"{self._most_viewers} are looking already")
+                raise RejectedError(503, f"there are {self._most_viewers} viewers already")
             self._feeds.add(feed)
             self._viewers[feed.source] += 1
-            feed.seen = self._parts.get(feed.source, (0, b""))[0]  # an old picture is not shown as a new one
+            feed.seen = self._parts.get(feed.source, (0, b""))[0]  # an old image is not sent as a new one
         return Response(feed, f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
 
     def take(self, feed: _Feed, timeout: float) -> bytes | None:
-        """The newest picture for a viewer who has not seen it; see `Feed`."""
+        """Return the newest image that a viewer has not received yet; see `Feed`."""
 
         def newest() -> tuple[int, bytes]:
             return self._parts.get(feed.source, (0, b""))
@@ -130,7 +130,7 @@ class WebWriter:
             return part
 
     def leave(self, feed: _Feed) -> None:
-        """A viewer has gone."""
+        """Remove a viewer."""
         with self._changed:
             if feed in self._feeds:
                 self._feeds.remove(feed)
@@ -142,7 +142,7 @@ class WebWriter:
         return Response(json.dumps(self._facts()).encode(), "application/json")
 
     def _facts(self) -> dict[str, Any]:
-        """What the page shows: the status, the model's classes, and each source's age and segments by class."""
+        """Return the content of the page: status, the model's classes, and each source's age and segments by class."""
         status = self._context.status()
         now = time.monotonic()
         with self._changed:
@@ -170,21 +170,21 @@ class _Feed:
 
     def __init__(self, writer: WebWriter, source: str, view: str) -> None:
         self.source = source
-        self.view = view  # as the page calls it, which asks whether it is still served
+        self.view = view  # the page's own name for it, by which it checks that it is still served
         self.seen = 0
         self._writer = writer
 
     def take(self, timeout: float) -> bytes | None:
-        """The newest picture, once."""
+        """Return the newest image, once."""
         return self._writer.take(self, timeout)
 
     def close(self) -> None:
-        """Give the seat back."""
+        """Remove this viewer."""
         self._writer.leave(self)
 
 
 def page_of(text: str) -> Page:
-    """Return the page that serves a document, whose inline script and style are the only ones that may run."""
+    """Return the page of a document; its content security policy allows only its inline script and style."""
     hashes = {}
     for tag in ("script", "style"):
         inline = text.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0]

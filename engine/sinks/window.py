@@ -12,18 +12,18 @@ from panrt.errors import SinkError
 
 
 class WindowWriter:
-    """One window for each source. OpenCV wants all of a window's calls from one thread, which is the sink's."""
+    """Shows one window for each source. OpenCV requires all calls of a window from one thread, the sink's."""
 
     def __init__(self) -> None:
         if not has_windows():
             raise SinkError(
-                f"window://: this OpenCV ({cv2.__version__}) is built without windows; install opencv-python in place "
-                "of opencv-python-headless, or watch in a browser with web://:8080."
+                f"window://: this OpenCV ({cv2.__version__}) is built without windows; install opencv-python "
+                "instead of opencv-python-headless, or watch in a browser with web://:8080."
             )
         self._opened: set[str] = set()
 
     def write(self, item: Item) -> None:
-        """Show one result, unless somebody closed its window."""
+        """Show one result, unless its window was closed."""
         title = f"panrt {item.frame.source}"
         if title in self._opened and cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) < 1:
             return
@@ -41,5 +41,5 @@ class WindowWriter:
 
 
 def has_windows() -> bool:
-    """Whether OpenCV can open a window."""
+    """Return whether OpenCV can open a window."""
     return re.search(r"GUI:\s+NONE", cv2.getBuildInformation()) is None

@@ -1,4 +1,4 @@
-"""Where frames come from: cameras, network streams, files and patterns, all by URI."""
+"""Sources of frames, opened by URI: cameras, network streams, files and test patterns."""
 
 from panrt.engine.sources.open import open_source
 from panrt.engine.sources.source import Source, SourceOptions, SourceStatus, State, Transition

@@ -1,6 +1,6 @@
-"""A GStreamer pipeline in this process, through PyGObject (`gi`), which comes with the system's Python.
+"""A GStreamer pipeline in this process, through PyGObject (`gi`), a package of the system's Python.
 
-This file needs nothing but the standard library and `gi`, so that it runs in any Python that has them.
+This file imports only the standard library and `gi`, so that it runs in any Python that has them.
 """
 
 from __future__ import annotations
@@ -8,27 +8,27 @@ from __future__ import annotations
 import importlib
 from typing import Any, NamedTuple
 
-_SINK = "appsink name=frames drop=true max-buffers=1 sync=false"  # the newest frame, as soon as it is there
+_SINK = "appsink name=frames drop=true max-buffers=1 sync=false"  # the newest frame, as soon as it arrives
 
 
 class PipelineError(Exception):
-    """A pipeline cannot be built, failed, or ended; in the words of gst-launch-1.0."""
+    """A pipeline cannot be built, failed, or ended; the text is that of gst-launch-1.0."""
 
 
 class Sample(NamedTuple):
-    """A buffer that came out of a pipeline."""
+    """A buffer that a pipeline delivered."""
 
     data: Any  # bytes, or an array of them
-    caps: str  # what it holds, as GStreamer writes it
+    caps: str  # its format, as GStreamer writes it
     time: float | None  # seconds on the clock of the stream
-    age: float | None  # seconds since then; None: not known
+    age: float | None  # seconds since then; None: unknown
 
 
 class AppSink:
-    """A pipeline that runs from here until it is closed."""
+    """A pipeline that runs until it is closed."""
 
     def __init__(self, pipeline: str) -> None:
-        """Start a pipeline; the sink is added to it.
+        """Start a pipeline, to which the sink is added.
 
         Raises:
             PipelineError: it cannot be built or started.
@@ -69,14 +69,14 @@ class AppSink:
         return Sample(self._content(buffer), sample.get_caps().to_string(), time, age)
 
     def close(self) -> None:
-        """Stop it and free the camera. Idempotent."""
+        """Stop the pipeline and free the camera. Idempotent."""
         self._pipeline.set_state(self._gst.State.NULL)
 
     def _content(self, buffer: Any) -> bytes:
-        """The one copy: the buffer itself belongs to a pool of the camera, which would run dry."""
+        """Copy a buffer, once: the buffer itself belongs to a pool of the camera, which would run empty."""
         info = _last(buffer.map(self._gst.MapFlags.READ))
         try:
-            return bytes(info.data)  # bytes already, which are not copied again, or a view of the buffer
+            return bytes(info.data)  # either bytes, which are not copied again, or a view of the buffer
         finally:
             buffer.unmap(info)
 
@@ -92,20 +92,20 @@ class AppSink:
 
 
 def load() -> tuple[Any, str]:
-    """Return GStreamer as a Python module, or None and why there is none."""
+    """Return GStreamer as a Python module; or None, and the reason."""
     try:
         gi: Any = importlib.import_module("gi")
         gi.require_version("Gst", "1.0")
         gi.require_version("GstApp", "1.0")
         gst: Any = importlib.import_module("gi.repository.Gst")
         importlib.import_module("gi.repository.GstApp")  # gives a sink `try_pull_sample`
-    except (ImportError, ValueError) as error:  # no gi; no description of GStreamer for it
+    except (ImportError, ValueError) as error:  # no gi, or no typelib of GStreamer
         return None, str(error)
     started = gst.init_check(None)
     is_started = started[0] if isinstance(started, tuple) else started  # see `_last`
-    return (gst, "") if is_started else (None, "GStreamer does not start")
+    return (gst, "") if is_started else (None, "GStreamer cannot be initialised")
 
 
 def _last(returned: Any) -> Any:
-    """What a function of GStreamer gives besides whether it succeeded: without python3-gst-1.0 both come as a tuple."""
+    """Return the value of a GStreamer call: without python3-gst-1.0 it is the last of a tuple, after the success."""
     return returned[-1] if isinstance(returned, tuple) else returned

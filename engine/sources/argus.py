@@ -1,6 +1,6 @@
-"""CSI cameras of a Jetson: GStreamer's Argus source, its frames in NV12 as the image processor writes them.
+"""CSI cameras of a Jetson: GStreamer's Argus source, with frames in NV12 as the image processor writes them.
 
-Nothing of a URI but numbers comes into a pipeline.
+Only numbers are taken from a URI into the text of a pipeline.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ from panrt.formats.records import legible
 
 ELEMENT = "nvarguscamerasrc"
 FORMATS: tuple[PixelFormat, ...] = ("bgr8", "nv12")
-# By GStreamer's colorimetry. What says nothing, or something that `Frame` cannot, is taken for BT.601.
+# By GStreamer's colorimetry. A missing one, or one that `Frame` cannot express, is taken for BT.601.
 _STANDARDS: dict[str, YuvStandard] = {"bt709": "bt709", "2:3:5:1": "bt709", "1:3:5:1": "bt709", "2:3:0:0": "bt709"}
-_STARTING = 15.0  # seconds at least for the first frame: where GStreamer is new it looks through its plugins first
-_TICK = 0.1  # seconds between two looks at whether frames are still wanted
-_OLDEST = 10.0  # seconds of age that a frame can have; a clock that says more was set anew
+_STARTING = 15.0  # seconds at least for the first frame: on its first run GStreamer scans its plugins
+_TICK = 0.1  # seconds between checks whether the source is stopped
+_OLDEST = 10.0  # seconds; an older frame means that its clock was reset
 
 
 @dataclass(frozen=True, kw_only=True)
 class CsiOptions:
-    """What to ask a CSI camera for."""
+    """The mode to request from a CSI camera."""
 
     width: int = 1280
     height: int = 720
     fps: int = 30
-    mode: int | None = None  # of the sensor; None: chosen by Argus
-    flip: int = 0  # nvvidconv's flip-method, 2 turns by 180 degrees
+    mode: int | None = None  # of the sensor; None: Argus chooses
+    flip: int = 0  # nvvidconv's flip-method; 2 rotates by 180 degrees
 
 
 def csi_pictures(sensor: int, uri: str, camera: CsiOptions, opening: Opening) -> Generator[Picture, None, None]:
-    """Frames of a CSI camera of a Jetson, until it is gone.
+    """Yield the frames of a Jetson's CSI camera until it is lost.
 
     Raises:
-        SourceError: it gives none, or none any more; the message says why as far as GStreamer does.
+        SourceError: it delivers no frames, or no more; the message holds the reason that GStreamer reports.
     """
     try:
         with closing(gstreamer.start(argus_pipeline(sensor, camera))) as pipeline:
@@ -62,7 +62,7 @@ def csi_pictures(sensor: int, uri: str, camera: CsiOptions, opening: Opening) ->
 
 
 def argus_pipeline(sensor: int, camera: CsiOptions) -> str:
-    """The pipeline from a CSI sensor to NV12 in host memory."""
+    """Return the pipeline from a CSI sensor to NV12 in host memory."""
     mode = "" if camera.mode is None else f" sensor-mode={camera.mode}"
     return (
         f"{ELEMENT} sensor-id={sensor}{mode} ! video/x-raw(memory:NVMM),format=NV12,"
@@ -79,7 +79,7 @@ def _pictures(pipeline: gstreamer.Pipeline, uri: str, opening: Opening) -> Gener
         now = clock.now()
         if sample is None:
             if now - heard_at > patience:
-                raise SourceTimeoutError(f"{uri}: nothing came for {patience:g} s.")
+                raise SourceTimeoutError(f"{uri}: no data for {patience:g} s.")
             continue
         frame = nv12_frame(sample, uri)
         captured_at = moments.of(sample, now)
@@ -88,21 +88,21 @@ def _pictures(pipeline: gstreamer.Pipeline, uri: str, opening: Opening) -> Gener
         else:
             yield Picture(frame.image, sample.time, captured_at, "nv12", frame.yuv_standard)
         patience = opening.options.timeout
-        heard_at = clock.now()  # the time that a reader kept us waiting is no silence
+        heard_at = clock.now()  # time spent waiting for the reader is not silence
 
 
 class Moments:
-    """When frames were captured, from the times of their stream.
+    """Capture times of frames, from the times of their stream.
 
-    Where the age of a frame is not known, the frame that was quickest on its way is taken to have needed no time.
+    If the age of frames is unknown, the frame with the smallest delay is assumed to have had none.
     """
 
     def __init__(self) -> None:
-        self._begin: float | None = None  # of the stream, on the clock of arrivals
+        self._begin: float | None = None  # start of the stream, on the clock of arrivals
         self._last = 0.0
 
     def of(self, sample: Sample, arrived: float) -> float:
-        """Return when a frame that arrived now was captured."""
+        """Return the capture time of a frame that arrived now."""
         if sample.time is None:
             return arrived
         if sample.age is not None:
@@ -118,7 +118,7 @@ def nv12_frame(sample: Sample, uri: str) -> Frame:
     """Return a buffer as a frame that shares its memory.
 
     Raises:
-        SourceUndecodableError: it is none.
+        SourceUndecodableError: it is not a frame in NV12.
     """
     fields = dict(re.findall(r'([a-z-]+)=\(\w+\)"?([^\s,;"]+)', sample.caps))
     sides = [fields.get(name, "") for name in ("width", "height")]
@@ -145,7 +145,7 @@ _MEANINGS: tuple[tuple[str, type[SourceError], str], ...] = (
     (
         "connecting to nvargus-daemon|create cameraprovider|argus_socket",
         SourceRefusedError,
-        "Argus does not answer: sudo systemctl restart nvargus-daemon; a container needs its socket, "
+        "Argus does not respond: sudo systemctl restart nvargus-daemon; a container needs its socket, "
         "-v /tmp/argus_socket:/tmp/argus_socket",
     ),
     (
@@ -156,22 +156,22 @@ _MEANINGS: tuple[tuple[str, type[SourceError], str], ...] = (
     (
         "no cameras available|invalid camera|no such file|no such device",
         SourceNotFoundError,
-        "no such camera; look at its cable, and at what `panrt doctor` lists",
+        "no such camera; check its cable, and the cameras that `panrt doctor` lists",
     ),
     (
         "permission denied|not authorized",
         SourceDeniedError,
-        "this user may not open it: sudo usermod -aG video $USER, and log in anew",
+        "this user may not open it: sudo usermod -aG video $USER, and log in again",
     ),
     (
         "busy|in use|failed to create capturesession|alreadyallocated",
         SourceRefusedError,
-        "another program has it; if none does: sudo systemctl restart nvargus-daemon",
+        "another program uses it; if none does: sudo systemctl restart nvargus-daemon",
     ),
     (
         "not-negotiated|not supported|could not link",
         SourceError,
-        "the camera does not give this size or rate; ask for another: ?width=1920&height=1080&fps=30",
+        "the camera does not support this size or rate; request another: ?width=1920&height=1080&fps=30",
     ),
 )
 
@@ -182,25 +182,25 @@ _ERROR = re.compile(
 
 
 def _meaning(uri: str, text: str) -> SourceError:
-    """What GStreamer's account of an error means to who gave the URI."""
+    """Return the error that a user can act on for a message of GStreamer."""
     account = legible(_shortened(text))
     element = re.search(r'no element "(\w+)"', text)
     if element is not None:
         package = _PACKAGES.get(element[1], "a package that is not installed")
         return SourceError(
-            f"{uri}: GStreamer has no element {element[1]}, which is in {package}; USB cameras are camera://0."
+            f"{uri}: GStreamer lacks the element {element[1]}, which is in {package}; USB cameras are camera://0."
         )
     for pattern, kind, advice in _MEANINGS:
         if re.search(pattern, text, re.IGNORECASE):
             return kind(f"{uri}: {advice}. GStreamer: {account}")
     return SourceRefusedError(
-        f"{uri}: the camera gives no frames, or no more; `journalctl -u nvargus-daemon` may tell why. "
+        f"{uri}: the camera delivers no frames, or no more; `journalctl -u nvargus-daemon` may show why. "
         f"GStreamer: {account}"
     )
 
 
 def _shortened(text: str) -> str:
-    """Return what matters of what gst-launch-1.0 says, in one line."""
+    """Return the errors in the output of gst-launch-1.0, in one line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [found[1] for line in lines if (found := _ERROR.match(line))]
     errors = errors or [line for line in lines if "rror" in line] or lines[-1:]

@@ -1,4 +1,4 @@
-"""Memory for frames, used again."""
+"""A pool of memory for frames."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-_KEPT = 4  # that nobody uses
+_KEPT = 4  # unused buffers
 
 
 class Buffers:
-    """Gives memory for frames of one size, and takes it back once nobody holds what lies in it."""
+    """Lends memory for frames of one size, and reuses it once no array refers to it."""
 
     def __init__(self) -> None:
         self._size = 0
         self._free: deque[bytearray] = deque(maxlen=_KEPT)
 
     def take(self, size: int) -> NDArray[np.uint8]:
-        """Return an array of so many bytes, of any content."""
+        """Return an uninitialised array of so many bytes."""
         if size != self._size:
             self._size, self._free = size, deque(maxlen=_KEPT)
         try:
             memory = self._free.pop()
         except IndexError:
             memory = bytearray(size)
-        array = np.frombuffer(memory, np.uint8)  # what is made of it refers to it, not to the memory alone
+        array = np.frombuffer(memory, np.uint8)  # views of it keep the array itself alive, not only its memory
         weakref.finalize(array, self._free.append, memory).atexit = False
         return array

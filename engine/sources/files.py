@@ -1,4 +1,4 @@
-"""Files of pictures and video, one after the other."""
+"""Image and video files, read one after the other."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".m
 
 
 def pictures(paths: Sequence[Path], opening: Opening) -> Generator[Picture, None, None]:
-    """The pictures of every file in turn, again and again where the options say `loop`.
+    """Yield the frames of each file in turn; repeatedly if the options have `loop`.
 
-    A file that is damaged does not stop the others, nor the next round; it is noted.
+    A damaged file is recorded and does not stop the others, nor the next round.
 
     Raises:
-        SourceError: it is the only file, and not to be read again.
+        SourceError: the only file is damaged, and is not read again.
     """
     opening.files = len(paths)
     while True:
@@ -62,15 +62,15 @@ def _pictures(path: Path, opening: Opening) -> Generator[Picture, None, None]:
 
 
 def pixel_formats(paths: Sequence[Path]) -> tuple[PixelFormat, ...]:
-    """What frames of all these files can be handed over in."""
+    """Return the pixel formats in which frames of all these files can be delivered."""
     return ("bgr8",) if any(picture_files.is_picture_name(path.name) for path in paths) else FORMATS
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """(H, W, 3) BGR, upright; see `panrt.formats.image_files.read_picture`.
+    """Read an image, (H, W, 3) BGR and upright; see `panrt.formats.image_files.read_picture`.
 
     Raises:
-        SourceError: there is no such file, it may not be read, or it does not decode.
+        SourceError: the file does not exist, may not be read, or cannot be decoded.
     """
     try:
         return picture_files.read_picture(path)
@@ -83,12 +83,12 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 
 def select(pattern: str) -> tuple[Path, ...]:
-    """The files that a path, a folder or a glob means, in natural order: 1, 2, 10.
+    """Return the files that a path, a folder or a glob names, in natural order: 1, 2, 10.
 
-    Hidden files and folders, whose names begin with a dot, are taken only where the pattern says so.
+    Hidden files and folders, whose names begin with a dot, match only a pattern that begins with a dot too.
 
     Raises:
-        SourceNotFoundError: there are none.
+        SourceNotFoundError: no file matches.
         SourceDeniedError: a folder may not be read.
     """
     path = Path(pattern)
@@ -97,7 +97,7 @@ def select(pattern: str) -> tuple[Path, ...]:
         if path.is_dir():
             found = picture_files.pictures_in(path)
             if not found:
-                raise SourceNotFoundError(f"{name}: a folder without pictures ({', '.join(sorted(IMAGE_SUFFIXES))}).")
+                raise SourceNotFoundError(f"{name}: a folder without images ({', '.join(sorted(IMAGE_SUFFIXES))}).")
             return tuple(found)
         if os.path.lexists(path) or not any(letter in pattern for letter in "*?["):
             return (path,)
@@ -110,7 +110,7 @@ def select(pattern: str) -> tuple[Path, ...]:
         reason = getattr(error, "strerror", None) or error
         raise SourceNotFoundError(f"{name}: no such file, folder or pattern ({reason}).") from error
     if not found:
-        raise SourceNotFoundError(f"{name}: no picture or video matches.")
+        raise SourceNotFoundError(f"{name}: no image or video matches.")
     return tuple(found)
 
 

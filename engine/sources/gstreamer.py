@@ -1,6 +1,6 @@
-"""Pipelines of GStreamer, in this process where `gi` can be imported, else by gst-launch-1.0 and a pipe.
+"""GStreamer pipelines: in this process if `gi` can be imported, else in gst-launch-1.0 behind a pipe.
 
-On the pipe buffers travel in GStreamer's own framing (GDP), with their times and caps.
+Through the pipe, buffers travel in GStreamer's own framing (GDP), with their times and caps.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from panrt.engine.sources.appsink import AppSink, PipelineError, Sample
 from panrt.engine.sources.buffers import Buffers
 
 LAUNCHER = "gst-launch-1.0"
-# The newest buffer waits where the pipe is full; what waited before is dropped.
+# If the pipe is full, the newest buffer waits and the one that waited before is dropped.
 _TO_PIPE = "queue leaky=downstream max-size-buffers=1 max-size-bytes=0 max-size-time=0 ! gdppay ! fdsink sync=false fd="
 _HEADER = struct.Struct(">BxxxHIQ44x")  # version, type, length of what follows, time in nanoseconds
 _BUFFER, _CAPS = 1, 2  # types; others are events
 _NO_TIME = (1 << 64) - 1
 _LONGEST = 1 << 28  # bytes of a buffer
-_PIPE_BYTES = 1 << 20  # that the system may keep on the way, where it lets us ask for so many
-_LOG_BYTES = 1 << 14  # of what the launcher says that are kept
-_GRACE = 2.0  # seconds to end of its own accord
-_PATIENCE = 60.0  # seconds to look through all plugins
+_PIPE_BYTES = 1 << 20  # capacity of the pipe, if the system grants so much
+_LOG_BYTES = 1 << 14  # of the launcher's output that are kept
+_GRACE = 2.0  # seconds to end after SIGINT
+_PATIENCE = 60.0  # seconds to scan all plugins
 
 
 class Pipeline(Protocol):
@@ -46,12 +46,12 @@ class Pipeline(Protocol):
         ...
 
     def close(self) -> None:
-        """Stop it and free the camera. Idempotent."""
+        """Stop the pipeline and free the camera. Idempotent."""
         ...
 
 
 def way() -> str:
-    """Return what runs pipelines here: "python3-gi", "gst-launch-1.0", or "" where nothing does."""
+    """Return what runs pipelines on this machine: "python3-gi", "gst-launch-1.0", or "" for neither."""
     if appsink.load()[0] is not None:
         return "python3-gi"
     return LAUNCHER if shutil.which(LAUNCHER) else ""
@@ -61,7 +61,7 @@ def start(pipeline: str) -> Pipeline:
     """Start a pipeline, written as for gst-launch-1.0 without a sink.
 
     Raises:
-        PipelineError: it cannot be built or started, or there is no GStreamer.
+        PipelineError: it cannot be built or started, or GStreamer is not installed.
     """
     found = way()
     if not found:
@@ -70,14 +70,14 @@ def start(pipeline: str) -> Pipeline:
 
 
 def has_element(name: str) -> bool:
-    """Whether GStreamer has an element."""
+    """Return whether GStreamer has an element."""
     gst, _ = appsink.load()
     if gst is not None:
         return gst.ElementFactory.find(name) is not None
     inspector = shutil.which("gst-inspect-1.0")
     if inspector is None:
         return False
-    command = [inspector, name]  # not --exists, which asks for the version of GStreamer itself
+    command = [inspector, name]  # not --exists, which requires GStreamer's own version
     try:
         return subprocess.run(command, capture_output=True, check=False, timeout=_PATIENCE).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
@@ -85,21 +85,21 @@ def has_element(name: str) -> bool:
 
 
 class LaunchedPipeline:
-    """A pipeline in a process of gst-launch-1.0, whose buffers come through a pipe.
+    """A pipeline in a gst-launch-1.0 process, whose buffers arrive through a pipe.
 
-    The process ends with the thread that started it, whatever ends that.
+    The process ends with the thread that started it, however that ends.
     """
 
     def __init__(self, pipeline: str) -> None:
-        """Start a pipeline; the sink is added to it.
+        """Start a pipeline, to which the sink is added.
 
         Raises:
-            PipelineError: the launcher cannot be started. That a pipeline is wrong shows when it is pulled.
+            PipelineError: the launcher cannot be started. An invalid pipeline raises at the first `pull`.
         """
         launcher = shutil.which(LAUNCHER)
         if launcher is None:
             raise PipelineError(f"{LAUNCHER} is not installed.")
-        # Not on standard output: that is where Argus writes what it does.
+        # Not on standard output, to which Argus writes its log.
         with ExitStack() as on_error:
             self._frames, frames_out = os.pipe()
             on_error.callback(os.close, self._frames)
@@ -113,7 +113,7 @@ class LaunchedPipeline:
                     stderr=subprocess.STDOUT,
                     pass_fds=(frames_out,),
                     env={**os.environ, "LC_ALL": "C"},
-                    start_new_session=True,  # Ctrl-C is for this process, which then ends that one
+                    start_new_session=True,  # Ctrl-C reaches this process only, which then ends that one
                 )
             except OSError as error:
                 raise PipelineError(f"{LAUNCHER}: {error.strerror}.") from error
@@ -132,10 +132,10 @@ class LaunchedPipeline:
         self._closed = False
         self._header = np.zeros(_HEADER.size, np.uint8)
         self._kind, self._time = 0, 0
-        self._part, self._missing = self._header, _HEADER.size  # that is being read, and bytes of it to come
+        self._part, self._missing = self._header, _HEADER.size  # being read, and the bytes of it that are still missing
 
     def pull(self, seconds: float) -> Sample | None:
-        """See `Pipeline`; waits so long for each piece of a buffer."""
+        """See `Pipeline`; the time applies to each piece of a buffer."""
         while True:
             if not self._read():
                 if not self._wait(seconds):
@@ -151,7 +151,7 @@ class LaunchedPipeline:
                     return Sample(part, self._caps, None if self._time == _NO_TIME else self._time / 1e9, None)
 
     def close(self) -> None:
-        """See `Pipeline`; the process is gone afterwards."""
+        """See `Pipeline`; the process has ended afterwards."""
         if self._closed:
             return
         self._closed = True
@@ -167,7 +167,7 @@ class LaunchedPipeline:
         os.close(self._frames)
 
     def _read(self) -> bool:
-        """Read what is there of the current part, into the memory where it stays; whether it is complete."""
+        """Read the available bytes of the current part in place; return whether it is complete."""
         while self._missing:
             try:
                 count = os.readv(self._frames, [self._part.data[-self._missing :]])
@@ -179,7 +179,7 @@ class LaunchedPipeline:
         return True
 
     def _begin(self) -> None:
-        """Go from a header to what follows it."""
+        """Prepare to read the part that follows a header."""
         version, self._kind, size, self._time = _HEADER.unpack(self._header.data)
         if version != 1 or size > _LONGEST:
             raise PipelineError(f"{LAUNCHER}: got a header of version {version} and {size} bytes, expected GDP 1.")
@@ -187,7 +187,7 @@ class LaunchedPipeline:
         self._missing = size
 
     def _wait(self, seconds: float) -> bool:
-        """Wait for bytes of frames, and keep what the launcher says."""
+        """Wait for bytes of frames and keep the launcher's output; return whether there are bytes."""
         ready = {key.fd for key, _ in self._selector.select(seconds)}
         if self._log.fileno() in ready:
             self._listen()
@@ -200,7 +200,7 @@ class LaunchedPipeline:
             self._selector.unregister(self._log.fileno())
 
     def _last_words(self) -> str:
-        """Why it ended, as it said itself."""
+        """Return why the process ended, by its own output."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_GRACE)
         self._listen()
@@ -208,6 +208,6 @@ class LaunchedPipeline:
 
 
 def _ends_with_parent() -> list[str]:
-    """The beginning of a command that ends when its parent does. Without it, it ends at the next frame it writes."""
+    """Return a prefix that ends a command with its parent; without it, the command ends at its next write."""
     program = shutil.which("setpriv")  # of util-linux
     return [program, "--pdeathsig", "KILL", "--"] if program else []

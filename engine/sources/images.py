@@ -1,4 +1,4 @@
-"""Images that a program has, as a source: arrays from an iterable."""
+"""Images of a program as a source: arrays from an iterable."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from panrt.formats.records import shown
 
 
 def image_pictures(images: Iterable[Any], opening: Opening) -> Generator[Picture, None, None]:
-    """The images of an iterable, which is read in the thread of the source, once; again where the options say `loop`.
+    """Yield the images of an iterable, read in the source's thread; repeatedly if the options have `loop`.
 
     Raises:
-        SourceUndecodableError: an item is no image; the message says which.
+        SourceUndecodableError: an item is not an image; the message names it.
     """
     while True:
         count = 0
@@ -30,7 +30,7 @@ def image_pictures(images: Iterable[Any], opening: Opening) -> Generator[Picture
 
 
 def _checked(image: object, index: int) -> NDArray[np.uint8]:
-    """A copy of an image, so that the program may fill its array anew."""
+    """Return a copy of an image, so that the program may reuse its array."""
     if not isinstance(image, np.ndarray):
         found = f"got {shown(image)}"
     elif image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:

@@ -1,7 +1,7 @@
-"""A local file as FFmpeg gets it: bytes alone, with no name through which other files or hosts could be reached.
+"""A local file for FFmpeg as bytes only, without a name through which other files or hosts could be reached.
 
-FFmpeg opens by name what the name, or the content of the file, asks for: `concat:`, numbered pictures, play lists. Here
-it reads from a Python object instead, and the demuxers that open further files are not used.
+Given a name, FFmpeg opens further files that the name or the content refers to: `concat:`, numbered images, playlists.
+Here it reads from a Python object instead, and demuxers that open further files are disabled.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from panrt.engine.sources.source import Opening
 from panrt.errors import SourceDeniedError, SourceError, SourceNotFoundError, SourceTimeoutError, SourceUndecodableError
 from panrt.formats.records import legible
 
-_LOOK_EVERY = 0.1  # seconds between looks at whether somebody still wants what a silent pipe may bring
+_LOOK_EVERY = 0.1  # seconds between checks of a silent pipe whether the source is stopped
 _MOST_BOXES = 100_000
 
 
@@ -26,7 +26,7 @@ class LocalFile:
     """A file or a named pipe, for `av.open`.
 
     Raises:
-        SourceError: it cannot be opened, or is neither file nor pipe. `read` raises SourceTimeoutError where a pipe
+        SourceError: it cannot be opened, or is neither a file nor a pipe. `read` raises SourceTimeoutError if a pipe
             stays silent.
     """
 
@@ -45,7 +45,7 @@ class LocalFile:
             raise SourceUndecodableError(f"{legible(path)}: {what}.")
 
     def read(self, size: int) -> bytes:
-        """Return up to `size` bytes; none at the end, or when nobody wants them any more."""
+        """Return up to `size` bytes; none at the end, or when the source is stopped."""
         if not self._is_pipe:
             return b"" if self._opening.stop.is_set() else self._file.read(size) or b""
         deadline = self._opening.clock.now() + self._opening.options.timeout
@@ -56,30 +56,28 @@ class LocalFile:
                 self._began = True
                 return data
             if self._opening.clock.now() > deadline:
-                raise SourceTimeoutError(
-                    f"{legible(self._path)}: nothing came for {self._opening.options.timeout:g} s."
-                )
+                raise SourceTimeoutError(f"{legible(self._path)}: no data for {self._opening.options.timeout:g} s.")
             self._opening.clock.wait(self._opening.stop, _LOOK_EVERY / 10)
         return b""
 
     def seekable(self) -> bool:
-        """Whether it is a file."""
+        """Return whether it is a file rather than a pipe."""
         return not self._is_pipe
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a place; which one that is then."""
+        """Move to a position and return it."""
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
-        """Return the place."""
+        """Return the position."""
         return self._file.tell()
 
     def close(self) -> None:
-        """Close it. Idempotent."""
+        """Close the file. Idempotent."""
         self._file.close()
 
     def missing(self) -> int:
-        """Return how many bytes the outer structure of the file declares beyond its end; 0 where it does not say."""
+        """Return how many bytes the file's outer structure declares beyond its end; 0 if it declares no size."""
         if self._is_pipe:
             return 0
         with open(os.dup(self._file.fileno()), "rb") as file:
@@ -92,7 +90,7 @@ def _opened(path: Path) -> int:
     except OSError as error:
         problem = _problem(path, error)
     except ValueError:  # a null byte, or half of a surrogate pair
-        problem = SourceNotFoundError(f"{legible(path)}: no file can be called that.")
+        problem = SourceNotFoundError(f"{legible(path)}: not a valid file name.")
     raise problem
 
 
@@ -106,10 +104,10 @@ def _problem(path: Path, error: OSError) -> SourceError:
 
 
 def missing_bytes(file: BinaryIO, size: int) -> int:
-    """Return how many bytes a video file of `size` bytes says it has beyond its end.
+    """Return how many bytes a video file of `size` bytes declares beyond its end.
 
-    Looks at the boxes of MP4 and MOV, the RIFF chunks of AVI, the segment of Matroska and the packets of MPEG-TS. A
-    file without a declared size, such as one that is being recorded, misses nothing that can be known.
+    Reads the boxes of MP4 and MOV, the RIFF chunks of AVI, the segment of Matroska and the packets of MPEG-TS. For a
+    file without a declared size, such as one that is being recorded, the answer is 0.
     """
     file.seek(0)
     start = file.read(400)
@@ -126,7 +124,7 @@ def missing_bytes(file: BinaryIO, size: int) -> int:
 
 
 def _media_ends(file: BinaryIO, size: int) -> Iterator[int]:
-    """The ends of the outermost boxes that hold frames or their index, as far as they are beyond the file's end."""
+    """Yield the ends, beyond the file's end, of outermost boxes that hold frames or their index."""
     at = 0
     for _ in range(_MOST_BOXES):
         file.seek(at)
@@ -134,7 +132,7 @@ def _media_ends(file: BinaryIO, size: int) -> Iterator[int]:
         length = int.from_bytes(head[:4], "big")
         if length == 1 and len(head) == 16:
             length = int.from_bytes(head[8:], "big")
-        if len(head) < 8 or length < 8:  # the end, or a box that reaches to it
+        if len(head) < 8 or length < 8:  # the end, or a box that extends to it
             return
         at += length
         if at > size:
@@ -159,7 +157,7 @@ def _riff_ends(file: BinaryIO, size: int) -> Iterator[int]:
 
 
 def _segment_end(start: bytes) -> int:
-    """The end of a Matroska file by the size of its segment; 0 if that is not known."""
+    """Return the end of a Matroska file by the size of its segment; 0 if unknown."""
     at = 4
     length, at = _ebml_size(start, at)
     at += length or 0
@@ -170,7 +168,7 @@ def _segment_end(start: bytes) -> int:
 
 
 def _ebml_size(data: bytes, at: int) -> tuple[int | None, int]:
-    """A number of EBML and where it ends; None for "unknown", whose bits are all ones."""
+    """Return an EBML number and its end; None for "unknown", whose bits are all ones."""
     first = data[at] if at < len(data) else 0
     width = 9 - first.bit_length()
     if width > 8:

@@ -1,16 +1,17 @@
-"""From a URI to a source.
+"""Open a source by its URI.
 
 camera://0  /dev/video0      a V4L2 camera; ?width=1280&height=720&fps=30&fourcc=MJPG
 csi://0                      a CSI camera of a Jetson; ?width=1920&height=1080&fps=30&mode=1&flip=2
 rtsp://HOST/PATH             a network camera, also rtsps://
 http://HOST/PATH             MJPEG, or a video file by its name; also https://
-clip.mp4  photo.jpg          a video or picture, its name taken literally
+clip.mp4  photo.jpg          a video or image, its name taken literally
 file:///PATH                 the same by its absolute path, percent-encoded
-folder/  'shots/*.png'       the pictures of a folder or glob, by name
-test://640x480@60            a moving pattern at 60 a second (@max: as fast as it is taken); ?frames=100
-demo://tabletop              the clip that comes with PanRT
+folder/  'shots/*.png'       the images of a folder or glob, in order of their names
+test://640x480@60            a moving pattern at 60 frames per second (@max: unthrottled); ?frames=100
+demo://tabletop              the bundled clip
 
-A login is written USER:PASSWORD@HOST, its "#", "/", "?", "@" and "%" as %23, %2F, %3F, %40 and %25. It is never shown.
+A login is written USER:PASSWORD@HOST, its "#", "/", "?", "@" and "%" as %23, %2F, %3F, %40 and %25. Messages never
+show it.
 """
 
 from __future__ import annotations
@@ -44,24 +45,24 @@ def open_source(
     options: SourceOptions | None = None,
     wake: threading.Event | None = None,
 ) -> Source:
-    """A source for a URI or path, or for images, not yet started.
+    """Return a source for a URI or path, or for images, not yet started.
 
     Args:
         uri: see the top of this file; or images as an iterable of (H, W, 3) uint8 arrays in BGR.
-        name: what its frames and messages call it; the URI without its login by default.
+        name: of the source in its frames and messages; by default the URI without its login.
         options: how it behaves.
-        wake: set whenever a frame came or the source ended.
+        wake: set whenever a frame arrives or the source ends.
 
     Raises:
-        UnknownSourceError: nothing answers to that URI, or not to its options.
-        SourceError: there is no such file. Whatever else is wrong shows when the source is started.
-        TypeError: it is none of these.
+        UnknownSourceError: the URI or one of its options is unknown.
+        SourceError: the file does not exist. Other errors appear when the source is started.
+        TypeError: `uri` is none of these.
     """
     return Source(specify(uri), name=name, options=options, wake=wake)
 
 
 def specify(source: object) -> Spec:
-    """What a URI, a path or an iterable of images means.
+    """Return the specification of a URI, a path or an iterable of images.
 
     Raises:
         UnknownSourceError, SourceError, TypeError: as `open_source`.
@@ -81,7 +82,7 @@ def specify(source: object) -> Spec:
 
 
 def parse(text: str) -> Spec:
-    """What a URI means.
+    """Return the specification of a URI.
 
     Raises:
         UnknownSourceError, SourceNotFoundError: as `open_source`.
@@ -97,13 +98,13 @@ def parse(text: str) -> Spec:
         return _SCHEMES[uri.scheme](uri)
     if os.path.lexists(text):  # a file in a folder whose name ends in a colon
         return _file(text)
-    raise UnknownSourceError(f"{uri}: no source is called {shown(uri.scheme)}; {nearest(uri.scheme, SCHEMES)}")
+    raise UnknownSourceError(f"{uri}: no source has the scheme {shown(uri.scheme)}; {nearest(uri.scheme, SCHEMES)}")
 
 
 def _file(text: str) -> Spec:
     if re.fullmatch(r"/dev/video[0-9]+", text):
         return _v4l2(text, text, v4l2.V4l2Options())
-    # What is no file may be an address whose scheme was forgotten, and hold a login.
+    # A name that is not a file may be an address without its scheme, and hold a login.
     name = text if os.path.lexists(text) else redact(text)
     try:
         paths = files.select(text)
@@ -129,7 +130,7 @@ def _camera(uri: Uri) -> Spec:
         raise UnknownSourceError(f"{uri}: fourcc: got {shown(fourcc)}; {nearest(fourcc, v4l2.FOURCCS)}")
     options = v4l2.V4l2Options(fourcc=fourcc, **_numbers(uri, query, _CAMERA_RANGES))
     if (options.width == 0) != (options.height == 0):
-        raise UnknownSourceError(f"{uri}: width and height go together.")
+        raise UnknownSourceError(f"{uri}: give both width and height, or neither.")
     return _v4l2(device, uri.shown, options)
 
 
@@ -151,7 +152,7 @@ def _csi(uri: Uri) -> Spec:
 
 
 def _network(uri: Uri) -> Spec:
-    network_address(uri, UnknownSourceError)  # what is wrong with it is said now
+    network_address(uri, UnknownSourceError)  # raises now rather than when the source starts
     suffix = Path(uri.path).suffix.lower()
     if uri.scheme.startswith("http") and suffix in files.VIDEO_SUFFIXES | files.IMAGE_SUFFIXES:
         return Spec(uri.shown, partial(video.served_pictures, uri), live=False, pixel_formats=video.FORMATS)
@@ -177,7 +178,7 @@ def _pattern(uri: Uri) -> Spec:
 
 
 def _numbers(uri: Uri, query: Mapping[str, str], ranges: Mapping[str, tuple[int, int]]) -> dict[str, int]:
-    """The options of a URI that are numbers: by name, with the least and the greatest."""
+    """Return the numeric options of a URI; `ranges` holds the smallest and largest value of each by name."""
     numbers = {name: _number(query[name], uri) for name in ranges if name in query}
     for name, number in numbers.items():
         least, greatest = ranges[name]
@@ -190,13 +191,13 @@ def _query(uri: Uri, names: tuple[str, ...]) -> dict[str, str]:
     query = uri.options
     for name in query:
         if name not in names:
-            raise UnknownSourceError(f"{uri}: there is no option {shown(name)}; {nearest(name, names)}")
+            raise UnknownSourceError(f"{uri}: unknown option {shown(name)}; {nearest(name, names)}")
     return query
 
 
 def _number(text: str, uri: Uri) -> int:
     if not re.fullmatch("[0-9]{1,9}", text):
-        raise UnknownSourceError(f"{uri}: got {shown(redact(text))} where a number is expected.")
+        raise UnknownSourceError(f"{uri}: got {shown(redact(text))}, expected a number.")
     return int(text)
 
 

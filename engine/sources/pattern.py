@@ -1,4 +1,4 @@
-"""A moving test pattern, as a camera would show it: for trying things out, and for tests that know every pixel."""
+"""A moving test pattern with known pixels, delivered at the rate of a camera."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ STEP = 3  # pixels that the pattern moves from frame to frame
 def pattern_pictures(
     hw: tuple[int, int], fps: float | None, frames: int | None, opening: Opening
 ) -> Generator[Picture, None, None]:
-    """Frames of the pattern at `fps` a second (None: as fast as they are taken), without end unless `frames` says."""
+    """Yield frames of the pattern at `fps` per second (None: unthrottled), endlessly or `frames` of them."""
     wide = _wide(hw)
     started = opening.clock.now()
     index = 0
     while frames is None or index < frames:
         captured_at = None
-        if fps is not None:  # each frame has its moment; one that cannot be kept is late, not left out
+        if fps is not None:  # each frame has its due time; a late one is delivered late, not skipped
             captured_at = started + index / fps
             if opening.clock.wait(opening.stop, captured_at - opening.clock.now()):
                 return
@@ -32,12 +32,12 @@ def pattern_pictures(
 
 
 def pattern(index: int, hw: tuple[int, int]) -> NDArray[np.uint8]:
-    """Frame `index` of the pattern, (H, W, 3) BGR: eight colour bars with a ramp across, moving to the left."""
+    """Return frame `index` of the pattern, (H, W, 3) BGR: eight colour bars with a ramp, moving to the left."""
     return _shifted(_wide(hw), hw[1], index)
 
 
 def _wide(hw: tuple[int, int]) -> NDArray[np.uint8]:
-    """The pattern twice side by side, so that every shift of it is one slice."""
+    """Return the pattern twice side by side, so that every shift of it is one slice."""
     height, width = hw
     x = np.arange(width)
     bar = (8 * x // width) + 1

@@ -1,9 +1,9 @@
-"""A source: a thread that captures frames, and the truth about how it goes.
+"""A source: a thread that captures frames, with its state and counts.
 
     connecting ──▶ live ◀──▶ stalled ──▶ reconnecting ──▶ live ... ──▶ ended
 
-A source never makes up a frame: while nothing comes it is stalled or reconnecting, and says so. Frames wait for their
-reader in a slot; what gives way there is counted.
+A source never invents a frame: while none arrive, its state is stalled or reconnecting. Frames wait for their reader in
+a slot, which counts those that it drops.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from panrt.errors import SourceDeniedError, SourceError, SourceRefusedError, Unk
 from panrt.formats.records import legible
 
 LOG = logging.getLogger("panrt.sources")
-HISTORY = 64  # transitions that are remembered
-_NAMED = 3  # files that the message at the end names
+HISTORY = 64  # transitions that are kept
+_NAMED = 3  # files that the final message names
 
 
 class State(enum.Enum):
-    """Where a source is in its life."""
+    """The state of a source."""
 
     CONNECTING = "connecting"  # opened, no frame yet
     LIVE = "live"
@@ -47,7 +47,7 @@ class State(enum.Enum):
 
 
 class Transition(NamedTuple):
-    """A source went into a state."""
+    """A change of a source's state."""
 
     state: State
     at: float  # seconds of the clock
@@ -59,19 +59,19 @@ class SourceOptions:
     """How a source behaves; times in seconds.
 
     Raises:
-        ValueError: a value does not do; the message names it.
+        ValueError: a value is invalid; the message names it.
     """
 
-    policy: Policy | None = None  # None: "latest" for what is live, "block" for files
-    depth: int = 4  # frames that may wait under "block"; under "latest" it is one
-    timeout: float = 5.0  # to open, and to read on: after that the source is lost
+    policy: Policy | None = None  # None: "latest" for live sources, "block" for files
+    depth: int = 4  # frames that may wait under "block"; one under "latest"
+    timeout: float = 5.0  # to open, and for each read: after that the source is lost
     stall_after: float = 1.0
-    reconnect: bool = True  # a live source that was live before and is lost
-    backoff: tuple[float, float] = (0.25, 5.0)  # first and longest wait between attempts; doubles
+    reconnect: bool = True  # to a live source that delivered frames and is lost
+    backoff: tuple[float, float] = (0.25, 5.0)  # first and longest wait between attempts; it doubles
     loop: bool = False  # files: start again at their end
     rtsp_transport: str = "tcp"  # or "udp"
-    pixel_format: PixelFormat = "bgr8"  # of frames: "nv12" or "yuyv" leave their conversion to the session
-    native: bool = False  # of cameras whose own format is known, frames in that one, whatever `pixel_format` says
+    pixel_format: PixelFormat = "bgr8"  # of frames: "nv12" and "yuyv" leave the conversion to the session
+    native: bool = False  # frames in the camera's own format, if it is known, whatever `pixel_format` is
     clock: Clock = MONOTONIC
 
     def __post_init__(self) -> None:
@@ -85,13 +85,13 @@ class SourceOptions:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected a positive number.")
         if not 0 < self.backoff[0] <= self.backoff[1]:
-            raise ValueError(f"backoff: got {self.backoff}, expected the first wait, then one at least as long.")
+            raise ValueError(f"backoff: got {self.backoff}, expected a positive first wait, then one at least as long.")
 
 
 class Picture(NamedTuple):
-    """What is read from a source."""
+    """An image read from a source, with its times and format."""
 
-    image: NDArray[np.uint8]  # as `pixel_format` has it, see `Frame`
+    image: NDArray[np.uint8]  # shaped by `pixel_format`, see `Frame`
     media_time: float | None = None  # seconds on the clock of the file or stream
     captured_at: float | None = None  # seconds of the clock; None: now
     pixel_format: PixelFormat = "bgr8"
@@ -100,29 +100,29 @@ class Picture(NamedTuple):
 
 @dataclass
 class Opening:
-    """What a reader needs beside its address. `stop` is set when nobody wants its pictures any more."""
+    """The state that a source shares with its reader. `stop` is set when the reader must end."""
 
     options: SourceOptions
     realtime: bool  # a file plays at its own speed
     stop: threading.Event = field(default_factory=threading.Event)
-    damaged: int = 0  # packets that could not be decoded, and files that were not read in full; the reader counts
-    files: int = 1  # that are read one after the other
+    damaged: int = 0  # packets that could not be decoded, and files that were not read in full; counted by the reader
+    files: int = 1  # to be read one after the other
     problems: dict[str, SourceError] = field(default_factory=dict)  # by text, of files that were not read in full
 
     @property
     def clock(self) -> Clock:
-        """What a reader waits by."""
+        """The clock that a reader waits by."""
         return self.options.clock
 
     def note(self, error: SourceError) -> None:
-        """Count a file that was not read in full. The source ends by `problem`, after its other files."""
+        """Count a file that was not read in full. The source ends with `problem`, after its other files."""
         self.damaged += 1
         self.problems.setdefault(str(error), error)
         LOG.warning("%s", error)
 
     @property
     def problem(self) -> SourceError | None:
-        """One error for all files that were not read in full; None if there are none."""
+        """One error for all files that were not read in full; None if all were."""
         if not self.problems:
             return None
         first = next(iter(self.problems.values()))
@@ -133,21 +133,21 @@ class Opening:
         return type(first)(f"{len(self.problems)} of {self.files} files could not be read in full. {texts}{more}")
 
 
-# Opens, yields pictures, and closes when it is closed. Raises SourceError.
+# Opens the source, yields its images, and closes it when the generator is closed. Raises SourceError.
 Reader = Callable[[Opening], Generator[Picture, None, None]]
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What a URI means."""
+    """A source as its URI specifies it."""
 
-    uri: str  # without credentials, fit for messages
+    uri: str  # without credentials, for messages
     reader: Reader
-    live: bool  # gives frames at its own pace, wanted or not
-    lasting: bool = False  # has no end of its own: when it ends it is lost, and worth another attempt
-    pixel_formats: tuple[PixelFormat, ...] = ("bgr8",)  # that it can hand over
-    native: PixelFormat | None = None  # the one of these that it need not convert to; None: not known
-    reads: tuple[Path, ...] = ()  # the files and folders that its pictures are in
+    live: bool  # delivers frames at its own rate, whether or not they are taken
+    lasting: bool = False  # has no natural end: one that ends is lost, and is reconnected
+    pixel_formats: tuple[PixelFormat, ...] = ("bgr8",)  # that it can deliver
+    native: PixelFormat | None = None  # the one of these that needs no conversion; None: unknown
+    reads: tuple[Path, ...] = ()  # the files and folders that it reads
 
 
 @dataclass(frozen=True)
@@ -164,15 +164,15 @@ class SourceStatus:
     waiting: int
     damaged: int  # packets that could not be decoded, files that were not read in full
     reconnects: int
-    unexpected: int  # errors that no source is meant to raise, each followed by a reconnect where the source lasts
+    unexpected: int  # errors other than SourceError; a lasting source reconnects after each
     last_frame_at: float | None  # seconds of the clock
     history: tuple[Transition, ...]
 
 
 class Source:
-    """Captures from one URI on a thread of its own until it ends or is stopped.
+    """Captures frames from one URI in its own thread until it ends or is stopped.
 
-    Made by `open_source`. One reader takes frames with `take`; `status` may be asked from anywhere.
+    Created by `open_source`. One reader takes frames with `take`; `status` may be read from any thread.
     """
 
     def __init__(
@@ -193,7 +193,7 @@ class Source:
         self._opening = Opening(options, realtime=self.policy == "latest")
         depth = 1 if self.policy == "latest" else options.depth
         self._slot: Slot[Frame] = Slot(self.policy, depth=depth, wake=wake)
-        self._lock = threading.Lock()  # of the five below
+        self._lock = threading.Lock()  # guards the five below
         self._state = State.CONNECTING
         self._history: deque[Transition] = deque(maxlen=HISTORY)
         self._last_frame_at: float | None = None
@@ -215,22 +215,21 @@ class Source:
         return self
 
     def take(self, timeout: float | None = 0.0) -> Frame | None:
-        """The next frame; None if none came within `timeout` seconds, or none will come any more (see `exhausted`)."""
+        """Return the next frame; None if none came within `timeout` seconds, or the source is `exhausted`."""
         frame = self._slot.take(timeout)
         if frame is None or self.spec.live or self._opening.realtime:
             return frame
-        return replace(
-            frame, captured_at=self._clock.now()
-        )  # it could have been read at any time: it does not age here
+        # A frame of a file could have been read at any time, so it does not age in the slot.
+        return replace(frame, captured_at=self._clock.now())
 
     @property
     def exhausted(self) -> bool:
-        """Ended, and every frame taken."""
+        """Whether the source has ended and every frame is taken."""
         return self._slot.exhausted
 
     @property
     def error(self) -> Exception | None:
-        """Why it ended, if not of itself."""
+        """The error that ended it; None after its natural end."""
         return self._error
 
     @property
@@ -256,7 +255,7 @@ class Source:
             )
 
     def notice_stall(self) -> None:
-        """Go into the stalled state if it is due. The capturing thread cannot: it waits for the frame."""
+        """Enter the stalled state if it is due; the capturing thread cannot, as it waits for the frame."""
         with self._lock:
             now = self._clock.now()
             silent = now - (self._last_frame_at or now)
@@ -265,23 +264,23 @@ class Source:
             self._enter(State.STALLED, f"no frame for {self._options.stall_after:g} s", only_from=State.LIVE)
 
     def stop(self) -> None:
-        """Capture no more; what was captured can still be taken."""
+        """Stop capturing; captured frames can still be taken."""
         self._opening.stop.set()
         self._slot.close()
 
     def close(self) -> None:
-        """Stop and wait for the thread. Twice is fine."""
+        """Stop and wait for the thread. Idempotent."""
         self.stop()
         if self._thread.is_alive():
             self._thread.join(2 * self._options.timeout + 1)
 
     def after_fork(self) -> None:
-        """See `forks`: in a child it has ended."""
+        """Become ended in a forked child; see `forks`."""
         self._lock = threading.Lock()
         self._opening.stop = threading.Event()
         self._opening.stop.set()
         self._slot.after_fork()
-        self._error = SourceError(f"{self.spec.uri}: it is read by the process from which this one was forked.")
+        self._error = SourceError(f"{self.spec.uri}: it belongs to the process from which this one was forked.")
         self._enter(State.ENDED, "forked")
 
     def __enter__(self) -> Source:
@@ -307,14 +306,14 @@ class Source:
                     problem = self._opening.problem
                 if problem is None or not self._may_return(problem):
                     self._error = problem
-                    reason = _reason(problem) if problem else "its end"
+                    reason = _reason(problem) if problem else "end of source"
                     break
                 wait = first_wait if self._captured > seen else min(2 * wait, longest_wait)
                 with self._lock:
                     self._reconnects += 1
                 self._enter(State.RECONNECTING, _reason(problem))
                 self._clock.wait(self._opening.stop, wait)
-        except Exception as error:  # a bug: whoever takes the frames gets to see it, instead of a thread that is gone
+        except Exception as error:  # a bug: report it to the reader of the frames rather than end the thread silently
             self._error = error
             reason = _reason(error)
         finally:
@@ -322,7 +321,7 @@ class Source:
             self._slot.close()
 
     def _read(self) -> Exception | None:
-        """Capture until the source ends or fails; why, if that is not its natural end."""
+        """Capture until the source ends; return the error, or None after its natural end."""
         pictures: Generator[Picture, None, None] | None = None
         try:
             pictures = self.spec.reader(self._opening)
@@ -331,7 +330,7 @@ class Source:
                     return None
         except SourceError as error:
             return error
-        except Exception as error:  # a bug, or what a library does not document: a source that lasts tries again
+        except Exception as error:  # a bug, or an undocumented error of a library: a lasting source reconnects
             self._unexpected += 1
             return error
         finally:
@@ -346,7 +345,7 @@ class Source:
         with self._lock:
             self._last_frame_at = now
         if self._state is not State.LIVE:
-            self._enter(State.LIVE, "a frame came")
+            self._enter(State.LIVE, "receiving frames")
         captured_at = now if picture.captured_at is None else picture.captured_at
         frame = Frame(
             picture.image,
@@ -360,7 +359,7 @@ class Source:
         if not self._slot.put(frame):
             return False
         self._captured += 1
-        with self._lock:  # the time that a reader kept us waiting is no stall
+        with self._lock:  # time spent waiting for the reader is not a stall
             self._last_frame_at = self._clock.now()
         return True
 
@@ -379,7 +378,7 @@ class Source:
 
 
 def _reason(problem: Exception) -> str:
-    """An error as a state's reason. The text of one that is unexpected may hold an address."""
+    """Return the reason of a state from an error; the text of an unexpected error may hold an address."""
     return str(problem) if isinstance(problem, SourceError) else redact_all(f"{type(problem).__name__}: {problem}")
 
 

@@ -1,7 +1,7 @@
-"""USB cameras, and whatever else is a V4L2 device, through FFmpeg: MJPG, YUYV, NV12 and other formats of theirs.
+"""USB cameras and other V4L2 devices, through FFmpeg: MJPG, YUYV, NV12 and their other formats.
 
-The memory that a driver writes to is gone when its device is closed, and FFmpeg gives views of it. So the bytes of a
-frame are copied once, as soon as they are there; with the pixel format that the camera writes that is all.
+FFmpeg returns views of the driver's memory, which is unmapped when the device is closed. So the bytes of a frame are
+copied once, as soon as they arrive; in the camera's own pixel format no other work is done.
 
 Shapes: H x W pixels of a frame.
 """
@@ -33,7 +33,7 @@ from panrt.formats.records import legible
 from panrt.formats.video_files import open_video
 
 FORMATS: tuple[PixelFormat, ...] = ("bgr8", "nv12", "yuyv")
-# What a camera may be asked for, by its name in V4L2; FFmpeg's names.
+# Formats that a camera may be asked for: V4L2's name -> FFmpeg's name.
 FOURCCS = {
     "MJPG": "mjpeg",
     "YUYV": "yuyv422",
@@ -44,21 +44,21 @@ FOURCCS = {
     "RGB3": "rgb24",
     "BGR3": "bgr24",
 }
-# What goes with a pixel format; the first is asked for where the URI says nothing. "bgr8" is made of anything.
+# Formats that give a pixel format; the first is requested if the URI names none. "bgr8" is made from any format.
 _SOURCES: dict[PixelFormat, tuple[str, ...]] = {"nv12": ("NV12", "MJPG"), "yuyv": ("YUYV",)}
-# What need not be converted, or, of MJPG, what is nearest to what its decoder writes.
+# The pixel format that needs no conversion or, for MJPG, is nearest to the output of its decoder.
 NATIVE: dict[str, PixelFormat] = {"NV12": "nv12", "MJPG": "nv12", "YUYV": "yuyv"}
 _RAW: dict[str, PixelFormat] = {"yuyv422": "yuyv", "nv12": "nv12"}  # by FFmpeg's name
-_NONBLOCK = "+4"  # AVFMT_FLAG_NONBLOCK, so that a camera that falls silent does not hold its reader for ever
+_NONBLOCK = "+4"  # AVFMT_FLAG_NONBLOCK, so that a silent camera does not block its reader forever
 _POLL = 0.002  # seconds
-_OLDEST = 10.0  # seconds of age that a frame can have; a driver whose clock says more has another one
+_OLDEST = 10.0  # seconds; an older frame means that the driver uses another clock
 
 
 @dataclass(frozen=True, kw_only=True)
 class V4l2Options:
-    """What to ask a camera for; 0 or "" leaves it to the camera."""
+    """The mode to request from a camera; 0 or "" leaves the choice to the camera."""
 
-    width: int = 0  # with the height or not at all
+    width: int = 0  # set together with the height
     height: int = 0
     fps: int = 0
     fourcc: str = ""  # one of `FOURCCS`: many USB cameras are fast in MJPG only
@@ -68,12 +68,12 @@ class Device(NamedTuple):
     """A V4L2 device of this machine."""
 
     path: Path
-    name: str  # that its driver gave it
+    name: str  # by its driver
     is_open_to_us: bool
 
     @property
     def is_csi(self) -> bool:
-        """Whether it is the sensor of a Jetson's CSI camera, which gives raw Bayer data here."""
+        """Whether it is the sensor of a Jetson's CSI camera, which delivers raw Bayer data through V4L2."""
         return self.name.startswith("vi-output")
 
 
@@ -90,15 +90,15 @@ def devices(root: Path = Path("/")) -> tuple[Device, ...]:
 
 
 def v4l2_pictures(device: str, uri: str, camera: V4l2Options, opening: Opening) -> Generator[Picture, None, None]:
-    """Frames of a V4L2 device by its path, until it is gone.
+    """Yield the frames of a V4L2 device, named by its path, until it is lost.
 
     Raises:
-        SourceError: it does not give what was asked for, or nothing any more.
+        SourceError: it does not support the requested mode, or delivers no more frames.
     """
     fourcc = _fourcc(uri, camera, opening.options.pixel_format)
     options = {"fflags": _NONBLOCK}
     if fourcc:
-        options["input_format"] = FOURCCS[fourcc]  # FFmpeg takes another where the camera has not this one
+        options["input_format"] = FOURCCS[fourcc]  # FFmpeg takes another if the camera lacks this one
     if camera.width:
         options["video_size"] = f"{camera.width}x{camera.height}"
     if camera.fps:
@@ -109,15 +109,15 @@ def v4l2_pictures(device: str, uri: str, camera: V4l2Options, opening: Opening) 
 def captured_pictures(
     file: object, uri: str, demuxer: str, options: Mapping[str, str], opening: Opening, fourcc: str = ""
 ) -> Generator[Picture, None, None]:
-    """Frames from a demuxer of FFmpeg.
+    """Yield frames from a demuxer of FFmpeg.
 
     Args:
-        file: what it reads.
-        uri: what messages call it.
-        demuxer: "v4l2", or one whose packets are frames as well.
+        file: its input.
+        uri: its name in messages.
+        demuxer: "v4l2", or another whose packets are frames.
         options: of the demuxer.
         opening: of the source.
-        fourcc: what frames must be, one of `FOURCCS`; "" for anything.
+        fourcc: required format, one of `FOURCCS`; "" for any.
 
     Raises:
         SourceError: see `v4l2_pictures`.
@@ -136,8 +136,8 @@ def captured_pictures(
         if fourcc and given != FOURCCS[fourcc]:
             found = next((name for name, known in FOURCCS.items() if known == given), given)
             raise SourceError(
-                f"{uri}: the camera gives {found} in place of {fourcc}; take another pixel format or fourcc, of those "
-                "that v4l2-ctl --list-formats-ext shows."
+                f"{uri}: the camera delivers {found} instead of {fourcc}; choose another pixel format or fourcc "
+                "of those that v4l2-ctl --list-formats-ext shows."
             )
         camera = _Camera(container, stream, uri, opening)
         while (captured := camera.read()) is not None:
@@ -147,7 +147,7 @@ def captured_pictures(
 
 
 class _Captured(NamedTuple):
-    """A frame as the driver delivered it, copied out of its buffer."""
+    """A frame as the driver delivered it, copied from its buffer."""
 
     data: NDArray[np.uint8]
     at: float  # seconds of the clock
@@ -172,22 +172,22 @@ class _Camera:
         self._reformatter = VideoReformatter()
 
     def read(self) -> _Captured | None:
-        """Wait for a frame; None at the end, or when nobody wants it any more."""
+        """Wait for a frame; return None at the end, or when the source is stopped."""
         opening, timeout = self._opening, self._opening.options.timeout
         begun = opening.clock.now()
         while not opening.stop.is_set():
             try:
                 return self._next()
-            except BlockingIOError:  # nothing there yet
+            except BlockingIOError:  # no frame yet
                 if opening.clock.now() - begun > timeout:
-                    raise SourceTimeoutError(f"{self._uri}: nothing came for {timeout:g} s.") from None
+                    raise SourceTimeoutError(f"{self._uri}: no data for {timeout:g} s.") from None
                 opening.clock.wait(opening.stop, _POLL)
             except (FFmpegError, OSError) as error:
                 raise _typed(error, self._uri, timeout) from error
         return None
 
     def picture(self, captured: _Captured) -> Picture | None:
-        """A frame in the pixel format that is wanted; None if it is damaged, which is counted."""
+        """Return a frame in the requested pixel format; count a damaged one and return None."""
         if captured.is_damaged or (self._raw is not None and captured.data.size != np.prod(self._shape)):
             self._opening.damaged += 1
             return None
@@ -205,8 +205,8 @@ class _Camera:
         return Picture(image, captured.media_time, captured.at, self._wanted, standard)
 
     def _next(self) -> _Captured | None:
-        """Copy the next packet, so that nothing refers to the driver's memory when the device is closed."""
-        packets: Any = self._container.demux(self._stream)  # holds the packet that it gave last
+        """Copy the next packet, so that no array refers to the driver's memory when the device is closed."""
+        packets: Any = self._container.demux(self._stream)  # holds the last packet that it returned
         try:
             packet = next(packets, None)
             arrived = self._opening.clock.now()
@@ -217,57 +217,57 @@ class _Camera:
             taken_at = None if packet.pts is None else float(packet.pts * packet.time_base)
             # V4L2 stamps frames by the monotonic clock of the system.
             age = 0.0 if taken_at is None else time.monotonic() - taken_at
-            is_damaged = packet.is_corrupt or not packet.size  # of a frame that came in part, FFmpeg gives nothing
+            is_damaged = packet.is_corrupt or not packet.size  # FFmpeg returns an empty packet for an incomplete frame
             return _Captured(data, arrived - age if 0 <= age < _OLDEST else arrived, taken_at, is_damaged)
         finally:
             packets.close()
 
 
 def _format(stream: av.VideoStream) -> str:
-    """FFmpeg's name of what a camera gives, as in `FOURCCS`."""
+    """Return FFmpeg's name of the format that a camera delivers, as in `FOURCCS`."""
     codec = stream.codec_context
     return codec.pix_fmt or "" if codec.name == "rawvideo" else codec.name
 
 
 def _fourcc(uri: str, camera: V4l2Options, pixel_format: PixelFormat) -> str:
-    """Return what to ask a camera for; "" for its own choice."""
+    """Return the format to request from a camera; "" for its own choice."""
     fitting = _SOURCES.get(pixel_format)
     if fitting is None:
         return camera.fourcc
     if camera.fourcc not in ("", *fitting):
         raise SourceError(
-            f"{uri}: fourcc {camera.fourcc} does not go with the pixel format {pixel_format}, which is read from "
-            f"{' or '.join(fitting)}; leave it out, or take bgr8."
+            f"{uri}: fourcc {camera.fourcc} does not provide the pixel format {pixel_format}, which is read from "
+            f"{' or '.join(fitting)}; leave it out, or use bgr8."
         )
     return camera.fourcc or fitting[0]
 
 
 _MEANINGS: tuple[tuple[tuple[int, ...], type[SourceError], str], ...] = (
-    ((errno.ENOENT,), SourceNotFoundError, "no such device; `panrt doctor` lists those that are there."),
+    ((errno.ENOENT,), SourceNotFoundError, "no such device; `panrt doctor` lists the connected ones."),
     (
         (errno.EACCES, errno.EPERM),
         SourceDeniedError,
-        "this user may not open it: sudo usermod -aG video $USER, and log in anew.",
+        "this user may not open it: sudo usermod -aG video $USER, and log in again.",
     ),
     ((errno.EBUSY,), SourceRefusedError, "in use by another program; `fuser -v /dev/video*` names it."),
     ((errno.ENOTTY, errno.ENOSYS), SourceNotFoundError, "not a V4L2 camera."),
-    ((errno.ENODEV, errno.ENXIO), SourceRefusedError, "the camera gives no frames, or no more; is it unplugged?"),
+    ((errno.ENODEV, errno.ENXIO), SourceRefusedError, "the camera delivers no frames, or no more; is it unplugged?"),
     (
         (errno.EINVAL,),
         SourceError,
-        "the camera does not give this format, size or rate (v4l2-ctl --list-formats-ext shows what it gives); "
+        "the camera does not support this format, size or rate (v4l2-ctl --list-formats-ext lists them); "
         "a CSI camera of a Jetson is csi://0.",
     ),
 )
 
 
 def _typed(error: Exception, uri: str, timeout: float) -> SourceError:
-    """What an error of FFmpeg means to who gave the URI."""
+    """Return the error that a user can act on for an error of FFmpeg."""
     if isinstance(error, (av.error.ExitError, TimeoutError)):
-        return SourceTimeoutError(f"{uri}: nothing came for {timeout:g} s.")
+        return SourceTimeoutError(f"{uri}: no data for {timeout:g} s.")
     number = getattr(error, "errno", None) or 0
-    for numbers, kind, said in _MEANINGS:
+    for numbers, kind, text in _MEANINGS:
         if number in numbers:
-            return kind(f"{uri}: {said}")
+            return kind(f"{uri}: {text}")
     what = os.strerror(number) if 0 < number < 200 else type(error).__name__
-    return SourceRefusedError(f"{uri}: the camera gives no more frames: {what[0].lower()}{what[1:]}.")
+    return SourceRefusedError(f"{uri}: the camera delivers no more frames: {what[0].lower()}{what[1:]}.")

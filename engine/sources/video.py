@@ -1,14 +1,13 @@
 """Video through FFmpeg: files, RTSP, and what HTTP serves (MJPEG and files).
 
-A file is decoded frame by frame. A live stream is decoded in full as well, with nothing held back to be smoothed, and
-its frames carry the time at which they arrived.
+Files and live streams are decoded frame by frame. Live frames are not buffered for smoothing, and carry the time of
+their arrival.
 
-FFmpeg reads what was named and nothing else: of a local file it sees bytes, of a server the protocols that the URI
-stands for, and never the demuxers that open further files. What it says of an error may hold a password, so its texts
-and the exceptions that carry them end here.
+FFmpeg reads only the named file or stream: a local file as bytes, a server by the protocols of its URI, and never
+through demuxers that open further files. The text of an FFmpeg error may hold a password, so neither the text nor the
+exception leaves this module.
 
-With the pixel format nv12 colours are not converted: of what the decoder wrote, planes of 4:2:0, the two of chroma are
-interleaved.
+With the pixel format nv12 colours are not converted: the decoder's two 4:2:0 chroma planes are interleaved.
 
 Shapes: H x W pixels of a frame.
 """
@@ -49,18 +48,18 @@ from panrt.errors import (
 from panrt.formats.records import legible
 from panrt.formats.video_files import open_video
 
-MAX_PIXELS = 8192 * 4320  # of a frame: 8K; a decoder and the frames that wait then stay below 2 GB
-_LARGE = 1 << 23  # pixels; of larger frames a decoder does not hold one for each thread
+MAX_PIXELS = 8192 * 4320  # of a frame: 8K; the decoder and the waiting frames then use less than 2 GB
+_LARGE = 1 << 23  # pixels; larger frames are decoded without one in memory for each thread
 
-# Look at half a second of a stream at most before the first frame, and count no frames to guess its rate. What was
-# looked at is shown too: "nobuffer" would throw it away, and with it the key frame that a stream often begins with.
+# Probe at most half a second of a stream before the first frame, and count no frames to guess its rate. Probed frames
+# are delivered too: "nobuffer" would discard them, and with them the key frame that a stream often begins with.
 _LIVE = {
     "analyzeduration": "500000",
     "flags": "low_delay",
     "fpsprobesize": "0",
     "probesize": "500000",
 }
-# What may be spoken to reach a server, by the scheme of the URI.
+# The protocols that may be used, by the scheme of the URI.
 _PROTOCOLS = {
     "rtsp": "rtsp,rtp,srtp,udp,tcp",
     "rtsps": "rtsp,rtsps,rtp,srtp,udp,tcp,tls",
@@ -68,7 +67,7 @@ _PROTOCOLS = {
     "https": "http,https,httpproxy,tcp,tls",
     "hls": "http,https,httpproxy,tcp,tls,crypto",
 }
-# Demuxers that open what is named in a file, or other files whose names they guess.
+# Demuxers that open files named in a file, or other files whose names they guess.
 _PLAY_LISTS = {
     "applehttp",
     "concat",
@@ -86,18 +85,18 @@ _NEIGHBOURS = {"alias_pix", "brender_pix", "image2", "lavfi", "mlv", "vapoursynt
 _DEMUXERS = frozenset(",".join(av.formats_available).split(",")) - _PLAY_LISTS - _NEIGHBOURS
 
 FORMATS: tuple[PixelFormat, ...] = ("bgr8", "nv12")
-# By FFmpeg's AVColorSpace. What says nothing (2) is taken for BT.601, as by the conversion to BGR.
+# By FFmpeg's AVColorSpace. An unspecified one (2) is taken for BT.601, as in the conversion to BGR.
 _STANDARDS: dict[int, YuvStandard] = {1: "bt709", 2: "bt601", 5: "bt601", 6: "bt601"}
 _Packet: TypeAlias = "av.Packet[av.VideoStream]"
 _NO_TIMESTAMPS = 128  # FFmpeg's AVFMT_NOTIMESTAMPS
-_LONGEST_GAP = 10.0  # seconds between two frames of a file; a clock that jumps further was set anew
+_LONGEST_GAP = 10.0  # seconds between two frames of a file; a larger jump means that its clock was reset
 
 
 @dataclass(frozen=True)
 class _Address:
-    """Where a video is. The address of a stream holds its login and is made only where it is opened."""
+    """The place of a video. The address of a stream, which holds its login, is formed only when it is opened."""
 
-    name: str  # fit for messages
+    name: str  # for messages, without a login
     target: LocalFile | Uri
     host: str  # "" for a file
 
@@ -114,10 +113,10 @@ class _Video:
 
 
 def file_pictures(path: Path, opening: Opening) -> Generator[Picture, None, None]:
-    """Every frame of a local video file.
+    """Yield every frame of a local video file.
 
     Raises:
-        SourceError: it cannot be read, or after its last frame, it is cut short.
+        SourceError: it cannot be read; or, after its last frame, it is truncated.
     """
     with closing(LocalFile(path, opening)) as file:
         address = _Address(legible(path), file, "")
@@ -132,14 +131,14 @@ def file_pictures(path: Path, opening: Opening) -> Generator[Picture, None, None
             if not cut:
                 raise
         if cut and not opening.stop.is_set():
-            raise SourceUndecodableError(f"{address.name}: the file is cut short: {cut}; what precedes was read.")
+            raise SourceUndecodableError(f"{address.name}: the file is truncated: {cut}; the frames before were read.")
 
 
 def _cut(file: LocalFile, video: _Video | None) -> str:
-    """By what a file is cut short, where that can be known; "" for one that is whole.
+    """Return how a file is truncated, as far as that is detectable; "" for a complete file.
 
-    That there are fewer frames than declared proves nothing: edit lists, dropped and packed frames do that, too. That
-    there are fewer bytes does, unless every frame was read.
+    Fewer frames than declared prove nothing: edit lists, dropped and packed frames have the same effect. Fewer bytes
+    than declared prove it, unless every frame was read.
     """
     missing = file.missing()
     if missing and (video is None or not 0 < video.stream.frames <= video.packets):
@@ -148,7 +147,7 @@ def _cut(file: LocalFile, video: _Video | None) -> str:
 
 
 def served_pictures(uri: Uri, opening: Opening) -> Generator[Picture, None, None]:
-    """Every frame of a video file on a web server."""
+    """Yield every frame of a video file on a web server."""
     address = _Address(uri.shown, uri, uri.host)
     with _open(address, _options(uri.scheme, address), opening) as container:
         video = _Video(container, video_stream(container, address.name), address)
@@ -158,7 +157,7 @@ def served_pictures(uri: Uri, opening: Opening) -> Generator[Picture, None, None
 def _paced(
     frames: Generator[Picture, None, None], address: _Address, opening: Opening
 ) -> Generator[Picture, None, None]:
-    """Frames of a file, at its own speed if that is wanted."""
+    """Yield frames of a file, at its own speed if `opening` asks for real time."""
     pace = Pace()
     started = opening.clock.now()
     count = 0
@@ -175,7 +174,7 @@ def _paced(
 
 
 class Pace:
-    """When the frames of a file are due, in seconds after its first; a clock that jumps does not stop it."""
+    """The due times of a file's frames, in seconds after the first; jumps of the file's clock are skipped."""
 
     def __init__(self) -> None:
         self._clock: float | None = None
@@ -193,7 +192,7 @@ class Pace:
 
 
 def live_pictures(uri: Uri, opening: Opening) -> Generator[Picture, None, None]:
-    """The frames of a live stream as they come, each with the time of its arrival."""
+    """Yield the frames of a live stream as they arrive, each with the time of its arrival."""
     address = _Address(uri.shown, uri, uri.host)
     options = _LIVE | _options(uri.scheme, address)
     if uri.scheme.startswith("rtsp"):
@@ -208,13 +207,13 @@ def live_pictures(uri: Uri, opening: Opening) -> Generator[Picture, None, None]:
 
 
 def _has_clock(demuxer: av.ContainerFormat) -> bool:
-    """Whether times are in the stream. Where they are not (MJPEG, raw H.264), FFmpeg makes them up: 25 a second."""
+    """Return whether the stream carries times. If not (MJPEG, raw H.264), FFmpeg invents them: 25 per second."""
     invented = ("image2pipe", "ingenient", "obu", "rawvideo")
     return not (int(demuxer.flags) & _NO_TIMESTAMPS or demuxer.name in invented or demuxer.name.endswith("_pipe"))
 
 
 def _options(scheme: str, address: _Address) -> dict[str, str]:
-    """What FFmpeg may use for a local file (no scheme) or for a URI."""
+    """Return FFmpeg options with the demuxers and protocols allowed for a local file (no scheme) or a URI."""
     demuxers = _DEMUXERS
     if scheme.startswith("rtsp"):
         demuxers = frozenset({"rtsp"})
@@ -240,14 +239,14 @@ def _open(address: _Address, options: dict[str, str], opening: Opening) -> av.co
         problem = error
     except (FFmpegError, OSError) as error:
         problem = _typed(error, address, timeout)
-    raise problem  # not from the error: its text holds the login
+    raise problem  # not `from` the error, whose text holds the login
 
 
 def video_stream(container: av.container.InputContainer, name: str) -> av.VideoStream:
-    """The video of a file or camera that is called so.
+    """Return the first video stream of a container; `name` is its name in messages.
 
     Raises:
-        SourceUndecodableError: it has none, none that is known, or one too large.
+        SourceUndecodableError: it has no video, or one of an unknown codec or too large.
     """
     if not container.streams.video:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
@@ -261,13 +260,13 @@ def video_stream(container: av.container.InputContainer, name: str) -> av.VideoS
             f"{name}: declares frames of {width} x {height} pixels, expected at most {MAX_PIXELS:,} "
             "(8192 x 4320); scale it down."
         )
-    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # also where the size changes on the way
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # also for size changes within the stream
     stream.thread_type = "AUTO" if width * height <= _LARGE else "SLICE"
     return stream
 
 
 def _decode(video: _Video, opening: Opening) -> Generator[Picture, None, None]:
-    """Frames, captured when the packet that completed them arrived."""
+    """Yield decoded frames; the capture time is the arrival of the packet that completed the frame."""
     reformatter = VideoReformatter()
     packets = video.container.demux(video.stream)
     while not opening.stop.is_set():
@@ -275,12 +274,12 @@ def _decode(video: _Video, opening: Opening) -> Generator[Picture, None, None]:
         if packet is None:
             return
         arrived = opening.clock.now()
-        if packet.size:  # the last one is empty, and makes the decoder give what it holds back
+        if packet.size:  # the last one is empty, and flushes the decoder
             video.packets += 1
             video.ends_inside_packet = packet.is_corrupt
         try:
             frames = packet.decode()
-        except FFmpegError:  # decoding goes on at the next frame that stands alone
+        except FFmpegError:  # decoding continues at the next key frame
             opening.damaged += 1
             continue
         for frame in frames:
@@ -303,10 +302,10 @@ def _next(
 def pixels(
     frame: av.VideoFrame, reformatter: VideoReformatter, pixel_format: PixelFormat, name: str
 ) -> tuple[NDArray[np.uint8], YuvStandard]:
-    """A decoded frame in a pixel format, as it is to be shown, and its standard.
+    """Return a decoded frame in a pixel format, upright, and its YUV standard.
 
     Raises:
-        SourceUndecodableError: nv12 cannot hold it.
+        SourceUndecodableError: nv12 cannot represent it.
     """
     shown = orientation(display_matrix(frame))
     if pixel_format == "bgr8":
@@ -316,7 +315,7 @@ def pixels(
     if standard is None or frame.width % 2 or frame.height % 2:
         raise SourceUndecodableError(
             f"{name}: frames of {frame.width} x {frame.height} pixels in FFmpeg's colour space {int(frame.colorspace)} "
-            "cannot be handed over in nv12, which is for even sides and BT.601 or BT.709; take bgr8."
+            "cannot be delivered in nv12, which requires even sides and BT.601 or BT.709; use bgr8."
         )
     limited = reformatter.reformat(frame, format="nv12", dst_color_range="MPEG")
     image = np.asarray(limited.to_ndarray(), np.uint8)  # (H * 3 / 2, W)
@@ -328,21 +327,21 @@ def pixels(
 
 
 class Orientation(NamedTuple):
-    """How the pixels of a frame become the image that is shown; one of eight ways."""
+    """One of the eight transformations from a frame's pixels to the upright image."""
 
     transposed: bool = False  # first
     flipped_rows: bool = False
     flipped_columns: bool = False
 
     def apply(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """A view of (H, W) or (H, W, C) pixels in this orientation."""
+        """Return a view of (H, W) or (H, W, C) pixels in this orientation."""
         if self.transposed:
             image = image.swapaxes(0, 1)
         return image[:: -1 if self.flipped_rows else 1, :: -1 if self.flipped_columns else 1]
 
 
 def orientation(matrix: Sequence[int]) -> Orientation:
-    """Return what a display matrix asks for; where that is no multiple of a right angle, what comes nearest.
+    """Return the orientation of a display matrix; the nearest one if it is not a multiple of a right angle.
 
     Args:
         matrix: 9 numbers (a b u, c d v, x y w), or none. A pixel at (x, y) is shown at (ax + cy, bx + dy).
@@ -356,9 +355,9 @@ def orientation(matrix: Sequence[int]) -> Orientation:
 
 
 def display_matrix(frame: av.VideoFrame) -> tuple[int, ...]:
-    """The matrix of a frame, from its file, or from the stream itself; () if it has none."""
-    # Not frame.side_data, which the frame keeps and which keeps the frame: such a circle holds the frame's pixels until
-    # Python looks for circles, and it does not know how many megabytes they are.
+    """Return the display matrix of a frame, from its file or its stream; () if it has none."""
+    # Not frame.side_data, which makes a reference cycle with the frame: its megabytes of pixels would stay until the
+    # next garbage collection, which does not know their size.
     data = cast(Any, SideDataContainer)(frame).get(SideDataType.DISPLAYMATRIX)
     content = b"" if data is None else bytes(data)
     return struct.unpack("=9i", content) if len(content) == 36 else ()
@@ -370,7 +369,7 @@ _NOT_A_VIDEO = (
     av.error.DemuxerNotFoundError,
 )
 _CAUSES: tuple[tuple[tuple[type[Exception], ...], type[SourceError], str, str], ...] = (
-    # what FFmpeg raises, what it is to us, and what to say of a stream and of a file
+    # FFmpeg's error, the SourceError to raise, its message for a stream and for a file
     (
         (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError, PermissionError),
         SourceDeniedError,
@@ -386,28 +385,28 @@ _CAUSES: tuple[tuple[tuple[type[Exception], ...], type[SourceError], str, str], 
     (
         (av.error.ExitError, TimeoutError),
         SourceTimeoutError,
-        "nothing came for {timeout:g} s",
+        "no data for {timeout:g} s",
         "took longer than {timeout:g} s",
     ),
     (
         _NOT_A_VIDEO,
         SourceUndecodableError,
         "not video that FFmpeg can read",
-        "not a video that FFmpeg can read, or damaged (a play list or other list of files is not read)",
+        "not a video that FFmpeg can read, or damaged (playlists and other lists of files are not read)",
     ),
 )
 
 
 def _typed(error: Exception, address: _Address, timeout: float) -> SourceError:
-    """What an error of FFmpeg means to who gave the URI. FFmpeg's own text may hold a password, so it is not used."""
-    if getattr(error, "errno", None) == errno.EINVAL:  # a demuxer that is not used
+    """Return the SourceError for an error of FFmpeg, whose own text may hold a password and is not used."""
+    if getattr(error, "errno", None) == errno.EINVAL:  # a demuxer that is not allowed
         error = av.error.InvalidDataError(errno.EINVAL, "")
     for raised, meaning, of_stream, of_file in _CAUSES:
         if isinstance(error, raised):
             return meaning(f"{address.name}: {(of_stream if address.host else of_file).format(timeout=timeout)}.")
     if address.host and not _resolves(address.host):
-        return SourceNotFoundError(f"{address.name}: there is no host {address.host!r}.")
-    number = getattr(error, "errno", None) or 0  # FFmpeg's own are beyond those of the system
+        return SourceNotFoundError(f"{address.name}: no such host {address.host!r}.")
+    number = getattr(error, "errno", None) or 0  # FFmpeg's own numbers are above those of the system
     what = os.strerror(number) if 0 < number < 200 else type(error).__name__
     kind = SourceRefusedError if address.host else SourceUndecodableError
     return kind(f"{address.name}: {what[0].lower()}{what[1:]}.")

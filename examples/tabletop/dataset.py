@@ -6,6 +6,7 @@ gives the same bytes, whatever the number of workers.
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -182,16 +183,12 @@ def generate_clip(
     out.mkdir(parents=True, exist_ok=True)
     scene = build_scene(np.random.default_rng([CLIP_SEEDS[seed], 0]), roaming=True)
     labels = np.empty((frames, height, width), np.uint8)
-    with av.open(str(target.with_suffix(".mp4")), "w") as container:  # noqa: TID251
-        stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.options = {"crf": str(quality), "preset": "veryslow", "threads": "1"}
+    with _video(target.with_suffix(".mp4"), height, width, quality) as write:
         for index, frame in enumerate(_film(scene, frames, seed, height, width)):
             labels[index] = frame.ids
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame.image, format="bgr24")))
+            write(frame.image)
             if progress is not None:
                 progress(index + 1, frames)
-        container.mux(stream.encode())
     np.savez_compressed(target.with_name(f"{name}_ids.npz"), ids=labels)
     seen = set(np.unique(labels).tolist())
     record = {
@@ -205,6 +202,17 @@ def generate_clip(
     }
     target.write_text(json.dumps(record, separators=(",", ":")) + "\n")
     return target
+
+
+@contextmanager
+def _video(path: Path, height: int, width: int, quality: int) -> Iterator[Callable[[Image], None]]:
+    """An H.264 file; call the given function with each frame."""
+    with av.open(str(path), "w") as container:  # noqa: TID251
+        stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.options = {"crf": str(quality), "preset": "veryslow", "threads": "1"}
+        yield lambda image: container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+        container.mux(stream.encode())
 
 
 class _Job(NamedTuple):

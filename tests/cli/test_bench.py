@@ -28,11 +28,11 @@ def test_a_measurement_is_printed_written_three_ways_and_compares_with_itself(on
     options = ["--frames", "4", "--warm-up", "1", "--rate", "50", "--threads", "1", "--backend", "cpu"]
     said = CliRunner().invoke(app, ["bench", str(onnx_file), "--source", str(CLIP), "-o", str(name), *options])
     assert said.exit_code == 0, said.output
-    assert "paced: age of the result" in said.output
+    assert "fixed-rate run: age of the result" in said.output
     facts = json.loads(name.with_suffix(".json").read_text())
-    assert len(facts["back_to_back"]["latencies"]) == 4
+    assert len(facts["throughput"]["latencies"]) == 4
     assert facts["frame_hw"] == [256, 320]
-    assert {"dense", "PanopticMerge"} <= facts["back_to_back"]["stages"].keys()
+    assert {"dense", "PanopticMerge"} <= facts["throughput"]["stages"].keys()
     assert name.with_suffix(".md").read_text().startswith("# Latency of lite.onnx")
     assert "<svg" in name.with_suffix(".html").read_text()
     compared = CliRunner().invoke(app, ["bench", "compare", f"{name}.json", f"{name}.json", "--json"])

@@ -367,12 +367,12 @@ def test_a_training_is_evaluated_and_goes_on_where_it_stopped(
         patch.setattr(train._State, "use_average", pressed)  # what comes after the last iteration
         stopped = run(*command)
     assert stopped.exit_code == 130
-    assert f"stopped; the same command goes on from {out / 'training.pt'}" in stopped.stderr
+    assert f"stopped; the same command resumes from {out / 'training.pt'}" in stopped.stderr
     assert not (out / "model.safetensors").exists()
 
     val = ["--val", few, "--val-images", EVAL / "images", "--val-labels", EVAL / "panoptic"]
     shown = succeed(*command, *val)
-    assert f"goes on from {out / 'training.pt'}" in shown
+    assert f"resumes from {out / 'training.pt'}" in shown
     assert set(rows_of(shown)) >= {"All", "Things", "Stuff", "wrote", "next"}
     *steps, evaluation = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert [step["iteration"] for step in steps] == [1, 2, 3]
@@ -403,7 +403,10 @@ def test_a_model_is_trained_further_on_other_classes(model: Path, few: Path, tmp
     (tmp_path / "few.json").write_text(json.dumps(content))
     data = ["--data", tmp_path / "few.json", "--images", EVAL / "images", "-o", tmp_path / "out", "--device", "cpu"]
     shown = succeed("train", model, *data, "--batch-size", 1, "--iterations", 1, "--frozen-stages", 8)
-    assert f"from {model}, anew for other classes: instance.box_head.bbox_pred, instance.box_head.cls_score" in shown
+    assert (
+        f"from {model}, reinitialised for other classes: instance.box_head.bbox_pred, instance.box_head.cls_score"
+        in shown
+    )
     assert "semantic.predictor" not in shown  # the stuff is the same
     further = load(tmp_path / "out" / "model.safetensors")
     assert len(further.config.classes.things) == 2

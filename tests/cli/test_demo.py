@@ -39,7 +39,7 @@ def test_the_demo_leaves_a_video_and_figures_and_says_what_to_try(
     assert facts["found"]["frames"] == 9
     assert 0 < facts["found"]["named_pixels"] <= 1
     assert facts["benchmark"]["backend"] == "cpu"
-    for said in ("9 frames", "back to back", "p50", "p99", "PanopticMerge", f"panrt run camera://0 --model {model}"):
+    for said in ("9 frames", "throughput run", "p50", "p99", "PanopticMerge", f"panrt run camera://0 --model {model}"):
         assert said in done.stdout
     before = (out / "demo.mp4").read_bytes(), (out / "demo.json").read_bytes()
     again = run("--model", model, "--source", f"{FRAMES}/00000*.jpg", "--out", out, "--threads", 1)

@@ -57,7 +57,7 @@ def test_a_dynamic_file_gets_its_size_where_it_is_used(weights: Path, tmp_path: 
     exported = run("export", weights, "-o", path, "--dynamic")
     assert exported.exit_code == 0, (exported.output, exported.exception)
     assert "traced      panoptic_fpn_lite of dynamic height and width, 201 nodes" in exported.stdout
-    assert "gives       panoptic maps of the input's size, 8 things, 4 stuff" in exported.stdout
+    assert "outputs     panoptic maps of the input's size, 8 things, 4 stuff" in exported.stdout
     assert f"panrt build {path} -o {path.with_suffix('.plan')} --height H --width W" in exported.stdout
     told = run("info", path)
     assert "1 image of dynamic height and width, multiples of 32, BGR, uint8" in told.stdout
@@ -89,7 +89,7 @@ def test_what_cannot_be_exported_is_said_and_nothing_is_written(weights: Path, t
     assert "expected width x height, such as 1920x1080" in fail("export", weights, "-o", path, "--camera", "wide")
     for option, value in (("--height", 64), ("--width", 64), ("--camera", "8x8"), ("--output-size", "8x8")):
         said = fail("export", weights, "-o", path, "--dynamic", option, value)
-        assert f"--dynamic leaves the input size open, so that {option} says nothing" in said
+        assert f"--dynamic leaves the input size open, so {option} has no meaning" in said
     assert "int8 is calibrated at one input size" in fail("export", weights, "-o", path, "--dynamic", *INT8)
     assert "one of --camera and --width" in fail("export", weights, "-o", path, "--camera", "8x8", "--width", 64)
     assert "portable or tensorrt-10.3" in fail("export", weights, "-o", path, "--target", "tensorrt-8")

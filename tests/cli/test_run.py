@@ -174,7 +174,7 @@ def test_the_end_of_a_run_is_told_for_people(null_model: list[dict[str, Any]], t
     lines = {line.split()[0]: line for line in result.stdout.splitlines()}
     assert "21 in" in lines["results"]
     assert "ms, median / p99 / worst" in lines["age"]
-    assert f"source      {URI}: 20 captured, 0 dropped; ended: its end" in result.stdout
+    assert f"source      {URI}: 20 captured, 0 dropped; ended: end of source" in result.stdout
     assert "out.jsonl: 21 written" in lines["sink"]
 
 
@@ -193,8 +193,8 @@ def test_json_lines_on_standard_output_are_alone_there() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["rstp://camera/1"], "error: rstp://camera/1: no source is called 'rstp'; did you mean rtsp"),
-        ([URI, "-s", "wep://:80"], "error: wep://:80: no sink is called 'wep'; did you mean web?"),
+        (["rstp://camera/1"], "error: rstp://camera/1: no source has the scheme 'rstp'; did you mean rtsp"),
+        ([URI, "-s", "wep://:80"], "error: wep://:80: no sink has the scheme 'wep'; did you mean web?"),
         ([URI, "--policy", "newest"], "error: policy: got 'newest', expected latest or block."),
         (["nope.mp4"], "error: nope.mp4: no such file."),
         (["rtsp://127.0.0.1:1/a"], "error: rtsp://127.0.0.1:1/a: connection refused."),

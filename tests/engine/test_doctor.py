@@ -58,9 +58,21 @@ def gpu_found_with(folder: Path, driver: str) -> str:
     return said.stdout.strip()
 
 
-def test_a_driver_that_fails_to_start_is_told_from_one_that_is_not_there(tmp_path: Path) -> None:
-    driver = "int cuInit(unsigned f){return 999;} int cuDeviceGetCount(int*n){return 3;}"
-    assert gpu_found_with(tmp_path, driver) == "the driver is there but does not start: CUDA error 999"
+@pytest.mark.parametrize(
+    ("driver", "found"),
+    [
+        ("int cuInit(unsigned f) {return 999;}", "the driver is installed but fails: cuInit: CUDA error 999; "),
+        (
+            "int cuInit(unsigned f) {return 0;} int cuDeviceGetCount(int* n) {*n = 1; return 0;}"
+            "int cuDeviceGet(int* device, int index) {return 101;}",
+            "the driver is installed but fails: cuDeviceGet: CUDA error 101; ",
+        ),
+        ("int cuInit(unsigned f) {return 100;}", "the driver sees none"),
+    ],
+)
+def test_a_driver_that_fails_is_told_from_one_without_gpus(tmp_path: Path, driver: str, found: str) -> None:
+    version = "int cuDriverGetVersion(int* version) {*version = 12060; return 0;}"
+    assert gpu_found_with(tmp_path, version + driver).startswith(found)
 
 
 def test_a_gpu_that_shares_the_hosts_memory_is_told(tmp_path: Path) -> None:
@@ -117,7 +129,7 @@ def test_tensorrt_for_rtx_is_not_asked_for_on_a_jetson(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorrt_rtx" else find(name))
     assert by_part()["TensorRT-RTX"].advice.startswith("for GeForce and RTX GPUs")
     jetson("36 (release), REVISION: 4.3")
-    assert by_part()["TensorRT-RTX"].advice == "it is for desktops; on a Jetson TensorRT does its work"
+    assert by_part()["TensorRT-RTX"].advice == "it is for desktops; a Jetson uses TensorRT"
 
 
 @pytest.mark.parametrize(
@@ -179,7 +191,7 @@ def test_cameras_are_listed_with_the_way_they_are_read(monkeypatch: pytest.Monke
     )
     monkeypatch.setattr(v4l2, "devices", lambda: (usb, sensor._replace(is_open_to_us=False)))
     found = doctor._cameras()
-    assert (found.state, found.advice) == ("missing", "sudo usermod -aG video $USER, log in anew")
+    assert (found.state, found.advice) == ("missing", "sudo usermod -aG video $USER, then log in again")
     assert found.found.endswith("no access to /dev/video1")
 
 
@@ -220,8 +232,8 @@ def test_a_tensorrt_of_pip_on_jetpack_6_is_found_out(
     monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
     jetson("36 (release), REVISION: 4.3")
     found = by_part()["TensorRT"]
-    assert (found.state, found.found) == ("missing", "11.0.1, which is not JetPack 6's own and does not run there")
-    assert found.advice.startswith("pip uninstall tensorrt; JetPack brings it")
+    assert (found.state, found.found) == ("missing", "11.0.1, which is not JetPack 6's and does not run there")
+    assert found.advice.startswith("pip uninstall tensorrt; JetPack provides it")
     monkeypatch.setattr(sys.modules["tensorrt"], "__version__", "10.3.0")
     assert by_part()["TensorRT"].state == "ok"
     monkeypatch.delitem(sys.modules, "tensorrt")

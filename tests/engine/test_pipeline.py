@@ -247,7 +247,7 @@ def test_leaving_the_loop_is_enough_to_end_everything(tmp_path: Path) -> None:
 def test_a_stream_runs_once() -> None:
     stream = panrt.stream(uri(3), NullSession())
     assert len(list(stream)) == 3
-    with pytest.raises(StreamError, match="it runs once"):
+    with pytest.raises(StreamError, match="it can run only once"):
         list(stream)
 
 
@@ -282,8 +282,8 @@ def test_a_session_that_fails_ends_the_stream_with_its_error_and_sinks_keep_what
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"in_flight": 3}, "from 1 to 2"),
-        ({"in_flight": 0}, "from 1 to 2"),
+        ({"in_flight": 3}, "accepts 1 to 2"),
+        ({"in_flight": 0}, "accepts 1 to 2"),
         ({"policy": "oldest"}, "policy: got 'oldest'"),
     ],
 )

@@ -24,10 +24,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 import panrt
 from panrt.engine import bundled
-from panrt.engine.backends.cpu.partition import Op, Part, partition
-from panrt.engine.backends.cpu.passes import convolutions
-from panrt.engine.backends.cpu.passes.convolutions import Convolution
-from panrt.engine.backends.cpu.session import DENSE, CpuSession, Graph
+from panrt.engine.backends.cpu.executor import DENSE, Executor
+from panrt.engine.backends.cpu.partition import partition
+from panrt.engine.backends.cpu.passes import winograd
+from panrt.engine.backends.cpu.session import CpuSession
+from panrt.engine.backends.cpu.steps import Convolution, Op, Subgraph
 from panrt.engine.frame import Frame
 from panrt.engine.pixel_formats import bgr
 from panrt.engine.preprocess import place
@@ -112,7 +113,7 @@ def test_a_session_gives_what_plain_onnx_runtime_gives(session: CpuSession, mode
 def test_the_papers_network_gives_what_plain_onnx_runtime_gives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(convolutions, "LEAST_CELLS", 300)  # the frame is small, for the network is slow
+    monkeypatch.setattr(winograd, "LEAST_CELLS", 300)  # the frame is small, for the network is slow
     path = tmp_path / "r50.onnx"
     to_onnx(lively("panoptic_fpn_r50"), path, height=128, width=160, thresholds=THRESHOLDS)
     image = np.asarray(cv2.resize(frames(1)[0], (160, 128)), np.uint8)
@@ -143,8 +144,8 @@ def test_detections_that_cannot_enter_the_merge_do_not_reach_the_mask_head(model
     plan = partition(model)
     assert plan.free_rows
     some, everything = (
-        Graph(plan, model, threads=1),
-        Graph(dataclasses.replace(plan, free_rows=False), model, threads=1),
+        Executor(plan, model, threads=1),
+        Executor(dataclasses.replace(plan, free_rows=False), model, threads=1),
     )
     numbers = []
     for image in frames(4):
@@ -161,14 +162,14 @@ def test_detections_that_cannot_enter_the_merge_do_not_reach_the_mask_head(model
 
 def test_the_file_is_split_once_into_parts_and_ops_in_turn(model: Path) -> None:
     steps = partition(model).steps
-    assert [DENSE if isinstance(step, Part) else step.type for step in steps] == [
+    assert [DENSE if isinstance(step, Subgraph) else step.type for step in steps] == [
         DENSE, "Conv3x3", "Conv3x3", DENSE, "RpnProposals", "PyramidRoiAlign", DENSE, "BoxDetections",
         "PyramidRoiAlign", DENSE, "PanopticMerge",
     ]  # fmt: skip
     pools = [step for step in steps if isinstance(step, Op) and step.type == "PyramidRoiAlign"]
     assert all(op.nhwc for op in pools)
     first = steps[0]
-    assert isinstance(first, Part)
+    assert isinstance(first, Subgraph)
     layouts = {tensor.name: tensor.shape for tensor in first.outputs}
     assert layouts["p2:nhwc"] == (1, HEIGHT // 4, WIDTH // 4, 80)
     assert "p2" not in layouts
@@ -411,9 +412,9 @@ def test_a_model_that_comes_with_panrt_goes_by_its_name(
     with panrt.load("tabletop", threads=1) as opened:
         assert opened.model.name == "panoptic_fpn_lite"
     monkeypatch.setitem(bundled.MODELS, "tabletop", tmp_path / "tabletop.onnx")
-    with pytest.raises(FileNotFoundError, match="comes without the model 'tabletop'; 'panrt export tabletop"):
+    with pytest.raises(FileNotFoundError, match="lacks the bundled model 'tabletop'; 'panrt export tabletop"):
         panrt.load("tabletop")
-    with pytest.raises(FileNotFoundError, match="no such file; by name there is tabletop"):
+    with pytest.raises(FileNotFoundError, match="no such file; bundled models are tabletop"):
         panrt.load("tabeltop")
 
 

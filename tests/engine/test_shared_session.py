@@ -199,9 +199,9 @@ def test_two_threads_cannot_take_steps_of_a_stream_at_once() -> None:
         def intrude() -> None:
             assert inside.wait(shared_sessions.DEADLINE)
             try:
-                with pytest.raises(StreamError, match="another thread iterates over it"):
+                with pytest.raises(StreamError, match="another thread is iterating over it"):
                     next(results)
-                with pytest.raises(StreamError, match="it runs once"):
+                with pytest.raises(StreamError, match="it can run only once"):
                     iter(stream)
             finally:
                 go_on.set()

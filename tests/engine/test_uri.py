@@ -208,7 +208,7 @@ def test_options_follow_a_name_that_may_hold_question_marks(text: str, name: str
 
 def test_an_unknown_name_is_answered_with_the_nearest_or_with_all() -> None:
     assert nearest("camra", ("camera", "http")) == "did you mean camera?"
-    assert nearest("zzz", ("rtsp", "http")) == "there are rtsp, http."
+    assert nearest("zzz", ("rtsp", "http")) == "expected one of rtsp, http."
 
 
 _HOSTILE = ("a\n\x1b[2J", "\ud800", "a" * 7000, "a:" * 3000, "a@" * 3000, "a" * 10**6)

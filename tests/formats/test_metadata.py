@@ -7,23 +7,10 @@ import pytest
 
 from panrt.errors import InputSizeError, ModelFileError
 from panrt.formats import records
-from panrt.formats.metadata import Category, ModelFile, Thresholds, dumps, loads, side_problem, sized
+from panrt.formats.metadata import dumps, loads, side_problem, sized
+from tools import model_files
 
-FILE = ModelFile(
-    name="panoptic_fpn_lite",
-    things=(Category(1, "mug", True, (255, 0, 0)), Category(2, "bottle", True, (0, 255, 0))),
-    stuff=(Category(9, "floor", False, (0, 0, 255)),),
-    batch=1,
-    input_hw=(256, 320),
-    valid_hw=(240, 320),
-    output_hw=(480, 640),
-    pixel_mean=(103.5, 116.25, 123.0),
-    pixel_std=(1.0, 1.0, 1.0),
-    thresholds=Thresholds(0.05, 0.5, 100, 0.5, 0.5, 4096, 0.5),
-    precision="fp16",
-    opset=21,
-    provenance="random weights",
-)
+FILE = model_files.make()
 
 
 def changed(**fields: object) -> str:

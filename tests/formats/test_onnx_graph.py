@@ -18,10 +18,9 @@ from hypothesis import strategies as st
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 import panrt
-from panrt.engine.backends.cpu import session as cpu
 from panrt.engine.bundled import MODELS
 from panrt.errors import InputSizeError, ModelFileError, UnsupportedModelError
-from panrt.formats import input_size, metadata, onnx_graph
+from panrt.formats import input_size, metadata, onnx_cost, onnx_graph, onnx_runtime, onnx_shapes
 from panrt.formats.onnx_file import MAX_MESSAGES, count_messages, read_onnx
 from panrt.formats.onnx_graph import read_graph
 
@@ -494,9 +493,9 @@ def test_memory_is_that_of_the_values_that_live_at_once() -> None:
          helper.make_node("Relu", ["c"], ["d"])],
         "chain", [value("a", TensorProto.FLOAT, [10, 10])], [value("d", TensorProto.FLOAT, [10, 10])],
     )  # fmt: skip
-    tensors = onnx_graph.infer(graph, 21, source="chain")
-    assert onnx_graph.peak_bytes(graph, tensors) == 2 * 400
-    assert onnx_graph.products(graph, tensors) == 3 * 100
+    tensors = onnx_shapes.infer(graph, 21, source="chain")
+    assert onnx_cost.peak_bytes(graph, tensors) == 2 * 400
+    assert onnx_cost.products(graph, tensors) == 3 * 100
 
 
 # Open sizes
@@ -539,12 +538,12 @@ def test_only_shapes_are_made_of_an_open_size(node: NodeProto) -> None:
 
 
 def test_what_onnx_runtime_finds_only_when_it_runs_is_a_model_file_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    with panrt.load("tabletop", backend="cpu", threads=1) as session:
-        part = next(step for step in session._graph._steps if isinstance(step, cpu._Dense))  # type: ignore[attr-defined]
+    def fail(self: onnx_runtime.Model) -> None:
+        raise onnx_runtime.ERRORS[-1]("out of\nmemory")
 
-        def fail(values: Any) -> None:
-            raise cpu._states.RuntimeException("out of\nmemory")
-
-        monkeypatch.setattr(part, "_run", fail)
-        with pytest.raises(UnsupportedModelError, match=r"tabletop\.onnx: ONNX Runtime .* \(out of memory\); export"):
-            session(np.zeros((8, 8, 3), np.uint8))
+    monkeypatch.setattr(onnx_runtime.Model, "run_bound", fail)
+    with (
+        panrt.load("tabletop", backend="cpu", threads=1) as session,
+        pytest.raises(UnsupportedModelError, match=r"tabletop\.onnx: ONNX Runtime .* \(out of memory\); export"),
+    ):
+        session(np.zeros((8, 8, 3), np.uint8))

@@ -5,26 +5,12 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from panrt.formats.metadata import Category, ModelFile, Thresholds
 from panrt.formats.plan_file import BuildOptions, PlanFile, Precisions
+from tools import model_files
 
 ENGINE = b"an engine"
 
-MODEL = ModelFile(
-    name="panoptic_fpn_lite",
-    things=(Category(1, "mug", True, (255, 0, 0)), Category(2, "bottle", True, (0, 255, 0))),
-    stuff=(Category(9, "floor", False, (0, 0, 255)),),
-    batch=1,
-    input_hw=(256, 320),
-    valid_hw=(240, 320),
-    output_hw=(480, 640),
-    pixel_mean=(103.5, 116.25, 123.0),
-    pixel_std=(1.0, 1.0, 1.0),
-    thresholds=Thresholds(0.05, 0.5, 100, 0.5, 0.5, 4096, 0.5),
-    precision="fp16",
-    opset=21,
-    provenance="random weights",
-)
+MODEL = model_files.make()
 
 
 def plan_file(**changes: Any) -> PlanFile:

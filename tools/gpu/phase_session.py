@@ -80,8 +80,8 @@ class _Suite:
     def graphs_are_kept(self, check: Record, in_mapped_memory: bool) -> None:
         """A capture works, and a replay gives the same."""
         with self._open(in_mapped_memory=in_mapped_memory) as session:
-            if session.graph_refusal is not None:
-                raise AssertionError(f"runs without CUDA graphs: {session.graph_refusal}")
+            if session.graph_error is not None:
+                raise AssertionError(f"runs without CUDA graphs: {session.graph_error}")
             for seed in range(3):
                 self._check_one(session, seed)
         check.figures["frames"] = 3
@@ -107,10 +107,11 @@ class _Suite:
                 session.submit([frame])
                 (result,) = session.collect()
                 _assert_map(result.panoptic, standin.kernel_map(self._prepared(frame)))
-                drawing = session.draw(0, COLORS)
+                result = dataclasses.replace(result, colors=COLORS)
+                drawing = result.start_overlay()
                 assert drawing is not None, "the session does not draw"
-                wanted = dataclasses.replace(result, colors=COLORS).overlay(bgr(frame), labels=False)
-                assert np.array_equal(drawing.picture(), wanted), f"{frame.pixel_format}: the overlay differs"
+                wanted = result.overlay(bgr(frame), labels=False)
+                assert np.array_equal(drawing.overlay(), wanted), f"{frame.pixel_format}: the overlay differs"
 
     def foreign_frame(self, make: Callable[[Image], Any]) -> None:
         """Another library's array is read where it is, after what that library has queued."""
@@ -196,8 +197,8 @@ class _Suite:
         net = Network(self._machine, hw=(64, 96) if self._machine.simulated else HW)
         engine = standin.TorchEngine(self._machine, net.file, net.module)
         with standin.open_session(self._machine, net.file, engine, in_mapped_memory=in_mapped_memory) as session:
-            if session.graph_refusal is not None:
-                raise AssertionError(f"runs without CUDA graphs: {session.graph_refusal}")
+            if session.graph_error is not None:
+                raise AssertionError(f"runs without CUDA graphs: {session.graph_error}")
             for image in net.some_images(2 if self._machine.simulated else 8):
                 _assert_map(session(Frame(image, 0)).panoptic, net.run(image).panoptic)
 

@@ -18,15 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from panrt.engine.backends.tensorrt import driver
-from panrt.engine.backends.tensorrt.engine import Engine, Tensor
+from panrt.engine.backends.tensorrt.engine import Engine, Tensor, wanted_tensors
 from panrt.engine.backends.tensorrt.kernels import Kernels
-from panrt.engine.backends.tensorrt.session import TensorRTSession, wanted_tensors
+from panrt.engine.backends.tensorrt.session import TensorRTSession
 from panrt.engine.session import Preprocess
 from panrt.errors import EngineError
 from panrt.formats.metadata import Category, ModelFile, Thresholds
 from panrt.plugins import reference
 from panrt.plugins.contract import PanopticSegments
 from panrt.plugins.cuda_api import DataType, PanopticMergeArgs, Status
+from tools import model_files
 from tools.gpu.device import Buffer, host_view
 from tools.gpu.machine import Machine, load_kernels
 
@@ -98,20 +99,15 @@ def open_session(
 def kernel_model(hw: tuple[int, int]) -> ModelFile:
     """Describe the network that `KernelEngine` is."""
     stuff = tuple(Category(i, f"stuff {i}", False, (i, 2 * i, 3 * i)) for i in range(1, CHANNELS))
-    return ModelFile(
+    return model_files.make(
         name="kernel",
         things=(Category(100, "thing", True, (255, 0, 0)),),
         stuff=stuff,
-        batch=1,
         input_hw=hw,
         valid_hw=hw,
         output_hw=hw,
-        pixel_mean=(0.0, 0.0, 0.0),
-        pixel_std=(1.0, 1.0, 1.0),
         thresholds=Thresholds(0.05, 0.5, 1, 0.5, 0.5, 0, 0.5),
         precision="fp32",
-        opset=20,
-        provenance="none",
     )
 
 

@@ -326,11 +326,11 @@ def _execute(number: int) -> int:
 def _network(name: str) -> Callable[[NDArray[np.uint8]], PanopticSegments]:
     if name in ("pattern", "nothing"):
         return pattern if name == "pattern" else nothing
+    from panrt.engine.backends.cpu.executor import Executor  # noqa: PLC0415  # only where a network is asked for
     from panrt.engine.backends.cpu.partition import partition  # noqa: PLC0415
-    from panrt.engine.backends.cpu.session import Graph  # noqa: PLC0415  # only where a network is asked for
 
     path = Path(name)
-    return Graph(partition(path), path, threads=1).run
+    return Executor(partition(path), path, threads=1).run
 
 
 def nothing(images: NDArray[np.uint8]) -> PanopticSegments:

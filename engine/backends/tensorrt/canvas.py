@@ -1,8 +1,8 @@
-"""Pictures of results, drawn where frame and map are: on the GPU, in the memory of a slot.
+"""Overlays of results, drawn where frame and map are: on the GPU, in the memory of a slot.
 
-A picture is drawn after its result was collected, with the colours that tracking gave it, and before the slot takes its
-next frames. That goes on a stream of its own, beside the network's work on the frames after it; what it costs the
-network's stream is a wait where the slot is used again before the picture is done.
+An overlay is drawn after its result was collected, with the colours that tracking gave it, and before the slot takes
+other frames. It has its own stream, beside the network's work on later frames; the network's stream waits only if the
+slot is used again before the overlay is done.
 
 Shapes: H x W pixels of a frame, h x w of the part of the panoptic map that shows it.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import warnings
 import weakref
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -36,15 +37,15 @@ class MapOnDevice(NamedTuple):
     address: int
     pitch: int  # bytes from a row of int32 to the next
     hw: tuple[int, int]
-    most_ids: int  # ids are 1 to so many
-    is_mapped: bool  # it lies in the host's memory, which the GPU may not cache
+    most_ids: int  # ids are 1 to this
+    is_mapped: bool  # it lies in host memory, which the GPU may not cache
 
 
 class Canvas:
     """Where one image of a slot is drawn: memory that never moves, and the work on it.
 
-    Host and device have the same layout: the colours, which go up, the picture, which comes down, and, on the device
-    alone, a copy of the map, where that has gaps between its rows or is the host's.
+    Host and device have the same layout: the colours, which are uploaded, the overlay, which is downloaded, and, on the
+    device alone, a copy of the map if that has gaps between its rows or lies in host memory.
     """
 
     def __init__(
@@ -57,13 +58,13 @@ class Canvas:
         *,
         captures: bool,
     ) -> None:
-        """Draw on a stream.
+        """Allocate memory and prepare the work.
 
         Args:
-            context: of all this.
+            context: of the session.
             stream: for drawing alone.
             kernels: of the plugin library.
-            frame: how the kernel that prepares frames copies the frame in BGR and in its own size; `output` is open.
+            frame: arguments that copy the frame as BGR in its own size; `output` is open.
             shown: its map.
             captures: the work becomes a graph.
         """
@@ -72,21 +73,21 @@ class Canvas:
         height, width = frame.height, frame.width
         rows, row_bytes = shown.hw[0], 4 * shown.hw[1]
         copies_map = row_bytes != shown.pitch or shown.is_mapped
-        colors, picture = _aligned(3 * (shown.most_ids + 1)), _aligned(3 * height * width)
-        size = colors + picture + (rows * row_bytes if copies_map else 0)
+        colors, overlay = _aligned(3 * (shown.most_ids + 1)), _aligned(3 * height * width)
+        size = colors + overlay + (rows * row_bytes if copies_map else 0)
         with ExitStack() as resources:
-            pinned = opened(resources, driver.PinnedMemory(colors + picture))
+            pinned = opened(resources, driver.PinnedMemory(colors + overlay))
             device = opened(resources, driver.DeviceMemory(size)).address
             self._drawn = opened(resources, driver.Event())
-            self._work = Recorded(resources, stream, self._enqueue, captures=captures, what="pictures of the GPU")
+            self._work = Recorded(resources, stream, self._enqueue, captures=captures, what="overlays on the GPU")
             self._resources = resources.pop_all()
         self._host, self._device = pinned.address, device
-        self._colors_bytes, self._picture_bytes = colors, 3 * height * width
-        self._dense_map = device + colors + picture if copies_map else None
+        self._colors_bytes, self._overlay_bytes = colors, 3 * height * width
+        self._dense_map = device + colors + overlay if copies_map else None
         self._colors = pinned.array[: 3 * (shown.most_ids + 1)].reshape(-1, 3)  # BGR by id
         self._pixels = pinned.array[colors:][: 3 * height * width].reshape(height, width, 3)
         frame.output = device + colors
-        self._overlay = OverlayArgs(
+        self._args = OverlayArgs(
             frame=frame.output,
             panoptic=self._dense_map or shown.address,
             colors=device,
@@ -104,7 +105,7 @@ class Canvas:
         self._is_pending = False
 
     def draw(self, colors: Mapping[int, Rgb]) -> GpuDrawing:
-        """Queue a picture of what the slot's memory holds.
+        """Queue an overlay of what the slot's memory holds.
 
         Args:
             colors: (R, G, B) of every id in the map.
@@ -119,25 +120,25 @@ class Canvas:
         return drawing
 
     def settle(self) -> None:
-        """Wait for the picture; somebody who still wants it gets a copy."""
+        """Wait for the overlay; a drawing that is still referenced gets a copy."""
         drawing = self._drawing() if self._drawing is not None else None
         if drawing is not None:
-            drawing.picture()
+            drawing.overlay()
         elif self._is_pending:
             self._wait()
 
     def fetch(self) -> NDArray[np.uint8]:
-        """A copy of the picture, when it is done."""
+        """Wait for the overlay, and return a copy."""
         self._wait()
-        picture: NDArray[np.uint8] = self._pixels.copy()
-        return picture
+        overlay: NDArray[np.uint8] = self._pixels.copy()
+        return overlay
 
     def close(self) -> None:
-        """Give the picture to who wants it, and free everything."""
+        """Hand the overlay to its drawing, and free everything."""
         try:
             self.settle()
         except CudaError as error:
-            log.warning("a picture is lost: %s", error)
+            log.warning("an overlay is lost: %s", error)
         self._resources.close()
 
     def _wait(self) -> None:
@@ -148,41 +149,46 @@ class Canvas:
     def _enqueue(self) -> None:
         self._stream.upload(self._device, self._host, self._colors_bytes)
         frame, row_bytes = self._frame, 3 * self._frame.width
-        if frame.format == PixelFormat.BGR8:  # perhaps the network's input in mapped memory, which is read once so
+        if frame.format == PixelFormat.BGR8:  # perhaps in mapped memory, which is read only once this way
             self._stream.copy_rows(frame.output, row_bytes, frame.frame, frame.pitch, row_bytes, frame.height)
         else:
             self._kernels.preprocess(frame, self._stream.address)
         if self._dense_map is not None:
             (rows, columns), pitch = self._map.hw, self._map.pitch
             self._stream.copy_rows(self._dense_map, 4 * columns, self._map.address, pitch, 4 * columns, rows)
-        self._kernels.overlay(self._overlay, self._stream.address)
+        self._kernels.overlay(self._args, self._stream.address)
         begin = self._colors_bytes
-        self._stream.download(self._host + begin, self._device + begin, self._picture_bytes)
+        self._stream.download(self._host + begin, self._device + begin, self._overlay_bytes)
 
 
 class GpuDrawing:
-    """A picture on its way; see `panrt.engine.session.Drawing`."""
+    """An overlay that is being drawn; see `panrt.engine.results.painter.Drawing`."""
 
     def __init__(self, canvas: Canvas) -> None:
         self._lock = threading.Lock()
         self._canvas: Canvas | None = canvas
-        self._picture: NDArray[np.uint8] | None = None
+        self._overlay: NDArray[np.uint8] | None = None
         self._error: CudaError | None = None
 
-    def picture(self) -> NDArray[np.uint8]:
-        """Wait for it; may be called from any thread, again and again."""
+    def overlay(self) -> NDArray[np.uint8]:
+        """Wait for it; may be called from any thread, repeatedly."""
         with self._lock:
-            canvas, self._canvas = self._canvas, None  # its memory is its own again once this is through
+            canvas, self._canvas = self._canvas, None  # which is free for other overlays after this
             if canvas is not None:
                 try:
-                    self._picture = canvas.fetch()
-                    self._picture.setflags(write=False)
+                    self._overlay = canvas.fetch()
+                    self._overlay.setflags(write=False)
                 except CudaError as error:
                     self._error = error
-            if self._picture is None:
+            if self._overlay is None:
                 assert self._error is not None
                 raise self._error
-            return self._picture
+            return self._overlay
+
+    def picture(self) -> NDArray[np.uint8]:
+        """Return `overlay()`. Deprecated."""
+        warnings.warn("picture() of a drawing is deprecated; use overlay().", DeprecationWarning, stacklevel=2)
+        return self.overlay()
 
 
 def _aligned(size: int) -> int:

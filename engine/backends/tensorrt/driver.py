@@ -1,8 +1,8 @@
-"""What the runtime asks of the CUDA driver, and no more: a context, a stream, events, memory, a captured graph.
+"""The parts of the CUDA driver that the runtime uses: a context, a stream, events, memory, a captured graph.
 
-Straight on `cuda.bindings.driver`, whose calls used here are the same in 12.x and 13.x. Every failure is a CudaError
-that names the call. What is opened here is closed by `close`, once; closing never raises, for nothing could be done
-about it, and a lost device refuses it all: it is logged.
+Thin classes over `cuda.bindings.driver`, whose calls used here are the same in 12.x and 13.x. Every failure is a
+CudaError that names the call. What is opened here is closed by `close`, once; closing never raises, as nothing could be
+done about it, and on a lost device every call fails: it is logged.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from panrt.errors import CudaError, CudaStreamError, FrameError
 log = logging.getLogger("panrt")
 
 CONTEXT_IS_GONE = ("CUDA_ERROR_CONTEXT_IS_DESTROYED", "CUDA_ERROR_INVALID_CONTEXT")
-ALIGNMENT = 256  # of tensors; what cuMemAlloc gives and TensorRT asks for
+ALIGNMENT = 256  # of tensors; cuMemAlloc provides and TensorRT requires it
 
 _ATTRIBUTE = "CU_DEVICE_ATTRIBUTE_"
 _DEVICE_POINTER = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_POINTER
@@ -63,18 +63,18 @@ class Device(NamedTuple):
     """A GPU."""
 
     handle: Any
-    name: str  # as its maker calls it
+    name: str  # as the vendor names it
     compute_capability: str  # "8.7" is Orin
     alignment: int  # of memory that TensorRT works in
-    maps_memory: bool  # of the host, and works on it in place
-    shares_memory: bool  # with the host, so that what is mapped need not cross a bus: Jetson
+    maps_memory: bool  # of the host, to work on it in place
+    shares_memory: bool  # with the host, so that mapped memory need not cross a bus: Jetson
 
 
 def device() -> Device:
-    """The GPU of the calling thread's context, where it has one, else the first one. No context is made.
+    """Return the GPU of the calling thread's context if it has one, else the first. No context is created.
 
     Raises:
-        CudaError: there is none that works.
+        CudaError: no GPU works.
     """
     _call(driver.cuInit, 0)
     current = _current()
@@ -96,13 +96,13 @@ def device() -> Device:
 
 
 def driver_version() -> tuple[int, int]:
-    """The newest CUDA that the driver knows, such as (12, 6)."""
+    """Return the newest CUDA version that the driver supports, such as (12, 6)."""
     version = int(_call(driver.cuDriverGetVersion))
     return version // 1000, version % 1000 // 10
 
 
 def _current() -> tuple[Any, Any] | None:
-    """The calling thread's current context and its device; None where it has none, or one that was destroyed."""
+    """Return the thread's current context and its device; None without one, or if it was destroyed."""
     handle = _call(driver.cuCtxGetCurrent)
     if int(handle) == 0:
         return None
@@ -115,10 +115,10 @@ def _current() -> tuple[Any, Any] | None:
 
 
 class Context:
-    """Where work runs: the context that is current where this is opened (PyCUDA's, PyTorch's), else the primary one.
+    """The context of all work: the one current when this is opened (PyCUDA's, PyTorch's), else the primary one.
 
-    Within `with context:` it is the calling thread's current context. Afterwards the thread's stack of contexts is as
-    it was, also if an exception leaves the block, so that no call of PanRT changes what is current for its caller.
+    Within `with context:` it is the calling thread's current context. Afterwards the thread's stack of contexts is
+    restored, also if an exception leaves the block, so that no PanRT call changes what is current for its caller.
     """
 
     def __init__(self) -> None:
@@ -128,7 +128,7 @@ class Context:
         self._is_retained = False
         if joined is None or self._has_primary():
             primary = _call(driver.cuDevicePrimaryCtxRetain, self.device.handle)
-            if joined is None or int(primary) == int(self._handle):  # it must not go when others close theirs
+            if joined is None or int(primary) == int(self._handle):  # so that it stays when others release it
                 self._handle, self._is_retained = primary, True
             else:
                 _release(driver.cuDevicePrimaryCtxRelease, self.device.handle)
@@ -140,11 +140,11 @@ class Context:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         code, *_ = driver.cuCtxPopCurrent()
-        if code:  # of earlier work, as the manual has it; the next call reports it again
+        if code:  # an error of earlier work, which the next call reports again
             log.debug("cuCtxPopCurrent: %s", code.name)
 
     def close(self) -> None:
-        """Let go of it; one that was the caller's stays as it is."""
+        """Release the primary context; the caller's own is left unchanged."""
         if self._is_retained:
             self._is_retained = False
             _release(driver.cuDevicePrimaryCtxRelease, self.device.handle)
@@ -157,21 +157,21 @@ class Context:
 
 
 class Stream:
-    """Work in order, beside the default stream's and not after it."""
+    """A stream that does not synchronise with the default stream."""
 
     def __init__(self) -> None:
         self.handle = _call(driver.cuStreamCreate, driver.CUstream_flags.CU_STREAM_NON_BLOCKING)
         self.address = int(self.handle)
 
     def __cuda_stream__(self) -> tuple[int, int]:
-        """The protocol by which other libraries order their work after ours."""
+        """Return the stream by the protocol that lets other libraries order their work after it."""
         return 0, self.address
 
     def wait_for(self, event: Event, other: int) -> None:
-        """Let what is queued from now on come after what another stream has queued so far; the host does not wait.
+        """Order what is queued from now on after what another stream has queued so far; the host does not wait.
 
         Args:
-            event: to be used for it.
+            event: that may be used for this.
             other: `stream_address` of a stream.
 
         Raises:
@@ -196,13 +196,13 @@ class Stream:
         _call(driver.cuMemcpyDtoHAsync, target, source, size, self.handle)
 
     def fill(self, target: int, size: int, value: int) -> None:
-        """Set bytes that the device sees."""
+        """Set bytes of memory that the device can access."""
         _call(driver.cuMemsetD8Async, target, value, size, self.handle)
 
     def copy_rows(
         self, target: int, target_pitch: int, source: int, source_pitch: int, width: int, height: int
     ) -> None:
-        """Copy `height` rows of `width` bytes on the device, each begun a pitch after the one before."""
+        """Copy `height` rows of `width` bytes on the device, each a pitch after the previous."""
         rows = driver.CUDA_MEMCPY2D()
         rows.srcMemoryType = rows.dstMemoryType = driver.CUmemorytype.CU_MEMORYTYPE_UNIFIED
         rows.srcDevice, rows.srcPitch = source, source_pitch
@@ -211,17 +211,17 @@ class Stream:
         _call(driver.cuMemcpy2DAsync, rows, self.handle)
 
     def synchronize(self) -> None:
-        """Wait for all of it."""
+        """Wait for all work of the stream."""
         _call(driver.cuStreamSynchronize, self.handle)
 
     def capture(self, work: Callable[[], None]) -> Graph:
-        """Record what `work` queues here, which thereby does not run. Calls of other threads are not affected.
+        """Record what `work` queues here without running it. Calls of other threads are not affected.
 
-        Garbage is not collected meanwhile: a session that this found in a cycle would be closed in this thread, and
-        what that frees and waits for invalidates a capture.
+        Garbage collection is paused: it might find a session in a cycle and close it in this thread, and what that
+        frees and waits for would invalidate the capture.
 
         Raises:
-            CudaError, and whatever `work` raises: nothing is captured, and the stream is as before.
+            CudaError, and what `work` raises: nothing is captured, and the stream is unchanged.
         """
         mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         with _collection_pause:
@@ -245,7 +245,7 @@ class Stream:
 
 
 class _CollectionPause:
-    """While threads are within it, the garbage collector does not run; after the last it is as it was before them."""
+    """Stops the garbage collector while threads are within it, and restores its state after the last one."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -272,14 +272,14 @@ _collection_pause = _CollectionPause()
 
 
 class Graph:
-    """Work that was captured; one call queues all of it."""
+    """Captured work; one call queues all of it."""
 
     def __init__(self, stream: Stream, handle: Any) -> None:
         self._stream = stream.handle
         self._handle = handle
 
     def launch(self) -> None:
-        """Queue it on the stream that it was captured from."""
+        """Queue the work on the stream that it was captured from."""
         _call(driver.cuGraphLaunch, self._handle, self._stream)
 
     def close(self) -> None:
@@ -288,7 +288,7 @@ class Graph:
 
 
 class Event:
-    """A mark in a stream. Who waits for it sleeps: on a robot, the CPU has other things to do than to spin."""
+    """A mark in a stream. Waiting threads sleep instead of spinning, as a robot needs its CPU for other work."""
 
     def __init__(self) -> None:
         self.handle = _call(driver.cuEventCreate, driver.CUevent_flags.CU_EVENT_BLOCKING_SYNC)
@@ -298,20 +298,20 @@ class Event:
         _call(driver.cuEventRecord, self.handle, stream.handle)
 
     def synchronize(self) -> None:
-        """Wait for that."""
+        """Wait for the marked work."""
         _call(driver.cuEventSynchronize, self.handle)
 
     def seconds_since(self, earlier: Event) -> float:
-        """Between two marks that have been passed, on the GPU's clock."""
+        """Return the time between two passed marks on the GPU's clock."""
         return float(_call(driver.cuEventElapsedTime, earlier.handle, self.handle)) * 1e-3
 
     def close(self) -> None:
-        """Whether or not it was passed."""
+        """Free the event, whether or not it was passed."""
         _release(driver.cuEventDestroy, self.handle)
 
 
 class DeviceMemory:
-    """A block of device memory, aligned as cuMemAlloc has it, or better."""
+    """A block of device memory, aligned at least as cuMemAlloc does."""
 
     def __init__(self, size: int, *, alignment: int = ALIGNMENT) -> None:
         self._handle = _call(driver.cuMemAlloc, size + max(alignment - ALIGNMENT, 0))
@@ -323,9 +323,9 @@ class DeviceMemory:
 
 
 class PinnedMemory:
-    """Host memory that the GPU copies from and to without the CPU; mapped, it works on it in place.
+    """Host memory that the GPU copies from and to without the CPU, or, if mapped, works on in place.
 
-    `array` is (size,) uint8, to be forgotten before `close`; `device_address` is 0 unless it is mapped.
+    `array` is (size,) uint8 and must not be used after `close`; `device_address` is 0 unless the memory is mapped.
     """
 
     def __init__(self, size: int, *, mapped: bool = False) -> None:
@@ -343,7 +343,7 @@ class PinnedMemory:
 
 
 class DeviceArray(NamedTuple):
-    """Somebody else's array on the GPU: uint8, no gaps within a row."""
+    """Another library's array on the GPU: uint8, no gaps within a row."""
 
     address: int
     shape: tuple[int, ...]
@@ -352,17 +352,17 @@ class DeviceArray(NamedTuple):
 
 
 def device_array(thing: object, stream: Stream) -> DeviceArray:
-    """See an array of another library where it is, by DLPack or `__cuda_array_interface__` (PyTorch, CuPy, PyCUDA).
+    """Describe an array of another library in place, by DLPack or `__cuda_array_interface__` (PyTorch, CuPy, PyCUDA).
 
-    What its library has queued on the stream that the interface names comes first: our stream waits for that, the host
-    does not. Called within the context of the session.
+    The stream waits for what that library has queued on the stream that the interface names; the host does not. Called
+    within the context of the session.
 
     Args:
         thing: on the GPU, (H, W, C) or (H, W) uint8, rows from top to bottom without gaps inside.
         stream: that will read it.
 
     Raises:
-        FrameError: it is not such an array; the message says what it is.
+        FrameError: it is not such an array; the message describes it.
     """
     from cuda.core.utils import StridedMemoryView  # noqa: PLC0415  # slow to import, and few need it
 
@@ -390,12 +390,12 @@ def device_array(thing: object, stream: Stream) -> DeviceArray:
 
 
 def _dense(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Strides of an array without gaps, in elements."""
+    """Return the strides of an array without gaps, in elements."""
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
 def _address_here(address: int, name: str) -> int:
-    """Where kernels in the current context find memory that another library allocated."""
+    """Return the address at which kernels in the current context access memory of another library."""
     error, *values = driver.cuPointerGetAttribute(_DEVICE_POINTER, address)
     if error.name == "CUDA_ERROR_INVALID_VALUE":
         raise FrameError(
@@ -408,7 +408,7 @@ def _address_here(address: int, name: str) -> int:
 
 
 def stream_address(stream: object) -> int:
-    """The handle of another library's stream.
+    """Return the handle of another library's stream.
 
     Args:
         stream: an object with `__cuda_stream__`, or the handle as a number; 0 is the legacy default stream.
@@ -428,7 +428,7 @@ def stream_address(stream: object) -> int:
 
 
 def is_on_device(thing: object) -> bool:
-    """Whether another library says that its array is on a GPU."""
+    """Return whether another library's array is on a GPU."""
     if hasattr(thing, "__cuda_array_interface__"):
         return True
     if isinstance(thing, np.ndarray) or not hasattr(thing, "__dlpack_device__"):

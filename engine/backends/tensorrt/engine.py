@@ -1,6 +1,6 @@
-"""A serialised engine in the hands of TensorRT or TensorRT-RTX, which are alike in all that is used here.
+"""A deserialised engine of TensorRT or TensorRT for RTX, whose interfaces are the same as far as they are used here.
 
-Only what TensorRT 10.3 has is used (JetPack 6), and what 11 and RTX still have; of RTX alone, its cache of kernels.
+That is what TensorRT 10.3 (JetPack 6) has, and 11 and RTX still have; in addition, RTX's cache of kernels.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import numpy as np
 
 from panrt.engine.backends.tensorrt.runtime_cache import RuntimeCache
 from panrt.errors import EngineError
+from panrt.formats.input_size import IMAGE
+from panrt.formats.metadata import ModelFile
 from panrt.gpu.tensorrt_logger import tensorrt_logger
 
 
@@ -22,18 +24,18 @@ class Tensor(NamedTuple):
     """An input or output of an engine."""
 
     name: str
-    shape: tuple[int, ...]  # -1 where it is left open
+    shape: tuple[int, ...]  # -1 if open
     dtype: np.dtype[Any]
     is_input: bool
 
     @property
     def bytes(self) -> int:
-        """Of all its elements."""
+        """The size of all its elements."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 class Engine:
-    """Weights on the device, and what goes in and out."""
+    """Weights on the device, and the description of inputs and outputs."""
 
     def __init__(
         self,
@@ -45,18 +47,18 @@ class Engine:
         compiles: bool = False,
         kernels: Path | None = None,
     ) -> None:
-        """Deserialise a file that has been found to fit this process.
+        """Deserialise a file that fits this process.
 
         Args:
             trt: the module `tensorrt` or `tensorrt_rtx`.
             path: of the file, for messages.
-            plan: what it holds; may be forgotten afterwards.
-            runs_host_code: as version-compatible engines need it: they carry a part of TensorRT itself.
-            compiles: kernels, as TensorRT for RTX does; TensorRT has compiled all.
-            kernels: where those are kept for the next start; None: nowhere.
+            plan: its content, not needed afterwards.
+            runs_host_code: needed by version-compatible engines, which contain a part of TensorRT itself.
+            compiles: kernels are compiled on this machine, as TensorRT for RTX does.
+            kernels: file that keeps those for the next start; None: they are not kept.
 
         Raises:
-            EngineError: TensorRT does not take it; the message carries what TensorRT logged.
+            EngineError: TensorRT rejects it; the message has what TensorRT logged.
         """
         self.trt = trt
         self.path = path
@@ -83,9 +85,9 @@ class Engine:
         return scratch_bytes(self._engine)
 
     def execution(self, scratch: int) -> Execution:
-        """Something that runs the engine, on scratch memory at this address (0 where `scratch_bytes` is 0).
+        """Create an execution on scratch memory at this address (0 if `scratch_bytes` is 0).
 
-        Executions may share scratch memory where no two of them run at once.
+        Executions may share scratch memory if no two of them run at once.
         """
         cache, strategy = self._runtime_cache, self.trt.ExecutionContextAllocationStrategy.USER_MANAGED
         setup = cache.config if cache is not None else strategy
@@ -95,12 +97,12 @@ class Engine:
         return Execution(self, context)
 
     def keep_kernels(self) -> None:
-        """Have what was compiled for the executions so far found by the next start."""
+        """Keep the kernels that were compiled for the executions so far for the next start."""
         if self._runtime_cache is not None:
             self._runtime_cache.keep()
 
     def close(self) -> None:
-        """Free the weights; executions must be gone."""
+        """Free the weights; executions must be closed."""
         self._runtime_cache = None
         self._engine = None  # TensorRT frees with the last reference
         self._runtime = None
@@ -109,54 +111,54 @@ class Engine:
         config = self._ask("set up its execution", self._engine.create_runtime_config)
         config.set_execution_context_allocation_strategy(self.trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         cache = RuntimeCache(config, self._ask("make a cache for its kernels", config.create_runtime_cache), path)
-        self._logger.take_errors()  # why it does not take what was kept is no reason of what fails later
+        self._logger.take_errors()  # why it rejects the cache does not explain later errors
         return cache
 
     def complain(self, problem: str, advice: str) -> EngineError:
-        """An error with what TensorRT last had to say."""
+        """Return an error with what TensorRT logged last."""
         said = "; ".join(self._logger.take_errors()) or "it logged no reason"
         return EngineError(f"{self.path}: {self.trt.__name__} {self.trt.__version__} {problem}: {said}. {advice}")
 
     def _ask(self, what: str, question: Callable[[], Any]) -> Any:
-        """The answer to a question that TensorRT answers with None where it fails."""
+        """Return the answer to a question that TensorRT answers with None on failure."""
         answer = question()
         if answer is None:
             raise self.complain(
-                f"cannot {what}", "If the file is whole, free GPU memory and try again; else `panrt build` it again."
+                f"cannot {what}", "If the file is complete, free GPU memory and try again; else `panrt build` it again."
             )
         return answer
 
 
 class Execution:
-    """One run of an engine at a time, on memory whose addresses are set once."""
+    """Runs an engine, one run at a time, on memory whose addresses are set once."""
 
     def __init__(self, engine: Engine, context: Any) -> None:
         self._engine = engine
         self._context = context
 
     def bind(self, addresses: Mapping[str, int]) -> None:
-        """Where inputs and outputs are, on the device.
+        """Set the device addresses of inputs and outputs.
 
         Raises:
-            EngineError: TensorRT refuses one.
+            EngineError: TensorRT rejects one.
         """
         for name, address in addresses.items():
             if not self._context.set_tensor_address(name, address):
-                raise self._engine.complain(f"takes no address for {name!r}", "Please report this.")
+                raise self._engine.complain(f"rejects the address of {name!r}", "Please report this.")
 
     def enqueue(self, stream: int) -> None:
         """Queue a run on a CUDA stream.
 
         Raises:
-            EngineError: TensorRT refuses it.
+            EngineError: an error of TensorRT.
         """
         if not self._context.execute_async_v3(stream):
             raise self._engine.complain("could not run the engine", "Open the session again.")
 
     def layer_seconds(self, run: Callable[[], None]) -> dict[str, float]:
-        """How long each layer takes while `run` runs this execution and waits for it, in the order of execution.
+        """Return the time of each layer while `run` runs this execution and waits for it, in the order of execution.
 
-        TensorRT waits after each layer then, so their sum is more than they take together.
+        TensorRT then waits after each layer, so that the sum exceeds the time of the whole.
         """
         self._context.profiler = profiler = _profiler(self._engine.trt)
         run()
@@ -164,15 +166,15 @@ class Execution:
         return seconds
 
     def close(self) -> None:
-        """Its work must be done."""
+        """Free it; its work must be done."""
         self._context = None
 
 
-# TensorRT 10.1 and later have the second form of both; the first is gone where weights may be streamed.
+# TensorRT 10.1 and later have the second form of both; the first is unavailable if weights may be streamed.
 
 
 def scratch_bytes(engine: Any) -> int:
-    """Device memory that an execution of TensorRT's engine needs."""
+    """Return the device memory that an execution of a TensorRT engine needs."""
     return int(engine.device_memory_size_v2 if hasattr(engine, "device_memory_size_v2") else engine.device_memory_size)
 
 
@@ -184,11 +186,33 @@ def use_scratch(context: Any, address: int, size: int) -> None:
         context.device_memory = address
 
 
+def wanted_tensors(model: ModelFile, found: Sequence[Tensor] = ()) -> tuple[Tensor, ...]:
+    """Return the inputs and outputs of an engine of a model; -1 for a size that the model leaves open.
+
+    Without an instance branch there are no rows of detections, and without a semantic branch all stuff is one channel;
+    the tensors that an engine was found to have tell which branches the model has.
+    """
+    n = model.batch or -1
+    height, width = model.input_hw if all(model.input_hw) else (-1, -1)
+    out_height, out_width = model.output_hw if all(model.output_hw) else (-1, -1)
+    detections, channels = model.thresholds.max_detections, len(model.stuff) + 1
+    has = next((tensor.shape[1] for tensor in found if tensor.name == "segments" and len(tensor.shape) == 3), None)
+    rows = has if has in (detections + 1, channels) else detections + channels
+    int32, float32 = np.dtype(np.int32), np.dtype(np.float32)
+    return (
+        Tensor(IMAGE, (n, height, width, 3), np.dtype(np.uint8), True),
+        Tensor("panoptic", (n, out_height, out_width), int32, False),
+        Tensor("segments", (n, rows, 8), int32, False),
+        Tensor("segment_scores", (n, rows), float32, False),
+        Tensor("segment_count", (n,), int32, False),
+    )
+
+
 def expect(tensors: Sequence[Tensor], wanted: Sequence[Tensor], *, path: Path) -> dict[str, Tensor]:
-    """The tensors of an engine by name, where they are those that its sidecar promises (-1: any size).
+    """Return the tensors of an engine by name if they are those that its sidecar states (-1: any size).
 
     Raises:
-        EngineError: they are not; the message names the first that differs.
+        EngineError: they differ; the message names the first that does.
     """
     found = {tensor.name: tensor for tensor in tensors}
     for tensor in wanted:
@@ -218,7 +242,7 @@ def _describe(tensor: Tensor) -> str:
 
 
 def _profiler(trt: ModuleType) -> Any:
-    """Something that adds up what TensorRT tells about layers."""
+    """Return a profiler that sums the times of layers."""
 
     class Profiler(trt.IProfiler):  # type: ignore[misc, name-defined]  # a class of a module chosen at run time
         def __init__(self) -> None:

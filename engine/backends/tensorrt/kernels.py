@@ -1,6 +1,6 @@
-"""The kernels of the plugin library that the runtime launches itself: preparing frames, narrowing maps, drawing.
+"""The kernels of the plugin library that the runtime launches itself: they prepare frames, compact maps and draw.
 
-They are launched on the current CUDA context, and can be captured.
+They are launched in the current CUDA context, and can be captured.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BYTES = {"bgr8": 3, "rgb8": 3, "nv12": 1, "yuyv": 2}  # of a pixel in its row; 
 
 
 class Layout(NamedTuple):
-    """How the bytes of a frame lie."""
+    """The memory layout of a frame."""
 
     format: PixelFormat
     standard: YuvStandard
@@ -34,12 +34,12 @@ class Layout(NamedTuple):
     def preprocess(
         self, content_hw: tuple[int, int], images_shape: tuple[int, ...], free: NDArray[np.uint8]
     ) -> PreprocessArgs:
-        """How frames, one after another, come to network inputs (N, h, w, 3); addresses are left open.
+        """Return arguments that turn consecutive frames into network inputs (N, h, w, 3); addresses are left open.
 
         Args:
             content_hw: the frame's size in the input, from the upper left.
             images_shape: of the inputs.
-            free: (3,) BGR of what is left of an input.
+            free: (3,) BGR of the rest of an input.
         """
         height, width = self.hw
         return PreprocessArgs(
@@ -59,20 +59,20 @@ class Layout(NamedTuple):
 
 
 def layout_of(frame: Frame) -> Layout:
-    """The layout of a frame.
+    """Return the layout of a frame.
 
     Raises:
-        FrameError: its image is not one of its pixel format.
+        FrameError: its image does not have its pixel format.
     """
     check_pixels(frame)
     return Layout(frame.pixel_format, frame.yuv_standard, frame.hw, frame.image.size)
 
 
 def layout_on_device(frame: Frame, array: DeviceArray) -> Layout:
-    """The layout of a frame whose image is another library's array on the GPU.
+    """Return the layout of a frame whose image is another library's array on the GPU.
 
     Raises:
-        FrameError: the array is not one of the frame's pixel format, or the kernel cannot read it where it lies.
+        FrameError: the array does not have the frame's pixel format, or the kernel cannot read it in place.
     """
     check_format(frame)
     kind, alignment = frame.pixel_format, _ALIGNMENT[frame.pixel_format]
@@ -88,10 +88,10 @@ def layout_on_device(frame: Frame, array: DeviceArray) -> Layout:
 
 
 class Kernels:
-    """The library's functions."""
+    """The functions of the plugin library."""
 
     def __init__(self, path: Path) -> None:
-        """Load it.
+        """Load the library.
 
         Raises:
             KernelError: it cannot be loaded, or lacks a kernel.
@@ -124,7 +124,7 @@ class Kernels:
         self._check("preprocess", self._preprocess(ctypes.byref(args), ctypes.sizeof(args), stream))
 
     def narrow_map(self, args: NarrowMapArgs, stream: int) -> None:
-        """Queue the conversion of a panoptic map to a narrower type."""
+        """Queue the conversion of a panoptic map to a compact type."""
         self._check("narrow_map", self._narrow_map(ctypes.byref(args), ctypes.sizeof(args), stream))
 
     def overlay(self, args: OverlayArgs, stream: int) -> None:

@@ -1,4 +1,4 @@
-"""Resources that are closed together, and work that is queued as one graph."""
+"""Resources that are closed together, and work that becomes a CUDA graph."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _Resource = TypeVar("_Resource", bound=_Closes)
 
 
 def opened(resources: ExitStack, resource: _Resource) -> _Resource:
-    """Have it closed with the others, the last one first."""
+    """Register a resource to be closed with the others, in reverse order, and return it."""
     resources.callback(resource.close)
     return resource
 
 
 class Recorded:
-    """Work on a stream; a graph from its second run on, as CUDA loads kernels on the first, which a capture forbids."""
+    """Work on a stream; a graph from its second run on: CUDA loads kernels on the first, which a capture forbids."""
 
     def __init__(
         self, resources: ExitStack, stream: driver.Stream, work: Callable[[], None], *, captures: bool, what: str
     ) -> None:
-        """The graph is closed with `resources`; `what` runs is said where it cannot be captured."""
+        """Prepare work whose graph is closed with `resources`; `what` names it if it cannot be captured."""
         self._stream = stream
         self._work = work
         self._what = what
@@ -40,7 +40,7 @@ class Recorded:
         self._queue: Callable[[], None] = self._first if captures else work
 
     def run(self) -> None:
-        """Queue it."""
+        """Queue the work."""
         self._queue()
 
     def _first(self) -> None:

@@ -1,9 +1,9 @@
-"""Kernels that TensorRT for RTX compiled on this machine, kept for the next start.
+"""A cache of the kernels that TensorRT for RTX compiled on this machine.
 
-Its engines carry kernels as source text, which it compiles for the GPU when an engine first runs: without a cache at
-every start anew. A file of the cache belongs to one engine, GPU, driver and TensorRT version, and is written whole or
-not at all. It starts with a digest of the rest, so that TensorRT is never given a damaged one. A cache that cannot be
-read or written costs time and nothing else, so that it is logged and never raised.
+Its engines contain kernels as source text, which it compiles for the GPU when an engine first runs: without a cache, at
+every start. A file of the cache belongs to one engine, GPU, driver and TensorRT version, and is written atomically. It
+starts with a digest of the rest, so that TensorRT never gets a damaged one. A cache that cannot be read or written only
+costs time, so that this is logged and never raised.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 class _CacheFileError(PanrtError, RuntimeError):
-    """What lies in place of a cache file is none."""
+    """Not a cache file."""
 
 
 def root() -> Path:
-    """The user's cache folder of compiled kernels.
+    """Return the user's cache folder of compiled kernels.
 
     Raises:
         NoCacheFolderError: this user has none.
@@ -42,7 +42,7 @@ def root() -> Path:
 
 
 def path_of(file: PlanFile, process: Process, driver: tuple[int, int]) -> Path | None:
-    """Where the kernels of an engine are kept; `driver` is the newest CUDA that the driver knows. None: nowhere."""
+    """Return the file for an engine's kernels; None without a cache. `driver` is the CUDA version that it supports."""
     decisive = (file.plan_sha256, process.tensorrt, process.gpu, process.compute_capability, driver)
     try:
         folder = root()
@@ -53,28 +53,28 @@ def path_of(file: PlanFile, process: Process, driver: tuple[int, int]) -> Path |
 
 
 class RuntimeCache:
-    """How all execution contexts of an engine are set up, and the kernels that are compiled for them."""
+    """The configuration of all execution contexts of an engine, and the kernels compiled for them."""
 
     def __init__(self, config: Any, cache: Any, path: Path | None) -> None:
-        """Take what was kept at the path, where it is whole and TensorRT agrees that it is for this process.
+        """Load the kernels at the path if they are complete and TensorRT accepts them.
 
         Args:
             config: TensorRT's IRuntimeConfig of the engine.
             cache: the IRuntimeCache that it made.
-            path: of the file; None: nothing is kept.
+            path: of the file; None: kernels are not kept.
         """
         self.config = config
         self._cache = cache
         self._path = path
         self._kept = b"" if path is None else _read(path)
         if self._kept and not cache.deserialize(self._kept):
-            log.warning("%s: TensorRT for RTX takes no kernels from it, and compiles them again.", path)
+            log.warning("%s: TensorRT for RTX rejects its kernels, and compiles them again.", path)
             self._kept = b""
         if not config.set_runtime_cache(cache):
-            log.warning("%s: TensorRT for RTX takes no cache, and compiles kernels at every start.", path or "no file")
+            log.warning("%s: TensorRT for RTX rejects the cache, and compiles at every start.", path or "no file")
 
     def keep(self) -> None:
-        """Write what was compiled since, if anything was."""
+        """Write the kernels if any were compiled since."""
         if self._path is None:
             return
         kernels = bytes(self._cache.serialize() or b"")
@@ -87,7 +87,7 @@ def _read(path: Path) -> bytes:
     """Read the kernels in a file; empty if it does not exist or is damaged."""
     try:
         content = read_whole(path, longest=LONGEST, error=_CacheFileError, expected="compiled kernels")
-        os.utime(path)  # when it was used last
+        os.utime(path)  # the time of its last use
     except FileNotFoundError:
         return b""
     except _CacheFileError as error:
@@ -113,12 +113,12 @@ def _write(path: Path, kernels: bytes) -> None:
 
 
 def sizes() -> dict[Path, int]:
-    """The files of the cache, and their bytes."""
+    """Return the files of the cache, and their bytes."""
     return {path: path.stat().st_size for path in sorted(root().glob(f"*{SUFFIX}")) if path.is_file()}
 
 
 def prune(*, unused_days: float) -> tuple[int, int]:
-    """Remove files that no session used for so long: how many, and their bytes. Open sessions need theirs no more."""
+    """Remove files that were unused for so long; return their number and bytes. Open sessions no longer need them."""
     oldest = time.time() - unused_days * 86400
     count = freed = 0
     for path, size in sizes().items():

@@ -1,4 +1,4 @@
-"""What one submission at a time works with on the GPU: buffers, an execution of the engine, and their work as graphs.
+"""The GPU resources of one submission: buffers, an execution of the engine, and their work as graphs.
 
 Shapes: N images of the engine's batch, h x w network input, H x W panoptic map.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,26 +18,35 @@ from panrt.engine.backends.tensorrt.engine import Execution, Tensor
 from panrt.engine.backends.tensorrt.kernels import Kernels, Layout
 from panrt.engine.backends.tensorrt.recorded import Recorded, opened
 from panrt.engine.frame import Frame
+from panrt.engine.preprocess import Placement
 from panrt.engine.results.device_map import Lease
+from panrt.formats.input_size import IMAGE
 from panrt.plugins.contract import PanopticSegments
 from panrt.plugins.cuda_api import NarrowMapArgs, PixelFormat, PreprocessArgs
 
-IMAGE = "image"
 PANOPTIC, *REST = PanopticSegments._fields
-NARROW = "narrow"  # the panoptic map in as few bytes an id as will do
+NARROW = "narrow"  # the compact panoptic map, in as few bytes per id as suffice
 
-# Where the GPU finds frames, (H, W) and how: in a feed, or of their own size in the network's input.
+# Where the GPU has frames, and their layout: in a feed, or in their own size in the network's input.
 Origin: TypeAlias = tuple[Literal["feed", "input"], Layout]
+
+
+class Held(NamedTuple):
+    """What a slot's memory holds of the frames of a submission."""
+
+    placements: tuple[Placement, ...] = ()
+    is_on_device: tuple[bool, ...] = ()  # whether the GPU has the frame in its own size
+    feed: tuple[Layout, Feed] | None = None  # that the frames went to; else they are in the network's input
 
 
 class GpuSlot:
     """Buffers that never move, and the work on them.
 
-    Where it is mapped, the network reads its input and writes its outputs in the host's memory, each byte once, and
-    nothing is copied. A GPU may not cache that memory, so whatever else is read again lies in the device's.
+    If they are mapped, the network reads its input and writes its outputs in host memory, each byte once, and nothing
+    is copied. A GPU may not cache that memory, so everything that is read repeatedly lies in device memory.
 
-    Host and device have the same layout: image, panoptic, the other outputs, and the narrow map where there is one. So
-    the way up is one copy, and so is the way down: all outputs, or all but the wide map.
+    Host and device have the same layout: image, panoptic, the other outputs, and the compact map if there is one. So
+    the upload is one copy, and so is the download: all outputs, or all but the int32 map.
     """
 
     def __init__(
@@ -54,11 +63,12 @@ class GpuSlot:
         self.stream = stream
         self.feeds: dict[Layout, Feed] = {}
         self.canvases: dict[tuple[Origin, int], Canvas] = {}  # by image of the batch
-        self.lease = Lease()  # of whoever is shown the map on the device
+        self.lease = Lease()  # for which the memory holds one result's frame and map
+        self.held = Held()
         self.execution = execution
         self._kernels = kernels
         panoptic = tensors[PANOPTIC]
-        self.most_ids = tensors["segments"].shape[1]  # ids are 1 to so many
+        self.most_ids = tensors["segments"].shape[1]  # ids are 1 to this
         narrow_type = np.min_scalar_type(self.most_ids)
         narrows = kernels is not None and not mapped and narrow_type.itemsize < panoptic.dtype.itemsize
         parts = [tensors[IMAGE], panoptic, *(tensors[name] for name in REST)]
@@ -97,35 +107,35 @@ class GpuSlot:
         self.run_uploaded: Callable[[], None] = self.enqueue_uploaded  # on what the device holds
 
     def image_on_device(self, index: int) -> tuple[int, int]:
-        """Address and pitch of an image of the batch."""
+        """Return address and pitch of an image of the batch."""
         _, height, width, channels = self.images.shape
         return self._device + index * height * width * channels, width * channels
 
     def map_on_device(self, index: int, hw: tuple[int, int]) -> MapOnDevice:
-        """The upper left part of the map of an image."""
+        """Describe the upper left part of the map of an image."""
         _, height, width = self.found.panoptic.shape
         address = self.addresses[PANOPTIC] + 4 * index * height * width
         return MapOnDevice(address, 4 * width, hw, self.most_ids, is_mapped=self.is_mapped)
 
     def written(self) -> bytes:
-        """What the last run gave: the outputs and nothing of the gaps between them, which nobody writes."""
+        """Return the outputs of the last run, without the gaps between them, which nothing writes."""
         return b"".join(output.tobytes() for output in self.found)
 
     def overwrite_outputs(self, value: int) -> None:
-        """Let all bytes of the outputs and of the gaps between them be `value`, here and on the device."""
+        """Set all bytes of the outputs and of the gaps between them to `value`, on host and device."""
         if not self.is_mapped:
             self._downloaded[...] = value
         self.stream.fill(*self._outputs, value)
 
     def settle(self) -> None:
-        """Have what is drawn from the slot's memory drawn and fetched, so that it can be written to again."""
+        """End the lease and finish overlays, so that the slot's memory can be written to again."""
         self.lease.end("the session has used its memory for another frame")
         self.lease = Lease()
         for canvas in self.canvases.values():
             canvas.settle()
 
     def upload(self) -> None:
-        """Queue the images' way to the device."""
+        """Queue the upload of the images."""
         if not self.is_mapped:
             self.stream.upload(self._device, self._host, self._input_bytes)
 
@@ -140,7 +150,7 @@ class GpuSlot:
         self.download()
 
     def download(self) -> None:
-        """Queue the outputs' way to the host."""
+        """Queue the download of the outputs."""
         if self._kernels is not None and self._narrow_map is not None:
             self._kernels.narrow_map(self._narrow_map, self.stream.address)
         if not self.is_mapped:
@@ -149,10 +159,10 @@ class GpuSlot:
 
 
 class Feed:
-    """A slot's way in for frames of one layout, which a kernel brings to the network's input."""
+    """A slot's buffers for frames of one layout, which a kernel turns into network input."""
 
     def __init__(self, slot: GpuSlot, kernels: Kernels, args: PreprocessArgs, *, captures: bool) -> None:
-        """Take arguments whose addresses are open; the work becomes a graph where it `captures`."""
+        """Take arguments whose addresses are open; the work becomes a graph if it `captures`."""
         self._slot = slot
         self._kernels = kernels
         self._args = args
@@ -168,27 +178,27 @@ class Feed:
             )
             self._resources = resources.pop_all()
         self._frames = pinned.array.reshape(args.images, args.frame_bytes)
-        self._frames[...] = 0  # a submission may be less than a batch, and all of it goes
+        self._frames[...] = 0  # a submission may be less than a batch, and all of it is uploaded
         self.place(args, 0)
         args.output, _ = slot.image_on_device(0)
         self.run: Callable[[], None] = work.run
 
     def place(self, args: PreprocessArgs, image: int) -> None:
-        """Point arguments to a frame of the batch."""
+        """Set the addresses of arguments to a frame of the batch."""
         args.frame = self._device + image * self._args.frame_bytes
         args.chroma = args.frame + args.height * args.pitch if args.format == PixelFormat.NV12 else None
 
     def write(self, frames: Sequence[Frame]) -> None:
-        """Have these go with the next run."""
+        """Write the frames of the next run."""
         for frame, target in zip(frames, self._frames, strict=False):
             target.reshape(frame.image.shape)[...] = frame.image
 
     def enqueue(self) -> None:
-        """Queue a run on them."""
+        """Queue a run on the written frames."""
         self._slot.stream.upload(self._device, self._host, self._size)
         self._kernels.preprocess(self._args, self._slot.stream.address)
         self._slot.enqueue_uploaded()
 
     def close(self) -> None:
-        """Its work must be done."""
+        """Free it; its work must be done."""
         self._resources.close()

@@ -1,4 +1,4 @@
-"""`panrt bench`: how fast a model is on this machine, and how two measurements compare."""
+"""`panrt bench`: measure a model on this machine, and compare two measurements."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from panrt.engine.backends.tensorrt.profile import GpuProfile
+    from panrt.engine.bench.benchmark import Benchmark
+
 
 class _RunByDefault(TyperGroup):
     """`panrt bench MODEL` is `panrt bench run MODEL`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the command in that was meant."""
+        """Insert the command `run` if no command is named."""
         if args and args[0] not in (*self.commands, "-h", "--help"):
             args = ["run", *args]
         return super().parse_args(ctx, args)
@@ -45,41 +48,30 @@ def run(
         typer.Option("--output", "-o", metavar="NAME", help="Write, or replace, NAME.json, .md and .html."),
     ] = None,
     frames: Annotated[int, typer.Option(min=1, help="Of each run.")] = 200,
-    warm_up: Annotated[int, typer.Option(min=0, help="Frames before, not measured.")] = 20,
-    rate: Annotated[float, typer.Option(min=0, help="Frames a second of the paced run; 0: none.")] = 30.0,
+    warm_up: Annotated[int, typer.Option(min=0, help="Frames before the runs, not measured.")] = 20,
+    rate: Annotated[float, typer.Option(min=0, help="Frames per second of the fixed-rate run; 0: none.")] = 30.0,
     backend: Annotated[str, typer.Option(help="auto, cpu, tensorrt or rtx.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU backend; default: all.")] = None,
-    preprocess: Annotated[str, typer.Option(help="Who resizes frames: host or gpu.")] = "host",
+    preprocess: Annotated[str, typer.Option(help="What resizes frames: host or gpu.")] = "host",
     gpu_memory: GpuMemoryOption = "auto",
     height: HeightOption = None,
     width: WidthOption = None,
     profile: Annotated[
-        bool, typer.Option("--profile", help="On a GPU: also take a frame apart, and time every layer.")
+        bool, typer.Option("--profile", help="On a GPU: also measure the parts of a frame, and every layer.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure back to back, then at the pace of a camera.
+    """Measure a throughput run, then a fixed-rate run.
 
     Frames are decoded before, so sources cost nothing. Close other programs: the load is reported, not corrected.
     """
     import panrt
     from panrt.engine.bench.benchmark import BenchmarkConfig, run_benchmark
-    from panrt.engine.bench.report import (
-        facts,
-        latency_table,
-        profile_tables,
-        stage_table,
-        to_html,
-        to_json,
-        to_markdown,
-        warnings,
-    )
     from panrt.engine.bundled import locate
-    from panrt.files import write_atomically
 
     config = BenchmarkConfig(frames=frames, warm_up=warm_up, rate=rate)
     model = locate(model)
-    pictures = _read(source, frames)
+    images = _read(source, frames)
     loaded = panrt.load(
         model,
         backend=backend,
@@ -90,9 +82,15 @@ def run(
     )
     with loaded as session, progress_bar("measure") as show:
         if profile and not hasattr(session, "profile"):
-            raise ValueError(f"--profile: the backend {session.backend!r} has no GPU to take apart; leave it out.")
-        measured = run_benchmark(session, pictures, config, path=model, progress=show)
+            raise ValueError(f"--profile: the backend {session.backend!r} has no GPU to profile; leave it out.")
+        measured = run_benchmark(session, images, config, path=model, progress=show)
         gpu = session.profile() if profile else None  # type: ignore[attr-defined]  # of GPU sessions alone
+    _report(measured, gpu, output, as_json=as_json)
+
+
+def _report(measured: Benchmark, gpu: GpuProfile | None, output: Path | None, *, as_json: bool) -> None:
+    from panrt.engine.bench.report import facts, latency_table, profile_tables, stage_table, to_json, warnings
+
     report = Report(as_json=as_json)
     report.table(latency_table(measured).text())
     report.table(stage_table(measured).text())
@@ -101,22 +99,29 @@ def run(
             report.table(table.text())
     for label, text in facts(measured):
         report.line(label, text)
+    next_commands = []
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        written = {
-            ".json": json.dumps(to_json(measured), indent=1) + "\n",
-            ".md": to_markdown(measured),
-            ".html": to_html(measured),
-        }
-        for suffix, text in written.items():
-            path = output.with_name(output.name + suffix)
-            write_atomically(path, lambda temporary, text=text: temporary.write_text(text))  # type: ignore[misc]
-        report.line("wrote", ", ".join(f"{output}{suffix}" for suffix in written))
-    next_commands = [f"panrt bench compare {argument(f'{output}.json')} OTHER.json"] if output is not None else []
-    facts_of_all = (
-        to_json(measured) | {"warnings": warnings(measured)} | ({} if gpu is None else {"gpu_profile": gpu._asdict()})
-    )
-    report.end(facts_of_all, next_commands=next_commands)
+        report.line("wrote", ", ".join(_write(measured, output)))
+        next_commands.append(f"panrt bench compare {argument(f'{output}.json')} OTHER.json")
+    profile = {} if gpu is None else {"gpu_profile": gpu._asdict()}
+    report.end(to_json(measured) | {"warnings": warnings(measured)} | profile, next_commands=next_commands)
+
+
+def _write(measured: Benchmark, output: Path) -> list[str]:
+    """Write the three forms of a report, and return their names."""
+    from panrt.engine.bench.report import to_html, to_json, to_markdown
+    from panrt.files import write_atomically
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    contents = {
+        ".json": json.dumps(to_json(measured), indent=1) + "\n",
+        ".md": to_markdown(measured),
+        ".html": to_html(measured),
+    }
+    for suffix, text in contents.items():
+        path = output.with_name(output.name + suffix)
+        write_atomically(path, lambda temporary, text=text: temporary.write_text(text))  # type: ignore[misc]
+    return [f"{output}{suffix}" for suffix in contents]
 
 
 @bench.command("compare")
@@ -125,7 +130,7 @@ def compare(
     second: Annotated[Path, typer.Argument(help="Another.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Two measurements side by side, and what else differs between them."""
+    """Show two measurements side by side, and what else differs between them."""
     from panrt.engine.bench import report as reports
 
     before, after = (reports.read_benchmark(path) for path in (first, second))
@@ -139,19 +144,19 @@ def compare(
 
 
 def _read(source: str, count: int) -> list[NDArray[np.uint8]]:
-    """The first frames of a source, in memory.
+    """Return the first frames of a source, in memory.
 
     Raises:
-        SourceError: it gives none.
+        SourceError: the source has none.
     """
     from panrt.engine.sources import SourceError, SourceOptions, open_source
 
-    pictures: list[NDArray[np.uint8]] = []
+    images: list[NDArray[np.uint8]] = []
     with open_source(source, options=SourceOptions(policy="block")) as opened:
-        while len(pictures) < min(count, 100) and (frame := opened.take(None)) is not None:
-            pictures.append(frame.image)
+        while len(images) < min(count, 100) and (frame := opened.take(None)) is not None:
+            images.append(frame.image)
         if opened.error is not None:
             raise opened.error
-    if not pictures:
-        raise SourceError(f"{source}: gave no frame to measure with.")
-    return pictures
+    if not images:
+        raise SourceError(f"{source}: has no frame to measure with.")
+    return images

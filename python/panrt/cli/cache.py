@@ -1,4 +1,4 @@
-"""`panrt cache`: the engines that were built before, and kernels that were compiled for them."""
+"""`panrt cache`: list and prune cached engines, and the kernels compiled for them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ cache = typer.Typer(
 
 @cache.command("ls")
 def ls(as_json: JsonOption = False) -> None:
-    """What is in the cache, the last used first."""
+    """List the cache, the last used first."""
     from panrt.engine.backends.tensorrt import runtime_cache
     from panrt.export.cache import entries, root
     from panrt.formats.plan_file import PRODUCTS
@@ -55,11 +55,11 @@ def ls(as_json: JsonOption = False) -> None:
 @cache.command()
 def prune(
     unused_days: Annotated[
-        float, typer.Option(metavar="DAYS", min=0, help="Remove what was not used for so long; 0: everything.")
+        float, typer.Option(metavar="DAYS", min=0, help="Remove what was unused for so many days; 0: everything.")
     ] = 30.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove engines and kernels that nobody used of late, and remains of builds that were cut off."""
+    """Remove engines and kernels that were not used recently, and remains of interrupted builds."""
     from panrt.engine.backends.tensorrt import runtime_cache
     from panrt.export import cache as engines
 

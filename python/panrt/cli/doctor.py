@@ -1,4 +1,4 @@
-"""`panrt doctor`: what works on this machine."""
+"""`panrt doctor`: check what works on this machine."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ BROKEN = 1
 
 
 def doctor(as_json: JsonOption = False) -> None:
-    """What works on this machine, what does not, and what to do.
+    """Report what works on this machine, what does not, and the cure.
 
-    Exit code 1 if PanRT itself cannot run; parts that are merely missing do not count.
+    Exit code 1 if PanRT itself cannot run; merely missing parts do not count.
     """
     from panrt.engine.doctor import examine
 

@@ -1,4 +1,4 @@
-"""`panrt export`: a network becomes one portable ONNX file."""
+"""`panrt export`: export a network to one portable ONNX file."""
 
 from __future__ import annotations
 
@@ -19,61 +19,82 @@ if TYPE_CHECKING:
     from panrt.model.panoptic_fpn import PanopticFPN
 
 
+ModelArgument = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="A .safetensors file, or tabletop; with --untrained a configuration."),
+]
+OutputOption = Annotated[Path, typer.Option("--output", "-o", help="The .onnx file to write.")]
+HeightOption = Annotated[
+    int | None, typer.Option(help="Height of the input, a multiple of 32; default: the network's.")
+]
+WidthOption = Annotated[int | None, typer.Option(help="Width of the input, likewise.")]
+CameraOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WxH", help="Instead of --width: the camera's size. The input gets its aspect ratio at --height."
+    ),
+]
+DynamicOption = Annotated[
+    bool,
+    typer.Option(
+        "--dynamic",
+        help="Leave height and width open: one file for cameras of several aspect ratios. The size is chosen when the "
+        "file is run or built, with --height and --width there, at no cost in speed. Not with int8.",
+    ),
+]
+BatchOption = Annotated[int, typer.Option(help="Images per inference.")]
+OutputSizeOption = Annotated[
+    str | None, typer.Option(metavar="WxH", help="Size of the panoptic map; default: that of the valid input.")
+]
+MaxDetectionsOption = Annotated[int | None, typer.Option(help="Default, here and below: the network's.")]
+DetectionScoreOption = Annotated[float | None, typer.Option(help="Detections below it are dropped before NMS.")]
+InstanceScoreOption = Annotated[float | None, typer.Option(help="Detections below it are not in the map.")]
+InstanceOverlapOption = Annotated[float | None, typer.Option(help="Share of a mask that may be hidden.")]
+StuffAreaOption = Annotated[int | None, typer.Option(help="Smallest stuff region, in output pixels.")]
+TargetOption = Annotated[
+    str, typer.Option(help="portable, or tensorrt-10.3 for JetPack 6: an older opset, and no ONNX functions.")
+]
+PrecisionOption = Annotated[str, typer.Option(help="fp32, fp16 or int8; boxes and scores are fp32 in every file.")]
+SamplesOption = Annotated[
+    Path | None,
+    typer.Option(help="Images or a clip like the network's later input: int8 is calibrated, fp16 checked on them."),
+]
+MaxSamplesOption = Annotated[int, typer.Option(min=1, help="Number of frames taken from --samples, evenly.")]
+Int8HeadsOption = Annotated[
+    bool, typer.Option("--int8-heads", help="With int8, quantize the RPN, box and mask heads too; they lose more.")
+]
+UntrainedOption = Annotated[
+    bool, typer.Option("--untrained", help="Random weights, to measure speed before a network is trained.")
+]
+
+
 def export(
-    model: Annotated[
-        str,
-        typer.Argument(metavar="MODEL", help="A .safetensors file, or tabletop; with --untrained a configuration."),
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .onnx file to write.")],
-    height: Annotated[int | None, typer.Option(help="Of the input, a multiple of 32; default: the network's.")] = None,
-    width: Annotated[int | None, typer.Option(help="Likewise.")] = None,
-    camera: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WxH", help="Instead of --width: the camera's size. The input gets its aspect at --height."
-        ),
-    ] = None,
-    dynamic: Annotated[
-        bool,
-        typer.Option(
-            "--dynamic",
-            help="Leave height and width open: one file for cameras of several aspects. Its size is chosen when it is "
-            "run or built, with --height and --width there, and costs no speed then. Not with int8.",
-        ),
-    ] = False,
-    batch: Annotated[int, typer.Option(help="Images an inference.")] = 1,
-    output_size: Annotated[
-        str | None, typer.Option(metavar="WxH", help="Of the panoptic map; default: of the valid input.")
-    ] = None,
-    max_detections: Annotated[int | None, typer.Option(help="Default, here and below: the network's.")] = None,
-    detection_score: Annotated[float | None, typer.Option(help="Detections below it are dropped before NMS.")] = None,
-    instance_score: Annotated[float | None, typer.Option(help="Detections below it are not in the map.")] = None,
-    instance_overlap: Annotated[float | None, typer.Option(help="Share of a mask that may be hidden.")] = None,
-    stuff_area: Annotated[int | None, typer.Option(help="Smallest stuff region, in output pixels.")] = None,
-    target: Annotated[
-        str, typer.Option(help="portable, or tensorrt-10.3 for JetPack 6: an older opset, and no ONNX functions.")
-    ] = "portable",
-    precision: Annotated[
-        str, typer.Option(help="fp32, fp16 or int8; boxes and scores are fp32 in every file.")
-    ] = "fp32",
-    samples: Annotated[
-        Path | None,
-        typer.Option(help="Pictures or a clip of what the network will see: int8 is calibrated, fp16 checked on them."),
-    ] = None,
-    max_samples: Annotated[int, typer.Option(min=1, help="Frames that are taken from --samples, evenly.")] = 64,
-    int8_heads: Annotated[
-        bool, typer.Option("--int8-heads", help="In int8 the RPN, box and mask heads too; they are more sensitive.")
-    ] = False,
-    untrained: Annotated[
-        bool, typer.Option("--untrained", help="Random weights, to measure speed before there is a trained network.")
-    ] = False,
+    model: ModelArgument,
+    output: OutputOption,
+    height: HeightOption = None,
+    width: WidthOption = None,
+    camera: CameraOption = None,
+    dynamic: DynamicOption = False,
+    batch: BatchOption = 1,
+    output_size: OutputSizeOption = None,
+    max_detections: MaxDetectionsOption = None,
+    detection_score: DetectionScoreOption = None,
+    instance_score: InstanceScoreOption = None,
+    instance_overlap: InstanceOverlapOption = None,
+    stuff_area: StuffAreaOption = None,
+    target: TargetOption = "portable",
+    precision: PrecisionOption = "fp32",
+    samples: SamplesOption = None,
+    max_samples: MaxSamplesOption = 64,
+    int8_heads: Int8HeadsOption = False,
+    untrained: UntrainedOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """A network -> one ONNX file: pixels in, panoptic ids out.
+    """Export a network to one ONNX file: pixels in, panoptic ids out.
 
-    The file runs in plain ONNX Runtime, in PanRT on a CPU, and is what TensorRT engines are built from.
+    The file runs in plain ONNX Runtime and in PanRT on a CPU, and TensorRT engines are built from it.
     """
-    from panrt.export.onnx import fit_camera, to_onnx
+    from panrt.export.onnx import to_onnx
     from panrt.formats.metadata import PRECISIONS, TARGETS
 
     chosen_target = one_of("--target", target, TARGETS)
@@ -81,45 +102,39 @@ def export(
     if dynamic:
         _check_dynamic(chosen_precision, height=height, width=width, camera=camera, output_size=output_size)
     if chosen_precision == "int8" and samples is None:
-        raise ValueError("--precision int8 needs --samples, pictures or a clip to calibrate on.")
+        raise ValueError("--precision int8 needs --samples, images or a clip to calibrate on.")
     network, provenance = _network(model, untrained=untrained)
-    default = network.config.input_hw
-    if camera is not None:
-        if width is not None:
-            raise ValueError("give one of --camera and --width; the camera's aspect decides the width.")
-        camera_hw = _size("--camera", camera)
-        input_hw, valid_hw = fit_camera(camera_hw, height=height or default[0])
-    else:
-        input_hw, valid_hw = (height or default[0], width or default[1]), None
+    input_hw, valid_hw = _input_size(network, camera, height, width)
     frames: list[Frame] = []
     if samples is not None and chosen_precision != "fp32":
         free = network.config.pixel_mean
         frames = network_frames(samples, limit=max_samples, input_hw=input_hw, valid_hw=valid_hw, free=free)
+    thresholds = _thresholds(
+        network, max_detections=max_detections, detection_score=detection_score, instance_score=instance_score,
+        instance_overlap=instance_overlap, stuff_area=stuff_area,
+    )  # fmt: skip
     with progress_bar("calibrate" if chosen_precision == "int8" else "check") as show:
         exported = to_onnx(
-            network,
-            output,
-            height=0 if dynamic else input_hw[0],
-            width=0 if dynamic else input_hw[1],
-            batch=batch,
-            valid_hw=valid_hw,
-            output_size=_size("--output-size", output_size) if output_size is not None else None,
-            thresholds=_thresholds(
-                network,
-                max_detections=max_detections,
-                detection_score=detection_score,
-                instance_score=instance_score,
-                instance_overlap=instance_overlap,
-                stuff_area=stuff_area,
-            ),
-            precision=chosen_precision,
-            target=chosen_target,
-            samples=frames,
-            int8_heads=int8_heads,
-            provenance=provenance,
-            progress=show,
-        )
+            network, output, height=0 if dynamic else input_hw[0], width=0 if dynamic else input_hw[1], batch=batch,
+            valid_hw=valid_hw, output_size=_size("--output-size", output_size) if output_size is not None else None,
+            thresholds=thresholds, precision=chosen_precision, target=chosen_target, samples=frames,
+            int8_heads=int8_heads, provenance=provenance, progress=show,
+        )  # fmt: skip
     _report(exported, output, model=None if untrained else model, as_json=as_json)
+
+
+def _input_size(
+    network: PanopticFPN, camera: str | None, height: int | None, width: int | None
+) -> tuple[tuple[int, int], tuple[int, int] | None]:
+    """The size of the input, and the part of it that a camera's frame fills."""
+    from panrt.export.onnx import fit_camera
+
+    default = network.config.input_hw
+    if camera is None:
+        return (height or default[0], width or default[1]), None
+    if width is not None:
+        raise ValueError("give one of --camera and --width; the camera's aspect ratio decides the width.")
+    return fit_camera(_size("--camera", camera), height=height or default[0])
 
 
 def _network(model: str, *, untrained: bool) -> tuple[PanopticFPN, str]:
@@ -143,7 +158,7 @@ def _check_dynamic(precision: str, **sizes: object) -> None:
     for name, value in sizes.items():
         if value is not None:
             raise ValueError(
-                f"--dynamic leaves the input size open, so that --{name.replace('_', '-')} says nothing; leave one out."
+                f"--dynamic leaves the input size open, so --{name.replace('_', '-')} has no meaning; omit one of them."
             )
     if precision == "int8":
         raise ValueError(
@@ -178,11 +193,11 @@ def _report(exported: Exported, output: Path, *, model: str | None, as_json: boo
     size = "of dynamic height and width" if is_open else f"{_text(file.input_hw)} (height x width){padded}"
     report.line("traced", f"{file.name} {size}, {exported.nodes} nodes")
     maps = "the input's size" if is_open else _text(file.output_hw)
-    report.line("gives", f"panoptic maps of {maps}, {len(file.things)} things, {len(file.stuff)} stuff")
-    report.line("weights", file.provenance or "nothing is said about where they come from")
+    report.line("outputs", f"panoptic maps of {maps}, {len(file.things)} things, {len(file.stuff)} stuff")
+    report.line("weights", file.provenance or "provenance not recorded")
     if exported.peak is not None:
         share = 100 * exported.peak.value / LARGEST_HALF
-        report.line("checked", f"features reach {exported.peak.value:.3g}, {share:.2g} % of what float16 holds")
+        report.line("checked", f"features reach {exported.peak.value:.3g}, {share:.2g} % of float16's range")
     elif file.precision == "fp16":
         report.line("checked", "the weights fit float16; give --samples to check the features too")
     report.line("wrote", f"{output}  {megabytes(exported.bytes)}  {file.precision}  opset {file.opset}  {file.target}")

@@ -1,4 +1,4 @@
-"""`panrt info`: what a network is, what it costs and where its weights come from."""
+"""`panrt info`: show the architecture, the cost and the provenance of a network."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def info(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="A .safetensors, .onnx or .plan file, tabletop (comes with PanRT), or a configuration.",
+            help="A .safetensors, .onnx or .plan file, tabletop (bundled), or a configuration.",
         ),
     ],
     height: Annotated[
         int | None,
         typer.Option(
-            min=32, help="Input size to count for, or of an .onnx file that leaves it open; default: the network's."
+            min=32, help="Input size to count for, or for an .onnx file with an open size; default: the network's."
         ),
     ] = None,
     width: Annotated[int | None, typer.Option(min=32, help="Likewise.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What a network is, costs and comes from."""
+    """Show the architecture, the cost and the provenance of a network."""
     if model.endswith(".onnx"):
         info_onnx(Path(model), chosen_size(height, width), as_json=as_json)
         return
@@ -60,7 +60,7 @@ def info(
     report.line("input", f"{size[0]}x{size[1]} (height x width), BGR, uint8")
     if header is not None:
         report.line("file", f"{path}, {megabytes(path.stat().st_size)}")
-        report.line("weights", header.provenance or "nothing is said about where they come from")
+        report.line("weights", header.provenance or "of unknown provenance")
     else:
         report.line("weights", "none: this is a configuration")
     if rows is not None:
@@ -78,7 +78,7 @@ def info(
 
 
 def _complexity(config: PanopticFPNConfig, size: tuple[int, int]) -> tuple[PartComplexity, ...] | None:
-    """What the network costs; None where PyTorch, which lays it out, is not installed."""
+    """Count the cost of the network; None if PyTorch, which builds it, is not installed."""
     try:
         from panrt.model.complexity import complexity
     except ModuleNotFoundError as error:
@@ -110,7 +110,7 @@ def _table(rows: tuple[PartComplexity, ...]) -> str:
     from panrt.model.metric_table import text_table
 
     cells = [(row.part, f"{row.parameters:,}", f"{row.multiply_adds / 1e9:.1f}") for row in rows]
-    return text_table(("", "trainable parameters", "GMAC an image"), cells)
+    return text_table(("", "trainable parameters", "GMAC per image"), cells)
 
 
 def _counts(row: PartComplexity) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""`panrt info` of an ONNX file: what it says about itself, and the steps in which the CPU runs it."""
+"""`panrt info` of an ONNX file: its metadata, and the steps in which the CPU runs it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from panrt.formats.records import argument
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from panrt.engine.backends.cpu.partition import Partition
+    from panrt.engine.backends.cpu.steps import Partition
     from panrt.formats.metadata import Category, ModelFile
 
 
 def info_onnx(path: Path, size: tuple[int, int] | None, *, as_json: bool) -> None:
-    """Report on a file; the size is for one that leaves it open."""
+    """Report on a file; the size is for a file with an open one."""
     from panrt.engine.backends.cpu.partition import partition
     from panrt.engine.bundled import locate
     from panrt.formats.onnx_file import read_onnx
@@ -46,25 +46,25 @@ def info_onnx(path: Path, size: tuple[int, int] | None, *, as_json: bool) -> Non
 
 
 def report_model(report: Report, file: ModelFile) -> None:
-    """What goes in and comes out, in which classes, by which thresholds."""
+    """Report input, output, classes and thresholds."""
     from panrt.formats.metadata import SIZE_DIVISOR
 
     if not all(file.input_hw):
         report.line("input", f"{_images(file)} of dynamic height and width, multiples of {SIZE_DIVISOR}, BGR, uint8")
-        report.line("frame", "in all of it; any size is brought there")
+        report.line("frame", "in all of it; any size is resized to it")
         report.line("map", "of the input's size")
     else:
         report.line("input", f"{_images(file)} of {_size(file.input_hw)} (height x width), BGR, uint8")
-        report.line("frame", f"in the upper left {_size(file.valid_hw)} of it; any size is brought there")
+        report.line("frame", f"in the upper left {_size(file.valid_hw)} of it; any size is resized to it")
         report.line("map", f"{_size(file.output_hw)}")
     report.line("things", _names(file.things))
     report.line("stuff", _names(file.stuff))
     report.line("thresholds", ", ".join(f"{name} {value:g}" for name, value in file.thresholds._asdict().items()))
-    report.line("weights", file.provenance or "nothing is said about where they come from")
+    report.line("weights", file.provenance or "of unknown provenance")
 
 
 def model_facts(file: ModelFile) -> dict[str, Any]:
-    """The same and all else of the metadata, for JSON."""
+    """Return all metadata, for JSON."""
     return dataclasses.asdict(file) | {
         "things": [category._asdict() for category in file.things],
         "stuff": [category._asdict() for category in file.stuff],
@@ -86,15 +86,14 @@ def _names(categories: Sequence[Category]) -> str:
 
 
 def _steps(plan: Partition) -> list[str]:
-    """One line a step of the CPU backend."""
+    """Return one line per step of the CPU backend."""
     import onnx
 
-    from panrt.engine.backends.cpu.partition import Part
-    from panrt.engine.backends.cpu.passes.convolutions import Convolution
+    from panrt.engine.backends.cpu.steps import Convolution, Subgraph
 
     lines = []
     for step in plan.steps:
-        if isinstance(step, Part):
+        if isinstance(step, Subgraph):
             nodes: Any = onnx.load_model_from_string(step.model).graph.node
             lines.append(f"dense        {len(nodes)} nodes, by ONNX Runtime")
         elif isinstance(step, Convolution):

@@ -1,4 +1,4 @@
-"""`panrt info` of an engine: what it was built with and for, as its sidecar has it."""
+"""`panrt info` of an engine: what it was built with and for, from its sidecar."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def info_plan(path: Path, *, as_json: bool) -> None:
 
 
 def layers(file: PlanFile) -> str:
-    """How many compute in which precision."""
+    """Return how many layers compute in which precision."""
     precisions = file.precisions
     counts = {"fp32": precisions.fp32, "fp16": precisions.fp16, "int8": precisions.int8, "plugin": precisions.plugins}
     computing = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
@@ -42,16 +42,16 @@ def layers(file: PlanFile) -> str:
 
 
 def tf32(file: PlanFile) -> str:
-    """How layers in float32 multiply."""
+    """Return how layers in float32 multiply."""
     if file.options.tf32:
         return "products may be rounded to TF32, 10 bits of mantissa (--tf32)"
     return "products in float32, not in TF32"
 
 
 def options(file: PlanFile) -> str:
-    """What was chosen, or found by PanRT's rules."""
+    """Return the options that were chosen, or set by PanRT's rules."""
     chosen = file.options
-    workspace = f"{file.workspace_bytes / 1e9:.1f} GB" if file.workspace_bytes else "TensorRT's own"
+    workspace = f"{file.workspace_bytes / 1e9:.1f} GB" if file.workspace_bytes else "TensorRT's default"
     parts = [
         f"optimization level {chosen.optimization_level}",
         f"workspace {workspace}",

@@ -1,4 +1,4 @@
-"""`panrt plugins`: the library that TensorRT runs the four ops with."""
+"""`panrt plugins`: the library of the four custom ops for TensorRT."""
 
 from __future__ import annotations
 
@@ -24,26 +24,27 @@ def build(
         list[str] | None,
         typer.Option(
             metavar="SM",
-            help="A CUDA architecture such as 87, again for more, or all; default: that of this machine's GPU.",
+            help="A CUDA architecture such as 87, repeatable, or all; default: this machine's GPU.",
         ),
     ] = None,
     kernels: Annotated[
         Literal["auto", "on", "off"],
-        typer.Option(help="CUDA kernels: where nvcc is found, always, or never (to build engines, not run them)."),
+        typer.Option(help="CUDA kernels: if nvcc is found, always, or never (to build engines, not run them)."),
     ] = "auto",
     tensorrt_include: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Of NvInferRuntime.h; default: TENSORRT_HOME or the system's.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of NvInferRuntime.h; default: TENSORRT_HOME, the system's."),
     ] = None,
     fetch_headers: Annotated[
-        bool, typer.Option("--fetch-headers", help="Without TensorRT's headers, take those of a PyPI package.")
+        bool, typer.Option("--fetch-headers", help="Without TensorRT's headers, use those of a PyPI package.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Compile the plugins for TensorRT and TensorRT for RTX.
 
     Needs a C++ compiler, CMake (pip install 'panrt[plugins]') and, for kernels, nvcc of a CUDA toolkit or of
-    'panrt[cuda-build]'. For all architectures it takes minutes. As many files are compiled at a time as there is memory
-    for, about 2 GB each.
+    'panrt[cuda-build]'. For all architectures it takes minutes. Files are compiled in parallel as far as memory allows,
+    about 2 GB each.
     """
     from panrt.plugins import library
 
@@ -68,7 +69,7 @@ def build(
 
 @plugins.command()
 def info(as_json: JsonOption = False) -> None:
-    """Which library is used, and what is in it."""
+    """Show which library is used, and what it contains."""
     from panrt.plugins import library
 
     _report(library.find(), as_json=as_json, next_commands=[])
@@ -80,7 +81,7 @@ def _report(found: PluginLibrary, *, as_json: bool, next_commands: list[str]) ->
     kernels = (
         f"CUDA architectures {', '.join(found.cuda_architectures)}"
         if found.cuda_architectures
-        else "none: engines can be built, not run; build it where nvcc is found"
+        else "none: engines can be built, not run; build it on a machine with nvcc"
     )
     report.line("kernels", kernels)
     report.line("headers", f"TensorRT {found.tensorrt_headers}")

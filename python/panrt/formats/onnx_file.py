@@ -25,7 +25,7 @@ from panrt.formats.records import shown
 
 LONGEST = 2**31 - 1  # bytes, protobuf's limit
 MAX_MESSAGES = 500_000  # of a file; the largest that PanRT exports has a tenth. Parsed, an empty one takes 200 bytes
-_AGAIN = "export the model again"
+AGAIN = "export the model again"
 
 
 class OnnxFile(NamedTuple):
@@ -46,7 +46,7 @@ def read_onnx(path: str | os.PathLike[str]) -> OnnxFile:
     path = Path(path)
     content = read_whole(path, longest=LONGEST, error=ModelFileError, expected="an .onnx file of panrt export")
     if count_messages(content, most=MAX_MESSAGES) > MAX_MESSAGES:
-        raise UnsupportedModelError(f"{path}: has more than {MAX_MESSAGES} nodes, tensors and other parts; {_AGAIN}.")
+        raise UnsupportedModelError(f"{path}: has more than {MAX_MESSAGES} nodes, tensors and other parts; {AGAIN}.")
     try:
         proto = onnx.load_model_from_string(content)
     except DecodeError as error:
@@ -63,7 +63,7 @@ def read_onnx(path: str | os.PathLike[str]) -> OnnxFile:
         for tensor in _tensors(proto):
             _check_tensor(tensor, path)
     except UnicodeDecodeError as error:
-        raise ModelFileError(f"{path}: holds text that is not UTF-8 ({error.reason}); {_AGAIN}.") from error
+        raise ModelFileError(f"{path}: holds text that is not UTF-8 ({error.reason}); {AGAIN}.") from error
     return OnnxFile(proto, file, content)
 
 
@@ -76,7 +76,7 @@ def _check_text(proto: ModelProto, path: Path) -> None:
             if field.message_type is not None:
                 waiting.extend(values)
             elif field.type == field.TYPE_STRING and not all(isinstance(text, str) for text in values):
-                raise ModelFileError(f"{path}: {field.full_name}: holds text that is not UTF-8; {_AGAIN}.")
+                raise ModelFileError(f"{path}: {field.full_name}: holds text that is not UTF-8; {AGAIN}.")
 
 
 # Parts ----------------------------------------------------------------------------------------------------------------
@@ -172,13 +172,13 @@ def _check_tensor(tensor: TensorProto, path: Path) -> None:
         location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
         raise UnsupportedModelError(
             f"{path}: tensor {name} is kept in another file, {shown(location)}, and PanRT reads only the file that it "
-            f"is given; {_AGAIN}: panrt export writes one file."
+            f"is given; {AGAIN}: panrt export writes one file."
         )
     if tensor.data_type not in _TYPES:
-        raise UnsupportedModelError(f"{path}: tensor {name}: data type {tensor.data_type} is not supported; {_AGAIN}.")
+        raise UnsupportedModelError(f"{path}: tensor {name}: data type {tensor.data_type} is not supported; {AGAIN}.")
     bytes_each, field = _TYPES[tensor.data_type]
     if any(size < 0 for size in tensor.dims) or len(tensor.dims) > 16:
-        raise ModelFileError(f"{path}: tensor {name}: shape {shown(list(tensor.dims))} cannot be; {_AGAIN}.")
+        raise ModelFileError(f"{path}: tensor {name}: shape {shown(list(tensor.dims))} cannot be; {AGAIN}.")
     count = math.prod(tensor.dims)
     raw = tensor.HasField("raw_data")
     numbers = getattr(tensor, field)
@@ -186,12 +186,12 @@ def _check_tensor(tensor: TensorProto, path: Path) -> None:
     if tensor.HasField("segment") or found != count * bytes_each or (raw and len(numbers)):
         raise ModelFileError(
             f"{path}: tensor {name}: holds {found} bytes, shape {shown(list(tensor.dims))} needs {count * bytes_each}; "
-            f"the file is damaged, {_AGAIN}."
+            f"the file is damaged, {AGAIN}."
         )
     if not raw and tensor.data_type in _LIMITS:
         low, high = _LIMITS[tensor.data_type]
         if any(not low <= number <= high for number in numbers):
-            raise ModelFileError(f"{path}: tensor {name}: a number is beyond its data type; {_AGAIN}.")
+            raise ModelFileError(f"{path}: tensor {name}: a number is beyond its data type; {AGAIN}.")
 
 
 def _tensors(proto: ModelProto) -> Iterator[TensorProto]:

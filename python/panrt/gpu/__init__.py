@@ -1,1 +1,1 @@
-"""The GPU that is here, and the log of TensorRT."""
+"""The GPUs of this machine, and TensorRT's logger."""

@@ -1,4 +1,4 @@
-"""The GPU of this machine, asked of its driver; needs no package."""
+"""The GPUs of this machine, as their driver reports them; no package is needed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,18 @@ JETSON_RELEASE = Path("/etc/nv_tegra_release")  # only Jetson Linux has it
 JETPACK_6 = 36  # the number of its Jetson Linux
 MEMORY = Path("/proc/meminfo")
 
-_MAJOR, _MINOR, _INTEGRATED = 75, 76, 18  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR and _INTEGRATED
+# CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR, _INTEGRATED, _CAN_MAP_HOST_MEMORY
+_MAJOR, _MINOR, _INTEGRATED, _MAPS = 75, 76, 18, 19
+_NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
+
+
+class Identity(NamedTuple):
+    """What a GPU is, known without a context on it."""
+
+    name: str
+    compute_capability: str  # e.g. "8.7"
+    is_integrated: bool  # it shares the host's memory, as on a Jetson
+    maps_memory: bool  # of the host
 
 
 class Gpu(NamedTuple):
@@ -24,43 +35,51 @@ class Gpu(NamedTuple):
 
     name: str
     compute_capability: str  # e.g. "8.7"
-    driver: str  # the newest CUDA that the driver knows, e.g. "13.0"
+    driver: str  # the newest CUDA version that the driver supports, e.g. "13.0"
     is_integrated: bool  # it shares the host's memory, as on a Jetson
     total_bytes: int  # of its memory
-    free_bytes: int  # of that, at the time of asking; of shared memory, what Linux gives without swapping
+    free_bytes: int  # of that, when asked; of shared memory, what Linux gives without swapping
 
 
 def find(*, library: str = DRIVER) -> Gpu | None:
-    """The first GPU that this process may use; None where there is no driver or no GPU.
+    """Return the first GPU that this process may use; None without a driver or a GPU.
 
     Raises:
-        GpuError: the driver does not do what it should.
+        GpuError: a call of the driver failed.
     """
     driver = _load(library)
-    if driver is None:
+    if driver is None or driver.cuInit(0) or not _count(driver):
         return None
-    count, device = ctypes.c_int(), ctypes.c_int()
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
-        return None
-    name = ctypes.create_string_buffer(256)
-    _call(driver, "cuDeviceGet", ctypes.byref(device), 0)
-    _call(driver, "cuDeviceGetName", name, len(name), device)
-    major, minor, integrated = (_attribute(driver, device, number) for number in (_MAJOR, _MINOR, _INTEGRATED))
+    device = _device(driver, 0)
+    identity = _identity(driver, device)
     free, total = _memory(driver, device)
-    if integrated and (available := _available_bytes()) is not None:
+    if identity.is_integrated and (available := _available_bytes()) is not None:
         free = min(available, total)  # the driver does not count what Linux uses as a cache of files
     return Gpu(
-        name.value.decode(),
-        f"{major}.{minor}",
+        identity.name,
+        identity.compute_capability,
         "{}.{}".format(*_version(driver)),
-        bool(integrated),
+        identity.is_integrated,
         total,
         free,
     )
 
 
+def visible(*, library: str = DRIVER) -> tuple[Identity, ...]:
+    """Return every GPU that this process may use, in CUDA's order; none without a driver.
+
+    Raises:
+        GpuError: a call of the driver failed, the first one perhaps: the driver does not start.
+    """
+    driver = _load(library)
+    if driver is None or (status := driver.cuInit(0)) == _NO_DEVICE:
+        return ()
+    _check("cuInit", status)
+    return tuple(_identity(driver, _device(driver, index)) for index in range(_count(driver)))
+
+
 def jetson_linux() -> tuple[int, str] | None:
-    """Number and revision of a Jetson's system, (36, "4.3"); None elsewhere."""
+    """Return number and revision of a Jetson's system, (36, "4.3"); None elsewhere."""
     try:
         said = re.match(r"# R(\d{1,9}) \(release\), REVISION: ([\d.]+)", JETSON_RELEASE.read_text())
     except OSError:
@@ -69,35 +88,34 @@ def jetson_linux() -> tuple[int, str] | None:
 
 
 def is_jetson() -> bool:
-    """Whether this machine runs Jetson Linux."""
+    """Return whether this machine runs Jetson Linux."""
     return jetson_linux() is not None
 
 
 def cuda_extra() -> str:
-    """The extra of PanRT that has what it talks to this machine's GPU with."""
+    """Return the PanRT extra that contains the CUDA bindings for this machine."""
     system = jetson_linux()
     return "jetpack6" if system is not None and system[0] == JETPACK_6 else "cuda"
 
 
 def bus_address(*, library: str = DRIVER) -> str | None:
-    """Where the GPU of `find` sits on the PCI bus, such as "0000:65:00.0"; None where there is none.
+    """Return the PCI address of the GPU of `find`, such as "0000:65:00.0"; None without one.
 
     Raises:
         GpuError: as `find`.
     """
     if find(library=library) is None:
         return None
-    driver, device, address = ctypes.CDLL(library), ctypes.c_int(), ctypes.create_string_buffer(32)
-    _call(driver, "cuDeviceGet", ctypes.byref(device), 0)
-    _call(driver, "cuDeviceGetPCIBusId", address, len(address), device)
+    driver, address = ctypes.CDLL(library), ctypes.create_string_buffer(32)
+    _call(driver, "cuDeviceGetPCIBusId", address, len(address), _device(driver, 0))
     return address.value.decode()
 
 
 def driver_version(*, library: str = DRIVER) -> tuple[int, int] | None:
-    """The newest CUDA that the driver knows, such as (12, 6); None where there is no driver.
+    """Return the newest CUDA version that the driver supports, such as (12, 6); None without a driver.
 
     Raises:
-        GpuError: the driver does not do what it should.
+        GpuError: a call of the driver failed.
     """
     driver = _load(library)
     return None if driver is None else _version(driver)
@@ -116,6 +134,27 @@ def _version(driver: Any) -> tuple[int, int]:
     return version.value // 1000, version.value % 1000 // 10
 
 
+def _count(driver: Any) -> int:
+    count = ctypes.c_int()
+    _call(driver, "cuDeviceGetCount", ctypes.byref(count))
+    return count.value
+
+
+def _device(driver: Any, index: int) -> ctypes.c_int:
+    device = ctypes.c_int()
+    _call(driver, "cuDeviceGet", ctypes.byref(device), index)
+    return device
+
+
+def _identity(driver: Any, device: ctypes.c_int) -> Identity:
+    name = ctypes.create_string_buffer(256)
+    _call(driver, "cuDeviceGetName", name, len(name), device)
+    major, minor, integrated, maps = (
+        _attribute(driver, device, number) for number in (_MAJOR, _MINOR, _INTEGRATED, _MAPS)
+    )
+    return Identity(name.value.decode(), f"{major}.{minor}", bool(integrated), bool(maps))
+
+
 def _attribute(driver: Any, device: ctypes.c_int, number: int) -> int:
     value = ctypes.c_int()
     _call(driver, "cuDeviceGetAttribute", ctypes.byref(value), number, device)
@@ -123,7 +162,7 @@ def _attribute(driver: Any, device: ctypes.c_int, number: int) -> int:
 
 
 def _memory(driver: Any, device: ctypes.c_int) -> tuple[int, int]:
-    """Free and total bytes, as the driver counts them."""
+    """Return free and total bytes, as the driver counts them."""
     free, total = ctypes.c_size_t(), ctypes.c_size_t()
     with _context(driver, device):
         _call(driver, "cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
@@ -131,7 +170,7 @@ def _memory(driver: Any, device: ctypes.c_int) -> tuple[int, int]:
 
 
 def _available_bytes() -> int | None:
-    """Host memory that a program can have without swapping; None where Linux does not tell."""
+    """Return host memory available without swapping; None if Linux does not report it."""
     try:
         said = re.search(r"^MemAvailable: +(\d{1,15}) kB$", MEMORY.read_text(), re.MULTILINE)
     except OSError:
@@ -141,7 +180,7 @@ def _available_bytes() -> int | None:
 
 @contextmanager
 def _context(driver: Any, device: ctypes.c_int) -> Iterator[None]:
-    """The device's own context, which TensorRT uses as well."""
+    """Make the device's primary context current, which TensorRT uses as well."""
     context = ctypes.c_void_p()
     _call(driver, "cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
     try:
@@ -158,7 +197,10 @@ def _call(driver: Any, name: str, *arguments: Any) -> None:
     try:
         function = driver[name]
     except AttributeError as error:
-        raise GpuError(f"{driver._name}: has no {name}; it is no driver of NVIDIA's, install that again.") from error
-    status = function(*arguments)
+        raise GpuError(f"{driver._name}: has no {name}; it is not an NVIDIA driver, install that again.") from error
+    _check(name, function(*arguments))
+
+
+def _check(name: str, status: int) -> None:
     if status:
         raise GpuError(f"{name}: CUDA error {status}; nvidia-smi (on Jetson tegrastats) tells more about the GPU.")

@@ -1,4 +1,4 @@
-"""TensorRT's logger. It keeps the first one of a process and ignores all others, so builder and runtime share this."""
+"""TensorRT's logger. TensorRT uses the first of a process and ignores others, so builder and runtime share this one."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 
 log = logging.getLogger("panrt.tensorrt")
 
-REMEMBERED = 20  # errors that TensorRT logged and nobody has asked for
+REMEMBERED = 20  # errors that TensorRT logged and that were not yet taken
 
 
 @functools.cache
 def tensorrt_logger(trt: ModuleType) -> Any:
-    """The one of a module, `tensorrt` or `tensorrt_rtx`.
+    """Return the logger of a module, `tensorrt` or `tensorrt_rtx`.
 
-    Its `take_errors()` gives what went wrong since the last time: whoever raises puts that into the message, which is
-    why errors are not logged as such.
+    Its `take_errors()` returns the errors since its last call. They go into the message of an exception, and are
+    therefore not logged as errors.
     """
 
     class Logger(trt.ILogger):  # type: ignore[misc, name-defined]  # a class of a module chosen at run time
@@ -29,7 +29,7 @@ def tensorrt_logger(trt: ModuleType) -> Any:
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
                 self._errors.append(message)
-                log.debug("%s", message)  # who fails says so
+                log.debug("%s", message)  # the exception has it
             elif severity == trt.ILogger.WARNING:
                 log.info("%s", message)
 

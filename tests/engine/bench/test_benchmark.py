@@ -68,17 +68,17 @@ def test_percentiles_are_values_that_occurred() -> None:
     assert Spread.of([3.0]) == Spread(3.0, 3.0, 3.0, 3.0, 3.0)
 
 
-def test_back_to_back_measures_the_session_and_nothing_else(file: Path) -> None:
-    run = measured(SleepingSession(0.02), file, rate=0).back_to_back
+def test_a_throughput_run_measures_the_session_and_nothing_else(file: Path) -> None:
+    run = measured(SleepingSession(0.02), file, rate=0).throughput
     assert len(run.latencies) == 8
     assert all(0.02 <= latency < 0.2 for latency in run.latencies)
     assert run.stages.keys() == {"preprocess", "inference", "postprocess"}
     assert run.ages == ()
 
 
-def test_a_paced_session_that_is_too_slow_skips_frames_and_counts_them(file: Path) -> None:
+def test_a_session_that_is_too_slow_for_the_rate_skips_frames_and_counts_them(file: Path) -> None:
     session = SleepingSession(0.05)
-    run = measured(session, file, rate=50).paced
+    run = measured(session, file, rate=50).fixed_rate
     assert run is not None
     assert session.seen == sorted(set(session.seen))
     assert run.dropped == session.seen[-1] + 1 - len(session.seen)
@@ -86,9 +86,9 @@ def test_a_paced_session_that_is_too_slow_skips_frames_and_counts_them(file: Pat
     assert all(age >= 0.05 for age in run.ages)
 
 
-def test_a_paced_session_that_is_fast_waits_for_every_frame(file: Path) -> None:
+def test_a_session_that_is_fast_enough_for_the_rate_waits_for_every_frame(file: Path) -> None:
     session = SleepingSession(0.0)
-    run = measured(session, file, rate=20).paced
+    run = measured(session, file, rate=20).fixed_rate
     assert run is not None
     assert run.seconds >= 7 / 20
     assert len(session.seen) == 8
@@ -97,6 +97,12 @@ def test_a_paced_session_that_is_fast_waits_for_every_frame(file: Path) -> None:
 def test_a_measurement_reads_back_as_it_was_written(file: Path) -> None:
     found = measured(SleepingSession(0.001), file, rate=100)
     assert from_json(json.loads(json.dumps(to_json(found))), source="x") == found
+
+
+def test_a_report_of_the_former_schema_is_still_read(plain: Benchmark) -> None:
+    data = json.loads(json.dumps(to_json(plain))) | {"schema": 1}
+    data["back_to_back"], data["paced"] = data.pop("throughput"), data.pop("fixed_rate")
+    assert from_json(data, source="x") == plain
 
 
 def test_power_is_reported_for_each_run_where_there_is_a_sensor(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,13 +117,13 @@ def test_power_is_reported_for_each_run_where_there_is_a_sensor(file: Path, monk
     monkeypatch.setattr(benchmark, "open_sensor", lambda backend: Constant())
     found = measured(SleepingSession(0.01), file, rate=50)
     assert from_json(json.loads(json.dumps(to_json(found))), source="x") == found
-    assert found.paced is not None
-    for run in (found.back_to_back, found.paced):
+    assert found.fixed_rate is not None
+    for run in (found.throughput, found.fixed_rate):
         assert run.joules_per_frame == pytest.approx(20.0 * run.seconds / 8)
     for report in (to_markdown(found), to_html(found)):
         assert "20.0 W, at most 20.0 W, 900 to 900 MHz, up to 50 °C" in report
-        assert "power, paced" in report
-        assert "mJ a frame" in report
+        assert "power, fixed-rate run" in report
+        assert "mJ per frame" in report
 
 
 @pytest.mark.parametrize(
@@ -150,7 +156,7 @@ def test_the_page_is_well_formed_and_draws_every_frame(file: Path) -> None:
 def test_tables_give_milliseconds_and_shares(file: Path) -> None:
     found = measured(SleepingSession(0.01), file, rate=0)
     (row,) = latency_table(found).rows
-    assert row[0] == "back to back: latency"
+    assert row[0] == "throughput run: latency"
     assert 10 <= float(row[1]) < 100
     shares = [float(row[2]) for row in stage_table(found).rows]
     assert sum(shares) == pytest.approx(100, abs=0.3)
@@ -160,7 +166,7 @@ def test_tables_give_milliseconds_and_shares(file: Path) -> None:
 def test_comparing_gives_ratios_and_says_what_else_differs(file: Path) -> None:
     slow, fast = (measured(SleepingSession(seconds), file, rate=0) for seconds in (0.04, 0.01))
     rows = {row[0]: row for row in compare(slow, fast).rows}
-    assert 0.1 < float(rows["back to back: latency p50"][3]) < 0.7
+    assert 0.1 < float(rows["throughput run: latency p50"][3]) < 0.7
     moved = fast._replace(machine=fast.machine._replace(processor="another"))
     assert f"processor: {slow.machine.processor} | another" in differences(slow, moved)
 
@@ -271,16 +277,16 @@ FONT = 8  # pixels that letters of 11 px rise
         (("config", "rate"), -1),
         (("config", "frames"), 0),
         (("config", "frames"), True),
-        (("back_to_back",), None),
-        (("back_to_back", "latencies"), []),
-        (("back_to_back", "latencies"), [-1.0]),
-        (("back_to_back", "latencies"), ["1"]),
-        (("back_to_back", "seconds"), 0),
-        (("back_to_back", "stages"), {"\ud800": 1.0}),
-        (("back_to_back", "stages"), {"dense": "1"}),
+        (("throughput",), None),
+        (("throughput", "latencies"), []),
+        (("throughput", "latencies"), [-1.0]),
+        (("throughput", "latencies"), ["1"]),
+        (("throughput", "seconds"), 0),
+        (("throughput", "stages"), {"\ud800": 1.0}),
+        (("throughput", "stages"), {"dense": "1"}),
         (("machine", "gpus"), "GPU"),
         (("machine", "load"), None),
-        (("paced", "power"), {"sensor": "x"}),
+        (("fixed_rate", "power"), {"sensor": "x"}),
     ],
     ids=str,
 )
@@ -298,7 +304,7 @@ def test_a_value_that_no_benchmark_writes_is_named(plain: Benchmark, field: tupl
 
 def test_a_time_of_zero_divides_nothing(plain: Benchmark) -> None:
     still = plain._replace(
-        back_to_back=plain.back_to_back._replace(latencies=(0.0,), stages={"dense": 0.0}), paced=None
+        throughput=plain.throughput._replace(latencies=(0.0,), stages={"dense": 0.0}), fixed_rate=None
     )
     assert {row[3] for row in compare(still, still).rows} == {"-"}
     assert stage_table(still).rows[0] == ("dense", "0.00", "-")

@@ -16,24 +16,17 @@ from panrt.engine.frame import Frame
 from panrt.engine.results.colors import segment_color
 from panrt.engine.results.result import PanopticResult, Segment, panoptic_result
 from panrt.errors import FrameError
-from panrt.formats.metadata import Category, ModelFile, Thresholds
+from panrt.formats.metadata import Category
 from panrt.plugins import reference
 from panrt.plugins.contract import PanopticSegments
+from tools import model_files
 
-MODEL = ModelFile(
-    name="toy",
+MODEL = model_files.make(
     things=(Category(11, "cup", True, (200, 30, 30)), Category(12, "ball", True, (30, 30, 200))),
     stuff=(Category(21, "table", False, (90, 60, 30)),),
-    batch=1,
     input_hw=(32, 32),
     valid_hw=(4, 6),
     output_hw=(4, 6),
-    pixel_mean=(0.0, 0.0, 0.0),
-    pixel_std=(1.0, 1.0, 1.0),
-    thresholds=Thresholds(0.05, 0.5, 3, 0.5, 0.5, 1, 0.5),
-    precision="fp32",
-    opset=21,
-    provenance="",
 )
 #   a cup, a ball to its right, the table below
 MAP = np.array([[1, 1, 0, 2, 2, 2], [1, 1, 0, 2, 2, 2], [3, 3, 3, 3, 3, 2], [3, 3, 3, 3, 3, 3]], np.int32)

@@ -123,8 +123,8 @@ def test_a_machine_without_ipv6_listens_on_ipv4(monkeypatch: pytest.MonkeyPatch)
         ("a b:8080", "got the host 'a b'"),
         ("a\nb:8080", "got the host"),
         ("ü:8080", "got the host"),
-        (":8080?token=hunter22?host=a", "expected options behind the address"),
-        (":8080#hunter2", "expected options behind the address"),
+        (":8080?token=hunter22?host=a", "expected options after the address"),
+        (":8080#hunter2", "expected options after the address"),
         ("user:hunter2@0.0.0.0:8080", r"a login in the address is not supported; give a token, \?token=TEXT"),
     ],
 )
@@ -146,9 +146,9 @@ def test_an_address_of_another_machine_is_told_in_one_line(target: str) -> None:
 def test_a_host_that_does_not_exist_and_a_port_without_the_privilege_are_told_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with pytest.raises(SinkError, match=r"there is no host 'nowhere\.invalid'"):
+    with pytest.raises(SinkError, match=r"no such host 'nowhere\.invalid'"):
         listen(parse_address("web", "nowhere.invalid:0", {}))
-    with pytest.raises(SinkError, match=r"there is no host"):
+    with pytest.raises(SinkError, match=r"no such host"):
         listen(parse_address("web", f"{70 * 'a'}.invalid:0", {}))  # a label too long for the encoding of names
 
     def no_privilege(self: socket.socket, address: object) -> None:

@@ -176,7 +176,7 @@ def test_the_page_connects_again_when_the_server_dropped_its_stream(tab: Tab) ->
         first = tab.value("views[0].name")
         for client in tuple(writer._server.clients._clients.values()):
             if client.is_answered:
-                client.shut()  # as when a viewer took nothing for too long
+                client.shut()  # as when a viewer accepted no results for too long
         wait_for(lambda: not writer._feeds)
         source.grey = 200
         tab.wait(near(200))

@@ -308,7 +308,7 @@ def test_a_page_that_raises_is_counted_and_shows_no_traceback(
             assert b"hunter2" not in answer
         assert serving_.counts.errors == 3
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert warnings == ["web://127.0.0.1:0: a page could not be made: KeyError"]
+    assert warnings == ["web://127.0.0.1:0: a page raised an exception: KeyError"]
     assert "Traceback" not in capfd.readouterr().err
 
 

@@ -115,7 +115,7 @@ def test_a_reader_learns_that_its_writer_was_killed_and_finds_the_next(name: str
             process.send_signal(signal.SIGKILL)
             process.wait()
             process.stdout.close()
-        with pytest.raises(WriterGoneError, match="the process that wrote there has ended; read again"):
+        with pytest.raises(WriterGoneError, match="its writing process has ended; read again"):
             reader.read(None)  # would wait for ever for a result
         assert first == 2
         assert reader.read(0.0) is None  # what is left behind is not read
@@ -161,7 +161,7 @@ def test_a_second_writer_never_joins_a_first(name: str, unlinked: tuple[str, ...
     for suffix in unlinked:
         memory_path(name).with_name(memory_path(name).name + suffix).unlink()
     if len(unlinked) < 2:
-        with pytest.raises(SinkError, match="another process writes there"):
+        with pytest.raises(SinkError, match="another process writes under this name"):
             SharedMemoryWriter(name)
         first.write(item(2))
         with SharedMemoryReader(name) as reader:
@@ -172,7 +172,7 @@ def test_a_second_writer_never_joins_a_first(name: str, unlinked: tuple[str, ...
         return
     second = publish(name, 7)  # nothing of the first is left to be seen
     for _ in range(3):
-        with pytest.raises(SinkError, match="another process writes there"):
+        with pytest.raises(SinkError, match="another process writes under this name"):
             first.write(item(2))
     first.close()
     with SharedMemoryReader(name) as reader:

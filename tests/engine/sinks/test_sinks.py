@@ -192,7 +192,7 @@ def test_shared_memory_is_never_torn_and_grows_with_the_map() -> None:
             frame = panrt.Frame(pattern(index, hw), index)
             sink.put(Item(frame, session(frame)))
         wait_for(partial(operator.contains, sizes, hw))
-    with pytest.raises(SinkError, match="another process writes there"):
+    with pytest.raises(SinkError, match="another process writes under this name"):
         open_sink(f"shm://{name}").start(Context(model_file(), lambda: Meter().status((), ())), stream_policy="block")
     sink.close()
     stop.set()
@@ -311,7 +311,7 @@ def test_a_sink_that_hangs_is_given_up_and_the_stream_goes_on() -> None:
     assert good.seen == list(range(60))
     assert statuses[0].state == "hung"
     assert statuses[0].lost >= 58
-    assert "took nothing for 0.3 s" in statuses[0].error or "did not finish" in statuses[0].error
+    assert "accepted no results for 0.3 s" in statuses[0].error or "did not finish" in statuses[0].error
 
 
 def test_a_disk_that_is_full_is_told_and_inference_goes_on() -> None:
@@ -343,13 +343,13 @@ class FullDisk(Behaviour):
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        ("wep://:8080", "no sink is called 'wep'; did you mean web"),
-        ("out.avi", r"A file ends in \.mp4, \.mkv, \.mov, \.jsonl, \.ndjson"),
-        ("out.mp4?cfr=3", "no option 'cfr'; did you mean crf"),
+        ("wep://:8080", "no sink has the scheme 'wep'; did you mean web"),
+        ("out.avi", r"expected a name that ends in \.mp4, \.mkv, \.mov, \.jsonl, \.ndjson"),
+        ("out.mp4?cfr=3", "unknown option 'cfr'; did you mean crf"),
         ("out.jsonl?policy=drop", "policy: got 'drop', expected latest or block"),
         ("web://", "expected HOST:PORT or :PORT"),
         ("web://:http", "expected HOST:PORT or :PORT"),
-        ("coco://", "names nothing"),
+        ("coco://", "names no target"),
     ],
 )
 def test_a_uri_that_means_nothing_is_answered_with_what_would(target: str, said: str) -> None:
@@ -383,12 +383,12 @@ def test_a_sink_that_is_refused_does_not_show_a_login(target: str) -> None:
 @pytest.mark.parametrize("target", ["{}/out.jsonl", "{}/out.mp4", "coco://{}/a", "npy://{}/a"])
 def test_a_folder_that_cannot_be_made_is_told_before_the_first_frame(target: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(SinkError, match=r"cannot be made: (Not a directory|File exists)"):
+    with pytest.raises(SinkError, match=r"cannot be created: (Not a directory|File exists)"):
         run(uri(3), target.format(tmp_path / "file" / "sub"))
 
 
 def test_a_window_needs_an_opencv_that_has_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SinkError, match=r"opencv-python in place of opencv-python-headless.*web://:8080"):
+    with pytest.raises(SinkError, match=r"opencv-python instead of opencv-python-headless.*web://:8080"):
         run(uri(3), "window://")
     shown: list[str] = []
     monkeypatch.setattr(cv2, "getBuildInformation", lambda: "GUI:   GTK3\n")

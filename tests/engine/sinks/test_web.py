@@ -199,7 +199,7 @@ def test_a_viewer_is_counted_until_its_socket_closes_even_if_no_frame_comes() ->
         for number, viewer in enumerate(viewers):
             viewer.sendall(f"GET /stream.mjpg?view=v{number:02} HTTP/1.0\r\n\r\n".encode())
         wait_for(lambda: views() == [f"v{number:02}" for number in range(MOST_VIEWERS)])
-        assert get(f"{address}/stream.mjpg")[::2] == (503, b"16 are looking already\n")
+        assert get(f"{address}/stream.mjpg")[::2] == (503, b"there are 16 viewers already\n")
         for viewer in viewers:
             viewer.close()
         wait_for(lambda: views() == [])

@@ -99,7 +99,7 @@ def test_both_forms_give_a_buffer_that_outlives_its_memory(monkeypatch: pytest.M
 @pytest.mark.parametrize("started", [False, (False, [])])
 def test_gstreamer_that_does_not_start_is_none(monkeypatch: pytest.MonkeyPatch, started: object) -> None:
     pretend(monkeypatch, Pipeline(Buffer(over_it=False)), started=started)
-    assert appsink.load() == (None, "GStreamer does not start")
+    assert appsink.load() == (None, "GStreamer cannot be initialised")
 
 
 @pytest.mark.parametrize("error", [ImportError("No module named 'gi'"), ValueError("Namespace GstApp not available")])

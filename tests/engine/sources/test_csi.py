@@ -249,7 +249,7 @@ def test_a_machine_without_argus_is_told_where_it_is(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("GST_PLUGIN_PATH", str(tmp_path))
     monkeypatch.setenv("GST_REGISTRY", str(tmp_path / "registry.bin"))
     said = str(error_of("csi://0"))
-    assert said.startswith("csi://0: GStreamer has no element nvarguscamerasrc, which is in nvidia-l4t-gstreamer")
+    assert said.startswith("csi://0: GStreamer lacks the element nvarguscamerasrc, which is in nvidia-l4t-gstreamer")
     assert not gstreamer.has_element("nvarguscamerasrc")
 
 
@@ -275,7 +275,7 @@ def test_a_machine_without_gstreamer_is_told_what_to_install(monkeypatch: pytest
 def test_a_rate_that_the_sensor_has_not_is_said() -> None:
     error = error_of("csi://0?fps=1000")  # the stand-in has up to 240
     assert type(error) is SourceError
-    assert "does not give this size or rate" in str(error)
+    assert "does not support this size or rate" in str(error)
 
 
 ERROR = "ERROR: from element /GstPipeline:pipeline0/GstNvArgusCameraSrc:src:"
@@ -294,18 +294,18 @@ NO_DAEMON = """(Argus) Error FileOperationFailed: Connecting to nvargus-daemon f
     ("said", "kind", "told"),
     [
         (NO_DAEMON, SourceRefusedError, "-v /tmp/argus_socket:/tmp/argus_socket"),
-        (ARGUS_ENDS, SourceRefusedError, "another program has it"),
+        (ARGUS_ENDS, SourceRefusedError, "another program uses it"),
         (ARGUS_ENDS, SourceRefusedError, "GStreamer: Error generated. /dvs/git"),
         (
             "ERROR: from element /a/b:c0: Could not open device.\nsystem error: Permission denied",
             SourceDeniedError,
             "usermod -aG video",
         ),
-        (f"{ERROR} Device '/dev/video0' is busy\n", SourceRefusedError, "another program has it"),
+        (f"{ERROR} Device '/dev/video0' is busy\n", SourceRefusedError, "another program uses it"),
         (
             f"{ERROR} y\x1b[31m\nstreaming stopped, reason error (-5)",
             SourceRefusedError,
-            "tell why. GStreamer: y",
+            "show why. GStreamer: y",
         ),
         ("gst-launch-1.0 ended with -9.", SourceRefusedError, "or no more; `journalctl -u nvargus-daemon`"),
     ],
@@ -346,7 +346,7 @@ def test_a_camera_that_is_silent_is_lost_after_the_timeout_or_what_its_start_may
     silent = Silent()
     monkeypatch.setattr(gstreamer, "start", lambda _: silent)
     options = SourceOptions(timeout=2.0, clock=silent)  # type: ignore[arg-type]
-    with pytest.raises(SourceTimeoutError, match=rf"nothing came for {seconds} s\."):
+    with pytest.raises(SourceTimeoutError, match=rf"no data for {seconds} s\."):
         list(csi_pictures(0, "csi://0", argus.CsiOptions(), Opening(options, realtime=True)))
     assert silent.closed
     assert seconds < silent.seconds < seconds + 0.5

@@ -87,7 +87,7 @@ def test_every_frame_of_a_video_comes_out_in_order(which: str) -> None:
     assert np.allclose(np.diff([frame.media_time for frame in frames]), 0.04, atol=1e-3)
     assert np.all(np.diff([frame.captured_at for frame in frames]) >= 0)
     status = source.status
-    assert (status.state, status.reason, status.dropped) == (State.ENDED, "its end", 0)
+    assert (status.state, status.reason, status.dropped) == (State.ENDED, "end of source", 0)
     assert [transition.state for transition in status.history] == [State.CONNECTING, State.LIVE, State.ENDED]
 
 
@@ -208,7 +208,7 @@ def damaged(kind: str, folder: Path) -> Path:
         ("empty picture", "the file is empty"),
         ("empty", "the file is empty"),
         ("text", "not a video that FFmpeg can read, or damaged"),
-        ("no index", "not a video that FFmpeg can read, or damaged|holds no frame|cut short"),
+        ("no index", "not a video that FFmpeg can read, or damaged|holds no frame|truncated"),
         ("audio", "expected video, found audio"),
     ],
 )
@@ -234,7 +234,7 @@ def test_a_file_that_is_cut_short_gives_what_it_holds_and_then_says_so(tmp_path:
         frames = drain(source)
     assert 30 < len(frames) < 100
     assert isinstance(source.error, SourceUndecodableError)
-    assert f"cut short: {missing:,} bytes that it declares are missing" in str(source.error)
+    assert f"truncated: {missing:,} bytes that it declares are missing" in str(source.error)
 
 
 def test_damage_inside_a_video_is_counted_and_the_rest_is_shown(tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ def bad(kind: str, path: Path) -> None:
             path.write_bytes(b"not a picture")
         case "empty":
             path.touch()
-        case "cut short":
+        case "truncated":
             noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
             path.write_bytes(cv2.imencode(".jpg", noise)[1].tobytes()[:3000])
         case "link to nowhere":
@@ -308,7 +308,7 @@ def bad(kind: str, path: Path) -> None:
             path.write_bytes(b"P6 99999 99999 255\n")
 
 
-@pytest.mark.parametrize("kind", ["text", "empty", "cut short", "link to nowhere", "pipe", "too large"])
+@pytest.mark.parametrize("kind", ["text", "empty", "truncated", "link to nowhere", "pipe", "too large"])
 def test_a_bad_picture_is_counted_and_the_rest_is_shown(kind: str, tmp_path: Path) -> None:
     paths = [picture(tmp_path / f"{number}.png", number) for number in (1, 2, 3, 4)]
     bad(kind, paths[1])

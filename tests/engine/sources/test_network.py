@@ -51,7 +51,7 @@ def test_a_host_that_is_unknown_is_not_found() -> None:
     with open_source("rtsp://camera.invalid/clip", options=QUICK) as source:
         assert drain(source) == []
     assert isinstance(source.error, SourceNotFoundError)
-    assert "no host 'camera.invalid'" in str(source.error)
+    assert "no such host 'camera.invalid'" in str(source.error)
 
 
 def test_a_server_that_says_nothing_is_a_time_out() -> None:
@@ -62,7 +62,7 @@ def test_a_server_that_says_nothing_is_a_time_out() -> None:
             assert drain(source) == []
         given_up.set()
     assert isinstance(source.error, SourceTimeoutError)
-    assert "nothing came for 0.5 s" in str(source.error)
+    assert "no data for 0.5 s" in str(source.error)
 
 
 @pytest.mark.parametrize(

@@ -46,34 +46,34 @@ def test_what_is_live_drops_by_default_and_what_lasts_is_connected_again(uri: st
     [
         ("rstp://host/a", "did you mean rtsp"),
         ("camra://0", "did you mean camera"),
-        ("zzz://0", "there are camera, csi, rtsp"),
-        ("camera://front", "'front' where a number is expected"),
-        ("camera://0?widht=3", "no option 'widht'; did you mean width"),
+        ("zzz://0", "expected one of camera, csi, rtsp"),
+        ("camera://front", "'front', expected a number"),
+        ("camera://0?widht=3", "unknown option 'widht'; did you mean width"),
         ("camera://0?fourcc=MJPEG", "did you mean MJPG"),
-        ("csi://front", "'front' where a number is expected"),
-        ("csi://0?fourcc=MJPG", "no option 'fourcc'"),
+        ("csi://front", "'front', expected a number"),
+        ("csi://0?fourcc=MJPG", "unknown option 'fourcc'"),
         ("csi://0?flip=8", "flip: got 8, expected 0 to 7"),
         ("csi://0?fps=0", "fps: got 0, expected 1 to 1000"),
         ("csi://0?width=641&height=480", "expected even sides"),
         ("csi://0?width=16384&height=16384", "at most 35,389,440 pixels"),
-        ("csi://0?mode=1%20!%20filesink%20location=/x", "where a number is expected"),
-        ("csi://0 ! filesink", "where a number is expected"),
+        ("csi://0?mode=1%20!%20filesink%20location=/x", "expected a number"),
+        ("csi://0 ! filesink", "expected a number"),
         ("rtsp:///path", "names no host"),
         ("test://64@30", "expected WIDTHxHEIGHT@FPS"),
         ("test://0x48@30", "expected sizes from 1"),
         ("test://64x48@0", "a rate above 0"),
-        ("demo://street", "there are tabletop"),
+        ("demo://street", "expected one of tabletop"),
         ("", "got an empty name"),
         ("file://clip.mp4", "three slashes"),
-        ("test://64x48@30?frames=\u0663", "where a number is expected"),
+        ("test://64x48@30?frames=\u0663", "expected a number"),
         ("rtsp://admin:Zq#Zq@host/path", "%23 for #"),
         ("rtsp://admin:Zq/Zq@host/path", "%2F for /"),
         ("rtsp://admin:Zq?Zq@host/path", "%3F for ?"),
         ("rtsp://admin:Zq%Zq@host/path", "%25 for %"),
         ("rstp://admin:Zq#Zq@host/path", "did you mean rtsp"),
-        ("camera://admin:Zq@host", "where a number is expected"),
+        ("camera://admin:Zq@host", "expected a number"),
         ("test://admin:Zq@host", "expected WIDTHxHEIGHT@FPS"),
-        ("demo://admin:Zq@host", "there are tabletop"),
+        ("demo://admin:Zq@host", "expected one of tabletop"),
     ],
 )
 def test_a_uri_that_means_nothing_is_answered_with_what_would(uri: str, said: str) -> None:
@@ -117,9 +117,9 @@ def test_a_login_is_never_shown() -> None:
 
 
 def test_a_folder_or_glob_without_pictures_is_not_found(tmp_path: Path) -> None:
-    with pytest.raises(SourceNotFoundError, match="a folder without pictures"):
+    with pytest.raises(SourceNotFoundError, match="a folder without images"):
         parse(str(tmp_path))
-    with pytest.raises(SourceNotFoundError, match="no picture or video matches"):
+    with pytest.raises(SourceNotFoundError, match="no image or video matches"):
         parse(str(tmp_path / "*.png"))
 
 

@@ -121,7 +121,7 @@ def test_what_nv12_cannot_hold_is_said(tmp_path: Path) -> None:
         assert drain(source) == []
     assert isinstance(source.error, SourceUndecodableError)
     assert "64 x 47 pixels" in str(source.error)
-    assert "take bgr8" in str(source.error)
+    assert "use bgr8" in str(source.error)
 
 
 @pytest.mark.parametrize(

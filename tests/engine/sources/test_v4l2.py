@@ -111,7 +111,7 @@ def test_a_camera_that_falls_silent_is_lost_after_the_timeout(monkeypatch: pytes
     opening = Opening(SourceOptions(pixel_format="yuyv", timeout=2.0, clock=clock), realtime=True)
     pictures = captured_pictures(file, "camera://0", "rawvideo", {"pixel_format": "yuyv422", **SIZE}, opening)
     assert next(pictures).image.shape == SHAPES["yuyv"]
-    with pytest.raises(SourceTimeoutError, match=r"camera://0: nothing came for 2 s\."):
+    with pytest.raises(SourceTimeoutError, match=r"camera://0: no data for 2 s\."):
         next(pictures)
     assert clock.seconds == 2.5
 
@@ -148,7 +148,7 @@ def test_a_device_gives_what_it_is_asked_for_with_one_copy_and_its_own_times(dev
     shapes = [[32, 96, 2], [48, 96], [32, 96, 3], [HEIGHT * 3 // 2, WIDTH], [HEIGHT, WIDTH, 3]]
     for one, shape in zip(told, shapes, strict=False):
         assert [frame["shape"] for frame in one["frames"]] == 3 * [shape]
-        assert one["said"].endswith("the camera gives no frames, or no more; is it unplugged?")
+        assert one["said"].endswith("the camera delivers no frames, or no more; is it unplugged?")
     for one in told:
         assert all(one["driver_memory"])  # what is copied into a frame's memory is what the driver wrote to
         # Stamped 5 ms before it came, on a clock that ticks in microseconds.
@@ -165,10 +165,10 @@ def test_a_device_gives_what_it_is_asked_for_with_one_copy_and_its_own_times(dev
 
 def test_a_device_that_cannot_be_read_says_why(device: Path) -> None:
     stories = {
-        "the camera gives YUYV in place of NV12": story("nv12", V4L2_FORMAT="YUYV"),
-        "the camera does not give this format, size or rate": story("bgr8", "?fourcc=MJPG", V4L2_FORMAT="YUYV"),
+        "the camera delivers YUYV instead of NV12": story("nv12", V4L2_FORMAT="YUYV"),
+        "the camera does not support this format, size or rate": story("bgr8", "?fourcc=MJPG", V4L2_FORMAT="YUYV"),
         "fourcc MJPG does not go with the pixel format yuyv": story("yuyv", "?fourcc=MJPG"),
-        "nothing came for 0.2 s": story("yuyv", V4L2_THEN="silent", timeout=0.2),
+        "no data for 0.2 s": story("yuyv", V4L2_THEN="silent", timeout=0.2),
         "no such device; `panrt doctor` lists": story("yuyv", V4L2_OPEN=errno.ENOENT),
         "sudo usermod -aG video $USER": story("yuyv", V4L2_OPEN=errno.EACCES),
         "in use by another program": story("yuyv", V4L2_OPEN=errno.EBUSY),
@@ -197,11 +197,11 @@ def test_what_is_no_camera_says_so() -> None:
 @pytest.mark.parametrize(
     ("uri", "said"),
     [
-        ("camera://0?width=640", "width and height go together"),
-        ("camera://0?fourcc=XVID", "there are MJPG, YUYV, NV12"),
+        ("camera://0?width=640", "give both width and height"),
+        ("camera://0?fourcc=XVID", "expected one of MJPG, YUYV, NV12"),
         ("camera://0?fps=0", "fps: got 0, expected 1 to 1000"),
         ("camera://0?width=99999&height=1", "width: got 99999, expected 1 to 16384"),
-        ("camera://0?flip=2", "no option 'flip'"),
+        ("camera://0?flip=2", "unknown option 'flip'"),
         ("camera:///etc/passwd", "expected a number, camera://0, or a device"),
         ("camera://", "expected a number, camera://0, or a device"),
     ],

@@ -193,7 +193,7 @@ def test_bytes_that_are_missing_are_counted(name: str, codec: str, options: dict
     with open_source(path) as source:
         drain(source)
     assert isinstance(source.error, SourceUndecodableError)
-    assert "cut short" in str(source.error)
+    assert "truncated" in str(source.error)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_the_clips_after_a_damaged_one_play_and_the_error_is_raised_at_the_end(t
     with open_source(str(tmp_path / "*.m*")) as source:
         frames = drain(source)
     assert 12 < len(frames) < 18
-    assert "b.mkv: the file is cut short" in str(source.error)
+    assert "b.mkv: the file is truncated" in str(source.error)
     assert source.status.damaged == 2
     with open_source(str(tmp_path / "b.mkv"), options=SourceOptions(loop=True)) as source:
         assert len(drain(source, most=20)) == 20

@@ -25,11 +25,11 @@ from panrt.errors import PanrtError
 
 @lru_cache
 def reports() -> tuple[Files, ...]:
-    """With and without a paced run and figures of power."""
+    """With and without a fixed-rate run and figures of power."""
     power = Power("nvml", 5, 20.5, 30.0, 61.0, (900.0, 1500.0), ("power cap",))
     machine = Machine("a processor", 2, 3000.0, "powersave", 0.5, ("a GPU",), "", "Linux", {"numpy": "2.0"})
     made = []
-    for paced in (None, Run((0.01, 0.02), (0.02, 0.03), {"dense": 0.004}, 0.5, 0.4, 3, power)):
+    for fixed_rate in (None, Run((0.01, 0.02), (0.02, 0.03), {"dense": 0.004}, 0.5, 0.4, 3, power)):
         report = Benchmark(
             model="street.onnx",
             model_sha256="a" * 64,
@@ -39,8 +39,8 @@ def reports() -> tuple[Files, ...]:
             input_hw=(256, 320),
             frame_hw=(480, 640),
             config=BenchmarkConfig(frames=2, warm_up=0),
-            back_to_back=Run((0.011, 0.012), (), {"dense": 0.004, "merge": 0.001}, 0.05, 0.04, 0),
-            paced=paced,
+            throughput=Run((0.011, 0.012), (), {"dense": 0.004, "merge": 0.001}, 0.05, 0.04, 0),
+            fixed_rate=fixed_rate,
             resident=(1 << 20, 2 << 20),
             machine=machine,
             when="2026-01-01T00:00:00Z",

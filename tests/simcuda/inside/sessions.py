@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,31 +12,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from panrt.engine.backends.tensorrt import driver
-from panrt.engine.backends.tensorrt.engine import Engine
+from panrt.engine.backends.tensorrt.engine import Engine, wanted_tensors
 from panrt.engine.backends.tensorrt.kernels import Kernels
-from panrt.engine.backends.tensorrt.session import TensorRTSession, wanted_tensors
+from panrt.engine.backends.tensorrt.session import TensorRTSession
 from panrt.engine.preprocess import place
+from panrt.engine.results.colors import Rgb
+from panrt.engine.results.painter import Drawing
 from panrt.engine.results.result import PanopticResult
 from panrt.engine.session import GpuMemory, Preprocess
-from panrt.formats.metadata import Category, ModelFile, Thresholds
+from panrt.formats.metadata import ModelFile, Thresholds
+from tools import model_files
 from tools.simcuda import control, fake_tensorrt
 
 HW = (32, 64)
-MODEL = ModelFile(
+MODEL = model_files.make(
     name="pattern",
-    things=(Category(7, "mug", True, (255, 0, 0)), Category(8, "bottle", True, (0, 255, 0))),
-    stuff=(Category(9, "floor", False, (0, 0, 255)),),
-    batch=1,
     input_hw=HW,
     valid_hw=(0, 0),
     output_hw=(HW[0] // 2, HW[1] // 2),
-    pixel_mean=(103.5, 116.25, 123.0),
-    pixel_std=(1.0, 1.0, 1.0),
     thresholds=Thresholds(0.05, 0.5, 4, 0.5, 0.5, 0, 0.5),
     precision="fp32",
-    opset=20,
-    provenance="none",
 )
+
+COLORS: dict[int, Rgb] = {1: (250, 10, 20), 2: (30, 240, 50), 3: (60, 70, 230)}
 
 Row = tuple[str, Sequence[int], str, bool]
 _NAMES = {np.dtype(np.uint8): "UINT8", np.dtype(np.int32): "INT32", np.dtype(np.float32): "FLOAT"}
@@ -95,6 +94,11 @@ def expected(image: NDArray[np.uint8], model: ModelFile = MODEL) -> NDArray[np.i
     """The panoptic map of a picture of the network's size."""
     assert place((image.shape[0], image.shape[1]), model.input_hw, model.output_hw).content_hw == image.shape[:2]
     return np.asarray(fake_tensorrt.pattern(image[None]).panoptic[0])
+
+
+def start_drawing(result: PanopticResult, colors: Mapping[int, Rgb] = COLORS) -> Drawing | None:
+    """Begin to draw a result in these colours."""
+    return dataclasses.replace(result, colors=dict(colors)).start_overlay()
 
 
 def check(result: PanopticResult, image: NDArray[np.uint8]) -> None:

@@ -64,7 +64,7 @@ def test_no_public_call_changes_the_callers_contexts(
         with a_program(current_later):
             for call in (
                 lambda: check(session(picture(0)), picture(0)),
-                lambda: session.draw(0, {1: (1, 2, 3), 2: (4, 5, 6), 3: (7, 8, 9)}).picture(),  # type: ignore[union-attr]
+                lambda: session(picture(0)).overlay(),
                 lambda: session.submit([Frame(picture(1))]),
                 lambda: session.submit([Frame(picture(2, (50, 40)), pixel_format="rgb8")]),
                 session.collect,
@@ -93,7 +93,7 @@ def test_no_call_that_raises_changes_the_callers_contexts(tmp_path: Path, gpu: M
             (lambda: session.collect(), SessionError),  # noqa: PLW0108  (a session of its own each time)
             (lambda: session.submit([]), ValueError),
             (lambda: session.wait_for("stream"), CudaStreamError),
-            (lambda: session.draw(0, {}), SessionError),
+            (lambda: session(picture(0, (50, 40))).overlay(), FrameError),
         )
         for fails, error in failures:
             with open_session(tmp_path) as session, contexts_unchanged():
@@ -168,13 +168,12 @@ def in_thread(work: Callable[[], object]) -> None:
 def test_other_threads_keep_their_contexts_too(tmp_path: Path, kernels: Kernels) -> None:
     with a_program("one"):
         session = open_session(tmp_path, kernels=kernels)
-        session(picture(0))
-        drawing = session.draw(0, {1: (1, 2, 3), 2: (4, 5, 6), 3: (7, 8, 9)})
+        drawing = session(picture(0)).start_overlay()
         assert drawing is not None
 
         def in_none() -> None:
             check(session(picture(1)), picture(1))
-            drawing.picture()
+            drawing.overlay()
             assert control.contexts() == []
 
         def in_its_own() -> None:

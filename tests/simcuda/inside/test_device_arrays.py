@@ -352,7 +352,9 @@ def test_a_map_is_valid_until_its_memory_is_used_again(tmp_path: Path) -> None:
         first = session(picture(0)).panoptic_device
         session.submit([Frame(picture(1))])
         for use in uses(first):
-            with pytest.raises(DeviceMapError, match=r"this map is gone: the session has used its memory for another"):
+            with pytest.raises(
+                DeviceMapError, match=r"this map is no longer valid: the session has used its memory for another"
+            ):
                 use()
         second = session.collect()[0].panoptic_device
         session.profile(runs=1)
@@ -361,7 +363,7 @@ def test_a_map_is_valid_until_its_memory_is_used_again(tmp_path: Path) -> None:
                 use()
         third = session(picture(2)).panoptic_device
     for use in uses(third):
-        with pytest.raises(DeviceMapError, match="this map is gone: its session is closed"):
+        with pytest.raises(DeviceMapError, match="this map is no longer valid: its session is closed"):
             use()
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import gc
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
@@ -15,21 +18,20 @@ from cuda.bindings import driver as cu
 from numpy.typing import NDArray
 
 import panrt
+from panrt.engine.backends.tensorrt.inputs import LAYOUTS
 from panrt.engine.backends.tensorrt.kernels import Kernels
-from panrt.engine.backends.tensorrt.session import LAYOUTS
 from panrt.engine.frame import Frame, PixelFormat
 from panrt.engine.pixel_formats import bgr
 from panrt.engine.results.colors import Rgb
 from panrt.engine.results.result import PanopticResult
-from panrt.engine.session import Draws
+from panrt.engine.results.tracking import Tracker
 from panrt.engine.sinks.drawing import annotated
 from panrt.engine.sinks.sink import Context, Item, Sink, SinkSpec
-from panrt.errors import CudaError, SessionError
-from simcuda.inside.sessions import HW, MODEL, open_session, picture
+from panrt.errors import CudaError, FrameError, SessionError
+from simcuda.inside.sessions import COLORS, HW, MODEL, open_session, picture, start_drawing
 from tools.simcuda.control import SCHEDULES, Schedule
 from tools.simcuda.device_arrays import CudaArray
 
-COLORS: dict[int, Rgb] = {1: (250, 10, 20), 2: (30, 240, 50), 3: (60, 70, 230)}
 Kind = Literal["bgr8 of the network's size", "bgr8", "rgb8", "nv12", "yuyv"]
 KINDS: tuple[Kind, ...] = ("bgr8 of the network's size", "bgr8", "rgb8", "nv12", "yuyv")
 
@@ -57,7 +59,6 @@ def test_the_gpu_draws_what_the_host_would(
     gpu.schedule(schedule, 5)
     gpu.set_attribute(cu.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_INTEGRATED, int(integrated))
     with open_session(tmp_path, kernels=kernels, preprocess="gpu") as session:
-        assert isinstance(session, Draws)
         waiting: list[Frame] = []
         for seed in range(8):
             waiting.append(frame_of(kind, seed % 2))
@@ -66,9 +67,9 @@ def test_the_gpu_draws_what_the_host_would(
                 continue
             frame = waiting.pop(0)
             (result,) = session.collect()
-            drawing = session.draw(0, COLORS)
+            drawing = start_drawing(result)
             assert drawing is not None
-            np.testing.assert_array_equal(drawing.picture(), drawn_by_host(frame, result, COLORS))
+            np.testing.assert_array_equal(drawing.overlay(), drawn_by_host(frame, result, COLORS))
 
 
 def test_a_picture_that_somebody_wants_survives_the_frames_after_it_and_the_session(
@@ -80,14 +81,14 @@ def test_a_picture_that_somebody_wants_survives_the_frames_after_it_and_the_sess
         for seed in range(7):
             frame = frame_of("nv12", seed)
             result = session(frame)
-            drawing = session.draw(0, COLORS)
+            drawing = start_drawing(result)
             assert drawing is not None
             if seed != 3:  # nobody wants that one
                 kept.append((drawing, drawn_by_host(frame, result, COLORS)))
     for drawing, expected in kept:
-        np.testing.assert_array_equal(drawing.picture(), expected)
-        assert drawing.picture() is drawing.picture()
-        assert not drawing.picture().flags.writeable
+        np.testing.assert_array_equal(drawing.overlay(), expected)
+        assert drawing.overlay() is drawing.overlay()
+        assert not drawing.overlay().flags.writeable
 
 
 def test_two_pictures_of_one_result_may_differ_in_colours(tmp_path: Path, kernels: Kernels) -> None:
@@ -95,10 +96,10 @@ def test_two_pictures_of_one_result_may_differ_in_colours(tmp_path: Path, kernel
     with open_session(tmp_path, kernels=kernels) as session:
         result = session(frame)
         others: dict[int, Rgb] = {number: (g, b, r) for number, (r, g, b) in COLORS.items()}
-        drawings = [session.draw(0, colors) for colors in (COLORS, others)]
+        drawings = [start_drawing(result, colors) for colors in (COLORS, others)]
         for drawing, colors in zip(drawings, (COLORS, others), strict=True):
             assert drawing is not None
-            np.testing.assert_array_equal(drawing.picture(), drawn_by_host(frame, result, colors))
+            np.testing.assert_array_equal(drawing.overlay(), drawn_by_host(frame, result, colors))
 
 
 def test_every_image_of_a_batch_is_drawn(tmp_path: Path, kernels: Kernels) -> None:
@@ -108,10 +109,10 @@ def test_every_image_of_a_batch_is_drawn(tmp_path: Path, kernels: Kernels) -> No
             frames = [frame_of(kind, seed) for seed in (0, 2, 4)]
             session.submit(frames)
             results = session.collect()
-            drawings = [session.draw(index, COLORS) for index in range(3)]
+            drawings = [start_drawing(result) for result in results]
             for drawing, frame, result in zip(drawings, frames, results, strict=True):
                 assert drawing is not None
-                np.testing.assert_array_equal(drawing.picture(), drawn_by_host(frame, result, COLORS))
+                np.testing.assert_array_equal(drawing.overlay(), drawn_by_host(frame, result, COLORS))
 
 
 @pytest.mark.usefixtures("own_context")
@@ -120,34 +121,96 @@ def test_frames_that_were_on_the_device_are_drawn_on(tmp_path: Path, kernels: Ke
     with open_session(tmp_path, kernels=kernels) as session:
         array = CudaArray(frame.image)
         result = session(array)
-        drawing = session.draw(0, COLORS)
+        drawing = start_drawing(result)
         assert drawing is not None
-        np.testing.assert_array_equal(drawing.picture(), drawn_by_host(frame, result, COLORS))
+        np.testing.assert_array_equal(drawing.overlay(), drawn_by_host(frame, result, COLORS))
         array.close()
 
 
 def test_what_the_device_does_not_have_it_does_not_draw(tmp_path: Path, kernels: Kernels) -> None:
     with open_session(tmp_path, kernels=kernels) as session:
-        session(picture(0, (50, 64)))  # resized by the host
-        assert session.draw(0, COLORS) is None
+        resized_by_the_host = session(picture(0, (50, 64)))
+        assert resized_by_the_host.start_overlay() is None
+        with pytest.raises(FrameError, match=r"no GPU holds this result's frame .* give the frame"):
+            resized_by_the_host.overlay()
     with open_session(tmp_path) as session:
-        session(picture(0))
-        assert session.draw(0, COLORS) is None
+        assert session(picture(0)).start_overlay() is None
     with open_session(tmp_path, kernels=kernels, slots=LAYOUTS + 1) as session:
         for seed in range(LAYOUTS + 1):
             session.submit([frame_of("nv12", seed, (40 + 2 * seed, 64))])
-        session.collect()
-        assert session.draw(0, COLORS) is None  # the frames after it took its memory
-        session.collect()
-        assert session.draw(0, COLORS) is not None
+        (result,) = session.collect()
+        assert start_drawing(result) is None  # the frames after it took its memory
+        (result,) = session.collect()
+        assert start_drawing(result) is not None
 
 
-def test_drawing_has_its_time_between_collect_and_the_next_submit(tmp_path: Path, kernels: Kernels) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_result_is_drawn_as_long_as_the_session_holds_it(tmp_path: Path, kernels: Kernels, kind: Kind) -> None:
+    first, second, third = (frame_of(kind, seed) for seed in range(3))
+    with open_session(tmp_path, kernels=kernels, preprocess="gpu") as session:
+        result = session(first)
+        np.testing.assert_array_equal(result.overlay(), result.overlay(bgr(first)))
+        session.submit([second])  # into the other slot
+        np.testing.assert_array_equal(result.overlay(labels=False), drawn_by_host(first, result, result.colors))
+        (other,) = session.collect()
+        drawings = start_drawing(result), start_drawing(other)
+        session.submit([third])  # into the first one's
+        assert result.start_overlay() is None
+        with pytest.raises(FrameError, match=r"no GPU holds this result's frame .* give the frame"):
+            result.overlay()
+        for drawing, frame, found in zip(drawings, (first, second), (result, other), strict=True):
+            assert drawing is not None
+            np.testing.assert_array_equal(drawing.overlay(), drawn_by_host(frame, found, COLORS))
+        assert other.start_overlay() is not None
+        assert copy.deepcopy(other).start_overlay() is None
+        (last,) = session.collect()
+        with pytest.raises(FrameError, match=r"with borders and opacity 0\.5"):
+            last.overlay(border=False)
+    assert other.start_overlay() is None
+    assert np.array_equal(other.overlay(bgr(second), labels=False), drawn_by_host(second, other, other.colors))
+
+
+def test_a_tracked_result_is_drawn_in_its_own_colours(tmp_path: Path, kernels: Kernels) -> None:
+    tracker, frame = Tracker((*MODEL.things, *MODEL.stuff)), frame_of("nv12", 0)
     with open_session(tmp_path, kernels=kernels) as session:
-        with pytest.raises(SessionError, match="a result is drawn after its collect and before the next submit"):
+        result = session(frame)
+        once = tracker.update(dataclasses.replace(result, segments=result.segments[::-1]))
+        assert [segment.id for segment in once.segments] != [segment.id for segment in result.segments[::-1]]
+        for tracked in (once, Tracker((*MODEL.things, *MODEL.stuff)).update(once)):
+            np.testing.assert_array_equal(tracked.overlay(labels=False), drawn_by_host(frame, tracked, tracked.colors))
+
+
+def test_a_result_draws_from_any_thread_and_keeps_no_session_open(
+    tmp_path: Path, gpu: ModuleType, kernels: Kernels
+) -> None:
+    frame = frame_of("nv12", 0)
+    before = gpu.alive()
+    session = open_session(tmp_path, kernels=kernels)
+    result = session(frame)
+    with ThreadPoolExecutor(1) as pool:
+        np.testing.assert_array_equal(pool.submit(result.overlay).result(), result.overlay(bgr(frame)))
+    del session
+    gc.collect()
+    assert gpu.alive() == before
+    assert result.start_overlay() is None
+
+
+@pytest.mark.filterwarnings("ignore:session.draw is deprecated", "ignore:picture.. of a drawing")
+def test_the_former_call_of_the_session_draws_between_collect_and_the_next_submit(
+    tmp_path: Path, kernels: Kernels
+) -> None:
+    with open_session(tmp_path, kernels=kernels) as session:
+        with (
+            pytest.warns(DeprecationWarning, match=r"use result\.start_overlay"),
+            pytest.raises(SessionError, match="a result is drawn after its collect and before the next submit"),
+        ):
             session.draw(0, COLORS)
-        session(picture(0))
-        assert session.draw(0, COLORS) is not None
+        result = session(picture(0))
+        drawing = session.draw(0, COLORS)
+        assert drawing is not None
+        with pytest.warns(DeprecationWarning, match=r"use overlay\(\)"):
+            drawn = drawing.picture()
+        np.testing.assert_array_equal(drawn, drawn_by_host(Frame(picture(0)), result, COLORS))
         session.submit([Frame(picture(1))])
         with pytest.raises(SessionError, match="after its collect"):
             session.draw(0, COLORS)
@@ -161,10 +224,9 @@ def test_the_third_picture_of_a_size_costs_a_graph(tmp_path: Path, gpu: ModuleTy
 
     def run(count: int) -> None:
         for seed in range(count):
-            session(frames[seed % 4])
-            drawing = session.draw(0, COLORS)
+            drawing = start_drawing(session(frames[seed % 4]))
             assert drawing is not None
-            drawing.picture()
+            drawing.overlay()
 
     with open_session(tmp_path, kernels=kernels) as session:
         run(8)
@@ -186,9 +248,9 @@ def test_of_many_sizes_the_last_ones_are_kept(tmp_path: Path, gpu: ModuleType, k
                 for _ in range(session.capacity):
                     frame = frame_of("nv12", seed, hw)
                     result = session(frame)
-                    drawing = session.draw(0, COLORS)
+                    drawing = start_drawing(result)
                     assert drawing is not None
-                    np.testing.assert_array_equal(drawing.picture(), drawn_by_host(frame, result, COLORS))
+                    np.testing.assert_array_equal(drawing.overlay(), drawn_by_host(frame, result, COLORS))
         assert gpu.alive()["host memory"] - before == 2 * LAYOUTS * session.capacity  # a feed and a canvas each
 
 
@@ -204,36 +266,34 @@ def test_whatever_fails_for_a_first_picture_leaves_nothing_behind(
         gpu.fail(call, gpu.OUT_OF_MEMORY, nth=nth)
         try:
             for _ in range(3):
-                session.draw(0, COLORS)
+                start_drawing(result)
         except CudaError:
             assert gpu.alive() == before
         gpu.reset()
-        drawing = session.draw(0, COLORS)
+        drawing = start_drawing(result)
         assert drawing is not None
-        np.testing.assert_array_equal(drawing.picture(), drawn_by_host(frame, result, COLORS))
+        np.testing.assert_array_equal(drawing.overlay(), drawn_by_host(frame, result, COLORS))
 
 
 def test_a_picture_that_is_lost_with_the_device_says_so(
     tmp_path: Path, gpu: ModuleType, kernels: Kernels, caplog: pytest.LogCaptureFixture
 ) -> None:
     with open_session(tmp_path, kernels=kernels) as session:
-        session(picture(0))
-        drawing = session.draw(0, COLORS)
+        drawing = start_drawing(session(picture(0)))
         assert drawing is not None
         gpu.fail("cuEventSynchronize", gpu.LAUNCH_FAILED)
         for _ in range(2):
             with pytest.raises(CudaError):
-                drawing.picture()
+                drawing.overlay()
         gpu.reset()
-        session(picture(0))
-        unwanted = session.draw(0, COLORS)
+        unwanted = start_drawing(session(picture(0)))
         assert unwanted is not None
         del unwanted
         gpu.fail("cuEventSynchronize", gpu.LAUNCH_FAILED)
         with caplog.at_level(logging.WARNING, "panrt"):
             session.close()
     gpu.reset()
-    assert "a picture is lost" in caplog.text
+    assert "an overlay is lost" in caplog.text
 
 
 def test_sinks_that_show_pictures_get_those_of_the_gpu_in_the_colours_of_tracking(

@@ -415,7 +415,7 @@ def test_an_entry_point_that_is_not_simulated_says_so_under_its_own_name(gpu: Mo
 
 def test_a_host_that_follows_a_device_pointer_crashes_under_guard() -> None:
     script = (
-        "import ctypes; from cuda.bindings import driver as cu; from simcuda import control; cu.cuInit(0);"
+        "import ctypes; from cuda.bindings import driver as cu; from tools.simcuda import control; cu.cuInit(0);"
         "cu.cuCtxSetCurrent(cu.cuDevicePrimaryCtxRetain(0)[1]); control.guard(); p = int(cu.cuMemAlloc(64)[1]);"
         "print('allocated', flush=True); ctypes.string_at(p, 1)"
     )

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from panrt.engine.backends.tensorrt.engine import wanted_tensors
 from panrt.engine.backends.tensorrt.kernels import Kernels
-from panrt.engine.backends.tensorrt.session import TensorRTSession, wanted_tensors
+from panrt.engine.backends.tensorrt.session import TensorRTSession
 from panrt.engine.frame import Frame
 from panrt.engine.session import GpuMemory
 from panrt.errors import CudaError, EngineError, KernelError, SessionError
@@ -52,7 +53,7 @@ def test_the_faster_memory_is_kept(
     gpu.use_facts(facts)
     gpu.set_fact("bytes_per_second.mapped", bytes_per_second)
     with open_session(tmp_path) as session:
-        assert (session.gpu_memory, session.graph_refusal) == (chosen, None)
+        assert (session.gpu_memory, session.graph_error) == (chosen, None)
         calls = copies(gpu, session)
         assert calls == (0 if chosen == "mapped" else 2)
     is_measured = facts == "orin_jetpack6"
@@ -88,7 +89,7 @@ def test_a_choice_of_the_user_is_not_measured(
     caplog.set_level(logging.INFO, "panrt")
     gpu.use_facts(facts)
     with open_session(tmp_path, gpu_memory=wanted) as session:
-        assert (session.gpu_memory, session.graph_refusal) == (wanted, None)
+        assert (session.gpu_memory, session.graph_error) == (wanted, None)
         for seed in range(4):
             check(session(picture(seed)), picture(seed))
     assert not caplog.text
@@ -160,11 +161,11 @@ def test_drawing_works_in_no_mapped_memory(tmp_path: Path, gpu: ModuleType, kern
     gpu.watch_mapped()
     with open_session(tmp_path, kernels=kernels, preprocess="gpu", gpu_memory="mapped") as session:
         for seed in range(4):
-            session(Frame(picture(seed)) if kind == "of the network's size" else frame(kind, seed))
+            result = session(Frame(picture(seed)) if kind == "of the network's size" else frame(kind, seed))
             before = gpu.mapped_accesses()
-            drawing = session.draw(0, COLORS)
+            drawing = result.start_overlay()
             assert drawing is not None
-            assert len(np.unique(drawing.picture())) > 16
+            assert len(np.unique(drawing.overlay())) > 16
             assert gpu.mapped_accesses() == before
 
 
@@ -173,8 +174,7 @@ def test_in_device_memory_nothing_is_worked_on_in_the_hosts(tmp_path: Path, gpu:
     gpu.watch_mapped()
     with open_session(tmp_path, kernels=kernels, preprocess="gpu", gpu_memory="device") as session:
         for seed in range(4):
-            session(frame("nv12", seed))
-            session.draw(0, COLORS)
+            assert session(frame("nv12", seed)).start_overlay() is not None
     assert gpu.mapped_accesses() == 0
 
 
@@ -209,11 +209,10 @@ def test_no_kernel_is_launched_for_the_first_time_in_a_capture(
     gpu.use_facts(facts)
     gpu.set_fact("module_loading", mode)
     with open_session(tmp_path, kernels=unloaded_kernels, preprocess="gpu") as session:
-        assert session.graph_refusal is None
+        assert session.graph_error is None
         for kind in ("bgr8", "nv12"):
             for seed in range(4):
-                session(frame(kind, seed))
-                session.draw(0, COLORS)
+                assert session(frame(kind, seed)).start_overlay() is not None
     assert not caplog.text  # of work that is no graph
 
 

@@ -17,8 +17,8 @@ from cuda.bindings import driver as cu
 from numpy.typing import NDArray
 
 from panrt.engine.backends.tensorrt import driver
+from panrt.engine.backends.tensorrt.inputs import LAYOUTS
 from panrt.engine.backends.tensorrt.kernels import Kernels
-from panrt.engine.backends.tensorrt.session import LAYOUTS
 from panrt.engine.frame import Frame
 from panrt.engine.preprocess import place
 from panrt.errors import CudaError, EngineError, FrameError, KernelError

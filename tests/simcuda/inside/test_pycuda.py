@@ -64,7 +64,7 @@ def test_the_context_stack_is_the_same_before_and_after_every_public_call(tmp_pa
     pycuda.Context.synchronize()
     calls: list[Callable[[], object]] = [
         lambda: check(session(array), picture(0)),
-        lambda: session.draw(0, {1: (1, 2, 3), 2: (4, 5, 6), 3: (7, 8, 9)}),
+        lambda: session(array).overlay(),
         lambda: session.submit([Frame(array)]),
         lambda: session.collect()[0].panoptic_device.__cuda_array_interface__,
         lambda: session.wait_for(stream.handle),

@@ -47,7 +47,7 @@ def test_each_frame_gets_its_own_result_however_late_or_early_the_device_works(
 ) -> None:
     gpu.schedule(schedule, slots)
     with open_session(tmp_path, slots=slots) as session:
-        assert (session.capacity, session.backend, session.graph_refusal) == (slots, "tensorrt", None)
+        assert (session.capacity, session.backend, session.graph_error) == (slots, "tensorrt", None)
         waiting: list[int] = []
         results: list[PanopticResult] = []
         for index in range(12):
@@ -197,8 +197,8 @@ def test_a_capture_that_fails_is_logged_and_the_session_works_without(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with open_session(tmp_path, uncapturable=True) as session:
-        assert session.graph_refusal is not None
-        assert "cannot be captured" in session.graph_refusal
+        assert session.graph_error is not None
+        assert "cannot be captured" in session.graph_error
         assert "runs without CUDA graphs" in caplog.text
         for index in range(4):
             check(session(picture(index)), picture(index))
@@ -217,7 +217,7 @@ def test_graphs_are_kept_whatever_memory_holds_that_nobody_wrote(
     for batch, seed in itertools.product((1, 3), range(3)):
         gpu.seed(1000 * seed)
         with open_session(tmp_path, dataclasses.replace(MODEL, batch=batch)) as session:
-            assert session.graph_refusal is None
+            assert session.graph_error is None
             check(session(picture(0)), picture(0))
 
 
@@ -228,7 +228,7 @@ def test_a_replay_that_differs_is_not_trusted(
 ) -> None:
     gpu.use_facts(facts)
     with open_session(tmp_path, **{wrong: True}) as session:  # type: ignore[arg-type]
-        assert session.graph_refusal == "a replay gave other results than a run without graph"
+        assert session.graph_error == "a replay gave other results than a run without graph"
         for index in range(4):
             check(session(picture(index)), picture(index))
     assert "a replay gave other results" in caplog.text
@@ -240,8 +240,8 @@ def test_any_call_of_a_capture_may_fail(tmp_path: Path, gpu: ModuleType, call: s
     gpu.fail(call, nth=nth)
     with open_session(tmp_path) as session:
         assert gpu.failed()
-        assert session.graph_refusal is not None
-        assert call in session.graph_refusal
+        assert session.graph_error is not None
+        assert call in session.graph_error
         check(session(picture(0)), picture(0))
 
 
@@ -261,7 +261,7 @@ def test_other_threads_use_the_gpu_while_a_session_captures(tmp_path: Path) -> N
     thread.start()
     for _ in range(5):
         with open_session(tmp_path) as second:
-            assert second.graph_refusal is None
+            assert second.graph_error is None
             check(second(picture(2)), picture(2))
     stop.set()
     thread.join()
@@ -385,7 +385,7 @@ def test_a_damaged_plan_is_refused_with_what_tensorrt_says(
 
 def test_an_address_that_tensorrt_refuses_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fake_tensorrt.IExecutionContext, "set_tensor_address", lambda *_: False)
-    with pytest.raises(EngineError, match="takes no address for 'image': it logged no reason"):
+    with pytest.raises(EngineError, match="rejects the address of 'image': it logged no reason"):
         open_session(tmp_path)
 
 

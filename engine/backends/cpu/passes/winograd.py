@@ -1,9 +1,12 @@
-"""The largest convolutions of a network, out of ONNX Runtime and into `native.Conv3x3`.
+"""The largest convolutions leave the runtime for `native.Conv3x3`.
 
 ONNX Runtime computes a 3 x 3 convolution in as many multiplications as it has weights and pixels, near the peak of the
-processor. Winograd's way takes a quarter of them, at the price of a few more roundings of float32. It pays where there
-are many pixels: in the convolutions that give a level of the pyramid, and in those that read one (the RPN's, and the
-first of the semantic branch). They follow one another before the first op, so that they split the graph just once.
+processor. Winograd's algorithm takes a quarter of them, at the price of a few more roundings in float32. It pays where
+there are many pixels: in the convolutions that give a level of the pyramid, and in those that read one (the RPN's, and
+the first of the semantic branch). They follow one another before the first op, so that they split the graph just once.
+
+Stands after the passes that add and remove convolutions, and is the first to need shapes: which convolutions are large
+depends on the input size.
 
 Shapes: N images, H x W cells, C channels in, O filters.
 """
@@ -11,40 +14,35 @@ Shapes: N images, H x W cells, C channels in, O filters.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, helper, numpy_helper
 
-from panrt.engine.backends.cpu.passes.rewrites import Index, ints, is_padded_as_it_says, is_pointwise
-from panrt.plugins.onnx_functions import DOMAIN as OPS_DOMAIN
+from panrt.engine.backends.cpu.draft import Draft, permuted
+from panrt.engine.backends.cpu.passes.graph_index import Index, ints, is_padded_explicitly, is_pointwise
+from panrt.engine.backends.cpu.steps import CONVOLUTION_DOMAIN, NHWC, Convolution
+from panrt.formats.onnx_shapes import Tensor
+from panrt.plugins.onnx_functions import DOMAIN
 
-DOMAIN = "panrt.cpu"  # of nodes that stand for a Convolution
-NHWC = ":nhwc"  # suffix of a value's name
-LEAST_CELLS = 1000  # H x W below which the way out of ONNX Runtime costs more than it saves
+LEAST_CELLS = 1000  # H x W below which leaving ONNX Runtime costs more than it saves
 SIDE_BY_SIDE = 16  # channels and filters come in so many, see `native.Conv3x3`
 
 
-class Convolution(NamedTuple):
-    """A node of ours, and what follows it up to its activation."""
-
-    name: str
-    inputs: tuple[str]  # (N, H, W, C)
-    outputs: tuple[str]  # (N, H, W, O)
-    shape: tuple[int, ...]  # of the output
-    weight: NDArray[np.float32]  # (O, C, 3, 3)
-    bias: NDArray[np.float32]  # (O,)
-    bounds: tuple[float, float]  # of the output
-
-    @property
-    def type(self) -> str:
-        """As `Op.type`."""
-        return "Conv3x3"
+def apply(draft: Draft) -> str | None:
+    """Run the pass; return why it does not apply, if so."""
+    tensors = draft.infer()
+    draft.convolutions = lift(draft.graph, {name: tensor.shape for name, tensor in tensors.items()})
+    for convolution in draft.convolutions.values():
+        (read,), (written,) = convolution.inputs, convolution.outputs
+        tensors[read] = permuted(tensors[read.removesuffix(NHWC)], read, (0, 2, 3, 1))
+        tensors[written] = Tensor(written, np.dtype(np.float32), convolution.shape)
+    if draft.convolutions:
+        return None
+    return f"no 3 x 3 convolution in float32 of {LEAST_CELLS} cells or more gives or reads a level of the pyramid"
 
 
 def lift(graph: GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Convolution]:
-    """Put nodes of DOMAIN, NHWC to NHWC, in the place of convolutions; what they stand for, by their output.
+    """Replace convolutions by nodes of CONVOLUTION_DOMAIN, NHWC to NHWC; return what these stand for, by their output.
 
     Args:
         graph: in float32.
@@ -70,19 +68,21 @@ def lift(graph: GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, 
 
 def _fits(conv: NodeProto, index: Index, shapes: Mapping[str, tuple[int, ...]]) -> bool:
     weight = index.array(conv.input[1])
-    if weight is None or weight.shape[2:] != (3, 3) or any(side % SIDE_BY_SIDE for side in weight.shape[:2]):
+    if weight is None or weight.dtype != np.float32 or weight.shape[2:] != (3, 3):
+        return False
+    if any(side % SIDE_BY_SIDE for side in weight.shape[:2]):
         return False
     plain = {"pads": {1}, "strides": {1}, "dilations": {1}}
     kinds = all(set(ints(conv, name, [0 if name == "pads" else 1])) == wanted for name, wanted in plain.items())
     group = next((a.i for a in conv.attribute if a.name == "group"), 1)
     shape = shapes.get(conv.output[0], ()) if conv.input[0] in shapes else ()
     has_bias = len(conv.input) == 2 or index.array(conv.input[2]) is not None
-    plain_kind = kinds and is_padded_as_it_says(conv) and group == 1 and has_bias
+    plain_kind = kinds and is_padded_explicitly(conv) and group == 1 and has_bias
     return plain_kind and len(shape) == 4 and min(shape) > 0 and shape[2] * shape[3] >= LEAST_CELLS
 
 
 def _bounds(activation: NodeProto, index: Index) -> tuple[float, float] | None:
-    """What an activation clips to; None: it does something else."""
+    """Return what an activation clips to; None: it does something else."""
     if activation.op_type == "Relu":
         return 0.0, np.inf
     if activation.op_type != "Clip":
@@ -113,11 +113,11 @@ def _convolution(
 
 
 def _replace(old: list[NodeProto], convolution: Convolution, graph: GraphProto) -> None:
-    """Nodes by one of ours, between transposes, before the first op: levels of the pyramid are there by then."""
-    place = next(i for i, node in enumerate(graph.node) if node in old or node.domain == OPS_DOMAIN)
+    """Replace nodes by one Conv3x3 between transposes, before the first op, when the pyramid's levels exist."""
+    place = next(i for i, node in enumerate(graph.node) if node in old or node.domain == DOMAIN)
     (read,), (written,) = convolution.inputs, convolution.outputs
     new = [
-        helper.make_node("Conv3x3", [read], [written], name=convolution.name, domain=DOMAIN),
+        helper.make_node("Conv3x3", [read], [written], name=convolution.name, domain=CONVOLUTION_DOMAIN),
         helper.make_node("Transpose", [written], [old[-1].output[0]], perm=(0, 3, 1, 2)),
     ]
     if not any(read in node.output for node in graph.node):
@@ -126,7 +126,7 @@ def _replace(old: list[NodeProto], convolution: Convolution, graph: GraphProto) 
 
 
 def _predict_from_nhwc(value: str, convolution: Convolution, graph: GraphProto) -> None:
-    """Let 1 x 1 convolutions read NHWC as the matrix that it is, in one product, and transpose their few outputs."""
+    """Rewrite the 1 x 1 convolutions of a value as one product with its NHWC matrix; transpose their few outputs."""
     index = Index(graph)
     convs = [node for node in graph.node if list(node.input[:1]) == [value] and is_pointwise(node, index)]
     if not convs:

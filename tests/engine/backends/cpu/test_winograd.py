@@ -12,7 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
 
-from panrt.engine.backends.cpu.passes.convolutions import DOMAIN, Convolution, lift
+from panrt.engine.backends.cpu.passes.winograd import lift
+from panrt.engine.backends.cpu.steps import CONVOLUTION_DOMAIN as DOMAIN
+from panrt.engine.backends.cpu.steps import Convolution
 from panrt.plugins.onnx_functions import DOMAIN as OPS_DOMAIN
 from support.rounding import allowed, run
 

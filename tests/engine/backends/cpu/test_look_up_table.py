@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from panrt.engine.backends.cpu.passes.normalisation import take_normalisation
+from panrt.engine.backends.cpu.passes.look_up_table import take_normalisation
 from panrt.plugins import native
 
 MEAN = np.array([103.53, 116.28, 123.675], np.float32).reshape(3, 1, 1)

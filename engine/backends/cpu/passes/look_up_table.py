@@ -1,7 +1,10 @@
-"""What a network does to pixels before its first convolution, as a table.
+"""The normalisation of pixels becomes a table.
 
-A file of ours begins with casts, the transpose to NCHW and the normalisation of each channel: four passes over floats,
-which ONNX Runtime hardly parallelises. Each result depends on one byte and its channel, so there are 768 of them.
+A PanRT file begins with casts, the transpose to NCHW and the normalisation of each channel: four passes over floats,
+which ONNX Runtime hardly parallelises. Each result depends on one byte and its channel, so there are 768 of them. The
+table is computed by the same operations, so results are equal to the bit.
+
+Stands last of the passes on the whole graph, because shapes are inferred from the image, which no node reads any more.
 
 Shapes: image (N, H, W, 3) uint8, values (N, 3, H, W) float32.
 """
@@ -9,13 +12,16 @@ Shapes: image (N, H, W, 3) uint8, values (N, 3, H, W) float32.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto
 
-from panrt.engine.backends.cpu.passes.rewrites import Index, cast_to, ints
+from panrt.engine.backends.cpu.draft import Draft
+from panrt.engine.backends.cpu.passes.graph_index import Index, cast_to, ints
+from panrt.engine.backends.cpu.steps import LookUpTable
+from panrt.formats.input_size import IMAGE
 
 _ARITHMETIC: dict[str, Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]] = {
     "Add": np.add,
@@ -25,15 +31,17 @@ _ARITHMETIC: dict[str, Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]] = {
 }
 
 
-class Normalisation(NamedTuple):
-    """From the image to a value of the graph."""
+def apply(draft: Draft) -> str | None:
+    """Run the pass; return why it does not apply, if so."""
+    draft.infer()  # while nodes still read the image
+    draft.table = take_normalisation(draft.graph, IMAGE)
+    if draft.table is not None:
+        return None
+    return "the graph does not begin with casts, a transpose to NCHW and arithmetic in float32 on single pixels"
 
-    output: str
-    table: NDArray[np.float32]  # (3, 256)
 
-
-def take_normalisation(graph: GraphProto, image: str) -> Normalisation | None:
-    """Remove the nodes between the image and the first one that mixes pixels; None: they do something else."""
+def take_normalisation(graph: GraphProto, image: str) -> LookUpTable | None:
+    """Remove the nodes from the image to the first one that mixes pixels; None: they do something else."""
     index = Index(graph)
     value = image
     numbers: NDArray[Any] = np.broadcast_to(np.arange(256, dtype=np.uint8)[:, None, None], (1, 256, 1, 3))
@@ -48,11 +56,11 @@ def take_normalisation(graph: GraphProto, image: str) -> Normalisation | None:
         return None
     for node in nodes:
         graph.node.remove(node)
-    return Normalisation(value, np.ascontiguousarray(numbers[0, :, :, 0]))
+    return LookUpTable(value, np.ascontiguousarray(numbers[0, :, :, 0]))
 
 
 def _computed(node: NodeProto, value: str, numbers: NDArray[Any], index: Index) -> NDArray[Any] | None:
-    """The output of a node, if each number of it comes from one number and constants."""
+    """Return the output of a node, if each number of it follows from one number and constants."""
     if node.op_type == "Cast":
         return numbers.astype(cast_to(node))
     if node.op_type == "Transpose":
@@ -66,6 +74,6 @@ def _computed(node: NodeProto, value: str, numbers: NDArray[Any], index: Index) 
 
 
 def _fits(constant: tuple[int, ...], numbers: tuple[int, ...]) -> bool:
-    """Whether a constant is one number, or one a channel: the only axis of 3."""
+    """Return whether a constant is one number, or one number per channel: the only axis of 3."""
     padded = (1,) * (len(numbers) - len(constant)) + constant
     return len(padded) == len(numbers) and all(c == 1 or c == n == 3 for c, n in zip(padded, numbers, strict=True))
