@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from panrt.engine.backends.session_base import SessionBase
 from panrt.engine.frame import Frame
-from panrt.engine.results.result import PanopticResult, Segment, Timings
+from panrt.engine.results.result import PanopticResult, Timings
+from panrt.engine.results.segment import Segment
 from panrt.formats.metadata import Category, ModelFile
 from tools import model_files
 

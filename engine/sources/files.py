@@ -21,10 +21,10 @@ from panrt.errors import (
     SourceNotFoundError,
     SourceUndecodableError,
 )
-from panrt.formats import image_files as picture_files
+from panrt.formats import image_files
 from panrt.formats.records import legible
 
-IMAGE_SUFFIXES = picture_files.SUFFIXES
+IMAGE_SUFFIXES = image_files.SUFFIXES
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"})
 
 
@@ -55,7 +55,7 @@ def pictures(paths: Sequence[Path], opening: Opening) -> Generator[Picture, None
 
 
 def _pictures(path: Path, opening: Opening) -> Generator[Picture, None, None]:
-    if picture_files.is_picture_name(path.name):
+    if image_files.is_image_name(path.name):
         yield Picture(read_image(path))
     else:
         yield from file_pictures(path, opening)
@@ -63,17 +63,17 @@ def _pictures(path: Path, opening: Opening) -> Generator[Picture, None, None]:
 
 def pixel_formats(paths: Sequence[Path]) -> tuple[PixelFormat, ...]:
     """Return the pixel formats in which frames of all these files can be delivered."""
-    return ("bgr8",) if any(picture_files.is_picture_name(path.name) for path in paths) else FORMATS
+    return ("bgr8",) if any(image_files.is_image_name(path.name) for path in paths) else FORMATS
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """Read an image, (H, W, 3) BGR and upright; see `panrt.formats.image_files.read_picture`.
+    """Read an image, (H, W, 3) BGR and upright; see `panrt.formats.image_files.read_image`.
 
     Raises:
         SourceError: the file does not exist, may not be read, or cannot be decoded.
     """
     try:
-        return picture_files.read_picture(path)
+        return image_files.read_image(path)
     except ImageNotFoundError as error:
         raise SourceNotFoundError(str(error)) from error
     except ImageDeniedError as error:
@@ -95,13 +95,13 @@ def select(pattern: str) -> tuple[Path, ...]:
     name = legible(pattern)
     try:
         if path.is_dir():
-            found = picture_files.pictures_in(path)
+            found = image_files.images_in(path)
             if not found:
                 raise SourceNotFoundError(f"{name}: a folder without images ({', '.join(sorted(IMAGE_SUFFIXES))}).")
             return tuple(found)
         if os.path.lexists(path) or not any(letter in pattern for letter in "*?["):
             return (path,)
-        found = picture_files.in_natural_order(_matching(path))
+        found = image_files.in_natural_order(_matching(path))
     except SourceError:
         raise
     except PermissionError as error:

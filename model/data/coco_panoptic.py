@@ -246,7 +246,7 @@ def _image_name(image: Image) -> str:
 
 def _read_image(record: Record) -> NDArray[np.uint8]:
     try:
-        return image_files.read_picture(within(record.images, record.image_name))
+        return image_files.read_image(within(record.images, record.image_name))
     except ImageNotFoundError as error:
         raise PanopticNotFoundError(str(error)) from error
     except (ImageFileError, ImageDeniedError) as error:

@@ -22,8 +22,10 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-// The largest value; NaN is passed over.
-PANRT_CLONES float largest(float const* values, std::size_t count) {
+namespace loops {
+
+// The largest value; NaN is skipped.
+PANRT_INLINE float largest(float const* values, std::size_t count) {
   Float8 lanes = Float8{} - kInfinity;
   std::size_t i = 0;
   for (; i + 8 <= count; i += 8) {
@@ -38,11 +40,16 @@ PANRT_CLONES float largest(float const* values, std::size_t count) {
 }
 
 // Whether every |value| <= bound; false for NaN.
-PANRT_CLONES bool all_within(float const* values, std::size_t count, float bound) {
+PANRT_INLINE bool all_within(float const* values, std::size_t count, float bound) {
   int beyond = 0;
   for (std::size_t i = 0; i < count; ++i) beyond |= !(std::fabs(values[i]) <= bound);
   return beyond == 0;
 }
+
+}  // namespace loops
+
+constexpr Variants<loops::largest> largest;
+constexpr Variants<loops::all_within> all_within;
 
 // Pairwise and in eight lanes, as NumPy adds.
 double sum(double const* values, std::size_t count) {

@@ -18,7 +18,9 @@ void BestFirst::sort_more() {
 
 namespace {
 
-PANRT_CLONES bool overlaps_any(BoxBlock const* block, BoxBlock const* end, Box const* box, float area,
+namespace loops {
+
+PANRT_INLINE bool overlaps_any(BoxBlock const* block, BoxBlock const* end, Box const* box, float area,
                                float threshold) {
   for (; block != end; ++block) {
     int overlapping = 0;
@@ -30,6 +32,10 @@ PANRT_CLONES bool overlaps_any(BoxBlock const* block, BoxBlock const* end, Box c
   }
   return false;
 }
+
+}  // namespace loops
+
+constexpr Variants<loops::overlaps_any> overlaps_any;
 
 }  // namespace
 

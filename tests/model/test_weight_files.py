@@ -476,7 +476,7 @@ FIRST = "backbone.fpn.lateral.0.norm.bias"
         (lambda h: b"[]", "got .*expected an object"),
         (lambda h: b"[" * 100_000, "nested too deeply"),
         (lambda h: b'{"a": NaN}', "NaN"),
-        (lambda h: b'{"__metadata__": {}, "__metadata__": {}}', "'__metadata__' stands in it twice"),
+        (lambda h: b'{"__metadata__": {}, "__metadata__": {}}', "repeated name '__metadata__'"),
         (lambda h: b"\xff\xfe", "not UTF-8"),
     ],
 )

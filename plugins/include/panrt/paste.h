@@ -39,6 +39,8 @@ PANRT_HD float paste_position(int pixel, Extent const& extent, int cells) {
 // Pixels begin to end - 1 of an axis; empty where end <= begin.
 struct PixelRange {
   int begin, end;
+
+  PANRT_HD int size() const { return end > begin ? end - begin : 0; }
 };
 
 // The first pixel whose position is greater, `output` where none is.

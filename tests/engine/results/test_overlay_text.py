@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from panrt.engine.results.overlay import LONGEST_NAME, drawable
-from panrt.engine.results.result import PanopticResult, Segment, Timings
+from panrt.engine.results.result import PanopticResult, Timings
+from panrt.engine.results.segment import Segment
 from panrt.formats.records import shown
 
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=30)

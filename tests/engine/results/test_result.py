@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from panrt.engine.frame import Frame
 from panrt.engine.results.colors import segment_color
-from panrt.engine.results.result import PanopticResult, Segment, panoptic_result
+from panrt.engine.results.result import PanopticResult, panoptic_result
+from panrt.engine.results.segment import Segment
 from panrt.errors import FrameError
 from panrt.formats.metadata import Category
 from panrt.plugins import reference

@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 
 import panrt
-from panrt.engine.results.result import PanopticResult, Segment, Timings
+from panrt.engine.results.result import PanopticResult, Timings
+from panrt.engine.results.segment import Segment
 from panrt.engine.sinks import Item, SharedMemoryError, SharedMemoryReader, SinkError, WriterGoneError
 from panrt.engine.sinks.shared_memory import SharedMemoryWriter, memory_path
 from panrt.engine.sources.pattern import pattern

@@ -246,7 +246,7 @@ def test_a_broken_file_is_named(data_set: DataSet) -> None:
     path = data_set.write()
     record = read_coco_panoptic(path, images=data_set.folder / "images").records[0]
     record.image_path.write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"1\.png: not a picture that can be read: expected JPEG, PNG"):
+    with pytest.raises(ValueError, match=r"1\.png: not an image that can be read: expected JPEG, PNG"):
         load_sample(record)
     path.write_text("{")
     with pytest.raises(ValueError, match=r"panoptic\.json: not JSON"):

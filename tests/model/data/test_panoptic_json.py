@@ -457,7 +457,7 @@ def test_a_label_map_of_16_bits_or_with_transparent_pixels_is_refused(folder: Pa
 def test_a_label_map_that_is_too_large_is_not_decoded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(panoptic_json, "MAX_LABEL_PIXELS", 23)
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
-    with pytest.raises(PanopticFormatError, match=r"has 6 x 4 \(W x H\) pixels; read are up to 23 pixels"):
+    with pytest.raises(PanopticFormatError, match=r"has 6 x 4 \(W x H\) pixels, expected at most 23 pixels"):
         read_panoptic_png(folder / "panoptic/1.png")
 
 

@@ -23,8 +23,8 @@ from panrt.engine.sinks.drawing import annotated
 from panrt.engine.sinks.sink import Item, Sink, SinkSpec
 from panrt.engine.sources import SourceOptions
 from panrt.formats.metadata import ModelFile
-from simcuda.inside.sessions import MODEL, check, open_session, picture
 from tools.simcuda import fake_tensorrt
+from tools.simcuda.sessions import MODEL, check, open_session, picture
 
 CLIP = Path(__file__).parents[2] / "data" / "tabletop" / "clip.mp4"
 ONNX = Path(os.environ["PANRT_TEST_MODEL"])
