@@ -28,7 +28,7 @@ MAX_PIXELS = 8192 * 4320  # of a frame of a clip
 def read_frames(path: str | os.PathLike[str], *, limit: int) -> Iterator[Frame]:
     """At most `limit` frames, spread evenly over the images of a folder or the frames of a clip; one image is one.
 
-    Images are upright and in natural order, hidden ones left out.
+    Images are upright and in natural order, hidden files excluded.
 
     Raises:
         ExportError: there are no images, or one cannot be read; the message names it.

@@ -1,4 +1,4 @@
-"""A session without a network: what is left of a frame's time when it is in place is the runtime's own.
+"""A session without a network, whose frames take only the runtime's own time.
 
 Its map is made from the frame, so that a result shows which frame it is of: pixels whose blue is above 90 are the thing
 (id 1), the others the stuff (id 2).

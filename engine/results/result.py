@@ -101,7 +101,7 @@ class PanopticResult:
         return CocoPanoptic(annotation, png.astype(np.uint8))
 
     def to_supervision(self) -> supervision.Detections:
-        """The segments as `supervision.Detections`: boxes, masks (n, H, W), scores, category ids and segment ids.
+        """Return the segments as `supervision.Detections`: boxes, masks (n, H, W), scores, class and segment IDs.
 
         Raises:
             ModuleNotFoundError: supervision is not installed; it comes with the extra `supervision`.

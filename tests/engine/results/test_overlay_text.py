@@ -1,4 +1,4 @@
-"""Names are drawn whatever they are: OpenCV crashes the process on some text, and Python users can give any."""
+"""Any name can be drawn, also text on which OpenCV would crash the process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a result says, and how it goes to other programs and before people."""
+"""The content of a result, its serialised forms and its overlay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shared memory between a writer and readers of which each may die, and beside files that are not theirs."""
+"""Shared memory between a writer and readers, any of which may die, and beside foreign files."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ SPOILED: dict[str, tuple[Callable[[DataSet], Any], str]] = {
     ),
     "segment_twice": (
         lambda d: segment(d, 1).update(id=70000),
-        r"segments_info\[1\]: id 70000: another segment of the picture has it too",
+        r"segments_info\[1\]: id 70000: another segment of the image has it too",
     ),
     "segment_is_void": (
         lambda d: segment(d, 0).update(id=0),
