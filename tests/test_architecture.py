@@ -33,7 +33,9 @@ def test_an_import_that_runs_upward_is_an_error(monkeypatch: pytest.MonkeyPatch)
     graph = grimp.build_graph("panrt", cache_dir=None)
     graph.add_import(importer="panrt.formats.records", imported="panrt.engine.frame")
     monkeypatch.setattr(module.grimp, "build_graph", lambda *_, **__: graph)
-    with pytest.raises(ValueError, match=r"panrt.formats.records imports panrt.engine.frame: 'formats' is not on a floor above"):
+    with pytest.raises(
+        ValueError, match=r"panrt.formats.records imports panrt.engine.frame: 'formats' is not on a floor above"
+    ):
         module.imports()
 
 
@@ -47,6 +49,8 @@ def test_no_modules_import_each_other() -> None:
 @pytest.mark.parametrize("name", ["docs/architecture.md", "docs/extending.md", "CONTRIBUTING.md"])
 def test_files_that_a_document_names_exist(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
-    named = re.findall(r"`((?:engine|export|model|plugins|python|tests|tools|benchmarks|docs|examples)/[\w./-]+)`", text)
+    named = re.findall(
+        r"`((?:engine|export|model|plugins|python|tests|tools|benchmarks|docs|examples)/[\w./-]+)`", text
+    )
     assert named
     assert not [path for path in named if not (ROOT / path).exists()]
