@@ -98,6 +98,7 @@ _SLOW = (
     "engine/test_shared_session.py",
     "examples/",
     "export/",
+    "formats/test_input_size.py",
     "fuzz/",
     "gpu/test_first_day.py",
     "hostcuda/",
@@ -110,7 +111,6 @@ _SLOW = (
     "plugins/test_sanitizers.py",
     "ptxsim/",
     "simcuda/",
-    "test_input_size.py",
     "test_packaging.py",
 )
 
