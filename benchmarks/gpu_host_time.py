@@ -1,4 +1,4 @@
-"""What the host spends on a frame of the GPU runtime, on the simulated driver, in a process that has it.
+"""Host time that the GPU runtime spends per frame, measured on the simulated driver.
 
     python -m benchmarks.gpu_host_time
 

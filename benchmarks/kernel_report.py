@@ -1,4 +1,4 @@
-"""What can be said of the CUDA kernels without a GPU: registers, occupancy and instructions, and simulated traffic.
+"""Static analysis of the CUDA kernels (registers, occupancy, instructions), and their simulated memory traffic.
 
     python -m benchmarks.kernel_report                      both parts, all architectures, all workloads
     python -m benchmarks.kernel_report --traffic tabletop   the traffic of one workload; the rest stays as it was

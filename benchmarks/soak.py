@@ -1,4 +1,4 @@
-"""Hours of everything at once: does memory, a thread or a file handle leak, and is every lost frame counted?
+"""A soak test of hours: no memory, thread or file handle may leak, and every lost frame must be counted.
 
     python -m benchmarks.soak --minutes 120
 

@@ -1,4 +1,4 @@
-"""What the runtime may cost, as tests: `make perf`, on a machine that does nothing else. Linux only.
+"""Time budgets of the runtime: `make perf`, on an otherwise idle machine. Linux only.
 
 They measure time, so they are no part of `make test`: a busy machine fails them without a fault of the code.
 """

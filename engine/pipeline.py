@@ -295,7 +295,7 @@ class Stream(Iterable[PanopticResult]):
         self._flying.popleft()
         now = self._clock.now()
         items = []
-        drawn = any(sink.wants_pictures for sink in self._sinks)
+        drawn = any(sink.wants_overlays for sink in self._sinks)
         for frame, result in zip(frames, results, strict=True):
             tracker = self._trackers.get(frame.source)
             tracked = tracker.update(result) if tracker else result

@@ -67,7 +67,7 @@ class _Kind(NamedTuple):
     prepare: Callable[[str, Mapping[str, str]], _Prepared]  # target, options; raises UnknownSinkError
     recording: bool
     options: tuple[str, ...] = ()  # beside `policy`
-    pictures: bool = False
+    overlays: bool = False
     is_folder: bool = False
     needs_target: bool = False
 
@@ -135,14 +135,14 @@ def _open(uri: str, scheme: str, target: str, options: Mapping[str, str]) -> Sin
             f"{' or '.join(_OVERWRITE)}."
         )
     prepared = kind.prepare(target, options)
-    pictures = kind.pictures and options.get("scale", "1") == "1"  # enlarged ones are drawn on enlarged frames
+    overlays = kind.overlays and options.get("scale", "1") == "1"  # enlarged ones are drawn on enlarged frames
     return Sink(
         SinkSpec(
             prepared.name or legible(uri),
             prepared.open,
             kind.recording,
             policy,
-            pictures,
+            overlays,
             target=Path(target or "-") if kind.recording else None,
             is_folder=kind.is_folder,
         )
@@ -198,12 +198,12 @@ def _lines(target: str, options: Mapping[str, str], _: Context) -> Writer:
     return JsonLinesWriter(Path(target), overwrite=options.get("overwrite") == "yes")
 
 
-def _server(scheme: str, writer: type[WebWriter] | type[MetricsWriter], *, pictures: bool = False) -> _Kind:
+def _server(scheme: str, writer: type[WebWriter] | type[MetricsWriter], *, overlays: bool = False) -> _Kind:
     def prepare(target: str, options: Mapping[str, str]) -> _Prepared:
         address = parse_address(scheme, target, options)
         return _Prepared(lambda context: writer(address, context), address.uri)
 
-    return _Kind(prepare, recording=False, options=OPTIONS, pictures=pictures)
+    return _Kind(prepare, recording=False, options=OPTIONS, overlays=overlays)
 
 
 def _later(
@@ -214,7 +214,7 @@ def _later(
 
 
 _KINDS: dict[str, _Kind] = {
-    "video": _Kind(_later(_video), recording=True, options=("crf", "preset", "scale", "overwrite"), pictures=True),
+    "video": _Kind(_later(_video), recording=True, options=("crf", "preset", "scale", "overwrite"), overlays=True),
     "jsonl": _Kind(_later(_lines), recording=True, options=("overwrite",)),
     "coco": _Kind(
         _later(lambda target, _, context: CocoWriter(Path(target), context.model)),
@@ -226,8 +226,8 @@ _KINDS: dict[str, _Kind] = {
         _later(lambda target, *_: NumpyWriter(Path(target))), recording=True, is_folder=True, needs_target=True
     ),
     "shm": _Kind(_later(lambda target, *_: SharedMemoryWriter(target)), recording=False, needs_target=True),
-    "window": _Kind(_later(lambda *_: WindowWriter()), recording=False, pictures=True),
-    "web": _server("web", WebWriter, pictures=True),
+    "window": _Kind(_later(lambda *_: WindowWriter()), recording=False, overlays=True),
+    "web": _server("web", WebWriter, overlays=True),
     "metrics": _server("metrics", MetricsWriter),
 }
 SCHEMES = tuple(_KINDS)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from panrt.engine.frame import PixelFormat
-from panrt.engine.sources.source import Opening, Picture
-from panrt.engine.sources.video import FORMATS, file_pictures
+from panrt.engine.sources.source import Captured, Opening
+from panrt.engine.sources.video import FORMATS, file_frames
 from panrt.errors import (
     ImageDeniedError,
     ImageFileError,
@@ -28,7 +28,7 @@ IMAGE_SUFFIXES = image_files.SUFFIXES
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"})
 
 
-def pictures(paths: Sequence[Path], opening: Opening) -> Generator[Picture, None, None]:
+def frames(paths: Sequence[Path], opening: Opening) -> Generator[Captured, None, None]:
     """Yield the frames of each file in turn; repeatedly if the options have `loop`.
 
     A damaged file is recorded and does not stop the others, nor the next round.
@@ -43,9 +43,9 @@ def pictures(paths: Sequence[Path], opening: Opening) -> Generator[Picture, None
             if opening.stop.is_set():
                 return
             try:
-                for picture in _pictures(path, opening):
+                for captured in _frames(path, opening):
                     shown += 1
-                    yield picture
+                    yield captured
             except SourceError as error:
                 if len(paths) == 1 and not (opening.options.loop and shown):
                     raise
@@ -54,11 +54,11 @@ def pictures(paths: Sequence[Path], opening: Opening) -> Generator[Picture, None
             return
 
 
-def _pictures(path: Path, opening: Opening) -> Generator[Picture, None, None]:
+def _frames(path: Path, opening: Opening) -> Generator[Captured, None, None]:
     if image_files.is_image_name(path.name):
-        yield Picture(read_image(path))
+        yield Captured(read_image(path))
     else:
-        yield from file_pictures(path, opening)
+        yield from file_frames(path, opening)
 
 
 def pixel_formats(paths: Sequence[Path]) -> tuple[PixelFormat, ...]:

@@ -26,8 +26,8 @@ struct nanobind::detail::dtype_traits<panrt::Half> {
 
 namespace panrt::python {
 
-// The four ops; the other functions are defined in bindings.cpp.
-void define_ops(nb::module_& module);
+// Defines the functions that are no ops; bindings.cpp defines the ops.
+void define_helpers(nb::module_& module);
 
 // Arrays are not converted (`noconvert` in the definitions): a silent copy would cost more than the kernel.
 template <typename T, int rank>

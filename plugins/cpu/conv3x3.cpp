@@ -1,9 +1,9 @@
 // A 3 x 3 convolution with stride 1 and padding 1 in fewer multiplications: Winograd's F(4 x 4, 3 x 3), after Lavin and
 // Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
 //
-// An output tile of 4 x 4 pixels comes from 36 products a channel instead of 144: its 6 x 6 inputs are transformed,
+// An output tile of 4 x 4 pixels takes 36 products per channel instead of 144: its 6 x 6 inputs are transformed,
 // each of the 36 points is a matrix product over the channels, tiles by filters, and the inverse transform gives the
-// tile. All three steps go over a block of tiles, so that what lies between them stays in the second-level cache.
+// tile. All three steps go over a block of tiles, so that intermediate results stay in the second-level cache.
 //
 // Shapes: T tiles of a block, C channels in, O filters, P = 36 points.
 #include <algorithm>
@@ -20,7 +20,7 @@ namespace {
 
 constexpr int kTile = 4, kPatch = 6, kPoints = kPatch * kPatch;
 constexpr int kTilesPerBlock = 20;
-constexpr int kFilters = kConv3x3Filters;  // that lie side by side
+constexpr int kFilters = kConv3x3Filters;  // that are adjacent in memory
 
 struct Block {
   Conv3x3Args const* args;
@@ -111,7 +111,7 @@ PANRT_INLINE void multiply_points(Block const& block) {
   float const* weights = block.args->weights;
   for (int point = 0; point < kPoints; ++point) {
     for (int o = 0; o < O; o += kFilters, weights += C * kFilters) {
-      for (int tile = 0; tile < block.tiles; tile += rows) {  // past the last one: numbers that nobody reads
+      for (int tile = 0; tile < block.tiles; tile += rows) {  // past the last one: results that are not read
         std::ptrdiff_t const at = std::ptrdiff_t{point} * kTilesPerBlock + tile;
         multiply<Vector, rows>(block.patches + at * C, weights, C, block.products + at * O + o, O);
       }

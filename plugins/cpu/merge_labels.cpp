@@ -48,7 +48,7 @@ Columns plan_columns(int valid, int output) {
 }
 
 std::vector<Band> plan_bands(std::vector<ResizeTaps> const& rows, int height) {
-  constexpr int kMostRows = 64;  // keeps every thread busy where cells are large
+  constexpr int kMostRows = 64;  // keeps every thread busy if cells are large
   std::vector<Band> bands;
   int tile = -1;
   for (int y = 0; y < static_cast<int>(rows.size()); ++y) {

@@ -26,7 +26,7 @@ struct Tile {
 struct Columns {
   std::vector<Tile> tiles;
   std::vector<int> slots;      // of every output column
-  std::vector<float> weights;  // (steps, 3, kTileColumns) a tile
+  std::vector<float> weights;  // (steps, 3, kTileColumns) per tile
 };
 
 // Output rows whose first cells share a row of tiles, and the rows of cells that they read.

@@ -43,8 +43,8 @@ constexpr int kAtFirst = 1, kAtLast = 2;
 
 namespace loops {
 
-// Samples one output row at the first and the last pixel of every cell: states[i] tells where the mask is reached.
-// `values` receives the mask between the rows above and below.
+// Samples one output row at the first and the last pixel of every cell: states[i] tells at which of them the mask is
+// reached. `values` receives the mask between the rows above and below.
 PANRT_INLINE void sample_cells(float const* above, float const* below, float fraction, float const* first,
                                float const* last, int cells, float threshold, float* values, std::int32_t* states) {
   for (int i = 0; i <= cells; ++i) values[i] = lerp(above[i], below[i], fraction);
@@ -97,7 +97,7 @@ void Paster::place_columns(Instance const& item, int mask_width) {
   last_.assign(index(cells_), 0.0F);
   values_.resize(index(cells_ + 1));
   states_.resize(index(cells_));
-  int next = 0;  // the first cell that does not know yet where it begins
+  int next = 0;  // the first cell whose begin is not known yet
   for (int i = 0; i < pixels; ++i) {
     PasteTaps const at = taps(item.columns.begin + i);
     fractions_[index(i)] = at.fraction;
@@ -122,7 +122,7 @@ std::int64_t Paster::find_spans(PixelRange const& columns, float threshold, Span
   };
   for (int cell = 0; cell < cells_; ++cell) {
     int const begin = cell_begins_[index(cell)], end = cell_begins_[index(cell + 1)];
-    if (begin == end) continue;  // no pixel, where the box is small
+    if (begin == end) continue;  // no pixel: the box is small
     int const state = states_[index(cell)];
     bool const at_first = (state & kAtFirst) != 0, at_last = (state & kAtLast) != 0;
     if (at_first && open == kNone) open = begin;

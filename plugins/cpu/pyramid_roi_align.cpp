@@ -1,8 +1,9 @@
 // PyramidRoiAlign on the CPU.
 //
-// The samples of a bin form a separable grid. So per bin and axis the taps of all samples are collapsed to one weight a
-// feature row or column, and the bin is a sum over rows and columns: row_weight * column_weight * feature[row, column].
-// Every cell is read once however many samples fall into it, and the work for a RoI is bounded by the size of the map.
+// The samples of a bin form a separable grid. So per bin and axis the taps of all samples are collapsed to one weight
+// per feature row or column, and the bin is a sum over rows and columns: row_weight * column_weight * feature[row,
+// column]. Every cell is read once however many samples fall into it, and the work for a RoI is bounded by the size of
+// the map.
 //
 // That sum runs over channels, contiguous in float32 NHWC. Features in another form are brought to it first, but only
 // those tiles of the map that some RoI touches; a result in another form is converted RoI by RoI, from cache.
@@ -46,7 +47,7 @@ struct Range {
 };
 
 // The samples of a bin that may lie inside the map: those within a cell of it, which is more than rounding can move
-// them. An adaptive grid takes thousands of samples in a bin that reaches far outside; this passes over them at once.
+// them. An adaptive grid takes thousands of samples in a bin that reaches far outside; this skips them at once.
 Range samples_near_map(RoiAxis const& axis, int bin, int size) {
   float const step = axis.bin_size / static_cast<float>(axis.samples);
   if (!(step > 0.0F)) return {0, axis.samples};
@@ -225,7 +226,7 @@ std::vector<PlacedRoi> place(PyramidRoiAlignArgs<T> const& args) {
 struct Map {
   float const* cells;  // (N, height, width, C)
   int height, width;
-  std::unique_ptr<float[], FreeMemory> scratch;  // holds the cells where they had to be converted
+  std::unique_ptr<float[], FreeMemory> scratch;  // holds the cells if they had to be converted
 };
 
 constexpr int kTileRows = 4;
@@ -247,7 +248,7 @@ Range touched_cells(RoiAxis const& axis, int bins, int size) {
 
 template <typename T>
 std::vector<Tile> touched_tiles(PyramidRoiAlignArgs<T> const& args, std::vector<PlacedRoi> const& rois) {
-  std::vector<std::vector<bool>> touched(args.levels.size());  // (N, tile rows, tile columns) a level
+  std::vector<std::vector<bool>> touched(args.levels.size());  // (N, tile rows, tile columns) per level
   auto const tiles_along = [](int size, int tile) { return (size + tile - 1) / tile; };
   for (std::size_t i = 0; i < args.levels.size(); ++i) {
     touched[i].resize(static_cast<std::size_t>(args.images * tiles_along(args.levels[i].height, kTileRows) *

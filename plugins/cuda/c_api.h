@@ -1,7 +1,7 @@
 // The kernels behind a plain C interface, for the runtime and for tests: arguments and a stream in, a status out.
 //
-// Arguments are the structs of include/panrt/cuda/*.h; plugins/cuda_api.py mirrors them for ctypes. Their size comes
-// with them, so that a caller whose idea of a struct is older or newer is refused.
+// Arguments are the structs of include/panrt/cuda/*.h; plugins/cuda_api.py mirrors them for ctypes. Their size is
+// passed too, so that a caller whose struct is older or newer is rejected.
 #pragma once
 
 #include <cstddef>
@@ -26,7 +26,7 @@ PANRT_EXPORT PanrtStatus panrt_cuda_prepare();
 
 // An op `x` exports
 //   PanrtStatus panrt_cuda_x(XArgs const* args, size_t args_bytes, cudaStream_t stream);
-//   size_t panrt_cuda_x_workspace_bytes(XArgs const* args, size_t args_bytes);    where it needs a workspace
+//   size_t panrt_cuda_x_workspace_bytes(XArgs const* args, size_t args_bytes);    if it needs a workspace
 PANRT_EXPORT PanrtStatus panrt_cuda_pyramid_roi_align(void const* args, std::size_t args_bytes, void* stream);
 PANRT_EXPORT PanrtStatus panrt_cuda_rpn_proposals(void const* args, std::size_t args_bytes, void* stream);
 PANRT_EXPORT std::size_t panrt_cuda_rpn_proposals_workspace_bytes(void const* args, std::size_t args_bytes);

@@ -53,7 +53,7 @@ std::size_t length_of(std::vector<Number> const& value) {
 template <typename Number>
 void fit_length(char const* name, Number const& value, std::size_t length) {
   if (length != length_of(value)) {
-    throw Refusal("attribute " + std::string(name) + ": expected " + std::to_string(length_of(value)) +
+    throw OpError("attribute " + std::string(name) + ": expected " + std::to_string(length_of(value)) +
                   (length_of(value) == 1 ? " number, got " : " numbers, got ") + std::to_string(length));
   }
 }
@@ -92,22 +92,22 @@ class Reader {
         return field;
       }
     }
-    throw Refusal("attribute " + std::string(name) + " is missing; export the model again");
+    throw OpError("attribute " + std::string(name) + " is missing; export the model again");
   }
 
   static std::int32_t integer(char const* name, nvinfer1::PluginField const& field, std::size_t i) {
     if (field.type == nvinfer1::PluginFieldType::kINT32) return static_cast<std::int32_t const*>(field.data)[i];
-    if (field.type != nvinfer1::PluginFieldType::kINT64) throw Refusal(wrong_type(name, "integers", field));
+    if (field.type != nvinfer1::PluginFieldType::kINT64) throw OpError(wrong_type(name, "integers", field));
     std::int64_t const wide = static_cast<std::int64_t const*>(field.data)[i];
     if (wide < std::numeric_limits<std::int32_t>::min() || wide > std::numeric_limits<std::int32_t>::max()) {
-      throw Refusal("attribute " + std::string(name) + ": expected 32-bit integers, got " + std::to_string(wide));
+      throw OpError("attribute " + std::string(name) + ": expected 32-bit integers, got " + std::to_string(wide));
     }
     return static_cast<std::int32_t>(wide);
   }
 
   static float real(char const* name, nvinfer1::PluginField const& field, std::size_t i) {
     if (field.type == nvinfer1::PluginFieldType::kFLOAT32) return static_cast<float const*>(field.data)[i];
-    if (field.type != nvinfer1::PluginFieldType::kFLOAT64) throw Refusal(wrong_type(name, "floats", field));
+    if (field.type != nvinfer1::PluginFieldType::kFLOAT64) throw OpError(wrong_type(name, "floats", field));
     return static_cast<float>(static_cast<double const*>(field.data)[i]);
   }
 
@@ -164,7 +164,7 @@ inline void expect(bool holds, char const* attribute, std::string const& expecte
   std::ostringstream text;
   text.precision(std::numeric_limits<std::int32_t>::digits10 + 1);
   text << "attribute " << attribute << ": expected " << expected << ", got " << found;
-  throw Refusal(text.str());
+  throw OpError(text.str());
 }
 
 inline void expect_range(char const* attribute, std::int64_t value, std::int64_t least, std::int64_t most) {
@@ -192,7 +192,7 @@ inline void expect_sides(char const* attribute, HeightWidth const& value) {
 
 inline void expect_strides(std::vector<std::int32_t> const& strides) {
   expect(!strides.empty() && strides.size() <= kMaxLevels, "strides",
-         "1 to " + std::to_string(kMaxLevels) + " entries, one a pyramid level", static_cast<double>(strides.size()));
+         "1 to " + std::to_string(kMaxLevels) + " entries, one per pyramid level", static_cast<double>(strides.size()));
   for (std::int32_t const stride : strides) {
     expect(stride >= 1 && stride <= kMaxSide, "strides", "pixels from 1 to " + std::to_string(kMaxSide), stride);
   }

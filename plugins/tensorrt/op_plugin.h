@@ -4,12 +4,12 @@
 //   static constexpr char const* kName;
 //   using Args = ...;                                     of the kernel's launcher, panrt/cuda/<op>.h
 //   void attributes(Visit&&);                             visits each attribute (attributes.h)
-//   void check_attributes() const;                        throws Refusal
+//   void check_attributes() const;                        throws OpError
 //   Signature signature() const;                          of its tensors (signature.h)
 //   Args arguments(Sizes const&, PluginTensorDesc const* inputs) const;      all but the pointers
 //   static void point(Args&, void const* const* inputs, void* const* outputs, void* workspace, std::size_t bytes);
 //   static cuda::Status check(Args const&);               whether its kernels take such sizes
-//   static std::size_t workspace_bytes(Args const&);      0 where none is needed
+//   static std::size_t workspace_bytes(Args const&);      0 if none is needed
 //   static cuda::Status prepare();                        of its kernels, panrt/cuda/prepare.h
 //   static cuda::Status launch(Args const&, cudaStream_t);
 //
@@ -40,7 +40,7 @@ constexpr std::int32_t kFailed = 1;
 inline std::int32_t narrow(Sizes const& sizes, char const* letter) {
   std::int64_t const size = sizes.at(letter);
   if (size < 0 || size > std::numeric_limits<std::int32_t>::max()) {
-    throw Refusal("size " + std::string(letter) + ": expected 0 to 2^31 - 1, got " + std::to_string(size));
+    throw OpError("size " + std::string(letter) + ": expected 0 to 2^31 - 1, got " + std::to_string(size));
   }
   return static_cast<std::int32_t>(size);
 }
@@ -53,7 +53,7 @@ class OpPlugin final : public nvinfer1::IPluginV3,
                        public nvinfer1::IPluginV3OneBuild,
                        public nvinfer1::IPluginV3OneRuntime {
  public:
-  // `node` is the ONNX node's name, for messages. Throws Refusal.
+  // `node` is the ONNX node's name, for messages. Throws OpError.
   OpPlugin(std::string const& node, nvinfer1::PluginFieldCollection const& fields)
       : label_(node.empty() || node == Op::kName ? Op::kName : std::string(Op::kName) + " '" + node + "'") {
     op_.attributes(Reader(fields));
@@ -126,7 +126,7 @@ class OpPlugin final : public nvinfer1::IPluginV3,
         if (size < 0) return kOk;  // not known yet: checked when it is
       }
       cuda::Status const status = Op::check(arguments_of_largest(inputs, input_count));
-      if (!status.ok()) throw Refusal(status.message);
+      if (!status.ok()) throw OpError(status.message);
       return kOk;
     });
   }
@@ -172,7 +172,7 @@ class OpPlugin final : public nvinfer1::IPluginV3,
   }
 
   // TensorRT captures runs, also those that it times while it builds: kernels are loaded before. The builder calls this
-  // on machines without a GPU too, where there is nothing to load.
+  // on machines without a GPU too, which have nothing to load.
   nvinfer1::IPluginV3* attachToContext(nvinfer1::IPluginResourceContext* /*context*/) noexcept override {
     return guarded(label_, static_cast<nvinfer1::IPluginV3*>(nullptr), [&] {
       auto attached = std::make_unique<OpPlugin>(*this);
@@ -193,7 +193,7 @@ class OpPlugin final : public nvinfer1::IPluginV3,
  private:
   void prepare() {
     cuda::Status const status = Op::prepare();
-    if (!status.ok()) throw Refusal(std::string("its kernels cannot be used on this GPU: ") + status.message);
+    if (!status.ok()) throw OpError(std::string("its kernels cannot be used on this GPU: ") + status.message);
     prepared_ = true;
   }
 
@@ -235,7 +235,7 @@ class OpCreator final : public nvinfer1::IPluginCreatorV3One {
     std::string const node = name == nullptr ? "" : name;
     return guarded(node.empty() ? Op::kName : Op::kName + (" '" + node + "'"),
                    static_cast<nvinfer1::IPluginV3*>(nullptr), [&] {
-                     if (fields == nullptr) throw Refusal("no attributes were given");
+                     if (fields == nullptr) throw OpError("no attributes were given");
                      return new OpPlugin<Op>(node, *fields);
                    });
   }

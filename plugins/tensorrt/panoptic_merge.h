@@ -74,7 +74,7 @@ struct PanopticMerge {
     args.stuff_area_limit = stuff_area_limit;
     args.mask_threshold = mask_threshold;
     if (input_hw[0] > std::int64_t{4} * args.height || input_hw[1] > std::int64_t{4} * args.width) {
-      throw Refusal("attribute input_hw: expected at most four times the semantic logits' " +
+      throw OpError("attribute input_hw: expected at most four times the semantic logits' " +
                     std::to_string(args.height) + " x " + std::to_string(args.width) + ", got " +
                     std::to_string(input_hw[0]) + " x " + std::to_string(input_hw[1]));
     }

@@ -1,9 +1,8 @@
 // What an op's tensors look like: names, types, and shapes as legends such as "N 4A H0 W0".
 //
 // A legend's words are sizes: a number ("4"), a letter ("N", "H0"), a multiple ("4A"), a sum ("C+1", "K+S") or a
-// product
-// ("N*R"). A letter is bound by the first input that has it and must be the same everywhere after. Input legends hold
-// at most one letter a word.
+// product ("N*R"). A letter is bound by the first input that has it and must be the same in all later ones. Input
+// legends hold at most one letter per word.
 #pragma once
 
 #include <NvInferRuntime.h>
@@ -35,14 +34,14 @@ struct Signature {
   std::vector<Tensor> outputs;
   Sizes constants;  // letters that attributes fix
 
-  // Checks these dimensions, of which -1 is unknown, and gives every letter a size. Throws Refusal.
+  // Checks these dimensions, of which -1 is unknown, and gives every letter a size. Throws OpError.
   Sizes bind(std::vector<nvinfer1::Dims> const& inputs) const;
 
-  // Output shapes as expressions of input shapes; what is constant is checked. Throws Refusal.
+  // Output shapes as expressions of input shapes; what is constant is checked. Throws OpError.
   void output_shapes(nvinfer1::DimsExprs const* inputs, std::int32_t input_count, nvinfer1::DimsExprs* outputs,
                      std::int32_t output_count, nvinfer1::IExprBuilder& builder) const;
 
-  // Throws Refusal where an input's type is none of its kind.
+  // Throws OpError if an input's type is not of its kind.
   void output_types(nvinfer1::DataType const* inputs, std::int32_t input_count, nvinfer1::DataType* outputs,
                     std::int32_t output_count) const;
 
@@ -50,7 +49,7 @@ struct Signature {
   bool supports(std::int32_t position, nvinfer1::DynamicPluginTensorDesc const* tensors, std::int32_t input_count,
                 std::int32_t output_count) const;
 
-  // Throws Refusal.
+  // Throws OpError.
   void check_counts(std::int32_t input_count, std::int32_t output_count) const;
 };
 

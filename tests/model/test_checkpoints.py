@@ -1,4 +1,4 @@
-"""Weights of others come in complete and checked, or not at all; our own files are whole or absent."""
+"""Foreign weights are imported completely and checked, or not at all; PanRT files are whole or absent."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import pickle
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -203,17 +204,19 @@ def test_a_training_checkpoint_of_torch_gives_its_model(tmp_path: Path) -> None:
 # ImageNet trunks
 
 
+def draw_convolution(tensors: dict[str, Tensor], random: torch.Generator, name: str, norm: str, *shape: int) -> None:
+    """Add the random weights of a convolution and of the batch norm behind it."""
+    tensors[f"{name}.weight"] = torch.randn(shape, generator=random)
+    for part in ("weight", "bias", "running_mean", "running_var"):
+        tensors[f"{norm}.{part}"] = torch.rand(shape[0], generator=random)
+    tensors[f"{norm}.num_batches_tracked"] = torch.tensor(7)
+
+
 def torchvision_resnet50(seed: int = 0) -> dict[str, Tensor]:
     """Random weights under torchvision's names, written out from its architecture."""
     random = torch.Generator().manual_seed(seed)
     tensors: dict[str, Tensor] = {}
-
-    def convolution(name: str, norm: str, *shape: int) -> None:
-        tensors[f"{name}.weight"] = torch.randn(shape, generator=random)
-        for part in ("weight", "bias", "running_mean", "running_var"):
-            tensors[f"{norm}.{part}"] = torch.rand(shape[0], generator=random)
-        tensors[f"{norm}.num_batches_tracked"] = torch.tensor(7)
-
+    convolution = partial(draw_convolution, tensors, random)
     convolution("conv1", "bn1", 64, 3, 7, 7)
     channels = 64
     for layer, (blocks, mid) in enumerate(zip((3, 4, 6, 3), (64, 128, 256, 512), strict=True), start=1):
@@ -300,13 +303,7 @@ def efficientnet_lite0(seed: int = 0) -> dict[str, Tensor]:
     """Random weights under the names of `efficientnet_lite_pytorch`, written out from its architecture."""
     random = torch.Generator().manual_seed(seed)
     tensors: dict[str, Tensor] = {}
-
-    def convolution(name: str, norm: str, *shape: int) -> None:
-        tensors[f"{name}.weight"] = torch.randn(shape, generator=random)
-        for part in ("weight", "bias", "running_mean", "running_var"):
-            tensors[f"{norm}.{part}"] = torch.rand(shape[0], generator=random)
-        tensors[f"{norm}.num_batches_tracked"] = torch.tensor(7)
-
+    convolution = partial(draw_convolution, tensors, random)
     convolution("_conv_stem", "_bn0", 32, 3, 3, 3)
     block, channels = 0, 32
     for repeats, kernel, expansion, out in (

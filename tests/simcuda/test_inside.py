@@ -1,4 +1,4 @@
-"""What runs on the simulated driver runs, and together it runs all of the GPU runtime."""
+"""The tests on the simulated driver pass and together cover the GPU runtime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files as sources: what is in them comes out, and what is wrong with them is said."""
+"""Files as sources: every frame is delivered, and every fault is reported."""
 
 from __future__ import annotations
 

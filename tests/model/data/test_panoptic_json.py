@@ -1,4 +1,4 @@
-"""The JSON of data sets as people have it: what may be missing or written otherwise, and what is refused by name."""
+"""JSON of real data sets: which fields may be missing or differ, and which errors name the place."""
 
 from __future__ import annotations
 

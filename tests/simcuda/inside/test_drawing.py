@@ -325,7 +325,7 @@ def test_sinks_that_show_pictures_get_those_of_the_gpu_in_the_colours_of_trackin
         def opened(_: Context, album: Album = album) -> Album:
             return album
 
-        sink = Sink(SinkSpec("album", opened, recording=True, pictures=pictures))
+        sink = Sink(SinkSpec("album", opened, recording=True, overlays=pictures))
         with (
             open_session(tmp_path, kernels=kernels, preprocess="gpu") as session,
             panrt.stream(folder, session, sinks=[sink], policy="block") as stream,

@@ -1,4 +1,4 @@
-"""Where network inputs and outputs lie, and what else does not: a GPU may not cache the host's memory."""
+"""Placement of network inputs and outputs in device or mapped memory."""
 
 from __future__ import annotations
 

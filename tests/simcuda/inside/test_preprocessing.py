@@ -1,4 +1,4 @@
-"""Frames that the GPU prepares, and maps that it narrows: PanRT's own kernels, unmodified, behind the session."""
+"""Frames that the GPU prepares and compact maps: the unmodified PanRT kernels behind the session."""
 
 from __future__ import annotations
 

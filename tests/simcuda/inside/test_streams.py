@@ -89,7 +89,7 @@ def test_the_clip_as_its_decoder_wrote_it_gives_identical_maps_and_pictures(
     options = SourceOptions(pixel_format="nv12")
     with panrt.load(ONNX, backend="cpu", threads=1) as session:
         expected = list(panrt.stream(CLIP, session, options=options, limit=frames))
-    pictures = Sink(SinkSpec("pictures", lambda context: Nothing(), recording=True, pictures=True))
+    pictures = Sink(SinkSpec("pictures", lambda context: Nothing(), recording=True, overlays=True))
     with (
         open_session(tmp_path, model, network=str(ONNX), kernels=kernels) as session,
         panrt.stream(CLIP, session, options=options, limit=frames, sinks=[pictures]) as stream,

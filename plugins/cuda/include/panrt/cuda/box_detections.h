@@ -1,4 +1,4 @@
-// BoxDetections on the GPU. plugins/OPS.md says what it computes.
+// BoxDetections on the GPU. plugins/OPS.md defines what it computes.
 //
 // Shapes: N images, R RoIs, C thing classes, K = max_detections.
 #pragma once
@@ -37,7 +37,7 @@ struct BoxDetectionsArgs {
 // Whether sizes and attributes are within the limits of panrt/limits.h; pointers are not looked at.
 Status check_box_detections(BoxDetectionsArgs const& args) noexcept;
 
-// Reads sizes and attributes only. 0 where launch_box_detections would refuse them.
+// Reads sizes and attributes only. 0 if launch_box_detections would reject them.
 std::size_t box_detections_workspace_bytes(BoxDetectionsArgs const& args) noexcept;
 
 // Two kernels.

@@ -1,4 +1,4 @@
-// PanopticMerge on the GPU. plugins/OPS.md says what it computes.
+// PanopticMerge on the GPU. plugins/OPS.md defines what it computes.
 //
 // Shapes: N images, K detections, Gh x Gw a mask, S semantic channels, h x w semantic map, H x W output.
 #pragma once
@@ -45,10 +45,10 @@ struct PanopticMergeArgs {
   float mask_threshold;
 };
 
-// Whether sizes and attributes are within the limits of panrt/limits.h; pointers are not looked at.
+// Whether sizes and attributes are within the limits of panrt/limits.h; pointers are not checked.
 Status check_panoptic_merge(PanopticMergeArgs const& args) noexcept;
 
-// Reads sizes and attributes only. 0 where launch_panoptic_merge would refuse them.
+// Reads sizes and attributes only. 0 if launch_panoptic_merge would reject them.
 std::size_t panoptic_merge_workspace_bytes(PanopticMergeArgs const& args) noexcept;
 
 // Five kernels.

@@ -1,6 +1,6 @@
 // PyramidRoiAlign on the GPU; OPS.md section 3.
 //
-// Shapes: N images, L levels of height x width cells, C channels, R RoIs an image, S bins a side.
+// Shapes: N images, L levels of height x width cells, C channels, R RoIs per image, S bins per side.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -30,7 +30,7 @@ struct PyramidRoiAlignArgs {
   std::int32_t level_count;
   std::int32_t channels;
   std::int32_t output_size;
-  std::int32_t sampling_ratio;  // samples a bin and axis, 0 is adaptive
+  std::int32_t sampling_ratio;  // samples per bin and axis, 0 is adaptive
   float canonical_size;
   std::int32_t canonical_level;
   std::int32_t min_level;

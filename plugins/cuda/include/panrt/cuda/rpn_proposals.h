@@ -1,6 +1,6 @@
-// RpnProposals on the GPU. plugins/OPS.md says what it computes.
+// RpnProposals on the GPU. plugins/OPS.md defines what it computes.
 //
-// Shapes: N images, L pyramid levels, A anchors a cell, R = post_nms_top_k.
+// Shapes: N images, L pyramid levels, A anchors per cell, R = post_nms_top_k.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -46,7 +46,7 @@ struct RpnProposalsArgs {
 // Whether sizes and attributes are within the limits of panrt/limits.h; pointers are not looked at.
 Status check_rpn_proposals(RpnProposalsArgs const& args) noexcept;
 
-// Reads sizes and attributes only. 0 where launch_rpn_proposals would refuse them.
+// Reads sizes and attributes only. 0 if launch_rpn_proposals would reject them.
 std::size_t rpn_proposals_workspace_bytes(RpnProposalsArgs const& args) noexcept;
 
 // Five kernels. Boxes, and the order of equal scores, are the reference's to the bit.
