@@ -5,7 +5,7 @@
 All get the same frames of the clip and the same number of threads, and take turns in one process, frame by frame; the
 session brings the frame to the input and names the segments besides. Wall time is what a user waits; CPU time is what
 was computed (and spun) for it, and the figure to compare where other programs use the machine too. Eager PyTorch is
-`panrt.model`, whose irregular parts are kernels of PanRT already: what differs is all the rest. Before anything is
+`panrt.model`, whose custom ops are PanRT kernels already: what differs is all the rest. Before anything is
 timed, all must give the same panoptic maps.
 """
 

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 from onnx import GraphProto, NodeProto
 
-from panrt.plugins.onnx_functions import DOMAIN, OUTPUTS
+from panrt.plugins.onnx_functions import OUTPUTS
+from panrt.plugins.schema import DOMAIN
 
 # What the edges into and out of an op are called; {level} counts from P2.
 _INPUTS = {

@@ -41,8 +41,8 @@ from panrt.formats import metadata
 from panrt.formats.input_size import IMAGE, Static, open_size
 from panrt.formats.metadata import SIZE_DIVISOR, ModelFile, Precision, Target, Thresholds, side_problem
 from panrt.model.panoptic_fpn import PanopticFPN
-from panrt.plugins.contract import MAX_SIDE
-from panrt.plugins.onnx_functions import DOMAIN, OUTPUTS, add_functions
+from panrt.plugins.onnx_functions import OUTPUTS, add_functions
+from panrt.plugins.schema import DOMAIN, MAX_SIDE
 from panrt.version import version
 
 OPSETS: dict[Target, int] = {

@@ -8,15 +8,16 @@ and K = `max_detections` the mask head, which is what an engine of fixed shapes 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from panrt.model.config import PanopticFPNConfig
-from panrt.model.irregular import Detections, PanopticSegments, Proposals
+from panrt.model.custom_ops import CustomOps, Tensors, output_shapes
 from panrt.model.panoptic_fpn import PanopticFPN
+from panrt.plugins.schema import Op
 
 PARTS = {
     "trunk": "backbone.trunk.",
@@ -79,24 +80,11 @@ def _multiply_adds(module: nn.Module, x: Tensor, output: Tensor) -> int:
     return output.numel() * module.in_channels * taps // module.groups
 
 
-class _ShapesOnly:
+class _ShapesOnly(CustomOps):
     """The custom ops, on shapes alone."""
 
-    def rpn_proposals(self, logits: Sequence[Tensor], deltas: Sequence[Tensor], **options: Any) -> Proposals:
-        images = logits[0].shape[0]
-        rois = logits[0].new_zeros((images, options["post_nms_top_k"], 4))
-        return Proposals(rois, rois.new_zeros(images, dtype=torch.int32))
-
-    def pyramid_roi_align(self, features: Sequence[Tensor], rois: Tensor, **options: Any) -> Tensor:
-        size = options["output_size"]
-        return features[0].new_zeros((rois.shape[0] * rois.shape[1], features[0].shape[1], size, size))
-
-    def box_detections(
-        self, class_logits: Tensor, box_deltas: Tensor, rois: Tensor, roi_count: Tensor, **options: Any
-    ) -> Detections:
-        boxes = rois.new_zeros((rois.shape[0], options["max_detections"], 4))
-        scores = boxes[..., 0]
-        return Detections(boxes, scores, scores.int(), roi_count)
-
-    def panoptic_merge(self, semantic_logits: Tensor, *instances: Tensor, **options: Any) -> PanopticSegments:
-        raise NotImplementedError("nothing is merged when only shapes are known")
+    def run(self, op: Op, inputs: Tensors, attributes: Mapping[str, Any]) -> Sequence[Tensor]:
+        first = inputs[0] if isinstance(inputs[0], Tensor) else inputs[0][0]
+        dtypes = (torch.int32 if tensor.type == "int32" else first.dtype for tensor in op.outputs)
+        shapes = output_shapes(op, inputs, attributes)
+        return [first.new_zeros(shape, dtype=dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]

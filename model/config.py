@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 from panrt.formats import records
 from panrt.model.data.classes import COCO, TABLETOP, VOID, ClassTable
-from panrt.plugins.contract import MAX_SIDE
+from panrt.plugins.schema import MAX_SIDE
 
 Activation = Literal["relu", "relu6"]
 Norm = Literal["none", "group", "batch"]

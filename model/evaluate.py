@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from panrt.model.custom_ops import PanopticSegments
 from panrt.model.data.classes import ClassTable
 from panrt.model.data.coco_panoptic import CocoPanoptic, check_masks, load_sample
-from panrt.model.irregular import PanopticSegments
 from panrt.model.mask_ap import Detection, MaskAp, TrueInstance, mask_ap
 from panrt.model.panoptic_fpn import Branches, PanopticFPN, merge
 from panrt.model.panoptic_map import Category, PanopticMap, Segment, semantic_map

@@ -27,7 +27,7 @@ from panrt.model.heads import BoxOutput, RpnOutput
 from panrt.model.matching import box_iou, encode_boxes, match, sample
 from panrt.model.panoptic_fpn import MIN_LEVEL, InstanceBranch, PanopticFPN
 from panrt.model.roi_align import pyramid_roi_align, roi_align
-from panrt.plugins.reference import grid_anchors
+from panrt.plugins.box_reference import grid_anchors
 
 
 class Targets(NamedTuple):

@@ -4,8 +4,8 @@ Shapes: N images, H x W pixels of an image, Hp x Wp the same padded to multiples
 classes, S semantic channels (0 = "things"), G mask side, P2..P6 the pyramid (N, D, Hp/s, Wp/s) with strides s = 4..64.
 
 The subgraphs without custom ops are modules: `backbone`, `instance.rpn_head`, `instance.box_head`,
-`instance.mask_head`, `semantic`. Between them are the four ops of an `IrregularOps`, and nothing else that depends on
-the data: with other ops an exporter traces the same `infer`.
+`instance.mask_head`, `semantic`. Between them are the four ops of a `CustomOps`, and nothing else that depends on the
+data: with other ops an exporter traces the same `infer`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from panrt.formats.metadata import SIZE_DIVISOR
-from panrt.model import irregular
 from panrt.model.backbones import build_trunk
 from panrt.model.config import InstanceConfig, MergeConfig, PanopticFPNConfig, ResNetConfig, RpnConfig, make_config
+from panrt.model.custom_ops import KERNELS, CustomOps, Detections, PanopticSegments, Proposals
 from panrt.model.fpn import ROI_LEVELS, STRIDES, Fpn
 from panrt.model.heads import BoxHead, BoxOutput, DilatedSemanticHead, MaskHead, RpnHead, RpnOutput, SemanticHead
-from panrt.model.irregular import Detections, IrregularOps, PanopticSegments, Proposals
 
 MIN_LEVEL = 2  # P2 is the finest level
 
@@ -75,9 +74,7 @@ class InstanceBranch(nn.Module):
         self.box_head = BoxHead(width, thing_classes, instance.box, config.activation)
         self.mask_head = MaskHead(width, thing_classes, instance.mask, config.activation)
 
-    def forward(
-        self, pyramid: Sequence[Tensor], *, input_hw: tuple[int, int], ops: IrregularOps = irregular
-    ) -> Instances:
+    def forward(self, pyramid: Sequence[Tensor], *, input_hw: tuple[int, int], ops: CustomOps = KERNELS) -> Instances:
         """`input_hw` is the valid size of the image, without its padding."""
         box_config = self.config.box
         images = pyramid[0].shape[0]
@@ -105,7 +102,7 @@ class InstanceBranch(nn.Module):
         rpn: RpnOutput,
         *,
         input_hw: tuple[int, int],
-        ops: IrregularOps = irregular,
+        ops: CustomOps = KERNELS,
         limits: RpnConfig | None = None,
     ) -> Proposals:
         """The best proposals; training sets other `limits` than the configured ones."""
@@ -122,7 +119,7 @@ class InstanceBranch(nn.Module):
             input_hw=input_hw,
         )
 
-    def _pool(self, pyramid: Sequence[Tensor], rois: Tensor, size: int, ops: IrregularOps) -> Tensor:
+    def _pool(self, pyramid: Sequence[Tensor], rois: Tensor, size: int, ops: CustomOps) -> Tensor:
         return ops.pyramid_roi_align(
             pyramid[:ROI_LEVELS],
             rois,
@@ -192,16 +189,14 @@ class PanopticFPN(nn.Module):
         *,
         valid_hw: tuple[int, int] | None = None,
         output_hw: tuple[int, int] | None = None,
-        ops: IrregularOps = irregular,
+        ops: CustomOps = KERNELS,
     ) -> PanopticSegments:
         """As `forward`, with the custom ops of `ops`."""
         branches = self.branches(image, valid_hw=valid_hw, ops=ops)
         config = self.config.merge
         return merge(branches, config=config, image=image, valid_hw=valid_hw, output_hw=output_hw, ops=ops)
 
-    def branches(
-        self, image: Tensor, *, valid_hw: tuple[int, int] | None = None, ops: IrregularOps = irregular
-    ) -> Branches:
+    def branches(self, image: Tensor, *, valid_hw: tuple[int, int] | None = None, ops: CustomOps = KERNELS) -> Branches:
         """Everything before the merge; arguments and errors as in `forward`."""
         if image.dtype != torch.uint8 or image.dim() != 4 or image.shape[-1] != 3:
             raise ValueError(
@@ -260,7 +255,7 @@ def merge(
     image: Tensor,
     valid_hw: tuple[int, int] | None = None,
     output_hw: tuple[int, int] | None = None,
-    ops: IrregularOps = irregular,
+    ops: CustomOps = KERNELS,
 ) -> PanopticSegments:
     """PanopticMerge; a branch that is missing found nothing. Sizes as in `PanopticFPN.forward`.
 

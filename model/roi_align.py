@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from panrt.model import irregular
+from panrt.model.custom_ops import KERNELS
 
 MAX_ROI_COORDINATE = 65536.0
 
@@ -121,7 +121,7 @@ class _Kernel(NamedTuple):
         place = torch.arange(len(order)) - (counts.cumsum(0) - counts)[image]
         padded = self.rois.new_zeros((feature.shape[0], int(counts.max()), 4))
         padded[image, place] = self.rois[order]
-        pooled = irregular.pyramid_roi_align(
+        pooled = KERNELS.pyramid_roi_align(
             [feature.float()],
             padded,
             strides=[self.stride],

@@ -1,3 +1,4 @@
+# Written by tools/generate_ops.py: the functions of ops from plugins/schema.py, the others as they are here.
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,8 +1,8 @@
-"""What goes into the four ops and what comes out: results, and the checks that every Python form shares.
+"""What the ops accept and return: their results, and the checks that every Python form shares.
 
 Shapes: N images, L pyramid levels, A anchors per cell, R RoIs, C thing classes, K detections, S semantic channels (0 is
-"things"), M mask side. Boxes are (x0, y0, x1, y1) in pixels of the network input, continuous, no +1. `OPS.md` says what
-the ops compute; this file says only what they accept.
+"things"), Gh x Gw mask cells. Boxes are (x0, y0, x1, y1) in pixels of the network input, continuous, no +1. `schema`
+declares the ops, OPS.md says what they compute.
 """
 
 from __future__ import annotations
@@ -10,38 +10,28 @@ from __future__ import annotations
 import math
 import operator
 import os
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
+
+from . import legends, schema
+from .schema import LETTERS, MAX_LEVELS, Attribute, Op, Sizes, Tensor
 
 Float32: TypeAlias = NDArray[np.float32]
 Floating: TypeAlias = NDArray[np.float32] | NDArray[np.float16]
 Int32: TypeAlias = NDArray[np.int32]
 Layout: TypeAlias = Literal["NCHW", "NHWC"]
+Array: TypeAlias = NDArray[Any]
 
-# How much the ops take, OPS.md 1.3: plugins/include/panrt/limits.h has the same for the other forms. No network comes
-# near; a slip asks for no 32 GiB, nothing overflows, and no launch lasts longer than seconds.
-MAX_IMAGES = 65535  # of a batch
-MAX_SIDE = 32768  # pixels of an image, cells of a map, and strides: an area then fits int32
-MAX_ROWS = 2**20  # RoIs or detections of an image
-MAX_LEVELS = 8  # of a pyramid
-MAX_ANCHORS_PER_CELL = 16
-MAX_ANCHORS = 2**31 - 1  # of an image
-MAX_CANDIDATES = 16384  # of a level that enter NMS
-MAX_BINS = 1024  # of a RoI, a side
-MAX_SAMPLES = 1024  # of a bin, a side
-MAX_POOLED = 2**30  # numbers of a RoI
-MAX_LEVEL_NUMBER = 64  # canonical_level, min_level
-MAX_PAIRS = 2**21  # of RoI and class, of an image
-MAX_PAIRS_KEPT = 2**35  # pairs times max_detections
-MAX_CODES = 65535  # detections and channels together
-MAX_MASK_CELLS = 2**24  # of a mask
-MAX_PASTED = 2**38  # detections times pixels of the output
-MAX_ROI_COORDINATE = 65536.0  # beyond it a RoI is no part of any image, and pools to zero
+_DTYPES: dict[schema.Type, tuple[type[np.generic], ...]] = {
+    "float32": (np.float32,),
+    "int32": (np.int32,),
+    "floating": (np.float32,),  # float16 is for engines
+    "features": (np.float32, np.float16),
+}
 
 
 class Proposals(NamedTuple):
@@ -69,208 +59,58 @@ class PanopticSegments(NamedTuple):
     segment_count: Int32  # (N,)
 
 
-class RpnSizes(NamedTuple):
-    """Sizes that a checked call of RpnProposals has."""
+def check(op: Op, tensors: Sequence[Any], attributes: Mapping[str, Any], *, layout: Layout = "NCHW") -> Sizes:
+    """Check the arguments of an op against its declaration and return its sizes.
 
-    N: int
-    A: int
-    levels: tuple[tuple[int, int], ...]  # (Hl, Wl) a level
+    Args:
+        op: its declaration.
+        tensors: one entry per input; a list with an array per level if the input is one per level.
+        attributes: all of the op's, by name.
+        layout: of features.
 
-
-class RoiAlignSizes(NamedTuple):
-    """Sizes that a checked call of PyramidRoiAlign has."""
-
-    N: int
-    C: int
-    R: int
-    levels: tuple[tuple[int, int], ...]  # (Hl, Wl) a level
-
-
-class DetectionSizes(NamedTuple):
-    """Sizes that a checked call of BoxDetections has."""
-
-    N: int
-    R: int
-    C: int
-
-
-class MergeSizes(NamedTuple):
-    """Sizes that a checked call of PanopticMerge has."""
-
-    N: int
-    K: int
-    S: int
-    h: int
-    w: int
-    mask_h: int
-    mask_w: int
-
-
-def check_rpn_proposals(
-    logits: Sequence[Float32],
-    deltas: Sequence[Float32],
-    *,
-    strides: Sequence[int],
-    anchor_sizes: Sequence[float],
-    aspect_ratios: Sequence[float],
-    pre_nms_top_k: int,
-    post_nms_top_k: int,
-    nms_threshold: float,
-    input_hw: tuple[int, int],
-) -> RpnSizes:
-    """Check the arguments of RpnProposals; raises ValueError or TypeError naming the one that does not fit."""
-    L = _levels("logits", logits, deltas=deltas, strides=strides, anchor_sizes=anchor_sizes)
-    A = _length("aspect_ratios", aspect_ratios)
-    if A == 0:
-        raise ValueError("aspect_ratios: expected one number an anchor of a cell, got none")
-    _at_most("aspect_ratios", A, MAX_ANCHORS_PER_CELL, "anchors of a cell")
-    for name, values in (("anchor_sizes", anchor_sizes), ("aspect_ratios", aspect_ratios)):
-        for i, value in enumerate(values):
-            _number(f"{name}[{i}]", value, above=0.0)
-    _strides(strides)
-    _integer("pre_nms_top_k", pre_nms_top_k, 1)
-    _integer("post_nms_top_k", post_nms_top_k, 1, MAX_ROWS)
-    _number("nms_threshold", nms_threshold, at_least=0.0, at_most=1.0)
-    _height_width("input_hw", input_hw)
-    sizes = {"A": A}
-    levels = []
-    anchors = 0
-    for i in range(L):
-        sizes.pop("H", None), sizes.pop("W", None)
-        _array(f"logits[{i}]", logits[i], "N A H W", sizes)
-        _array(f"deltas[{i}]", deltas[i], "N 4A H W", sizes)
-        _positive(f"logits[{i}]", logits[i], sizes, "N", "H", "W")
-        _map(f"logits[{i}]", sizes)
-        anchors += (here := A * sizes["H"] * sizes["W"])
-        _at_most(f"logits[{i}]", anchors, MAX_ANCHORS, "anchors of all levels so far")
-        _at_most("pre_nms_top_k", min(here, pre_nms_top_k), MAX_CANDIDATES, "candidates of a level")
-        levels.append((sizes["H"], sizes["W"]))
-    return RpnSizes(sizes["N"], A, tuple(levels))
-
-
-def check_pyramid_roi_align(
-    features: Sequence[Floating],
-    rois: Float32,
-    *,
-    strides: Sequence[int],
-    output_size: int,
-    sampling_ratio: int,
-    canonical_size: float,
-    canonical_level: int,
-    min_level: int,
-    layout: Layout,
-) -> RoiAlignSizes:
-    """Check the arguments of PyramidRoiAlign; raises ValueError or TypeError naming the one that does not fit."""
-    L = _levels("features", features, strides=strides)
-    _strides(strides)
-    _integer("output_size", output_size, 1, MAX_BINS)
-    _integer("sampling_ratio", sampling_ratio, 0, MAX_SAMPLES)
-    _number("canonical_size", canonical_size, above=0.0)
-    _integer("canonical_level", canonical_level, 0, MAX_LEVEL_NUMBER)
-    _integer("min_level", min_level, 0, MAX_LEVEL_NUMBER)
+    Raises:
+        ValueError, TypeError: an argument is invalid; the message names it.
+    """
     if layout not in ("NCHW", "NHWC"):
         raise ValueError(f"layout: expected 'NCHW' or 'NHWC', got {layout!r}")
-    legend = " ".join(layout)
-    sizes: dict[str, int] = {}
-    levels = []
-    for i in range(L):
-        sizes.pop("H", None), sizes.pop("W", None)
-        _array(f"features[{i}]", features[i], legend, sizes, (np.float32, np.float16))
-        _positive(f"features[{i}]", features[i], sizes, "N", "C", "H", "W")
-        _map(f"features[{i}]", sizes)
-        if features[i].dtype != features[0].dtype:
-            raise TypeError(
-                f"features[{i}]: expected {features[0].dtype} like features[0], got {features[i].dtype}; "
-                "give all levels in one type"
-            )
-        levels.append((sizes["H"], sizes["W"]))
-    _array("rois", rois, "N R 4", sizes)
-    _at_most("features: channels * output_size^2", sizes["C"] * output_size**2, MAX_POOLED, "numbers of a RoI")
-    _at_most("rois", sizes["R"], MAX_ROWS, "rows of an image")
-    return RoiAlignSizes(sizes["N"], sizes["C"], sizes["R"], tuple(levels))
+    letters: dict[str, int] = {}
+    if op.has_levels:
+        letters["L"] = _levels(op, tensors, attributes)
+    for attribute in op.attributes:
+        _attribute(attribute, attributes[attribute.name], letters)
+    sizes = Sizes(letters, _tensors(op, tensors, letters, layout))
+    for attribute in op.attributes:
+        if attribute.within is not None:
+            _within(attribute.name, attribute.within, attributes[attribute.name], letters)
+    for limit in op.limits(sizes, attributes):
+        _at_most(*limit)
+    return sizes
 
 
-def check_box_detections(
-    class_logits: Float32,
-    box_deltas: Float32,
-    rois: Float32,
-    roi_count: Int32,
+def outputs(
+    op: Op,
+    sizes: Sizes,
+    features: DTypeLike = np.float32,
     *,
-    box_weights: Sequence[float],
-    score_threshold: float,
-    nms_threshold: float,
-    max_detections: int,
-    input_hw: tuple[int, int],
-) -> DetectionSizes:
-    """Check the arguments of BoxDetections; raises ValueError or TypeError naming the one that does not fit."""
-    sizes: dict[str, int] = {}
-    _array("class_logits", class_logits, "N R C+1", sizes)
-    _array("box_deltas", box_deltas, "N R 4C", sizes)
-    _array("rois", rois, "N R 4", sizes)
-    _array("roi_count", roi_count, "N", sizes, (np.int32,))
-    _positive("class_logits", class_logits, sizes, "N", "C")
-    if _length("box_weights", box_weights) != 4:
-        raise ValueError(f"box_weights: expected 4 numbers (wx, wy, ww, wh), got {len(box_weights)}")
-    for i, weight in enumerate(box_weights):
-        _number(f"box_weights[{i}]", weight, above=0.0)
-    _number("score_threshold", score_threshold)
-    _number("nms_threshold", nms_threshold, at_least=0.0, at_most=1.0)
-    _integer("max_detections", max_detections, 1, MAX_ROWS)
-    _height_width("input_hw", input_hw)
-    _at_most("class_logits", sizes["N"], MAX_IMAGES, "images")
-    _at_most("rois", sizes["R"], MAX_ROWS, "rows of an image")
-    _at_most("class_logits", sizes["C"], MAX_CODES, "classes")
-    pairs = sizes["R"] * sizes["C"]
-    _at_most("class_logits", pairs, MAX_PAIRS, "pairs of RoI and class")
-    _at_most("max_detections", max_detections, MAX_PAIRS_KEPT // max(pairs, 1), f"of {pairs} pairs of RoI and class")
-    return DetectionSizes(sizes["N"], sizes["R"], sizes["C"])
+    layout: Layout = "NCHW",
+    make: Callable[..., Array] = np.empty,
+) -> list[Array]:
+    """Return arrays for the outputs of a checked call.
 
-
-def check_panoptic_merge(
-    semantic_logits: Float32,
-    boxes: Float32,
-    scores: Float32,
-    classes: Int32,
-    count: Int32,
-    mask_probs: Float32,
-    *,
-    input_hw: tuple[int, int],
-    output_hw: tuple[int, int],
-    score_threshold: float,
-    overlap_threshold: float,
-    stuff_area_limit: int,
-    mask_threshold: float,
-) -> MergeSizes:
-    """Check the arguments of PanopticMerge; raises ValueError or TypeError naming the one that does not fit."""
-    sizes: dict[str, int] = {}
-    _array("semantic_logits", semantic_logits, "N S h w", sizes)
-    _array("boxes", boxes, "N K 4", sizes)
-    _array("scores", scores, "N K", sizes)
-    _array("classes", classes, "N K", sizes, (np.int32,))
-    _array("count", count, "N", sizes, (np.int32,))
-    _array("mask_probs", mask_probs, "N K mask_h mask_w", sizes)
-    _positive("semantic_logits", semantic_logits, sizes, "N", "S", "h", "w")
-    _positive("mask_probs", mask_probs, sizes, "mask_h", "mask_w")
-    for name, letters in (("semantic_logits", ("h", "w")), ("mask_probs", ("mask_h", "mask_w"))):
-        _map(name, sizes, *letters)
-    _at_most("mask_probs", sizes["mask_h"] * sizes["mask_w"], MAX_MASK_CELLS, "cells of a mask")
-    _at_most("scores", sizes["K"] + sizes["S"], MAX_CODES, "detections and channels together")
-    _height_width("input_hw", input_hw)
-    _height_width("output_hw", output_hw)
-    padded = (4 * sizes["h"], 4 * sizes["w"])
-    if input_hw[0] > padded[0] or input_hw[1] > padded[1]:
-        raise ValueError(
-            f"input_hw: expected at most {padded}, four times the semantic logits' {sizes['h']} x {sizes['w']}, "
-            f"got {tuple(input_hw)}; it is the valid size of the network input, padding excluded"
+    Args:
+        op: its declaration.
+        sizes: from `check`.
+        features: the type of its features, if it has any.
+        layout: of features.
+        make: np.empty or np.zeros.
+    """
+    return [
+        make(
+            legends.shape(_legend(tensor, layout), sizes.letters),
+            features if tensor.type == "features" else _DTYPES[tensor.type][0],
         )
-    _number("score_threshold", score_threshold)
-    _number("overlap_threshold", overlap_threshold, at_least=0.0, at_most=1.0)
-    _integer("stuff_area_limit", stuff_area_limit, 0)
-    _number("mask_threshold", mask_threshold, above=0.0, at_most=1.0)
-    _at_most(
-        "scores", sizes["K"], MAX_PASTED // (output_hw[0] * output_hw[1]), f"detections on {tuple(output_hw)} pixels"
-    )
-    return MergeSizes(*(sizes[name] for name in ("N", "K", "S", "h", "w", "mask_h", "mask_w")))
+        for tensor in op.outputs
+    ]
 
 
 def check_overlay(
@@ -281,8 +121,9 @@ def check_overlay(
     _array("frame", frame, "H W 3", sizes, (np.uint8,))
     _array("panoptic", panoptic, "h w", sizes, (np.int32,))
     _array("colors", colors, "n 3", sizes, (np.uint8,))
-    _positive("frame", frame, sizes, "H", "W")
-    _positive("panoptic", panoptic, sizes, "h", "w")
+    for name, array, letters in (("frame", frame, "HW"), ("panoptic", panoptic, "hw")):
+        for letter in letters:
+            _at_least(name, letter, sizes[letter], 1, array)
     _number("opacity", opacity, at_least=0.0, at_most=1.0)
     _integer("border", border, 0)
 
@@ -296,14 +137,113 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _levels(op: Op, tensors: Sequence[Any], attributes: Mapping[str, Any]) -> int:
+    """Return the number of levels, the same in every argument that has one entry per level."""
+    given = [(tensor.name, value) for tensor, value in zip(op.inputs, tensors, strict=True) if tensor.per_level]
+    (name, values), *others = given
+    L = _length(name, values)
+    if L == 0:
+        raise ValueError(f"{name}: expected one array a pyramid level, got none")
+    _at_most(name, L, MAX_LEVELS, "levels")
+    others += [(attribute.name, attributes[attribute.name]) for attribute in op.attributes if attribute.length == "L"]
+    for other, items in others:
+        if _length(other, items) != L:
+            raise ValueError(f"{other}: expected {L} entries, one a level like {name}, got {len(items)}")
+    return L
+
+
+def _tensors(op: Op, tensors: Sequence[Any], letters: dict[str, int], layout: Layout) -> tuple[tuple[int, int], ...]:
+    """Check every array, add the sizes that they show to `letters`, and return H, W of each level."""
+    features: list[Array] = []
+
+    def check_one(name: str, tensor: Tensor, array: Any) -> None:
+        for letter, size in _array(name, array, _legend(tensor, layout), letters, _DTYPES[tensor.type]).items():
+            least, most, unit = LETTERS[letter]
+            _at_least(name, letter, size, least, array)
+            if most is not None:
+                _at_most(name, size, most, unit)
+        if tensor.type == "features":
+            features.append(array)
+            if array.dtype != features[0].dtype:
+                raise TypeError(
+                    f"{name}: expected {features[0].dtype} like {op.inputs[0].name}[0], got {array.dtype}; "
+                    "give all levels in one type"
+                )
+
+    levels = []
+    for i in range(letters.get("L", 0)):
+        letters.pop("H", None), letters.pop("W", None)
+        for tensor, arrays in zip(op.inputs, tensors, strict=True):
+            if tensor.per_level:
+                check_one(f"{tensor.name}[{i}]", tensor, arrays[i])
+        levels.append((letters["H"], letters["W"]))
+    for tensor, array in zip(op.inputs, tensors, strict=True):
+        if not tensor.per_level:
+            check_one(tensor.name, tensor, array)
+    return tuple(levels)
+
+
+def _at_least(name: str, letter: str, size: int, least: int, array: Array) -> None:
+    if size < least:
+        raise ValueError(f"{name}: expected {letter} of at least {least}, got shape {array.shape}")
+
+
+@lru_cache(maxsize=64)
+def _legend(tensor: Tensor, layout: Layout) -> str:
+    """Return the legend of a tensor, with channels last if it has features of that layout."""
+    if tensor.type != "features" or layout == "NCHW":
+        return tensor.legend
+    images, channels, *cells = tensor.legend.split()
+    return " ".join([images, *cells, channels])
+
+
+def _attribute(attribute: Attribute, value: Any, letters: dict[str, int]) -> None:
+    """Check a number, or each of a list, and add the sizes that it fixes to `letters`."""
+    name, length = attribute.name, attribute.length
+    if not length:
+        found = [_checked_number(name, attribute, value)]
+    elif isinstance(length, str):
+        size = _length(name, value)
+        if size < LETTERS[length].least:
+            raise ValueError(f"{name}: expected at least {LETTERS[length].least} number, got none")
+        _at_most(name, size, LETTERS[length].most or size, LETTERS[length].unit)
+        letters[length] = size
+        found = [_checked_number(f"{name}[{i}]", attribute, entry) for i, entry in enumerate(value)]
+    else:
+        if _length(name, value) != len(length):
+            raise ValueError(f"{name}: expected ({', '.join(length)}), got {tuple(value)}")
+        found = [_checked_number(f"{name} {part}", attribute, entry) for part, entry in zip(length, value, strict=True)]
+    if attribute.sizes:
+        letters.update(zip(attribute.sizes, found, strict=True))
+
+
+def _checked_number(name: str, attribute: Attribute, value: Any) -> int:
+    """Check one number, and return it if it is an integer."""
+    least, most = attribute.least, attribute.most
+    if attribute.type == "int":
+        return _integer(name, value, int(least or 0), 2**31 - 1 if most is None else int(most))
+    _number(name, value, at_least=least, above=attribute.above, at_most=most)
+    return 0
+
+
+def _within(name: str, bound: schema.Within, value: Sequence[int], letters: Mapping[str, int]) -> None:
+    found = [letters[letter] for letter in bound.letters]
+    most = tuple(bound.factor * size for size in found)
+    if any(size > limit for size, limit in zip(value, most, strict=True)):
+        raise ValueError(
+            f"{name}: expected at most {most}, {bound.text} {' x '.join(map(str, found))}, got {tuple(value)}; "
+            f"{bound.cure}"
+        )
+
+
 def _array(
     name: str,
     value: object,
     legend: str,
     sizes: dict[str, int],
     dtypes: tuple[type[np.generic], ...] = (np.float32,),
-) -> None:
-    """Check one array against a legend such as "N R C+1"; letters met for the first time are added to `sizes`."""
+) -> dict[str, int]:
+    """Check an array against a legend such as "N R C+1"; add the letters that it is first to have to `sizes`."""
     wanted = _names(dtypes)
     dimensions = _dimensions(legend)
     if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
@@ -314,15 +254,15 @@ def _array(
             f"convert with .astype(np.{np.dtype(dtypes[0]).name})"
         )
     fits = value.ndim == len(dimensions)
-    found = dict(sizes)
+    new: dict[str, int] = {}
     for size, (factor, letter, offset) in zip(value.shape, dimensions, strict=False):
         if letter == "":
             fits &= size == factor
-        elif letter in found:
-            fits &= size == factor * found[letter] + offset
+        elif (known := sizes.get(letter, new.get(letter))) is not None:
+            fits &= size == factor * known + offset
         else:
             fits &= size >= offset and (size - offset) % factor == 0
-            found[letter] = (size - offset) // factor
+            new[letter] = (size - offset) // factor
     if not fits:
         raise ValueError(f"{name}: expected {_shape(dimensions, sizes)} {wanted}, got {value.shape} {value.dtype}")
     if not value.flags.c_contiguous:
@@ -332,17 +272,17 @@ def _array(
         )
     if not value.flags.aligned:
         raise ValueError(f"{name}: expected an aligned array, got one whose address no {value.dtype} has; use .copy()")
-    sizes.update(found)
+    sizes.update(new)
+    return new
 
 
 @lru_cache(maxsize=64)
 def _dimensions(legend: str) -> tuple[tuple[int, str, int], ...]:
-    """The factor, letter and offset of each dimension: "4A" is (4, "A", 0), "C+1" is (1, "C", 1), "4" is (4, "", 0)."""
+    """Return factor, letter and offset of each axis: of "4A C+1 4", (4, "A", 0), (1, "C", 1), (4, "", 0)."""
     parsed = []
-    for word in legend.split():
-        match = re.fullmatch(r"(\d*)([A-Za-z]\w*)?(?:\+(\d+))?", word)
-        assert match is not None, legend
-        parsed.append((int(match[1] or 1), match[2] or "", int(match[3] or 0)))
+    for word in legends.words(legend):
+        offset = sum(term.factor for term in word[1:])  # inputs have at most one letter per axis, and it comes first
+        parsed.append((word[0].factor, "".join(word[0].letters), offset))
     return tuple(parsed)
 
 
@@ -357,51 +297,15 @@ def _shape(dimensions: tuple[tuple[int, str, int], ...], sizes: dict[str, int]) 
     return f"({', '.join(words)}{',' if len(words) == 1 else ''})"
 
 
-def _positive(name: str, array: NDArray[np.generic], sizes: dict[str, int], *letters: str) -> None:
-    for letter in letters:
-        if sizes[letter] < 1:
-            raise ValueError(f"{name}: expected {letter} of at least 1, got shape {array.shape}")
-
-
-def _map(name: str, sizes: dict[str, int], *letters: str) -> None:
-    """Images of a batch, and cells a side of the maps."""
-    _at_most(name, sizes["N"], MAX_IMAGES, "images")
-    for letter in letters or ("H", "W"):
-        _at_most(name, sizes[letter], MAX_SIDE, "cells a side")
-
-
 def _at_most(name: str, found: int, most: int, unit: str) -> None:
     if found > most:
         raise ValueError(f"{name}: expected at most {most} {unit}, got {found}")
-
-
-def _levels(name: str, values: Sequence[object], **others: Sequence[object]) -> int:
-    L = _length(name, values)
-    if L == 0:
-        raise ValueError(f"{name}: expected one array a pyramid level, got none")
-    _at_most(name, L, MAX_LEVELS, "levels")
-    for other, items in others.items():
-        if _length(other, items) != L:
-            raise ValueError(f"{other}: expected {L} entries, one a level like {name}, got {len(items)}")
-    return L
 
 
 def _length(name: str, values: Sequence[object]) -> int:
     if isinstance(values, (str, bytes, np.ndarray)) or not isinstance(values, Sequence):
         raise TypeError(f"{name}: expected a list or tuple, got {type(values).__name__}")
     return len(values)
-
-
-def _strides(strides: Sequence[int]) -> None:
-    for i, stride in enumerate(strides):
-        _integer(f"strides[{i}]", stride, 1, MAX_SIDE)
-
-
-def _height_width(name: str, value: tuple[int, int]) -> None:
-    if _length(name, value) != 2:
-        raise ValueError(f"{name}: expected (height, width), got {tuple(value)}")
-    for axis, size in zip(("height", "width"), value, strict=True):
-        _integer(f"{name} {axis}", size, 1, MAX_SIDE)
 
 
 def _integer(name: str, value: int, at_least: int, at_most: int = 2**31 - 1) -> int:
@@ -420,17 +324,22 @@ def _number(
     name: str,
     value: float,
     *,
-    at_least: float = -math.inf,
-    above: float = -math.inf,
-    at_most: float = math.inf,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
 ) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name}: expected a number, got {value!r} ({type(value).__name__})")
     rounded = _rounded(float(min(max(value, -1e39), 1e39)))  # the ops compute with it; it may be 0 or infinite
-    if not (math.isfinite(rounded) and at_least <= rounded <= at_most and (above == -math.inf or rounded > above)):
-        bounds = [f"above {above:g}"] if above > -math.inf else []
-        bounds += [f"at least {at_least:g}"] if at_least > -math.inf else []
-        bounds += [f"at most {at_most:g}"] if at_most < math.inf else []
+    if not (
+        math.isfinite(rounded)
+        and (at_least is None or rounded >= at_least)
+        and (above is None or rounded > above)
+        and (at_most is None or rounded <= at_most)
+    ):
+        bounds = [] if above is None else [f"above {above:g}"]
+        bounds += [] if at_least is None else [f"at least {at_least:g}"]
+        bounds += [] if at_most is None else [f"at most {at_most:g}"]
         raise ValueError(f"{name}: expected a finite float32 {' and '.join(bounds)}".rstrip() + f", got {value!r}")
 
 

@@ -1,4 +1,4 @@
-"""The argument structs of the CUDA kernels' C interface, for ctypes; they mirror plugins/cuda/include/panrt/cuda/*.h.
+"""The argument structs of the CUDA kernels' C interface, for ctypes: those of ops from `schema`, the others as in C++.
 
 A function `panrt_cuda_x(args, sizeof(args), stream)` of the library takes a struct of device pointers and sizes, puts
 its kernels on the stream and gives a `Status`. It refuses a struct of another size.
@@ -7,11 +7,20 @@ its kernels on the stream and gives a `Status`. It refuses a struct of another s
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
+from typing import Any, TypeAlias
 
-MAX_PYRAMID_LEVELS = 8
-MAX_RPN_LEVELS = 8
-MAX_RPN_ANCHORS = 16
+from .schema import (
+    BOX_DETECTIONS,
+    MAX_LEVELS,
+    PANOPTIC_MERGE,
+    PYRAMID_ROI_ALIGN,
+    RPN_PROPOSALS,
+    Field,
+    Op,
+    Sizes,
+)
 
 _u8, _i32, _i64 = ctypes.c_uint8, ctypes.c_int32, ctypes.c_int64
 _f32, _size, _pointer = ctypes.c_float, ctypes.c_size_t, ctypes.c_void_p
@@ -64,127 +73,87 @@ class Status(ctypes.Structure):
     _fields_ = (("code", ctypes.c_int), ("cuda_error", ctypes.c_int), ("message", ctypes.c_char_p))
 
 
-class PyramidLevel(ctypes.Structure):
-    """panrt/cuda/pyramid_roi_align.h."""
+Structure: TypeAlias = type[ctypes.Structure]
 
-    _fields_ = (("data", _pointer), ("height", _i32), ("width", _i32), ("stride", _f32))
-
-
-class PyramidRoiAlignArgs(ctypes.Structure):
-    """panrt/cuda/pyramid_roi_align.h."""
-
-    _fields_ = (
-        ("levels", PyramidLevel * MAX_PYRAMID_LEVELS),
-        ("rois", _pointer),
-        ("pooled", _pointer),
-        ("images", _i64),
-        ("rois_per_image", _i64),
-        ("level_count", _i32),
-        ("channels", _i32),
-        ("output_size", _i32),
-        ("sampling_ratio", _i32),
-        ("canonical_size", _f32),
-        ("canonical_level", _i32),
-        ("min_level", _i32),
-        ("type", _i32),
-        ("layout", _i32),
-    )
+_TYPES = {"int32": _i32, "int64": _i64, "float32": _f32, "": _i32}
 
 
-class RpnLevel(ctypes.Structure):
-    """panrt/cuda/rpn_proposals.h."""
-
-    _fields_ = (
-        ("logits", _pointer),
-        ("deltas", _pointer),
-        ("height", _i32),
-        ("width", _i32),
-        ("stride", _f32),
-        ("anchor_size", _f32),
-    )
+def _structure(name: str, op: Op, fields: Sequence[Field], levels: Structure | None = None) -> Structure:
+    """Return the struct that kernels take, as panrt/ops.h has it."""
+    members: list[tuple[str, Any]] = [] if levels is None else [("levels", levels * MAX_LEVELS)]
+    members += [(field.name, _type(op, field)) for field in fields]
+    return type(name, (ctypes.Structure,), {"_fields_": tuple(members), "__doc__": "panrt/ops.h."})
 
 
-class RpnProposalsArgs(ctypes.Structure):
-    """panrt/cuda/rpn_proposals.h."""
-
-    _fields_ = (
-        ("levels", RpnLevel * MAX_RPN_LEVELS),
-        ("aspect_ratios", _f32 * MAX_RPN_ANCHORS),
-        ("rois", _pointer),
-        ("roi_count", _pointer),
-        ("workspace", _pointer),
-        ("workspace_bytes", _size),
-        ("images", _i32),
-        ("level_count", _i32),
-        ("anchor_count", _i32),
-        ("pre_nms_top_k", _i32),
-        ("post_nms_top_k", _i32),
-        ("nms_threshold", _f32),
-        ("input_height", _i32),
-        ("input_width", _i32),
-    )
+def _type(op: Op, field: Field) -> Any:
+    if field.source in ("tensor", "workspace"):
+        return _pointer
+    if field.source == "workspace_bytes":
+        return _size
+    kind: Any = _TYPES[field.type]
+    if field.source == "attribute" and not field.type:
+        kind = _f32 if op.attribute(field.of.split("[")[0]).type == "float" else _i32
+    return kind * field.length if field.length else kind
 
 
-class BoxDetectionsArgs(ctypes.Structure):
-    """panrt/cuda/box_detections.h."""
-
-    _fields_ = (
-        ("class_logits", _pointer),
-        ("box_deltas", _pointer),
-        ("rois", _pointer),
-        ("roi_count", _pointer),
-        ("boxes", _pointer),
-        ("scores", _pointer),
-        ("classes", _pointer),
-        ("count", _pointer),
-        ("workspace", _pointer),
-        ("workspace_bytes", _size),
-        ("images", _i32),
-        ("rois_per_image", _i32),
-        ("thing_classes", _i32),
-        ("max_detections", _i32),
-        ("box_weights", _f32 * 4),
-        ("score_threshold", _f32),
-        ("nms_threshold", _f32),
-        ("input_height", _i32),
-        ("input_width", _i32),
-    )
+def _level(op: Op) -> Structure:
+    return _structure(op.level_struct, op, op.level_fields)
 
 
-class PanopticMergeArgs(ctypes.Structure):
-    """panrt/cuda/panoptic_merge.h."""
+def _args(op: Op, levels: Structure | None = None) -> Structure:
+    return _structure(f"{op.name}Args", op, op.fields, levels)
 
-    _fields_ = (
-        ("semantic_logits", _pointer),
-        ("boxes", _pointer),
-        ("scores", _pointer),
-        ("classes", _pointer),
-        ("count", _pointer),
-        ("mask_probs", _pointer),
-        ("panoptic", _pointer),
-        ("segments", _pointer),
-        ("segment_scores", _pointer),
-        ("segment_count", _pointer),
-        ("workspace", _pointer),
-        ("workspace_bytes", _size),
-        ("logit_type", _i32),
-        ("mask_type", _i32),
-        ("images", _i32),
-        ("detections", _i32),
-        ("channels", _i32),
-        ("height", _i32),
-        ("width", _i32),
-        ("mask_height", _i32),
-        ("mask_width", _i32),
-        ("input_height", _i32),
-        ("input_width", _i32),
-        ("output_height", _i32),
-        ("output_width", _i32),
-        ("score_threshold", _f32),
-        ("overlap_threshold", _f32),
-        ("stuff_area_limit", _i32),
-        ("mask_threshold", _f32),
-    )
+
+RpnLevel, PyramidLevel = _level(RPN_PROPOSALS), _level(PYRAMID_ROI_ALIGN)
+RpnProposalsArgs = _args(RPN_PROPOSALS, RpnLevel)
+PyramidRoiAlignArgs = _args(PYRAMID_ROI_ALIGN, PyramidLevel)
+BoxDetectionsArgs = _args(BOX_DETECTIONS)
+PanopticMergeArgs = _args(PANOPTIC_MERGE)
+
+
+def arguments(op: Op) -> Structure:
+    """Return the argument struct of an op; its `levels` are an array of another struct."""
+    return _args(op, _level(op) if op.has_levels else None)
+
+
+def values(
+    op: Op,
+    tensors: Mapping[str, Any],
+    sizes: Sizes,
+    attributes: Mapping[str, Any],
+    *,
+    types: Mapping[str, DataType],
+    layout: MemoryLayout = MemoryLayout.NCHW,
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the members of each level's struct and of the op's, all but the workspace.
+
+    Args:
+        op: its declaration.
+        tensors: what becomes of a pointer, by the tensor's name; a list with an entry per level.
+        sizes: of the call.
+        attributes: all of the op's, by name.
+        types: of inputs that may be float16, by name.
+        layout: of its features.
+    """
+
+    def value(field: Field, level: int | None = None) -> Any:
+        if field.source == "size":
+            return sizes[field.of] if level is None else sizes.levels[level]["HW".index(field.of)]
+        if field.source == "type":
+            return types[field.of]
+        if field.source == "layout":
+            return layout
+        name, _, index = field.of.partition("[")
+        found = tensors[name] if field.source == "tensor" else attributes[name]
+        if index:
+            return found[int(index[:-1])]
+        if field.length:
+            return list(found)
+        return found if level is None else found[level]
+
+    levels = [{field.name: value(field, i) for field in op.level_fields} for i in range(len(sizes.levels))]
+    own = (field for field in op.fields if not field.source.startswith("workspace"))
+    return levels, {field.name: value(field) for field in own}
 
 
 class PreprocessArgs(ctypes.Structure):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from . import contract
 from .contract import Float32, Int32
 
 UInt8 = NDArray[np.uint8]
@@ -117,3 +118,36 @@ def antialias_weights(pixel: int, source: int, output: int) -> tuple[int, Float3
 def narrow_map(ids: Int32, dtype: DTypeLike) -> NDArray[Any]:
     """Ids as uint8 or uint16; those that do not fit become the nearest that does."""
     return np.clip(ids, 0, np.iinfo(np.dtype(dtype)).max).astype(dtype)
+
+
+def overlay(
+    frame: NDArray[np.uint8], panoptic: Int32, colors: NDArray[np.uint8], *, opacity: float, border: int
+) -> NDArray[np.uint8]:
+    """The colours of a panoptic map over a frame.
+
+    Args:
+        frame: (H, W, 3) uint8.
+        panoptic: (h, w) int32 ids.
+        colors: (n, 3) uint8, the colour of each id; id 0 and ids from n on leave the frame as it is.
+        opacity: of the colours, 0 to 1, rounded to 1/256.
+        border: a pixel whose id differs from the one this many pixels to its right or below (the last pixel stands for
+            those beyond) gets its colour half way to white, opaque. 0: none does; at most 64.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    contract.check_overlay(frame, panoptic, colors, opacity=opacity, border=border)
+    (height, width), (h, w) = frame.shape[:2], panoptic.shape
+    step = min(border, 64)
+    below = (2 * np.arange(height) + 1) * h // (2 * height)  # the cell that a pixel's centre lies in
+    beside = (2 * np.arange(width) + 1) * w // (2 * width)
+    ids = panoptic[below][:, beside]
+    right = ids[:, np.minimum(np.arange(width) + step, width - 1)]
+    down = ids[np.minimum(np.arange(height) + step, height - 1)]
+    edge = (right != ids) | (down != ids)
+    colored = (ids > 0) & (ids < len(colors))
+    color = colors[np.where(colored, ids, 0)].astype(np.int64) if len(colors) else np.zeros_like(frame, np.int64)
+    alpha = np.where(edge, 256, round(256 * opacity))[..., None]
+    light = np.where(edge[..., None], (color + 256) // 2, color)
+    blended = (frame * (256 - alpha) + light * alpha + 128) // 256
+    return np.where(colored[..., None], blended, frame).astype(np.uint8)

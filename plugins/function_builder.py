@@ -24,6 +24,8 @@ FLOATS, INTS = AttributeProto.FLOATS, AttributeProto.INTS
 # The attribute of Constant that holds a value of each type.
 CONSTANT_FIELDS = {FLOAT: "value_float", INT: "value_int", FLOATS: "value_floats", INTS: "value_ints"}
 
+LARGEST_FLOAT = float(np.finfo(np.float32).max)
+
 Operand: TypeAlias = "Value | bool | int | float | Sequence[int] | NDArray[np.generic] | np.generic"
 
 
@@ -94,6 +96,9 @@ class Value:
         return self.op.Gather(self, index, axis=0)
 
 
+Columns: TypeAlias = tuple[Value, Value, Value, Value]  # of boxes, each (..., 1)
+
+
 class FunctionBuilder:
     """Collects the nodes of one `FunctionProto` in domain `panrt`."""
 
@@ -147,6 +152,10 @@ class FunctionBuilder:
         """The function's attribute as a tensor: () or (length,), float32 or int64."""
         field = CONSTANT_FIELDS[self._attributes[name]]
         return self._constant((name,), self._attribute(field, Reference(name)))
+
+    def size_attribute(self, name: str, open_size: bool) -> Value:
+        """The attribute of this name, (2,) int64; the last input instead if the size is open."""
+        return self.inputs[-1] if open_size else self.attribute(name)
 
     def loop(
         self, trips: Value, state: Sequence[Operand], step: Callable[..., tuple[Sequence[Value], Sequence[Value]]]
@@ -217,3 +226,52 @@ class FunctionBuilder:
     def _fresh(self, stem: str) -> Value:
         self._values += 1
         return Value(self, f"{stem}_{self._values}")
+
+
+# --- values of several nodes ------------------------------------------------------------------------------------------
+
+
+def shape(op: FunctionBuilder, *sizes: Value | int) -> Value:
+    """Scalars as one vector."""
+    return op.Concat(*(op.Reshape(size, [1]) if isinstance(size, Value) else [size] for size in sizes), axis=0)
+
+
+def split(op: FunctionBuilder, boxes: Value) -> Columns:
+    """The four columns of the last axis."""
+    x0, y0, x1, y1 = op.emit("Split", (boxes,), 4, {"axis": -1, "num_outputs": 4})
+    return x0, y0, x1, y1
+
+
+def top_k(op: FunctionBuilder, scores: Value, k: Value) -> tuple[Value, Value]:
+    """The best k of each row and their index; equal ones keep their order."""
+    values, index = op.emit("TopK", (scores, op.Reshape(k, [1])), 2, {"axis": -1})
+    return values, index
+
+
+def descending(op: FunctionBuilder, size: Value) -> Value:
+    """(size,) float32: size, size - 1 ... 1; exact up to 2^24."""
+    return (size - op.Range(0, size, 1)).cast(np.float32)
+
+
+def first_of(op: FunctionBuilder, size: Value, count: Value) -> Value:
+    """(N, size) bool: entries before each of the N counts."""
+    return op.Range(0, size, 1) < op.Unsqueeze(count.cast(np.int64), [1])
+
+
+def is_finite(op: FunctionBuilder, x: Value) -> Value:
+    return op.Abs(x) <= LARGEST_FLOAT
+
+
+def at_least(op: FunctionBuilder, x: Value, limit: Operand) -> Value:
+    """The larger one; NaN stays NaN."""
+    return op.Where(x < limit, limit, x)
+
+
+def at_most(op: FunctionBuilder, x: Value, limit: Operand) -> Value:
+    """The smaller one; NaN stays NaN."""
+    return op.Where(x > limit, limit, x)
+
+
+def exp(op: FunctionBuilder, x: Value) -> Value:
+    """In float64, rounded to float32."""
+    return op.Exp(x.cast(np.float64)).cast(np.float32)

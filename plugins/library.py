@@ -27,11 +27,12 @@ from panrt.errors import GpuError, NoCacheFolderError, PluginLibraryError
 from panrt.files import cache_folder
 from panrt.gpu import device as gpu
 
+from . import schema
+
 NAME = "libpanrt_plugins.so"
 RTX_LOADER_NAME = "libtensorrt_rtx.so"
-NAMESPACE = "panrt"
-VERSION = "1"
-OPS = ("RpnProposals", "PyramidRoiAlign", "BoxDetections", "PanopticMerge")
+NAMESPACE, VERSION = schema.PLUGIN_NAMESPACE, schema.PLUGIN_VERSION
+OPS = tuple(schema.OPS)
 VARIABLE = "PANRT_PLUGINS"
 
 SOURCES = Path(__file__).resolve().parent

@@ -1,7 +1,7 @@
-"""The four ops on the CPU: C++ kernels behind the contract of `OPS.md`, with the signatures of `reference`.
+"""The custom ops on the CPU: C++ kernels behind the contract of `OPS.md`, with the signatures of `reference`.
 
-Each function checks its arguments, allocates the result and calls the kernel, which runs on `threads` threads with the
-GIL released; None takes every core that this process may use. Results do not depend on the number of threads.
+`run` checks the arguments of any op, allocates its outputs and calls its kernel, which runs on `threads` threads with
+the GIL released; None uses every core that this process may use. Results do not depend on the number of threads.
 
 Shapes: N images, L pyramid levels (Hl, Wl cells), A anchors per cell, R RoIs, C channels or thing classes,
 K detections, S bins a side; in the merge Gh x Gw a mask, S semantic channels (0 is "things"), H x W output, h x w
@@ -10,13 +10,15 @@ semantic map. Boxes are (x0, y0, x1, y1) in pixels of the network input.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _native, contract
-from .contract import Detections, Float32, Floating, Int32, Layout, PanopticSegments, Proposals
+from . import _native, contract, schema
+from .contract import Array, Detections, Float32, Floating, Int32, Layout, PanopticSegments, Proposals
+from .schema import BOX_DETECTIONS, PANOPTIC_MERGE, PYRAMID_ROI_ALIGN, RPN_PROPOSALS, Op
 
 
 def skip_destructors() -> None:
@@ -27,6 +29,37 @@ def skip_destructors() -> None:
 def default_threads() -> int:
     """What threads=None takes: every core that this process may use."""
     return contract.check_threads(None)
+
+
+def run(
+    op: Op,
+    tensors: Sequence[Any],
+    attributes: Mapping[str, Any],
+    *,
+    layout: Layout = "NCHW",
+    threads: int | None = None,
+) -> list[Array]:
+    """Run an op and return its outputs.
+
+    Args:
+        op: its declaration in `schema`.
+        tensors: one entry per input; a list with an array per level if the input is one per level.
+        attributes: all of the op's, by name.
+        layout: of its features, if it has any.
+        threads: number of threads; None uses `default_threads`.
+
+    Raises:
+        ValueError, TypeError: an argument is invalid; the message names it.
+    """
+    sizes = contract.check(op, tensors, attributes, layout=layout)
+    threads = contract.check_threads(threads)
+    options = schema.kernel_options(op, attributes)
+    features = next((x[0].dtype for t, x in zip(op.inputs, tensors, strict=True) if t.type == "features"), np.float32)
+    outputs = contract.outputs(op, sizes, features, layout=layout)
+    if any(tensor.type == "features" for tensor in op.inputs):
+        options[schema.NHWC] = layout == "NHWC"
+    getattr(_native, op.function)(*tensors, *outputs, **options, threads=threads)
+    return outputs
 
 
 def rpn_proposals(
@@ -42,53 +75,17 @@ def rpn_proposals(
     input_hw: tuple[int, int],
     threads: int | None = None,
 ) -> Proposals:
-    """Best anchors of each level, decoded, clipped, thinned by NMS; see `reference.rpn_proposals`.
-
-    Args:
-        logits: per level (N, A, Hl, Wl) float32 objectness.
-        deltas: per level (N, 4A, Hl, Wl) float32; channel 4a + j is (dx, dy, dw, dh)[j] of anchor a.
-        strides: per level, pixels of the network input per cell.
-        anchor_sizes: per level, side of the square anchor in pixels.
-        aspect_ratios: height over width, one an anchor (A of them).
-        pre_nms_top_k: anchors of a level that enter NMS, at most.
-        post_nms_top_k: R, proposals that leave.
-        nms_threshold: a box goes when its IoU with a better one of its level is greater.
-        input_hw: valid height and width of the network input, padding excluded.
-        threads: how many to use; None takes `default_threads`.
-
-    Returns:
-        rois (N, R, 4) float32, best first, and roi_count (N,) int32.
-
-    Raises:
-        ValueError, TypeError: an argument does not fit; the message names it.
-    """
-    N, _, _ = contract.check_rpn_proposals(
-        logits,
-        deltas,
-        strides=strides,
-        anchor_sizes=anchor_sizes,
-        aspect_ratios=aspect_ratios,
-        pre_nms_top_k=pre_nms_top_k,
-        post_nms_top_k=post_nms_top_k,
-        nms_threshold=nms_threshold,
-        input_hw=input_hw,
-    )
-    threads = contract.check_threads(threads)
-    proposals = Proposals(np.empty((N, post_nms_top_k, 4), np.float32), np.empty(N, np.int32))
-    _native.rpn_proposals(
-        logits,
-        deltas,
-        *proposals,
-        strides=strides,
-        anchor_sizes=anchor_sizes,
-        aspect_ratios=aspect_ratios,
-        pre_nms_top_k=pre_nms_top_k,
-        nms_threshold=nms_threshold,
-        input_height=input_hw[0],
-        input_width=input_hw[1],
-        threads=threads,
-    )
-    return proposals
+    """Return the best anchors, decoded, clipped and thinned by NMS; see `reference.rpn_proposals`, and `run`."""
+    attributes = {
+        "strides": strides,
+        "anchor_sizes": anchor_sizes,
+        "aspect_ratios": aspect_ratios,
+        "pre_nms_top_k": pre_nms_top_k,
+        "post_nms_top_k": post_nms_top_k,
+        "nms_threshold": nms_threshold,
+        "input_hw": input_hw,
+    }
+    return Proposals(*run(RPN_PROPOSALS, (logits, deltas), attributes, threads=threads))
 
 
 def pyramid_roi_align(
@@ -104,54 +101,19 @@ def pyramid_roi_align(
     layout: Layout = "NCHW",
     threads: int | None = None,
 ) -> Floating:
-    """Pool each RoI from the level that fits its size; see `reference.pyramid_roi_align`.
+    """Pool each RoI from the level that fits its size; see `reference.pyramid_roi_align`, and `run`.
 
-    Args:
-        features: per level (N, C, Hl, Wl), or (N, Hl, Wl, C) where layout is "NHWC"; float32 or float16. The kernel
-            works on float32 NHWC: anything else is converted first, where RoIs touch it.
-        rois: (N, R, 4) float32.
-        strides: per level, pixels of the network input per cell.
-        output_size: S, bins a side.
-        sampling_ratio: samples per bin and axis; 0 takes ceil(RoI size / S), as detectron2's models do.
-        canonical_size: a RoI of this side, in pixels, belongs to canonical_level.
-        canonical_level: see canonical_size.
-        min_level: the level of features[0].
-        layout: "NCHW" or "NHWC", of the features and of the result.
-        threads: how many to use; None takes `default_threads`.
-
-    Returns:
-        (N*R, C, S, S), or (N*R, S, S, C), in the features' type.
-
-    Raises:
-        ValueError, TypeError: an argument does not fit; the message names it.
+    The kernel computes on float32 NHWC: features of another type or layout are converted first, where RoIs touch them.
     """
-    N, C, R, _ = contract.check_pyramid_roi_align(
-        features,
-        rois,
-        strides=strides,
-        output_size=output_size,
-        sampling_ratio=sampling_ratio,
-        canonical_size=canonical_size,
-        canonical_level=canonical_level,
-        min_level=min_level,
-        layout=layout,
-    )
-    threads = contract.check_threads(threads)
-    S = output_size
-    pooled: Floating = np.empty((N * R, S, S, C) if layout == "NHWC" else (N * R, C, S, S), features[0].dtype)
-    _native.pyramid_roi_align(
-        features,
-        rois,
-        pooled,
-        strides=strides,
-        output_size=S,
-        sampling_ratio=sampling_ratio,
-        canonical_size=canonical_size,
-        canonical_level=canonical_level,
-        min_level=min_level,
-        nhwc=layout == "NHWC",
-        threads=threads,
-    )
+    attributes = {
+        "strides": strides,
+        "output_size": output_size,
+        "sampling_ratio": sampling_ratio,
+        "canonical_size": canonical_size,
+        "canonical_level": canonical_level,
+        "min_level": min_level,
+    }
+    (pooled,) = run(PYRAMID_ROI_ALIGN, (features, rois), attributes, layout=layout, threads=threads)
     return pooled
 
 
@@ -168,56 +130,15 @@ def box_detections(
     input_hw: tuple[int, int],
     threads: int | None = None,
 ) -> Detections:
-    """Softmax, decode, clip, threshold, NMS within each class, keep the best K; see `reference.box_detections`.
-
-    Args:
-        class_logits: (N, R, C + 1) float32, background last.
-        box_deltas: (N, R, 4C) float32, class-major.
-        rois: (N, R, 4) float32.
-        roi_count: (N,) int32, RoIs that are real.
-        box_weights: (wx, wy, ww, wh), by which the deltas are divided.
-        score_threshold: a detection scores more than this.
-        nms_threshold: a box goes when its IoU with a better one of its class is greater.
-        max_detections: K.
-        input_hw: valid height and width of the network input, padding excluded.
-        threads: how many to use; None takes `default_threads`.
-
-    Returns:
-        boxes (N, K, 4), scores (N, K), classes (N, K) int32, count (N,) int32; best first.
-
-    Raises:
-        ValueError, TypeError: an argument does not fit; the message names it.
-    """
-    N, _, _ = contract.check_box_detections(
-        class_logits,
-        box_deltas,
-        rois,
-        roi_count,
-        box_weights=box_weights,
-        score_threshold=score_threshold,
-        nms_threshold=nms_threshold,
-        max_detections=max_detections,
-        input_hw=input_hw,
-    )
-    threads = contract.check_threads(threads)
-    K = max_detections
-    detections = Detections(
-        np.empty((N, K, 4), np.float32), np.empty((N, K), np.float32), np.empty((N, K), np.int32), np.empty(N, np.int32)
-    )
-    _native.box_detections(
-        class_logits,
-        box_deltas,
-        rois,
-        roi_count,
-        *detections,
-        box_weights=box_weights,
-        score_threshold=score_threshold,
-        nms_threshold=nms_threshold,
-        input_height=input_hw[0],
-        input_width=input_hw[1],
-        threads=threads,
-    )
-    return detections
+    """Return the best detections after class-wise NMS; see `reference.box_detections`, and `run`."""
+    attributes = {
+        "box_weights": box_weights,
+        "score_threshold": score_threshold,
+        "nms_threshold": nms_threshold,
+        "max_detections": max_detections,
+        "input_hw": input_hw,
+    }
+    return Detections(*run(BOX_DETECTIONS, (class_logits, box_deltas, rois, roi_count), attributes, threads=threads))
 
 
 def panoptic_merge(
@@ -236,68 +157,17 @@ def panoptic_merge(
     mask_threshold: float = 0.5,
     threads: int | None = None,
 ) -> PanopticSegments:
-    """Paint instances by descending score, then stuff on what is left; see `reference.panoptic_merge`.
-
-    Args:
-        semantic_logits: (N, S, h, w) float32 at a quarter of the padded network input; channel 0 is "things".
-        boxes: (N, K, 4) float32, in network-input pixels.
-        scores: (N, K) float32.
-        classes: (N, K) int32.
-        count: (N,) int32, detections that are real.
-        mask_probs: (N, K, Gh, Gw) float32, over the box.
-        input_hw: valid height and width of the network input, padding excluded.
-        output_hw: H, W of the panoptic map.
-        score_threshold: an instance scores at least this.
-        overlap_threshold: an instance goes when a greater share of its mask is already painted.
-        stuff_area_limit: a stuff region has at least this many pixels.
-        mask_threshold: a pixel is in a mask where the sampled probability is at least this.
-        threads: how many to use; None takes `default_threads`.
-
-    Returns:
-        panoptic (N, H, W) int32, segments (N, K + S, 8) int32, segment_scores (N, K + S) float32, segment_count (N,);
-        equal to the reference in every bit.
-
-    Raises:
-        ValueError, TypeError: an argument does not fit; the message names it.
-    """
-    N, K, S, *_ = contract.check_panoptic_merge(
-        semantic_logits,
-        boxes,
-        scores,
-        classes,
-        count,
-        mask_probs,
-        input_hw=input_hw,
-        output_hw=output_hw,
-        score_threshold=score_threshold,
-        overlap_threshold=overlap_threshold,
-        stuff_area_limit=stuff_area_limit,
-        mask_threshold=mask_threshold,
-    )
-    threads = contract.check_threads(threads)
-    result = PanopticSegments(
-        np.empty((N, *output_hw), np.int32),
-        np.empty((N, K + S, 8), np.int32),
-        np.empty((N, K + S), np.float32),
-        np.empty(N, np.int32),
-    )
-    _native.panoptic_merge(
-        semantic_logits,
-        boxes,
-        scores,
-        classes,
-        count,
-        mask_probs,
-        *result,
-        input_height=input_hw[0],
-        input_width=input_hw[1],
-        score_threshold=score_threshold,
-        overlap_threshold=overlap_threshold,
-        stuff_area_limit=stuff_area_limit,
-        mask_threshold=mask_threshold,
-        threads=threads,
-    )
-    return result
+    """Paint instances by descending score, then stuff on what is left; see `reference.panoptic_merge`, and `run`."""
+    attributes = {
+        "input_hw": input_hw,
+        "output_hw": output_hw,
+        "score_threshold": score_threshold,
+        "overlap_threshold": overlap_threshold,
+        "stuff_area_limit": stuff_area_limit,
+        "mask_threshold": mask_threshold,
+    }
+    tensors = (semantic_logits, boxes, scores, classes, count, mask_probs)
+    return PanopticSegments(*run(PANOPTIC_MERGE, tensors, attributes, threads=threads))
 
 
 # Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, equation 15.

@@ -1,4 +1,4 @@
-"""The four ops in NumPy: slow, obvious, the specification. Read it beside OPS.md, whose step numbers it follows.
+"""The custom ops in NumPy: slow, obvious, the specification. Read it beside OPS.md, whose step numbers it follows.
 
 Shapes: N images, L pyramid levels, A anchors per cell, R RoIs, C thing classes, K detections, S semantic channels (0 is
 "things"), Gh x Gw a mask (28 x 28), H x W output size, h x w semantic map at a quarter of the padded network input.
@@ -11,20 +11,20 @@ that every form of an op can agree with this one to the bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import contract
+from .box_reference import Indices, Mask, best_first, clip, decode, grid_anchors, non_maximum_suppression
 from .contract import Detections, Float32, Floating, Int32, Layout, PanopticSegments, Proposals
+from .frame_reference import overlay
+from .schema import BOX_DETECTIONS, MAX_ROI_COORDINATE, PANOPTIC_MERGE, PYRAMID_ROI_ALIGN, RPN_PROPOSALS
 
-# detectron2's limit on dw and dh: a box grows at most from 16 to 1000 pixels in one step.
-MAX_SIZE_DELTA = np.float32(math.log(1000.0 / 16.0))
+__all__ = ["box_detections", "overlay", "panoptic_merge", "pyramid_roi_align", "rpn_proposals"]
+
 LARGEST_LOGIT = np.float32(1e30)
-
-Indices = NDArray[np.intp]
-Mask = NDArray[np.bool_]
 
 
 # --- RpnProposals -----------------------------------------------------------------------------------------------------
@@ -63,51 +63,44 @@ def rpn_proposals(
 
     Source: detectron2 `find_top_rpn_proposals`.
     """
-    N, A, levels = contract.check_rpn_proposals(
-        logits,
-        deltas,
-        strides=strides,
-        anchor_sizes=anchor_sizes,
-        aspect_ratios=aspect_ratios,
-        pre_nms_top_k=pre_nms_top_k,
-        post_nms_top_k=post_nms_top_k,
-        nms_threshold=nms_threshold,
-        input_hw=input_hw,
-    )
-    rois = np.zeros((N, post_nms_top_k, 4), np.float32)
-    roi_count = np.zeros(N, np.int32)
-    for n in range(N):
-        level_boxes, level_scores, level_ids = [], [], []
-        for i, (H, W) in enumerate(levels):
-            anchors = grid_anchors((H, W), strides[i], anchor_sizes[i], aspect_ratios)  # (H*W*A, 4)
-            scores = logits[i][n].transpose(1, 2, 0).reshape(-1)  # (H*W*A,) in order y, x, a
-            codes = deltas[i][n].reshape(A, 4, H, W).transpose(2, 3, 0, 1).reshape(-1, 4)
-            best = best_first(scores, np.isfinite(scores))[:pre_nms_top_k]
-            level_boxes.append(decode(codes[best], anchors[best], (1.0, 1.0, 1.0, 1.0)))
-            level_scores.append(scores[best])
-            level_ids.append(np.full(len(best), i))
-        boxes, scores, ids = np.concatenate(level_boxes), np.concatenate(level_scores), np.concatenate(level_ids)
+    attributes = {
+        "strides": strides,
+        "anchor_sizes": anchor_sizes,
+        "aspect_ratios": aspect_ratios,
+        "pre_nms_top_k": pre_nms_top_k,
+        "post_nms_top_k": post_nms_top_k,
+        "nms_threshold": nms_threshold,
+        "input_hw": input_hw,
+    }
+    sizes = contract.check(RPN_PROPOSALS, (logits, deltas), attributes)
+    proposals = Proposals(*contract.outputs(RPN_PROPOSALS, sizes, make=np.zeros))
+    anchors = [
+        grid_anchors(hw, stride, anchor_size, aspect_ratios)
+        for hw, stride, anchor_size in zip(sizes.levels, strides, anchor_sizes, strict=True)
+    ]
+    for n in range(sizes["N"]):
+        candidates = [
+            level_candidates(x[n], d[n], level_anchors, pre_nms_top_k)
+            for x, d, level_anchors in zip(logits, deltas, anchors, strict=True)
+        ]
+        boxes, scores = (np.concatenate(arrays) for arrays in zip(*candidates, strict=True))
+        level = np.repeat(np.arange(len(candidates)), [len(level_scores) for _, level_scores in candidates])
         finite = np.isfinite(boxes).all(axis=1)
         boxes = clip(boxes, input_hw)
         with np.errstate(invalid="ignore"):
             real = finite & (boxes[:, 2] - boxes[:, 0] > 0) & (boxes[:, 3] - boxes[:, 1] > 0)
-        kept = non_maximum_suppression(boxes, scores, ids, real, nms_threshold)[:post_nms_top_k]
-        roi_count[n] = len(kept)
-        rois[n, : len(kept)] = boxes[kept]
-    return Proposals(rois, roi_count)
+        kept = non_maximum_suppression(boxes, scores, level, real, nms_threshold)[:post_nms_top_k]
+        proposals.roi_count[n] = len(kept)
+        proposals.rois[n, : len(kept)] = boxes[kept]
+    return proposals
 
 
-def grid_anchors(size: tuple[int, int], stride: int, anchor_size: float, aspect_ratios: Sequence[float]) -> Float32:
-    """Anchors of one level, (H*W*A, 4), in order y, x, a; centred on each cell's top-left corner."""
-    H, W = size
-    area = float(np.float32(anchor_size)) ** 2
-    widths = np.array([math.sqrt(area / float(np.float32(ratio))) for ratio in aspect_ratios])
-    heights = widths * np.array([float(np.float32(ratio)) for ratio in aspect_ratios])
-    with np.errstate(over="ignore"):  # an infinite anchor is dropped later
-        cell = (np.stack([-widths, -heights, widths, heights], axis=1) / 2).astype(np.float32)  # (A, 4)
-    x, y = np.meshgrid(np.arange(W, dtype=np.float32) * stride, np.arange(H, dtype=np.float32) * stride)
-    corners = np.stack([x, y, x, y], axis=-1).astype(np.float32)  # (H, W, 4)
-    return (corners[:, :, None] + cell).reshape(-1, 4)
+def level_candidates(logits: Float32, deltas: Float32, anchors: Float32, top_k: int) -> tuple[Float32, Float32]:
+    """Return the decoded boxes (k, 4) and scores (k,) of a level's best anchors, from (A, H, W) and (4A, H, W)."""
+    scores = logits.transpose(1, 2, 0).reshape(-1)  # (H*W*A,) in order y, x, a
+    codes = deltas.reshape(len(logits), 4, *logits.shape[1:]).transpose(2, 3, 0, 1).reshape(-1, 4)
+    best = best_first(scores, np.isfinite(scores))[:top_k]
+    return decode(codes[best], anchors[best], (1.0, 1.0, 1.0, 1.0)), scores[best]
 
 
 # --- PyramidRoiAlign --------------------------------------------------------------------------------------------------
@@ -146,25 +139,23 @@ def pyramid_roi_align(
 
     Source: detectron2 `ROIPooler` with `ROIAlignV2` (aligned).
     """
-    N, C, R, levels = contract.check_pyramid_roi_align(
-        features,
-        rois,
-        strides=strides,
-        output_size=output_size,
-        sampling_ratio=sampling_ratio,
-        canonical_size=canonical_size,
-        canonical_level=canonical_level,
-        min_level=min_level,
-        layout=layout,
-    )
-    pooled = np.zeros((N * R, C, output_size, output_size), np.float32)
+    attributes = {
+        "strides": strides,
+        "output_size": output_size,
+        "sampling_ratio": sampling_ratio,
+        "canonical_size": canonical_size,
+        "canonical_level": canonical_level,
+        "min_level": min_level,
+    }
+    sizes = contract.check(PYRAMID_ROI_ALIGN, (features, rois), attributes, layout=layout)
+    (pooled,) = contract.outputs(PYRAMID_ROI_ALIGN, sizes, make=np.zeros)  # float32, channels first
     usable = usable_rois(rois)
     for n, r in zip(*np.nonzero(usable), strict=True):
         i = pyramid_level(rois[n, r], canonical_size, canonical_level) - min_level
-        i = min(max(i, 0), len(levels) - 1)
+        i = min(max(i, 0), len(features) - 1)
         feature = features[i][n].astype(np.float32)
         feature = feature.transpose(2, 0, 1) if layout == "NHWC" else feature  # (C, H, W)
-        pooled[n * R + r] = roi_align(feature, rois[n, r], strides[i], output_size, sampling_ratio)
+        pooled[n * sizes["R"] + r] = roi_align(feature, rois[n, r], strides[i], output_size, sampling_ratio)
     if layout == "NHWC":
         pooled = np.ascontiguousarray(pooled.transpose(0, 2, 3, 1))
     return pooled.astype(np.float16) if features[0].dtype == np.float16 else pooled
@@ -173,7 +164,7 @@ def pyramid_roi_align(
 def usable_rois(rois: Float32) -> Mask:
     """RoIs that have an area and lie in any image at all; the others pool to zero."""
     with np.errstate(invalid="ignore"):
-        bounded = (np.abs(rois) <= contract.MAX_ROI_COORDINATE).all(axis=-1)  # false for NaN
+        bounded = (np.abs(rois) <= MAX_ROI_COORDINATE).all(axis=-1)  # false for NaN
         usable: Mask = bounded & (rois[..., 2] > rois[..., 0]) & (rois[..., 3] > rois[..., 1])
     return usable
 
@@ -264,21 +255,16 @@ def box_detections(
 
     Source: detectron2 `fast_rcnn_inference`.
     """
-    N, R, C = contract.check_box_detections(
-        class_logits,
-        box_deltas,
-        rois,
-        roi_count,
-        box_weights=box_weights,
-        score_threshold=score_threshold,
-        nms_threshold=nms_threshold,
-        max_detections=max_detections,
-        input_hw=input_hw,
-    )
-    K = max_detections
-    result = Detections(
-        np.zeros((N, K, 4), np.float32), np.zeros((N, K), np.float32), np.zeros((N, K), np.int32), np.zeros(N, np.int32)
-    )
+    attributes = {
+        "box_weights": box_weights,
+        "score_threshold": score_threshold,
+        "nms_threshold": nms_threshold,
+        "max_detections": max_detections,
+        "input_hw": input_hw,
+    }
+    sizes = contract.check(BOX_DETECTIONS, (class_logits, box_deltas, rois, roi_count), attributes)
+    result = Detections(*contract.outputs(BOX_DETECTIONS, sizes, make=np.zeros))
+    N, R, C = sizes["N"], sizes["R"], sizes["C"]
     for n in range(N):
         real = np.arange(R) < roi_count[n]
         probabilities = softmax(class_logits[n])  # (R, C + 1)
@@ -289,7 +275,7 @@ def box_detections(
         classes = np.tile(np.arange(C), R)
         candidates = np.repeat(valid, C)
         candidates[candidates] = scores[candidates] > np.float32(score_threshold)
-        kept = non_maximum_suppression(boxes, scores, classes, candidates, nms_threshold)[:K]
+        kept = non_maximum_suppression(boxes, scores, classes, candidates, nms_threshold)[:max_detections]
         result.boxes[n, : len(kept)] = boxes[kept]
         result.scores[n, : len(kept)] = scores[kept]
         result.classes[n, : len(kept)] = classes[kept]
@@ -303,73 +289,6 @@ def softmax(logits: Float32) -> Float32:
         exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True, initial=-np.inf))
         probabilities: Float32 = (exponentials / exponentials.sum(axis=-1, keepdims=True)).astype(np.float32)
     return probabilities
-
-
-# --- boxes, shared by RpnProposals and BoxDetections ------------------------------------------------------------------
-
-
-def decode(deltas: Float32, boxes: Float32, weights: Sequence[float]) -> Float32:
-    """Apply (dx, dy, dw, dh) to boxes, (..., 4) and (..., 4) that broadcast; not clipped."""
-    wx, wy, ww, wh = (np.float32(weight) for weight in weights)
-    with np.errstate(all="ignore"):  # what overflows is dropped later
-        width = boxes[..., 2] - boxes[..., 0]
-        height = boxes[..., 3] - boxes[..., 1]
-        centre_x = boxes[..., 0] + np.float32(0.5) * width
-        centre_y = boxes[..., 1] + np.float32(0.5) * height
-        new_centre_x = deltas[..., 0] / wx * width + centre_x
-        new_centre_y = deltas[..., 1] / wy * height + centre_y
-        new_width = exp(np.minimum(deltas[..., 2] / ww, MAX_SIZE_DELTA)) * width
-        new_height = exp(np.minimum(deltas[..., 3] / wh, MAX_SIZE_DELTA)) * height
-        half_width, half_height = np.float32(0.5) * new_width, np.float32(0.5) * new_height
-        corners = (
-            new_centre_x - half_width,
-            new_centre_y - half_height,
-            new_centre_x + half_width,
-            new_centre_y + half_height,
-        )
-        return np.stack(corners, axis=-1)
-
-
-def exp(x: Float32) -> Float32:
-    """In float64, rounded to float32."""
-    return np.exp(x.astype(np.float64)).astype(np.float32)
-
-
-def clip(boxes: Float32, hw: tuple[float, float]) -> Float32:
-    """Boxes cut to [0, width] x [0, height]; NaN stays."""
-    limits = np.array([hw[1], hw[0], hw[1], hw[0]], np.float32)
-    clipped: Float32 = np.minimum(np.maximum(boxes, np.float32(0)), limits)
-    return clipped
-
-
-def best_first(scores: Float32, candidates: Mask) -> Indices:
-    """Indices of the candidates by descending score; ties keep their order."""
-    indices = np.nonzero(candidates)[0]
-    return indices[np.argsort(-scores[indices], kind="stable")]
-
-
-def non_maximum_suppression(
-    boxes: Float32, scores: Float32, groups: NDArray[np.integer], candidates: Mask, threshold: float
-) -> Indices:
-    """Candidates kept, best first: one goes when a better kept one of its group overlaps it by more than threshold."""
-    kept: list[int] = []
-    for i in best_first(scores, candidates):
-        rivals = np.array([k for k in kept if groups[k] == groups[i]], np.intp)
-        if not (iou(boxes[i], boxes[rivals]) > np.float32(threshold)).any():
-            kept.append(int(i))
-    return np.array(kept, np.intp)
-
-
-def iou(box: Float32, others: Float32) -> Float32:
-    """Intersection over union of one box (4,) with (M, 4); not a number, hence never greater, where both are empty."""
-    width = np.minimum(box[2], others[:, 2]) - np.maximum(box[0], others[:, 0])
-    height = np.minimum(box[3], others[:, 3]) - np.maximum(box[1], others[:, 1])
-    intersection = np.maximum(width, np.float32(0)) * np.maximum(height, np.float32(0))
-    area = (box[2] - box[0]) * (box[3] - box[1])
-    areas = (others[:, 2] - others[:, 0]) * (others[:, 3] - others[:, 1])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratio: Float32 = intersection / (areas + area - intersection)
-    return ratio
 
 
 # --- PanopticMerge ----------------------------------------------------------------------------------------------------
@@ -414,55 +333,70 @@ def panoptic_merge(
 
     Source: detectron2 `sem_seg_postprocess`, `paste_masks_in_image`, `combine_semantic_and_instance_outputs`.
     """
-    N, K, S, *_ = contract.check_panoptic_merge(
-        semantic_logits,
-        boxes,
-        scores,
-        classes,
-        count,
-        mask_probs,
-        input_hw=input_hw,
-        output_hw=output_hw,
-        score_threshold=score_threshold,
-        overlap_threshold=overlap_threshold,
-        stuff_area_limit=stuff_area_limit,
-        mask_threshold=mask_threshold,
-    )
-    H, W = output_hw
-    result = PanopticSegments(
-        np.zeros((N, H, W), np.int32),
-        np.zeros((N, K + S, 8), np.int32),
-        np.zeros((N, K + S), np.float32),
-        np.zeros(N, np.int32),
-    )
-    for n in range(N):
+    attributes = {
+        "input_hw": input_hw,
+        "output_hw": output_hw,
+        "score_threshold": score_threshold,
+        "overlap_threshold": overlap_threshold,
+        "stuff_area_limit": stuff_area_limit,
+        "mask_threshold": mask_threshold,
+    }
+    tensors = (semantic_logits, boxes, scores, classes, count, mask_probs)
+    sizes = contract.check(PANOPTIC_MERGE, tensors, attributes)
+    result = PanopticSegments(*contract.outputs(PANOPTIC_MERGE, sizes, make=np.zeros))
+    for n in range(sizes["N"]):
         panoptic = result.panoptic[n]
-        labels = semantic_argmax(semantic_logits[n], input_hw, output_hw)
-        found: list[tuple[list[int], float]] = []  # rows of segments, scores
-
-        real = np.arange(K) < count[n]
+        real = np.arange(sizes["K"]) < count[n]
         real[real] = scores[n][real] >= np.float32(score_threshold)  # false for NaN
-        for k in best_first(scores[n], real):
-            mask = paste_mask(mask_probs[n, k], scale_box(boxes[n, k], input_hw, output_hw), output_hw, mask_threshold)
-            free = mask & (panoptic == 0)
-            area = np.count_nonzero(mask)
-            if not free.any() or np.float32((area - np.count_nonzero(free)) / area) > np.float32(overlap_threshold):
-                continue
-            panoptic[free] = len(found) + 1
-            found.append(([int(classes[n, k]), 1, *area_and_box(free)], float(scores[n, k])))
-
-        for channel in range(1, S):
-            free = (labels == channel) & (panoptic == 0)
-            if np.count_nonzero(free) < max(stuff_area_limit, 1):
-                continue
-            panoptic[free] = len(found) + 1
-            found.append(([channel, 0, *area_and_box(free)], 0.0))
-
+        order = best_first(scores[n], real)
+        masks = (
+            paste_mask(mask_probs[n, k], scale_box(boxes[n, k], input_hw, output_hw), output_hw, mask_threshold)
+            for k in order
+        )
+        owned = paint_instances(panoptic, masks, overlap_threshold)
+        found = [
+            ([classes[n, k], 1, *area_box], scores[n, k]) for k, area_box in zip(order, owned, strict=True) if area_box
+        ]
+        labels = semantic_argmax(semantic_logits[n], input_hw, output_hw)
+        stuff = paint_stuff(panoptic, labels, sizes["S"], len(found) + 1, stuff_area_limit)
+        found += [([channel, 0, *area_box], np.float32(0)) for channel, area_box in stuff]
         for i, (row, score) in enumerate(found):
             result.segments[n, i] = [i + 1, *row]
             result.segment_scores[n, i] = score
         result.segment_count[n] = len(found)
     return result
+
+
+AreaAndBox = tuple[int, int, int, int, int]  # pixels, then the tight half-open box
+
+
+def paint_instances(panoptic: Int32, masks: Iterable[Mask], overlap_threshold: float) -> list[AreaAndBox | None]:
+    """Paint masks onto an empty (H, W) map, each where it is free; return what each got, None if it was dropped."""
+    owned: list[AreaAndBox | None] = []
+    accepted = 0
+    for mask in masks:
+        free = mask & (panoptic == 0)
+        area = np.count_nonzero(mask)
+        if not free.any() or np.float32((area - np.count_nonzero(free)) / area) > np.float32(overlap_threshold):
+            owned.append(None)
+            continue
+        accepted += 1
+        panoptic[free] = accepted
+        owned.append(area_and_box(free))
+    return owned
+
+
+def paint_stuff(
+    panoptic: Int32, labels: Indices, channels: int, first_id: int, area_limit: int
+) -> list[tuple[int, AreaAndBox]]:
+    """Paint each channel but 0 on the free pixels that it labels, if they are enough; return those painted."""
+    painted: list[tuple[int, AreaAndBox]] = []
+    for channel in range(1, channels):
+        free = (labels == channel) & (panoptic == 0)
+        if np.count_nonzero(free) >= max(area_limit, 1):
+            panoptic[free] = first_id + len(painted)
+            painted.append((channel, area_and_box(free)))
+    return painted
 
 
 def semantic_argmax(logits: Float32, input_hw: tuple[int, int], output_hw: tuple[int, int]) -> NDArray[np.intp]:
@@ -539,43 +473,7 @@ def lerp(a: Float32, b: Float32, t: Float32) -> Float32:
     return a + (b - a) * t
 
 
-def area_and_box(mask: Mask) -> tuple[int, int, int, int, int]:
+def area_and_box(mask: Mask) -> AreaAndBox:
     """area, x0, y0, x1, y1 of a mask that is not empty; the box is tight and half-open."""
     rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
     return (int(np.count_nonzero(mask)), int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
-
-
-# --- for people -------------------------------------------------------------------------------------------------------
-
-
-def overlay(
-    frame: NDArray[np.uint8], panoptic: Int32, colors: NDArray[np.uint8], *, opacity: float, border: int
-) -> NDArray[np.uint8]:
-    """The colours of a panoptic map over a frame.
-
-    Args:
-        frame: (H, W, 3) uint8.
-        panoptic: (h, w) int32 ids.
-        colors: (n, 3) uint8, the colour of each id; id 0 and ids from n on leave the frame as it is.
-        opacity: of the colours, 0 to 1, rounded to 1/256.
-        border: a pixel whose id differs from the one this many pixels to its right or below (the last pixel stands for
-            those beyond) gets its colour half way to white, opaque. 0: none does; at most 64.
-
-    Returns:
-        (H, W, 3) uint8.
-    """
-    contract.check_overlay(frame, panoptic, colors, opacity=opacity, border=border)
-    (height, width), (h, w) = frame.shape[:2], panoptic.shape
-    step = min(border, 64)
-    below = (2 * np.arange(height) + 1) * h // (2 * height)  # the cell that a pixel's centre lies in
-    beside = (2 * np.arange(width) + 1) * w // (2 * width)
-    ids = panoptic[below][:, beside]
-    right = ids[:, np.minimum(np.arange(width) + step, width - 1)]
-    down = ids[np.minimum(np.arange(height) + step, height - 1)]
-    edge = (right != ids) | (down != ids)
-    colored = (ids > 0) & (ids < len(colors))
-    color = colors[np.where(colored, ids, 0)].astype(np.int64) if len(colors) else np.zeros_like(frame, np.int64)
-    alpha = np.where(edge, 256, round(256 * opacity))[..., None]
-    light = np.where(edge[..., None], (color + 256) // 2, color)
-    blended = (frame * (256 - alpha) + light * alpha + 128) // 256
-    return np.where(colored[..., None], blended, frame).astype(np.uint8)

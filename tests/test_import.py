@@ -29,5 +29,10 @@ def test_importing_panrt_alone_does_not_even_load_numpy() -> None:
     assert "numpy" not in modules_after("import panrt")
 
 
+@pytest.mark.parametrize("name", ["plugins.schema", "formats.metadata", "formats.plan_file", "formats.records"])
+def test_what_a_file_says_about_itself_is_read_without_numpy(name: str) -> None:
+    assert "numpy" not in modules_after(f"import panrt.{name}")
+
+
 def test_the_probe_sees_what_is_loaded() -> None:
     assert "onnx" in modules_after("import onnx")

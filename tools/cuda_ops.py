@@ -30,6 +30,7 @@ from panrt.plugins.cuda_api import (
     RpnProposalsArgs,
     YuvStandard,
 )
+from panrt.plugins.schema import PYRAMID_ROI_ALIGN
 from tools.hostcuda import At, Out, SimulatedGpu, Struct, kernels
 
 Array = NDArray[Any]
@@ -64,17 +65,18 @@ def pyramid_roi_align(
     order: Order = FORWARD,
 ) -> Array:
     """As `reference.pyramid_roi_align`; layout may be "NHWC8" too, whose padding is added and taken off here."""
-    N, C, R, levels = contract.check_pyramid_roi_align(
-        features,
-        rois,
-        strides=strides,
-        output_size=output_size,
-        sampling_ratio=sampling_ratio,
-        canonical_size=canonical_size,
-        canonical_level=canonical_level,
-        min_level=min_level,
-        layout="NCHW" if layout == "NCHW" else "NHWC",
+    attributes = {
+        "strides": strides,
+        "output_size": output_size,
+        "sampling_ratio": sampling_ratio,
+        "canonical_size": canonical_size,
+        "canonical_level": canonical_level,
+        "min_level": min_level,
+    }
+    sizes = contract.check(
+        PYRAMID_ROI_ALIGN, (features, rois), attributes, layout="NCHW" if layout == "NCHW" else "NHWC"
     )
+    N, C, R, levels = sizes["N"], sizes["C"], sizes["R"], sizes.levels
     maps = [pad_channels(feature) for feature in features] if layout == "NHWC8" else list(features)
     pitch = maps[0].shape[-1] if layout == "NHWC8" else C
     S = output_size

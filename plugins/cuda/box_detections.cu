@@ -17,8 +17,8 @@
 #include "checks.h"
 #include "launch.h"
 #include "panrt/boxes.h"
-#include "panrt/cuda/box_detections.h"
 #include "panrt/limits.h"
+#include "panrt/ops.h"
 #include "prepare.h"
 #include "workspace.h"
 

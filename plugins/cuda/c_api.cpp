@@ -1,14 +1,11 @@
 #include "c_api.h"
 
 #include "layout.h"
-#include "panrt/cuda/box_detections.h"
 #include "panrt/cuda/narrow_map.h"
 #include "panrt/cuda/overlay.h"
-#include "panrt/cuda/panoptic_merge.h"
 #include "panrt/cuda/prepare.h"
 #include "panrt/cuda/preprocess.h"
-#include "panrt/cuda/pyramid_roi_align.h"
-#include "panrt/cuda/rpn_proposals.h"
+#include "panrt/ops.h"
 
 namespace panrt::cuda {
 namespace {
@@ -38,30 +35,16 @@ std::size_t bytes_of(std::size_t (*workspace_bytes)(Args const&) noexcept, void 
 
 PanrtStatus panrt_cuda_prepare() { return panrt::cuda::exported(panrt::cuda::prepare()); }
 
-PanrtStatus panrt_cuda_pyramid_roi_align(void const* args, std::size_t args_bytes, void* stream) {
-  return panrt::cuda::call(panrt::cuda::launch_pyramid_roi_align, args, args_bytes, stream);
-}
-
-PanrtStatus panrt_cuda_rpn_proposals(void const* args, std::size_t args_bytes, void* stream) {
-  return panrt::cuda::call(panrt::cuda::launch_rpn_proposals, args, args_bytes, stream);
-}
-std::size_t panrt_cuda_rpn_proposals_workspace_bytes(void const* args, std::size_t args_bytes) {
-  return panrt::cuda::bytes_of(panrt::cuda::rpn_proposals_workspace_bytes, args, args_bytes);
-}
-
-PanrtStatus panrt_cuda_box_detections(void const* args, std::size_t args_bytes, void* stream) {
-  return panrt::cuda::call(panrt::cuda::launch_box_detections, args, args_bytes, stream);
-}
-std::size_t panrt_cuda_box_detections_workspace_bytes(void const* args, std::size_t args_bytes) {
-  return panrt::cuda::bytes_of(panrt::cuda::box_detections_workspace_bytes, args, args_bytes);
-}
-
-PanrtStatus panrt_cuda_panoptic_merge(void const* args, std::size_t args_bytes, void* stream) {
-  return panrt::cuda::call(panrt::cuda::launch_panoptic_merge, args, args_bytes, stream);
-}
-std::size_t panrt_cuda_panoptic_merge_workspace_bytes(void const* args, std::size_t args_bytes) {
-  return panrt::cuda::bytes_of(panrt::cuda::panoptic_merge_workspace_bytes, args, args_bytes);
-}
+#define PANRT_LAUNCH(Name, function)                                                          \
+  PanrtStatus panrt_cuda_##function(void const* args, std::size_t args_bytes, void* stream) { \
+    return panrt::cuda::call(panrt::cuda::launch_##function, args, args_bytes, stream);       \
+  }
+#define PANRT_WORKSPACE(Name, function)                                                           \
+  std::size_t panrt_cuda_##function##_workspace_bytes(void const* args, std::size_t args_bytes) { \
+    return panrt::cuda::bytes_of(panrt::cuda::function##_workspace_bytes, args, args_bytes);      \
+  }
+PANRT_FOR_EACH_OP(PANRT_LAUNCH)
+PANRT_FOR_EACH_WORKSPACE(PANRT_WORKSPACE)
 
 PanrtStatus panrt_cuda_preprocess(void const* args, std::size_t args_bytes, void* stream) {
   return panrt::cuda::call(panrt::cuda::launch_preprocess, args, args_bytes, stream);

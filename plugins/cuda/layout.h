@@ -5,13 +5,10 @@
 #include <cstddef>
 
 #include "c_api.h"
-#include "panrt/cuda/box_detections.h"
 #include "panrt/cuda/narrow_map.h"
 #include "panrt/cuda/overlay.h"
-#include "panrt/cuda/panoptic_merge.h"
 #include "panrt/cuda/preprocess.h"
-#include "panrt/cuda/pyramid_roi_align.h"
-#include "panrt/cuda/rpn_proposals.h"
+#include "panrt/ops.h"
 
 namespace panrt::cuda {
 

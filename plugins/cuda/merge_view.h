@@ -8,8 +8,9 @@
 
 #include "block_select.h"
 #include "launch.h"
-#include "panrt/cuda/panoptic_merge.h"
+#include "panrt/limits.h"
 #include "panrt/merge_rules.h"
+#include "panrt/ops.h"
 
 namespace panrt::cuda {
 

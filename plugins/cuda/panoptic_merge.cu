@@ -28,8 +28,8 @@
 
 #include "checks.h"
 #include "merge_view.h"
-#include "panrt/cuda/panoptic_merge.h"
 #include "panrt/limits.h"
+#include "panrt/ops.h"
 #include "workspace.h"
 
 namespace panrt::cuda {

@@ -3,14 +3,12 @@
 
 #include "launch.h"
 #include "panrt/arithmetic.h"
-#include "panrt/cuda/box_detections.h"
 #include "panrt/cuda/narrow_map.h"
 #include "panrt/cuda/overlay.h"
-#include "panrt/cuda/panoptic_merge.h"
 #include "panrt/cuda/prepare.h"
 #include "panrt/cuda/preprocess.h"
-#include "panrt/cuda/pyramid_roi_align.h"
-#include "panrt/cuda/rpn_proposals.h"
+#include "panrt/limits.h"
+#include "panrt/ops.h"
 #include "prepare.h"
 
 namespace panrt::cuda {
@@ -95,9 +93,8 @@ bool Preparation::load(void const* kernel) noexcept {
 Status prepare() noexcept {
   if (char const* const fault = host_arithmetic_fault()) return unsupported(fault);
   using Prepare = Status (*)() noexcept;
-  constexpr Prepare kAll[] = {prepare_rpn_proposals,  prepare_pyramid_roi_align, prepare_box_detections,
-                              prepare_panoptic_merge, prepare_preprocess,        prepare_overlay,
-                              prepare_narrow_map};
+#define PANRT_PREPARE(Name, function) prepare_##function,
+  constexpr Prepare kAll[] = {PANRT_FOR_EACH_OP(PANRT_PREPARE) prepare_preprocess, prepare_overlay, prepare_narrow_map};
   for (Prepare const each : kAll) {
     Status const status = each();
     if (!status.ok()) return status;

@@ -9,8 +9,8 @@
 
 #include "checks.h"
 #include "launch.h"
-#include "panrt/cuda/pyramid_roi_align.h"
 #include "panrt/limits.h"
+#include "panrt/ops.h"
 #include "panrt/roi_align.h"
 #include "prepare.h"
 #include "vectors.h"
@@ -93,7 +93,7 @@ __device__ void collapse(RoiAxis const& axis, int bin, int size, SampleRange con
 }
 
 struct Pyramid {
-  PyramidLevel levels[kMaxPyramidLevels];
+  PyramidLevel levels[kMaxLevels];
   int level_count, max_height, max_width;  // the largest of all levels
   float canonical_size;
   int canonical_level, min_level;
@@ -382,7 +382,7 @@ Status check_pyramid_roi_align(PyramidRoiAlignArgs const& args) noexcept {
   Checks checks("PyramidRoiAlign");
   checks.range("images", args.images, 1, kMaxImages);
   checks.range("rois_per_image", args.rois_per_image, 0, kMaxRows);
-  checks.range("level_count", args.level_count, 1, kMaxPyramidLevels);
+  checks.range("level_count", args.level_count, 1, kMaxLevels);
   checks.range("channels", args.channels, 1, kMaxPooled);
   checks.range("output_size", args.output_size, 1, kMaxBins);
   checks.range("sampling_ratio", args.sampling_ratio, 0, kMaxSamples);

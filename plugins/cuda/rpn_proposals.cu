@@ -19,8 +19,8 @@
 #include "checks.h"
 #include "launch.h"
 #include "panrt/boxes.h"
-#include "panrt/cuda/rpn_proposals.h"
 #include "panrt/limits.h"
+#include "panrt/ops.h"
 #include "prepare.h"
 #include "workspace.h"
 
@@ -44,8 +44,8 @@ struct LevelView {
 };
 
 struct View {
-  LevelView levels[kMaxRpnLevels];
-  Box cell_anchors[kMaxRpnLevels][kMaxRpnAnchors];
+  LevelView levels[kMaxLevels];
+  Box cell_anchors[kMaxLevels][kMaxAnchorsPerCell];
   Rank* chosen;            // (N, chunks of all levels, chunk_slots)
   Rank* sorted;            // (N, L, slots)
   std::uint32_t* counts;   // (N, L) candidates
@@ -279,7 +279,7 @@ __device__ std::uint32_t keep_of_level(View const& view, std::int64_t level, std
 // sum of its places among each level. Reads the bits of kept candidates once, rows coalesced, and writes the RoIs,
 // 16 bytes per lane. Bound by latency: the greedy rule is a chain over the candidates, 32 links at a time.
 __global__ __launch_bounds__(1024) void keep_best(View const view, bool const in_shared) {
-  __shared__ std::uint32_t counts[kMaxRpnLevels];
+  __shared__ std::uint32_t counts[kMaxLevels];
 
   std::int64_t const image = blockIdx.x;
   auto const most = static_cast<std::uint32_t>(view.post_nms_top_k);
@@ -369,8 +369,8 @@ std::size_t plan(RpnProposalsArgs const& args, void* base, View& view) noexcept 
 Status check_rpn_proposals(RpnProposalsArgs const& args) noexcept {
   Checks checks("RpnProposals");
   checks.range("images", args.images, 1, kMaxImages);
-  checks.range("level_count", args.level_count, 1, kMaxRpnLevels);
-  checks.range("anchor_count", args.anchor_count, 1, kMaxRpnAnchors);
+  checks.range("level_count", args.level_count, 1, kMaxLevels);
+  checks.range("anchor_count", args.anchor_count, 1, kMaxAnchorsPerCell);
   checks.range("pre_nms_top_k", args.pre_nms_top_k, 1, INT32_MAX);
   checks.range("post_nms_top_k", args.post_nms_top_k, 1, kMaxRows);
   checks.number("nms_threshold", args.nms_threshold, 0.0F, 1.0F);
@@ -386,7 +386,7 @@ Status check_rpn_proposals(RpnProposalsArgs const& args) noexcept {
     std::int64_t const here = std::int64_t{level.height} * level.width * args.anchor_count;
     anchors += here;
     checks.at_most("levels", anchors, kMaxAnchors, "anchors");
-    checks.at_most("pre_nms_top_k", std::min<std::int64_t>(here, args.pre_nms_top_k), kMaxRpnCandidates,
+    checks.at_most("pre_nms_top_k", std::min<std::int64_t>(here, args.pre_nms_top_k), kMaxCandidates,
                    "candidates of a level");
   }
   for (int a = 0; checks.ok() && a < args.anchor_count; ++a) checks.above_zero("aspect_ratios", args.aspect_ratios[a]);
@@ -430,7 +430,7 @@ Status launch_rpn_proposals(RpnProposalsArgs const& args, cudaStream_t stream) n
   std::size_t const removed = std::size_t{levels} * (view.slots / 32) * sizeof(std::uint32_t);  // a multiple of 32
   std::size_t const all = removed + std::size_t{levels} * view.keep_slots * sizeof(Rank) +
                           static_cast<std::size_t>(args.post_nms_top_k) * sizeof(std::uint32_t);
-  bool const in_shared = all + sizeof(std::uint32_t) * kMaxRpnLevels <= kMaxSharedBytes;
+  bool const in_shared = all + sizeof(std::uint32_t) * kMaxLevels <= kMaxSharedBytes;
   return launch(keep_best, {dim3(images), dim3(1024), in_shared ? all : removed}, stream, view, in_shared);
 }
 

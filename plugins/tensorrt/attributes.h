@@ -21,8 +21,6 @@
 
 namespace panrt::tensorrt {
 
-using HeightWidth = std::array<std::int32_t, 2>;
-
 // An attribute's storage as a run of int32 or float.
 template <typename Number>
 Number* begin_of(Number& value) {
@@ -167,35 +165,41 @@ inline void expect(bool holds, char const* attribute, std::string const& expecte
   throw OpError(text.str());
 }
 
-inline void expect_range(char const* attribute, std::int64_t value, std::int64_t least, std::int64_t most) {
-  expect(value >= least && value <= most, attribute, std::to_string(least) + " to " + std::to_string(most),
-         static_cast<double>(value));
-}
-
-inline void expect_fraction(char const* attribute, float value) {
-  expect(value >= 0.0F && value <= 1.0F, attribute, "a number from 0 to 1", value);
-}
-
-inline void expect_finite(char const* attribute, float value) {
-  expect(std::isfinite(value), attribute, "a finite number", value);
-}
-
-inline void expect_above_zero(char const* attribute, float value) {
-  expect(value > 0.0F && std::isfinite(value), attribute, "finite numbers above 0", value);
-}
-
-inline void expect_sides(char const* attribute, HeightWidth const& value) {
-  for (std::int32_t const side : value) {
-    expect(side >= 1 && side <= kMaxSide, attribute, "sides from 1 to " + std::to_string(kMaxSide), side);
+// The checks of attributes, which an op calls by name.
+struct Expect {
+  void levels(char const* attribute, std::size_t entries) const {
+    expect(entries >= 1 && entries <= kMaxLevels, attribute,
+           "1 to " + std::to_string(kMaxLevels) + " entries, one per pyramid level", static_cast<double>(entries));
   }
-}
-
-inline void expect_strides(std::vector<std::int32_t> const& strides) {
-  expect(!strides.empty() && strides.size() <= kMaxLevels, "strides",
-         "1 to " + std::to_string(kMaxLevels) + " entries, one per pyramid level", static_cast<double>(strides.size()));
-  for (std::int32_t const stride : strides) {
-    expect(stride >= 1 && stride <= kMaxSide, "strides", "pixels from 1 to " + std::to_string(kMaxSide), stride);
+  void levels(char const* attribute, std::size_t entries, std::size_t strides) const {
+    expect(entries == strides, attribute, "as many entries as strides has", static_cast<double>(entries));
   }
-}
+  void entries(char const* attribute, std::size_t found, std::size_t least, std::size_t most) const {
+    expect(found >= least && found <= most, attribute,
+           std::to_string(least) + " to " + std::to_string(most) + " entries", static_cast<double>(found));
+  }
+  // `unit` may be empty.
+  void integer(char const* attribute, std::int64_t value, std::int64_t least, std::int64_t most,
+               char const* unit) const {
+    std::string const named = *unit == 0 ? "" : std::string(unit) + " from ";
+    std::string const open = *unit == 0 ? "at least " + std::to_string(least) : named + std::to_string(least);
+    std::string const range = named + std::to_string(least) + " to " + std::to_string(most);
+    expect(value >= least && value <= most, attribute, most == INT32_MAX ? open : range, static_cast<double>(value));
+  }
+  void fraction(char const* attribute, float value) const {
+    expect(value >= 0.0F && value <= 1.0F, attribute, "a number from 0 to 1", value);
+  }
+  void finite(char const* attribute, float value) const {
+    expect(std::isfinite(value), attribute, "a finite number", value);
+  }
+  void above_zero(char const* attribute, float value) const {
+    expect(value > 0.0F && std::isfinite(value), attribute, "finite numbers above 0", value);
+  }
+  void above_zero(char const* attribute, float value, float most) const {
+    std::ostringstream expected;
+    expected << "a number above 0, at most " << most;
+    expect(value > 0.0F && value <= most, attribute, expected.str(), value);
+  }
+};
 
 }  // namespace panrt::tensorrt

@@ -2,24 +2,22 @@
 #include <NvInferRuntime.h>
 #include <NvInferVersion.h>
 
-#include "box_detections.h"
-#include "panoptic_merge.h"
+#include <iterator>
+
+#include "op_plugin.h"
 #include "panrt/cuda/prepare.h"
-#include "pyramid_roi_align.h"
+#include "panrt/ops.h"
 #include "report.h"
-#include "rpn_proposals.h"
 
 #define PANRT_EXPORT extern "C" __attribute__((visibility("default")))
 
 PANRT_EXPORT nvinfer1::IPluginCreatorInterface* const* getCreators(std::int32_t& count) {
   using namespace panrt::tensorrt;
-  static OpCreator<RpnProposals> rpn_proposals;
-  static OpCreator<PyramidRoiAlign> pyramid_roi_align;
-  static OpCreator<BoxDetections> box_detections;
-  static OpCreator<PanopticMerge> panoptic_merge;
-  static nvinfer1::IPluginCreatorInterface* const creators[] = {&rpn_proposals, &pyramid_roi_align, &box_detections,
-                                                                &panoptic_merge};
-  count = 4;
+#define PANRT_CREATOR(Name, function) static OpCreator<panrt::ops::Name> function;
+  PANRT_FOR_EACH_OP(PANRT_CREATOR)
+#define PANRT_ADDRESS(Name, function) &function,
+  static nvinfer1::IPluginCreatorInterface* const creators[] = {PANRT_FOR_EACH_OP(PANRT_ADDRESS)};
+  count = static_cast<std::int32_t>(std::size(creators));
   return creators;
 }
 

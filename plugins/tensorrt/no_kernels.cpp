@@ -1,10 +1,7 @@
 // Launchers of a library that was built without nvcc. Engines can be built with it; running one reports the missing
 // kernels.
-#include "panrt/cuda/box_detections.h"
-#include "panrt/cuda/panoptic_merge.h"
 #include "panrt/cuda/prepare.h"
-#include "panrt/cuda/pyramid_roi_align.h"
-#include "panrt/cuda/rpn_proposals.h"
+#include "panrt/ops.h"
 
 namespace panrt::cuda {
 namespace {
@@ -15,25 +12,15 @@ constexpr Status kNoKernels = unsupported(
 
 }  // namespace
 
-std::size_t rpn_proposals_workspace_bytes(RpnProposalsArgs const&) noexcept { return 0; }
-std::size_t box_detections_workspace_bytes(BoxDetectionsArgs const&) noexcept { return 0; }
-std::size_t panoptic_merge_workspace_bytes(PanopticMergeArgs const&) noexcept { return 0; }
-
 char const* host_arithmetic_fault() noexcept { return nullptr; }
 
-Status prepare_rpn_proposals() noexcept { return {}; }
-Status prepare_pyramid_roi_align() noexcept { return {}; }
-Status prepare_box_detections() noexcept { return {}; }
-Status prepare_panoptic_merge() noexcept { return {}; }
-
-Status check_rpn_proposals(RpnProposalsArgs const&) noexcept { return {}; }
-Status check_box_detections(BoxDetectionsArgs const&) noexcept { return {}; }
-Status check_panoptic_merge(PanopticMergeArgs const&) noexcept { return {}; }
-Status check_pyramid_roi_align(PyramidRoiAlignArgs const&) noexcept { return {}; }
-
-Status launch_rpn_proposals(RpnProposalsArgs const&, cudaStream_t) noexcept { return kNoKernels; }
-Status launch_pyramid_roi_align(PyramidRoiAlignArgs const&, cudaStream_t) noexcept { return kNoKernels; }
-Status launch_box_detections(BoxDetectionsArgs const&, cudaStream_t) noexcept { return kNoKernels; }
-Status launch_panoptic_merge(PanopticMergeArgs const&, cudaStream_t) noexcept { return kNoKernels; }
+#define PANRT_NO_KERNELS(Name, function)                             \
+  Status check_##function(Name##Args const&) noexcept { return {}; } \
+  Status prepare_##function() noexcept { return {}; }                \
+  Status launch_##function(Name##Args const&, Stream) noexcept { return kNoKernels; }
+#define PANRT_NO_WORKSPACE(Name, function) \
+  std::size_t function##_workspace_bytes(Name##Args const&) noexcept { return 0; }
+PANRT_FOR_EACH_OP(PANRT_NO_KERNELS)
+PANRT_FOR_EACH_WORKSPACE(PANRT_NO_WORKSPACE)
 
 }  // namespace panrt::cuda

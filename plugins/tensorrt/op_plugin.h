@@ -1,17 +1,7 @@
 // The TensorRT plugin around one op, and the creator that TensorRT finds it by.
 //
-// An `Op` is a copyable struct of attributes:
-//   static constexpr char const* kName;
-//   using Args = ...;                                     of the kernel's launcher, panrt/cuda/<op>.h
-//   void attributes(Visit&&);                             visits each attribute (attributes.h)
-//   void check_attributes() const;                        throws OpError
-//   Signature signature() const;                          of its tensors (signature.h)
-//   Args arguments(Sizes const&, PluginTensorDesc const* inputs) const;      all but the pointers
-//   static void point(Args&, void const* const* inputs, void* const* outputs, void* workspace, std::size_t bytes);
-//   static cuda::Status check(Args const&);               whether its kernels take such sizes
-//   static std::size_t workspace_bytes(Args const&);      0 if none is needed
-//   static cuda::Status prepare();                        of its kernels, panrt/cuda/prepare.h
-//   static cuda::Status launch(Args const&, cudaStream_t);
+// An `Op` is one of panrt/ops.h, generated from plugins/schema.py: a copyable struct of attributes that knows its
+// tensors and fills the arguments of its kernels.
 //
 // Only version 1.0 interfaces, whose layout is the same from TensorRT 10.3 to 11 and in TensorRT for RTX; nothing of
 // libnvinfer is called, so that one library loads into all of them.
@@ -25,7 +15,7 @@
 #include <vector>
 
 #include "attributes.h"
-#include "panrt/cuda/status.h"
+#include "panrt/ops.h"
 #include "report.h"
 #include "signature.h"
 
@@ -36,16 +26,42 @@ constexpr char const* kVersion = "1";
 constexpr std::int32_t kOk = 0;
 constexpr std::int32_t kFailed = 1;
 
-// A size that is passed on as int32.
-inline std::int32_t narrow(Sizes const& sizes, char const* letter) {
-  std::int64_t const size = sizes.at(letter);
-  if (size < 0 || size > std::numeric_limits<std::int32_t>::max()) {
-    throw OpError("size " + std::string(letter) + ": expected 0 to 2^31 - 1, got " + std::to_string(size));
-  }
-  return static_cast<std::int32_t>(size);
-}
+// What a call shows: its sizes, as int32, and the types and formats of its inputs.
+class CallSizes {
+ public:
+  CallSizes(Sizes const& sizes, nvinfer1::PluginTensorDesc const* inputs) : sizes_(sizes), inputs_(inputs) {}
 
-inline std::string level_name(char const* stem, std::size_t level) { return stem + std::to_string(level); }
+  std::int32_t operator()(std::string const& letter) const {
+    std::int64_t const size = sizes_.at(letter);
+    if (size < 0 || size > std::numeric_limits<std::int32_t>::max()) {
+      throw OpError("size " + letter + ": expected 0 to 2^31 - 1, got " + std::to_string(size));
+    }
+    return static_cast<std::int32_t>(size);
+  }
+  std::int32_t operator()(std::string const& letter, std::size_t level) const {
+    return (*this)(letter + std::to_string(level));
+  }
+  cuda::DataType type(std::size_t input) const {
+    return inputs_[input].type == nvinfer1::DataType::kHALF ? cuda::DataType::kFloat16 : cuda::DataType::kFloat32;
+  }
+  cuda::Layout layout(std::size_t input) const {
+    nvinfer1::TensorFormat const format = inputs_[input].format;
+    if (format == nvinfer1::TensorFormat::kHWC8) return cuda::Layout::kNhwc8;
+    return format == nvinfer1::TensorFormat::kHWC ? cuda::Layout::kNhwc : cuda::Layout::kNchw;
+  }
+  // A height and width of at most `factor` times those of a map, which `text` names.
+  void expect_within(char const* attribute, std::array<std::int32_t, 2> const& found, std::int64_t factor,
+                     std::array<std::int32_t, 2> const& map, char const* text) const {
+    if (found[0] <= factor * map[0] && found[1] <= factor * map[1]) return;
+    throw OpError("attribute " + std::string(attribute) + ": expected at most " + text + " " + std::to_string(map[0]) +
+                  " x " + std::to_string(map[1]) + ", got " + std::to_string(found[0]) + " x " +
+                  std::to_string(found[1]));
+  }
+
+ private:
+  Sizes const& sizes_;
+  nvinfer1::PluginTensorDesc const* inputs_;
+};
 
 template <typename Op>
 class OpPlugin final : public nvinfer1::IPluginV3,
@@ -57,8 +73,8 @@ class OpPlugin final : public nvinfer1::IPluginV3,
   OpPlugin(std::string const& node, nvinfer1::PluginFieldCollection const& fields)
       : label_(node.empty() || node == Op::kName ? Op::kName : std::string(Op::kName) + " '" + node + "'") {
     op_.attributes(Reader(fields));
-    op_.check_attributes();
-    signature_ = op_.signature();
+    op_.check_attributes(Expect{});
+    op_.tensors(signature_);
     Printer printer;
     op_.attributes(printer);
     text_ = printer.text();
@@ -154,7 +170,8 @@ class OpPlugin final : public nvinfer1::IPluginV3,
     return guarded(label_, kFailed, [&] {
       signature_.check_counts(input_count, output_count);
       if (!prepared_) prepare();
-      arguments_ = op_.arguments(signature_.bind(dims_of(inputs, input_count)), inputs);
+      Sizes const sizes = signature_.bind(dims_of(inputs, input_count));
+      arguments_ = op_.arguments(CallSizes(sizes, inputs));
       workspace_bytes_ = Op::workspace_bytes(arguments_);
       return kOk;
     });
@@ -206,7 +223,8 @@ class OpPlugin final : public nvinfer1::IPluginV3,
   typename Op::Args arguments_of_largest(nvinfer1::DynamicPluginTensorDesc const* inputs, std::int32_t count) const {
     std::vector<nvinfer1::PluginTensorDesc> descs;
     for (std::int32_t i = 0; i < count; ++i) descs.push_back(inputs[i].desc);
-    return op_.arguments(signature_.bind(largest_dims(inputs, count)), descs.data());
+    Sizes const sizes = signature_.bind(largest_dims(inputs, count));
+    return op_.arguments(CallSizes(sizes, descs.data()));
   }
 
   Op op_{};

@@ -142,6 +142,17 @@ nvinfer1::IDimensionExpr const* expression(Word const& word,
 
 }  // namespace
 
+void Signature::inputs_per_level(std::size_t levels, char const* name, char const* legend, Kind kind) {
+  for (std::size_t i = 0; i < levels; ++i) {
+    std::string const level = std::to_string(i);
+    std::string own;
+    for (std::string const& word : words_of(legend)) {
+      own += (own.empty() ? "" : " ") + word + (word == "H" || word == "W" ? level : "");
+    }
+    inputs.push_back({std::string(name) + "_" + level, own, kind});
+  }
+}
+
 void Signature::check_counts(std::int32_t input_count, std::int32_t output_count) const {
   auto const check = [](char const* what, std::vector<Tensor> const& expected, std::int32_t found) {
     if (found >= 0 && static_cast<std::size_t>(found) == expected.size()) return;

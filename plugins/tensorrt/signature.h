@@ -30,9 +30,18 @@ struct Tensor {
 using Sizes = std::map<std::string, std::int64_t>;  // -1: not known yet
 
 struct Signature {
+  static constexpr Kind kFloat32 = Kind::kFloat32, kInt32 = Kind::kInt32;
+  static constexpr Kind kFloating = Kind::kFloating, kFeatures = Kind::kFeatures;
+
   std::vector<Tensor> inputs;
   std::vector<Tensor> outputs;
   Sizes constants;  // letters that attributes fix
+
+  void input(char const* name, char const* legend, Kind kind) { inputs.push_back({name, legend, kind}); }
+  void output(char const* name, char const* legend, Kind kind) { outputs.push_back({name, legend, kind}); }
+  void constant(char const* letter, std::int64_t size) { constants[letter] = size; }
+  // One for each level, `name_0` and so on; H and W of its legend are H0 and W0 there.
+  void inputs_per_level(std::size_t levels, char const* name, char const* legend, Kind kind);
 
   // Checks these dimensions, of which -1 is unknown, and gives every letter a size. Throws OpError.
   Sizes bind(std::vector<nvinfer1::Dims> const& inputs) const;

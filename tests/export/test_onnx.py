@@ -23,7 +23,7 @@ from panrt.formats.input_size import specialise
 from panrt.formats.metadata import ModelFile, sized
 from panrt.model import PanopticFPN, build
 from panrt.model.config import make_config
-from panrt.model.irregular import PanopticSegments
+from panrt.model.custom_ops import PanopticSegments
 from panrt.plugins.onnx_functions import ATTRIBUTES, OUTPUTS
 from support.networks import frames, lively
 

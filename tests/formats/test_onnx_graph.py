@@ -292,7 +292,7 @@ def test_an_attribute_of_another_type_or_out_of_range_is_named(
         ("RpnProposals", "anchor_sizes", [1.0], "anchor_sizes: expected 5 entries"),
         ("RpnProposals", "pre_nms_top_k", -1, "pre_nms_top_k: expected an integer from 1"),
         ("PyramidRoiAlign", "output_size", 2**40, "output_size: expected an integer from 1 to 1024"),
-        ("BoxDetections", "box_weights", [1.0], "box_weights: expected 4 numbers"),
+        ("BoxDetections", "box_weights", [1.0], "box_weights: expected (wx, wy, ww, wh)"),
         ("PanopticMerge", "mask_threshold", float("nan"), "mask_threshold: expected a finite float32"),
         ("PanopticMerge", "output_hw", [1, 2, 3], "output_hw: expected (height, width)"),
     ],

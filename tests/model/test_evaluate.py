@@ -14,10 +14,10 @@ import torch
 from panrt.errors import PanopticFormatError
 from panrt.model import build, panoptic_quality
 from panrt.model.config import MergeConfig
+from panrt.model.custom_ops import Detections, PanopticSegments
 from panrt.model.data.classes import TABLETOP
 from panrt.model.data.coco_panoptic import read_coco_panoptic
 from panrt.model.evaluate import categories_of, evaluate, headline, labelled_images, measure, panoptic_map
-from panrt.model.irregular import Detections, PanopticSegments
 from panrt.model.panoptic_fpn import Branches, Instances
 from panrt.model.panoptic_map import Category, PanopticMap, Segment, semantic_map
 from panrt.model.training_data import TrainingSample

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from panrt.model.matching import IGNORED, NEGATIVE, POSITIVE, box_iou, encode_boxes, match, sample
-from panrt.plugins.reference import decode
+from panrt.plugins.box_reference import decode
 
 
 def test_iou_by_hand() -> None:

@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from panrt.model import PanopticFPN, build, irregular
+from panrt.model import PanopticFPN, build
 from panrt.model.backbones.efficientnet_lite import SameConv2d
 from panrt.model.backbones.resnet import ResNet
 from panrt.model.config import MergeConfig, ResNetConfig, SemanticConfig
+from panrt.model.custom_ops import KERNELS, CustomOps
 from panrt.model.panoptic_fpn import SeparateNetworks
+from panrt.plugins.schema import Op
 
 EVERYTHING = MergeConfig(score_threshold=0.0, stuff_area_limit=1)
 
@@ -138,19 +140,20 @@ def test_constant_padding_is_tensorflows_same_for_even_sizes(kernel: int, stride
     torch.testing.assert_close(convolution(image), expected)
 
 
-class Recorded:
+class Recorded(CustomOps):
     """The CPU ops, noting who was called."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.called: list[str] = []
 
-    def __getattr__(self, name: str) -> Any:
-        self.called.append(name)
-        return getattr(irregular, name)
+    def run(self, op: Op, inputs: Any, attributes: Any) -> Any:
+        self.called.append(op.function)
+        return KERNELS.run(op, inputs, attributes)
 
 
 @torch.no_grad()
-def test_everything_irregular_is_one_of_four_ops(lite: PanopticFPN) -> None:
+def test_the_network_calls_each_custom_op_in_order(lite: PanopticFPN) -> None:
     ops = Recorded()
     found = lite.infer(frames(1), ops=ops)
     assert ops.called == [

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from panrt.model import irregular
+from panrt.model.custom_ops import KERNELS
 from panrt.model.roi_align import pyramid_roi_align, roi_align
 
 PYRAMID: dict[str, Any] = {"canonical_size": 56.0, "canonical_level": 4, "min_level": 2}
@@ -40,7 +40,7 @@ def test_pooled_values_are_the_ops(seed: int, output_size: int, sampling_ratio: 
         sampling_ratio=sampling_ratio,
         **PYRAMID,
     )
-    expected = irregular.pyramid_roi_align(
+    expected = KERNELS.pyramid_roi_align(
         features, rois, strides=(4, 8, 16, 32), output_size=output_size, sampling_ratio=sampling_ratio, **PYRAMID
     )
     torch.testing.assert_close(pooled.float(), expected, atol=1e-4, rtol=1e-4)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from panrt.plugins import contract
+from panrt.plugins import schema
 
 Arguments = dict[str, Any]
 
@@ -179,7 +179,7 @@ def integer_faults(
 
 def size_faults(op: str, argument: str) -> list[Bad]:
     """What may be wrong with a (height, width)."""
-    most = contract.MAX_SIDE
+    most = schema.MAX_SIDE
     faults = [
         Bad(op, argument, (16, 20, 3), ValueError, rf"{argument}: expected \(height, width\), got \(16, 20, 3\)$"),
         Bad(op, argument, (16,), ValueError, rf"{argument}: expected \(height, width\), got \(16,\)$"),
@@ -223,14 +223,14 @@ def every_fault() -> list[Bad]:
         *level_faults(rpn, "deltas", "logits"),
         *level_faults(rpn, "strides", "logits"),
         *level_faults(rpn, "anchor_sizes", "logits"),
-        *integer_faults(rpn, "strides", 1, contract.MAX_SIDE, name="strides[0]", wrap=first),
+        *integer_faults(rpn, "strides", 1, schema.MAX_SIDE, name="strides[0]", wrap=first),
         *number_faults(rpn, "anchor_sizes", "above 0", name="anchor_sizes[0]", wrap=first),
         *number_faults(rpn, "aspect_ratios", "above 0", name="aspect_ratios[1]", wrap=lambda value: [1.0, value, 2.0]),
         *integer_faults(rpn, "pre_nms_top_k", 1),
-        *integer_faults(rpn, "post_nms_top_k", 1, contract.MAX_ROWS),
+        *integer_faults(rpn, "post_nms_top_k", 1, schema.MAX_ROWS),
         *number_faults(rpn, "nms_threshold", "at least 0", "at most 1"),
         *size_faults(rpn, "input_hw"),
-        Bad(rpn, "aspect_ratios", [], ValueError, "aspect_ratios: expected one number an anchor of a cell, got none$"),
+        Bad(rpn, "aspect_ratios", [], ValueError, "aspect_ratios: expected at least 1 number, got none$"),
         Bad(rpn, "aspect_ratios", 1.0, TypeError, "aspect_ratios: expected a list or tuple, got float$"),
         Bad(
             rpn,
@@ -250,7 +250,7 @@ def every_fault() -> list[Bad]:
         *array_faults(align, "rois", "(2, R, 4)"),
         *level_faults(align, "features", "features"),
         *level_faults(align, "strides", "features"),
-        *integer_faults(align, "strides", 1, contract.MAX_SIDE, name="strides[0]", wrap=first),
+        *integer_faults(align, "strides", 1, schema.MAX_SIDE, name="strides[0]", wrap=first),
         *integer_faults(align, "output_size", 1, 1024),
         *integer_faults(align, "sampling_ratio", 0, 1024),
         *number_faults(align, "canonical_size", "above 0"),
@@ -289,25 +289,23 @@ def every_fault() -> list[Bad]:
             "box_weights",
             (10.0, 5.0),
             ValueError,
-            r"box_weights: expected 4 numbers \(wx, wy, ww, wh\), got 2$",
+            r"box_weights: expected \(wx, wy, ww, wh\), got \(10.0, 5.0\)$",
         ),
         Bad(detect, "box_weights", 10.0, TypeError, "box_weights: expected a list or tuple, got float$"),
         *number_faults(
-            detect, "box_weights", "above 0", name="box_weights[2]", wrap=lambda value: (10.0, 10.0, value, 5.0)
+            detect, "box_weights", "above 0", name="box_weights ww", wrap=lambda value: (10.0, 10.0, value, 5.0)
         ),
         *number_faults(detect, "score_threshold"),
         *number_faults(detect, "nms_threshold", "at least 0", "at most 1"),
-        *integer_faults(detect, "max_detections", 1, contract.MAX_ROWS),
+        *integer_faults(detect, "max_detections", 1, schema.MAX_ROWS),
         *size_faults(detect, "input_hw"),
         *array_faults(merge, "semantic_logits", "(N, S, h, w)"),
         *array_faults(merge, "boxes", "(2, K, 4)"),
         *array_faults(merge, "scores", "(2, 6)"),
         *array_faults(merge, "classes", "(2, 6)"),
         *array_faults(merge, "count", "(2,)"),
-        *array_faults(merge, "mask_probs", "(2, 6, mask_h, mask_w)"),
-        Bad(
-            merge, "mask_probs", floats(2, 6, 0, 28), ValueError, "mask_probs: expected mask_h of at least 1, got shape"
-        ),
+        *array_faults(merge, "mask_probs", "(2, 6, Gh, Gw)"),
+        Bad(merge, "mask_probs", floats(2, 6, 0, 28), ValueError, "mask_probs: expected Gh of at least 1, got shape"),
         Bad(
             merge,
             "semantic_logits",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from panrt.plugins import contract
+from panrt.plugins import schema
 from panrt.plugins.cuda_api import (
     BoxDetectionsArgs,
     NarrowMapArgs,
@@ -38,15 +38,15 @@ def test_python_and_cpp_have_the_same_limits() -> None:
     for name, value in found:
         number = eval(value.replace("LL", "").replace("INT32_MAX", "2147483647"))
         snake = re.sub(r"(?<!^)(?=[A-Z])", "_", name).upper()
-        assert getattr(contract, f"MAX_{snake}") == number, name
+        assert getattr(schema, f"MAX_{snake}") == number, name
 
 
 def test_the_contract_lists_them() -> None:
     table = (ROOT / "plugins" / "OPS.md").read_text().split("### 1.3 Limits")[1].split("## 2.")[0]
-    for limit in (contract.MAX_IMAGES, contract.MAX_SIDE, contract.MAX_CANDIDATES, contract.MAX_BINS):
+    for limit in (schema.MAX_IMAGES, schema.MAX_SIDE, schema.MAX_CANDIDATES, schema.MAX_BINS):
         assert str(limit) in table
-    powers = (contract.MAX_ROWS, contract.MAX_PAIRS, contract.MAX_PAIRS_KEPT, contract.MAX_MASK_CELLS)
-    for limit in (*powers, contract.MAX_PASTED, contract.MAX_POOLED):
+    powers = (schema.MAX_ROWS, schema.MAX_PAIRS, schema.MAX_PAIRS_KEPT, schema.MAX_MASK_CELLS)
+    for limit in (*powers, schema.MAX_PASTED, schema.MAX_POOLED):
         assert f"2^{limit.bit_length() - 1}" in table
 
 
@@ -247,41 +247,41 @@ STRUCTS: dict[str, tuple[Any, dict[str, Any]]] = {
 # Of each op: field, what it may be at most and at least.
 RANGES: dict[str, list[tuple[str, int, int]]] = {
     "rpn_proposals": [
-        ("images", 1, contract.MAX_IMAGES), ("level_count", 1, contract.MAX_LEVELS),
-        ("anchor_count", 1, contract.MAX_ANCHORS_PER_CELL), ("pre_nms_top_k", 1, HUGE),
-        ("post_nms_top_k", 1, contract.MAX_ROWS), ("input_height", 1, contract.MAX_SIDE),
-        ("input_width", 1, contract.MAX_SIDE),
+        ("images", 1, schema.MAX_IMAGES), ("level_count", 1, schema.MAX_LEVELS),
+        ("anchor_count", 1, schema.MAX_ANCHORS_PER_CELL), ("pre_nms_top_k", 1, HUGE),
+        ("post_nms_top_k", 1, schema.MAX_ROWS), ("input_height", 1, schema.MAX_SIDE),
+        ("input_width", 1, schema.MAX_SIDE),
     ],
     "pyramid_roi_align": [
-        ("images", 1, contract.MAX_IMAGES), ("rois_per_image", 0, contract.MAX_ROWS),
-        ("level_count", 1, contract.MAX_LEVELS), ("channels", 1, contract.MAX_POOLED),
-        ("output_size", 1, contract.MAX_BINS), ("sampling_ratio", 0, contract.MAX_SAMPLES),
-        ("canonical_level", 0, contract.MAX_LEVEL_NUMBER), ("min_level", 0, contract.MAX_LEVEL_NUMBER),
+        ("images", 1, schema.MAX_IMAGES), ("rois_per_image", 0, schema.MAX_ROWS),
+        ("level_count", 1, schema.MAX_LEVELS), ("channels", 1, schema.MAX_POOLED),
+        ("output_size", 1, schema.MAX_BINS), ("sampling_ratio", 0, schema.MAX_SAMPLES),
+        ("canonical_level", 0, schema.MAX_LEVEL_NUMBER), ("min_level", 0, schema.MAX_LEVEL_NUMBER),
     ],
     "box_detections": [
-        ("images", 1, contract.MAX_IMAGES), ("rois_per_image", 0, contract.MAX_ROWS),
-        ("thing_classes", 1, contract.MAX_CODES), ("max_detections", 1, contract.MAX_ROWS),
-        ("input_height", 1, contract.MAX_SIDE), ("input_width", 1, contract.MAX_SIDE),
+        ("images", 1, schema.MAX_IMAGES), ("rois_per_image", 0, schema.MAX_ROWS),
+        ("thing_classes", 1, schema.MAX_CODES), ("max_detections", 1, schema.MAX_ROWS),
+        ("input_height", 1, schema.MAX_SIDE), ("input_width", 1, schema.MAX_SIDE),
     ],
     "panoptic_merge": [
-        ("images", 1, contract.MAX_IMAGES), ("detections", 0, contract.MAX_CODES), ("channels", 1, contract.MAX_CODES),
-        ("height", 1, contract.MAX_SIDE), ("width", 1, contract.MAX_SIDE), ("mask_height", 1, contract.MAX_SIDE),
-        ("mask_width", 1, contract.MAX_SIDE), ("input_height", 1, 8), ("input_width", 1, 8),
-        ("output_height", 1, contract.MAX_SIDE), ("output_width", 1, contract.MAX_SIDE),
+        ("images", 1, schema.MAX_IMAGES), ("detections", 0, schema.MAX_CODES), ("channels", 1, schema.MAX_CODES),
+        ("height", 1, schema.MAX_SIDE), ("width", 1, schema.MAX_SIDE), ("mask_height", 1, schema.MAX_SIDE),
+        ("mask_width", 1, schema.MAX_SIDE), ("input_height", 1, 8), ("input_width", 1, 8),
+        ("output_height", 1, schema.MAX_SIDE), ("output_width", 1, schema.MAX_SIDE),
         ("stuff_area_limit", 0, HUGE),
     ],
     "preprocess": [
-        ("images", 1, contract.MAX_IMAGES), ("height", 1, contract.MAX_SIDE), ("width", 1, contract.MAX_SIDE),
-        ("resized_height", 1, contract.MAX_SIDE), ("resized_width", 1, contract.MAX_SIDE),
-        ("output_height", 1, contract.MAX_SIDE), ("output_width", 1, contract.MAX_SIDE), ("top", 0, 0), ("left", 0, 0),
+        ("images", 1, schema.MAX_IMAGES), ("height", 1, schema.MAX_SIDE), ("width", 1, schema.MAX_SIDE),
+        ("resized_height", 1, schema.MAX_SIDE), ("resized_width", 1, schema.MAX_SIDE),
+        ("output_height", 1, schema.MAX_SIDE), ("output_width", 1, schema.MAX_SIDE), ("top", 0, 0), ("left", 0, 0),
         ("frame_bytes", 0, 2**35),
     ],
     "overlay": [
-        ("images", 1, contract.MAX_IMAGES), ("height", 1, contract.MAX_SIDE), ("width", 1, contract.MAX_SIDE),
-        ("map_height", 1, contract.MAX_SIDE), ("map_width", 1, contract.MAX_SIDE), ("color_count", 0, HUGE),
+        ("images", 1, schema.MAX_IMAGES), ("height", 1, schema.MAX_SIDE), ("width", 1, schema.MAX_SIDE),
+        ("map_height", 1, schema.MAX_SIDE), ("map_width", 1, schema.MAX_SIDE), ("color_count", 0, HUGE),
         ("opacity", 0, 256), ("border", 0, HUGE),
     ],
-    "narrow_map": [("count", 0, contract.MAX_IMAGES * contract.MAX_SIDE**2)],
+    "narrow_map": [("count", 0, schema.MAX_IMAGES * schema.MAX_SIDE**2)],
 }  # fmt: skip
 
 

@@ -17,13 +17,13 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper
 
-from panrt.plugins import onnx_functions, reference
+from panrt.plugins import onnx_functions, reference, schema
 from panrt.plugins.contract import Detections, PanopticSegments, Proposals
 from support import onnx_ops
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "merge"
 OPSETS = range(onnx_functions.SMALLEST_OPSET, onnx_functions.LARGEST_OPSET + 1)
-OPS = list(onnx_functions.INPUTS)
+OPS = list(schema.OPS)
 
 Array = NDArray[Any]
 Call = tuple[tuple[Any, ...], dict[str, Any]]  # of an op: its arrays and its options
@@ -379,12 +379,12 @@ def test_bodies_are_standard_operators_and_declare_every_attribute_of_the_node(o
     assert (values["plugin_namespace"], values["plugin_version"]) == (b"panrt", b"1")
 
 
-@pytest.mark.parametrize("op_type", onnx_functions.SIZED)
+@pytest.mark.parametrize("op_type", schema.SIZED)
 def test_the_size_of_the_input_may_be_an_input(op_type: str) -> None:
     """One model for all sizes; the attributes say nothing."""
     model, feeds = one_op(op_type)
     (node,) = model.graph.node
-    node.input.append(onnx_functions.INPUT_SIZE)
+    node.input.append(schema.INPUT_SIZE)
     for attribute in node.attribute:
         if attribute.name in ("input_hw", "output_hw"):
             attribute.ints[:] = (0, 0)
@@ -410,7 +410,7 @@ def test_one_model_has_no_op_both_with_its_size_open_and_fixed() -> None:
     model, _ = one_op("BoxDetections")
     model.graph.node.append(model.graph.node[0])
     model.graph.node[1].name = "again"
-    model.graph.node[1].input.append(onnx_functions.INPUT_SIZE)
+    model.graph.node[1].input.append(schema.INPUT_SIZE)
     with pytest.raises(ValueError, match=r"node 'again': expected BoxDetections of 4 inputs.*got 5"):
         onnx_functions.add_functions(model)
     model.graph.node[1].input.append("more")
@@ -488,7 +488,8 @@ def test_functions_are_refused_to_models_that_cannot_hold_them() -> None:
 
 def test_a_node_needs_every_input_output_and_attribute_of_its_op() -> None:
     options = detections_call()[1]
-    inputs, outputs = onnx_functions.INPUTS["BoxDetections"], onnx_functions.OUTPUTS["BoxDetections"]
+    inputs = schema.input_names("BoxDetections", schema.Form(1, False))
+    outputs = onnx_functions.OUTPUTS["BoxDetections"]
     with pytest.raises(ValueError, match=r"BoxDetections: expected names for class_logits, .*got \['rois'\]"):
         onnx_functions.make_node("BoxDetections", ["rois"], outputs, **options)
     with pytest.raises(ValueError, match=r"BoxDetections: expected names for boxes, scores, classes, count, got"):

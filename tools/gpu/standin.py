@@ -152,7 +152,7 @@ class KernelEngine(StandIn):
         """See `Engine.execution`."""
         return KernelExecution(self, scratch)
 
-    def args(self, scratch: int, addresses: Mapping[str, int]) -> PanopticMergeArgs:
+    def args(self, scratch: int, addresses: Mapping[str, int]) -> ctypes.Structure:
         """Return the arguments of a run."""
         args = PanopticMergeArgs(**self._fields, workspace=scratch, workspace_bytes=self.scratch_bytes)
         args.semantic_logits = addresses["image"]
@@ -172,7 +172,7 @@ class KernelExecution:
 
     def __init__(self, engine: KernelEngine, scratch: int) -> None:
         self._engine, self._scratch = engine, scratch
-        self._args: PanopticMergeArgs | None = None
+        self._args: ctypes.Structure | None = None
 
     def bind(self, addresses: Mapping[str, int]) -> None:
         """Take addresses."""

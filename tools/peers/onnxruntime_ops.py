@@ -14,7 +14,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from panrt.plugins.reference import MAX_SIZE_DELTA, grid_anchors
+from panrt.plugins.box_reference import MAX_SIZE_DELTA, grid_anchors
 
 Array = NDArray[np.float32]
 Run = Callable[[], list[NDArray[np.generic]]]

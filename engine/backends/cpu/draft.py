@@ -12,7 +12,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 from panrt.engine.backends.cpu.steps import CONVOLUTION_DOMAIN, Convolution, LookUpTable, Op
 from panrt.formats import onnx_shapes
 from panrt.formats.onnx_shapes import Tensor
-from panrt.plugins.onnx_functions import DOMAIN
+from panrt.plugins.schema import DOMAIN
 
 OP_DOMAINS = (DOMAIN, CONVOLUTION_DOMAIN)
 

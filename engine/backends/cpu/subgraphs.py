@@ -14,7 +14,7 @@ from panrt.errors import UnsupportedModelError
 from panrt.formats import onnx_shapes
 from panrt.formats.onnx_graph import RESULTS
 from panrt.formats.onnx_shapes import Tensor
-from panrt.plugins.onnx_functions import DOMAIN
+from panrt.plugins.schema import DOMAIN
 
 
 def subgraph(sections: Sections, index: int) -> Subgraph:

@@ -26,7 +26,8 @@ from panrt.errors import InputSizeError, ModelFileError
 from panrt.formats import metadata
 from panrt.formats.metadata import SIZE_DIVISOR, ModelFile
 from panrt.formats.records import shown
-from panrt.plugins.onnx_functions import DOMAIN, INPUT_SIZE, SIZED, add_functions
+from panrt.plugins.onnx_functions import add_functions
+from panrt.plugins.schema import DOMAIN, INPUT_SIZE, SIZED
 
 IMAGE = "image"
 

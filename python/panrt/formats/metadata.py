@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from panrt.errors import InputSizeError, ModelFileError
 from panrt.formats import records
 from panrt.formats.records import shown
-from panrt.plugins.contract import MAX_ROWS, MAX_SIDE
+from panrt.plugins.schema import MAX_ROWS, MAX_SIDE
 
 KEY = "panrt"  # of metadata_props
 SCHEMA = 1

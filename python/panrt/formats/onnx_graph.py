@@ -32,14 +32,8 @@ from panrt.formats.onnx_file import AGAIN, read_onnx
 from panrt.formats.onnx_nodes import MAX_OPERANDS, attributes, bad_attribute, check_node, label
 from panrt.formats.onnx_shapes import Tensor, infer, shape_text
 from panrt.formats.records import shown
-from panrt.plugins.onnx_functions import (
-    ATTRIBUTES,
-    DOMAIN,
-    LARGEST_OPSET,
-    OUTPUTS,
-    SMALLEST_OPSET,
-    add_functions,
-)
+from panrt.plugins.onnx_functions import LARGEST_OPSET, OUTPUTS, SMALLEST_OPSET, add_functions
+from panrt.plugins.schema import DOMAIN, OPS
 
 RESULTS = OUTPUTS["PanopticMerge"]
 MAX_NODES = 2000  # ResNet-101 in int8 has 727
@@ -106,10 +100,10 @@ def check_structure(proto: ModelProto, *, source: str) -> None:
     """
     graph = proto.graph
     for function in proto.functions:
-        if function.domain != DOMAIN or function.name not in ATTRIBUTES:
+        if function.domain != DOMAIN or function.name not in OPS:
             raise UnsupportedModelError(
                 f"{source}: has the function {shown(f'{function.domain}::{function.name}')}; PanRT files have only "
-                f"those of {', '.join(ATTRIBUTES)}; {AGAIN}."
+                f"those of {', '.join(OPS)}; {AGAIN}."
             )
     if graph.sparse_initializer or proto.training_info:
         raise UnsupportedModelError(f"{source}: has sparse tensors or a training graph; {AGAIN}.")

@@ -12,12 +12,11 @@ from onnx import AttributeProto, NodeProto, TensorProto, helper
 from panrt.errors import ModelFileError, UnsupportedModelError
 from panrt.formats.onnx_file import AGAIN
 from panrt.formats.records import shown
-from panrt.plugins import contract
-from panrt.plugins.onnx_functions import ATTRIBUTES, DOMAIN, INPUT_SIZE, INPUTS, OUTPUTS, form
+from panrt.plugins.onnx_functions import ATTRIBUTES, OUTPUTS
+from panrt.plugins.schema import DOMAIN, INPUT_SIZE, MAX_SIDE, OPS, form
 
 MAX_OPERANDS = 64  # inputs, outputs or attributes of a node
 MAX_RANK = 8
-MAX_SIDE = contract.MAX_SIDE
 
 # The operators that the exporter writes, and those that the CPU backend's graph passes add.
 OPERATORS = frozenset(
@@ -120,15 +119,15 @@ def _value(attribute: AttributeProto) -> str:
 
 def _check_op(node: NodeProto, source: str) -> None:
     """Check a custom op; the contract checks the values of its attributes, once shapes are known."""
-    if node.op_type not in ATTRIBUTES:
+    if node.op_type not in OPS:
         raise UnsupportedModelError(
-            f"{source}: {label(node)} is {DOMAIN}.{shown(node.op_type)[1:-1]}, this PanRT has {', '.join(ATTRIBUTES)}; "
+            f"{source}: {label(node)} is {DOMAIN}.{shown(node.op_type)[1:-1]}, this PanRT has {', '.join(OPS)}; "
             "upgrade panrt, or export the model again with this version."
         )
     wanted = ATTRIBUTES[node.op_type]
     names = Counter(attribute.name for attribute in node.attribute)
     missing = wanted.keys() - names.keys()
-    if missing or len(node.output) != len(OUTPUTS[node.op_type]) or len(node.input) < len(INPUTS[node.op_type]):
+    if missing or len(node.output) != len(OUTPUTS[node.op_type]) or len(node.input) < len(OPS[node.op_type].inputs):
         what = f"attribute {', '.join(sorted(missing))}" if missing else "an input or output"
         raise UnsupportedModelError(f"{source}: {label(node)} lacks {what}; {AGAIN}.")
     for attribute in node.attribute:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from panrt.errors import ModelFileError, UnsupportedModelError
@@ -16,7 +15,7 @@ from panrt.formats.onnx_file import AGAIN
 from panrt.formats.onnx_nodes import MAX_RANK, TYPES, attributes, label
 from panrt.formats.records import shown
 from panrt.plugins import contract
-from panrt.plugins.onnx_functions import DOMAIN
+from panrt.plugins.schema import DOMAIN, OPS, by_tensor
 
 _SMALL = 64  # numbers, at most, in a constant that shapes may depend on
 _SAME_SHAPE = {
@@ -131,52 +130,12 @@ def _op_outputs(node: NodeProto, known: Mapping[str, Tensor], source: str) -> di
     try:
         # the contract checks arrays; nothing touches these, so they take no memory
         arrays: list[Any] = [np.empty(tensor.shape, tensor.dtype) for tensor in given]
-        shapes = _OUTPUTS[node.op_type](arrays, values)
+        op = OPS[node.op_type]
+        sizes = contract.check(op, by_tensor(op, arrays), values)
+        outputs = contract.outputs(op, sizes, arrays[0].dtype)
     except (ValueError, TypeError, MemoryError) as error:
         raise ModelFileError(f"{source}: {label(node)}: {_first_line(error)}; {AGAIN}.") from error
-    return {
-        name: Tensor(name, np.dtype(dtype), shape) for name, (dtype, shape) in zip(node.output, shapes, strict=True)
-    }
-
-
-_Shapes = list[tuple[Any, tuple[int, ...]]]
-
-
-def _rpn(arrays: list[NDArray[Any]], values: dict[str, Any]) -> _Shapes:
-    levels = len(arrays) // 2
-    sizes = contract.check_rpn_proposals(arrays[:levels], arrays[levels:], **values)
-    return [(np.float32, (sizes.N, values["post_nms_top_k"], 4)), (np.int32, (sizes.N,))]
-
-
-def _roi_align(arrays: list[NDArray[Any]], values: dict[str, Any]) -> _Shapes:
-    sizes = contract.check_pyramid_roi_align(arrays[:-1], arrays[-1], **values, layout="NCHW")
-    S = values["output_size"]
-    return [(arrays[0].dtype, (sizes.N * sizes.R, sizes.C, S, S))]
-
-
-def _detections(arrays: list[NDArray[Any]], values: dict[str, Any]) -> _Shapes:
-    sizes, K = contract.check_box_detections(*arrays, **values), values["max_detections"]
-    N = sizes.N
-    return [(np.float32, (N, K, 4)), (np.float32, (N, K)), (np.int32, (N, K)), (np.int32, (N,))]
-
-
-def _merge(arrays: list[NDArray[Any]], values: dict[str, Any]) -> _Shapes:
-    sizes = contract.check_panoptic_merge(*arrays, **values)
-    N, rows = sizes.N, sizes.K + sizes.S
-    return [
-        (np.int32, (N, *values["output_hw"])),
-        (np.int32, (N, rows, 8)),
-        (np.float32, (N, rows)),
-        (np.int32, (N,)),
-    ]
-
-
-_OUTPUTS: dict[str, Callable[[list[NDArray[Any]], dict[str, Any]], _Shapes]] = {
-    "RpnProposals": _rpn,
-    "PyramidRoiAlign": _roi_align,
-    "BoxDetections": _detections,
-    "PanopticMerge": _merge,
-}
+    return {name: Tensor(name, output.dtype, output.shape) for name, output in zip(node.output, outputs, strict=True)}
 
 
 def shape_text(dims: Iterable[int]) -> str:

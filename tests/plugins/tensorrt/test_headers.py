@@ -76,7 +76,7 @@ def test_the_plugins_use_nothing_that_is_younger_than_tensorrt_10_3() -> None:
 
 @pytest.mark.parametrize("op", library.OPS)
 def test_a_plugin_has_every_function_where_all_releases_look_for_it(op: str) -> None:
-    tables = function_tables(f"panrt::tensorrt::OpPlugin<panrt::tensorrt::{op}>")
+    tables = function_tables(f"panrt::tensorrt::OpPlugin<panrt::ops::{op}>")
     assert list(tables) == list(INTERFACES)
     for interface, expected in INTERFACES.items():
         functions = expected.split()
@@ -87,7 +87,7 @@ def test_a_plugin_has_every_function_where_all_releases_look_for_it(op: str) -> 
 
 @pytest.mark.parametrize("op", library.OPS)
 def test_a_creator_has_every_function_where_all_releases_look_for_it(op: str) -> None:
-    tables = function_tables(f"panrt::tensorrt::OpCreator<panrt::tensorrt::{op}>")
+    tables = function_tables(f"panrt::tensorrt::OpCreator<panrt::ops::{op}>")
     assert {interface: " ".join(functions) for interface, functions in tables.items()} == CREATOR
 
 

@@ -22,7 +22,7 @@ from panrt.engine.backends.cpu.draft import Draft, permuted
 from panrt.engine.backends.cpu.passes.graph_index import Index, ints, is_padded_explicitly, is_pointwise
 from panrt.engine.backends.cpu.steps import CONVOLUTION_DOMAIN, NHWC, Convolution
 from panrt.formats.onnx_shapes import Tensor
-from panrt.plugins.onnx_functions import DOMAIN
+from panrt.plugins.schema import DOMAIN
 
 LEAST_CELLS = 1000  # H x W below which leaving ONNX Runtime costs more than it saves
 SIDE_BY_SIDE = 16  # channels and filters come in so many, see `native.Conv3x3`

@@ -15,7 +15,7 @@ from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_help
 from panrt.engine.backends.cpu.passes.winograd import lift
 from panrt.engine.backends.cpu.steps import CONVOLUTION_DOMAIN as DOMAIN
 from panrt.engine.backends.cpu.steps import Convolution
-from panrt.plugins.onnx_functions import DOMAIN as OPS_DOMAIN
+from panrt.plugins.schema import DOMAIN as OPS_DOMAIN
 from support.rounding import allowed, run
 
 H, W, C = 40, 32, 16

@@ -1,0 +1,495 @@
+"""The custom ops, each declared once: tensors, attributes with their ranges, limits, and the struct that kernels take.
+
+Whatever would repeat a declaration is derived from it: the checks of `contract`, the outputs that `native` allocates,
+the ONNX attributes of `onnx_functions`, the argument structs of `cuda_api`, the nodes that `panrt.export.symbolic`
+records, and the header `include/panrt/ops.h`, which `tools/generate_ops.py` writes. OPS.md says what the ops compute.
+This module needs the standard library alone, so that file formats can be read without NumPy.
+
+Shapes are legends (`legends`), such as "N 4A H W". The same letter is the same size everywhere in an op, but for H and
+W of a tensor per pyramid level, which are the level's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+DOMAIN = "panrt"  # of the ops in ONNX
+VERSION = 1  # of that domain
+PLUGIN_NAMESPACE, PLUGIN_VERSION = "panrt", "1"  # by which TensorRT finds the plugin of a node
+PLUGIN = {"plugin_namespace": PLUGIN_NAMESPACE, "plugin_version": PLUGIN_VERSION}  # attributes of every node
+
+# The limits of OPS.md 1.3; include/panrt/limits.h has the same for compiled code. Real networks stay far below them.
+# Within them no 32-bit count overflows, and no launch takes more than seconds.
+MAX_IMAGES = 65535  # per batch
+MAX_SIDE = 32768  # pixels of an image, cells of a map, and strides: an area fits int32
+MAX_ROWS = 2**20  # RoIs or detections per image
+MAX_LEVELS = 8  # of a pyramid
+MAX_ANCHORS_PER_CELL = 16
+MAX_ANCHORS = 2**31 - 1  # per image
+MAX_CANDIDATES = 16384  # per level that enter NMS
+MAX_BINS = 1024  # per RoI and axis
+MAX_SAMPLES = 1024  # per bin and axis
+MAX_POOLED = 2**30  # values per RoI
+MAX_LEVEL_NUMBER = 64  # canonical_level, min_level
+MAX_PAIRS = 2**21  # of RoI and class, per image
+MAX_PAIRS_KEPT = 2**35  # pairs times max_detections
+MAX_CODES = 65535  # detections and channels together
+MAX_MASK_CELLS = 2**24  # per mask
+MAX_PASTED = 2**38  # detections times pixels of the output
+MAX_ROI_COORDINATE = 65536.0  # beyond it a RoI is outside every image, and pools to zero
+
+# In a file with an open input size these ops have one more input, the last, of this name: (2,) int64, height and width.
+# Their attributes of sizes are then 0, 0; the whole input is valid, and the output has its size.
+INPUT_SIZE = "input_size"
+
+# float32; int32; float32 that an engine may also feed as float16; float32 or float16, the same for all of an op.
+Type = Literal["float32", "int32", "floating", "features"]
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """An input or output."""
+
+    name: str  # in ONNX `name_0`, `name_1` ... if there is one per level
+    legend: str
+    type: Type = "float32"
+    per_level: bool = False
+
+
+@dataclass(frozen=True)
+class Within:
+    """A bound that depends on the size of a tensor: `factor` times its `letters`, which `text` names."""
+
+    factor: int
+    letters: tuple[str, ...]
+    text: str
+    cure: str
+
+
+@dataclass(frozen=True, eq=False)
+class Attribute:
+    """A number, or a list of numbers, each within the same range."""
+
+    name: str
+    type: Literal["int", "float"]
+    note: str  # its meaning
+    length: str | tuple[str, ...] = ""  # "": one number; "L", "A": a list of that letter's size; else a name per entry
+    least: int | float | None = None
+    above: float | None = None  # in place of `least`
+    most: int | float | None = None
+    unit: str = ""  # of an integer, for messages
+    sizes: tuple[str, ...] = ()  # the letters whose size it is
+    shown: bool = False  # by the shape of an output that CPU kernels are given, so they do not take it
+    within: Within | None = None
+    default: float | None = None  # of Python's keyword argument; nodes have every attribute
+
+
+@dataclass(frozen=True)
+class Field:
+    """A member of the struct that kernels take, and where its value comes from."""
+
+    name: str
+    source: Literal["tensor", "size", "attribute", "type", "layout", "workspace", "workspace_bytes"]
+    of: str  # the tensor, letter or attribute; "input_hw[0]" is an entry
+    type: Literal["", "int64", "float32"] = ""  # instead of int32 for a size and of its own for an attribute
+    length: int = 0  # of an array
+    note: str = ""
+
+
+class Limit(NamedTuple):
+    """What a call has of something, and how much of it is supported."""
+
+    name: str  # the argument to blame
+    found: int
+    most: int
+    unit: str
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of a checked call."""
+
+    letters: dict[str, int]
+    levels: tuple[tuple[int, int], ...] = ()  # H, W of each pyramid level
+
+    def __getitem__(self, letter: str) -> int:
+        return self.letters[letter]
+
+
+def no_limits(sizes: Sizes, attributes: Mapping[str, Any]) -> Iterator[Limit]:
+    """Yield nothing: letters and attributes have all the bounds that an op needs."""
+    yield from ()
+
+
+@dataclass(frozen=True, eq=False)
+class Op:
+    """One op."""
+
+    name: str  # in ONNX and TensorRT
+    function: str  # in Python and C++
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    attributes: tuple[Attribute, ...]
+    fields: tuple[Field, ...]  # of `<name>Args`, after those of its levels
+    level_struct: str = ""  # the type of an entry of `levels`
+    level_fields: tuple[Field, ...] = ()
+    limits: Callable[[Sizes, Mapping[str, Any]], Iterator[Limit]] = no_limits  # on what letters and attributes give
+    own_cpu_arguments: bool = False  # the CPU kernel has a struct of its own, in cpu/kernels.h
+
+    @property
+    def has_levels(self) -> bool:
+        """Whether it works on a feature pyramid."""
+        return any(tensor.per_level for tensor in self.inputs)
+
+    @property
+    def has_workspace(self) -> bool:
+        """Whether its CUDA kernels need scratch memory."""
+        return any(field.source == "workspace" for field in self.fields)
+
+    def attribute(self, name: str) -> Attribute:
+        """Return the attribute of this name."""
+        return next(attribute for attribute in self.attributes if attribute.name == name)
+
+
+class Letter(NamedTuple):
+    """The bounds of a size."""
+
+    least: int = 0
+    most: int | None = None
+    unit: str = ""  # of what there may be `most`
+
+
+_SIDE = Letter(1, MAX_SIDE, "cells a side")
+LETTERS = {
+    "N": Letter(1, MAX_IMAGES, "images"),
+    "L": Letter(1, MAX_LEVELS, "levels"),
+    "A": Letter(1, MAX_ANCHORS_PER_CELL, "anchors of a cell"),
+    "R": Letter(0, MAX_ROWS, "rows of an image"),  # RoIs
+    "C": Letter(1),  # channels, or classes of things
+    "K": Letter(0),  # detections
+    "S": Letter(1),  # semantic channels; bins per axis
+    **dict.fromkeys(("H", "W", "h", "w", "Gh", "Gw"), _SIDE),
+}
+
+
+# --- nodes ------------------------------------------------------------------------------------------------------------
+
+
+class Form(NamedTuple):
+    """Which of the ONNX functions of an op a node needs."""
+
+    levels: int  # of the pyramid; 1 if the op has none
+    open_size: bool  # the size of the network's input is an input
+
+
+def form(op_type: str, inputs: Sequence[str]) -> Form:
+    """Return the form of a node with these inputs.
+
+    Raises:
+        ValueError: no such op, or an input is missing or unknown.
+    """
+    if op_type not in OPS:
+        raise ValueError(f"op_type: expected one of {', '.join(OPS)}, got {op_type!r}")
+    op = OPS[op_type]
+    per_level = sum(tensor.per_level for tensor in op.inputs)
+    fixed = len(op.inputs) - per_level
+    open_size = op_type in SIZED and list(inputs[-1:]) == [INPUT_SIZE]
+    found = len(inputs) - open_size
+    levels, rest = divmod(found - fixed, per_level) if per_level else (1, found - fixed)
+    if levels < 1 or rest:
+        wanted = ", ".join(tensor.name + ("_0 ..." if tensor.per_level else "") for tensor in op.inputs)
+        raise ValueError(f"{op_type}: expected names for {wanted}, got {list(inputs)}")
+    return Form(levels, open_size)
+
+
+def input_names(op_type: str, form: Form) -> list[str]:
+    """Return the names of a node's inputs in OPS.md: those of all levels of a tensor, then the next tensor."""
+    names = [
+        f"{tensor.name}_{i}" if tensor.per_level else tensor.name
+        for tensor in OPS[op_type].inputs
+        for i in range(form.levels if tensor.per_level else 1)
+    ]
+    return [*names, INPUT_SIZE] if form.open_size else names
+
+
+def by_tensor(op: Op, values: Sequence[Any]) -> list[Any]:
+    """Return one entry per input of an op, a list for a tensor per level, of a node's inputs one after the other."""
+    per_level = sum(tensor.per_level for tensor in op.inputs)
+    levels = (len(values) - len(op.inputs) + per_level) // per_level if per_level else 0
+    grouped: list[Any] = []
+    rest = list(values)
+    for tensor in op.inputs:
+        size = levels if tensor.per_level else 1
+        grouped.append(rest[:size] if tensor.per_level else rest[0])
+        rest = rest[size:]
+    return grouped
+
+
+NHWC = "nhwc"  # the argument of CPU kernels that says how features lie
+
+
+def kernel_arguments(op: Op) -> dict[str, str]:
+    """Return the keyword arguments of an op's CPU kernel, each with its type in Python.
+
+    They are the attributes but for those that the shape of an output shows; a height and width are two arguments.
+    """
+    arguments: dict[str, str] = {}
+    for attribute in op.attributes:
+        if attribute.shown:
+            continue
+        if attribute.name.endswith("_hw"):
+            arguments.update((f"{attribute.name[:-3]}_{part}", "int") for part in attribute.length)
+        elif attribute.length:
+            arguments[attribute.name] = "Sequence[float]"  # also of strides, by which coordinates are divided
+        else:
+            arguments[attribute.name] = attribute.type
+    if any(tensor.type == "features" for tensor in op.inputs):
+        arguments[NHWC] = "bool"
+    return arguments
+
+
+def kernel_options(op: Op, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return these attributes as the keyword arguments of the op's CPU kernel, all but `nhwc`."""
+    options: dict[str, Any] = {}
+    for attribute in op.attributes:
+        value = attributes[attribute.name]
+        if attribute.shown:
+            continue
+        if attribute.name.endswith("_hw"):
+            options.update(zip((f"{attribute.name[:-3]}_{part}" for part in attribute.length), value, strict=True))
+        else:
+            options[attribute.name] = value
+    return options
+
+
+# --- the ops ----------------------------------------------------------------------------------------------------------
+
+_STRIDES = Attribute("strides", "int", "pixels per cell", "L", least=1, most=MAX_SIDE, unit="pixels")
+_NMS = Attribute("nms_threshold", "float", "IoU above which a box is suppressed", least=0.0, most=1.0)
+_HW = ("height", "width")
+_INPUT_HW = Attribute("input_hw", "int", "valid size of the network input", _HW, least=1, most=MAX_SIDE)
+_WORKSPACE = (
+    Field("workspace", "workspace", "", note="of any alignment"),
+    Field("workspace_bytes", "workspace_bytes", ""),
+)
+_INPUT_SIDES = (Field("input_height", "attribute", "input_hw[0]"), Field("input_width", "attribute", "input_hw[1]"))
+_LEVEL_SIDES = (Field("height", "size", "H"), Field("width", "size", "W"))
+_STRIDE = Field("stride", "attribute", "strides", "float32", note="pixels of the network input per cell")
+
+
+def _rpn_proposals_limits(sizes: Sizes, attributes: Mapping[str, Any]) -> Iterator[Limit]:
+    anchors = 0
+    for i, (H, W) in enumerate(sizes.levels):
+        here = sizes["A"] * H * W
+        anchors += here
+        yield Limit(f"logits[{i}]", anchors, MAX_ANCHORS, "anchors of all levels so far")
+        yield Limit("pre_nms_top_k", min(here, attributes["pre_nms_top_k"]), MAX_CANDIDATES, "candidates of a level")
+
+
+RPN_PROPOSALS = Op(
+    name="RpnProposals",
+    function="rpn_proposals",
+    inputs=(Tensor("logits", "N A H W", per_level=True), Tensor("deltas", "N 4A H W", per_level=True)),
+    outputs=(Tensor("rois", "N R 4"), Tensor("roi_count", "N", "int32")),
+    attributes=(
+        _STRIDES,
+        Attribute("anchor_sizes", "float", "side of the square anchor", "L", above=0.0),
+        Attribute("aspect_ratios", "float", "height / width", "A", above=0.0),
+        Attribute("pre_nms_top_k", "int", "maximum number of candidates per level that enter NMS", least=1),
+        Attribute("post_nms_top_k", "int", "proposals per image", least=1, most=MAX_ROWS, sizes=("R",), shown=True),
+        _NMS,
+        _INPUT_HW,
+    ),
+    limits=_rpn_proposals_limits,
+    level_struct="RpnLevel",
+    level_fields=(
+        Field("logits", "tensor", "logits"),
+        Field("deltas", "tensor", "deltas"),
+        *_LEVEL_SIDES,
+        _STRIDE,
+        Field("anchor_size", "attribute", "anchor_sizes"),
+    ),
+    fields=(
+        Field("aspect_ratios", "attribute", "aspect_ratios", length=MAX_ANCHORS_PER_CELL),
+        Field("rois", "tensor", "rois", note="aligned to 16 bytes"),
+        Field("roi_count", "tensor", "roi_count"),
+        *_WORKSPACE,
+        Field("images", "size", "N"),
+        Field("level_count", "size", "L"),
+        Field("anchor_count", "size", "A"),
+        Field("pre_nms_top_k", "attribute", "pre_nms_top_k"),
+        Field("post_nms_top_k", "attribute", "post_nms_top_k"),
+        Field("nms_threshold", "attribute", "nms_threshold"),
+        *_INPUT_SIDES,
+    ),
+    own_cpu_arguments=True,
+)
+
+
+def _pyramid_roi_align_limits(sizes: Sizes, attributes: Mapping[str, Any]) -> Iterator[Limit]:
+    pooled = sizes["C"] * sizes["S"] ** 2
+    yield Limit("features: channels * output_size^2", pooled, MAX_POOLED, "numbers of a RoI")
+
+
+PYRAMID_ROI_ALIGN = Op(
+    name="PyramidRoiAlign",
+    function="pyramid_roi_align",
+    inputs=(Tensor("features", "N C H W", "features", per_level=True), Tensor("rois", "N R 4")),
+    outputs=(Tensor("pooled", "N*R C S S", "features"),),
+    attributes=(
+        _STRIDES,
+        Attribute("output_size", "int", "bins per axis", least=1, most=MAX_BINS, sizes=("S",)),
+        Attribute("sampling_ratio", "int", "samples per bin and axis; 0 is adaptive", least=0, most=MAX_SAMPLES),
+        Attribute("canonical_size", "float", "side of a RoI of canonical_level, pixels", above=0.0, default=224.0),
+        Attribute(
+            "canonical_level", "int", "level for RoIs of canonical_size", least=0, most=MAX_LEVEL_NUMBER, default=4
+        ),
+        Attribute("min_level", "int", "level of features_0", least=0, most=MAX_LEVEL_NUMBER, default=2),
+    ),
+    limits=_pyramid_roi_align_limits,
+    level_struct="PyramidLevel",
+    level_fields=(Field("data", "tensor", "features"), *_LEVEL_SIDES, _STRIDE),
+    fields=(
+        Field("rois", "tensor", "rois"),
+        Field("pooled", "tensor", "pooled"),
+        Field("images", "size", "N", "int64"),
+        Field("rois_per_image", "size", "R", "int64"),
+        Field("level_count", "size", "L"),
+        Field("channels", "size", "C"),
+        Field("output_size", "attribute", "output_size"),
+        Field("sampling_ratio", "attribute", "sampling_ratio"),
+        Field("canonical_size", "attribute", "canonical_size"),
+        Field("canonical_level", "attribute", "canonical_level"),
+        Field("min_level", "attribute", "min_level"),
+        Field("type", "type", "features"),
+        Field("layout", "layout", "features", note="of features and pooled"),
+    ),
+    own_cpu_arguments=True,
+)
+
+
+def _box_detections_limits(sizes: Sizes, attributes: Mapping[str, Any]) -> Iterator[Limit]:
+    pairs = sizes["R"] * sizes["C"]
+    yield Limit("class_logits", sizes["C"], MAX_CODES, "classes")
+    yield Limit("class_logits", pairs, MAX_PAIRS, "pairs of RoI and class")
+    kept = MAX_PAIRS_KEPT // max(pairs, 1)
+    yield Limit("max_detections", sizes["K"], kept, f"of {pairs} pairs of RoI and class")
+
+
+BOX_DETECTIONS = Op(
+    name="BoxDetections",
+    function="box_detections",
+    inputs=(
+        Tensor("class_logits", "N R C+1"),
+        Tensor("box_deltas", "N R 4C"),
+        Tensor("rois", "N R 4"),
+        Tensor("roi_count", "N", "int32"),
+    ),
+    outputs=(
+        Tensor("boxes", "N K 4"),
+        Tensor("scores", "N K"),
+        Tensor("classes", "N K", "int32"),
+        Tensor("count", "N", "int32"),
+    ),
+    attributes=(
+        Attribute("box_weights", "float", "by which the deltas are divided", ("wx", "wy", "ww", "wh"), above=0.0),
+        Attribute("score_threshold", "float", "probability that a detection must exceed"),
+        _NMS,
+        Attribute("max_detections", "int", "detections per image", least=1, most=MAX_ROWS, sizes=("K",), shown=True),
+        _INPUT_HW,
+    ),
+    limits=_box_detections_limits,
+    fields=(
+        Field("class_logits", "tensor", "class_logits"),
+        Field("box_deltas", "tensor", "box_deltas", note="aligned to 16 bytes"),
+        Field("rois", "tensor", "rois", note="aligned to 16 bytes"),
+        Field("roi_count", "tensor", "roi_count"),
+        Field("boxes", "tensor", "boxes", note="aligned to 16 bytes"),
+        Field("scores", "tensor", "scores"),
+        Field("classes", "tensor", "classes"),
+        Field("count", "tensor", "count"),
+        *_WORKSPACE,
+        Field("images", "size", "N"),
+        Field("rois_per_image", "size", "R", note="may be 0"),
+        Field("thing_classes", "size", "C"),
+        Field("max_detections", "attribute", "max_detections"),
+        Field("box_weights", "attribute", "box_weights", length=4),
+        Field("score_threshold", "attribute", "score_threshold"),
+        Field("nms_threshold", "attribute", "nms_threshold"),
+        *_INPUT_SIDES,
+    ),
+    own_cpu_arguments=True,
+)
+
+
+_QUARTER = Within(
+    4, ("h", "w"), "four times the semantic logits'", "it is the valid size of the network input, padding excluded"
+)
+
+
+def _panoptic_merge_limits(sizes: Sizes, attributes: Mapping[str, Any]) -> Iterator[Limit]:
+    yield Limit("mask_probs", sizes["Gh"] * sizes["Gw"], MAX_MASK_CELLS, "cells of a mask")
+    yield Limit("scores", sizes["K"] + sizes["S"], MAX_CODES, "detections and channels together")
+    H, W = sizes["H"], sizes["W"]
+    yield Limit("scores", sizes["K"], MAX_PASTED // (H * W), f"detections on {(H, W)} pixels")
+
+
+PANOPTIC_MERGE = Op(
+    name="PanopticMerge",
+    function="panoptic_merge",
+    inputs=(
+        Tensor("semantic_logits", "N S h w", "floating"),
+        Tensor("boxes", "N K 4"),
+        Tensor("scores", "N K"),
+        Tensor("classes", "N K", "int32"),
+        Tensor("count", "N", "int32"),
+        Tensor("mask_probs", "N K Gh Gw", "floating"),
+    ),
+    outputs=(
+        Tensor("panoptic", "N H W", "int32"),
+        Tensor("segments", "N K+S 8", "int32"),
+        Tensor("segment_scores", "N K+S"),
+        Tensor("segment_count", "N", "int32"),
+    ),
+    attributes=(
+        replace(_INPUT_HW, within=_QUARTER),
+        replace(_INPUT_HW, name="output_hw", note="size of the panoptic map", sizes=("H", "W"), shown=True),
+        Attribute("score_threshold", "float", "smallest score of an instance"),
+        Attribute("overlap_threshold", "float", "largest occluded share of an instance", least=0.0, most=1.0),
+        Attribute("stuff_area_limit", "int", "smallest stuff segment", least=0, unit="output pixels"),
+        Attribute("mask_threshold", "float", "smallest probability inside a mask", above=0.0, most=1.0, default=0.5),
+    ),
+    limits=_panoptic_merge_limits,
+    fields=(
+        *(Field(name, "tensor", name) for name in ("semantic_logits", "boxes", "scores", "classes", "count")),
+        Field("mask_probs", "tensor", "mask_probs"),
+        Field("panoptic", "tensor", "panoptic", note="aligned to 16 bytes"),
+        Field("segments", "tensor", "segments", note="aligned to 16 bytes"),
+        Field("segment_scores", "tensor", "segment_scores"),
+        Field("segment_count", "tensor", "segment_count"),
+        *_WORKSPACE,
+        Field("logit_type", "type", "semantic_logits"),
+        Field("mask_type", "type", "mask_probs"),
+        Field("images", "size", "N"),
+        Field("detections", "size", "K", note="may be 0"),
+        Field("channels", "size", "S"),
+        Field("height", "size", "h"),
+        Field("width", "size", "w"),
+        Field("mask_height", "size", "Gh"),
+        Field("mask_width", "size", "Gw"),
+        Field("input_height", "attribute", "input_hw[0]", note="at most 4h"),
+        Field("input_width", "attribute", "input_hw[1]", note="at most 4w"),
+        Field("output_height", "attribute", "output_hw[0]"),
+        Field("output_width", "attribute", "output_hw[1]"),
+        Field("score_threshold", "attribute", "score_threshold"),
+        Field("overlap_threshold", "attribute", "overlap_threshold"),
+        Field("stuff_area_limit", "attribute", "stuff_area_limit"),
+        Field("mask_threshold", "attribute", "mask_threshold"),
+    ),
+    own_cpu_arguments=True,
+)
+
+OPS = {op.name: op for op in (RPN_PROPOSALS, PYRAMID_ROI_ALIGN, BOX_DETECTIONS, PANOPTIC_MERGE)}
+SIZED = tuple(op.name for op in OPS.values() if any(attribute.name == "input_hw" for attribute in op.attributes))
