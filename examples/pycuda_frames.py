@@ -33,7 +33,7 @@ __global__ void keep_things(unsigned char* frame, int height, int width, int con
 
 
 def main(engine: str, video: str, folder: str) -> None:
-    """Run the engine on a video, and write a picture of each frame."""
+    """Run the engine on a video, and write an image of each frame."""
     keep_things = SourceModule(KERNEL).get_function("keep_things")
     stream = cuda.Stream()
     capture = cv2.VideoCapture(video)

@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from panrt.errors import CheckpointError, ClassesError
 from panrt.files import write_atomically
 from panrt.formats import records
-from panrt.model.backbones.efficientnet_lite import STAGES
-from panrt.model.config import EfficientNetLiteConfig, PanopticFPNConfig, ResNetConfig, to_json
+from panrt.model.backbones import TRUNKS
+from panrt.model.backbones.trunk import TrunkWeights
+from panrt.model.config import PanopticFPNConfig, to_json
 from panrt.model.data.classes import ClassTable
 from panrt.model.exported import load_exported
 from panrt.model.header import BUNDLED, EXPORTED, SCHEMA, Header, locate, read_header
@@ -82,46 +83,6 @@ def detectron2_name(name: str) -> str:
         if name.startswith(ours):
             return theirs + name.removeprefix(ours)
     return name
-
-
-def _torchvision_trunk_name(name: str) -> str:
-    """`res3.0.conv2.norm.weight` -> `layer2.0.bn2.weight`."""
-    name = name.removeprefix("stem.")
-    name = re.sub(r"^res(\d)", lambda match: f"layer{int(match[1]) - 1}", name)
-    name = name.replace("shortcut.norm.", "downsample.1.").replace("shortcut.", "downsample.0.")
-    return re.sub(r"conv(\d)\.norm\.", r"bn\1.", name)
-
-
-def _caffe2_trunk_name(name: str) -> str:
-    """`res3.0.conv2.norm.weight` -> `res3_0_branch2b_bn_s`, as in detectron2's MSRA ResNets."""
-    suffixes = {
-        "norm.weight": "bn_s",
-        "norm.bias": "bn_b",
-        "norm.running_mean": "bn_rm",
-        "norm.running_var": "bn_riv",
-        "weight": "w",
-    }
-    for ours, theirs in suffixes.items():
-        if name.endswith(ours):
-            name = name.removesuffix(ours) + theirs
-            break
-    if name.startswith("stem."):
-        return name.removeprefix("stem.").replace("conv1.bn", "res_conv1_bn").replace(".", "_")
-    name = name.replace("shortcut", "branch1")
-    return re.sub(r"conv(\d)", lambda match: "branch2" + "abc"[int(match[1]) - 1], name).replace(".", "_")
-
-
-def _efficientnet_trunk_name(name: str) -> str:
-    """`blocks.1.0.project.norm.weight` -> `_blocks.1._bn2.weight`, as in `efficientnet_lite_pytorch`."""
-    stem = name.removeprefix("stem.")
-    if stem != name:
-        return f"_bn0.{stem.removeprefix('norm.')}" if stem.startswith("norm.") else f"_conv_stem.{stem}"
-    _, stage, repeat, part, rest = name.split(".", 4)
-    block = sum(before.repeats for before in STAGES[: int(stage)]) + int(repeat)
-    if rest.startswith("norm."):
-        norm = ("expand", "depthwise", "project").index(part)
-        return f"_blocks.{block}._bn{norm}.{rest.removeprefix('norm.')}"
-    return f"_blocks.{block}._{part}_conv.{rest}"
 
 
 # Networks from weights ------------------------------------------------------------------------------------------------
@@ -179,76 +140,27 @@ def load_trunk(model: PanopticFPN, path: str | os.PathLike[str]) -> None:
     """
     weights = read_weights(path)
     trunk, config, source = model.backbone.trunk, model.config, os.fspath(path)
-    kind = _trunk_kind(weights, source)
-    _check_trunk_kind(kind, config, source)
+    kind = _trunk_weights(weights, source)
+    if kind not in trunk.weights:
+        raise CheckpointError(
+            f"{source}: weights of {kind.label}, but {config.name} has {type(config.trunk).__name__}."
+        )
+    if (problem := kind.problem(config)) is not None:
+        raise CheckpointError(f"{source}: {problem}")
     tensors = dict(weights.tensors)
     if kind.rgb and kind.stem in tensors and tensors[kind.stem].shape[1:2] == (3,):
         tensors[kind.stem] = tensors[kind.stem].flip(1)
     _fill(trunk, tensors, kind.name, ignored=kind.ignored, optional=kind.optional, source=source)
 
 
-class _TrunkKind(NamedTuple):
-    label: str
-    stem: str  # name of the first convolution's weight
-    name: Callable[[str], str]  # PanRT's name within the trunk -> the file's
-    rgb: bool
-    ignored: re.Pattern[str]  # the classifier and the like
-    optional: re.Pattern[str] = re.compile(r"(?!)")  # of PanRT's names, those that may be missing
-
-
-_TORCHVISION = _TrunkKind(
-    "torchvision ResNet", "conv1.weight", _torchvision_trunk_name, True, re.compile(r"fc\..*|.*\.num_batches_tracked")
-)
-_DETECTRON2 = _TrunkKind(
-    "detectron2 ResNet", "stem.conv1.weight", lambda name: name, False, re.compile(r"(stem\.)?fc\..*")
-)
-_CAFFE2 = _TrunkKind(
-    "MSRA ResNet",
-    "conv1_w",
-    _caffe2_trunk_name,
-    False,
-    re.compile(r"(fc|pred).*|.*_momentum|conv1_b"),
-    # MSRA's files have the affine part alone; missing statistics are the identity
-    re.compile(r".*\.running_(mean|var)"),
-)
-_EFFICIENTNET = _TrunkKind(
-    "EfficientNet-Lite",
-    "_conv_stem.weight",
-    _efficientnet_trunk_name,
-    True,
-    re.compile(r"_conv_head\..*|_bn1\..*|_fc\..*|.*\.num_batches_tracked"),
-)
-
-
-def _trunk_kind(weights: Weights, source: str) -> _TrunkKind:
-    for kind in (_TORCHVISION, _DETECTRON2, _CAFFE2, _EFFICIENTNET):
-        if kind.stem in weights.tensors:
-            # detectron2's converter of torchvision weights signs with that name; they still expect RGB
-            converted = kind is _DETECTRON2 and weights.author == "torchvision"
-            return kind._replace(label="torchvision ResNet", rgb=True) if converted else kind
+def _trunk_weights(weights: Weights, source: str) -> TrunkWeights:
+    for kind in (kind for trunk in TRUNKS for kind in trunk.weights):
+        if kind.stem in weights.tensors and kind.author in (None, weights.author):
+            return kind
     raise CheckpointError(
         f"{source}: not a known trunk; its tensors are {_some(weights.tensors)}. "
         "Expected a ResNet of torchvision or detectron2, or EfficientNet-Lite0."
     )
-
-
-def _check_trunk_kind(kind: _TrunkKind, config: PanopticFPNConfig, source: str) -> None:
-    trunk = config.trunk
-    if isinstance(trunk, EfficientNetLiteConfig) != (kind.label == "EfficientNet-Lite"):
-        raise CheckpointError(f"{source}: weights of {kind.label}, but {config.name} has {type(trunk).__name__}.")
-    if not isinstance(trunk, ResNetConfig):
-        return
-    torchvision = kind.label == "torchvision ResNet"
-    if torchvision and trunk.stride_in_1x1:
-        raise CheckpointError(
-            f"{source}: torchvision strides in the 3x3 convolutions, {config.name} in the 1x1; take the configuration "
-            "panoptic_fpn_r50_torchvision, or another with trunk=ResNetConfig(stride_in_1x1=False)."
-        )
-    if torchvision and config.pixel_std == (1.0, 1.0, 1.0):
-        raise CheckpointError(
-            f"{source}: torchvision weights expect a scaled input, {config.name} has pixel_std (1, 1, 1); take the "
-            "configuration panoptic_fpn_r50_torchvision, or another with pixel_std=(57.375, 57.120, 58.395)."
-        )
 
 
 def _fill(

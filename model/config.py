@@ -14,7 +14,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from panrt.formats import records
 from panrt.model.data.classes import COCO, TABLETOP, VOID, ClassTable
@@ -70,6 +70,11 @@ class ResNetConfig(_Bounded):
     width_per_group: int = _within(1, 1024, 64)
     output_stride: Literal[8, 16, 32] = 32  # below 32: dilated convolutions instead of strides, no FPN
 
+    @property
+    def label(self) -> str:
+        """The trunk's name for people."""
+        return f"ResNet-{self.depth}"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         _check(self.depth in (50, 101, 152), f"trunk depth: got {self.depth}, expected 50, 101 or 152.")
@@ -79,6 +84,14 @@ class ResNetConfig(_Bounded):
 @dataclass(frozen=True, kw_only=True)
 class EfficientNetLiteConfig:
     """EfficientNet-Lite0 trunk: no squeeze-excitation, ReLU6, constant asymmetric padding."""
+
+    @property
+    def label(self) -> str:
+        """The trunk's name for people."""
+        return "EfficientNet-Lite0"
+
+
+TrunkConfig: TypeAlias = ResNetConfig | EfficientNetLiteConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +179,7 @@ class PanopticFPNConfig(_Bounded):
     pixel_mean: tuple[float, float, float] = _within(-1000, 1000, (103.530, 116.280, 123.675))
     pixel_std: tuple[float, float, float] = _within(1e-6, 1000, (1.0, 1.0, 1.0))
     activation: Activation = "relu"
-    trunk: ResNetConfig | EfficientNetLiteConfig = ResNetConfig()
+    trunk: TrunkConfig = ResNetConfig()
     fpn: FpnConfig | None = FpnConfig()  # None: the dilated baseline, a semantic head on C5 alone
     instance: InstanceConfig | None = InstanceConfig()
     semantic: SemanticConfig | None = SemanticConfig()

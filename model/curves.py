@@ -12,12 +12,12 @@ from panrt.files import write_atomically
 SMOOTHING = 0.9  # of the line; the dots are what was logged
 
 
-def plot_curves(log: Path, picture: Path) -> None:
+def plot_curves(log: Path, path: Path) -> None:
     """Draw each loss of a `log.jsonl` over the iterations; needs matplotlib.
 
     Args:
         log: lines with "iteration" and, those that count, "losses".
-        picture: the file to write; its suffix chooses the format.
+        path: the file to write; its suffix chooses the format.
     """
     from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import, and only this needs it
 
@@ -36,8 +36,8 @@ def plot_curves(log: Path, picture: Path) -> None:
     axes.grid(alpha=0.3)
     if curves:
         axes.legend(ncols=2)
-    kind = picture.suffix.removeprefix(".")
-    write_atomically(picture, lambda temporary: figure.savefig(temporary, dpi=120, format=kind))
+    kind = path.suffix.removeprefix(".")
+    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=120, format=kind))
 
 
 def smooth(values: Sequence[float]) -> list[float]:

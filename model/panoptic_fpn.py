@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from panrt.formats.metadata import SIZE_DIVISOR
-from panrt.model.backbones.efficientnet_lite import EfficientNetLite
-from panrt.model.backbones.resnet import ResNet
+from panrt.model.backbones import build_trunk
 from panrt.model.config import InstanceConfig, MergeConfig, PanopticFPNConfig, ResNetConfig, RpnConfig, make_config
 from panrt.model.custom_ops import KERNELS, CustomOps, Detections, PanopticSegments, Proposals
 from panrt.model.fpn import ROI_LEVELS, STRIDES, Fpn
@@ -51,7 +50,7 @@ class Backbone(nn.Module):
 
     def __init__(self, config: PanopticFPNConfig) -> None:
         super().__init__()
-        self.trunk = ResNet(config.trunk) if isinstance(config.trunk, ResNetConfig) else EfficientNetLite()
+        self.trunk = build_trunk(config.trunk)
         self.fpn = None if config.fpn is None else Fpn(self.trunk.channels, config.fpn)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:

@@ -90,7 +90,7 @@ def pick(rng: Rng, colors: Sequence[Color]) -> Color:
 
 
 def pick_two(rng: Rng, colors: Sequence[Color]) -> tuple[Color, Color]:
-    """Two colours that can be told apart."""
+    """Two colours that differ visibly."""
     first = pick(rng, colors)
     ranked = sorted(colors, key=lambda c: abs(_luma(c) - _luma(first)))
     return first, pick(rng, ranked[len(ranked) // 2 :])

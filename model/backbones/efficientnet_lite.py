@@ -9,12 +9,14 @@ is what this trunk does: exact, and a constant in an exported graph.
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from panrt.model.backbones.trunk import Trunk, TrunkWeights
 from panrt.model.layers import FrozenBatchNorm2d, NormedConv2d, init_msra
 
 BATCH_NORM_EPS = 1e-3
@@ -86,10 +88,32 @@ class InvertedResidual(nn.Module):
         return x + projected if self.has_shortcut else projected
 
 
-class EfficientNetLite(nn.Module):
+def _package_name(name: str) -> str:
+    """`blocks.1.0.project.norm.weight` -> `_blocks.1._bn2.weight`, as in `efficientnet_lite_pytorch`."""
+    stem = name.removeprefix("stem.")
+    if stem != name:
+        return f"_bn0.{stem.removeprefix('norm.')}" if stem.startswith("norm.") else f"_conv_stem.{stem}"
+    _, stage, repeat, part, rest = name.split(".", 4)
+    block = sum(before.repeats for before in STAGES[: int(stage)]) + int(repeat)
+    if rest.startswith("norm."):
+        norm = ("expand", "depthwise", "project").index(part)
+        return f"_blocks.{block}._bn{norm}.{rest.removeprefix('norm.')}"
+    return f"_blocks.{block}._{part}_conv.{rest}"
+
+
+class EfficientNetLite(Trunk):
     """image -> (C2, C3, C4, C5)."""
 
     channels = (24, 40, 112, 320)
+    weights = (
+        TrunkWeights(
+            "EfficientNet-Lite",
+            "_conv_stem.weight",
+            _package_name,
+            rgb=True,
+            ignored=re.compile(r"_conv_head\..*|_bn1\..*|_fc\..*|.*\.num_batches_tracked"),
+        ),
+    )
 
     def __init__(self) -> None:
         super().__init__()

@@ -7,10 +7,13 @@ strides s = 4, 8, 16, 32, or held at `output_stride` by dilation. Parameter name
 
 from __future__ import annotations
 
+import re
+
 from torch import Tensor, nn
 from torch.nn import functional
 
-from panrt.model.config import ResNetConfig
+from panrt.model.backbones.trunk import Trunk, TrunkWeights
+from panrt.model.config import PanopticFPNConfig, ResNetConfig
 from panrt.model.layers import FrozenBatchNorm2d, NormedConv2d, init_msra
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -68,10 +71,78 @@ class Bottleneck(nn.Module):
         return functional.relu(self.conv3(x) + shortcut)
 
 
-class ResNet(nn.Module):
+def _torchvision_name(name: str) -> str:
+    """`res3.0.conv2.norm.weight` -> `layer2.0.bn2.weight`."""
+    name = name.removeprefix("stem.")
+    name = re.sub(r"^res(\d)", lambda match: f"layer{int(match[1]) - 1}", name)
+    name = name.replace("shortcut.norm.", "downsample.1.").replace("shortcut.", "downsample.0.")
+    return re.sub(r"conv(\d)\.norm\.", r"bn\1.", name)
+
+
+def _caffe2_name(name: str) -> str:
+    """`res3.0.conv2.norm.weight` -> `res3_0_branch2b_bn_s`, as in detectron2's MSRA ResNets."""
+    suffixes = {
+        "norm.weight": "bn_s",
+        "norm.bias": "bn_b",
+        "norm.running_mean": "bn_rm",
+        "norm.running_var": "bn_riv",
+        "weight": "w",
+    }
+    for ours, theirs in suffixes.items():
+        if name.endswith(ours):
+            name = name.removesuffix(ours) + theirs
+            break
+    if name.startswith("stem."):
+        return name.removeprefix("stem.").replace("conv1.bn", "res_conv1_bn").replace(".", "_")
+    name = name.replace("shortcut", "branch1")
+    return re.sub(r"conv(\d)", lambda match: "branch2" + "abc"[int(match[1]) - 1], name).replace(".", "_")
+
+
+def _torchvision_problem(config: PanopticFPNConfig) -> str | None:
+    if isinstance(config.trunk, ResNetConfig) and config.trunk.stride_in_1x1:
+        return (
+            f"torchvision strides in the 3x3 convolutions, {config.name} in the 1x1; use the configuration "
+            "panoptic_fpn_r50_torchvision, or another with trunk=ResNetConfig(stride_in_1x1=False)."
+        )
+    if config.pixel_std == (1.0, 1.0, 1.0):
+        return (
+            f"torchvision weights expect a scaled input, {config.name} has pixel_std (1, 1, 1); use the "
+            "configuration panoptic_fpn_r50_torchvision, or another with pixel_std=(57.375, 57.120, 58.395)."
+        )
+    return None
+
+
+_TORCHVISION = TrunkWeights(
+    "torchvision ResNet",
+    "conv1.weight",
+    _torchvision_name,
+    rgb=True,
+    ignored=re.compile(r"fc\..*|.*\.num_batches_tracked"),
+    problem=_torchvision_problem,
+)
+_DETECTRON2 = TrunkWeights(
+    "detectron2 ResNet", "stem.conv1.weight", str, rgb=False, ignored=re.compile(r"(stem\.)?fc\..*")
+)
+# detectron2's converter of torchvision's weights names torchvision as their author; they still expect RGB
+_CONVERTED = _DETECTRON2._replace(
+    label="torchvision ResNet", rgb=True, author="torchvision", problem=_torchvision_problem
+)
+_CAFFE2 = TrunkWeights(
+    "MSRA ResNet",
+    "conv1_w",
+    _caffe2_name,
+    rgb=False,
+    ignored=re.compile(r"(fc|pred).*|.*_momentum|conv1_b"),
+    # MSRA's files have the affine part alone; missing statistics are the identity
+    optional=re.compile(r".*\.running_(mean|var)"),
+)
+
+
+class ResNet(Trunk):
     """image -> (C2, C3, C4, C5)."""
 
     channels = (256, 512, 1024, 2048)
+    weights = (_TORCHVISION, _CONVERTED, _DETECTRON2, _CAFFE2)
 
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__()

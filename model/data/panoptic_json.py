@@ -302,7 +302,7 @@ _ANNOTATIONS = {  # by a field of the first annotation
 
 
 def _kind(root: Any) -> str | None:
-    """What a JSON is that is not panoptic, if it can be told."""
+    """What a JSON that is not panoptic is, if its content shows it."""
     if isinstance(root, list):
         return _first(root, _LISTS) or "a list, not an object with annotations"
     if "shapes" in root and "imagePath" in root:

@@ -109,7 +109,7 @@ def test_a_misspelt_configuration_is_answered_with_the_nearest(few: Path, tmp_pa
     assert said in fail("info", "panoptic_fpn_lit")
     assert said in fail("convert", "a.pkl", "-o", tmp_path / "a.safetensors", "--config", "panoptic_fpn_lit")
     assert said in fail("train", "panoptic_fpn_lit", "--data", few, "--images", EVAL, "-o", tmp_path)
-    assert "there are panoptic_fpn_r50, " in fail("info", "yolo")
+    assert "expected one of panoptic_fpn_r50, " in fail("info", "yolo")
 
 
 def test_ctrl_c_ends_with_130_and_faults_of_ours_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

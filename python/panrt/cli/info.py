@@ -97,13 +97,9 @@ def _header(path: Path) -> Header:
 
 
 def _trunk(config: PanopticFPNConfig) -> str:
-    from panrt.model.config import ResNetConfig
-
-    trunk = config.trunk
-    name = f"ResNet-{trunk.depth}" if isinstance(trunk, ResNetConfig) else "EfficientNet-Lite0"
     fpn = f"FPN of {config.fpn.width} channels" if config.fpn is not None else "dilated, no FPN"
     branches = [branch for branch in ("instance", "semantic") if getattr(config, branch) is not None]
-    return f"{name}, {fpn}, {' and '.join(branches)} {'branches' if len(branches) > 1 else 'branch'}"
+    return f"{config.trunk.label}, {fpn}, {' and '.join(branches)} {'branches' if len(branches) > 1 else 'branch'}"
 
 
 def _table(rows: tuple[PartComplexity, ...]) -> str:
