@@ -1,4 +1,4 @@
-"""What can be said of the CUDA kernels without a GPU: registers, occupancy and instructions, and simulated traffic.
+"""Static analysis of the CUDA kernels (registers, occupancy, instructions), and their simulated memory traffic.
 
     python -m benchmarks.kernel_report                      both parts, all architectures, all workloads
     python -m benchmarks.kernel_report --traffic tabletop   the traffic of one workload; the rest stays as it was
@@ -278,66 +278,86 @@ def bounds_table(report: dict[str, Any], workload: str) -> list[str]:
 # --- Report ----------------------------------------------------------------------------------------------------------
 
 
+INTRODUCTION = """\
+The static part is what the compiler says. The traffic is that of the
+kernels run in the simulation of `tools/hostcuda`: 32-byte sectors that warps ask for, caches left out.
+
+## Traffic
+
+*Ideal* is each byte of the op's large inputs and outputs once (`tools/kernel_workloads.py` says which),
+for RoIAlign each sector of features once for every RoI that touches it;
+*packed* is what the bytes of each request would take side by side: where sectors exceed it, lanes lie apart.
+What lies between packed and ideal are intermediate results and bytes that are asked for more than once; they
+mostly come from L2. *Apart* are requests to store whose lanes write neither side by side nor whole sectors.
+*Shared passes* are at least as many as on a GPU: the host's compiler takes 16-byte loads apart, and their
+parts meet in banks (`label_pixels`, where nvcc has `LDS.128`).
+"""
+
+
 def write_document(report: dict[str, Any]) -> None:
-    """docs/kernel_report.md from the figures."""
+    """Write docs/kernel_report.md from the figures."""
     is_measured = "Only what is called *measured* was measured on a GPU."
     what = is_measured if report.get("measured") else "Nothing here was measured on a GPU."
     lines = [
         "# Kernel report",
         "",
         "Written by `python -m benchmarks.kernel_report`; the figures are in `benchmarks/results/kernels.json`.",
-        f"**{what}** The static part is what the compiler says. The traffic is that of the",
-        "kernels run in the simulation of `tools/hostcuda`: 32-byte sectors that warps ask for, caches left out.",
+        f"**{what}** {INTRODUCTION}",
+    ]
+    for workload in report["traffic"]:
+        lines += _traffic_section(report, workload)
+    lines += [*_occupancy_section(report), "", *_instructions_section(report)]
+    DOCUMENT.write_text("\n".join(lines) + "\n")
+
+
+def _traffic_section(report: dict[str, Any], workload: str) -> list[str]:
+    """Requests of each op and kernel on a workload, and the time that they take at least."""
+    ops, load = report["traffic"][workload], WORKLOADS[workload]
+    lines = [
+        f"### {workload}: {load.hw[0]} x {load.hw[1]}, {load.proposals} proposals, {load.detections} detections "
+        f"({load.instances} painted), {load.channels} semantic channels",
         "",
-        "## Traffic",
+        "| op | launches | sectors | ideal | ratio | MB a frame |",
+        "|---|---|---|---|---|---|",
+    ]
+    for op, facts in ops.items():
+        lines.append(
+            f"| {op} | {facts['launches']} | {facts['sectors']} | {facts['ideal_sectors']} | "
+            f"{facts['ratio']:.2f} | {facts['sectors'] * SECTOR / 1e6:.2f} |"
+        )
+    frame = [ops[op] for op in FRAME]
+    launches = sum(facts["launches"] for facts in frame)
+    megabytes = sum(facts["sectors"] for facts in frame) * SECTOR / 1e6
+    lines += [
         "",
-        "*Ideal* is each byte of the op's large inputs and outputs once (`tools/kernel_workloads.py` says which),",
-        "for RoIAlign each sector of features once for every RoI that touches it;",
-        "*packed* is what the bytes of each request would take side by side: where sectors exceed it, lanes lie apart.",
-        "What lies between packed and ideal are intermediate results and bytes that are asked for more than once; they",
-        "mostly come from L2. *Apart* are requests to store whose lanes write neither side by side nor whole sectors.",
-        "*Shared passes* are at least as many as on a GPU: the host's compiler takes 16-byte loads apart, and their",
-        "parts meet in banks (`label_pixels`, where nvcc has `LDS.128`).",
+        f"A frame with float16 features: {launches} launches and {megabytes:.1f} MB for all four ops.",
+        "",
+        "| op | kernel | read | packed | written | packed | apart | shared passes | without conflicts |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for op, facts in ops.items():
+        for kernel, counts in facts["kernels"].items():
+            lines.append(f"| {op} | `{kernel}` | " + " | ".join(str(count) for count in counts.values()) + " |")
+    return [
+        *lines,
+        "",
+        "Time that the traffic takes at peak bandwidth, microseconds, *estimated from simulated traffic*: a lower "
+        "bound that leaves out latency and arithmetic, which bound the small kernels.",
+        "",
+        *bounds_table(report, workload),
         "",
     ]
-    for name, ops in report["traffic"].items():
-        load = WORKLOADS[name]
-        lines += [
-            f"### {name}: {load.hw[0]} x {load.hw[1]}, {load.proposals} proposals, {load.detections} detections "
-            f"({load.instances} painted), {load.channels} semantic channels",
-            "",
-            "| op | launches | sectors | ideal | ratio | MB a frame |",
-            "|---|---|---|---|---|---|",
-        ]
-        for op, facts in ops.items():
-            lines.append(
-                f"| {op} | {facts['launches']} | {facts['sectors']} | {facts['ideal_sectors']} | "
-                f"{facts['ratio']:.2f} | {facts['sectors'] * SECTOR / 1e6:.2f} |"
-            )
-        frame = [ops[op] for op in FRAME]
-        launches = sum(facts["launches"] for facts in frame)
-        megabytes = sum(facts["sectors"] for facts in frame) * SECTOR / 1e6
-        lines += [
-            "",
-            f"A frame with float16 features: {launches} launches and {megabytes:.1f} MB for all four ops.",
-            "",
-            "| op | kernel | read | packed | written | packed | apart | shared passes | without conflicts |",
-            "|---|---|---|---|---|---|---|---|---|",
-        ]
-        for op, facts in ops.items():
-            for kernel, counts in facts["kernels"].items():
-                lines.append(f"| {op} | `{kernel}` | " + " | ".join(str(count) for count in counts.values()) + " |")
-        lines += [
-            "",
-            "Time that the traffic takes at peak bandwidth, microseconds, *estimated from simulated traffic*: a lower "
-            "bound that leaves out latency and arithmetic, which bound the small kernels.",
-            "",
-            *bounds_table(report, name),
-            "",
-        ]
+
+
+def _architectures(static: dict[str, Any]) -> list[str]:
+    return [str(architecture) for architecture in ARCHITECTURES if str(architecture) in static]
+
+
+def _occupancy_section(report: dict[str, Any]) -> list[str]:
+    """What each kernel takes of a multiprocessor, on every architecture."""
     static = report["static"]
-    architectures = [a for a in ARCHITECTURES if str(a) in static]
-    lines += [
+    architectures = _architectures(static)
+    lines = [
         "## Registers, shared memory, occupancy",
         "",
         "Registers, and in brackets the share of an SM's threads that can be resident. No kernel spills or has local "
@@ -348,23 +368,29 @@ def write_document(report: dict[str, Any]) -> None:
         "| kernel | threads | shared bytes | " + " | ".join(f"sm_{a}" for a in architectures) + " |",
         "|---|---|---|" + "---|" * len(architectures),
     ]
-    for kernel, facts in static[str(architectures[0])].items():
-        each = (static[str(a)][kernel] for a in architectures)
+    for kernel, facts in static[architectures[0]].items():
+        each = (static[a][kernel] for a in architectures)
         lines.append(
             f"| `{kernel}` | {facts['threads']} | {facts['shared_bytes']} | "
             + " | ".join(f"{k['registers']} ({k['occupancy']:.0%})" for k in each)
             + " |"
         )
-    lines += [
-        "",
+    return lines
+
+
+def _instructions_section(report: dict[str, Any]) -> list[str]:
+    """How many instructions of each kind the kernels have, on the newest architecture."""
+    static = report["static"]
+    newest = _architectures(static)[-1]
+    lines = [
         "## Instructions",
         "",
-        f"Of sm_{architectures[-1]}, counted in the listing, not as often as they run; widths are bits a lane.",
+        f"Of sm_{newest}, counted in the listing, not as often as they run; widths are bits a lane.",
         "",
         "| kernel | all | global loads | global stores | shared loads, stores | shuffles, votes | double | local |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for kernel, facts in static[str(architectures[-1])].items():
+    for kernel, facts in static[newest].items():
         mix = facts["instructions"]
         by_width = (
             ", ".join(f"{count} x {key.split('.')[1]}" for key, count in mix.items() if key.startswith(kind)) or "0"
@@ -375,7 +401,7 @@ def write_document(report: dict[str, Any]) -> None:
             f"{mix.get('SHFL', 0)}, {mix.get('VOTE', 0)} | {mix.get('double', 0)} | "
             f"{mix.get('LDL', 0) + mix.get('STL', 0)} |"
         )
-    DOCUMENT.write_text("\n".join(lines) + "\n")
+    return lines
 
 
 def _spills(report: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""How long a frame takes: the CPU session beside eager PyTorch and plain ONNX Runtime, with the same weights.
+"""Latency of a frame: the CPU session beside eager PyTorch and plain ONNX Runtime, with the same weights.
 
     python -m benchmarks.latency --model tabletop
 

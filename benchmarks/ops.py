@@ -1,4 +1,4 @@
-"""The four ops on this machine's CPU, against what else does the same work.
+"""The four ops on this machine's CPU, compared with other implementations of the same work.
 
 Contenders take turns, so a ratio compares like with like on a noisy machine; the milliseconds themselves do not travel.
 A ratio is the contender's median over that of PanRT's kernel, hence 5.0 means "takes five times as long".

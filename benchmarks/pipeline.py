@@ -1,4 +1,4 @@
-"""What the runtime itself costs, with a session of no cost in place, and how it holds out on a live source.
+"""The overhead of the runtime itself, measured with a session that costs nothing, and its behaviour on a live source.
 
     python -m benchmarks.pipeline overhead                 a frame's way through pipeline and one JSON sink
     python -m benchmarks.pipeline live --seconds 300       60 frames a second into a session of 25 a second

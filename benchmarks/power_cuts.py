@@ -1,4 +1,4 @@
-"""Kill a recording at random moments, and look at what is left.
+"""Kill a recording at random moments and check what is left of it.
 
     python -m benchmarks.power_cuts --kills 50
 

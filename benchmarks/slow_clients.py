@@ -1,4 +1,4 @@
-"""Recordings beside a live page that idle, slow and stuck clients besiege. Linux only.
+"""Recordings beside a live page under a load of idle, slow and stuck clients. Linux only.
 
     python -m benchmarks.slow_clients                          2,000 clients for five minutes
     python -m benchmarks.slow_clients --clients 500 --seconds 30

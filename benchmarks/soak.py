@@ -1,4 +1,4 @@
-"""Hours of everything at once: does memory, a thread or a file handle leak, and is every lost frame counted?
+"""A soak test of hours: no memory, thread or file handle may leak, and every lost frame must be counted.
 
     python -m benchmarks.soak --minutes 120
 
@@ -27,7 +27,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -199,15 +199,59 @@ def problems(facts: dict[str, Any], samples: list[Sample]) -> list[str]:
     return found
 
 
+class Disturbances(NamedTuple):
+    """What a run met, and how it fared."""
+
+    samples: list[Sample]
+    fills: int  # of the disk of the video
+    unlinks: int  # of the shared memory
+
+
+def disturb(
+    process: subprocess.Popen[str], cameras: Sequence[Camera], shared: Path, disk: Path | None, minutes: float
+) -> Disturbances:
+    """Kill and restart a camera each minute, fill the disk and unlink the shared memory in turn, and take samples.
+
+    Args:
+        process: what is watched; an end of it is the end of this.
+        cameras: its sources.
+        shared: the shared memory that it writes.
+        disk: the small disk that it writes to; None: there is none.
+        minutes: how long.
+    """
+    started = time.monotonic()
+    samples: list[Sample] = []
+    fills = unlinks = minute = 0
+    while time.monotonic() - started < 60 * minutes and process.poll() is None:
+        time.sleep(SAMPLE_EVERY)
+        samples.append(sample(process.pid, started))
+        if samples[-1].seconds < (minute + 1) * KILL_EVERY:
+            continue
+        minute += 1
+        camera = cameras[minute % 2]
+        camera.kill()
+        if minute % 4 == 1 and disk is not None:
+            fill(disk, 5.0)
+            fills += 1
+        elif minute % 4 == 3:
+            shared.unlink(missing_ok=True)
+            unlinks += 1
+        time.sleep(2.0)
+        camera.start()
+        last = samples[-1]
+        print(f"  {minute:4d} min  {last.rss_mb:7.1f} MB  {last.threads} threads  {last.handles} handles")
+    return Disturbances(samples, fills, unlinks)
+
+
 def soak(folder: Path, minutes: float) -> dict[str, Any]:
     """Run it; the figures."""
-    log = folder / "panrt.log"
+    log, disk = folder / "panrt.log", folder / "disk"
     seen, stop = [0], threading.Event()
-    with small_disk(folder / "disk") as mounted, log.open("w") as errors:
+    with small_disk(disk) as mounted, log.open("w") as errors:
         rtsp, mjpeg = RtspCamera(), MjpegCamera()
         port, shared = free_port(), f"panrt-soak-{os.getpid()}"
         sinks = [
-            str(folder / "disk" / "out.mp4"),
+            str(disk / "out.mp4"),
             str(folder / "out.jsonl"),
             f"coco://{folder / 'coco'}",
             f"web://127.0.0.1:{port}",
@@ -224,27 +268,8 @@ def soak(folder: Path, minutes: float) -> dict[str, Any]:
         viewer = threading.Thread(target=view, args=(port, stop, seen))
         viewer.start()
         started = time.monotonic()
-        samples: list[Sample] = []
-        fills = unlinks = minute = 0
         try:
-            while time.monotonic() - started < 60 * minutes and process.poll() is None:
-                time.sleep(SAMPLE_EVERY)
-                samples.append(sample(process.pid, started))
-                if samples[-1].seconds < (minute + 1) * KILL_EVERY:
-                    continue
-                minute += 1
-                camera = (rtsp, mjpeg)[minute % 2]
-                camera.kill()
-                if minute % 4 == 1 and mounted:
-                    fill(folder / "disk", 5.0)
-                    fills += 1
-                elif minute % 4 == 3:
-                    Path("/dev/shm", shared).unlink(missing_ok=True)
-                    unlinks += 1
-                time.sleep(2.0)
-                camera.start()
-                last = samples[-1]
-                print(f"  {minute:4d} min  {last.rss_mb:7.1f} MB  {last.threads} threads  {last.handles} handles")
+            met = disturb(process, (rtsp, mjpeg), Path("/dev/shm", shared), disk if mounted else None, minutes)
         finally:
             process.send_signal(signal.SIGTERM)
             output, _ = process.communicate(timeout=60)
@@ -253,18 +278,18 @@ def soak(folder: Path, minutes: float) -> dict[str, Any]:
             rtsp.kill()
             mjpeg.kill()
         status = json.loads(output) if output else {"sources": [], "sinks": []}
-        videos = {path.name: path.stat().st_size for path in sorted((folder / "disk").glob("*.mp4"))}
+        videos = {path.name: path.stat().st_size for path in sorted(disk.glob("*.mp4"))}
     return {
         "machine": machine(),
         "minutes": (time.monotonic() - started) / 60,
         "exit_code": process.returncode,
-        "problems": problems(status, samples) if output else ["panrt run gave no status"],
+        "problems": problems(status, met.samples) if output else ["panrt run gave no status"],
         "kills_of_sources": rtsp.kills + mjpeg.kills - 2,
-        "disk_filled": fills,
-        "shared_memory_unlinked": unlinks,
+        "disk_filled": met.fills,
+        "shared_memory_unlinked": met.unlinks,
         "viewer_bytes": seen[0],
         "videos": videos,
-        "samples": [s._asdict() for s in samples],
+        "samples": [s._asdict() for s in met.samples],
         "status": status,
     }
 

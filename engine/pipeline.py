@@ -27,7 +27,7 @@ from panrt.engine.results.result import PanopticResult
 from panrt.engine.results.tracking import DEFAULT_TRACKING, Tracker, TrackingConfig
 from panrt.engine.session import Reserves, Session, acting_for
 from panrt.engine.sinks.open import SinkTarget, open_sink
-from panrt.engine.sinks.same_file import refuse_same_files
+from panrt.engine.sinks.same_file import reject_same_files
 from panrt.engine.sinks.sink import Context, Item, Sink
 from panrt.engine.slot import Policy
 from panrt.engine.sources.open import specify
@@ -81,29 +81,21 @@ def stream(
     if track is not None:
         warnings.warn("stream: track is deprecated; use tracker=None for track=False.", DeprecationWarning, 2)
         tracker = tracker if track else None
-    specs = [specify(each) for each in _several(source)]
-    if not specs:
-        raise ValueError("source: got none, expected at least one.")
     options = options or SourceOptions()
     if policy is not None:
         options = replace(options, policy=policy)
     wake = threading.Event()
-    sources = [Source(spec, name=_name(specs, number), options=options, wake=wake) for number, spec in enumerate(specs)]
+    sources = _sources(source, options, wake)
     several = sinks if isinstance(sinks, Sequence) and not isinstance(sinks, str) else (sinks,)
     opened = [open_sink(sink) for sink in several]
-    refuse_same_files(((each.name, each.spec.reads) for each in sources), [sink.spec for sink in opened])
-    blocking = all(each.policy == "block" for each in sources)
-    if in_flight is None:
-        in_flight = session.capacity if blocking else 1
-    if not 1 <= in_flight <= session.capacity:
-        raise ValueError(f"in_flight: got {in_flight}, this session accepts 1 to {session.capacity}.")
+    reject_same_files(((each.name, each.spec.reads) for each in sources), [sink.spec for sink in opened])
     return Stream(
         sources,
         session,
         opened,
         wake=wake,
         clock=options.clock,
-        in_flight=in_flight,
+        in_flight=_submissions(in_flight, sources, session),
         trackers=_trackers(tracker, sources, session),
         limit=limit,
     )
@@ -303,7 +295,7 @@ class Stream(Iterable[PanopticResult]):
         self._flying.popleft()
         now = self._clock.now()
         items = []
-        drawn = any(sink.wants_pictures for sink in self._sinks)
+        drawn = any(sink.wants_overlays for sink in self._sinks)
         for frame, result in zip(frames, results, strict=True):
             tracker = self._trackers.get(frame.source)
             tracked = tracker.update(result) if tracker else result
@@ -400,6 +392,23 @@ def _several(source: object) -> list[Any]:
     if isinstance(source, (list, tuple)) and not any(hasattr(each, "shape") for each in source):
         return list(source)
     return [source]
+
+
+def _sources(source: object, options: SourceOptions, wake: threading.Event) -> list[Source]:
+    """Return a source for each of those that `stream` was given."""
+    specs = [specify(each) for each in _several(source)]
+    if not specs:
+        raise ValueError("source: got none, expected at least one.")
+    return [Source(spec, name=_name(specs, number), options=options, wake=wake) for number, spec in enumerate(specs)]
+
+
+def _submissions(in_flight: int | None, sources: Sequence[Source], session: Session) -> int:
+    """Return how many submissions may be in flight."""
+    if in_flight is None:
+        return session.capacity if all(each.policy == "block" for each in sources) else 1
+    if not 1 <= in_flight <= session.capacity:
+        raise ValueError(f"in_flight: got {in_flight}, this session accepts 1 to {session.capacity}.")
+    return in_flight
 
 
 def _trackers(

@@ -1,1 +1,1 @@
-"""Programs that use PanRT. They lie in the repository, not in the wheel."""
+"""Programs that use PanRT. They are part of the repository, not of the wheel."""

@@ -28,7 +28,7 @@ MAX_PIXELS = 8192 * 4320  # of a frame of a clip
 def read_frames(path: str | os.PathLike[str], *, limit: int) -> Iterator[Frame]:
     """At most `limit` frames, spread evenly over the images of a folder or the frames of a clip; one image is one.
 
-    Images are upright and in natural order, hidden ones left out.
+    Images are upright and in natural order, hidden files excluded.
 
     Raises:
         ExportError: there are no images, or one cannot be read; the message names it.
@@ -39,7 +39,7 @@ def read_frames(path: str | os.PathLike[str], *, limit: int) -> Iterator[Frame]:
     path = Path(path)
     name = legible(path)
     try:
-        found = image_files.pictures_in(path) if path.is_dir() else None
+        found = image_files.images_in(path) if path.is_dir() else None
         exists = path.exists()
     except (OSError, ValueError) as error:  # no permission, too long a name, a NUL
         raise ExportError(f"{name}: cannot be read ({getattr(error, 'strerror', None) or error}).") from error
@@ -51,7 +51,7 @@ def read_frames(path: str | os.PathLike[str], *, limit: int) -> Iterator[Frame]:
         return (_read_image(found[index]) for index in _spread(len(found), limit))
     if not exists:
         raise FileNotFoundError(f"{name}: no such file or folder.")
-    return iter([_read_image(path)]) if image_files.is_picture_name(path.name) else _read_clip(path, limit)
+    return iter([_read_image(path)]) if image_files.is_image_name(path.name) else _read_clip(path, limit)
 
 
 def _spread(available: int, limit: int) -> list[int]:
@@ -62,7 +62,7 @@ def _spread(available: int, limit: int) -> list[int]:
 
 def _read_image(path: Path) -> Frame:
     try:
-        return image_files.read_picture(path)
+        return image_files.read_image(path)
     except (ImageFileError, ImageNotFoundError, ImageDeniedError) as error:
         raise ExportError(f"{error} Remove it or give another folder.") from error
 

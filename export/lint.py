@@ -1,7 +1,7 @@
-"""What keeps an ONNX file from becoming a TensorRT engine, found before the build and named by node.
+"""Find what prevents building a TensorRT engine from an ONNX file, before the build, and name the nodes.
 
-TensorRT itself finds most of it too, but after minutes, one at a time, and by its own names; some of it (weights that
-stay in float32 in a file that says fp16) it takes without a word.
+TensorRT finds most of it too, but after minutes, one problem at a time, and under its own names; some of it (weights in
+float32 in a file that declares fp16) it accepts silently.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ MAX_TOP_K = 3840  # TensorRT's
 Release = tuple[int, ...]
 
 # What TensorRT's parser can do, from which release on, as the changelogs of TensorRT and of its parser say.
-_PLUGINS_BEFORE_FUNCTIONS: Release = (10, 7)  # older ones take a function in place of the plugin of its name
+_PLUGINS_BEFORE_FUNCTIONS: Release = (10, 7)  # older ones prefer a function to the plugin of its name
 _OPSETS: tuple[tuple[Release, int], ...] = (((10, 7), 21), ((0,), 20))  # the newest that it reads
-_OPERATORS: dict[str, tuple[int, Release]] = {"GroupNormalization": (21, (10, 9))}  # later than the rest of their opset
+_OPERATORS: dict[str, tuple[int, Release]] = {"GroupNormalization": (21, (10, 9))}  # newer than their opset
 
 # Operators whose output has a size that only the data decide; a CUDA graph cannot hold them.
 _DATA_DEPENDENT = {"Compress", "If", "Loop", "NonMaxSuppression", "NonZero", "Scan", "Unique"}
-# Measured with TensorRT-RTX 1.7: the parser or the builder refuses them.
+# Measured with TensorRT-RTX 1.7: the parser or the builder rejects them.
 _UNSUPPORTED = {"BitwiseAnd", "DeformConv", "RoiAlign"}
 _WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
@@ -39,7 +39,7 @@ Level = Literal["error", "warning"]
 
 
 class Finding(NamedTuple):
-    """One thing about one node; "" is the file as a whole."""
+    """One problem of one node; "" stands for the whole file."""
 
     level: Level
     node: str
@@ -50,7 +50,7 @@ class Finding(NamedTuple):
 
 
 class Linted(NamedTuple):
-    """A file that may become an engine."""
+    """A file from which an engine can be built."""
 
     file: ModelFile
     model: bytes  # its content, at one input size
@@ -69,7 +69,7 @@ def lint(path: Path, *, flavour: Flavour, release: Release, input_hw: tuple[int,
     Raises:
         InputSizeError: the file needs an input size and got none, or has another one.
         LintError: it has nodes that do not build; the message lists them all.
-        ModelFileError: it is not ours, cut off, from a newer PanRT, or its graph does not fit what it says.
+        ModelFileError: it is not PanRT's, truncated, from a newer PanRT, or its graph contradicts its metadata.
         OSError: it cannot be read.
     """
     model, said, content = read_onnx(path)
@@ -82,13 +82,13 @@ def lint(path: Path, *, flavour: Flavour, release: Release, input_hw: tuple[int,
     errors = tuple(finding for finding in findings if finding.level == "error")
     if errors:
         raise LintError(str(path), errors)
-    if tuple(output.name for output in model.graph.output) == onnx_graph.RESULTS:  # an engine of others is not ours
+    if tuple(output.name for output in model.graph.output) == onnx_graph.RESULTS:  # others are not PanRT's
         onnx_graph.check(model, file, source=str(path))
     return Linted(file, content, findings)
 
 
 def find(model: ModelProto, file: ModelFile, *, flavour: Flavour, release: Release) -> Iterator[Finding]:
-    """Everything that there is to say about a graph; bodies of functions are not built and not looked at."""
+    """Yield every problem of a graph; bodies of functions, which TensorRT does not build, are ignored."""
     if flavour == "tensorrt":
         yield from _version(model, release)
     constants = _constants(model.graph)
@@ -100,7 +100,7 @@ def find(model: ModelProto, file: ModelFile, *, flavour: Flavour, release: Relea
 
 
 def _version(model: ModelProto, release: Release) -> Iterator[Finding]:
-    """What this release of TensorRT does not read, although later ones do."""
+    """Yield what this release of TensorRT cannot read, although later ones can."""
     newest = next(opset for oldest, opset in _OPSETS if release >= oldest)
     opset = next((entry.version for entry in model.opset_import if entry.domain == ""), 0)
     again = "export again with --target tensorrt-10.3"
@@ -122,7 +122,7 @@ def _version(model: ModelProto, release: Release) -> Iterator[Finding]:
 
 
 def _plugin(node: NodeProto, constants: dict[str, TensorProto]) -> str | None:
-    """What is wrong with a node of ours, or of a domain that is nobody's."""
+    """Return what is wrong with a custom op, or with a node of an unknown domain."""
     if node.domain in ("", "ai.onnx"):
         return None
     if node.domain != DOMAIN:
@@ -141,9 +141,9 @@ def _operator(node: NodeProto, constants: dict[str, TensorProto]) -> str | None:
         return None
     kind = node.op_type
     if kind in _DATA_DEPENDENT:
-        return f"{kind} gives a size that depends on the data, which no CUDA graph can hold."
+        return f"{kind} has outputs whose size depends on the data, which a CUDA graph cannot hold."
     if kind in _UNSUPPORTED:
-        return f"TensorRT builds no {kind}."
+        return f"TensorRT does not support {kind}."
     special = _SPECIAL.get(kind)
     return special(node, constants) if special is not None else None
 
@@ -151,27 +151,29 @@ def _operator(node: NodeProto, constants: dict[str, TensorProto]) -> str | None:
 def _top_k(node: NodeProto, constants: dict[str, TensorProto]) -> str | None:
     k = constants.get(node.input[1]) if len(node.input) > 1 else None
     if k is None or math.prod(k.dims) != 1:
-        return "TopK with a k that depends on the data; no CUDA graph can hold it."
+        return "TopK with a k that depends on the data, which a CUDA graph cannot hold."
     value = numpy_helper.to_array(k).reshape(-1)[0]
-    return f"TopK of {value}, TensorRT takes up to {MAX_TOP_K}." if value > MAX_TOP_K else None
+    return f"TopK of {value}, TensorRT supports up to {MAX_TOP_K}." if value > MAX_TOP_K else None
 
 
 def _resize(node: NodeProto, constants: dict[str, TensorProto]) -> str | None:
     mode = _text(node, "coordinate_transformation_mode", "half_pixel")
     if mode in ("half_pixel_symmetric", "tf_crop_and_resize"):
-        return f"Resize with {mode}, which TensorRT does not have."
-    return "Resize with antialias, which TensorRT does not have." if _attribute(node, "antialias", 0) else None
+        return f"Resize with {mode}, which TensorRT does not support."
+    return "Resize with antialias, which TensorRT does not support." if _attribute(node, "antialias", 0) else None
 
 
 def _scatter(node: NodeProto, constants: dict[str, TensorProto]) -> str | None:
     reduction = _text(node, "reduction", "none")
-    return None if reduction == "none" else f"{node.op_type} that reduces by {reduction}, which TensorRT does not have."
+    return (
+        None if reduction == "none" else f"{node.op_type} with reduction {reduction}, which TensorRT does not support."
+    )
 
 
 def _dequantize(node: NodeProto, constants: dict[str, TensorProto]) -> str | None:
     weight = constants.get(node.input[0]) if node.input else None
     if weight is not None and weight.data_type == TensorProto.INT32:
-        return "DequantizeLinear of int32, which TensorRT does not take; quantise no biases."
+        return "DequantizeLinear of int32, which TensorRT does not support; do not quantise biases."
     return None
 
 
@@ -185,7 +187,7 @@ _SPECIAL: dict[str, Callable[[NodeProto, dict[str, TensorProto]], str | None]] =
 
 
 def _precision(model: ModelProto, file: ModelFile) -> Iterator[Finding]:
-    """Weighted nodes that stay in float32 in a file that says otherwise."""
+    """Yield the nodes with weights that compute in float32 in a file that declares another precision."""
     if file.precision == "fp32":
         return
     graph = model.graph
@@ -195,14 +197,14 @@ def _precision(model: ModelProto, file: ModelFile) -> Iterator[Finding]:
     for node in graph.node:
         if node.op_type == "DequantizeLinear" and len(node.input) > 1:
             dequantized.update(node.output)
-            types[node.output[0]] = types.get(node.input[1], 0)  # its result is of its scale's type
+            types[node.output[0]] = types.get(node.input[1], 0)  # its output has the type of its scale
         elif node.op_type == "Cast":
             types[node.output[0]] = _attribute(node, "to", 0)
     for node in graph.node:
         if node.op_type in _WEIGHTED and node.input and node.input[0] not in dequantized:
             known = [types[name] for name in node.input if types.get(name)]
             if TensorProto.FLOAT in known:
-                yield Finding("warning", _name(node), f"computes in fp32, in a file that says {file.precision}.")
+                yield Finding("warning", _name(node), f"computes in fp32, in a file that declares {file.precision}.")
 
 
 def _constants(graph: GraphProto) -> dict[str, TensorProto]:
@@ -224,4 +226,4 @@ def _attribute(node: NodeProto, name: str, default: Any) -> Any:
 
 
 def _name(node: NodeProto) -> str:
-    return node.name or f"{node.op_type} that gives {node.output[0]!r}"
+    return node.name or f"{node.op_type} with output {node.output[0]!r}"

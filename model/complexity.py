@@ -1,7 +1,7 @@
 """Parameters and multiply-adds of a network, part by part, without computing anything.
 
 Counted are convolutions and matrix products, one multiply-add each for a product and its addition. Normalisation,
-activation, resizing and the custom ops are left out, as is customary. R = `post_nms_top_k` RoIs pass the box head
+activation, resizing and the custom ops are not counted, as is customary. R = `post_nms_top_k` RoIs pass the box head
 and K = `max_detections` the mask head, which is what an engine of fixed shapes computes.
 """
 
@@ -81,7 +81,7 @@ def _multiply_adds(module: nn.Module, x: Tensor, output: Tensor) -> int:
 
 
 class _ShapesOnly(CustomOps):
-    """The custom ops as far as shapes go."""
+    """The custom ops, on shapes alone."""
 
     def run(self, op: Op, inputs: Tensors, attributes: Mapping[str, Any]) -> Sequence[Tensor]:
         first = inputs[0] if isinstance(inputs[0], Tensor) else inputs[0][0]

@@ -38,13 +38,13 @@ def _check(condition: bool, message: str) -> None:
 
 
 def _within(low: float, high: float, default: T) -> T:
-    """A field whose numbers lie from `low` to `high`: no configuration asks for more than a network can be."""
+    """A field whose numbers are from `low` to `high`: no configuration asks for more than a network can be."""
     value: T = field(default=default, metadata={"range": (low, high)})
     return value
 
 
 class _Bounded:
-    """Checks what is declared by `_within`."""
+    """Checks the ranges that `_within` declares."""
 
     def __post_init__(self) -> None:
         for one in dataclasses.fields(self):  # type: ignore[arg-type]  # all that inherit from it are dataclasses

@@ -1,4 +1,4 @@
-"""The losses of a training as a picture."""
+"""Plot the losses of a training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a `.safetensors` file says about its tensors, read and checked without PyTorch and without its tensors.
+"""The header of a `.safetensors` file, read and checked without PyTorch and without its tensors.
 
 The format (https://huggingface.co/docs/safetensors): eight bytes with the length of a JSON object, the object, the
 tensors one after the other. A PanRT model file has in its metadata an entry "panrt", JSON with the configuration.
@@ -36,10 +36,10 @@ EXPORTED: Mapping[str, Path] = MappingProxyType({"tabletop": PACKAGE / "models" 
 
 
 class Header(NamedTuple):
-    """What a PanRT model file says about its tensors."""
+    """The header of a PanRT model file."""
 
     config: PanopticFPNConfig
-    provenance: str  # where the weights come from, as text; "" if the file does not say
+    provenance: str  # where the weights come from, as text; "" if unknown
     shapes: Mapping[str, tuple[int, ...]]  # of its tensors
 
 
@@ -59,7 +59,7 @@ def locate(model: str | os.PathLike[str]) -> Path:
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
-    """Return what a PanRT model file says about itself; its tensors are not read.
+    """Return the header of a PanRT model file; its tensors are not read.
 
     Raises:
         CheckpointError: not a PanRT model file, or of a later schema.
@@ -113,7 +113,7 @@ def read_tensors_header(path: Path) -> TensorsHeader:
     """Return the header of a safetensors file, checked against the file's size.
 
     Raises:
-        CheckpointError: it is no safetensors file, or its tensors are not where the header says; OSError.
+        CheckpointError: it is not a safetensors file, or its tensors do not match the header; OSError.
     """
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
@@ -143,7 +143,7 @@ def read_tensors_header(path: Path) -> TensorsHeader:
         shapes[name], end = shape, until
     if 8 + length + end != status.st_size:
         raise CheckpointError(
-            f"{path}: holds {status.st_size - 8 - length} bytes of tensors, its header says {end}; it is damaged or "
+            f"{path}: holds {status.st_size - 8 - length} bytes of tensors, its header states {end}; it is damaged or "
             "cut short."
         )
     return TensorsHeader(metadata, shapes)

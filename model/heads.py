@@ -1,6 +1,6 @@
-"""The four heads on top of the pyramid. All dense: the ops between them are in `custom_ops`.
+"""The four heads on top of the pyramid; the custom ops between them are in `custom_ops`.
 
-Shapes: N images, A anchors a cell, R RoIs, K detections, C thing classes, S semantic channels (0 = "things"), Hl, Wl
+Shapes: N images, A anchors per cell, R RoIs, K detections, C thing classes, S semantic channels (0 = "things"), Hl, Wl
 the size of level l, D the pyramid's width. Architectures and initialisations are detectron2's.
 """
 

@@ -31,7 +31,7 @@ from panrt.plugins.box_reference import grid_anchors
 
 
 class Targets(NamedTuple):
-    """What is to be learned from one image; boxes and masks at the scale of the network input."""
+    """Training targets of one image; boxes and masks at the scale of the network input."""
 
     size: tuple[int, int]  # valid height and width
     boxes: Tensor  # (G, 4) float32
@@ -94,8 +94,8 @@ def joint_losses(
 
     Args:
         model: the network; of its branches those take part that it has.
-        pyramid: what `model.backbone` made of the batch.
-        targets: one an image.
+        pyramid: the output of `model.backbone` for the batch.
+        targets: one per image.
         config: sampling and weights.
         generator: draws the samples; on the CPU.
         instances: whether the instance branch takes part; alternating training switches it.

@@ -136,6 +136,6 @@ def _coco(images: list[Record], annotations: list[Record], category_ids: Sequenc
 
 
 def _mean(precision: npt.NDArray[np.float64]) -> float:
-    """Mean of what is defined; pycocotools marks the rest, categories without ground truth, by -1."""
+    """Mean of the defined values; pycocotools marks the rest, categories without ground truth, by -1."""
     defined = precision[precision > -1]
     return float(defined.mean()) if defined.size else float("nan")

@@ -16,7 +16,7 @@ POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
 
 
 class Matches(NamedTuple):
-    objects: Tensor  # (P,) int64, the object each prediction overlaps most; 0 where there is none
+    objects: Tensor  # (P,) int64, the object each prediction overlaps most; 0 if none
     labels: Tensor  # (P,) int64, POSITIVE, NEGATIVE or IGNORED
 
 

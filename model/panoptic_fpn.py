@@ -3,9 +3,9 @@
 Shapes: N images, H x W pixels of an image, Hp x Wp the same padded to multiples of 32, R RoIs, K detections, C thing
 classes, S semantic channels (0 = "things"), G mask side, P2..P6 the pyramid (N, D, Hp/s, Wp/s) with strides s = 4..64.
 
-The dense parts are modules: `backbone`, `instance.rpn_head`, `instance.box_head`, `instance.mask_head`, `semantic`.
-Between them stand the four ops of an `CustomOps`, and nothing else that depends on the data: swap the ops and the
-same `infer` is what an exporter traces.
+The subgraphs without custom ops are modules: `backbone`, `instance.rpn_head`, `instance.box_head`,
+`instance.mask_head`, `semantic`. Between them are the four ops of a `CustomOps`, and nothing else that depends on
+the data: with other ops an exporter traces the same `infer`.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ class PanopticFPN(nn.Module):
         output_hw: tuple[int, int] | None = None,
         ops: CustomOps = KERNELS,
     ) -> PanopticSegments:
-        """As `forward`, with the custom ops left to `ops`."""
+        """As `forward`, with the custom ops of `ops`."""
         branches = self.branches(image, valid_hw=valid_hw, ops=ops)
         config = self.config.merge
         return merge(branches, config=config, image=image, valid_hw=valid_hw, output_hw=output_hw, ops=ops)
@@ -212,7 +212,7 @@ class PanopticFPN(nn.Module):
         return Branches(pyramid, self.semantic_logits(pyramid), instances)
 
     def prepare(self, image: Tensor, *, valid_hw: tuple[int, int] | None = None) -> Tensor:
-        """(N, H, W, 3) uint8 -> (N, 3, Hp, Wp): normalised, and zeros on the right and below what is valid."""
+        """(N, H, W, 3) uint8 -> (N, 3, Hp, Wp): normalised, and zeros to the right of and below the valid part."""
         size = _size(image)
         height, width = valid_hw or size
         pixels = image.to(self.pixel_mean.dtype).permute(0, 3, 1, 2)  # TensorRT moves no axes of bytes, so cast first

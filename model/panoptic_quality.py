@@ -12,7 +12,7 @@ the rules.
 
 Stricter than panopticapi with what it accepts silently: an id that is 0 or listed twice, an unknown category of the
 ground truth and a stated area below an overlap are errors. Where it divides by zero (an average over no category) or
-says 0 (a category that does not occur), the quality is NaN, in JSON None.
+gives 0 (a category that does not occur), the quality is NaN, in JSON None.
 """
 
 from __future__ import annotations

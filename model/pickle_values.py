@@ -1,4 +1,4 @@
-"""What a pickle of weights may name, and the inert values that the names build.
+"""The names that a pickle of weights may use, and the inert values that they build.
 
 A name that a pickle asks for is looked up in `KNOWN`. What it "builds" is a stand-in: which array, of what type and
 shape, from which bytes. Nothing is allocated for it.
@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 
 class PickleProblem(Exception):  # noqa: N818 - internal: a reader raises an error that names the file in its place
-    """A pickle is damaged, asks for what is not data, or takes too much; the text continues "<file>: "."""
+    """A pickle is damaged, asks for anything but data, or takes too much; the text continues "<file>: "."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -51,19 +51,19 @@ def load(data: Buffer, start: int = 0) -> tuple[Any, int]:
         position behind it.
 
     Raises:
-        PickleProblem: it is no pickle, is damaged, asks for anything else, or is larger than weights ever are.
+        PickleProblem: it is not a pickle, is damaged, asks for anything else, or is larger than weights can be.
     """
     machine = _Machine(data, start)
     try:
         return machine.run(), machine.position
     except (IndexError, struct.error, UnicodeDecodeError, ValueError) as error:
-        # a stack that is empty, bytes that are not UTF-8, digits that are none: all of them damage
+        # an empty stack, bytes that are not UTF-8, digits that are none: all of this is damage
         raise PickleProblem(f"it is damaged near byte {machine.position}") from error
 
 
 _CODES = {opcode.code.encode("latin1")[0]: opcode.name for opcode in pickletools.opcodes}
 _STOP = ord(".")
-_REFUSED = {
+_REJECTED = {
     **dict.fromkeys(("INST", "OBJ", "NEWOBJ", "NEWOBJ_EX"), "it builds an object"),
     **dict.fromkeys(("EXT1", "EXT2", "EXT4"), "it asks for an extension of Python's copyreg registry"),
     **dict.fromkeys(("NEXT_BUFFER", "READONLY_BUFFER"), "its buffers are not in the file"),
@@ -91,7 +91,7 @@ class _Machine:
                 return self.stack.pop()
             handler = handlers.get(code)
             if handler is None:
-                raise PickleProblem(_REFUSED.get(_CODES.get(code, ""), "it is not a pickle, or a damaged one"))
+                raise PickleProblem(_REJECTED.get(_CODES.get(code, ""), "it is not a pickle, or a damaged one"))
             self._step(1)
             handler()
         raise PickleProblem("it is cut short")
@@ -362,7 +362,7 @@ class _Machine:
         raise PickleProblem("it refers to something outside the file")
 
     def _binpersid(self) -> None:
-        """How PyTorch names the storages that lie beside the pickle."""
+        """How PyTorch names the storages beside the pickle."""
         what = self.stack.pop()
         if type(what) is not tuple or len(what) not in (5, 6) or what[0] != "storage":
             raise PickleProblem("it refers to something outside the file")

@@ -26,7 +26,7 @@ class AxisWeights(NamedTuple):
 
     weights: Tensor  # (R, S, cells)
     first: list[int]  # first cell with weight, by RoI
-    end: list[int]  # one past the last; equal to `first` where there is none
+    end: list[int]  # one past the last; equal to `first` if there is none
 
 
 def pyramid_roi_align(
@@ -45,7 +45,7 @@ def pyramid_roi_align(
     Args:
         features: per level (N, D, Hl, Wl), floating.
         rois: per image (R_n, 4); numbers of RoIs may differ.
-        strides: image pixels a cell, by level.
+        strides: image pixels per cell, by level.
         output_size: S.
         sampling_ratio: samples a bin and axis; 0 is adaptive.
         canonical_size: side of a RoI that belongs to `canonical_level`.

@@ -15,13 +15,13 @@ from panrt.errors import PanopticFormatError
 from panrt.model.panoptic_map import VOID, IdMap, PanopticMap, Prediction, some
 
 MATCH_IOU = 0.5  # exclusive: above one half, at most one prediction can match a segment
-IGNORED_FRACTION = 0.5  # exclusive: a prediction that lies further than this in void and crowd is no false positive
+IGNORED_FRACTION = 0.5  # exclusive: a prediction with a larger share than this in void and crowd is no false positive
 
 Overlaps = Mapping[tuple[int, int], int]  # (true id, predicted id) -> common pixels; pairs that do not meet are absent
 
 
 class Region(NamedTuple):
-    """What matching needs to know of one segment."""
+    """The part of a segment that matching needs."""
 
     category_id: int
     area: int  # pixels
@@ -55,7 +55,7 @@ class Matching(NamedTuple):
 def compare(truth: PanopticMap, prediction: Prediction, known_categories: Container[int]) -> Comparison:
     """Bring two maps and their segments together, and check them against each other.
 
-    As in panopticapi, the truth is taken as it is: a segment without a pixel can only be missed, and pixels whose
+    As in panopticapi, the truth is not checked: a segment without a pixel can only be missed, and pixels whose
     id is not listed are neither void nor a segment. A prediction has to be consistent.
 
     Raises:
@@ -91,7 +91,7 @@ def match_segments(comparison: Comparison) -> Matching:
     * A pair matches if the categories are equal, the truth is no crowd and IoU > 0.5. What the prediction puts on void
       does not count: IoU = overlap / (true area + predicted area - overlap - overlap of the prediction with void).
     * An unmatched true segment is a false negative, unless it is a crowd.
-    * An unmatched prediction is a false positive, unless more than half of it lies on void and on the crowd of its
+    * An unmatched prediction is a false positive, unless more than half of it is on void and on the crowd of its
       category. Of several crowds of one category only the last one listed counts, as in panopticapi.
 
     Raises:

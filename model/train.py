@@ -2,10 +2,10 @@
 
     result = train(build("panoptic_fpn_lite"), data, lite_recipe(iterations=5000), out=Path("out/tabletop"))
 
-In `out` it keeps `training.pt` (everything that resuming needs), `log.jsonl` (one line a logged iteration) and, at the
-end, `model.safetensors` and `curves.png`. Started again with the same `out` it goes on from the last `training.pt`: all
-randomness is a function of the seed and the iteration, so what follows is what would have followed anyway. With more
-iterations than before a training is made longer, finished or not, by the learning rates of the longer one.
+In `out` it keeps `training.pt` (everything that resuming needs), `log.jsonl` (one line per logged iteration) and, at
+the end, `model.safetensors` and `curves.png`. Run again with the same `out`, it resumes from the last `training.pt`:
+all randomness is a function of the seed and the iteration, so the result is that of an uninterrupted training. More
+iterations than before extend a training, finished or not, with the learning rates of the longer one.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class TrainConfig:
     frozen_stages: int = 2  # of `trunk.stages()`, the stem being the first
     cache_trunk: bool = False  # keep the features of a wholly frozen trunk, in float16
     clip_norm: float | None = None
-    ema_decay: float | None = None  # average the weights; the average is what is evaluated and saved
+    ema_decay: float | None = None  # average the weights; the average is evaluated and saved
     amp: bool = False  # mixed precision: float16 on CUDA, bfloat16 on CPUs
     mirror: bool = True
     short_sides: tuple[int, ...] = (640, 672, 704, 736, 768, 800)  # drawn for each image; empty keeps its size
@@ -92,7 +92,7 @@ def lite_recipe(*, iterations: int = 5000, seed: int = 0) -> TrainConfig:
 
 class TrainingResult(NamedTuple):
     model: PanopticFPN  # averaged, if so configured; in eval mode
-    metrics: dict[str, float]  # what `evaluate` said; empty without one
+    metrics: dict[str, float]  # returned by `evaluate`; empty without one
     path: Path  # of the saved model
 
 
@@ -107,17 +107,17 @@ def train(
     provenance: str = "",
     progress: bool = True,
 ) -> TrainingResult:
-    """Train `model` in place, or go on where an earlier call with the same `out` stopped.
+    """Train `model` in place, or resume where an earlier call with the same `out` stopped.
 
     Args:
-        model: the network, its trunk filled with what it starts from.
+        model: the network, its trunk with initial weights.
         data: the labelled images.
-        config: everything that decides the result, but the three above.
-        out: a directory for logs and checkpoints; made if need be.
-        evaluate: called once at the end with the model in eval mode; its figures are logged.
+        config: all other options that determine the result.
+        out: a folder for logs and checkpoints; created if missing.
+        evaluate: called once at the end with the model in eval mode; its result is logged.
         device: "cpu", "cuda", "cuda:1".
-        provenance: a line about data and recipe for whoever finds the model; see `save`.
-        progress: show a bar with losses and the time that is left, on stderr.
+        provenance: a line on data and recipe, stored in the model; see `save`.
+        progress: show a bar with losses and the remaining time, on stderr.
 
     Raises:
         RecipeError: the configuration does not fit the model or the training in `out`.
@@ -186,7 +186,7 @@ def _steps(data: TrainingData, config: TrainConfig) -> Steps:
 
 
 def _freeze(model: PanopticFPN, stages: int) -> None:
-    """The first stages of the trunk do not learn."""
+    """Exclude the first stages of the trunk from training."""
     for stage in model.backbone.trunk.stages()[:stages]:
         stage.requires_grad_(False)
 
@@ -203,7 +203,7 @@ def _read(steps: Steps, start: int, workers: int) -> Iterator[Step]:
             batch_size=None,
             sampler=range(start, len(steps)),
             num_workers=workers,
-            collate_fn=_as_it_is,
+            collate_fn=_unchanged,
         )
     )
     for outcome in loader:
@@ -213,7 +213,7 @@ def _read(steps: Steps, start: int, workers: int) -> Iterator[Step]:
 
 
 class _Outcomes(Dataset[Step | PanrtError]):
-    """Steps, or why there is none: what a worker process raises would arrive with its traceback for a message."""
+    """Steps, or the error in place of one: an exception of a worker process would have its traceback as message."""
 
     def __init__(self, steps: Steps) -> None:
         self._steps = steps
@@ -228,8 +228,8 @@ class _Outcomes(Dataset[Step | PanrtError]):
             return error
 
 
-def _as_it_is(step: Any) -> Any:
-    """Left to itself the loader would make tensors of the samples' arrays."""
+def _unchanged(step: Any) -> Any:
+    """Keep the samples' arrays, which the loader would convert to tensors by default."""
     return step
 
 
@@ -283,8 +283,8 @@ class TrunkCache:
     """C2..C5 of a frozen trunk for each image and its mirror image, computed once and kept in float16 in memory.
 
     Each is kept at the padded size of the first batch it came in. In a batch with a larger image, whose size it is
-    padded to, its features are computed for that batch alone: the result is right for images of any sizes, and as fast
-    as it can be where all have one.
+    padded to, its features are computed for that batch alone: the result is right for images of any size, and the
+    cache is most effective if all have one.
     """
 
     def __init__(self, model: PanopticFPN) -> None:
@@ -332,7 +332,7 @@ class _State:
         self.scaler.update()
         self.updates += 1
         if self.average is not None and self.config.ema_decay is not None:
-            # early on the average is short, or it would be one of the random start
+            # the average is short at first, as the initial weights are random
             decay = min(self.config.ema_decay, (1 + self.updates) / (10 + self.updates))
             for name, value in self.model.state_dict().items():
                 if value.is_floating_point():
@@ -357,7 +357,7 @@ class _State:
         write_atomically(path, lambda temporary: torch.save(content, temporary))
 
     def restore(self, path: Path) -> int:
-        """Take the state from a checkpoint if there is one; the iteration to go on from."""
+        """Take the state from a checkpoint if there is one; return the iteration to resume from."""
         if not path.exists():
             return 0
         content = load_torch(path)
@@ -381,9 +381,9 @@ class _State:
         return done
 
     def _check(self, path: Path, stored: Mapping[str, Any], done: int) -> None:
-        """Hold the recipe to the one that the checkpoint was made with; a training may be made longer."""
+        """Check the recipe against that of the checkpoint; a training may be extended."""
         wanted = dataclasses.asdict(self.config)
-        free = {"log_every", "checkpoint_every", "workers"}  # decide nothing
+        free = {"log_every", "checkpoint_every", "workers"}  # do not affect the result
         if self.config.iterations > stored["iterations"]:
             free |= {"iterations", "schedule"}
         differing = [name for name in wanted if name not in free and stored.get(name) != wanted[name]]
@@ -391,7 +391,7 @@ class _State:
             raise RecipeError(
                 "iterations",
                 f"{path} is of a training of {stored['iterations']} iterations, of which {done} are done; "
-                f"got {self.config.iterations}, and only more of them can be asked for",
+                f"got {self.config.iterations}, which must not be fewer",
             )
         if differing:
             raise OtherTrainingError(path, differing)

@@ -4,8 +4,8 @@ Shapes: T frames. A clip is T pairs of ground truth and prediction; an id is the
 
 A tube is all that an object covers in a window of k consecutive frames. VPQ_k is the panoptic quality of tubes in
 place of segments, over every window of every clip; VPQ is the mean over the window sizes. Source: Kim et al., "Video
-Panoptic Segmentation", CVPR 2020. Things are told apart by id and category: an id that changes its category starts
-another tube. Stuff is one tube per category, so it needs no lasting id.
+Panoptic Segmentation", CVPR 2020. Things are distinguished by id and category: an id that changes its category starts
+another tube. Stuff is one tube per category, so it needs no persistent id.
 """
 
 from __future__ import annotations

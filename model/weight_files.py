@@ -1,6 +1,6 @@
 """Files of weights, PanRT's and others', as tensors: `.pkl`, `.pth`, `.pt`, `.ckpt`, `.bin` and `.safetensors`.
 
-A file is data here, never code. What is pickled is read by `pickles`, which gives inert descriptions; arrays and
+A file is read as data, never as code. Pickles are read by `pickles`, which returns inert descriptions; arrays and
 tensors are built from them here, after type, shape and place in the file were checked, so that nothing takes more
 memory than the file is long, give or take a factor. PyTorch's own reader is not used: `weights_only` keeps code out,
 but a file of 33 bytes can make it take 2 GB, and one of 1 MB can make it overflow the C stack.
@@ -51,7 +51,7 @@ def read_weights(path: str | os.PathLike[str], *, key: str | None = None) -> Wei
     DistributedDataParallel, torch.compile or Lightning put before every name is cut off.
 
     Args:
-        path: a file whose suffix is one of `SUFFIXES`, in capitals or not. What is in it decides how it is read.
+        path: a file whose suffix is one of `SUFFIXES`, in capitals or not. Its content decides how it is read.
         key: the entry that holds the weights, for a file that holds several sets of them.
 
     Raises:
@@ -104,7 +104,7 @@ class _Mapped:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def __exit__(self, *_: object) -> None:
-        """Nothing: it is unmapped when the last description that points into it is gone."""
+        """Nothing: it is unmapped when the last description that points into it is deleted."""
 
 
 # Pickles and PyTorch's archives ---------------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ class _Builder:
         stored = self._loaded[storage.key]
         size = storage.count * dtype.itemsize
         if stored.numel() < size:
-            raise self._wrong(name, f"its storage says {size} bytes, the file holds {stored.numel()}")
+            raise self._wrong(name, f"its storage declares {size} bytes, the file has {stored.numel()}")
         numbers = stored[:size]
         if not self.little_endian and dtype.itemsize > 1:
             numbers = numbers.view(-1, dtype.itemsize).flip(1).flatten()
@@ -223,7 +223,7 @@ def _unpickled(path: Path, data: pickles.Buffer) -> tuple[Any, _Builder]:
         return content, build
     except PickleProblem as problem:
         raise CheckpointError(
-            f"{path}: refused to unpickle: {problem}. Expected weights: dictionaries of arrays or tensors, as "
+            f"{path}: not unpickled: {problem}. Expected weights: dictionaries of arrays or tensors, as "
             "detectron2 writes them or torch.save(model.state_dict(), ...)."
         ) from problem
 
@@ -258,9 +258,9 @@ def _read_archive(path: Path, data: pickles.Buffer, build: _Builder) -> Any:
     with zipfile.ZipFile(path) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
         if len(entries) != len(archive.infolist()):
-            raise CheckpointError(f"{path}: its zip archive holds a name twice.")
+            raise CheckpointError(f"{path}: its zip archive has a name twice.")
         if sum(entry.file_size for entry in entries.values()) > _GROWTH * len(data) + 2**20:
-            raise CheckpointError(f"{path}: a zip archive that says it holds more than {_GROWTH} times its own size.")
+            raise CheckpointError(f"{path}: a zip archive that declares more than {_GROWTH} times its own size.")
 
         def content(entry: zipfile.ZipInfo) -> memoryview:
             if entry.compress_type == zipfile.ZIP_STORED:
@@ -295,7 +295,7 @@ def _later(
 
 
 def _stored(data: pickles.Buffer, entry: zipfile.ZipInfo) -> memoryview:
-    """The bytes of an uncompressed entry, where they lie."""
+    """The bytes of an uncompressed entry, not copied."""
     start = entry.header_offset
     if start < 0 or data[start : start + 4] != b"PK\x03\x04" or entry.flag_bits & 1:
         raise zipfile.BadZipFile
@@ -346,7 +346,7 @@ def _storage_sizes(content: Any) -> Iterable[tuple[str, int]]:
 
 
 class _Resolver:
-    """Descriptions become what they describe, throughout; what is named twice is built once."""
+    """Descriptions become what they describe, throughout; shared values are built once."""
 
     def __init__(self, build: _Builder) -> None:
         self.build = build
@@ -476,7 +476,7 @@ _WRAPPERS = ("module.", "_orig_mod.", "model.", "ema_model.")
 
 
 def _common_prefix(names: Iterable[str]) -> str:
-    """What stands before every name, of as many wrappers as there are."""
+    """The prefix of every name, of as many wrappers as there are."""
     listed, prefix = list(names), ""
     while listed:
         found = next((w for w in _WRAPPERS if all(name.startswith(prefix + w) for name in listed)), None)

@@ -1,4 +1,4 @@
-"""How long property tests search, and which tests a machine cannot run.
+"""Profiles of the property tests, and the tests that this machine cannot run.
 
 PANRT_TEST_PROFILE is "short" (the default, the same examples every time) or "full". Tests that draw need OpenGL, those
 with a network camera GStreamer's RTSP server, those with a CSI camera its tools and headers, the one that looks at the

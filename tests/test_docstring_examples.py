@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 import panrt
 from panrt.formats import metadata
@@ -79,6 +80,18 @@ def streams(_: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return {"frame": np.zeros((8, 8, 3), np.uint8)}
 
 
+def subgraph(*_: object) -> dict[str, Any]:
+    shape = (1, 4)
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("features", "logits")]
+    graph = helper.make_graph([helper.make_node("Relu", ["features"], ["logits"])], "g", values[:1], values[1:])
+    model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 21)])
+    return {
+        "model": model.SerializeToString(),
+        "features": np.ones(shape, np.float32),
+        "logits": np.empty(shape, np.float32),
+    }
+
+
 def tracked(*_: object) -> dict[str, Any]:
     return {"session": NullSession(), "frames": [np.zeros((8, 8, 3), np.uint8)] * 2}
 
@@ -101,6 +114,7 @@ def onnx_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 PREPARATIONS: dict[str, Callable[[Path, pytest.MonkeyPatch], dict[str, Any]]] = {
     "panrt": streams,
+    "panrt.engine.backends.cpu.dense": subgraph,
     "panrt.engine.results.tracking": tracked,
     "panrt.formats.input_size": onnx_file,
     "panrt.formats.onnx_graph": onnx_file,

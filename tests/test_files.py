@@ -1,4 +1,4 @@
-"""A file of PanRT is whole or absent, whatever happens to the process that writes it."""
+"""A PanRT file is whole or absent, whatever happens to the process that writes it."""
 
 from __future__ import annotations
 

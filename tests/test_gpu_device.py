@@ -1,4 +1,4 @@
-"""The GPU is asked of its driver; a driver written for the test answers."""
+"""Look-up of the GPU through its driver, on a stand-in driver."""
 
 from __future__ import annotations
 

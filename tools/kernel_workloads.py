@@ -1,4 +1,4 @@
-"""Frames for the kernel report: what the kernels meet in a network, and what no implementation could do without.
+"""Workloads of the kernel report: inputs as a network produces them, and the memory traffic that they need at least.
 
 Shapes: as in OPS.md. Everything is drawn from one seed, so that a kernel's memory requests are the same every time.
 """

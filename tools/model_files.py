@@ -1,4 +1,4 @@
-"""Descriptions of models that nobody exported."""
+"""Model metadata for tests, without an export."""
 
 from __future__ import annotations
 

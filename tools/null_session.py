@@ -1,4 +1,4 @@
-"""A session without a network: what is left of a frame's time when it is in place is the runtime's own.
+"""A session without a network, whose frames take only the runtime's own time.
 
 Its map is made from the frame, so that a result shows which frame it is of: pixels whose blue is above 90 are the thing
 (id 1), the others the stuff (id 2).
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from panrt.engine.backends.session_base import SessionBase
 from panrt.engine.frame import Frame
-from panrt.engine.results.result import PanopticResult, Segment, Timings
+from panrt.engine.results.result import PanopticResult, Timings
+from panrt.engine.results.segment import Segment
 from panrt.formats.metadata import Category, ModelFile
 from tools import model_files
 

@@ -1,4 +1,4 @@
-"""The plugin library that the tests use, compiled from this checkout into build/ and kept while it is warm."""
+"""The plugin library that tests use, compiled from this checkout into build/ where its sources changed."""
 
 from __future__ import annotations
 

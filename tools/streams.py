@@ -1,4 +1,4 @@
-"""For tests of sources, pipeline and sinks: reading a source dry, and servers on the loopback interface."""
+"""Helpers for sources, pipeline and sinks: reading a source to its end, and servers on the loopback interface."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ class SessionBase(ABC, Generic[Work]):
     def wait_for(self, stream: object) -> None:
         """See `panrt.engine.session.Session`; this one is for sessions without a GPU."""
         del stream
-        raise SessionError(f"session: {self._name} runs on the CPU, where there is no CUDA stream to wait for.")
+        raise SessionError(f"session: {self._name} runs on the CPU, which has no CUDA stream to wait for.")
 
     def reserve(self, user: object) -> None:
         """See `panrt.engine.session.Reserves`."""

@@ -6,7 +6,7 @@ Shapes: H x W pixels of a frame, h x w of the panoptic map.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from panrt.engine.preprocess import check_frame
 from panrt.engine.results.colors import Rgb
-from panrt.engine.results.result import PanopticResult, Segment
-from panrt.errors import FrameError
+from panrt.engine.results.painter import OPACITY
+from panrt.engine.results.segment import Segment
 from panrt.formats import records
 from panrt.plugins import native
 
-OPACITY = 0.5  # of colours, by default
 BORDER_EVERY = 500  # pixels of the shorter side for each pixel that a border is wide
 SMALLEST = 0.002  # share of the map under which a segment gets no name
 SPILLS = 1.2  # how much wider than a thing its name may be and still stand on it
@@ -29,36 +28,24 @@ LOOKED_AT = 128 * 128  # pixels of a map, at least, before it is thinned out to 
 
 
 def draw(
-    result: PanopticResult,
-    frame: NDArray[np.uint8] | None,
+    frame: NDArray[np.uint8],
+    panoptic: NDArray[np.int32],
+    colors: Mapping[int, Rgb],
     *,
     opacity: float = OPACITY,
     border: bool = True,
-    labels: bool = True,
     threads: int | None = None,
 ) -> NDArray[np.uint8]:
-    """See `PanopticResult.overlay`."""
-    if frame is None:
-        drawing = result.start_overlay() if opacity == OPACITY and border else None
-        if drawing is None:
-            raise FrameError(
-                f"overlay: got no frame, and no GPU holds this result's frame to draw it with borders and opacity "
-                f"{OPACITY}; give the frame: result.overlay(frame)."
-            )
-        image: NDArray[np.uint8] = drawing.overlay().copy()
-    else:
-        check_frame(frame)
-        image = native.overlay(
-            np.ascontiguousarray(frame),
-            np.ascontiguousarray(result.panoptic),
-            color_table(result.colors, max(result.colors, default=0) + 1),
-            opacity=opacity,
-            border=border_width(frame.shape[:2]) if border else 0,
-            threads=threads,
-        )
-    if labels:
-        write_names(result, image)
-    return image
+    """Return the frame with the colours and borders of the segments, as `PanopticResult.overlay` describes it."""
+    check_frame(frame)
+    return native.overlay(
+        np.ascontiguousarray(frame),
+        np.ascontiguousarray(panoptic),
+        color_table(colors, max(colors, default=0) + 1),
+        opacity=opacity,
+        border=border_width(frame.shape[:2]) if border else 0,
+        threads=threads,
+    )
 
 
 def color_table(colors: Mapping[int, Rgb], count: int) -> NDArray[np.uint8]:
@@ -74,14 +61,14 @@ def border_width(hw: tuple[int, ...]) -> int:
     return max(1, round(min(hw) / BORDER_EVERY))
 
 
-def write_names(result: PanopticResult, image: NDArray[np.uint8]) -> None:
+def write_names(image: NDArray[np.uint8], panoptic: NDArray[np.int32], segments: Sequence[Segment]) -> None:
     """Write names in white on a darkened box: within the segment if there is room, else above a thing."""
     height, width = image.shape[:2]
-    map_height, map_width = result.panoptic.shape
+    map_height, map_width = panoptic.shape
     size = min(max(0.35, min(height, width) / 1200), 2.0)
     thickness = max(1, round(1.5 * size))
     pad = thickness + 1
-    for segment in result.segments:
+    for segment in segments:
         if segment.area < SMALLEST * map_height * map_width:
             continue
         x0, y0, x1, _ = segment.box
@@ -95,7 +82,7 @@ def write_names(result: PanopticResult, image: NDArray[np.uint8]) -> None:
         if segment.is_thing and text_width > SPILLS * room:
             x, y = (x0 + x1) / 2 * width / map_width, y0 * height / map_height - text_height / 2 - pad
         else:
-            column, row = _roomiest(result.panoptic, segment)
+            column, row = _roomiest(panoptic, segment)
             x, y = column * width / map_width, row * height / map_height
         left = min(max(round(x - text_width / 2), pad), max(width - text_width - pad, pad))
         bottom = min(max(round(y + text_height / 2), text_height + pad), max(height - baseline - pad, 1))

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from panrt.engine.results.colors import Rgb
 
+OPACITY = 0.5  # of colours, by default; on a GPU always
+
 
 class Drawing(Protocol):
     """An overlay that a GPU draws in the background."""

@@ -14,27 +14,14 @@ from numpy.typing import NDArray
 from panrt.engine.frame import Frame
 from panrt.engine.results.colors import Rgb, segment_color
 from panrt.engine.results.device_map import DeviceMap
-from panrt.engine.results.painter import Drawing, Painter
-from panrt.errors import DeviceMapError
+from panrt.engine.results.painter import OPACITY, Drawing, Painter
+from panrt.engine.results.segment import Segment
+from panrt.errors import DeviceMapError, FrameError
 from panrt.formats.metadata import ModelFile
 from panrt.plugins.contract import PanopticSegments
 
 if TYPE_CHECKING:
     import supervision
-
-VOID = 0
-
-
-class Segment(NamedTuple):
-    """A thing, or all stuff of one class."""
-
-    id: int  # its value in the panoptic map, from 1
-    category_id: int  # in the numbering of the model's data set
-    name: str
-    is_thing: bool
-    score: float  # 0 for stuff
-    area: int  # pixels of the map
-    box: tuple[int, int, int, int]
 
 
 class Timings(NamedTuple):
@@ -114,7 +101,7 @@ class PanopticResult:
         return CocoPanoptic(annotation, png.astype(np.uint8))
 
     def to_supervision(self) -> supervision.Detections:
-        """The segments as `supervision.Detections`: boxes, masks (n, H, W), scores, category ids and segment ids.
+        """Return the segments as `supervision.Detections`: boxes, masks (n, H, W), scores, class and segment IDs.
 
         Raises:
             ModuleNotFoundError: supervision is not installed; it comes with the extra `supervision`.
@@ -137,7 +124,7 @@ class PanopticResult:
         self,
         frame: NDArray[np.uint8] | None = None,
         *,
-        opacity: float = 0.5,
+        opacity: float = OPACITY,
         border: bool = True,
         labels: bool = True,
         threads: int | None = None,
@@ -155,9 +142,25 @@ class PanopticResult:
         Raises:
             FrameError, ValueError: the frame or an option is invalid, or no frame was given and no GPU holds it.
         """
-        from panrt.engine.results.overlay import draw  # noqa: PLC0415  # needs OpenCV, reading results does not
+        from panrt.engine.results import overlay  # noqa: PLC0415  # needs OpenCV, reading results does not
 
-        return draw(self, frame, opacity=opacity, border=border, labels=labels, threads=threads)
+        if frame is None:
+            image = self._drawn_on_gpu(opacity=opacity, border=border)
+        else:
+            image = overlay.draw(frame, self.panoptic, self.colors, opacity=opacity, border=border, threads=threads)
+        if labels:
+            overlay.write_names(image, self.panoptic, self.segments)
+        return image
+
+    def _drawn_on_gpu(self, *, opacity: float, border: bool) -> NDArray[np.uint8]:
+        drawing = self.start_overlay() if opacity == OPACITY and border else None
+        if drawing is None:
+            raise FrameError(
+                f"overlay: got no frame, and no GPU holds this result's frame to draw it with borders and opacity "
+                f"{OPACITY}; give the frame: result.overlay(frame)."
+            )
+        image: NDArray[np.uint8] = drawing.overlay().copy()
+        return image
 
     def start_overlay(self) -> Drawing | None:
         """Begin to draw the overlay on the GPU that computed the result, and return without waiting.

@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from panrt.engine.results.colors import segment_color
-from panrt.engine.results.result import PanopticResult, Segment
+from panrt.engine.results.result import PanopticResult
+from panrt.engine.results.segment import Segment
 from panrt.formats.metadata import Category
 
 Box = tuple[int, int, int, int]

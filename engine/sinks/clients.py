@@ -148,7 +148,7 @@ class Clients:
             self.counts.errors += 1
             return self.counts.errors
 
-    def refuse(self) -> None:
+    def stop_accepting(self) -> None:
         """Accept no more connections."""
         with self._changed:
             self._closed = True

@@ -27,8 +27,10 @@ from typing import NamedTuple, TypeAlias
 
 from panrt.engine.results.result import PanopticResult
 from panrt.engine.sinks.address import OPTIONS, parse_address
-from panrt.engine.sinks.files import CocoWriter, JsonLinesWriter, NumpyWriter, StandardOutputWriter
+from panrt.engine.sinks.coco import CocoWriter
 from panrt.engine.sinks.http import MetricsWriter
+from panrt.engine.sinks.json_lines import JsonLinesWriter, StandardOutputWriter
+from panrt.engine.sinks.numpy_arrays import NumpyWriter
 from panrt.engine.sinks.shared_memory import SharedMemoryWriter
 from panrt.engine.sinks.sink import Context, Item, Sink, SinkSpec, Writer
 from panrt.engine.sinks.video import VideoWriter
@@ -49,12 +51,25 @@ _PRESETS = (
 _SCALES = ("1", "2", "3", "4")  # factors by which a video is larger than its frames
 
 
+Opener: TypeAlias = Callable[[Context], Writer]
+
+
+class _Prepared(NamedTuple):
+    """A sink whose target and options are parsed."""
+
+    open: Opener
+    name: str = ""  # without secrets; "": the URI
+
+
 class _Kind(NamedTuple):
-    open: Callable[[str, Mapping[str, str], Context], Writer]
+    """A kind of sink, by its scheme in `_KINDS`: all that a new one has to declare."""
+
+    prepare: Callable[[str, Mapping[str, str]], _Prepared]  # target, options; raises UnknownSinkError
     recording: bool
-    options: tuple[str, ...] = ()
-    pictures: bool = False
+    options: tuple[str, ...] = ()  # beside `policy`
+    overlays: bool = False
     is_folder: bool = False
+    needs_target: bool = False
 
 
 SinkTarget: TypeAlias = "str | os.PathLike[str] | Sink | Callable[[PanopticResult], object]"
@@ -110,10 +125,7 @@ def _open(uri: str, scheme: str, target: str, options: Mapping[str, str]) -> Sin
         raise UnknownSinkError(
             f"{legible(redact(uri))}: policy: got {legible(policy)!r}, expected {' or '.join(POLICIES)}."
         )
-    name = legible(uri)
-    if scheme in ("web", "metrics"):
-        name = parse_address(scheme, target, options).uri
-    elif scheme in ("coco", "npy", "shm") and not target:
+    if kind.needs_target and not target:
         raise UnknownSinkError(f"{legible(uri)}: names no target; expected {scheme}://NAME.")
     if "\0" in target:
         raise UnknownSinkError(f"{legible(uri)}: a name cannot hold a NUL character.")
@@ -122,14 +134,15 @@ def _open(uri: str, scheme: str, target: str, options: Mapping[str, str]) -> Sin
             f"{legible(redact(uri))}: overwrite: got {legible(options['overwrite'])!r}, expected "
             f"{' or '.join(_OVERWRITE)}."
         )
-    pictures = kind.pictures and options.get("scale", "1") == "1"  # enlarged ones are drawn on enlarged frames
+    prepared = kind.prepare(target, options)
+    overlays = kind.overlays and options.get("scale", "1") == "1"  # enlarged ones are drawn on enlarged frames
     return Sink(
         SinkSpec(
-            name,
-            lambda context: kind.open(target, options, context),
+            prepared.name or legible(uri),
+            prepared.open,
             kind.recording,
             policy,
-            pictures,
+            overlays,
             target=Path(target or "-") if kind.recording else None,
             is_folder=kind.is_folder,
         )
@@ -185,21 +198,36 @@ def _lines(target: str, options: Mapping[str, str], _: Context) -> Writer:
     return JsonLinesWriter(Path(target), overwrite=options.get("overwrite") == "yes")
 
 
-def _server(scheme: str, writer: type[WebWriter] | type[MetricsWriter], *, pictures: bool = False) -> _Kind:
-    def start(target: str, options: Mapping[str, str], context: Context) -> Writer:
-        return writer(parse_address(scheme, target, options), context)
+def _server(scheme: str, writer: type[WebWriter] | type[MetricsWriter], *, overlays: bool = False) -> _Kind:
+    def prepare(target: str, options: Mapping[str, str]) -> _Prepared:
+        address = parse_address(scheme, target, options)
+        return _Prepared(lambda context: writer(address, context), address.uri)
 
-    return _Kind(start, recording=False, options=OPTIONS, pictures=pictures)
+    return _Kind(prepare, recording=False, options=OPTIONS, overlays=overlays)
+
+
+def _later(
+    open_writer: Callable[[str, Mapping[str, str], Context], Writer],
+) -> Callable[[str, Mapping[str, str]], _Prepared]:
+    """Prepare a kind of sink that checks its target and options when it is opened."""
+    return lambda target, options: _Prepared(lambda context: open_writer(target, options, context))
 
 
 _KINDS: dict[str, _Kind] = {
-    "video": _Kind(_video, recording=True, options=("crf", "preset", "scale", "overwrite"), pictures=True),
-    "jsonl": _Kind(_lines, recording=True, options=("overwrite",)),
-    "coco": _Kind(lambda target, _, context: CocoWriter(Path(target), context.model), recording=True, is_folder=True),
-    "npy": _Kind(lambda target, _, __: NumpyWriter(Path(target)), recording=True, is_folder=True),
-    "shm": _Kind(lambda target, _, __: SharedMemoryWriter(target), recording=False),
-    "window": _Kind(lambda _, __, ___: WindowWriter(), recording=False, pictures=True),
-    "web": _server("web", WebWriter, pictures=True),
+    "video": _Kind(_later(_video), recording=True, options=("crf", "preset", "scale", "overwrite"), overlays=True),
+    "jsonl": _Kind(_later(_lines), recording=True, options=("overwrite",)),
+    "coco": _Kind(
+        _later(lambda target, _, context: CocoWriter(Path(target), context.model)),
+        recording=True,
+        is_folder=True,
+        needs_target=True,
+    ),
+    "npy": _Kind(
+        _later(lambda target, *_: NumpyWriter(Path(target))), recording=True, is_folder=True, needs_target=True
+    ),
+    "shm": _Kind(_later(lambda target, *_: SharedMemoryWriter(target)), recording=False, needs_target=True),
+    "window": _Kind(_later(lambda *_: WindowWriter()), recording=False, overlays=True),
+    "web": _server("web", WebWriter, overlays=True),
     "metrics": _server("metrics", MetricsWriter),
 }
 SCHEMES = tuple(_KINDS)

@@ -259,3 +259,13 @@ def sync_folder(folder: Path) -> None:
         sync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def system_error(error: SinkError) -> int | None:
+    """Return the system's number of the error that a SinkError was raised from; None if it has none."""
+    return error.__cause__.errno if isinstance(error.__cause__, OSError) else None
+
+
+def is_finished(error: SinkError) -> bool:
+    """Return whether the file can take no more, even with free space and descriptors."""
+    return system_error(error) not in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, None)

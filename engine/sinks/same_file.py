@@ -14,7 +14,7 @@ from panrt.formats.records import legible
 _NO_PICTURES = frozenset({".jsonl", ".ndjson"})  # no image source reads these, so they may be in its folder
 
 
-def refuse_same_files(sources: Iterable[tuple[str, Sequence[Path]]], sinks: Sequence[SinkSpec]) -> None:
+def reject_same_files(sources: Iterable[tuple[str, Sequence[Path]]], sinks: Sequence[SinkSpec]) -> None:
     """Check that no sink writes to a file that a source reads, and no two sinks to one place.
 
     Links and relative names are resolved, and names that differ only by case on a case-insensitive file system.

@@ -107,7 +107,7 @@ class Server:
 
     def close(self) -> None:
         """Close all connections and wait for their threads. Idempotent."""
-        self.clients.refuse()
+        self.clients.stop_accepting()
         for door in self._doors:
             door.close()
         self.clients.end()

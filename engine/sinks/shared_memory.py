@@ -30,7 +30,8 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from panrt.engine.results.result import PanopticResult, Segment, Timings
+from panrt.engine.results.result import PanopticResult, Timings
+from panrt.engine.results.segment import Segment
 from panrt.engine.sinks.sink import Item
 from panrt.errors import SharedMemoryError, SinkError, WriterGoneError
 from panrt.formats.records import parse, real, shown, whole

@@ -90,7 +90,7 @@ class SinkSpec:
     open: Callable[[Context], Writer]  # raises SinkError
     recording: bool  # takes the policy of its stream, so that it misses nothing under "block"
     policy: Policy | None = None  # if the URI sets it
-    pictures: bool = False  # shows frames with their segments, in the frames' size
+    overlays: bool = False  # shows frames with their segments, in the frames' size
     target: Path | None = None  # the file or folder that it writes; "-" for standard output
     is_folder: bool = False
 
@@ -145,9 +145,9 @@ class Sink:
         self._thread = thread
 
     @property
-    def wants_pictures(self) -> bool:
+    def wants_overlays(self) -> bool:
         """Whether it has a use for `Item.drawing`."""
-        return self.spec.pictures and self._state == "open"
+        return self.spec.overlays and self._state == "open"
 
     @property
     def runs_here(self) -> bool:

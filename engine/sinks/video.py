@@ -94,11 +94,11 @@ class VideoWriter:
 
     def write(self, item: Item) -> None:
         """Encode one frame."""
-        source, picture = item.frame.source, annotated(item, scale=self._scale)
+        source, image = item.frame.source, annotated(item, scale=self._scale)
         if source not in self._videos:
             self._videos[source] = _Video(
                 self._paths[source],
-                picture,
+                image,
                 self._options,
                 overwrite=self._overwrite and source not in self._files,  # keep the file of before an error
                 avoid=self._paths.values(),
@@ -107,7 +107,7 @@ class VideoWriter:
         video = self._videos[source]
         clock = item.frame.captured_at if item.frame.media_time is None else item.frame.media_time
         try:
-            video.write(picture, clock)
+            video.write(image, clock)
         except Exception:
             self._drop(source)
             raise
@@ -190,15 +190,15 @@ class _Video:
         """The number of frames that are not in the file yet."""
         return self._sent - self._flushed
 
-    def write(self, picture: NDArray[np.uint8], clock: float) -> None:
+    def write(self, image: NDArray[np.uint8], clock: float) -> None:
         """Encode a frame, and write the fragment before it if that is long enough."""
         height, width = self._hw
-        if picture.shape[:2] != self._hw:
-            picture = np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+        if image.shape[:2] != self._hw:
+            image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
         if height % 2 or width % 2:
-            padded = cv2.copyMakeBorder(picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
-            picture = np.asarray(padded, np.uint8)
-        frame = av.VideoFrame.from_ndarray(picture, format="bgr24").reformat(format="yuv420p")
+            padded = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+            image = np.asarray(padded, np.uint8)
+        frame = av.VideoFrame.from_ndarray(image, format="bgr24").reformat(format="yuv420p")
         moment = self._moment(clock)
         frame.pts, frame.time_base = round(moment * _TICKS), Fraction(1, _TICKS)
         if self._is_due(moment):  # a key frame ends the fragment before it

@@ -27,12 +27,12 @@ class WindowWriter:
         title = f"panrt {item.frame.source}"
         if title in self._opened and cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) < 1:
             return
-        picture = annotated(item)
+        image = annotated(item)
         if title not in self._opened:
             self._opened.add(title)
             cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
-            cv2.resizeWindow(title, picture.shape[1], picture.shape[0])
-        cv2.imshow(title, picture)
+            cv2.resizeWindow(title, image.shape[1], image.shape[0])
+        cv2.imshow(title, image)
         cv2.waitKey(1)
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from panrt.engine.frame import Frame, PixelFormat, YuvStandard
 from panrt.engine.pixel_formats import bgr
 from panrt.engine.sources import gstreamer
 from panrt.engine.sources.appsink import PipelineError, Sample
-from panrt.engine.sources.source import Opening, Picture
+from panrt.engine.sources.source import Captured, Opening
 from panrt.errors import (
     SourceDeniedError,
     SourceError,
@@ -48,7 +48,7 @@ class CsiOptions:
     flip: int = 0  # nvvidconv's flip-method; 2 rotates by 180 degrees
 
 
-def csi_pictures(sensor: int, uri: str, camera: CsiOptions, opening: Opening) -> Generator[Picture, None, None]:
+def csi_frames(sensor: int, uri: str, camera: CsiOptions, opening: Opening) -> Generator[Captured, None, None]:
     """Yield the frames of a Jetson's CSI camera until it is lost.
 
     Raises:
@@ -56,7 +56,7 @@ def csi_pictures(sensor: int, uri: str, camera: CsiOptions, opening: Opening) ->
     """
     try:
         with closing(gstreamer.start(argus_pipeline(sensor, camera))) as pipeline:
-            yield from _pictures(pipeline, uri, opening)
+            yield from _frames(pipeline, uri, opening)
     except PipelineError as error:
         raise _meaning(uri, str(error)) from error
 
@@ -71,7 +71,7 @@ def argus_pipeline(sensor: int, camera: CsiOptions) -> str:
     )
 
 
-def _pictures(pipeline: gstreamer.Pipeline, uri: str, opening: Opening) -> Generator[Picture, None, None]:
+def _frames(pipeline: gstreamer.Pipeline, uri: str, opening: Opening) -> Generator[Captured, None, None]:
     clock, moments = opening.clock, Moments()
     heard_at, patience = clock.now(), max(opening.options.timeout, _STARTING)
     while not opening.stop.is_set():
@@ -84,9 +84,9 @@ def _pictures(pipeline: gstreamer.Pipeline, uri: str, opening: Opening) -> Gener
         frame = nv12_frame(sample, uri)
         captured_at = moments.of(sample, now)
         if opening.options.pixel_format == "bgr8":
-            yield Picture(bgr(frame), sample.time, captured_at)
+            yield Captured(bgr(frame), sample.time, captured_at)
         else:
-            yield Picture(frame.image, sample.time, captured_at, "nv12", frame.yuv_standard)
+            yield Captured(frame.image, sample.time, captured_at, "nv12", frame.yuv_standard)
         patience = opening.options.timeout
         heard_at = clock.now()  # time spent waiting for the reader is not silence
 

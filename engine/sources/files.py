@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from panrt.engine.frame import PixelFormat
-from panrt.engine.sources.source import Opening, Picture
-from panrt.engine.sources.video import FORMATS, file_pictures
+from panrt.engine.sources.source import Captured, Opening
+from panrt.engine.sources.video import FORMATS, file_frames
 from panrt.errors import (
     ImageDeniedError,
     ImageFileError,
@@ -21,14 +21,14 @@ from panrt.errors import (
     SourceNotFoundError,
     SourceUndecodableError,
 )
-from panrt.formats import image_files as picture_files
+from panrt.formats import image_files
 from panrt.formats.records import legible
 
-IMAGE_SUFFIXES = picture_files.SUFFIXES
+IMAGE_SUFFIXES = image_files.SUFFIXES
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"})
 
 
-def pictures(paths: Sequence[Path], opening: Opening) -> Generator[Picture, None, None]:
+def frames(paths: Sequence[Path], opening: Opening) -> Generator[Captured, None, None]:
     """Yield the frames of each file in turn; repeatedly if the options have `loop`.
 
     A damaged file is recorded and does not stop the others, nor the next round.
@@ -43,9 +43,9 @@ def pictures(paths: Sequence[Path], opening: Opening) -> Generator[Picture, None
             if opening.stop.is_set():
                 return
             try:
-                for picture in _pictures(path, opening):
+                for captured in _frames(path, opening):
                     shown += 1
-                    yield picture
+                    yield captured
             except SourceError as error:
                 if len(paths) == 1 and not (opening.options.loop and shown):
                     raise
@@ -54,26 +54,26 @@ def pictures(paths: Sequence[Path], opening: Opening) -> Generator[Picture, None
             return
 
 
-def _pictures(path: Path, opening: Opening) -> Generator[Picture, None, None]:
-    if picture_files.is_picture_name(path.name):
-        yield Picture(read_image(path))
+def _frames(path: Path, opening: Opening) -> Generator[Captured, None, None]:
+    if image_files.is_image_name(path.name):
+        yield Captured(read_image(path))
     else:
-        yield from file_pictures(path, opening)
+        yield from file_frames(path, opening)
 
 
 def pixel_formats(paths: Sequence[Path]) -> tuple[PixelFormat, ...]:
     """Return the pixel formats in which frames of all these files can be delivered."""
-    return ("bgr8",) if any(picture_files.is_picture_name(path.name) for path in paths) else FORMATS
+    return ("bgr8",) if any(image_files.is_image_name(path.name) for path in paths) else FORMATS
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """Read an image, (H, W, 3) BGR and upright; see `panrt.formats.image_files.read_picture`.
+    """Read an image, (H, W, 3) BGR and upright; see `panrt.formats.image_files.read_image`.
 
     Raises:
         SourceError: the file does not exist, may not be read, or cannot be decoded.
     """
     try:
-        return picture_files.read_picture(path)
+        return image_files.read_image(path)
     except ImageNotFoundError as error:
         raise SourceNotFoundError(str(error)) from error
     except ImageDeniedError as error:
@@ -95,13 +95,13 @@ def select(pattern: str) -> tuple[Path, ...]:
     name = legible(pattern)
     try:
         if path.is_dir():
-            found = picture_files.pictures_in(path)
+            found = image_files.images_in(path)
             if not found:
                 raise SourceNotFoundError(f"{name}: a folder without images ({', '.join(sorted(IMAGE_SUFFIXES))}).")
             return tuple(found)
         if os.path.lexists(path) or not any(letter in pattern for letter in "*?["):
             return (path,)
-        found = picture_files.in_natural_order(_matching(path))
+        found = image_files.in_natural_order(_matching(path))
     except SourceError:
         raise
     except PermissionError as error:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from panrt.engine.sources.source import Opening, Picture
+from panrt.engine.sources.source import Captured, Opening
 from panrt.errors import SourceUndecodableError
 from panrt.formats.records import shown
 
 
-def image_pictures(images: Iterable[Any], opening: Opening) -> Generator[Picture, None, None]:
+def image_frames(images: Iterable[Any], opening: Opening) -> Generator[Captured, None, None]:
     """Yield the images of an iterable, read in the source's thread; repeatedly if the options have `loop`.
 
     Raises:
@@ -24,7 +24,7 @@ def image_pictures(images: Iterable[Any], opening: Opening) -> Generator[Picture
         for count, image in enumerate(images, start=1):
             if opening.stop.is_set():
                 return
-            yield Picture(_checked(image, count - 1))
+            yield Captured(_checked(image, count - 1))
         if count == 0 or not opening.options.loop:
             return
 

@@ -27,7 +27,7 @@ from urllib.parse import unquote
 
 from panrt.engine.sources import argus, files, pattern, v4l2, video
 from panrt.engine.sources.demo import demo_clip
-from panrt.engine.sources.images import image_pictures
+from panrt.engine.sources.images import image_frames
 from panrt.engine.sources.source import Source, SourceOptions, Spec
 from panrt.engine.uri import LONGEST, Uri, file_path, nearest, network_address, redact, split
 from panrt.errors import SourceNotFoundError, UnknownSourceError
@@ -75,7 +75,7 @@ def specify(source: object) -> Spec:
         isinstance(source, (bytes, bytearray, Mapping)) or getattr(source, "ndim", 4) != 4
     )  # of an array: (N, H, W, 3)
     if isinstance(source, Iterable) and not one:
-        return Spec("images", partial(image_pictures, source), live=False)
+        return Spec("images", partial(image_frames, source), live=False)
     raise TypeError(
         f"source: got {shown(source)}, expected a URI or path, or an iterable of images, (H, W, 3) uint8 arrays in BGR."
     )
@@ -117,7 +117,7 @@ def _file(text: str) -> Spec:
             f"{legible(name)}: no such file; an address begins with its scheme, as in rtsp://HOST/PATH."
         )
     formats, reads = files.pixel_formats(paths), (Path(text),) if Path(text).is_dir() else paths
-    return Spec(legible(text), partial(files.pictures, paths), live=False, pixel_formats=formats, reads=reads)
+    return Spec(legible(text), partial(files.frames, paths), live=False, pixel_formats=formats, reads=reads)
 
 
 def _camera(uri: Uri) -> Spec:
@@ -135,7 +135,7 @@ def _camera(uri: Uri) -> Spec:
 
 
 def _v4l2(device: str, name: str, options: v4l2.V4l2Options) -> Spec:
-    reader = partial(v4l2.v4l2_pictures, device, name, options)
+    reader = partial(v4l2.v4l2_frames, device, name, options)
     native = v4l2.NATIVE.get(options.fourcc)
     return Spec(name, reader, live=True, lasting=True, pixel_formats=v4l2.FORMATS, native=native)
 
@@ -147,7 +147,7 @@ def _csi(uri: Uri) -> Spec:
             f"{uri}: got {options.width} x {options.height}, expected even sides and at most "
             f"{video.MAX_PIXELS:,} pixels."
         )
-    reader = partial(argus.csi_pictures, _number(uri.authority, uri), uri.shown, options)
+    reader = partial(argus.csi_frames, _number(uri.authority, uri), uri.shown, options)
     return Spec(uri.shown, reader, live=True, lasting=True, pixel_formats=argus.FORMATS, native="nv12")
 
 
@@ -155,8 +155,8 @@ def _network(uri: Uri) -> Spec:
     network_address(uri, UnknownSourceError)  # raises now rather than when the source starts
     suffix = Path(uri.path).suffix.lower()
     if uri.scheme.startswith("http") and suffix in files.VIDEO_SUFFIXES | files.IMAGE_SUFFIXES:
-        return Spec(uri.shown, partial(video.served_pictures, uri), live=False, pixel_formats=video.FORMATS)
-    return Spec(uri.shown, partial(video.live_pictures, uri), live=True, lasting=True, pixel_formats=video.FORMATS)
+        return Spec(uri.shown, partial(video.served_frames, uri), live=False, pixel_formats=video.FORMATS)
+    return Spec(uri.shown, partial(video.live_frames, uri), live=True, lasting=True, pixel_formats=video.FORMATS)
 
 
 def _pattern(uri: Uri) -> Spec:
@@ -173,7 +173,7 @@ def _pattern(uri: Uri) -> Spec:
         )
     query = _query(uri, ("frames",))
     frames = _number(query["frames"], uri) if "frames" in query else None
-    reader = partial(pattern.pattern_pictures, (height, width), fps, frames)
+    reader = partial(pattern.pattern_frames, (height, width), fps, frames)
     return Spec(uri.shown, reader, live=fps is not None)
 
 
@@ -203,7 +203,7 @@ def _number(text: str, uri: Uri) -> int:
 
 def _demo(uri: Uri) -> Spec:
     paths = (demo_clip(uri.authority),)
-    return Spec(uri.shown, partial(files.pictures, paths), live=False, pixel_formats=files.pixel_formats(paths))
+    return Spec(uri.shown, partial(files.frames, paths), live=False, pixel_formats=files.pixel_formats(paths))
 
 
 _SCHEMES: dict[str, Callable[[Uri], Spec]] = {

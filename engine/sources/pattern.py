@@ -7,14 +7,14 @@ from collections.abc import Generator
 import numpy as np
 from numpy.typing import NDArray
 
-from panrt.engine.sources.source import Opening, Picture
+from panrt.engine.sources.source import Captured, Opening
 
 STEP = 3  # pixels that the pattern moves from frame to frame
 
 
-def pattern_pictures(
+def pattern_frames(
     hw: tuple[int, int], fps: float | None, frames: int | None, opening: Opening
-) -> Generator[Picture, None, None]:
+) -> Generator[Captured, None, None]:
     """Yield frames of the pattern at `fps` per second (None: unthrottled), endlessly or `frames` of them."""
     wide = _wide(hw)
     started = opening.clock.now()
@@ -27,7 +27,7 @@ def pattern_pictures(
                 return
         elif opening.stop.is_set():
             return
-        yield Picture(_shifted(wide, hw[1], index), index / (fps or 30.0), captured_at)
+        yield Captured(_shifted(wide, hw[1], index), index / (fps or 30.0), captured_at)
         index += 1
 
 
@@ -43,8 +43,8 @@ def _wide(hw: tuple[int, int]) -> NDArray[np.uint8]:
     bar = (8 * x // width) + 1
     colors = np.stack([(bar >> bit & 1) * 180 for bit in range(3)], axis=1)  # (W, 3)
     ramp = 60 * np.arange(height)[:, None, None] // max(height - 1, 1)
-    picture = (colors[None] + ramp).astype(np.uint8)
-    return np.concatenate([picture, picture], axis=1)
+    image = (colors[None] + ramp).astype(np.uint8)
+    return np.concatenate([image, image], axis=1)
 
 
 def _shifted(wide: NDArray[np.uint8], width: int, index: int) -> NDArray[np.uint8]:

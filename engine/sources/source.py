@@ -88,7 +88,7 @@ class SourceOptions:
             raise ValueError(f"backoff: got {self.backoff}, expected a positive first wait, then one at least as long.")
 
 
-class Picture(NamedTuple):
+class Captured(NamedTuple):
     """An image read from a source, with its times and format."""
 
     image: NDArray[np.uint8]  # shaped by `pixel_format`, see `Frame`
@@ -134,7 +134,7 @@ class Opening:
 
 
 # Opens the source, yields its images, and closes it when the generator is closed. Raises SourceError.
-Reader = Callable[[Opening], Generator[Picture, None, None]]
+Reader = Callable[[Opening], Generator[Captured, None, None]]
 
 
 @dataclass(frozen=True)
@@ -322,11 +322,11 @@ class Source:
 
     def _read(self) -> Exception | None:
         """Capture until the source ends; return the error, or None after its natural end."""
-        pictures: Generator[Picture, None, None] | None = None
+        captures: Generator[Captured, None, None] | None = None
         try:
-            pictures = self.spec.reader(self._opening)
-            while (picture := _next(pictures)) is not None:
-                if not self._hand_over(picture):
+            captures = self.spec.reader(self._opening)
+            while (captured := _next(captures)) is not None:
+                if not self._hand_over(captured):
                     return None
         except SourceError as error:
             return error
@@ -334,27 +334,27 @@ class Source:
             self._unexpected += 1
             return error
         finally:
-            if pictures is not None:
-                pictures.close()
+            if captures is not None:
+                captures.close()
         if self.spec.lasting:
             return SourceRefusedError(f"{self.spec.uri}: the stream ended.")
         return None
 
-    def _hand_over(self, picture: Picture) -> bool:
+    def _hand_over(self, captured: Captured) -> bool:
         now = self._clock.now()
         with self._lock:
             self._last_frame_at = now
         if self._state is not State.LIVE:
             self._enter(State.LIVE, "receiving frames")
-        captured_at = now if picture.captured_at is None else picture.captured_at
+        captured_at = now if captured.captured_at is None else captured.captured_at
         frame = Frame(
-            picture.image,
+            captured.image,
             self._captured,
             captured_at,
-            picture.media_time,
+            captured.media_time,
             self.name,
-            picture.pixel_format,
-            picture.yuv_standard,
+            captured.pixel_format,
+            captured.yuv_standard,
         )
         if not self._slot.put(frame):
             return False
@@ -383,5 +383,5 @@ def _reason(problem: Exception) -> str:
 
 
 @nvtx_range("capture")
-def _next(pictures: Generator[Picture, None, None]) -> Picture | None:
-    return next(pictures, None)
+def _next(captures: Generator[Captured, None, None]) -> Captured | None:
+    return next(captures, None)

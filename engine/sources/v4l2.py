@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from panrt.engine.frame import Frame, PixelFormat
 from panrt.engine.pixel_formats import bgr
 from panrt.engine.sources.buffers import Buffers
-from panrt.engine.sources.source import Opening, Picture
+from panrt.engine.sources.source import Captured, Opening
 from panrt.engine.sources.video import pixels, video_stream
 from panrt.errors import SourceDeniedError, SourceError, SourceNotFoundError, SourceRefusedError, SourceTimeoutError
 from panrt.formats.records import legible
@@ -89,7 +89,7 @@ def devices(root: Path = Path("/")) -> tuple[Device, ...]:
     return tuple(found)
 
 
-def v4l2_pictures(device: str, uri: str, camera: V4l2Options, opening: Opening) -> Generator[Picture, None, None]:
+def v4l2_frames(device: str, uri: str, camera: V4l2Options, opening: Opening) -> Generator[Captured, None, None]:
     """Yield the frames of a V4L2 device, named by its path, until it is lost.
 
     Raises:
@@ -103,12 +103,12 @@ def v4l2_pictures(device: str, uri: str, camera: V4l2Options, opening: Opening) 
         options["video_size"] = f"{camera.width}x{camera.height}"
     if camera.fps:
         options["framerate"] = str(camera.fps)
-    yield from captured_pictures(device, uri, "v4l2", options, opening, fourcc)
+    yield from captured_frames(device, uri, "v4l2", options, opening, fourcc)
 
 
-def captured_pictures(
+def captured_frames(
     file: object, uri: str, demuxer: str, options: Mapping[str, str], opening: Opening, fourcc: str = ""
-) -> Generator[Picture, None, None]:
+) -> Generator[Captured, None, None]:
     """Yield frames from a demuxer of FFmpeg.
 
     Args:
@@ -120,7 +120,7 @@ def captured_pictures(
         fourcc: required format, one of `FOURCCS`; "" for any.
 
     Raises:
-        SourceError: see `v4l2_pictures`.
+        SourceError: see `v4l2_frames`.
     """
     timeout = opening.options.timeout
     try:
@@ -140,13 +140,13 @@ def captured_pictures(
                 "of those that v4l2-ctl --list-formats-ext shows."
             )
         camera = _Camera(container, stream, uri, opening)
-        while (captured := camera.read()) is not None:
-            picture = camera.picture(captured)
-            if picture is not None:
-                yield picture
+        while (raw := camera.read()) is not None:
+            captured = camera.convert(raw)
+            if captured is not None:
+                yield captured
 
 
-class _Captured(NamedTuple):
+class _RawFrame(NamedTuple):
     """A frame as the driver delivered it, copied from its buffer."""
 
     data: NDArray[np.uint8]
@@ -171,7 +171,7 @@ class _Camera:
         self._buffers = Buffers()
         self._reformatter = VideoReformatter()
 
-    def read(self) -> _Captured | None:
+    def read(self) -> _RawFrame | None:
         """Wait for a frame; return None at the end, or when the source is stopped."""
         opening, timeout = self._opening, self._opening.options.timeout
         begun = opening.clock.now()
@@ -186,25 +186,25 @@ class _Camera:
                 raise _typed(error, self._uri, timeout) from error
         return None
 
-    def picture(self, captured: _Captured) -> Picture | None:
+    def convert(self, raw: _RawFrame) -> Captured | None:
         """Return a frame in the requested pixel format; count a damaged one and return None."""
-        if captured.is_damaged or (self._raw is not None and captured.data.size != np.prod(self._shape)):
+        if raw.is_damaged or (self._raw is not None and raw.data.size != np.prod(self._shape)):
             self._opening.damaged += 1
             return None
         if self._raw is not None and self._wanted in (self._raw, "bgr8"):
-            image = captured.data.reshape(self._shape)
+            image = raw.data.reshape(self._shape)
             if self._wanted == "bgr8":
-                return Picture(bgr(Frame(image, pixel_format=self._raw)), captured.media_time, captured.at)
-            return Picture(image, captured.media_time, captured.at, self._raw)
+                return Captured(bgr(Frame(image, pixel_format=self._raw)), raw.media_time, raw.at)
+            return Captured(image, raw.media_time, raw.at, self._raw)
         try:
-            [frame] = self._stream.codec_context.decode(av.Packet(captured.data.tobytes()))
+            [frame] = self._stream.codec_context.decode(av.Packet(raw.data.tobytes()))
         except (FFmpegError, ValueError):  # damaged, or not one frame
             self._opening.damaged += 1
             return None
         image, standard = pixels(frame, self._reformatter, self._wanted, self._uri)
-        return Picture(image, captured.media_time, captured.at, self._wanted, standard)
+        return Captured(image, raw.media_time, raw.at, self._wanted, standard)
 
-    def _next(self) -> _Captured | None:
+    def _next(self) -> _RawFrame | None:
         """Copy the next packet, so that no array refers to the driver's memory when the device is closed."""
         packets: Any = self._container.demux(self._stream)  # holds the last packet that it returned
         try:
@@ -218,7 +218,7 @@ class _Camera:
             # V4L2 stamps frames by the monotonic clock of the system.
             age = 0.0 if taken_at is None else time.monotonic() - taken_at
             is_damaged = packet.is_corrupt or not packet.size  # FFmpeg returns an empty packet for an incomplete frame
-            return _Captured(data, arrived - age if 0 <= age < _OLDEST else arrived, taken_at, is_damaged)
+            return _RawFrame(data, arrived - age if 0 <= age < _OLDEST else arrived, taken_at, is_damaged)
         finally:
             packets.close()
 

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from panrt.engine.frame import PixelFormat, YuvStandard
 from panrt.engine.sources.local_file import LocalFile
-from panrt.engine.sources.source import Opening, Picture
+from panrt.engine.sources.source import Captured, Opening
 from panrt.engine.uri import Uri, network_address
 from panrt.errors import (
     SourceDeniedError,
@@ -112,7 +112,7 @@ class _Video:
     ends_inside_packet: bool = False
 
 
-def file_pictures(path: Path, opening: Opening) -> Generator[Picture, None, None]:
+def file_frames(path: Path, opening: Opening) -> Generator[Captured, None, None]:
     """Yield every frame of a local video file.
 
     Raises:
@@ -146,7 +146,7 @@ def _cut(file: LocalFile, video: _Video | None) -> str:
     return "it ends inside a packet" if video is not None and video.ends_inside_packet else ""
 
 
-def served_pictures(uri: Uri, opening: Opening) -> Generator[Picture, None, None]:
+def served_frames(uri: Uri, opening: Opening) -> Generator[Captured, None, None]:
     """Yield every frame of a video file on a web server."""
     address = _Address(uri.shown, uri, uri.host)
     with _open(address, _options(uri.scheme, address), opening) as container:
@@ -155,17 +155,17 @@ def served_pictures(uri: Uri, opening: Opening) -> Generator[Picture, None, None
 
 
 def _paced(
-    frames: Generator[Picture, None, None], address: _Address, opening: Opening
-) -> Generator[Picture, None, None]:
+    frames: Generator[Captured, None, None], address: _Address, opening: Opening
+) -> Generator[Captured, None, None]:
     """Yield frames of a file, at its own speed if `opening` asks for real time."""
     pace = Pace()
     started = opening.clock.now()
     count = 0
-    for picture in frames:
+    for captured in frames:
         count += 1
         if opening.realtime:
-            opening.clock.wait(opening.stop, started + pace.moment(picture.media_time) - opening.clock.now())
-        yield picture._replace(captured_at=None)
+            opening.clock.wait(opening.stop, started + pace.moment(captured.media_time) - opening.clock.now())
+        yield captured._replace(captured_at=None)
     if count == 0 and not opening.stop.is_set():
         raise SourceUndecodableError(
             f"{address.name}: holds no frame that can be decoded; expected a complete file with frames of at "
@@ -191,7 +191,7 @@ class Pace:
         return self._moment
 
 
-def live_pictures(uri: Uri, opening: Opening) -> Generator[Picture, None, None]:
+def live_frames(uri: Uri, opening: Opening) -> Generator[Captured, None, None]:
     """Yield the frames of a live stream as they arrive, each with the time of its arrival."""
     address = _Address(uri.shown, uri, uri.host)
     options = _LIVE | _options(uri.scheme, address)
@@ -202,8 +202,8 @@ def live_pictures(uri: Uri, opening: Opening) -> Generator[Picture, None, None]:
         stream.thread_type = "SLICE"  # threads over frames would hold back one each
         stream.codec_context.flags |= av.codec.context.Flags.low_delay
         has_clock = _has_clock(container.format)
-        for picture in _decode(_Video(container, stream, address), opening):
-            yield picture if has_clock else picture._replace(media_time=None)
+        for captured in _decode(_Video(container, stream, address), opening):
+            yield captured if has_clock else captured._replace(media_time=None)
 
 
 def _has_clock(demuxer: av.ContainerFormat) -> bool:
@@ -265,7 +265,7 @@ def video_stream(container: av.container.InputContainer, name: str) -> av.VideoS
     return stream
 
 
-def _decode(video: _Video, opening: Opening) -> Generator[Picture, None, None]:
+def _decode(video: _Video, opening: Opening) -> Generator[Captured, None, None]:
     """Yield decoded frames; the capture time is the arrival of the packet that completed the frame."""
     reformatter = VideoReformatter()
     packets = video.container.demux(video.stream)
@@ -284,7 +284,7 @@ def _decode(video: _Video, opening: Opening) -> Generator[Picture, None, None]:
             continue
         for frame in frames:
             image, standard = pixels(frame, reformatter, opening.options.pixel_format, video.address.name)
-            yield Picture(image, frame.time, arrived, opening.options.pixel_format, standard)
+            yield Captured(image, frame.time, arrived, opening.options.pixel_format, standard)
 
 
 def _next(

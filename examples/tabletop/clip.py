@@ -1,4 +1,4 @@
-"""Reads a clip: pictures from H.264, ids exactly.
+"""Read a clip: images from H.264, ids without loss.
 
 Shapes: T frames of H x W pixels. Needs PyAV and NumPy only. A clip `NAME` is three files: `NAME.mp4`,
 `NAME_ids.npz` with `ids` (T, H, W) uint8, and `NAME.json`.
@@ -18,7 +18,7 @@ class ClipSegment(NamedTuple):
     """What an id means, in every frame of the clip."""
 
     id: int
-    category_id: int  # of `classes.CLASSES`
+    category_id: int  # see `classes.CLASSES`
 
 
 class Clip(NamedTuple):
@@ -35,7 +35,7 @@ def read_clip(path: Path | str) -> Clip:
 
     Raises:
         FileNotFoundError: one of the three files is missing.
-        ValueError: the files do not belong together.
+        ValueError: the three files do not match.
     """
     path = Path(path)
     record = json.loads(path.read_text())

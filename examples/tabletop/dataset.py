@@ -1,4 +1,4 @@
-"""Writes the tabletop as a COCO panoptic data set, or as a clip.
+"""Write the tabletop as a COCO panoptic data set, or as a clip.
 
 A data set folder holds `images/*.jpg`, `panoptic/*.png` (id = R + 256 G + 65536 B) and `panoptic.json`. The same seed
 gives the same bytes, whatever the number of workers.
@@ -33,7 +33,7 @@ Progress = Callable[[int, int], None]  # frames done, frames in all
 
 
 class Frame(NamedTuple):
-    """One labelled picture."""
+    """One labelled image."""
 
     image: Image  # (H, W, 3) BGR
     ids: Ids  # (H, W), 0 is void
@@ -41,7 +41,7 @@ class Frame(NamedTuple):
 
 
 def render_scene(renderer: Renderer, seed: int, views: range) -> Iterator[Frame]:
-    """The given views of the scene of one seed. View v is the same whichever others are asked for."""
+    """Draw the given views of the scene of one seed. View v does not depend on the others."""
     scene = build_scene(np.random.default_rng([seed, 0]))
     with renderer.open(scene) as view:
         for index in views:
@@ -65,19 +65,19 @@ def generate(
 
     Args:
         split: "train" or "eval".
-        out: folder of the data set; must not hold one yet.
-        count: pictures.
+        out: folder of the data set; must not contain one yet.
+        count: number of images.
         seed: first scene, counted from the start of the split's seeds.
-        height: of the pictures; so `width`, a multiple of 32.
-        width: see `height`.
-        workers: processes.
-        progress: called after each picture.
+        height: of the images, a multiple of 32.
+        width: of the images, a multiple of 32.
+        workers: processes that draw.
+        progress: called after each image.
 
     Returns:
         the JSON file.
 
     Raises:
-        ValueError: an argument does not fit, or the seeds would leave the split's range.
+        ValueError: an argument is invalid, or the seeds exceed the split's range.
     """
     ranges = {"train": (TRAIN_SEEDS, VIEWS_PER_SCENE), "eval": (EVAL_SEEDS, 1)}
     if split not in ranges:
@@ -86,7 +86,7 @@ def generate(
     last = seed + (count - 1) // views
     if not (seed >= 0 and last < len(seeds)):
         raise ValueError(
-            f"seed: {split} has scenes 0..{len(seeds) - 1}, {count} pictures from seed {seed} would need {seed}..{last}"
+            f"seed: {split} has scenes 0..{len(seeds) - 1}, {count} images from seed {seed} would need {seed}..{last}"
         )
     return generate_images(
         out, count=count, seed=seeds[seed], height=height, width=width, views=views, workers=workers, progress=progress
@@ -104,7 +104,7 @@ def generate_images(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Path:
-    """Write `count` pictures of the scenes `seed`, `seed + 1`, ..., `views` of each, as a COCO panoptic data set.
+    """Write `count` images of the scenes `seed`, `seed + 1`, ..., `views` of each, as a COCO panoptic data set.
 
     Returns:
         the JSON file.
@@ -158,10 +158,10 @@ def generate_clip(
 
     Args:
         out: folder; the clip is `name`.json, `name`.mp4 and `name`_ids.npz (see `clip.read_clip`).
-        frames: length, at 25 frames a second.
+        frames: length, at 25 frames per second.
         seed: scene, counted from the start of `CLIP_SEEDS`.
-        height: of the pictures; so `width`, a multiple of 32.
-        width: see `height`.
+        height: of the images, a multiple of 32.
+        width: of the images, a multiple of 32.
         quality: H.264 constant rate factor, lower is better.
         name: of the files.
         progress: called after each frame.
@@ -227,7 +227,7 @@ class _Job(NamedTuple):
 
 
 def _run(jobs: list[_Job], workers: int) -> Iterator[list[tuple[dict[str, Any], dict[str, Any]]]]:
-    """Do the jobs, results in order. Each worker process keeps its own OpenGL context."""
+    """Do the jobs, results in order. Each worker process has an OpenGL context."""
     if workers == 1:
         with Renderer(jobs[0].height, jobs[0].width) as renderer:
             for job in jobs:
@@ -243,7 +243,7 @@ def _write_scene_alone(job: _Job) -> list[tuple[dict[str, Any], dict[str, Any]]]
 
 
 def _write_scene(renderer: Renderer, job: _Job) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Write the pictures and label maps of a scene; returns their `images` and `annotations` entries."""
+    """Write the images and label maps of a scene; return their `images` and `annotations` entries."""
     entries = []
     for offset, frame in enumerate(render_scene(renderer, job.seed, job.views)):
         image_id = job.first_id + offset + 1

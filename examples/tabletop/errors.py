@@ -1,7 +1,7 @@
-"""What a caller of this package may handle, importable where nothing can be drawn."""
+"""Exceptions of this package, importable on a machine that cannot draw."""
 
 from panrt.errors import PanrtError
 
 
 class RenderingError(PanrtError, ImportError):
-    """Nothing can be drawn here: MuJoCo or an OpenGL is missing."""
+    """MuJoCo or OpenGL is missing, so that this machine cannot draw."""

@@ -1,7 +1,7 @@
-"""MuJoCo with an OpenGL that needs no screen. Every module of this package takes `mujoco` from here.
+"""MuJoCo with OpenGL that needs no screen. Every module of this package takes `mujoco` from here.
 
 MuJoCo chooses its OpenGL from the variable MUJOCO_GL while it is imported. On Linux the default here is EGL, which Mesa
-draws in software where there is no GPU; MUJOCO_GL=osmesa works too and gives the same pictures.
+implements in software without a GPU; MUJOCO_GL=osmesa works too and gives the same images.
 """
 
 import os
@@ -20,7 +20,7 @@ _ADVICE = (
 
 try:
     import mujoco
-except (ImportError, AttributeError) as error:  # AttributeError is how PyOpenGL says that libEGL is missing
+except (ImportError, AttributeError) as error:  # PyOpenGL raises AttributeError if libEGL is missing
     raise RenderingError(
         f"MuJoCo with MUJOCO_GL={os.environ.get('MUJOCO_GL')} cannot be imported: {error}. {_ADVICE}"
     ) from error
@@ -32,10 +32,10 @@ __all__ = ["create_context", "mujoco"]
 
 
 def create_context(height: int, width: int) -> mujoco.GLContext:
-    """An OpenGL context, current in this thread; release it with its `free`.
+    """Return an OpenGL context, current in this thread; release it with its `free`.
 
     Raises:
-        RenderingError: there is no OpenGL driver; the message says which packages bring one.
+        RenderingError: there is no OpenGL driver; the message names the packages that provide one.
     """
     try:
         context = mujoco.GLContext(width, height)

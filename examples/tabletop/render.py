@@ -1,6 +1,6 @@
-"""Pictures and panoptic ids of a scene.
+"""Images and panoptic ids of a scene.
 
-Shapes: H x W pixels. A picture is (H, W, 3) uint8 BGR, ids are (H, W) int32 with 0 where nothing was hit.
+Shapes: H x W pixels. An image is (H, W, 3) uint8 BGR, ids are (H, W) int32 with 0 where nothing was hit.
 """
 
 from collections.abc import Iterator
@@ -104,7 +104,7 @@ class View:
         return ids[code], metres.astype(np.float32)
 
     def picture(self, camera: Camera, depth: Depth, rng: np.random.Generator | None) -> Image:
-        """The picture of the last `look`: with contact shadows, a tone curve and, if `rng` is given, sensor noise."""
+        """Return the image of the last `look`, with contact shadows, a tone curve and, given `rng`, sensor noise."""
         pixels, _ = self._read(segment=False)
         light = pixels.astype(np.float32) / 255
         light *= ambient_occlusion(depth, camera.fov)[..., None]

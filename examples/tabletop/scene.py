@@ -110,7 +110,7 @@ class _Drawing:
     def part(self, body: mujoco.MjsBody, part: Part, owner: int | str) -> None:
         name = f"mesh{len(self.owners)}"
         mesh = part.mesh
-        flipped = np.stack([mesh.texcoords[:, 0], 1 - mesh.texcoords[:, 1]], -1)  # MuJoCo's v runs down the picture
+        flipped = np.stack([mesh.texcoords[:, 0], 1 - mesh.texcoords[:, 1]], -1)  # MuJoCo's v runs down the image
         self.spec.add_mesh(
             name=name,
             uservert=mesh.vertices.astype(np.float32).ravel(),
@@ -162,7 +162,7 @@ class _Drawing:
 
 
 def _build_room(rng: Rng, draw: _Drawing, *, near: bool) -> Room:
-    """Floor, walls with skirting, window and picture, rug and table; the table stands near one wall or free."""
+    """Floor, walls with skirting, window and painting, rug and table; the table stands near one wall or free."""
     world = draw.spec.worldbody
     x = (-float(rng.uniform(0.75, 1.0) if near else rng.uniform(1.5, 2.3)), float(rng.uniform(1.7, 2.4)))
     y = (-float(rng.uniform(1.5, 2.2)), float(rng.uniform(1.5, 2.2)))
@@ -231,7 +231,7 @@ def _wall(rng: Rng) -> tuple[Texture, float]:
 
 
 def _hang(rng: Rng, draw: _Drawing, spot: tuple[float, float], facing: float, inward: tuple[float, float]) -> None:
-    """A picture or a window on a wall."""
+    """A painting or a window on a wall."""
     light = rng.random() < 0.4
     width, height = (0.8, 0.9) if light else (float(rng.uniform(0.3, 0.6)), float(rng.uniform(0.25, 0.42)))
     z = 1.4 if light else float(rng.uniform(1.1, 1.4))

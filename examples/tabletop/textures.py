@@ -353,7 +353,7 @@ def carton(rng: Rng, cell: int = 128) -> Texture:
             write(side, name, ink, (0.08, 0.16, 0.92, 0.5))
             fill(side, ink, (0.2, 0.54, 0.8, 0.56))
             faces.append(side)
-    # v runs upwards: the lower row of v is the lower half of the picture.
+    # v runs upwards: the lower row of v is the lower half of the image.
     return np.concatenate([np.concatenate(faces[3:], 1), np.concatenate(faces[:3], 1)], 0)
 
 

@@ -1,8 +1,8 @@
-"""The demo model `tabletop`, from nothing but this repository and an ImageNet trunk.
+"""Train the bundled model `tabletop` from this repository and an ImageNet trunk alone.
 
-Draws the training frames, trains, measures panoptic quality on the evaluation split and writes the weights in float16.
-Every step is kept in one directory; started again, it goes on where it was stopped. On one machine nothing but the seed
-decides the result.
+Draw the training frames, train, measure panoptic quality on the evaluation split and write the weights in float16.
+Every step is kept in one folder; run again, it resumes where it was stopped. On one machine the result depends on the
+seed alone.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ class TrainedTabletop(NamedTuple):
 
 
 def recipe(*, seed: int = 0) -> TrainConfig:
-    """All but the trunk's first stages, up to C2, from the start: two cores see more with it than with a cached trunk.
+    """Return the recipe: all but the trunk's first stages, up to C2, are trained from the start.
 
-    In float32 a step takes half as long again, on a CPU that has instructions for bfloat16.
+    On two cores the result is better than with a frozen, cached trunk. On a CPU with instructions for bfloat16 a step
+    takes half as long again in float32.
     """
     lite = lite_recipe(iterations=4000, seed=seed)
     return dataclasses.replace(
@@ -62,17 +63,17 @@ def train_tabletop(
     workers: int = 2,
     progress: bool = True,
 ) -> TrainedTabletop:
-    """Draw what is not drawn yet, train, measure, save.
+    """Draw the missing frames, train, measure, save.
 
     Args:
-        out: directory for frames, logs, checkpoints and the model.
-        evaluation: directory of the evaluation split, `tests/data/tabletop/eval` of a clone.
+        out: folder for frames, logs, checkpoints and the model.
+        evaluation: folder of the evaluation split, `tests/data/tabletop/eval` of a clone.
         seed: of weights, batches and samples; the frames are the first of the training scenes.
         workers: processes that draw.
-        progress: show bars with losses and the time that is left.
+        progress: show bars with losses and the remaining time.
 
     Raises:
-        RenderingError: frames have to be drawn and MuJoCo or OpenGL is missing.
+        RenderingError: frames must be drawn and MuJoCo or OpenGL is missing.
         FileNotFoundError, ValueError: the evaluation split is missing or damaged.
         CheckpointError: `out` holds the training of another configuration.
         TrainingError: a loss is not finite.
@@ -98,7 +99,7 @@ def train_tabletop(
 
 
 def draw_frames(out: Path, *, workers: int = 2, progress: Callable[[int, int], None] | None = None) -> Path:
-    """Draw the training frames to `out`/frames, unless they are there; `progress` is told (done, all).
+    """Draw the training frames to `out`/frames, unless they exist; `progress` is called with (done, all).
 
     Raises:
         RenderingError: MuJoCo or OpenGL is missing.

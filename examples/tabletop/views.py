@@ -10,7 +10,7 @@ from examples.tabletop.scene import Placed, Room, Scene
 from examples.tabletop.textures import Rng
 
 MIN_THINGS = 3
-MIN_THING_SHARE = 40 / (256 * 320)  # of the picture: smaller slivers cannot be told by eye
+MIN_THING_SHARE = 40 / (256 * 320)  # of the image; smaller slivers cannot be recognised
 MAX_THING_SHARE = 0.3
 MAX_WALL_SHARE = 0.62
 MIN_DISTANCE = 0.22  # metres from the camera to the nearest surface
@@ -87,7 +87,7 @@ def _faults(ids: Ids, depth: Depth, scene: Scene) -> int:
 def clip_path(rng: Rng, scene: Scene, frames: int) -> tuple[list[Camera], list[dict[str, Pose]]]:
     """A camera that swings round the table and looks aside, while a rover circles and a ball rolls to and fro.
 
-    The sweep makes things leave the picture and come back.
+    The sweep makes things leave the image and return.
     """
     time = np.linspace(0.0, 1.0, frames)
     start, side = float(rng.uniform(0, 360)), float(rng.choice([-1, 1]))

@@ -1,6 +1,6 @@
 """Class tables: what a category index means, its id in the data set and its colour.
 
-A network knows two index spaces. A thing class is 0..C-1 (box and mask heads, background last). A semantic channel is
+A network has two index spaces. A thing class is 0..C-1 (box and mask heads, background last). A semantic channel is
 0..S-1 with S = 1 + number of stuff classes: channel 0 is "things", all thing classes merged; channel k is stuff class
 k - 1.
 

@@ -1,6 +1,6 @@
-"""Reads data sets in the COCO panoptic format: COCO, Cityscapes through its panoptic JSON, and the tabletop.
+"""Read data sets in the COCO panoptic format: COCO, Cityscapes through its panoptic JSON, and the tabletop.
 
-Shapes: H x W pixels, G instances of one picture, C thing classes, S semantic channels. Thing classes are numbered
+Shapes: H x W pixels, G instances of one image, C thing classes, S semantic channels. Thing classes are numbered
 0..C-1 and semantic channels 1..S-1, both in the order of the JSON's categories; channel 0 is all things together and
 255 is void.
 Boxes are (x0, y0, x1, y1) in pixels, tight and half-open: a single pixel at (3, 5) is (3, 5, 4, 6). The format is that
@@ -26,33 +26,33 @@ from panrt.model.data.classes import VOID, ClassTable
 from panrt.model.data.panoptic_json import Annotation, Image, PanopticJson, check_folder, read_panoptic_png, within
 from panrt.model.panoptic_map import areas, runs, some
 
-MAX_MASK_BYTES = 2**31  # of the masks of one picture
+MAX_MASK_BYTES = 2**31  # of the masks of one image
 
 
 class Segment(NamedTuple):
-    """One region of a picture, as the JSON describes it."""
+    """One region of an image, as the JSON describes it."""
 
     id: int
     category_id: int
     is_crowd: bool
-    area: int | None  # pixels; None: the JSON does not say. `load_sample` counts it.
+    area: int | None  # pixels; None: not in the JSON, `load_sample` counts it
 
 
 class Record(NamedTuple):
-    """One picture and where its files are."""
+    """One image and where its files are."""
 
     image_id: int | str
     images: Path  # the folder, and the name in it
     image_name: str
     labels: Path
     label_name: str
-    height: int | None  # of the upright picture; None: the JSON does not say
+    height: int | None  # of the upright image; None: not in the JSON
     width: int | None
     segments: tuple[Segment, ...]
 
     @property
     def image_path(self) -> Path:
-        """The picture."""
+        """The image."""
         return self.images / self.image_name
 
     @property
@@ -62,14 +62,14 @@ class Record(NamedTuple):
 
 
 class CocoPanoptic(NamedTuple):
-    """A data set: what it tells apart and its pictures, none of them loaded."""
+    """A data set: its classes and its images, none of them loaded."""
 
     classes: ClassTable
     records: tuple[Record, ...]
 
 
 class Sample(NamedTuple):
-    """One loaded picture."""
+    """One loaded image."""
 
     image: NDArray[np.uint8]  # (H, W, 3) BGR, upright
     panoptic: NDArray[np.int32]  # (H, W) segment ids, 0 is void
@@ -77,7 +77,7 @@ class Sample(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """What the network is trained to say about one picture."""
+    """The training targets of one image."""
 
     boxes: NDArray[np.float32]  # (G, 4)
     classes: NDArray[np.int64]  # (G,), 0..C-1
@@ -88,11 +88,11 @@ class Targets(NamedTuple):
 def read_coco_panoptic(
     annotations: Path | str, *, images: Path | str, labels: Path | str | None = None
 ) -> CocoPanoptic:
-    """Read the JSON of a data set; pictures are loaded one by one with `load_sample`.
+    """Read the JSON of a data set; images are loaded one by one with `load_sample`.
 
     Args:
         annotations: the JSON, for example `annotations/panoptic_val2017.json`.
-        images: folder of the pictures. For Cityscapes `leftImg8bit/val`, whose pictures lie in one folder for each
+        images: folder of the images. For Cityscapes `leftImg8bit/val`, which has one folder for each
             city.
         labels: folder of the label maps; by default the folder beside the JSON that has its name without `.json`.
 
@@ -101,7 +101,7 @@ def read_coco_panoptic(
 
     Raises:
         PanopticNotFoundError: the JSON or a folder is missing.
-        PanopticFormatError: the JSON is not in the format; the message says where.
+        PanopticFormatError: the JSON is not in the format; the message names the place.
     """
     annotations, images = Path(annotations), Path(images)
     labels = annotations.with_suffix("") if labels is None else Path(labels)
@@ -113,7 +113,7 @@ def read_coco_panoptic(
     for role, folder in (("images", images), ("label maps", labels)):
         check_folder(folder, role, annotations)
     if not annotated:
-        raise PanopticFormatError(f"{content.name}: annotations: there are none, expected one for each picture.")
+        raise PanopticFormatError(f"{content.name}: annotations: there are none, expected one for each image.")
     records = []
     for i, annotation in enumerate(annotated):
         where = f"{content.name}: annotations[{i}]"
@@ -132,11 +132,11 @@ def read_classes(annotations: Path | str) -> ClassTable:
 
 
 def load_sample(record: Record) -> Sample:
-    """Load a picture, upright, and its label map, and check that they agree with the JSON.
+    """Load an image, upright, and its label map, and check that they agree with the JSON.
 
     Raises:
         PanopticNotFoundError: a file is missing.
-        PanopticFormatError: a file is no picture, sizes differ, or the ids of the label map are not those of the JSON.
+        PanopticFormatError: a file is not an image, sizes differ, or label map and JSON have different ids.
     """
     image = _read_image(record)
     panoptic = read_panoptic_png(within(record.labels, record.label_name)).view(np.int32)
@@ -160,7 +160,7 @@ def load_sample(record: Record) -> Sample:
     return Sample(image, panoptic, tuple(segments))
 
 
-def derive_targets(sample: Sample, classes: ClassTable, *, name: str = "picture") -> Targets:
+def derive_targets(sample: Sample, classes: ClassTable, *, name: str = "image") -> Targets:
     """Training targets of Panoptic FPN: instances without crowds, and stuff with all things merged to channel 0.
 
     A crowd counts as a thing in the semantic map, as in detectron2's `prepare_panoptic_fpn`.
@@ -186,7 +186,7 @@ def derive_targets(sample: Sample, classes: ClassTable, *, name: str = "picture"
 
 
 def check_masks(count: int, hw: tuple[int, ...], name: str) -> None:
-    """Check that there is memory for a mask of each instance of a picture.
+    """Check that there is memory for a mask of each instance of an image.
 
     Raises:
         PanopticFormatError: they take more than MAX_MASK_BYTES.
@@ -195,7 +195,7 @@ def check_masks(count: int, hw: tuple[int, ...], name: str) -> None:
     if count * height * width > MAX_MASK_BYTES:
         raise PanopticFormatError(
             f"{name}: the masks of {count} things at {height}x{width} (H x W) take more than {MAX_MASK_BYTES >> 20} "
-            "MiB; make the picture smaller, or cut it into tiles."
+            "MiB; make the image smaller, or cut it into tiles."
         )
 
 
@@ -238,7 +238,7 @@ def _record(annotation: Annotation, image: Image, known: set[int], images: Path,
 
 
 def _image_name(image: Image) -> str:
-    """Where a picture is; Cityscapes says `ulm_0_1_gtFine_leftImg8bit.png` and means `ulm/ulm_0_1_leftImg8bit.png`."""
+    """The file of an image; for Cityscapes' `ulm_0_1_gtFine_leftImg8bit.png` it is `ulm/ulm_0_1_leftImg8bit.png`."""
     if isinstance(image.id, str) and image.file_name.endswith("_leftImg8bit.png") and "/" not in image.id:
         return f"{image.id.split('_')[0]}/{image.id}_leftImg8bit.png"
     return image.file_name
@@ -246,7 +246,7 @@ def _image_name(image: Image) -> str:
 
 def _read_image(record: Record) -> NDArray[np.uint8]:
     try:
-        return image_files.read_picture(within(record.images, record.image_name))
+        return image_files.read_image(within(record.images, record.image_name))
     except ImageNotFoundError as error:
         raise PanopticNotFoundError(str(error)) from error
     except (ImageFileError, ImageDeniedError) as error:
@@ -254,7 +254,7 @@ def _read_image(record: Record) -> NDArray[np.uint8]:
 
 
 def _check_size(record: Record, image_hw: tuple[int, ...], label_hw: tuple[int, ...]) -> None:
-    """Check that picture, label map and JSON are of one size, that of the upright picture."""
+    """Check that image, label map and JSON are of one size, that of the upright image."""
     if record.height is None or record.width is None:
         expected, said = label_hw, "the label map is"
     else:
@@ -265,10 +265,10 @@ def _check_size(record: Record, image_hw: tuple[int, ...], label_hw: tuple[int, 
         text = f"{legible(path)}: is {found[0]}x{found[1]} (H x W), {said} {expected[0]}x{expected[1]}"
         turned = _orientation(path) if path == record.image_path and found == expected[::-1] else 1
         if turned < 5:
-            raise PanopticFormatError(f"{text}; pictures and JSON are of different versions.")
+            raise PanopticFormatError(f"{text}; images and JSON are of different versions.")
         raise PanopticFormatError(
             f"{text}, which is the size before its EXIF orientation ({turned}) turns it. If the labels were drawn on "
-            f"the unturned picture, remove the tag (exiftool -Orientation= {legible(path.name)}); otherwise write "
+            f"the unturned image, remove the tag (exiftool -Orientation= {legible(path.name)}); otherwise write "
             "labels and JSON for the upright one."
         )
 

@@ -1,9 +1,9 @@
-"""The JSON of the COCO panoptic format as people have it: each field checked where it enters, none trusted.
+"""The JSON of the COCO panoptic format, as found in practice: each field is checked, none trusted.
 
 Read are `categories` (id, name, isthing, color), `images` (id, file_name, height, width) and `annotations` (image_id,
-file_name, segments_info of id, category_id, area, iscrowd). What can be told from elsewhere may be missing: a colour is
-made up, an area is counted in the label map, a label map has the name of its picture. Whole numbers may be written as
-floats. Other fields are not looked at. Source: https://cocodataset.org/#format-data.
+file_name, segments_info of id, category_id, area, iscrowd). Fields that follow from others may be missing: a colour is
+assigned, an area is counted in the label map, a label map has the name of its image. Whole numbers may be written as
+floats. Other fields are ignored. Source: https://cocodataset.org/#format-data.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ ImageId = int | str
 
 
 class Image(NamedTuple):
-    """A picture, as the JSON lists it."""
+    """An image, as the JSON lists it."""
 
     id: ImageId
     file_name: str
-    height: int | None  # of the upright picture; None: the JSON does not say
+    height: int | None  # of the upright image; None: not in the JSON
     width: int | None
 
 
 class Annotation(NamedTuple):
-    """The label map of a picture, as the JSON lists it."""
+    """The label map of an image, as the JSON lists it."""
 
     image_id: ImageId
     file_name: str
@@ -99,7 +99,7 @@ class PanopticJson:
         )
 
     def images(self) -> dict[ImageId, Image]:
-        """Every picture by its id.
+        """Every image by its id.
 
         Raises:
             PanopticFormatError: a field is missing or wrong, or an id is listed twice.
@@ -134,7 +134,7 @@ class PanopticJson:
         return annotations
 
     def _label_names(self, entries: Sequence[Any]) -> Mapping[ImageId, str]:
-        """What label maps are called where an annotation does not say: as their pictures, in PNG."""
+        """Names of label maps that annotations do not name: those of their images, as PNG."""
         if all(isinstance(entry, dict) and entry.get("file_name") is not None for entry in entries):
             return {}
         if not isinstance(self._root, dict) or "images" not in self._root:
@@ -173,7 +173,7 @@ def _annotation(node: _Node, names: Mapping[ImageId, str], *, of_truth: bool) ->
         info = _Node(f"{node.where}.segments_info[{i}]", entry)
         number = info.whole("id", 1, MAX_ID)
         if number in seen:
-            raise PanopticFormatError(f"{info.where}: id {number}: another segment of the picture has it too.")
+            raise PanopticFormatError(f"{info.where}: id {number}: another segment of the image has it too.")
         seen.add(number)
         category = info.whole("category_id", 0, MAX_CATEGORY_ID)
         if of_truth:
@@ -206,7 +206,7 @@ def _color(node: _Node) -> tuple[int, int, int] | None:
 
 
 class _Node:
-    """A JSON object that knows where it stands, for messages."""
+    """A JSON object and its place in the file, for messages."""
 
     def __init__(self, where: str, value: object) -> None:
         if not isinstance(value, dict):
@@ -313,7 +313,7 @@ def _kind(root: Any) -> str | None:
     kind = _first(annotations, _ANNOTATIONS) if not _is_list_with(annotations, "segments_info") else None
     categories = root.get("categories")
     if kind is None and categories and isinstance(categories, list) and not _is_list_with(categories, "isthing"):
-        return "a JSON whose categories do not say which are things (isthing)"
+        return "a JSON whose categories do not state which are things (isthing)"
     return kind
 
 
@@ -330,7 +330,7 @@ def _check_unique(ids: Sequence[ImageId], where: str, what: str) -> None:
 
 
 def check_folder(folder: Path, role: str, path: Path) -> None:
-    """Raise PanopticNotFoundError unless the folder of the pictures or label maps of a JSON is there."""
+    """Raise PanopticNotFoundError unless the folder of the images or label maps of a JSON is there."""
     if not os.path.isdir(folder):
         raise PanopticNotFoundError(
             f"{legible(folder)}: no such folder; expected the {role} of {legible(path.name)} there. Name the folder "

@@ -1,135 +1,27 @@
 // panrt.plugins._native: the CPU kernels for Python. Called by native.py, which has checked the arguments and allocated
-// the outputs. Whatever a kernel relies on is checked here again, for those who call the module itself: no call may end
-// in anything but a result, a ValueError that names the argument, or a TypeError. The GIL is released around every
-// kernel.
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
-#include <nanobind/stl/array.h>
-#include <nanobind/stl/string.h>
-#include <nanobind/stl/vector.h>
-#include <unistd.h>
-
+// the outputs. Whatever a kernel relies on is checked here again, for those who call the module itself: a call ends in
+// a result, a ValueError that names the argument, or a TypeError. The GIL is released around every kernel.
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <limits>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "arguments.h"
 #include "kernels.h"
 #include "panrt/limits.h"
 
-namespace nb = nanobind;
-
-template <>
-struct nanobind::detail::dtype_traits<panrt::Half> {
-  static constexpr dlpack::dtype value{static_cast<std::uint8_t>(dlpack::dtype_code::Float), 16, 1};
-  static constexpr auto name = const_name("float16");
-};
-
+namespace panrt::python {
 namespace {
-
-// Arrays are matched as they are (noconvert below): a silent copy would cost more than the kernel.
-template <typename T, int rank>
-using In = nb::ndarray<T const, nb::ndim<rank>, nb::c_contig, nb::device::cpu>;
-template <typename T, int rank>
-using Out = nb::ndarray<T, nb::ndim<rank>, nb::c_contig, nb::device::cpu>;
-
-constexpr float kLargest = std::numeric_limits<float>::max();
-
-// Bounds of plugins/contract.py; with them no product below overflows.
-constexpr int kMaxThreads = 1024;
-
-[[noreturn]] void reject(std::string const& name, std::string const& problem) {
-  throw std::invalid_argument(name + ": " + problem);
-}
-
-// An integer within bounds, as an int.
-template <typename Integer>
-int expect_int(char const* name, Integer value, int least, std::int64_t most = std::numeric_limits<int>::max()) {
-  bool const fits = value >= static_cast<Integer>(least) && value <= static_cast<Integer>(most);
-  if (!fits) {
-    reject(name,
-           "expected " + std::to_string(least) + " to " + std::to_string(most) + ", got " + std::to_string(value));
-  }
-  return static_cast<int>(value);
-}
-
-// A number within bounds; never NaN.
-void expect_number(char const* name, float value, float least, float most) {
-  if (!(value >= least && value <= most)) {
-    reject(name,
-           "expected " + std::to_string(least) + " to " + std::to_string(most) + ", got " + std::to_string(value));
-  }
-}
-
-void expect_above_zero(char const* name, float value) {
-  if (!(value > 0.0F && value <= std::numeric_limits<float>::max())) {
-    reject(name, "expected a number above 0, got " + std::to_string(value));
-  }
-}
-
-int expect_threads(int threads) { return expect_int("threads", threads, 1, kMaxThreads); }
-
-// The arrays of one call: each of its shape and aligned, and none that is written to overlaps another one.
-class Arrays {
- public:
-  template <typename Array>
-  void read(char const* name, Array const& array, std::vector<std::size_t> const& shape) {
-    add(name, array, shape, false);
-  }
-  template <typename Array>
-  void write(char const* name, Array const& array, std::vector<std::size_t> const& shape) {
-    add(name, array, shape, true);
-  }
-  void expect_apart() const {
-    for (std::size_t i = 0; i < spans_.size(); ++i) {
-      for (std::size_t j = 0; j < spans_.size(); ++j) {
-        if (i == j || !spans_[i].written || spans_[i].begin >= spans_[j].end || spans_[j].begin >= spans_[i].end)
-          continue;
-        reject(spans_[i].name, std::string("expected memory of its own, got some of ") + spans_[j].name);
-      }
-    }
-  }
-
- private:
-  struct Span {
-    char const* name;
-    std::uintptr_t begin, end;
-    bool written;
-  };
-
-  template <typename Array>
-  void add(char const* name, Array const& array, std::vector<std::size_t> const& shape, bool written) {
-    for (std::size_t i = 0; i < shape.size(); ++i) {
-      if (array.shape(i) != shape[i]) {
-        reject(name, "axis " + std::to_string(i) + " is " + std::to_string(array.shape(i)) + ", expected " +
-                         std::to_string(shape[i]));
-      }
-    }
-    auto const begin = reinterpret_cast<std::uintptr_t>(array.data());
-    if (begin % alignof(typename Array::Scalar) != 0) reject(name, "expected an aligned array; use .copy()");
-    spans_.push_back({name, begin, begin + array.nbytes(), written});
-  }
-
-  std::vector<Span> spans_;
-};
-
-void expect_at_most(char const* name, std::size_t found, std::int64_t most, char const* unit) {
-  if (found > static_cast<std::size_t>(most)) {
-    reject(name, "expected at most " + std::to_string(most) + " " + unit + ", got " + std::to_string(found));
-  }
-}
 
 template <typename T>
 void pyramid_roi_align(std::vector<In<T, 4>> const& features, In<float, 3> const& rois, Out<T, 4> const& pooled,
                        std::vector<float> const& strides, int output_size, int sampling_ratio, float canonical_size,
                        int canonical_level, int min_level, bool nhwc, int threads) {
   if (features.empty() || features.size() != strides.size()) {
-    reject("features", "expected one array a stride, at least one");
+    reject("features", "expected one array per stride, at least one");
   }
   expect_at_most("features", features.size(), panrt::kMaxLevels, "levels");
   expect_threads(threads);
@@ -190,7 +82,7 @@ void rpn_proposals(std::vector<In<float, 4>> const& logits, std::vector<In<float
                    float nms_threshold, int input_height, int input_width, int threads) {
   if (logits.empty() || deltas.size() != logits.size() || strides.size() != logits.size() ||
       anchor_sizes.size() != logits.size()) {
-    reject("logits, deltas, strides, anchor_sizes", "expected one entry a level, at least one");
+    reject("logits, deltas, strides, anchor_sizes", "expected one entry per level, at least one");
   }
   expect_at_most("logits", logits.size(), panrt::kMaxLevels, "levels");
   if (aspect_ratios.empty()) reject("aspect_ratios", "expected at least one");
@@ -360,115 +252,21 @@ void panoptic_merge(In<float, 4> const& semantic_logits, In<float, 3> const& box
   panrt::panoptic_merge(args, threads);
 }
 
-void overlay(In<std::uint8_t, 3> const& frame, In<std::int32_t, 2> const& panoptic, In<std::uint8_t, 2> const& colors,
-             Out<std::uint8_t, 3> const& result, int opacity, int border, int threads) {
-  std::size_t const height = frame.shape(0), width = frame.shape(1);
-  expect_threads(threads);
-  expect_int("opacity", opacity, 0, 256);
-  expect_int("border", border, 0);
-  panrt::OverlayArgs args{};
-  args.height = expect_int("frame: height", height, 1);
-  args.width = expect_int("frame: width", width, 1, std::numeric_limits<int>::max() / 3);
-  args.map_height = expect_int("panoptic: height", panoptic.shape(0), 1);
-  args.map_width = expect_int("panoptic: width", panoptic.shape(1), 1);
-  args.colors_count = expect_int("colors: rows", colors.shape(0), 0);
-  Arrays arrays;
-  arrays.read("frame", frame, {height, width, 3});
-  arrays.read("panoptic", panoptic, {panoptic.shape(0), panoptic.shape(1)});
-  arrays.read("colors", colors, {colors.shape(0), 3});
-  arrays.write("result", result, {height, width, 3});
-  arrays.expect_apart();
-  args.frame = frame.data();
-  args.map = panoptic.data();
-  args.colors = colors.data();
-  args.result = result.data();
-  args.opacity = opacity;
-  args.border = std::min(border, 64);
-  nb::gil_scoped_release const release;
-  panrt::overlay(args, threads);
-}
-
-// Channels or filters, which lie side by side in the lanes of vectors.
-int expect_lanes(char const* name, std::size_t count) {
-  if (count % panrt::kConv3x3Filters != 0) reject(name, "expected a multiple of 16, got " + std::to_string(count));
-  return expect_int(name, count, panrt::kConv3x3Filters, panrt::kMaxSide);
-}
-
-std::size_t conv3x3_workspace(std::size_t channels, std::size_t filters) {
-  return panrt::conv3x3_workspace(expect_lanes("channels", channels), expect_lanes("filters", filters));
-}
-
-void conv3x3(In<float, 4> const& input, In<float, 4> const& weights, In<float, 1> const& bias,
-             Out<float, 4> const& output, Out<float, 2> const& workspace, float lower, float upper, int variant,
-             int threads) {
-  std::size_t const images = input.shape(0), height = input.shape(1), width = input.shape(2), channels = input.shape(3);
-  std::size_t const filters = bias.shape(0);
-  constexpr std::size_t kFilters = panrt::kConv3x3Filters;
-  panrt::Conv3x3Args args{};
-  args.images = expect_int("input: images", images, 0);
-  args.height = expect_int("input: height", height, 0);
-  args.width = expect_int("input: width", width, 0);
-  expect_int("input: pixels", height * width, 0);
-  args.channels = expect_lanes("input: channels", channels);
-  args.filters = expect_lanes("bias", filters);
-  args.variant = expect_int("variant", variant, 0, static_cast<int>(panrt::conv3x3_variants().size()) - 1);
-  if (!(lower <= upper)) reject("lower, upper", "expected a lower bound and one that is not below it");
-  auto const workers = static_cast<std::size_t>(expect_threads(threads));
-  Arrays arrays;
-  arrays.read("input", input, {images, height, width, channels});
-  arrays.read("weights", weights, {36, filters / kFilters, channels, kFilters});
-  arrays.read("bias", bias, {filters});
-  arrays.write("output", output, {images, height, width, filters});
-  arrays.write("workspace", workspace, {workers, panrt::conv3x3_workspace(args.channels, args.filters)});
-  arrays.expect_apart();
-  args.input = input.data();
-  args.weights = weights.data();
-  args.bias = bias.data();
-  args.output = output.data();
-  args.workspace = workspace.data();
-  args.lower = lower;
-  args.upper = upper;
-  nb::gil_scoped_release const release;
-  panrt::conv3x3(args, threads);
-}
-
-void look_up(In<std::uint8_t, 4> const& image, In<float, 2> const& table, Out<float, 4> const& output, int threads) {
-  std::size_t const images = image.shape(0), height = image.shape(1), width = image.shape(2);
-  expect_threads(threads);
-  panrt::LookUpArgs args{};
-  args.images = expect_int("image: images", images, 0);
-  args.height = expect_int("image: height", height, 0);
-  args.width = expect_int("image: width", width, 0);
-  Arrays arrays;
-  arrays.read("image", image, {images, height, width, 3});
-  arrays.read("table", table, {3, 256});
-  arrays.write("output", output, {images, 3, height, width});
-  arrays.expect_apart();
-  args.image = image.data();
-  args.table = table.data();
-  args.output = output.data();
-  nb::gil_scoped_release const release;
-  panrt::look_up(args, threads);
-}
-
-#ifdef __GLIBC__
-void leave(int status, void*) {
-  std::fflush(nullptr);
-  _exit(status);
-}
-#endif
-
-// Ends this process, when its time comes, before the destructors of libraries run that were loaded until now. For
-// forked processes: ONNX Runtime's destructors wait for threads that did not survive the fork.
-void skip_destructors() {
-#ifdef __GLIBC__
-  on_exit(&leave, nullptr);
-#endif
+void define_panoptic_merge(nb::module_& module) {
+  module.def("panoptic_merge", &panoptic_merge, nb::arg("semantic_logits").noconvert(), nb::arg("boxes").noconvert(),
+             nb::arg("scores").noconvert(), nb::arg("classes").noconvert(), nb::arg("count").noconvert(),
+             nb::arg("mask_probs").noconvert(), nb::arg("panoptic").noconvert(), nb::arg("segments").noconvert(),
+             nb::arg("segment_scores").noconvert(), nb::arg("segment_count").noconvert(), nb::kw_only(),
+             nb::arg("input_height"), nb::arg("input_width"), nb::arg("score_threshold"), nb::arg("overlap_threshold"),
+             nb::arg("stuff_area_limit"), nb::arg("mask_threshold"), nb::arg("threads"));
 }
 
 }  // namespace
 
+}  // namespace panrt::python
+
 NB_MODULE(_native, module) {
+  using namespace panrt::python;
   if (char const* const fault = panrt::arithmetic_fault()) {
     throw std::runtime_error(std::string("panrt.plugins._native: ") + fault +
                              ". Build PanRT again with CXXFLAGS unset.");
@@ -477,25 +275,6 @@ NB_MODULE(_native, module) {
   define_pyramid_roi_align<float>(module);
   define_pyramid_roi_align<panrt::Half>(module);
   define_box_detections(module);
-  module.def("panoptic_merge", &panoptic_merge, nb::arg("semantic_logits").noconvert(), nb::arg("boxes").noconvert(),
-             nb::arg("scores").noconvert(), nb::arg("classes").noconvert(), nb::arg("count").noconvert(),
-             nb::arg("mask_probs").noconvert(), nb::arg("panoptic").noconvert(), nb::arg("segments").noconvert(),
-             nb::arg("segment_scores").noconvert(), nb::arg("segment_count").noconvert(), nb::kw_only(),
-             nb::arg("input_height"), nb::arg("input_width"), nb::arg("score_threshold"), nb::arg("overlap_threshold"),
-             nb::arg("stuff_area_limit"), nb::arg("mask_threshold"), nb::arg("threads"));
-  module.def("conv3x3_variants", [] {
-    std::vector<std::string> names;
-    for (char const* name : panrt::conv3x3_variants()) names.emplace_back(name);
-    return names;
-  });
-  module.def("conv3x3_workspace", &conv3x3_workspace, nb::arg("channels"), nb::arg("filters"));
-  module.def("conv3x3", &conv3x3, nb::arg("input").noconvert(), nb::arg("weights").noconvert(),
-             nb::arg("bias").noconvert(), nb::arg("output").noconvert(), nb::arg("workspace").noconvert(),
-             nb::kw_only(), nb::arg("lower"), nb::arg("upper"), nb::arg("variant"), nb::arg("threads"));
-  module.def("skip_destructors", &skip_destructors);
-  module.def("look_up", &look_up, nb::arg("image").noconvert(), nb::arg("table").noconvert(),
-             nb::arg("output").noconvert(), nb::kw_only(), nb::arg("threads"));
-  module.def("overlay", &overlay, nb::arg("frame").noconvert(), nb::arg("panoptic").noconvert(),
-             nb::arg("colors").noconvert(), nb::arg("result").noconvert(), nb::kw_only(), nb::arg("opacity"),
-             nb::arg("border"), nb::arg("threads"));
+  define_panoptic_merge(module);
+  define_helpers(module);
 }

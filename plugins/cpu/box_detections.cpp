@@ -22,8 +22,10 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-// The largest value; NaN is passed over.
-PANRT_CLONES float largest(float const* values, std::size_t count) {
+namespace loops {
+
+// The largest value; NaN is skipped.
+PANRT_INLINE float largest(float const* values, std::size_t count) {
   Float8 lanes = Float8{} - kInfinity;
   std::size_t i = 0;
   for (; i + 8 <= count; i += 8) {
@@ -38,11 +40,16 @@ PANRT_CLONES float largest(float const* values, std::size_t count) {
 }
 
 // Whether every |value| <= bound; false for NaN.
-PANRT_CLONES bool all_within(float const* values, std::size_t count, float bound) {
+PANRT_INLINE bool all_within(float const* values, std::size_t count, float bound) {
   int beyond = 0;
   for (std::size_t i = 0; i < count; ++i) beyond |= !(std::fabs(values[i]) <= bound);
   return beyond == 0;
 }
+
+}  // namespace loops
+
+constexpr Variants<loops::largest> largest;
+constexpr Variants<loops::all_within> all_within;
 
 // Pairwise and in eight lanes, as NumPy adds.
 double sum(double const* values, std::size_t count) {
@@ -60,7 +67,7 @@ double sum(double const* values, std::size_t count) {
   return total;
 }
 
-// The RoIs of one image and what the box head says of them.
+// The RoIs of one image and the box head's outputs for them.
 class Image {
  public:
   Image(BoxDetectionsArgs const& args, std::int64_t image)
@@ -84,7 +91,7 @@ class Image {
       double const maximum = std::max(best_thing, logits[C_]);
       if (best_thing - maximum < least_logit) continue;
       for (std::size_t c = 0; c <= C_; ++c) exponentials[c] = std::exp(logits[c] - maximum);
-      double const total = sum(exponentials, C_ + 1);  // NaN where a logit is NaN or +inf, or all are -inf
+      double const total = sum(exponentials, C_ + 1);  // NaN if a logit is NaN or +inf, or all are -inf
       std::size_t const known = candidates.size();
       for (std::size_t c = 0; c < C_; ++c) {
         auto const score = static_cast<float>(exponentials[c] / total);
@@ -125,7 +132,7 @@ class Image {
     constexpr float kSane = 1e6F;
     BoxDeltas const& weights = args_.box_weights;
     float const least_weight = std::min({weights.x, weights.y, weights.width, weights.height});
-    float const largest_delta = std::min(kSane * least_weight, FLT_MAX);  // 0 where a weight rounded to 0
+    float const largest_delta = std::min(kSane * least_weight, FLT_MAX);  // 0 if a weight rounded to 0
     if (largest_delta > 0.0F && all_within(rois_ + 4 * r, 4, kSane) &&
         all_within(deltas_ + 4 * r * C_, 4 * C_, largest_delta)) {
       return true;

@@ -1,9 +1,9 @@
 // A 3 x 3 convolution with stride 1 and padding 1 in fewer multiplications: Winograd's F(4 x 4, 3 x 3), after Lavin and
 // Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
 //
-// An output tile of 4 x 4 pixels comes from 36 products a channel instead of 144: its 6 x 6 inputs are transformed,
+// An output tile of 4 x 4 pixels takes 36 products per channel instead of 144: its 6 x 6 inputs are transformed,
 // each of the 36 points is a matrix product over the channels, tiles by filters, and the inverse transform gives the
-// tile. All three steps go over a block of tiles, so that what lies between them stays in the second-level cache.
+// tile. All three steps go over a block of tiles, so that intermediate results stay in the second-level cache.
 //
 // Shapes: T tiles of a block, C channels in, O filters, P = 36 points.
 #include <algorithm>
@@ -20,7 +20,7 @@ namespace {
 
 constexpr int kTile = 4, kPatch = 6, kPoints = kPatch * kPatch;
 constexpr int kTilesPerBlock = 20;
-constexpr int kFilters = kConv3x3Filters;  // that lie side by side
+constexpr int kFilters = kConv3x3Filters;  // that are adjacent in memory
 
 struct Block {
   Conv3x3Args const* args;
@@ -111,7 +111,7 @@ PANRT_INLINE void multiply_points(Block const& block) {
   float const* weights = block.args->weights;
   for (int point = 0; point < kPoints; ++point) {
     for (int o = 0; o < O; o += kFilters, weights += C * kFilters) {
-      for (int tile = 0; tile < block.tiles; tile += rows) {  // past the last one: numbers that nobody reads
+      for (int tile = 0; tile < block.tiles; tile += rows) {  // past the last one: results that are not read
         std::ptrdiff_t const at = std::ptrdiff_t{point} * kTilesPerBlock + tile;
         multiply<Vector, rows>(block.patches + at * C, weights, C, block.products + at * O + o, O);
       }
@@ -167,31 +167,7 @@ constexpr int kRows = 5;  // of 4 x 4 floats, in 32 registers
 constexpr int kRows = 2;  // in 16
 #endif
 
-void convolve_anywhere(Block const& block) { convolve<Float4, kRows>(block); }
-
-#if defined(__x86_64__) && defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__) && !defined(PANRT_NO_CLONES)
-#define PANRT_X86_64_LEVELS
-using Float16 = float __attribute__((vector_size(64)));
-
-__attribute__((target("arch=x86-64-v4"))) void convolve_avx512(Block const& block) { convolve<Float16, 10>(block); }
-__attribute__((target("arch=x86-64-v3"))) void convolve_avx2(Block const& block) { convolve<Float8, 5>(block); }
-#endif
-
-struct Variant {
-  char const* instructions;
-  void (*convolve)(Block const&);
-};
-
-// What this processor can run, the fastest first.
-std::vector<Variant> variants() {
-  std::vector<Variant> found;
-#ifdef PANRT_X86_64_LEVELS
-  if (__builtin_cpu_supports("x86-64-v4")) found.push_back({"avx512", convolve_avx512});
-  if (__builtin_cpu_supports("x86-64-v3")) found.push_back({"avx2", convolve_avx2});
-#endif
-  found.push_back({"any", convolve_anywhere});
-  return found;
-}
+using Convolve = Variants<convolve<Float4, kRows>, convolve<Float8, 5>, convolve<Float16, 10>>;
 
 }  // namespace
 
@@ -201,13 +177,13 @@ std::size_t conv3x3_workspace(int channels, int filters) {
 
 std::vector<char const*> conv3x3_variants() {
   std::vector<char const*> names;
-  for (Variant const& variant : variants()) names.push_back(variant.instructions);
+  for (auto const& variant : Convolve::all()) names.push_back(variant.instructions);
   return names;
 }
 
 void conv3x3(Conv3x3Args const& args, int threads) {
-  static std::vector<Variant> const all = variants();
-  Variant const& variant = all.at(static_cast<std::size_t>(args.variant));
+  static auto const all = Convolve::all();
+  auto* const convolve_block = all.at(static_cast<std::size_t>(args.variant)).function;
   int const across = (args.width + kTile - 1) / kTile, down = (args.height + kTile - 1) / kTile;
   int const tiles = across * down, blocks = (tiles + kTilesPerBlock - 1) / kTilesPerBlock;
   std::size_t const floats = conv3x3_workspace(args.channels, args.filters);
@@ -215,7 +191,7 @@ void conv3x3(Conv3x3Args const& args, int threads) {
     float* const patches = args.workspace + static_cast<std::size_t>(worker) * floats;
     float* const products = patches + std::ptrdiff_t{kPoints * kTilesPerBlock} * args.channels;
     auto const image = static_cast<int>(chunk / blocks), first = static_cast<int>(chunk % blocks) * kTilesPerBlock;
-    variant.convolve({&args, image, first, std::min(kTilesPerBlock, tiles - first), patches, products});
+    convolve_block({&args, image, first, std::min(kTilesPerBlock, tiles - first), patches, products});
   });
 }
 

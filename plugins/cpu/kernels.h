@@ -1,9 +1,9 @@
-// The four PanRT ops on the CPU. OPS.md says what they compute; plugins/contract.py checks what users pass, so
+// The four PanRT ops on the CPU. OPS.md defines what they compute; plugins/contract.py checks what users pass, so
 // arguments are trusted here. Arrays are C-contiguous and outputs are allocated by the caller. Results do not depend on
 // `threads`.
 //
-// Shapes: N images, L pyramid levels, C channels or thing classes, A anchors a cell, R RoIs an image, S bins a side; in
-// the merge K detections, S semantic channels, h x w semantic map, H x W output.
+// Shapes: N images, L pyramid levels, C channels or thing classes, A anchors per cell, R RoIs per image, S bins per
+// side; in the merge K detections, S semantic channels, h x w semantic map, H x W output.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +15,7 @@
 
 namespace panrt {
 
-// Null where these kernels were compiled for the arithmetic of OPS.md; panrt/arithmetic.h.
+// Null if these kernels were compiled for the arithmetic of OPS.md; panrt/arithmetic.h.
 char const* arithmetic_fault();
 
 enum class Layout { kNchw, kNhwc };
@@ -58,7 +58,7 @@ struct RpnLevel {
 };
 
 struct RpnProposalsArgs {
-  std::vector<RpnLevel> levels;      // L; at most 2^32 - 1 anchors an image
+  std::vector<RpnLevel> levels;      // L; at most 2^32 - 1 anchors per image
   std::vector<float> aspect_ratios;  // A
   float* rois;                       // (N, post_nms_top_k, 4)
   std::int32_t* roi_count;           // (N,)
@@ -127,7 +127,7 @@ struct PanopticMergeArgs {
 // Throws std::bad_alloc only.
 void panoptic_merge(PanopticMergeArgs const& args, int threads);
 
-// Not an op: the largest convolutions of a network. `native.Conv3x3` says how weights are laid out.
+// Not an op: the largest convolutions of a network. `native.Conv3x3` describes the layout of the weights.
 constexpr int kConv3x3Filters = 16;
 
 struct Conv3x3Args {
@@ -135,7 +135,7 @@ struct Conv3x3Args {
   float const* weights;  // (36, O / 16, C, 16), transformed
   float const* bias;     // (O)
   float* output;         // (N, height, width, O)
-  float* workspace;      // (threads, conv3x3_workspace); zero at first, later what the last call left
+  float* workspace;      // (threads, conv3x3_workspace); zero at first, then as the last call left it
   std::int64_t images;
   int height;
   int width;
@@ -146,7 +146,7 @@ struct Conv3x3Args {
   float upper;
 };
 
-// The vector instructions that it is compiled for and that this processor has, the fastest first.
+// The sets of vector instructions that it is compiled for and that this processor has, the fastest first.
 std::vector<char const*> conv3x3_variants();
 
 // Floats that a thread works in.
@@ -155,7 +155,7 @@ std::size_t conv3x3_workspace(int channels, int filters);
 // Throws std::bad_alloc only.
 void conv3x3(Conv3x3Args const& args, int threads);
 
-// Not an op: pixels to what a network begins with.
+// Not an op: pixels to the numbers that a network begins with.
 struct LookUpArgs {
   std::uint8_t const* image;  // (N, height, width, 3)
   float const* table;         // (3, 256)
@@ -168,8 +168,7 @@ struct LookUpArgs {
 // Throws std::bad_alloc only.
 void look_up(LookUpArgs const& args, int threads);
 
-// Not an op: the colours of a panoptic map over a frame, for people to look at. `reference.overlay` says what it
-// computes.
+// Not an op: the colours of a panoptic map over a frame, for display. `reference.overlay` defines it.
 struct OverlayArgs {
   std::uint8_t const* frame;   // (height, width, 3)
   std::int32_t const* map;     // (map_height, map_width)

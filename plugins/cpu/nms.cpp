@@ -7,7 +7,7 @@
 namespace panrt {
 
 void BestFirst::sort_more() {
-  // Twice as many each time: all in all not much more work than sorting once, and little where few are asked for.
+  // Twice as many each time: little more work in total than sorting once, and little work if few are read.
   std::size_t const more = std::min(std::max<std::size_t>(sorted_, 512), ranks_.size() - sorted_);
   auto const begin = ranks_.begin() + static_cast<std::ptrdiff_t>(sorted_);
   auto const end = begin + static_cast<std::ptrdiff_t>(more);
@@ -18,7 +18,9 @@ void BestFirst::sort_more() {
 
 namespace {
 
-PANRT_CLONES bool overlaps_any(BoxBlock const* block, BoxBlock const* end, Box const* box, float area,
+namespace loops {
+
+PANRT_INLINE bool overlaps_any(BoxBlock const* block, BoxBlock const* end, Box const* box, float area,
                                float threshold) {
   for (; block != end; ++block) {
     int overlapping = 0;
@@ -30,6 +32,10 @@ PANRT_CLONES bool overlaps_any(BoxBlock const* block, BoxBlock const* end, Box c
   }
   return false;
 }
+
+}  // namespace loops
+
+constexpr Variants<loops::overlaps_any> overlaps_any;
 
 }  // namespace
 

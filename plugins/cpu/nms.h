@@ -11,7 +11,7 @@
 
 namespace panrt {
 
-// Candidates best first, sorted only as far as they are asked for.
+// Candidates best first, sorted only as far as they are read.
 class BestFirst {
  public:
   explicit BestFirst(std::vector<Rank> candidates) : ranks_(std::move(candidates)) {}

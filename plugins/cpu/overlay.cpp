@@ -21,13 +21,19 @@ int cell_below(int i, int pixels, int cells) {
   return static_cast<int>((2 * std::int64_t{i} + 1) * cells / (2 * std::int64_t{pixels}));
 }
 
-PANRT_CLONES void blend(std::uint8_t const* frame, std::uint16_t const* keep, std::uint16_t const* add,
+namespace loops {
+
+PANRT_INLINE void blend(std::uint8_t const* frame, std::uint16_t const* keep, std::uint16_t const* add,
                         std::ptrdiff_t bytes, std::uint8_t* result) {
   for (std::ptrdiff_t i = 0; i < bytes; ++i) {
     auto const sum = static_cast<std::uint16_t>(frame[i] * keep[i] + add[i]);
     result[i] = static_cast<std::uint8_t>(sum >> 8);
   }
 }
+
+}  // namespace loops
+
+constexpr Variants<loops::blend> blend;
 
 struct Row {
   explicit Row(int width) : keep(static_cast<std::size_t>(3 * width)), add(static_cast<std::size_t>(3 * width)) {}

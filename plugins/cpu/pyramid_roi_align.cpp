@@ -1,8 +1,9 @@
 // PyramidRoiAlign on the CPU.
 //
-// The samples of a bin form a separable grid. So per bin and axis the taps of all samples are collapsed to one weight a
-// feature row or column, and the bin is a sum over rows and columns: row_weight * column_weight * feature[row, column].
-// Every cell is read once however many samples fall into it, and the work for a RoI is bounded by the size of the map.
+// The samples of a bin form a separable grid. So per bin and axis the taps of all samples are collapsed to one weight
+// per feature row or column, and the bin is a sum over rows and columns: row_weight * column_weight * feature[row,
+// column]. Every cell is read once however many samples fall into it, and the work for a RoI is bounded by the size of
+// the map.
 //
 // That sum runs over channels, contiguous in float32 NHWC. Features in another form are brought to it first, but only
 // those tiles of the map that some RoI touches; a result in another form is converted RoI by RoI, from cache.
@@ -46,7 +47,7 @@ struct Range {
 };
 
 // The samples of a bin that may lie inside the map: those within a cell of it, which is more than rounding can move
-// them. An adaptive grid takes thousands of samples in a bin that reaches far outside; this passes over them at once.
+// them. An adaptive grid takes thousands of samples in a bin that reaches far outside; this skips them at once.
 Range samples_near_map(RoiAxis const& axis, int bin, int size) {
   float const step = axis.bin_size / static_cast<float>(axis.samples);
   if (!(step > 0.0F)) return {0, axis.samples};
@@ -92,6 +93,8 @@ void collapse(RoiAxis const& axis, int bins, int size, std::ptrdiff_t cell_strid
 
 // --- Hot loops -------------------------------------------------------------------------------------------------------
 
+namespace loops {
+
 template <int blocks>
 PANRT_INLINE void sum_channels(float const* map, Tap const* row, Tap const* rows_end, Tap const* columns,
                                Tap const* columns_end, float* result) {
@@ -112,7 +115,7 @@ PANRT_INLINE void sum_channels(float const* map, Tap const* row, Tap const* rows
 }
 
 // One bin: result[c] = sum over rows and columns of weight * map[row, column, c].
-PANRT_CLONES void pool_bin(float const* map, Tap const* rows, Tap const* rows_end, Tap const* columns,
+PANRT_INLINE void pool_bin(float const* map, Tap const* rows, Tap const* rows_end, Tap const* columns,
                            Tap const* columns_end, int channels, float* result) {
   int channel = 0;
   for (; channel + 64 <= channels; channel += 64) {
@@ -133,7 +136,7 @@ PANRT_CLONES void pool_bin(float const* map, Tap const* rows, Tap const* rows_en
 }
 
 template <typename From, typename To>
-PANRT_INLINE void convert_all(From const* from, std::ptrdiff_t count, To* to) {
+PANRT_INLINE void convert(From const* from, std::ptrdiff_t count, To* to) {
   for (std::ptrdiff_t i = 0; i < count; ++i) from_float(to_float(from[i]), to[i]);
 }
 
@@ -148,21 +151,21 @@ PANRT_INLINE void transpose_square(From const* from, std::ptrdiff_t from_stride,
     return;
   }
   float lines[8][8], result[8][8];
-  for (int i = 0; i < 8; ++i) convert_all(from + i * from_stride, 8, lines[i]);
+  for (int i = 0; i < 8; ++i) convert(from + i * from_stride, 8, lines[i]);
   for (int i = 0; i < 8; i += 4) {
     for (int j = 0; j < 8; j += 4) {
       Float4 square[4];
       for (int k = 0; k < 4; ++k) load(&lines[i + k][j], square[k]);
-      transpose(square);
+      transpose_lanes(square);
       for (int k = 0; k < 4; ++k) store(square[k], &result[j + k][i]);
     }
   }
-  for (int i = 0; i < 8; ++i) convert_all(result[i], 8, to + i * to_stride);
+  for (int i = 0; i < 8; ++i) convert(result[i], 8, to + i * to_stride);
 }
 
 template <typename From, typename To>
-PANRT_INLINE void transpose_all(From const* from, std::ptrdiff_t from_stride, int rows, int columns, To* to,
-                                std::ptrdiff_t to_stride) {
+PANRT_INLINE void transpose(From const* from, std::ptrdiff_t from_stride, int rows, int columns, To* to,
+                            std::ptrdiff_t to_stride) {
   for (int row = 0; row < rows; row += 8) {
     for (int column = 0; column < columns; column += 8) {
       transpose_square(from + row * from_stride + column, from_stride, std::min(8, rows - row),
@@ -171,21 +174,13 @@ PANRT_INLINE void transpose_all(From const* from, std::ptrdiff_t from_stride, in
   }
 }
 
-// Function clones cannot be templates.
-PANRT_CLONES void convert(Half const* from, std::ptrdiff_t count, float* to) { convert_all(from, count, to); }
-PANRT_CLONES void convert(float const* from, std::ptrdiff_t count, Half* to) { convert_all(from, count, to); }
-PANRT_CLONES void transpose(float const* from, std::ptrdiff_t from_stride, int rows, int columns, float* to,
-                            std::ptrdiff_t to_stride) {
-  transpose_all(from, from_stride, rows, columns, to, to_stride);
-}
-PANRT_CLONES void transpose(Half const* from, std::ptrdiff_t from_stride, int rows, int columns, float* to,
-                            std::ptrdiff_t to_stride) {
-  transpose_all(from, from_stride, rows, columns, to, to_stride);
-}
-PANRT_CLONES void transpose(float const* from, std::ptrdiff_t from_stride, int rows, int columns, Half* to,
-                            std::ptrdiff_t to_stride) {
-  transpose_all(from, from_stride, rows, columns, to, to_stride);
-}
+}  // namespace loops
+
+constexpr Variants<loops::pool_bin> pool_bin;
+template <typename From, typename To>
+constexpr Variants<loops::convert<From, To>> convert;
+template <typename From, typename To>
+constexpr Variants<loops::transpose<From, To>> transpose;
 
 // --- Where the RoIs lie ----------------------------------------------------------------------------------------------
 
@@ -231,7 +226,7 @@ std::vector<PlacedRoi> place(PyramidRoiAlignArgs<T> const& args) {
 struct Map {
   float const* cells;  // (N, height, width, C)
   int height, width;
-  std::unique_ptr<float[], FreeMemory> scratch;  // holds the cells where they had to be converted
+  std::unique_ptr<float[], FreeMemory> scratch;  // holds the cells if they had to be converted
 };
 
 constexpr int kTileRows = 4;
@@ -253,7 +248,7 @@ Range touched_cells(RoiAxis const& axis, int bins, int size) {
 
 template <typename T>
 std::vector<Tile> touched_tiles(PyramidRoiAlignArgs<T> const& args, std::vector<PlacedRoi> const& rois) {
-  std::vector<std::vector<bool>> touched(args.levels.size());  // (N, tile rows, tile columns) a level
+  std::vector<std::vector<bool>> touched(args.levels.size());  // (N, tile rows, tile columns) per level
   auto const tiles_along = [](int size, int tile) { return (size + tile - 1) / tile; };
   for (std::size_t i = 0; i < args.levels.size(); ++i) {
     touched[i].resize(static_cast<std::size_t>(args.images * tiles_along(args.levels[i].height, kTileRows) *
@@ -297,9 +292,9 @@ void convert_tile(PyramidRoiAlignArgs<T> const& args, Tile const& tile, float* c
     std::ptrdiff_t const cell = static_cast<std::ptrdiff_t>(row) * level.width + tile.column;
     float* const to = cells + image + cell * args.channels;
     if (args.layout == Layout::kNchw) {
-      transpose(level.data + image + cell, area, args.channels, columns, to, args.channels);
+      transpose<T, float>(level.data + image + cell, area, args.channels, columns, to, args.channels);
     } else if constexpr (!std::is_same_v<T, float>) {
-      convert(level.data + image + cell * args.channels, std::ptrdiff_t{columns} * args.channels, to);
+      convert<T, float>(level.data + image + cell * args.channels, std::ptrdiff_t{columns} * args.channels, to);
     }
   }
 }
@@ -381,9 +376,9 @@ void pyramid_roi_align(PyramidRoiAlignArgs<T> const& args, int threads) {
       scratch.bins.resize(static_cast<std::size_t>(roi_floats));
       pool_roi(map, item, args.channels, S, scratch, scratch.bins.data());
       if (args.layout == Layout::kNchw) {
-        transpose(scratch.bins.data(), args.channels, S * S, args.channels, pooled, std::ptrdiff_t{S} * S);
+        transpose<float, T>(scratch.bins.data(), args.channels, S * S, args.channels, pooled, std::ptrdiff_t{S} * S);
       } else if constexpr (!std::is_same_v<T, float>) {
-        convert(scratch.bins.data(), roi_floats, pooled);
+        convert<float, T>(scratch.bins.data(), roi_floats, pooled);
       }
     }
   });

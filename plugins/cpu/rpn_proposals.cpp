@@ -26,9 +26,11 @@ namespace {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr std::size_t kLanes = 8;
 
+namespace loops {
+
 // maxima[8 * g + lane] = max over j < depth of logits[8 * (g * depth + j) + lane]; what is not finite counts as
 // -infinity.
-PANRT_CLONES void column_maxima(float const* logits, std::size_t groups, std::size_t depth, float* maxima) {
+PANRT_INLINE void column_maxima(float const* logits, std::size_t groups, std::size_t depth, float* maxima) {
   Float8 const none = Float8{} - kInfinity;
   for (std::size_t g = 0; g < groups; ++g) {
     Float8 largest = none;
@@ -41,6 +43,10 @@ PANRT_CLONES void column_maxima(float const* logits, std::size_t groups, std::si
     store(largest, maxima + kLanes * g);
   }
 }
+
+}  // namespace loops
+
+constexpr Variants<loops::column_maxima> column_maxima;
 
 // Appends the ranks of the k best finite logits, in any order. rank(position, logit) ranks the logit at that place in
 // memory.

@@ -23,7 +23,7 @@ inline std::unique_ptr<float[], FreeMemory> allocate_scratch(std::size_t floats)
   void* const memory = std::aligned_alloc(kHugePage, bytes);
   if (memory == nullptr) throw std::bad_alloc();
 #ifdef __linux__
-  madvise(memory, bytes, MADV_HUGEPAGE);  // a wish: without it the result is the same
+  madvise(memory, bytes, MADV_HUGEPAGE);  // a hint: without it the result is the same
 #endif
   return std::unique_ptr<float[], FreeMemory>(static_cast<float*>(memory));
 }

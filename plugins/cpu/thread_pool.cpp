@@ -32,8 +32,8 @@ struct Job {
   std::condition_variable last_helper_left{};
 };
 
-// The steps of an op follow one another within microseconds, and to wake a thread takes the system some tens of them:
-// so a thread looks out for what it waits for, for a moment, before it sleeps.
+// The steps of an op follow one another within microseconds, and waking a thread takes the system some tens of them:
+// so a thread spins for a moment before it sleeps.
 constexpr std::chrono::microseconds kMoment{50};
 
 template <typename Condition>

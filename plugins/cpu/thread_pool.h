@@ -1,7 +1,7 @@
 // A small pool of worker threads that sleep when there is nothing to do.
 //
 // Why not OpenMP: libgomp's threads spin after each loop, which on a shared or small machine made two threads four
-// times slower than one; PyTorch and ONNX Runtime bring thread pools of their own into the same process; and
+// times slower than one; PyTorch and ONNX Runtime have thread pools of their own in the same process; and
 // ThreadSanitizer cannot see through libgomp's barriers.
 #pragma once
 
@@ -14,7 +14,7 @@ namespace panrt {
 class ChunkFunction {
  public:
   template <typename Callable>
-  ChunkFunction(Callable const& callable)  // NOLINT(google-explicit-constructor): a lambda is passed as it stands
+  ChunkFunction(Callable const& callable)  // NOLINT(google-explicit-constructor): lambdas are passed directly
       : callable_(&callable), call_([](void const* object, std::int64_t chunk, int worker) {
           (*static_cast<Callable const*>(object))(chunk, worker);
         }) {}

@@ -1,4 +1,4 @@
-// What a block does with ranks together: find the k best, sort, collect. A rank (panrt/boxes.h) is 64 bits, a score and
+// Block-wide operations on ranks: find the k best, sort, collect. A rank (panrt/boxes.h) is 64 bits, a score and
 // an index; no two are equal, so there is one right answer and no order of threads shows in it.
 //
 // Every function here is called by all threads of a block of kThreads, one-dimensional, and begins and ends with a

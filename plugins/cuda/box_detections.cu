@@ -1,6 +1,6 @@
 // BoxDetections on the GPU, in two kernels:
 //
-//   score_rois       softmax, and a list of what scores more than the threshold
+//   score_rois       softmax, and a list of the (RoI, class) pairs that score more than the threshold
 //   keep_detections  class-wise greedy NMS, 256 candidates at a time, until K are kept or none is left
 //
 // Taking the best 256, then the next, is exact: no candidate changes what happens to a better one. A network's frame
@@ -65,7 +65,7 @@ __device__ __forceinline__ bool within(float4 const& v, float bound) {  // false
   return fabsf(v.x) <= bound && fabsf(v.y) <= bound && fabsf(v.z) <= bound && fabsf(v.w) <= bound;
 }
 
-// Whether the boxes of all classes of a RoI are finite, asked by a warp. Where RoI and deltas are of sane size nothing
+// Whether the boxes of all classes of a RoI are finite; called by a warp. If RoI and deltas are of sane size nothing
 // overflows: a side is at most 2e6, a shift 1e6 sides, and a side grows at most 62.5 times.
 __device__ bool all_boxes_finite(View const& view, float4 const* rois, float4 const* deltas, std::uint32_t roi) {
   std::uint32_t const first = roi * view.thing_classes;
@@ -81,9 +81,9 @@ __device__ bool all_boxes_finite(View const& view, float4 const* rois, float4 co
 }
 
 // A block owns 32 RoIs, a warp one at a time, a lane every 32nd class. Reads each logit twice, the second time from L1,
-// and the deltas of RoIs that have a candidate; writes a list without gaps. Bound by the read of the logits: where no
-// class can reach the threshold, and most RoIs are background, the maximum is all that is taken. The softmax is in
-// double, which some GPUs are slow at.
+// and the deltas of RoIs that have a candidate; writes a list without gaps. Bound by the read of the logits: if no
+// class can reach the threshold, and most RoIs are background, only the maximum is computed. The softmax is in double,
+// which is slow on some GPUs.
 __global__ __launch_bounds__(256, 4) void score_rois(View const view) {
   __shared__ std::uint32_t listed;
 
@@ -102,7 +102,7 @@ __global__ __launch_bounds__(256, 4) void score_rois(View const view) {
     std::uint32_t const roi = blockIdx.x * kRoisPerChunk + turn + warp_id();
     if (static_cast<std::int64_t>(roi) >= count) break;
     float const* const logits = view.class_logits + (first_roi + roi) * (C + 1);
-    float best_thing = -INFINITY;  // NaN is passed over
+    float best_thing = -INFINITY;  // NaN is skipped
     for (std::uint32_t c = lane_id(); c < C; c += 32) best_thing = fmaxf(best_thing, logits[c]);
     for (unsigned step = 16; step > 0; step /= 2) {
       best_thing = fmaxf(best_thing, __shfl_xor_sync(kAllLanes, best_thing, static_cast<int>(step)));
@@ -110,7 +110,7 @@ __global__ __launch_bounds__(256, 4) void score_rois(View const view) {
     double const maximum = static_cast<double>(fmaxf(best_thing, logits[C]));
     if (static_cast<double>(best_thing) - maximum < view.least_logit) continue;
 
-    double total = 0.0;  // NaN where a logit is NaN or +inf, or all are -inf: then no score is greater than anything
+    double total = 0.0;  // NaN if a logit is NaN or +inf, or all are -inf: then no score is greater than anything
     for (std::uint32_t c = lane_id(); c <= C; c += 32) total += exp(static_cast<double>(logits[c]) - maximum);
     for (unsigned step = 16; step > 0; step /= 2) total += __shfl_xor_sync(kAllLanes, total, static_cast<int>(step));
     bool asked = false;
@@ -169,7 +169,7 @@ template <int kThreads>
 __device__ void compare_round(View const& view, RoundScratch& round, std::uint32_t size) {
   for (std::uint32_t at = warp_id(); at < size * kRoundWords; at += kThreads / 32) {
     std::uint32_t const row = at / kRoundWords, word = at % kRoundWords, column = word * 32 + lane_id();
-    if (word < row / 32) continue;  // never asked for
+    if (word < row / 32) continue;  // never read
     bool suppressed = column > row && column < size && round.classes[row] == round.classes[column];
     if (suppressed) {
       Box const better = round.boxes[row], box = round.boxes[column];
@@ -180,7 +180,8 @@ __device__ void compare_round(View const& view, RoundScratch& round, std::uint32
   }
 }
 
-// The greedy rule over a round, by one warp. Writes what is kept behind the `kept` there are and returns how many then.
+// The greedy rule over a round, by one warp. Appends the kept candidates to the `kept` earlier ones and returns the
+// sum.
 __device__ std::uint32_t keep_of_round(View const& view, RoundScratch& round, std::uint32_t size, std::int64_t row,
                                        std::uint32_t kept) {
   for (std::uint32_t word = 0; word * 32 < size && kept < view.most; ++word) {

@@ -7,7 +7,7 @@
 
 namespace panrt::cuda {
 
-constexpr int kTilePixels = 256;  // one a thread
+constexpr int kTilePixels = 256;  // one per thread
 constexpr int kTileWords = kTilePixels * 3 / 4;
 
 __device__ __forceinline__ int whole_words(void const* memory, int bytes) {

@@ -1,5 +1,6 @@
 #include "c_api.h"
 
+#include "layout.h"
 #include "panrt/cuda/narrow_map.h"
 #include "panrt/cuda/overlay.h"
 #include "panrt/cuda/prepare.h"

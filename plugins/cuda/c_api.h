@@ -1,7 +1,7 @@
 // The kernels behind a plain C interface, for the runtime and for tests: arguments and a stream in, a status out.
 //
 // Arguments are the structs of panrt/ops.h and include/panrt/cuda/*.h; plugins/cuda_api.py has them for ctypes. Their
-// size comes with them, so that a caller whose idea of a struct is older or newer is refused.
+// size is passed too, so that a caller whose struct is older or newer is rejected.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,4 @@
-// The checks of a launch's arguments: the first that fails is what the caller is told.
+// The checks of a launch's arguments: the first that fails is reported.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +23,7 @@ class Checks {
     say("%s: %s: expected at most %lld %s, got %lld", op_, name, static_cast<long long>(most), unit,
         static_cast<long long>(value));
   }
-  void number(char const* name, float value, float least, float most) noexcept {  // NaN is none
+  void number(char const* name, float value, float least, float most) noexcept {  // NaN is invalid
     if (!ok() || (value >= least && value <= most)) return;
     say("%s: %s: expected %g to %g, got %g", op_, name, static_cast<double>(least), static_cast<double>(most),
         static_cast<double>(value));

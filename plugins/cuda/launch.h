@@ -4,7 +4,7 @@
 //   g++      for the CPU: tools/hostcuda/include comes first on the include path, and its <cuda_runtime.h> runs each
 //            CUDA thread as a fiber. The source is the same, compiled with -x c++; __CUDACC__ is not defined.
 //
-// The rules that this asks of a kernel file:
+// The rules for a kernel file that follow from this:
 //   * Kernels live in an anonymous namespace, templates too: AddressSanitizer overlooks shared arrays of others.
 //   * A launch is launch(kernel, shape, stream, arguments...), never <<<>>>.
 //   * Dynamic shared memory is dynamic_shared<T>(), never extern __shared__.
@@ -14,7 +14,7 @@
 //   * Nothing allocates, synchronises or reads on the host: launches are captured into CUDA graphs.
 //   * Blocks of one launch hand over to each other by hand_over.h alone.
 //
-// Naming: op `x` has include/panrt/cuda/x.h with `struct XArgs` (pointers, sizes, attributes), where it needs one
+// Naming: op `x` has include/panrt/cuda/x.h with `struct XArgs` (pointers, sizes, attributes), if it needs one
 // `std::size_t x_workspace_bytes(XArgs const&) noexcept`, `Status prepare_x() noexcept`, which names every kernel, and
 // `Status launch_x(XArgs const&, cudaStream_t) noexcept`, which checks all that decides how long it takes (checks.h);
 // x.cu implements them, c_api.cpp exports them, plugins/cuda_api.py mirrors the struct.
@@ -35,10 +35,10 @@ struct LaunchShape {
   std::size_t shared_bytes = 0;  // dynamic; at most kMaxSharedBytes
 };
 
-// What every architecture gives a block without being asked.
+// The shared memory that every architecture gives a block by default.
 constexpr std::size_t kMaxSharedBytes = 48 * 1024;
 
-// Launches and asks CUDA whether it took the launch. An error of an earlier launch that nobody asked about shows here.
+// Launches, and returns CUDA's error if it did not take the launch. An unread error of an earlier launch shows here.
 template <typename... Parameters, typename... Arguments>
 Status launch(void (*kernel)(Parameters...), LaunchShape const& shape, cudaStream_t stream,
               Arguments const&... arguments) noexcept {

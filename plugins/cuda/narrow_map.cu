@@ -18,7 +18,7 @@ __device__ __forceinline__ T saturate(int id) {
   return static_cast<T>(min(max(id, 0), static_cast<int>(static_cast<T>(~T{0}))));
 }
 
-// Four ids a thread and step; the threads of the first block move the up to three that are left over.
+// Four ids per thread and step; threads of the first block move up to three remaining ones.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) narrow_ids(int const* ids, T* narrow, std::int64_t count) {
   using Four = std::conditional_t<sizeof(T) == 2, ushort4, uchar4>;

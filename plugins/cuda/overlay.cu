@@ -1,5 +1,5 @@
-// The colours of a panoptic map over a frame. Bound by memory bandwidth: 3 bytes and an id in, 3 bytes out a pixel; the
-// ids to the right and below come from cache.
+// The colours of a panoptic map over a frame. Bound by memory bandwidth: 3 bytes and an id in, 3 bytes out per pixel;
+// the ids to the right and below come from cache.
 #include "byte_tile.h"
 #include "checks.h"
 #include "launch.h"
@@ -25,7 +25,7 @@ __device__ __forceinline__ std::uint8_t blend(int under, int over, int opacity) 
   return static_cast<std::uint8_t>((under * (kOpaque - opacity) + over * opacity + kOpaque / 2) / kOpaque);
 }
 
-// A block owns kTilePixels pixels that lie side by side in memory, a thread one of them.
+// A block owns kTilePixels pixels that lie next to one another in memory, a thread one of them.
 __global__ void __launch_bounds__(kTilePixels, 4) paint_segments(OverlayArgs const args) {
   __shared__ std::uint32_t tile[kTileWords];
   auto* const bytes = reinterpret_cast<std::uint8_t*>(tile);

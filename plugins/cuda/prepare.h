@@ -1,4 +1,4 @@
-// For prepare_x() of each op: its kernels loaded, on a device that computes as it ought to.
+// For prepare_x() of each op: loads its kernels, on a device whose arithmetic is correct.
 #pragma once
 
 #include "launch.h"
@@ -14,7 +14,7 @@ class Preparation {
   Preparation(Preparation const&) = delete;
   Preparation& operator=(Preparation const&) = delete;
 
-  // False where there is no device, or where its code does not compute as it ought to.
+  // False if there is no device, or if its code computes incorrectly.
   bool ready() const noexcept { return ready_; }
   Status const& status() const noexcept { return status_; }
   bool load(void const* kernel) noexcept;

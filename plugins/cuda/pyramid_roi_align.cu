@@ -1,8 +1,8 @@
 // PyramidRoiAlign. A block owns a RoI.
 //
-// The samples of a bin form a separable grid, so their taps are collapsed to one weight a row and one a column of
-// cells: a bin is a sum over rows and columns of row_weight * column_weight * feature. That is done once for the RoI
-// into shared memory, by a thread for each bin of each axis, and the whole block pools by it. Work is bounded by the
+// The samples of a bin form a separable grid, so their taps are collapsed to one weight per row and one per column of
+// cells: a bin is a sum over rows and columns of row_weight * column_weight * feature. That is done once per RoI, into
+// shared memory, by a thread for each bin of each axis, and the whole block pools with it. Work is bounded by the
 // map, however far a RoI reaches.
 #include <algorithm>
 #include <cmath>
@@ -23,8 +23,8 @@ constexpr int kMaxThreads = 256;
 
 // --- A RoI's taps in shared memory -----------------------------------------------------------------------------------
 
-// One axis: bin b reads the cells begin[b] to end[b] - 1, none where they are equal; weights[first[b] + i] belongs to
-// its i-th. Where samples are so far apart that none touches the cell, that is kUntouched.
+// One axis: bin b reads the cells begin[b] to end[b] - 1, none if they are equal; weights[first[b] + i] belongs to
+// the i-th of them. It is kUntouched if samples are so far apart that none touches the cell.
 struct AxisTaps {
   float* weights;
   int* begin;
@@ -41,8 +41,8 @@ __device__ AxisTaps place_axis(int* words, int size, int bins) {
   return {reinterpret_cast<float*>(words), bounds, bounds + bins, bounds + 2 * bins};
 }
 
-// What a cell is that no sample touches must not show, also where it is not finite; a touch with weight 0 counts, as in
-// IEEE arithmetic. So they differ: the weight of the first is NaN, and so is any product with it.
+// The value of a cell that no sample touches must not matter, even if it is not finite; a touch with weight 0 counts,
+// as in IEEE arithmetic. To tell them apart, the weight of an untouched cell is NaN, and so is any product with it.
 constexpr float kUntouched = NAN;
 __device__ __forceinline__ bool is_untouched(float weight) { return weight != weight; }
 
@@ -113,7 +113,7 @@ struct PlacedRoi {
   std::int64_t image;
 };
 
-// What a thread collapses: a bin of one axis. Of 2 * S, rows first.
+// What a thread collapses: a bin of one axis, one of 2 * S, rows first.
 struct BinOfRoi {
   RoiAxis axis;
   AxisTaps taps;
@@ -134,7 +134,7 @@ __device__ __forceinline__ BinOfRoi bin_of_roi(Pyramid const& pyramid, Pooling c
           samples_near_map(axis, bin, size), bin, size};
 }
 
-// By the whole block; ends with a barrier. What is not usable has no cells in any bin.
+// Called by the whole block; ends with a barrier. An unusable RoI has no cells in any bin.
 __device__ PlacedRoi place_roi(Pyramid const& pyramid, Pooling const& pooling, std::int64_t index) {
   int const S = pooling.bins;
   float4 const row = __ldg(reinterpret_cast<float4 const*>(pooling.rois) + index);
@@ -173,7 +173,7 @@ __device__ PlacedRoi place_roi(Pyramid const& pyramid, Pooling const& pooling, s
 // --- Channels last ---------------------------------------------------------------------------------------------------
 
 // `sums[q]` of one row of cells: over the columns of bin first_bin + q, which lie in `cells`. Each of these is read
-// once, a few at a time; where samples are more than two cells apart, those that none needs are read too.
+// once, a few at a time; if samples are more than two cells apart, unneeded ones are read too.
 template <typename T, int channels, int kBins>
 __device__ __forceinline__ void pool_row(T const* row, int pitch, AxisTaps const& columns, CellRange const& cells,
                                          int first_bin, int bins, float (&sums)[kBins][channels]) {
@@ -231,7 +231,7 @@ __device__ __forceinline__ void add_scaled(float weight, float const (&from)[kBi
 // A thread owns `channels` neighbouring channels (16 bytes) of a tile of kRows x kBins bins; the lanes of a warp lie
 // side by side, so that a warp reads and writes whole sectors. It walks down the rows of cells, pools each along x
 // once, and keeps the last two such rows in registers, since the next row of bins begins with them. So a cell is read
-// once a tile; with kRows = kBins = S, once a RoI. Bound by memory latency, which the batches of pool_row hide.
+// once per tile; with kRows = kBins = S, once per RoI. Bound by memory latency, which the batches of pool_row hide.
 template <typename T, int channels, int kBins>
 __global__ void __launch_bounds__(kMaxThreads, channels == 8 ? 1 : 2)
     pool_channels_last(Pyramid const pyramid, Pooling const pooling, T* pooled) {
@@ -321,7 +321,7 @@ __global__ void __launch_bounds__(kMaxThreads, 2)
 
 // --- Host ------------------------------------------------------------------------------------------------------------
 
-// What check_pyramid_roi_align leaves out.
+// Checks the pointers, which check_pyramid_roi_align ignores.
 Status check_pointers(PyramidRoiAlignArgs const& args) noexcept {
   Checks checks("PyramidRoiAlign");
   for (int i = 0; i < args.level_count; ++i) {
@@ -365,7 +365,7 @@ Status launch_as(PyramidRoiAlignArgs const& args, Plan plan, cudaStream_t stream
   return launch(pool_channels_last<T, 1, 7>, plan.shape, stream, plan.pyramid, plan.pooling, pooled);
 }
 
-// Of a RoI's taps, in shared memory.
+// The size of a RoI's taps in shared memory.
 std::size_t tap_bytes(PyramidRoiAlignArgs const& args) {
   std::int32_t height = 0, width = 0;
   for (int i = 0; i < args.level_count; ++i) {

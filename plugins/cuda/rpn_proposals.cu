@@ -10,7 +10,7 @@
 // to the lower anchor by themselves. Candidates of a level lie in rows of `slots`, a multiple of 256, beyond their
 // count filled with kNoRank and empty boxes.
 //
-// Shapes: N images, L levels, A anchors a cell, k = candidates a level, R = post_nms_top_k.
+// Shapes: N images, L levels, A anchors per cell, k = candidates per level, R = post_nms_top_k.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -40,7 +40,7 @@ struct LevelView {
   std::uint32_t first_anchor;  // of this level, where all levels are numbered through
   std::int32_t first_chunk;
   std::int32_t chunks;
-  std::uint32_t most;  // candidates: pre_nms_top_k, or all anchors where they are fewer
+  std::uint32_t most;  // candidates: pre_nms_top_k, or all anchors if they are fewer
 };
 
 struct View {
@@ -189,8 +189,8 @@ __global__ __launch_bounds__(128) void decode_candidates(View const view) {
 }
 
 // A block owns 32 better by 256 worse candidates, a thread one of the worse; a ballot makes 32 of its answers a word.
-// Reads each box once a block, 16 bytes a lane; writes whole sectors. Bound by arithmetic, half of it left out: pairs
-// that do not touch need no division, and blocks below the diagonal end at once, their bits are never read.
+// Reads each box once per block, 16 bytes per lane; writes whole sectors. Bound by arithmetic, half of it skipped:
+// pairs that do not touch need no division, and blocks below the diagonal end at once, their bits are never read.
 __global__ __launch_bounds__(256) void find_overlaps(View const view) {
   __shared__ float4 better[32];
   __shared__ std::uint32_t words[32][8];
@@ -239,8 +239,8 @@ __device__ __forceinline__ std::uint32_t ranks_before(Rank const* ranks, std::ui
 }
 
 // Greedy NMS of one level by one warp, 32 candidates at a time: the bits among the 32 decide in registers which are
-// kept, then the rows of those are joined, a word a lane. Keeps at most `most`, and returns how many. In the ranks that
-// are kept the slot stands for the anchor: it gives the same order, within a level and between levels.
+// kept, then the rows of those are joined, a word per lane. Keeps at most `most`, and returns how many. In the ranks
+// that are kept the slot stands for the anchor: it gives the same order, within a level and between levels.
 __device__ std::uint32_t keep_of_level(View const& view, std::int64_t level, std::uint32_t first_slot,
                                        std::uint32_t count, std::uint32_t most, std::uint32_t* removed, Rank* kept) {
   std::uint32_t const words = view.slots / 32, used = (count + 31) / 32;
@@ -277,13 +277,13 @@ __device__ std::uint32_t keep_of_level(View const& view, std::int64_t level, std
 
 // A block owns an image, a warp one level at a time; then a thread owns a kept candidate, whose place among all is the
 // sum of its places among each level. Reads the bits of kept candidates once, rows coalesced, and writes the RoIs,
-// 16 bytes a lane. Bound by latency: the greedy rule is a chain over the candidates, 32 links at a time.
+// 16 bytes per lane. Bound by latency: the greedy rule is a chain over the candidates, 32 links at a time.
 __global__ __launch_bounds__(1024) void keep_best(View const view, bool const in_shared) {
   __shared__ std::uint32_t counts[kMaxLevels];
 
   std::int64_t const image = blockIdx.x;
   auto const most = static_cast<std::uint32_t>(view.post_nms_top_k);
-  // Shared memory: the removed bits of every level, and then, where there is room, the kept ranks and the order.
+  // Shared memory: the removed bits of every level, and then, if there is room, the kept ranks and the order.
   std::uint32_t* const removed = dynamic_shared<std::uint32_t>();
   std::uint32_t const words = view.slots / 32;
   Rank* const kept = in_shared ? reinterpret_cast<Rank*>(removed + static_cast<std::uint32_t>(view.level_count) * words)

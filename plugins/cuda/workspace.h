@@ -1,4 +1,4 @@
-// Parts of the one piece of memory that a caller gives a launch.
+// Parts of the single block of memory that a caller passes to a launch.
 #pragma once
 
 #include <cstddef>
@@ -6,8 +6,8 @@
 
 namespace panrt::cuda {
 
-// Hands out arrays one after another, each aligned as cudaMalloc aligns, from a base of any alignment. Of a null base
-// it says only how much is needed: both answers come from the same code, so they cannot differ.
+// Hands out arrays one after another, each aligned as cudaMalloc aligns, from a base of any alignment. With a null
+// base it only adds up what is needed: size and arrays come from the same code, so they cannot differ.
 class Workspace {
  public:
   explicit Workspace(void* base) noexcept : base_(rounded_up(reinterpret_cast<std::uintptr_t>(base))) {}
@@ -22,7 +22,7 @@ class Workspace {
   // Of the arrays so far.
   std::size_t bytes() const noexcept { return bytes_; }
 
-  // What a caller must give: TensorRT promises no alignment, so some bytes may have to be left out before the first
+  // What a caller must pass: TensorRT promises no alignment, so some bytes may be skipped before the first
   // array.
   std::size_t needed_bytes() const noexcept { return bytes_ + kAlignment - 1; }
 

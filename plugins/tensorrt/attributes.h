@@ -51,7 +51,7 @@ std::size_t length_of(std::vector<Number> const& value) {
 template <typename Number>
 void fit_length(char const* name, Number const& value, std::size_t length) {
   if (length != length_of(value)) {
-    throw Refusal("attribute " + std::string(name) + ": expected " + std::to_string(length_of(value)) +
+    throw OpError("attribute " + std::string(name) + ": expected " + std::to_string(length_of(value)) +
                   (length_of(value) == 1 ? " number, got " : " numbers, got ") + std::to_string(length));
   }
 }
@@ -90,22 +90,22 @@ class Reader {
         return field;
       }
     }
-    throw Refusal("attribute " + std::string(name) + " is missing; export the model again");
+    throw OpError("attribute " + std::string(name) + " is missing; export the model again");
   }
 
   static std::int32_t integer(char const* name, nvinfer1::PluginField const& field, std::size_t i) {
     if (field.type == nvinfer1::PluginFieldType::kINT32) return static_cast<std::int32_t const*>(field.data)[i];
-    if (field.type != nvinfer1::PluginFieldType::kINT64) throw Refusal(wrong_type(name, "integers", field));
+    if (field.type != nvinfer1::PluginFieldType::kINT64) throw OpError(wrong_type(name, "integers", field));
     std::int64_t const wide = static_cast<std::int64_t const*>(field.data)[i];
     if (wide < std::numeric_limits<std::int32_t>::min() || wide > std::numeric_limits<std::int32_t>::max()) {
-      throw Refusal("attribute " + std::string(name) + ": expected 32-bit integers, got " + std::to_string(wide));
+      throw OpError("attribute " + std::string(name) + ": expected 32-bit integers, got " + std::to_string(wide));
     }
     return static_cast<std::int32_t>(wide);
   }
 
   static float real(char const* name, nvinfer1::PluginField const& field, std::size_t i) {
     if (field.type == nvinfer1::PluginFieldType::kFLOAT32) return static_cast<float const*>(field.data)[i];
-    if (field.type != nvinfer1::PluginFieldType::kFLOAT64) throw Refusal(wrong_type(name, "floats", field));
+    if (field.type != nvinfer1::PluginFieldType::kFLOAT64) throw OpError(wrong_type(name, "floats", field));
     return static_cast<float>(static_cast<double const*>(field.data)[i]);
   }
 
@@ -162,14 +162,14 @@ inline void expect(bool holds, char const* attribute, std::string const& expecte
   std::ostringstream text;
   text.precision(std::numeric_limits<std::int32_t>::digits10 + 1);
   text << "attribute " << attribute << ": expected " << expected << ", got " << found;
-  throw Refusal(text.str());
+  throw OpError(text.str());
 }
 
 // The checks of attributes, which an op calls by name.
 struct Expect {
   void levels(char const* attribute, std::size_t entries) const {
     expect(entries >= 1 && entries <= kMaxLevels, attribute,
-           "1 to " + std::to_string(kMaxLevels) + " entries, one a pyramid level", static_cast<double>(entries));
+           "1 to " + std::to_string(kMaxLevels) + " entries, one per pyramid level", static_cast<double>(entries));
   }
   void levels(char const* attribute, std::size_t entries, std::size_t strides) const {
     expect(entries == strides, attribute, "as many entries as strides has", static_cast<double>(entries));

@@ -1,4 +1,4 @@
-// What TensorRT looks for in a plugin library, and what the library says about itself.
+// The symbols that TensorRT looks for in a plugin library, and the library's description of itself.
 #include <NvInferRuntime.h>
 #include <NvInferVersion.h>
 
@@ -23,11 +23,11 @@ PANRT_EXPORT nvinfer1::IPluginCreatorInterface* const* getCreators(std::int32_t&
 
 PANRT_EXPORT void setLoggerFinder(nvinfer1::ILoggerFinder* finder) { panrt::tensorrt::set_logger_finder(finder); }
 
-// Why TensorRT got no for an answer; report.h.
-PANRT_EXPORT void panrt_plugins_keep_refusals(int keep) { panrt::tensorrt::keep_refusals(keep != 0); }
-PANRT_EXPORT char const* panrt_plugins_take_refusals() { return panrt::tensorrt::take_refusals(); }
+// Why an op was rejected; report.h.
+PANRT_EXPORT void panrt_plugins_keep_refusals(int keep) { panrt::tensorrt::keep_errors(keep != 0); }
+PANRT_EXPORT char const* panrt_plugins_take_refusals() { return panrt::tensorrt::take_errors(); }
 
-// Empty where this library's host code computes as plugins/OPS.md asks, else what it does instead.
+// Empty if this library's host code computes as plugins/OPS.md requires, else the fault.
 PANRT_EXPORT char const* panrt_plugins_arithmetic_fault() {
   char const* const fault = panrt::cuda::host_arithmetic_fault();
   return fault == nullptr ? "" : fault;
@@ -36,7 +36,7 @@ PANRT_EXPORT char const* panrt_plugins_arithmetic_fault() {
 #define PANRT_TEXT_OF(macro) PANRT_TEXT(macro)
 #define PANRT_TEXT(text) #text
 
-// JSON. PANRT_CUDA_ARCHITECTURES is empty where the library has no kernels.
+// JSON. PANRT_CUDA_ARCHITECTURES is empty if the library has no kernels.
 PANRT_EXPORT char const* panrt_plugins_info() {
   return "{\"plugin_version\": \"1\", \"tensorrt_headers\": \"" PANRT_TEXT_OF(NV_TENSORRT_MAJOR) "." PANRT_TEXT_OF(
       NV_TENSORRT_MINOR) "." PANRT_TEXT_OF(NV_TENSORRT_PATCH) "\", \"cuda_architectures\": \"" PANRT_CUDA_ARCHITECTURES

@@ -1,4 +1,5 @@
-// Launchers of a library that was built without nvcc. Engines can be built with it; it says so where one is run.
+// Launchers of a library that was built without nvcc. Engines can be built with it; running one reports the missing
+// kernels.
 #include "panrt/cuda/prepare.h"
 #include "panrt/ops.h"
 

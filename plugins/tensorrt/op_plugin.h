@@ -34,7 +34,7 @@ class CallSizes {
   std::int32_t operator()(std::string const& letter) const {
     std::int64_t const size = sizes_.at(letter);
     if (size < 0 || size > std::numeric_limits<std::int32_t>::max()) {
-      throw Refusal("size " + letter + ": expected 0 to 2^31 - 1, got " + std::to_string(size));
+      throw OpError("size " + letter + ": expected 0 to 2^31 - 1, got " + std::to_string(size));
     }
     return static_cast<std::int32_t>(size);
   }
@@ -53,7 +53,7 @@ class CallSizes {
   void expect_within(char const* attribute, std::array<std::int32_t, 2> const& found, std::int64_t factor,
                      std::array<std::int32_t, 2> const& map, char const* text) const {
     if (found[0] <= factor * map[0] && found[1] <= factor * map[1]) return;
-    throw Refusal("attribute " + std::string(attribute) + ": expected at most " + text + " " + std::to_string(map[0]) +
+    throw OpError("attribute " + std::string(attribute) + ": expected at most " + text + " " + std::to_string(map[0]) +
                   " x " + std::to_string(map[1]) + ", got " + std::to_string(found[0]) + " x " +
                   std::to_string(found[1]));
   }
@@ -69,7 +69,7 @@ class OpPlugin final : public nvinfer1::IPluginV3,
                        public nvinfer1::IPluginV3OneBuild,
                        public nvinfer1::IPluginV3OneRuntime {
  public:
-  // `node` is the ONNX node's name, for messages. Throws Refusal.
+  // `node` is the ONNX node's name, for messages. Throws OpError.
   OpPlugin(std::string const& node, nvinfer1::PluginFieldCollection const& fields)
       : label_(node.empty() || node == Op::kName ? Op::kName : std::string(Op::kName) + " '" + node + "'") {
     op_.attributes(Reader(fields));
@@ -142,7 +142,7 @@ class OpPlugin final : public nvinfer1::IPluginV3,
         if (size < 0) return kOk;  // not known yet: checked when it is
       }
       cuda::Status const status = Op::check(arguments_of_largest(inputs, input_count));
-      if (!status.ok()) throw Refusal(status.message);
+      if (!status.ok()) throw OpError(status.message);
       return kOk;
     });
   }
@@ -189,7 +189,7 @@ class OpPlugin final : public nvinfer1::IPluginV3,
   }
 
   // TensorRT captures runs, also those that it times while it builds: kernels are loaded before. The builder calls this
-  // on machines without a GPU too, where there is nothing to load.
+  // on machines without a GPU too, which have nothing to load.
   nvinfer1::IPluginV3* attachToContext(nvinfer1::IPluginResourceContext* /*context*/) noexcept override {
     return guarded(label_, static_cast<nvinfer1::IPluginV3*>(nullptr), [&] {
       auto attached = std::make_unique<OpPlugin>(*this);
@@ -210,7 +210,7 @@ class OpPlugin final : public nvinfer1::IPluginV3,
  private:
   void prepare() {
     cuda::Status const status = Op::prepare();
-    if (!status.ok()) throw Refusal(std::string("its kernels cannot be used on this GPU: ") + status.message);
+    if (!status.ok()) throw OpError(std::string("its kernels cannot be used on this GPU: ") + status.message);
     prepared_ = true;
   }
 
@@ -253,7 +253,7 @@ class OpCreator final : public nvinfer1::IPluginCreatorV3One {
     std::string const node = name == nullptr ? "" : name;
     return guarded(node.empty() ? Op::kName : Op::kName + (" '" + node + "'"),
                    static_cast<nvinfer1::IPluginV3*>(nullptr), [&] {
-                     if (fields == nullptr) throw Refusal("no attributes were given");
+                     if (fields == nullptr) throw OpError("no attributes were given");
                      return new OpPlugin<Op>(node, *fields);
                    });
   }

@@ -18,12 +18,12 @@ std::string kept, taken;
 
 void set_logger_finder(nvinfer1::ILoggerFinder* finder) noexcept { logger_finder.store(finder); }
 
-void keep_refusals(bool keep) noexcept {
+void keep_errors(bool keep) noexcept {
   std::lock_guard const lock(kept_mutex);
   keeping = keep;
 }
 
-char const* take_refusals() noexcept {
+char const* take_errors() noexcept {
   std::lock_guard const lock(kept_mutex);
   taken.swap(kept);
   kept.clear();

@@ -1,4 +1,4 @@
-// Refusals, and the way they take to the user: TensorRT's logger.
+// Errors of an op, and how they reach the user: by TensorRT's logger.
 #pragma once
 
 #include <NvInferRuntime.h>
@@ -10,20 +10,20 @@
 
 namespace panrt::tensorrt {
 
-// Something that an op cannot do; the message names the input or attribute, what was found and what is expected.
-class Refusal : public std::runtime_error {
+// An input or attribute that an op does not accept; the message names it, what was found and what is expected.
+class OpError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
 
-// Where messages go from now on. TensorRT gives a finder to libraries that travel inside a plan, and to no others.
+// Where messages go from now on. TensorRT gives a finder only to libraries that are stored in a plan.
 void set_logger_finder(nvinfer1::ILoggerFinder* finder) noexcept;
 
-// Without a logger messages go to stderr or, once this is asked for, wait for take_refusals.
-void keep_refusals(bool keep) noexcept;
+// Without a logger messages go to stderr or, if they are kept, wait for take_errors.
+void keep_errors(bool keep) noexcept;
 
 // What has been kept since the last call, a line each; valid until the next call.
-char const* take_refusals() noexcept;
+char const* take_errors() noexcept;
 
 // Logs "PanRT <op>: <text>" as an error.
 void report(std::string const& op, char const* text) noexcept;

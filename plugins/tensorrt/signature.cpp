@@ -66,7 +66,7 @@ std::string shape_text(Dims const& dims) {
       }
     }
   }
-  throw Refusal("input " + tensor.name + ": expected shape " + expected + ")" + known + ", got " + shape_text(found));
+  throw OpError("input " + tensor.name + ": expected shape " + expected + ")" + known + ", got " + shape_text(found));
 }
 
 char const* type_name(DataType type) {
@@ -158,7 +158,7 @@ void Signature::check_counts(std::int32_t input_count, std::int32_t output_count
     if (found >= 0 && static_cast<std::size_t>(found) == expected.size()) return;
     std::string names;
     for (Tensor const& tensor : expected) names += (names.empty() ? "" : ", ") + tensor.name;
-    throw Refusal("expected " + std::to_string(expected.size()) + " " + what + " (" + names + "), got " +
+    throw OpError("expected " + std::to_string(expected.size()) + " " + what + " (" + names + "), got " +
                   std::to_string(found));
   };
   check("inputs", inputs, input_count);
@@ -241,12 +241,12 @@ void Signature::output_types(DataType const* input_types, std::int32_t input_cou
   Tensor const* first = nullptr;
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     if (!is_type_of(inputs[i].kind, input_types[i])) {
-      throw Refusal("input " + inputs[i].name + ": expected " + expected_type(inputs[i].kind) + ", got " +
+      throw OpError("input " + inputs[i].name + ": expected " + expected_type(inputs[i].kind) + ", got " +
                     type_name(input_types[i]));
     }
     if (inputs[i].kind != Kind::kFeatures) continue;
     if (first != nullptr && input_types[i] != features) {
-      throw Refusal("input " + inputs[i].name + ": expected " + type_name(features) + " like " + first->name +
+      throw OpError("input " + inputs[i].name + ": expected " + type_name(features) + " like " + first->name +
                     ", got " + type_name(input_types[i]));
     }
     first = &inputs[i];

@@ -43,14 +43,14 @@ struct Signature {
   // One for each level, `name_0` and so on; H and W of its legend are H0 and W0 there.
   void inputs_per_level(std::size_t levels, char const* name, char const* legend, Kind kind);
 
-  // Checks these dimensions, of which -1 is unknown, and gives every letter a size. Throws Refusal.
+  // Checks these dimensions, of which -1 is unknown, and gives every letter a size. Throws OpError.
   Sizes bind(std::vector<nvinfer1::Dims> const& inputs) const;
 
-  // Output shapes as expressions of input shapes; what is constant is checked. Throws Refusal.
+  // Output shapes as expressions of input shapes; what is constant is checked. Throws OpError.
   void output_shapes(nvinfer1::DimsExprs const* inputs, std::int32_t input_count, nvinfer1::DimsExprs* outputs,
                      std::int32_t output_count, nvinfer1::IExprBuilder& builder) const;
 
-  // Throws Refusal where an input's type is none of its kind.
+  // Throws OpError if an input's type is not of its kind.
   void output_types(nvinfer1::DataType const* inputs, std::int32_t input_count, nvinfer1::DataType* outputs,
                     std::int32_t output_count) const;
 
@@ -58,7 +58,7 @@ struct Signature {
   bool supports(std::int32_t position, nvinfer1::DynamicPluginTensorDesc const* tensors, std::int32_t input_count,
                 std::int32_t output_count) const;
 
-  // Throws Refusal.
+  // Throws OpError.
   void check_counts(std::int32_t input_count, std::int32_t output_count) const;
 };
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from panrt.engine.pipeline import Stream as Stream
     from panrt.engine.pipeline import stream as stream
     from panrt.engine.results.result import PanopticResult as PanopticResult
-    from panrt.engine.results.result import Segment as Segment
+    from panrt.engine.results.segment import Segment as Segment
     from panrt.engine.results.tracking import Tracker as Tracker
     from panrt.engine.results.tracking import TrackingConfig as TrackingConfig
     from panrt.engine.session import Session as Session
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "Frame": "panrt.engine.frame",
     "PanopticResult": "panrt.engine.results.result",
-    "Segment": "panrt.engine.results.result",
+    "Segment": "panrt.engine.results.segment",
     "Session": "panrt.engine.session",
     "SourceOptions": "panrt.engine.sources.source",
     "Stream": "panrt.engine.pipeline",

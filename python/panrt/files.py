@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and files that are read whole or not at all."""
+"""Atomic writes, and complete reads of bounded files."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from pathlib import Path
 from panrt.errors import NoCacheFolderError, PanrtError
 
 SUFFIX = ".part"
-PACKAGE = Path(__file__).parent  # of the installation: models and data lie in it
+PACKAGE = Path(__file__).parent  # of the installation; it holds models and data
 
 
 def cache_folder() -> Path:
-    """The user's folder for what can be made again; it need not be there yet.
+    """Return the user's cache folder, which need not exist yet.
 
     Raises:
-        NoCacheFolderError: there is none for this user.
+        NoCacheFolderError: this user has none.
     """
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "panrt"
-    except RuntimeError as error:  # no HOME, and a user that the system does not know, as in containers
+    except RuntimeError as error:  # no HOME, and a user without an account, as in containers
         raise NoCacheFolderError(
             "This user has no home folder to keep a cache in; set XDG_CACHE_HOME to a folder that it can write to."
         ) from error
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then move it there; on any error `path` is as it was.
+    """Let `write` fill a temporary file beside `path`, then move it there; on any error `path` is unchanged.
 
-    What was written is on the disk before it is moved, and the move before this returns, so that a power cut leaves the
-    old file or the new one. A new file has the permissions that the process gives to files, a replaced one those that
-    it had. A process that was killed leaves its temporary file behind; the next one that writes `path` removes it.
+    The content is flushed to disk before the move, and the move before this returns, so that a power failure leaves
+    either the old file or the new one. A new file has the default permissions of the process, a replaced one keeps its
+    own. A killed process leaves its temporary file behind; the next one that writes `path` removes it.
     """
     _remove_abandoned(path)
     with _temporary(path) as temporary:
@@ -51,13 +51,13 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 @contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
-    """A new file beside `path`, locked as long as this process lives and removed in the end."""
+    """Create a file beside `path`, locked while this process lives and removed at the end."""
     while True:
         temporary = path.parent / f"{_prefix(path)}{secrets.token_hex(4)}{SUFFIX}"
         handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
         try:
             if _lock(handle) and not _is_at(handle, temporary):
-                continue  # another process took it for an abandoned one, before it was locked
+                continue  # another process took it for abandoned before it was locked
             yield temporary
             return
         finally:
@@ -68,7 +68,7 @@ def _temporary(path: Path) -> Iterator[Path]:
 def _remove_abandoned(path: Path) -> None:
     """Remove the temporary files of processes that died while they wrote `path`."""
     for entry in _temporaries(path):
-        with contextlib.suppress(OSError):  # it is somebody else's, or gone
+        with contextlib.suppress(OSError):  # it belongs to another user, or was removed
             handle = os.open(entry, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 if _lock(handle):
@@ -78,23 +78,23 @@ def _remove_abandoned(path: Path) -> None:
 
 
 def _temporaries(path: Path) -> list[Path]:
-    """Of this very file: beside "a" may lie one of "a.b"."""
+    """Return the temporary files of `path`, but not those of "a.b" for "a"."""
     prefix, digits = _prefix(path), 8
     try:
         names = os.listdir(path.parent)
     except OSError:
-        return []  # the folder is missing or may not be read; writing will tell
+        return []  # the folder is missing or may not be read, which writing reports
     length = len(prefix) + digits + len(SUFFIX)
     return [path.parent / n for n in names if n.startswith(prefix) and n.endswith(SUFFIX) and len(n) == length]
 
 
 def _prefix(path: Path) -> str:
-    """Short enough that the name of the temporary file is not too long where that of the file is not."""
+    """Return the start of a temporary file's name, short enough that the name is valid if that of `path` is."""
     return f".{os.fsdecode(os.fsencode(path.name)[:200])}."
 
 
 def _lock(handle: int) -> bool:
-    """Whether nobody else holds the file, and now we do; a lock ends with the process that holds it."""
+    """Lock a file and return True; False if another process holds it. A lock ends with its process."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:  # held, or the file system has no locks
@@ -110,7 +110,7 @@ def _is_at(handle: int, path: Path) -> bool:
 
 
 def _sync(folder: Path) -> None:
-    """Write a folder's entries to the disk."""
+    """Flush a folder's entries to disk."""
     with contextlib.suppress(OSError):  # some network file systems cannot
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -120,16 +120,16 @@ def _sync(folder: Path) -> None:
 
 
 def read_whole(path: Path, *, longest: int, error: type[PanrtError], expected: str) -> bytes:
-    """Read a regular file of a bounded size; a pipe or a device, which may have no end, is never waited for.
+    """Read a complete regular file of bounded size; never wait for a pipe or a device.
 
     Args:
-        path: of the file; a link to one is followed.
-        longest: bytes that it may have.
-        error: what to raise.
-        expected: what the file should be, for the message, e.g. "an .onnx file of panrt export".
+        path: of the file; links are followed.
+        longest: its largest size in bytes.
+        error: type to raise.
+        expected: kind of file, for the message, e.g. "an .onnx file of panrt export".
 
     Raises:
-        error: it is a folder, a pipe or a device, or too long.
+        error: it is a folder, a pipe or a device, or too large.
         OSError: it cannot be opened or read.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe without a writer would block
@@ -148,7 +148,7 @@ def read_whole(path: Path, *, longest: int, error: type[PanrtError], expected: s
 
 
 def kind_of(mode: int) -> str:
-    """Return what a message calls a file of this `st_mode`: "a file", "a folder", "a pipe", ..."""
+    """Return the name for messages of a file with this `st_mode`: "a file", "a folder", "a pipe", ..."""
     if stat.S_ISREG(mode):
         return "a file"
     if stat.S_ISDIR(mode):

@@ -1,4 +1,4 @@
-"""A bundle holds what the suite for a GPU needs, and needs nothing of the checkout that it was packed from."""
+"""A bundle contains what the GPU suite needs and is independent of the checkout that it was packed from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a recording keeps when its process is killed, a few times."""
+"""Recordings survive kills of their process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""panrt build and panrt cache as people see them: reports, what to do next, exit codes."""
+"""`panrt build` and `panrt cache`: reports, next steps, exit codes."""
 
 from __future__ import annotations
 

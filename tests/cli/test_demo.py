@@ -1,4 +1,4 @@
-"""`panrt demo`: a video, figures, and what to try next."""
+"""`panrt demo`: a video, figures and next steps."""
 
 from __future__ import annotations
 

@@ -40,12 +40,14 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_model_file_becomes_an_onnx_file_for_a_camera(weights: Path, tmp_path: Path) -> None:
     path = tmp_path / "lite.onnx"
-    options = ("--camera", "640x480", "--height", 96, "--output-size", "64x48", "--max-detections", 7, "--json")
-    result = run("export", weights, "-o", path, *options)
+    options = ("--camera", "640x480", "--height", 96, "--output-size", "64x48")
+    thresholds = ("--max-detections", 7, "--detection-nms", 0.4, "--mask-threshold", 0.6)
+    result = run("export", weights, "-o", path, *options, *thresholds, "--json")
     assert result.exit_code == 0, (result.output, result.exception)
     facts = json.loads(result.stdout)
     assert (facts["height"], facts["width"], facts["valid_hw"], facts["output_hw"]) == (96, 128, [96, 128], [48, 64])
-    assert facts["thresholds"]["max_detections"] == 7
+    given = facts["thresholds"]
+    assert (given["max_detections"], given["detection_nms"], given["mask"]) == (7, 0.4, 0.6)
     assert facts["provenance"] == "seed 0, not trained"
     graph = onnx.load(path).graph
     assert [dim.dim_value for dim in graph.input[0].type.tensor_type.shape.dim] == [1, 96, 128, 3]

@@ -20,7 +20,7 @@ import panrt
 from panrt.cli import app
 from panrt.cli.run import _line
 from panrt.engine.pipeline import Stream
-from panrt.engine.sinks import SinkError, files
+from panrt.engine.sinks import SinkError, folders
 from panrt.engine.sources import SourceNotFoundError, argus, source, v4l2
 from panrt.engine.sources.source import Opening
 from support.networks import exported
@@ -144,10 +144,10 @@ def test_a_gpu_gets_frames_of_cameras_as_these_have_them(
     ("option", "value", "said"),
     [
         ("--preprocess", "gpu", "the backend 'cpu' has no GPU to prepare frames on"),
-        ("--preprocess", "fpga", "preprocess: got 'fpga', expected host or gpu"),
+        ("--preprocess", "fpga", "'fpga' is not one of"),
         ("--gpu-memory", "mapped", "the backend 'cpu' has no GPU with memory to choose"),
-        ("--gpu-memory", "fast", "gpu_memory: got 'fast', expected auto or mapped or device"),
-        ("--pixel-format", "p010", "pixel_format: got 'p010', expected one of bgr8"),
+        ("--gpu-memory", "fast", "'fast' is not one of"),
+        ("--pixel-format", "p010", "'p010' is not one of"),
         ("--pixel-format", "yuyv", "gives no frames in yuyv, but in bgr8 or nv12"),
     ],
 )
@@ -195,7 +195,7 @@ def test_json_lines_on_standard_output_are_alone_there() -> None:
     [
         (["rstp://camera/1"], "error: rstp://camera/1: no source has the scheme 'rstp'; did you mean rtsp"),
         ([URI, "-s", "wep://:80"], "error: wep://:80: no sink has the scheme 'wep'; did you mean web?"),
-        ([URI, "--policy", "newest"], "error: policy: got 'newest', expected latest or block."),
+        ([URI, "--policy", "newest"], "'newest' is not one of"),
         (["nope.mp4"], "error: nope.mp4: no such file."),
         (["rtsp://127.0.0.1:1/a"], "error: rtsp://127.0.0.1:1/a: connection refused."),
         ([URI, "-s", "window://"], "watch in a browser with web://:8080"),
@@ -215,7 +215,7 @@ def test_a_source_that_ends_by_an_error_is_told_after_its_results(tmp_path: Path
     result = run(tmp_path)
     assert result.exit_code == 2
     assert "1 captured" in result.stdout
-    assert "b.png: not a picture" in result.stderr
+    assert "b.png: not an image" in result.stderr
 
 
 @pytest.mark.usefixtures("null_model")
@@ -223,7 +223,7 @@ def test_a_recording_that_lost_results_is_exit_code_1(tmp_path: Path, monkeypatc
     def full(path: Path, data: bytes) -> None:
         raise SinkError(f"{path}: No space left on device.")
 
-    monkeypatch.setattr(files, "write_whole", full)
+    monkeypatch.setattr(folders, "write_whole", full)
     result = run(URI, "-s", f"coco://{tmp_path}")
     assert result.exit_code == 1
     assert "20 results lost" in result.stderr
@@ -331,4 +331,4 @@ def test_a_bad_picture_of_a_folder_is_told_by_the_exit_code(null_model: list[dic
     assert result.exit_code == 2
     assert "2 captured, 0 dropped, 1 damaged" in result.output
     (told,) = (line for line in result.output.splitlines() if line.startswith("error: "))
-    assert f"1 of 3 files could not be read in full. {tmp_path / '000002.jpg'}: not a picture that can be read" in told
+    assert f"1 of 3 files could not be read in full. {tmp_path / '000002.jpg'}: not an image that can be read" in told

@@ -1,4 +1,4 @@
-"""The doctor on the machine of the tests, where some parts are there and others are not."""
+"""`panrt doctor` on the test machine, with some parts installed and others missing."""
 
 from __future__ import annotations
 

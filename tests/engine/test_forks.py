@@ -1,4 +1,4 @@
-"""A process forked from one that has sessions and streams: it is told so, it hangs nowhere, and it spoils nothing."""
+"""Forks of a process that has sessions and streams raise an error, never hang, and leave the parent intact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No result depends on what memory held that nobody had written: fresh arrays of NumPy hold dice here, by two seeds."""
+"""No result depends on uninitialised memory: fresh NumPy arrays hold random bytes here, from two seeds."""
 
 from __future__ import annotations
 

@@ -257,7 +257,7 @@ def test_a_source_that_ends_by_an_error_raises_it_after_the_last_result(tmp_path
     (tmp_path / "a.jpg").write_bytes((IMAGES / "000001.jpg").read_bytes())
     path = tmp_path / "out.jsonl"
     results: list[PanopticResult] = []
-    with pytest.raises(SourceUndecodableError, match=r"b\.png: not a picture"):
+    with pytest.raises(SourceUndecodableError, match=r"b\.png: not an image"):
         results.extend(panrt.stream([tmp_path, uri(9)], NullSession(), sinks=[str(path)]))
     assert len(path.read_text().splitlines()) == 10  # the other source was not cut off
     with pytest.raises(SourceNotFoundError):

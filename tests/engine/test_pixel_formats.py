@@ -1,4 +1,4 @@
-"""What a frame's pixels are in BGR, whoever converts them."""
+"""Pixel formats converted to BGR: the same values from every converter."""
 
 from __future__ import annotations
 

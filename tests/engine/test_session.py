@@ -273,7 +273,7 @@ def test_the_cpu_takes_no_array_of_a_gpu_and_has_no_map_on_one(session: CpuSessi
     result = session(np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(DeviceMapError, match=r"panoptic_device: .* the CPU backend .*; use result\.panoptic\."):
         result.panoptic_device  # noqa: B018
-    with pytest.raises(SessionError, match="runs on the CPU, where there is no CUDA stream to wait for"):
+    with pytest.raises(SessionError, match="runs on the CPU, which has no CUDA stream to wait for"):
         session.wait_for(0)
 
 

@@ -1,4 +1,4 @@
-"""One session and several threads, streams or signal handlers: right results, or an error for who comes out of turn."""
+"""One session shared by threads, streams or signal handlers: right results, or an error for a caller out of turn."""
 
 from __future__ import annotations
 

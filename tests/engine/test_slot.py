@@ -1,4 +1,4 @@
-"""The place between two threads."""
+"""The slot between two threads: order, drops and closing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures of a stream: rate, ages, and what is wrong with it."""
+"""The status of a stream: rate, ages and faults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Threads that meet as often as the interpreter lets them, and threads that the system does not give."""
+"""Races of threads under the shortest switch interval, and threads that the system cannot start."""
 
 from __future__ import annotations
 

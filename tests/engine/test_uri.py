@@ -1,4 +1,4 @@
-"""URIs: what their parts are, and that no login in one is ever shown."""
+"""URIs: their parts, and that no credentials in one are ever shown."""
 
 from __future__ import annotations
 

@@ -213,7 +213,7 @@ def test_training_evaluation_and_clips_share_no_seed() -> None:
 def test_arguments_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="split: expected one of train, eval, got 'test'"):
         dataset.generate("test", tmp_path, count=1)
-    with pytest.raises(ValueError, match=r"seed: train has scenes 0\.\.999999, 8 pictures from seed 999999 would need"):
+    with pytest.raises(ValueError, match=r"seed: train has scenes 0\.\.999999, 8 images from seed 999999 would need"):
         dataset.generate("train", tmp_path, count=8, seed=999_999)
     with pytest.raises(ValueError, match="width: expected a positive multiple of 32, got 100"):
         dataset.generate("train", tmp_path, count=1, width=100)

@@ -1,4 +1,4 @@
-"""An engine is found again exactly where everything that decides it is the same."""
+"""The cache returns an engine exactly if everything that determines it is the same."""
 
 from __future__ import annotations
 

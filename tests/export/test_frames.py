@@ -45,7 +45,7 @@ def test_no_pictures_and_damaged_ones_are_named(tmp_path: Path) -> None:
         list(read_frames(tmp_path, limit=1))
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(PICTURES[0].read_bytes()[:100])
-    with pytest.raises(ExportError, match=r"broken\.jpg: not a picture that can be read: .* Remove it or give"):
+    with pytest.raises(ExportError, match=r"broken\.jpg: not an image that can be read: .* Remove it or give"):
         list(read_frames(tmp_path, limit=1))
     with pytest.raises(FileNotFoundError, match="nowhere"):
         list(read_frames(tmp_path / "nowhere", limit=1))

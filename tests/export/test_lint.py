@@ -78,13 +78,13 @@ def test_an_operator_that_came_later_than_its_opset_is_named(
 @pytest.mark.parametrize(
     ("nodes", "problem"),
     [
-        ([node("NonZero")], r"a/NonZero: NonZero gives a size that depends on the data"),
-        ([node("RoiAlign")], r"a/RoiAlign: TensorRT builds no RoiAlign"),
+        ([node("NonZero")], r"a/NonZero: NonZero has outputs whose size depends on the data"),
+        ([node("RoiAlign")], r"a/RoiAlign: TensorRT does not support RoiAlign"),
         ([constant("k", [4000]), node("TopK", "pixels", "k", outputs=2)], r"a/TopK: TopK of 4000, .* up to 3840"),
         ([node("TopK", "pixels", "image", outputs=2)], r"a/TopK: TopK with a k that depends on the data"),
         ([node("Resize", antialias=1)], r"a/Resize: Resize with antialias"),
         ([node("Resize", coordinate_transformation_mode="tf_crop_and_resize")], r"a/Resize: .*tf_crop_and_resize"),
-        ([node("ScatterND", reduction="add")], r"a/ScatterND: ScatterND that reduces by add"),
+        ([node("ScatterND", reduction="add")], r"a/ScatterND: ScatterND with reduction add"),
         ([constant("b", np.array([1], np.int32)), node("DequantizeLinear", "b", "b")], r"DequantizeLinear of int32"),
         ([node("Gelu", domain="other")], r"a/Gelu: operator other::Gelu is neither ONNX's nor PanRT's"),
         ([ours("MaskIou")], r"a/MaskIou: PanRT has no operator 'MaskIou'"),
@@ -114,7 +114,7 @@ def test_operators_that_tensorrt_has_pass(tmp_path: Path) -> None:
 def test_weights_that_stay_in_float32_are_named(tmp_path: Path) -> None:
     path = saved(tiny_model(precision="fp16"), tmp_path)
     assert [str(finding) for finding in lint(path, **RTX).warnings] == [
-        "head/MatMul: computes in fp32, in a file that says fp16."
+        "head/MatMul: computes in fp32, in a file that declares fp16."
     ]
     assert lint(saved(tiny_model(precision="fp32"), tmp_path), **RTX).warnings == ()
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import onnx
 import onnxruntime
@@ -26,33 +25,11 @@ from panrt.model import PanopticFPN, build
 from panrt.model.config import make_config
 from panrt.model.custom_ops import PanopticSegments
 from panrt.plugins.onnx_functions import ATTRIBUTES, OUTPUTS
+from support.networks import frames, lively
 
-FRAMES = Path(__file__).parents[1] / "data" / "tabletop" / "eval" / "images"
 OPEN = {"height": 0, "width": 0}
 SAMPLES = [np.zeros((*size, 3), np.uint8) for size in ((64, 64), (64, 96), (64, 50))]
 OPS = ["RpnProposals", "PyramidRoiAlign", "BoxDetections", "PyramidRoiAlign", "PanopticMerge"]
-
-
-def frames(count: int) -> NDArray[np.uint8]:
-    """(count, 256, 320, 3) BGR."""
-    images = [cv2.imread(str(path)) for path in sorted(FRAMES.iterdir())[:count]]
-    return np.stack([image for image in images if image is not None])
-
-
-def lively(name: str = "panoptic_fpn_lite") -> PanopticFPN:
-    """An untrained network whose heads are far from undecided: it finds things and several kinds of stuff."""
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    network = build(name).eval()
-    assert network.instance is not None
-    assert network.semantic is not None
-    with torch.no_grad():
-        for head in (network.instance.box_head.cls_score, network.instance.mask_head.predictor):
-            head.weight.mul_(60)
-        network.instance.box_head.bbox_pred.weight.mul_(20)
-        network.instance.rpn_head.objectness_logits.weight.mul_(20)
-        network.instance.rpn_head.anchor_deltas.weight.mul_(5)
-    return network
 
 
 def run(path: Path, image: NDArray[np.uint8]) -> PanopticSegments:

@@ -1,4 +1,4 @@
-"""What differs between TensorRT releases is decided by the release; a stand-in for TensorRT notes what it is told."""
+"""Differences between TensorRT releases, on a stand-in for TensorRT that records its calls."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 
 from panrt.errors import ImageDeniedError, ImageFileError, ImageNotFoundError, PanrtError
 from panrt.formats import image_files
-from panrt.formats.image_files import read_header, read_picture
+from panrt.formats.image_files import read_header, read_image
 
 # 2 x 3 blocks of 8 x 8 pixels, no two alike and none like its mirror image
 COLORS = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[255, 255, 0], [0, 255, 255], [128, 128, 128]]], np.uint8)
@@ -88,7 +88,7 @@ def write(folder: Path, data: bytes) -> Path:
 @pytest.mark.parametrize("form", EXACT)
 def test_a_picture_comes_upright_in_every_format(form: str, orientation: int, tmp_path: Path) -> None:
     path = write(tmp_path, encoded(form, orientation))
-    found = read_picture(path)
+    found = read_image(path)
     expected = UPRIGHT[orientation](STORED)[..., ::-1]
     assert found.shape == expected.shape
     assert found.flags.c_contiguous
@@ -105,7 +105,7 @@ def test_pillow_turns_pictures_alike(form: str, orientation: int, tmp_path: Path
     path = write(tmp_path, encoded(form, orientation))
     with Image.open(path) as image:
         expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))[..., ::-1]
-    assert np.abs(read_picture(path).astype(int) - expected).max() <= 20
+    assert np.abs(read_image(path).astype(int) - expected).max() <= 20
 
 
 @pytest.mark.parametrize("kind", [3, 4], ids=["short", "long"])
@@ -113,13 +113,13 @@ def test_pillow_turns_pictures_alike(form: str, orientation: int, tmp_path: Path
 @pytest.mark.parametrize("order", ["<", ">"], ids=["little", "big-endian"])
 def test_the_orientation_of_a_tiff_is_read_in_any_layout(order: str, big: bool, kind: int, tmp_path: Path) -> None:
     path = write(tmp_path, tiff(STORED, order=order, orientation=6, kind=kind, big=big))
-    assert_array_equal(read_picture(path), UPRIGHT[6](STORED)[..., ::-1])
+    assert_array_equal(read_image(path), UPRIGHT[6](STORED)[..., ::-1])
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", [None, 0, 9, 65535])
 def test_an_orientation_that_makes_no_sense_is_none(form: str, orientation: int | None, tmp_path: Path) -> None:
-    found = read_picture(write(tmp_path, encoded(form, orientation)))
+    found = read_image(write(tmp_path, encoded(form, orientation)))
     assert np.abs(found.astype(int) - STORED[..., ::-1]).max() <= 20
 
 
@@ -137,12 +137,12 @@ def test_pictures_of_all_kinds_become_bgr_of_8_bits(tmp_path: Path) -> None:
     bgr = grey[..., None].repeat(3, axis=2)
     alpha = np.dstack([bgr, np.full((8, 8), 9, np.uint8)])
     for image in (grey, grey.astype(np.uint16) * 257, bgr, bgr.astype(np.uint16) * 257, alpha):
-        assert_array_equal(read_picture(write(tmp_path, cv2.imencode(".png", image)[1].tobytes())), bgr)
+        assert_array_equal(read_image(write(tmp_path, cv2.imencode(".png", image)[1].tobytes())), bgr)
     palette, cmyk = io.BytesIO(), io.BytesIO()
     Image.fromarray(grey).convert("P").save(palette, "PNG")
-    assert_array_equal(read_picture(write(tmp_path, palette.getvalue())), bgr)
+    assert_array_equal(read_image(write(tmp_path, palette.getvalue())), bgr)
     Image.fromarray(STORED).convert("CMYK").save(cmyk, "JPEG", quality=100)
-    assert np.abs(read_picture(write(tmp_path, cmyk.getvalue())).astype(int) - STORED[..., ::-1]).max() <= 20
+    assert np.abs(read_image(write(tmp_path, cmyk.getvalue())).astype(int) - STORED[..., ::-1]).max() <= 20
 
 
 # Too large, damaged, something else ----------------------------------------------------------------------------------
@@ -173,16 +173,16 @@ def test_a_picture_that_is_too_large_is_not_decoded(bomb: str, tmp_path: Path, m
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
     path = write(tmp_path, BOMBS[bomb])
     with pytest.raises(
-        ImageFileError, match=rf"^{path}: has \d+ x \d+ \(W x H\) pixels; read are up to 268435456 pixels"
+        ImageFileError, match=rf"^{path}: has \d+ x \d+ \(W x H\) pixels, expected at most 268435456 pixels"
     ):
-        read_picture(path)
+        read_image(path)
 
 
 def test_a_large_file_is_read_no_further_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_files, "MAX_BYTES", 100)
     path = write(tmp_path, encoded("PNG", 1))
     with pytest.raises(ImageFileError, match="has more than 100 bytes"):
-        read_picture(path)
+        read_image(path)
 
 
 @pytest.mark.parametrize("extension", [".jpg", ".png", ".webp", ".tif", ".bmp", ".ppm"])
@@ -191,7 +191,7 @@ def test_a_picture_that_is_cut_short_is_no_picture(extension: str, part: float, 
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     data = cv2.imencode(extension, noise)[1].tobytes()
     with pytest.raises(ImageFileError, match="picture"):
-        read_picture(write(tmp_path, data[: int(len(data) * part)]))
+        read_image(write(tmp_path, data[: int(len(data) * part)]))
 
 
 @pytest.mark.parametrize("form", ["PNG", "WEBP"])
@@ -199,8 +199,8 @@ def test_an_animation_is_no_picture(form: str, tmp_path: Path) -> None:
     frames = [Image.fromarray(np.full((20, 30, 3), value, np.uint8)) for value in (10, 100, 200)]
     file = io.BytesIO()
     frames[0].save(file, form, save_all=True, append_images=frames[1:])
-    with pytest.raises(ImageFileError, match=r"an animation of 3 frames, expected a picture; convert it to a video"):
-        read_picture(write(tmp_path, file.getvalue()))
+    with pytest.raises(ImageFileError, match=r"an animation of 3 frames, expected an image; convert it to a video"):
+        read_image(write(tmp_path, file.getvalue()))
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_an_animation_is_no_picture(form: str, tmp_path: Path) -> None:
 def test_what_is_no_picture_is_called_by_its_name(data: bytes, said: str, tmp_path: Path) -> None:
     path = write(tmp_path, data)
     with pytest.raises(ImageFileError, match=said) as caught:
-        read_picture(path)
+        read_image(path)
     assert str(caught.value).startswith(f"{path}: ")
 
 
@@ -256,25 +256,25 @@ def test_a_pipe_a_folder_and_a_device_are_no_files(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     for path in (tmp_path / "pipe.png", tmp_path, Path("/dev/zero")):
         with pytest.raises(ImageFileError, match="is a folder, a pipe or a device, expected a file"):
-            read_picture(path)
+            read_image(path)
 
 
 def test_a_file_that_is_not_there_or_may_not_be_read_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "gone.png").symlink_to("nowhere")
     for name in ("none.png", "gone.png", "a\0b.png", "\ud800.png"):
         with pytest.raises(ImageNotFoundError, match="no such file") as caught:
-            read_picture(tmp_path / name)
+            read_image(tmp_path / name)
         assert isinstance(caught.value, FileNotFoundError)
         str(caught.value).encode()  # no half of a surrogate pair
     with pytest.raises(ImageFileError, match="cannot be read"):
-        read_picture(tmp_path / ("x" * 5000))
+        read_image(tmp_path / ("x" * 5000))
 
     def deny(*_: object) -> int:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "open", deny)
     with pytest.raises(ImageDeniedError, match="may not be read by this user"):
-        read_picture(tmp_path / "a.png")
+        read_image(tmp_path / "a.png")
 
 
 # Order ---------------------------------------------------------------------------------------------------------------
@@ -320,4 +320,4 @@ def test_a_folder_holds_no_hidden_files_and_no_folders(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     (tmp_path / "folder.jpg").mkdir()
     (tmp_path / "11.jpg").symlink_to("nowhere")
-    assert [path.name for path in image_files.pictures_in(tmp_path)] == ["8.Tif", "9.PNG", "10.jpg", "11.jpg"]
+    assert [path.name for path in image_files.images_in(tmp_path)] == ["8.Tif", "9.PNG", "10.jpg", "11.jpg"]

@@ -158,7 +158,7 @@ def test_a_value_that_no_network_has_is_named(fields: dict[str, object], message
     "text", ["[" * 200_000, '{"a":' * 100_000, '{"schema":1,"a":' + "9" * 5000 + "}", b"\xff", ""], ids=records.shown
 )
 def test_json_that_cannot_be_read_is_one_line(text: str | bytes) -> None:
-    with pytest.raises(ModelFileError, match=r"^a\.onnx: its PanRT metadata: not JSON that can be read") as caught:
+    with pytest.raises(ModelFileError, match=r"^a\.onnx: its PanRT metadata: invalid JSON") as caught:
         loads(text, source="a.onnx")
     assert "sys." not in str(caught.value)
 

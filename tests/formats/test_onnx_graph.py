@@ -108,23 +108,32 @@ def before_the_first_convolution(*nodes: NodeProto, **constants: Any) -> Change:
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        (said_of_itself(input_hw=[320, 256], valid_hw=[320, 256], output_hw=[320, 256]), "batch and input_hw: says"),
-        (said_of_itself(batch=2), "batch and input_hw: says an input of (2, 256, 320, 3), its graph has (1,"),
-        (said_of_itself(valid_hw=[240, 320]), "valid_hw: says (240, 320), its graph has [256, 320] (RpnProposals's"),
+        (
+            said_of_itself(input_hw=[320, 256], valid_hw=[320, 256], output_hw=[320, 256]),
+            "batch and input_hw: declares",
+        ),
+        (said_of_itself(batch=2), "batch and input_hw: declares an input of (2, 256, 320, 3), its graph has (1,"),
+        (
+            said_of_itself(valid_hw=[240, 320]),
+            "valid_hw: declares (240, 320), its graph has [256, 320] (RpnP",
+        ),
         (said_of_itself(valid_hw=[512, 512]), "valid_hw: got [512, 512], expected sides from 1 to 256 and 320"),
-        (said_of_itself(output_hw=[100, 100]), "output_hw: says (100, 100), its graph has [256, 320] (PanopticMerge's"),
-        (said_of_itself(things=[]), "things: says 0 classes, its graph has 8"),
-        (said_of_itself(stuff=[]), "stuff: says 0 classes, its graph has 4"),
-        (said_of_itself(pixel_mean=[0, 0, 0]), "pixel_mean: says (0.0, 0.0, 0.0), its graph has [127.0,"),
+        (
+            said_of_itself(output_hw=[100, 100]),
+            "output_hw: declares (100, 100), its graph has [256, 320] (Panoptic",
+        ),
+        (said_of_itself(things=[]), "things: declares 0 classes, its graph has 8"),
+        (said_of_itself(stuff=[]), "stuff: declares 0 classes, its graph has 4"),
+        (said_of_itself(pixel_mean=[0, 0, 0]), "pixel_mean: declares (0.0, 0.0, 0.0), its graph has [127.0,"),
         (said_of_itself(pixel_std=[128, 0, 128]), "pixel_std: got [128.0, 0.0, 128.0], expected numbers above 0"),
-        (said_of_itself(opset=20), "opset: says 20, its graph has 21"),
-        (threshold("detection_score", 0.06), "thresholds.detection_score: says 0.06, its graph has 0.05"),
-        (threshold("detection_nms", 0.6), "thresholds.detection_nms: says 0.6"),
-        (threshold("max_detections", 31), "thresholds.max_detections: says 31, its graph has 32"),
-        (threshold("instance_score", 0.9), "thresholds.instance_score: says 0.9"),
-        (threshold("instance_overlap", 0.9), "thresholds.instance_overlap: says 0.9"),
-        (threshold("stuff_area", 1), "thresholds.stuff_area: says 1, its graph has 200"),
-        (threshold("mask", 0.9), "thresholds.mask: says 0.9"),
+        (said_of_itself(opset=20), "opset: declares 20, its graph has 21"),
+        (threshold("detection_score", 0.06), "thresholds.detection_score: declares 0.06, its graph has 0.05"),
+        (threshold("detection_nms", 0.6), "thresholds.detection_nms: declares 0.6"),
+        (threshold("max_detections", 31), "thresholds.max_detections: declares 31, its graph has 32"),
+        (threshold("instance_score", 0.9), "thresholds.instance_score: declares 0.9"),
+        (threshold("instance_overlap", 0.9), "thresholds.instance_overlap: declares 0.9"),
+        (threshold("stuff_area", 1), "thresholds.stuff_area: declares 1, its graph has 200"),
+        (threshold("mask", 0.9), "thresholds.mask: declares 0.9"),
     ],
 )
 def test_what_a_file_says_is_held_against_its_graph(
@@ -164,7 +173,7 @@ def test_a_tensor_in_another_file_is_rejected_wherever_that_is(
             tensor.external_data.add(key=key, value=value)
 
     said = refusal(change)
-    assert "'backbone.trunk.stem.weight' is kept in another file" in said
+    assert "'backbone.trunk.stem.weight' is stored in another file" in said
     assert "export the model again" in said
 
 
@@ -181,7 +190,7 @@ def test_a_tensor_of_a_node_or_a_function_is_looked_at_too(refusal: Callable[[Ch
         proto.graph.node.append(helper.make_node("If", ["image"], ["x"], then_branch=inner, else_branch=inner))
 
     for change in (in_function, in_subgraph):
-        assert "tensor 'hidden' is kept in another file, 'weights.bin'" in refusal(change)
+        assert "tensor 'hidden' is stored in another file, 'weights.bin'" in refusal(change)
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "device", "socket"])
@@ -225,27 +234,27 @@ def test_a_file_that_is_too_long_is_not_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("node", "said"),
     [
-        (helper.make_node("Loop", ["", "", "in"], ["out"], body=GraphProto()), "the operator 'Loop' is none of"),
-        (helper.make_node("If", ["in"], ["out"]), "the operator 'If' is none of"),
-        (helper.make_node("Tile", ["in", "in"], ["out"]), "the operator 'Tile' is none of"),
-        (helper.make_node("Range", ["in", "in", "in"], ["out"]), "the operator 'Range' is none of"),
-        (helper.make_node("Relu", ["in"], ["out"], domain="evil"), "the operator 'evil::Relu' is none of"),
-        (helper.make_node("FusedConv", ["in"], ["out"], domain="com.microsoft"), "'com.microsoft::FusedConv' is none"),
-        (helper.make_node("Conv3x3", ["in"], ["out"], domain="panrt.cpu"), "'panrt.cpu::Conv3x3' is none of"),
-        (helper.make_node("Relu", [], ["out"]), "Relu of 0 inputs"),
+        (helper.make_node("Loop", ["", "", "in"], ["out"], body=GraphProto()), "the operator 'Loop' is not one"),
+        (helper.make_node("If", ["in"], ["out"]), "the operator 'If' is not one"),
+        (helper.make_node("Tile", ["in", "in"], ["out"]), "the operator 'Tile' is not one"),
+        (helper.make_node("Range", ["in", "in", "in"], ["out"]), "the operator 'Range' is not one"),
+        (helper.make_node("Relu", ["in"], ["out"], domain="evil"), "the operator 'evil::Relu' is not one"),
+        (helper.make_node("FusedConv", ["in"], ["out"], domain="com.microsoft"), "'com.microsoft::FusedConv' is not"),
+        (helper.make_node("Conv3x3", ["in"], ["out"], domain="panrt.cpu"), "'panrt.cpu::Conv3x3' is not one"),
+        (helper.make_node("Relu", [], ["out"]), "Relu with 0 inputs"),
         (helper.make_node("Relu", [""], ["out"]), "Relu lacks an input"),
-        (helper.make_node("Relu", ["in", "in"], ["out"]), "Relu of 2 inputs"),
-        (helper.make_node("Relu", ["in"], ["out", "b"]), "Relu of 2 outputs"),
+        (helper.make_node("Relu", ["in", "in"], ["out"]), "Relu with 2 inputs"),
+        (helper.make_node("Relu", ["in"], ["out", "b"]), "Relu with 2 outputs"),
         (helper.make_node("Relu", ["in"], ["out"], body=GraphProto()), "attribute 'body': got "),
-        (helper.make_node("Relu", ["later"], ["out"]), "reads 'later', which nothing gives before it"),
-        (helper.make_node("Relu", ["out"], ["out"]), "reads 'out', which nothing gives before it"),
-        (helper.make_node("Relu", ["in"], ["image"]), "gives 'image', which is there already"),
-        (helper.make_node("Relu", ["in"], [""]), "gives nothing"),
+        (helper.make_node("Relu", ["later"], ["out"]), "reads 'later', which no earlier node computes"),
+        (helper.make_node("Relu", ["out"], ["out"]), "reads 'out', which no earlier node computes"),
+        (helper.make_node("Relu", ["in"], ["image"]), "computes 'image', which already exists"),
+        (helper.make_node("Relu", ["in"], [""]), "has no output"),
         (helper.make_node("Concat", ["in"] * 65, ["out"], axis=0), "more than 64 inputs"),
         (helper.make_node("Concat", ["in"], ["out"]), "lacks attribute axis"),
         (helper.make_node("Cast", ["in"], ["out"], to=TensorProto.STRING), "attribute 'to': got 8"),
         (helper.make_node("Transpose", ["in"], ["out"], perm=[0, 2**40, 1, 2]), "attribute 'perm': got [0, 10995"),
-        (helper.make_node("Transpose", ["in"], ["out"], perm=[0, 0, 0, 0]), "its shapes do not fit"),
+        (helper.make_node("Transpose", ["in"], ["out"], perm=[0, 0, 0, 0]), "its shapes are inconsistent"),
         (helper.make_node("LeakyRelu", ["in"], ["out"], alpha=float("nan")), "attribute 'alpha': got nan"),
     ],
 )
@@ -324,8 +333,8 @@ def test_the_graph_is_no_larger_than_networks_are(refusal: Callable[[Change], st
             again.output[:] = [f"a{i}", f"b{i}"]
             proto.graph.node.append(again)
 
-    assert "nodes, PanRT takes up to 2000" in refusal(many)
-    assert "nodes of PanRT's ops, PanRT takes up to 32" in refusal(many_ops)
+    assert "nodes, PanRT runs up to 2000" in refusal(many)
+    assert "nodes of PanRT's ops, PanRT runs up to 32" in refusal(many_ops)
 
 
 # Tensors
@@ -335,8 +344,8 @@ def test_the_graph_is_no_larger_than_networks_are(refusal: Callable[[Change], st
     ("field", "value", "said"),
     [
         ("dims", [2**20, 2**20], "holds 1728 bytes, shape [1048576, 1048576] needs 2199023255552"),
-        ("dims", [-1, 3], "shape [-1, 3] cannot be"),
-        ("dims", [1] * 17, "cannot be"),
+        ("dims", [-1, 3], "shape [-1, 3] is invalid"),
+        ("dims", [1] * 17, "is invalid"),
         ("raw_data", b"", "holds 0 bytes, shape [32, 3, 3, 3] needs 1728"),
         ("data_type", TensorProto.STRING, "data type 8 is not supported"),
         ("data_type", 99, "data type 99 is not supported"),
@@ -386,8 +395,8 @@ def dims_of(kind: str, operand: int, shape: list[int]) -> Change:
         (dims_of("Conv", 2, [1, 32]), "do not fit"),
         (dims_of("Conv", 1, [32, 4, 3, 3]), "do not fit"),
         (dims_of("ConvTranspose", 2, [7]), "do not fit"),
-        (dims_of("Clip", 1, [2]), "clips to more than one number"),
-        (attribute("PyramidRoiAlign", "output_size", 13), "makes (150, 3920) of (150, 80, 13, 13)"),
+        (dims_of("Clip", 1, [2]), "its bounds are not single numbers"),
+        (attribute("PyramidRoiAlign", "output_size", 13), "reshapes (150, 80, 13, 13) to (150, 3920)"),
     ],
 )
 def test_operands_that_onnx_infers_a_shape_for_but_that_do_not_fit_are_found(
@@ -505,15 +514,15 @@ def test_an_open_file_with_nodes_of_its_own_is_rejected(content: bytes, tmp_path
     proto = onnx.load_model_from_string(content)
     said_of_itself(input_hw=[0, 0], valid_hw=[0, 0], output_hw=[0, 0])(proto)
     for dims, said in (
-        ("height*width/1", "'instance/RpnProposals' does not read it"),
-        ("height" * 5000 + "!", "does not say how it follows from it"),
-        ("height/" + "9" * 5000, "does not say how it follows from it"),
-        ("height/0", "does not say how it follows from it"),
+        ("height*width/1", "'instance/RpnProposals' does not read input_size"),
+        ("height" * 5000 + "!", "is not a known function of it"),
+        ("height/" + "9" * 5000, "is not a known function of it"),
+        ("height/0", "is not a known function of it"),
     ):
         proto.graph.input[0].type.tensor_type.shape.dim[1].dim_param = dims
         path = tmp_path / "open.onnx"
         path.write_bytes(proto.SerializeToString())
-        with pytest.raises(ModelFileError, match=r"open\.onnx: says that the size of its input is open, but") as caught:
+        with pytest.raises(ModelFileError, match=r"open\.onnx: declares an open input size, but") as caught:
             read_graph(path, input_hw=(64, 96))
         assert said in str(caught.value)
 
@@ -530,7 +539,7 @@ def test_an_open_file_with_nodes_of_its_own_is_rejected(content: bytes, tmp_path
 )
 def test_only_shapes_are_made_of_an_open_size(node: NodeProto) -> None:
     graph = helper.make_graph([node], "g", [], [])
-    with pytest.raises(InputSizeError, match="is not one that makes a shape of it"):
+    with pytest.raises(InputSizeError, match="does not compute a shape from it"):
         input_size._fold(graph, (64, 96))
 
 

@@ -171,7 +171,7 @@ def test_libraries_of_unknown_sources_are_told_apart_by_their_bytes(plan: Path) 
 
 
 @pytest.mark.parametrize(
-    ("engine", "message"), [(ENGINE[:-1], r"has 8 bytes, street\.plan\.json tells of 9"), (b"otherwise", "damaged")]
+    ("engine", "message"), [(ENGINE[:-1], r"has 8 bytes, street\.plan\.json states 9"), (b"otherwise", "damaged")]
 )
 def test_a_truncated_or_changed_engine_is_found_before_it_is_loaded(plan: Path, engine: bytes, message: str) -> None:
     plan.write_bytes(engine)

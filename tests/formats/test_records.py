@@ -42,7 +42,7 @@ def test_json_is_read_with_and_without_a_byte_order_mark(content: str | bytes) -
     ids=lambda content: repr(content[:8]),
 )
 def test_unreadable_json_is_one_typed_line(content: str | bytes) -> None:
-    with pytest.raises(FileError, match=r"^a\.json: not JSON that can be read \(.*\); write it again\.$") as caught:
+    with pytest.raises(FileError, match=r"^a\.json: invalid JSON \(.*\); write it again\.$") as caught:
         parse(content)
     assert len(str(caught.value)) < 300
 

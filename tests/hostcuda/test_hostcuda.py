@@ -1,4 +1,4 @@
-"""The simulation itself: right results in every order, and every planted bug found by what ought to."""
+"""The simulation itself: right results in every order, and every planted bug found by the intended check."""
 
 from __future__ import annotations
 

@@ -200,7 +200,7 @@ def test_a_prediction_of_another_size_is_an_error_that_names_the_image(folders: 
 def test_a_damaged_png_is_an_error(folders: Folders, damage: Callable[[bytes], bytes]) -> None:
     path = folders[1].with_suffix("") / "1.png"
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(PanopticFormatError, match=r"1\.png: (not a picture that|the file is empty|.* cut short)"):
+    with pytest.raises(PanopticFormatError, match=r"1\.png: (not an image that|the file is empty|.* truncated)"):
         evaluate_folders(*folders)
 
 

@@ -269,8 +269,8 @@ VIEWS = {
     "stride 0": (tensor(storage(1), 0, [10**12], [0]), r"shape \[?\(?1000000000000"),
     "overflow": (tensor(storage(6), 0, [2**62, 2**62], [0, 0]), "a tensor of shape"),
     "no strides": (tensor(storage(6), 0, [2, 2], [1]), "strides"),
-    "storage beyond the file": (tensor(storage(10**12), 0, [6], [1]), "says 4000000000000 bytes, the file holds 24"),
-    "no such storage": (tensor(storage(6, key="7"), 0, [6], [1]), "says 24 bytes, the file holds 0"),
+    "storage beyond the file": (tensor(storage(10**12), 0, [6], [1]), "declares 4000000000000 bytes, the file has 24"),
+    "no such storage": (tensor(storage(6, key="7"), 0, [6], [1]), "declares 24 bytes, the file has 0"),
     "sparse": (name("torch._utils._rebuild_sparse_tensor"), "asks for torch._utils._rebuild_sparse_tensor"),
     "quantized": (name("torch._utils._rebuild_qtensor"), "asks for torch._utils._rebuild_qtensor"),
     "meta": (name("torch._utils._rebuild_meta_tensor_no_storage"), "asks for"),
@@ -297,11 +297,11 @@ def test_a_tensor_that_is_in_the_file_is_read(tmp_path: Path) -> None:
 
 def test_an_archive_that_is_no_archive_of_torch_is_refused(tmp_path: Path) -> None:
     bomb = archive(tmp_path / "bomb.pth", b"N.", ("a/data/0", bytes(2**27)), compression=zipfile.ZIP_DEFLATED)
-    refused(bomb, "says it holds more than 4 times its own size")
+    refused(bomb, "declares more than 4 times its own size")
     refused(archive(tmp_path / "other.pth", b"", ("b/data.pkl", b"")), "not of torch.save: it holds a/data.pkl, b/data")
     with pytest.warns(UserWarning, match="Duplicate name"):
         archive(tmp_path / "twice.pth", b"N.", ("a/data.pkl", b"N."))
-    refused(tmp_path / "twice.pth", "holds a name twice")
+    refused(tmp_path / "twice.pth", "has a name twice")
     refused(archive(tmp_path / "lzma.pth", b"N.", compression=zipfile.ZIP_LZMA), "damaged")
     whole = archive(tmp_path / "whole.pth", model(tensor(storage(6), 0, [6], [1])), FLOATS).read_bytes()
     for cut in range(1, len(whole) - 4, 7):
@@ -476,7 +476,7 @@ FIRST = "backbone.fpn.lateral.0.norm.bias"
         (lambda h: b"[]", "got .*expected an object"),
         (lambda h: b"[" * 100_000, "nested too deeply"),
         (lambda h: b'{"a": NaN}', "NaN"),
-        (lambda h: b'{"__metadata__": {}, "__metadata__": {}}', "'__metadata__' stands in it twice"),
+        (lambda h: b'{"__metadata__": {}, "__metadata__": {}}', "repeated name '__metadata__'"),
         (lambda h: b"\xff\xfe", "not UTF-8"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A convolution by Winograd's way is the convolution, but for roundings."""
+"""The Winograd convolution equals the direct one up to rounding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much the ops take, OPS.md 1.3: the same in every form, and told with argument, limit and value."""
+"""Limits of the ops, OPS.md 1.3: equal in every form, and reported with argument, limit and value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `_native` is given by those who call it: each call ends with a result or an error that names the argument."""
+"""Arguments of `_native`: each call ends with a result or an error that names the argument."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs only where nvcc is."""
+"""Tests that need nvcc."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the fake TensorRT has, the real one has too: names alone, for no engine runs without a GPU."""
+"""Every name of the fake TensorRT exists in the real one; no engine runs without a GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs on the simulated driver runs, and together it runs all of the GPU runtime."""
+"""The tests on the simulated driver pass and together cover the GPU runtime."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from tools.simcuda import build
 
 INSIDE = Path(__file__).parent / "inside"
 OF_THE_SIMULATION = ["test_cuda_core.py", "test_driver.py", "test_facts.py"]
-TIMED = "test_overhead.py"  # run by benchmarks/test_budgets.py
 WITH_PYCUDA = "test_pycuda.py"  # run by tests/simcuda/test_pycuda.py
 JETSON = "test_jetson.py"  # run by the one of this name out here
-ELSEWHERE = {*OF_THE_SIMULATION, TIMED, WITH_PYCUDA, JETSON}
+ELSEWHERE = {*OF_THE_SIMULATION, WITH_PYCUDA, JETSON}
 OF_THE_RUNTIME = sorted({path.name for path in INSIDE.glob("test_*.py")} - ELSEWHERE)
 GPU_RUNTIME = [
     *("canvas", "driver", "engine", "inputs", "kernels", "opening", "plans", "profile", "recorded", "runtime_cache"),

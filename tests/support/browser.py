@@ -1,4 +1,4 @@
-"""A headless Chromium that is asked over a pipe, by its DevTools protocol: messages in JSON, each ended by a NUL."""
+"""A headless Chromium, controlled over a pipe by the DevTools protocol: JSON messages, each ended by a NUL."""
 
 from __future__ import annotations
 

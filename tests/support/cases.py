@@ -1,4 +1,4 @@
-"""Inputs of the four ops, from friendly to nasty.
+"""Inputs of the four ops, from ordinary to degenerate.
 
 A case is a short recipe - sizes, kinds and one seed - and `arguments()` makes the arrays from it. Hypothesis draws and
 shrinks the recipe, NumPy fills the arrays: that is quick, and a failure prints as one line that can be pasted into a

@@ -1,4 +1,4 @@
-"""Builds of engines, each in a process of its own: TensorRT for RTX ends its process where it is not content."""
+"""Builds of engines, each in a separate process, since TensorRT for RTX may abort it."""
 
 from __future__ import annotations
 

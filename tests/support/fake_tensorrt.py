@@ -1,4 +1,4 @@
-"""Stands in for the module `tensorrt`, which no test machine has: notes what it is told, and builds nothing."""
+"""A stand-in for the module `tensorrt` that records its calls and builds nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sidecars of engines that nobody built."""
+"""Sidecars of engines for tests, without the engines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stories of one session and several threads, told of every backend alike.
+"""Scenarios of one session and several threads, run on every backend.
 
 A story takes a session, distinct frames, and what shows which of them a result is of.
 """

@@ -1,4 +1,4 @@
-"""What a machine that has only a bundle may lack: the CPU kernels, for which the reference stands in, and packages."""
+"""Stand-ins for what a machine with only a bundle may lack: the CPU kernels and optional packages."""
 
 from __future__ import annotations
 

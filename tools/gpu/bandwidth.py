@@ -1,4 +1,4 @@
-"""How fast memory is copied, by the GPU's clock."""
+"""Memory bandwidth of copies, timed by the GPU."""
 
 from __future__ import annotations
 

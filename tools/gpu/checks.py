@@ -1,4 +1,4 @@
-"""What a phase reports: one JSON line for each check, written at once, so that a crash loses nothing.
+"""The checks of a phase: one JSON line each, written at once, so that a crash loses nothing.
 
     with checks.check("copy bandwidth") as check:
         check.figures["GB/s"] = measure()

@@ -1,4 +1,4 @@
-"""What the tabletop network gives for the evaluation frames on a CPU, in a file that needs no decoder to read.
+"""The maps that the tabletop network gives for the evaluation frames on a CPU, in a file that needs no image decoder.
 
     python -m tools.gpu.expected FILE [--frames 64]
 

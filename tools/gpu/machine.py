@@ -1,4 +1,4 @@
-"""What the phases run on: a GPU with the compiled plugin library, or the stand-ins on the CPU.
+"""The machine under test: a GPU with the compiled plugin library, or the stand-ins on the CPU.
 
 The stand-ins are the simulated driver of tools/simcuda and the kernels of plugins/cuda compiled for the CPU by
 tools/hostcuda, which queue their work on the simulated streams. All calls are the same on both, so that a run on the

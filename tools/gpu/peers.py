@@ -1,4 +1,4 @@
-"""What a good PyTorch user would run in place of the ops, on the same workloads."""
+"""Equivalents of the ops in idiomatic PyTorch, on the same workloads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Phase 0: what the device says about itself, how fast it copies, and whether the libraries load."""
+"""Phase 0: properties of the device, its copy bandwidth, and loading of the libraries."""
 
 from __future__ import annotations
 

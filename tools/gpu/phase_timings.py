@@ -1,4 +1,4 @@
-"""Phase 6: how long the kernels take on the workloads of the kernel report, and PyTorch beside them.
+"""Phase 6: times of the kernels on the workloads of the kernel report, beside PyTorch.
 
 A graph of many runs is launched and timed by events, so that no figure holds what a launch costs the host. Inputs stay
 in the cache where they fit, as what a layer has just written does.

@@ -1,4 +1,4 @@
-"""Engines for the TensorRT session where there is no TensorRT, with what `trt_engine` has and no more.
+"""Stand-in engines for the TensorRT session, for machines without TensorRT.
 
 `KernelEngine` runs one kernel of PanRT on the frame's own bytes: fast, in any context, without PyTorch, and its results
 are known from the reference. `TorchEngine` runs the network in PyTorch with the CUDA kernels as its ops.

@@ -1,4 +1,4 @@
-"""Builds the simulated driver, and starts processes that find it where they look for NVIDIA's.
+"""Build the simulated driver, and start processes that load it in place of NVIDIA's.
 
 Only a process that this module started sees the simulation: tests that need it live in `inside/`, and `test_inside.py`
 runs them from without. By hand, with pytest's arguments:  python -m tools.simcuda.build -x inside/test_driver.py

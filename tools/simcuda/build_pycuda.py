@@ -1,4 +1,4 @@
-"""Builds PyCUDA for the tests on the simulated driver: from PyPI, once, in three to five minutes.
+"""Build PyCUDA for the tests on the simulated driver: from PyPI, once, in three to five minutes.
 
 It gets an environment of its own under build/, with CUDA's headers and cuRAND from NVIDIA's wheels, and is linked with
 the simulated libcuda. By hand:  make test-pycuda

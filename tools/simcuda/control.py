@@ -1,4 +1,4 @@
-"""The simulated driver as tests inside its process command it: failures, schedules, what was called, what is alive."""
+"""Control of the simulated driver from inside its process: failures, schedules, the log of calls, live objects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arrays on the simulated GPU as other libraries hand them out."""
+"""Arrays on the simulated GPU in the interfaces of other libraries."""
 
 from __future__ import annotations
 

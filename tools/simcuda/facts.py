@@ -1,4 +1,4 @@
-"""What a CUDA device does, as data: `facts/*.json`, which simcuda obeys, and how to write one from a real device.
+"""Properties of CUDA devices as data: `facts/*.json`, which simcuda follows, and how to record one from a real device.
 
 source              where the values come from: "measured", or what is documented, what somebody's device reported and
                     what is assumed

@@ -1,4 +1,4 @@
-"""The builder of the fake TensorRT: what the Python module of TensorRT 10.3 (JetPack 6) has, and nothing later.
+"""The builder of the fake TensorRT, limited to what the Python module of TensorRT 10.3 (JetPack 6) has.
 
 Its classes take no attribute that theirs does not have. The parser reads ONNX files as 10.3 does where that matters to
 PanRT: up to opset 20, and a function goes before a plugin. An engine is a plan of `fake_tensorrt` whose network is the

@@ -24,7 +24,8 @@ from panrt.engine.backends.tensorrt import driver
 from panrt.engine.backends.tensorrt.kernels import Kernels
 from panrt.engine.backends.tensorrt.recorded import Recorded, opened
 from panrt.engine.results.colors import Rgb
-from panrt.engine.results.overlay import OPACITY, border_width, color_table
+from panrt.engine.results.overlay import border_width, color_table
+from panrt.engine.results.painter import OPACITY
 from panrt.errors import CudaError
 from panrt.plugins.cuda_api import OverlayArgs, PixelFormat, PreprocessArgs
 

@@ -1,5 +1,5 @@
-// Whether code was compiled as the ops need it: float32 as IEEE 754 has it, rounded once an operation. Compiler options
-// can change that without a word; here they show, in values made for it.
+// Whether code was compiled as the ops need it: float32 as in IEEE 754, rounded once per operation. Compiler options
+// can change that silently; the values here reveal it.
 #pragma once
 
 #include <cmath>
@@ -18,7 +18,7 @@ enum ArithmeticFault : std::uint32_t {
   kApproximateRoot = 8,      // -prec-sqrt=false
 };
 
-// What to test with. The compiler must not know the values, or it computes with them itself.
+// The numbers to test with. The compiler must not know them, or it computes with them itself.
 struct ArithmeticProbe {
   float above_one = 1.0F + 0x1p-12F;
   float smallest_normal = 0x1p-126F;
@@ -56,8 +56,8 @@ PANRT_HD std::uint32_t arithmetic_faults(ArithmeticProbe const& probe) {
   return faults;
 }
 
-// Of the code around this, as compiled for the host. Whether subnormals count there is not the compiler's choice: a
-// library of others may have set the thread so.
+// The faults of this code as compiled for the host, without subnormals: there they are not the compiler's choice, as
+// another library may have set the thread so.
 inline std::uint32_t host_arithmetic_faults() {
   ArithmeticProbe const volatile probe;
   return arithmetic_faults({probe.above_one, probe.smallest_normal}) & ~std::uint32_t{kSubnormalsAreZero};

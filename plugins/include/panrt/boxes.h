@@ -24,7 +24,7 @@ PANRT_HD void store_box(Box const& box, float* row) {
   row[3] = box.y1;
 }
 
-// What the network says of a box, relative to an anchor or RoI; or what it was multiplied by.
+// A network's output for a box, relative to an anchor or RoI; or the weights that it was multiplied by.
 struct BoxDeltas {
   float x, y, width, height;
 };

@@ -1,6 +1,6 @@
 // PANRT_HD marks arithmetic that the CPU and the CUDA kernels share. Device code must be compiled with --fmad=false,
 // host code with -ffp-contract=off: both then round after every operation, and agree to the bit. panrt/arithmetic.h
-// finds out at run time whether they were.
+// checks at run time whether they were.
 #pragma once
 
 #if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ > 0)

@@ -1,5 +1,5 @@
-// How much the ops take: the limits of plugins/OPS.md 1.3, and so those of plugins/contract.py. Within them nothing
-// overflows that is counted in 32 bits, and no launch takes longer than seconds.
+// The largest sizes that the ops take: the limits of plugins/OPS.md 1.3, and so those of plugins/contract.py. Within
+// them no 32-bit count overflows, and no launch takes longer than seconds.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +13,8 @@ constexpr std::int64_t kMaxLevels = 8;             // of a pyramid
 constexpr std::int64_t kMaxAnchorsPerCell = 16;    //
 constexpr std::int64_t kMaxAnchors = INT32_MAX;    // of an image
 constexpr std::int64_t kMaxCandidates = 16384;     // of a level that enter NMS
-constexpr std::int64_t kMaxBins = 1024;            // of a RoI, a side
-constexpr std::int64_t kMaxSamples = 1024;         // of a bin, a side
+constexpr std::int64_t kMaxBins = 1024;            // of a RoI, per side
+constexpr std::int64_t kMaxSamples = 1024;         // of a bin, per side
 constexpr std::int64_t kMaxPooled = 1 << 30;       // numbers of a RoI
 constexpr std::int64_t kMaxLevelNumber = 64;       // canonical_level, min_level
 constexpr std::int64_t kMaxPairs = 1 << 21;        // of RoI and class, of an image

@@ -47,8 +47,8 @@ PANRT_HD bool is_large_enough(std::int32_t area, std::int32_t stuff_area_limit) 
 constexpr float kLargestLogit = 1e30F;
 
 PANRT_HD float clamp_logit(float logit) {
-  if (!(logit >= -kLargestLogit)) return -kLargestLogit;  // NaN too
-  return logit > kLargestLogit ? kLargestLogit : logit;
+  float const above = logit > -kLargestLogit ? logit : -kLargestLogit;  // NaN too
+  return above < kLargestLogit ? above : kLargestLogit;
 }
 
 // How far a resized logit may lie outside the interval [low, high] of the clamped logits that it is a mean of. The

@@ -13,7 +13,7 @@ struct Extent {
   float low, high;
 };
 
-// A box along one axis, low and high in pixels of the network input, brought to the output and clipped to it. NaN
+// A box along one axis, low and high in pixels of the network input, scaled to the output and clipped to it. NaN
 // stays.
 PANRT_HD Extent scaled_extent(float low, float high, int input, int output) {
   auto const scale = static_cast<float>(static_cast<double>(output) / static_cast<double>(input));
@@ -39,9 +39,11 @@ PANRT_HD float paste_position(int pixel, Extent const& extent, int cells) {
 // Pixels begin to end - 1 of an axis; empty where end <= begin.
 struct PixelRange {
   int begin, end;
+
+  PANRT_HD int size() const { return end > begin ? end - begin : 0; }
 };
 
-// The first pixel whose position is greater, `output` where none is.
+// The first pixel whose position is greater, or `output`.
 PANRT_HD int first_pixel_above(float position, Extent const& extent, int cells, int output) {
   int begin = 0, end = output;
   while (begin < end) {

@@ -1,6 +1,6 @@
 """The `panrt` command: how it starts, and how signals end it.
 
-This file imports next to nothing, so that signals are taken care of before the rest is imported; see `signals`.
+This file imports almost nothing, so that signals are handled before the rest is imported; see `signals`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main(commands: str = "panrt.cli.commands", *, name: str = "panrt") -> None:
 
 
 def _fill_standard_handles() -> None:
-    """Open what the caller closed of input, output and errors, so that no other file gets its number and its text."""
+    """Open closed standard handles on /dev/null, so that no other file gets their numbers and output."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -41,7 +41,7 @@ def _fill_standard_handles() -> None:
 
 
 def _flush_output() -> None:
-    """Write out what was printed; if nobody takes it, leave nothing for Python to complain about at its exit."""
+    """Flush printed output; discard it if the reader has gone, so that Python reports no error at exit."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:
@@ -51,11 +51,11 @@ def _flush_output() -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """The commands and what is made of them, imported when they are asked for."""
+    """Import the commands, and the objects made of them, at their first access."""
     if name.startswith("__") or name == "commands":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     commands = importlib.import_module("panrt.cli.commands")
     value = getattr(commands, name)
-    # All of them, for a command goes by the name of its module.
+    # All at once, as a command has the name of its module.
     globals().update({key: each for key, each in vars(commands).items() if key not in globals() or callable(each)})
     return value

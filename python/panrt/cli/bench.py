@@ -77,7 +77,7 @@ def run(
         backend=backend,
         threads=threads,
         preprocess=preprocess,  # type: ignore[arg-type]  # it checks
-        gpu_memory=gpu_memory,  # type: ignore[arg-type]
+        gpu_memory=gpu_memory,
         input_hw=chosen_size(height, width),
     )
     with loaded as session, progress_bar("measure") as show:

@@ -1,7 +1,7 @@
 """The commands of `panrt`, one module each.
 
-Whatever is slow to import (PyTorch, OpenCV) is imported when a command runs, so that `panrt --help` is
-immediate and commands that need no PyTorch work without it.
+Packages that are slow to import, such as PyTorch and OpenCV, are imported when a command runs, so that `panrt --help`
+is immediate and commands that need no PyTorch work without it.
 """
 
 from __future__ import annotations

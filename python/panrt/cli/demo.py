@@ -1,4 +1,4 @@
-"""`panrt demo`: the product on its own clip, in one command and without PyTorch."""
+"""`panrt demo`: the bundled model on the bundled clip, in one command and without PyTorch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from panrt.cli.support import HeightOption, JsonOption, Report, WidthOption, chosen_size, progress_bar
+from panrt.cli.support import (
+    BackendOption,
+    HeightOption,
+    JsonOption,
+    Report,
+    ThreadsOption,
+    WidthOption,
+    chosen_size,
+    progress_bar,
+)
 from panrt.formats.records import argument
 
 if TYPE_CHECKING:
@@ -25,21 +34,21 @@ MEASURED, WARM_UP = 100, 10  # frames
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for video and figures; earlier ones stay.")] = Path(
-        "out"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for video and figures; existing ones are kept.")
+    ] = Path("out"),
     model: Annotated[str, typer.Option("--model", "-m", help="An .onnx or .plan file, or tabletop.")] = "tabletop",
-    source: Annotated[str, typer.Option(help="Another clip or folder of pictures of one size.")] = CLIP,
-    backend: Annotated[str, typer.Option(help="auto, cpu, tensorrt or rtx.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU; default: all.")] = None,
+    source: Annotated[str, typer.Option(help="Another clip, or a folder of images of one size.")] = CLIP,
+    backend: BackendOption = "auto",
+    threads: ThreadsOption = None,
     height: HeightOption = None,
     width: WidthOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Segment the clip that comes with PanRT, leave an annotated video, and measure.
+    """Segment the bundled clip, write an annotated video, and measure.
 
-    The video shows every thing in a colour of its own that it keeps. The figures are from frames in memory, back to
-    back and without the video: what the engine takes on this machine.
+    In the video every thing keeps its colour from frame to frame. The figures are of a throughput run on frames in
+    memory, without the video.
     """
     import panrt
     from panrt.engine.bench.benchmark import BenchmarkConfig, run_benchmark
@@ -55,9 +64,9 @@ def demo(
         seen, video = _segment(source, session, out / "demo.mp4")
         config = BenchmarkConfig(frames=MEASURED, warm_up=WARM_UP, rate=0)
         with progress_bar("measure") as show:
-            measured = run_benchmark(session, seen.pictures, config, path=path, progress=show)
+            measured = run_benchmark(session, seen.images, config, path=path, progress=show)
     found = seen.to_json()
-    report.line("clip", f"{source}: {seen.frames} frames, {found['segments_a_frame']:.1f} segments a frame")
+    report.line("clip", f"{source}: {seen.frames} frames, {found['segments_a_frame']:.1f} segments per frame")
     things = ", ".join(f"{count} {name}" for name, count in seen.things.items()) or "no things"
     report.line("found", f"at most at once: {things}; {', '.join(found['stuff']) or 'no stuff'}")
     report.table(latency_table(measured).text())
@@ -74,19 +83,19 @@ def demo(
 
 @dataclass
 class _Seen:
-    """What was in the clip."""
+    """Counts over the clip, and its first frames."""
 
-    pictures: list[NDArray[np.uint8]] = field(default_factory=list)  # the first ones, to measure with
+    images: list[NDArray[np.uint8]] = field(default_factory=list)  # the first ones, to measure with
     frames: int = 0
     segments: int = 0
     named: float = 0.0  # share of the pixels with a segment, summed over frames
-    things: dict[str, int] = field(default_factory=dict)  # class -> the most that were seen at once
+    things: dict[str, int] = field(default_factory=dict)  # class -> the largest number in one frame
     stuff: set[str] = field(default_factory=set)
 
     def add(self, item: Item) -> None:
         result = item.result
-        if len(self.pictures) < MEASURED:
-            self.pictures.append(item.frame.image)
+        if len(self.images) < MEASURED:
+            self.images.append(item.frame.image)
         self.frames += 1
         self.segments += len(result.segments)
         self.named += float((result.panoptic > 0).mean())
@@ -105,7 +114,7 @@ class _Seen:
 
 
 def _segment(source: str, session: Session, wanted: Path) -> tuple[_Seen, Path]:
-    """Every frame of a source, drawn into a video; which has a number in its name where an earlier one is there."""
+    """Segment every frame of a source and draw it into a video, whose name is numbered if it exists."""
     import panrt
     from panrt.engine.sinks import SinkError
 
@@ -114,7 +123,7 @@ def _segment(source: str, session: Session, wanted: Path) -> tuple[_Seen, Path]:
         for item in stream.pairs():
             seen.add(item)
     if not seen.frames:
-        raise ValueError(f"{source}: there is no frame in it.")
+        raise ValueError(f"{source}: it has no frames.")
     (sink,) = stream.status.sinks
     if sink.lost or not sink.files:
         raise SinkError(f"{wanted}: {sink.lost} of {seen.frames} frames could not be written; {sink.error}")
@@ -127,5 +136,5 @@ def _next_commands(model: str) -> list[str]:
         f"panrt run camera://0 --model {model} --sink web://:8080     (your camera, live on a page)",
         f"panrt run clip.mp4 --model {model} --sink out.mp4           (your video)",
         f"panrt bench {model}                                        (figures with plots)",
-        "panrt doctor                                               (what else works on this machine)",
+        "panrt doctor                                               (what else this machine supports)",
     ]

@@ -33,7 +33,7 @@ def evaluate(
     model: Annotated[
         Path | None, typer.Option(help="A .safetensors, .onnx or .plan file, or tabletop; run on --images.")
     ] = None,
-    images: Annotated[Path | None, typer.Option(help="The pictures of the ground truth.")] = None,
+    images: Annotated[Path | None, typer.Option(help="The images of the ground truth.")] = None,
     predictions: Annotated[Path | None, typer.Option(help="Instead of a model: predictions as such a JSON.")] = None,
     prediction_labels: Annotated[
         Path | None, typer.Option(help="Their label maps; default: the folder of the JSON's name without .json.")
@@ -44,9 +44,9 @@ def evaluate(
     per_class: Annotated[bool, typer.Option("--per-class", help="A row for each class too.")] = False,
     short_side: Annotated[
         int | None,
-        typer.Option(min=32, help="Resize pictures to this shorter side (800 on COCO); default: as they are."),
+        typer.Option(min=32, help="Resize images to this shorter side (800 on COCO); default: their own size."),
     ] = None,
-    max_side: Annotated[int, typer.Option(min=32, help="Longest side of a resized picture.")] = 1333,
+    max_side: Annotated[int, typer.Option(min=32, help="Longest side of a resized image.")] = 1333,
     device: DeviceOption = None,
     height: HeightOption = None,
     width: WidthOption = None,
@@ -65,7 +65,7 @@ def evaluate(
         raise ValueError("give one of --model (with --images) and --predictions.")
     if model is not None:
         if images is None:
-            raise ValueError("--model needs --images, the folder of the pictures.")
+            raise ValueError("--model needs --images, the folder of the images.")
         if model.suffix in (".onnx", ".plan"):
             if short_side is not None or device is not None:
                 raise ValueError(f"{model}: has a size and a device of its own; leave --short-side and --device out.")
@@ -170,7 +170,7 @@ def _of_model(
 def _of_session(
     path: Path, size: tuple[int, int] | None, truth: Path, images: Path, labels: Path | None, metrics: tuple[str, ...]
 ) -> Results:
-    """As the runtime sees the pictures: fitted into the file's input, the maps compared at the pictures' own sizes."""
+    """As the runtime processes the images: fitted into the file's input, maps compared at the images' original size."""
     import numpy as np
 
     import panrt

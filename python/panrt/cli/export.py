@@ -48,9 +48,15 @@ OutputSizeOption = Annotated[
 ]
 MaxDetectionsOption = Annotated[int | None, typer.Option(help="Default, here and below: the network's.")]
 DetectionScoreOption = Annotated[float | None, typer.Option(help="Detections below it are dropped before NMS.")]
+DetectionNmsOption = Annotated[
+    float | None, typer.Option(help="IoU with a better detection of its class above which a detection is dropped.")
+]
 InstanceScoreOption = Annotated[float | None, typer.Option(help="Detections below it are not in the map.")]
 InstanceOverlapOption = Annotated[float | None, typer.Option(help="Share of a mask that may be hidden.")]
 StuffAreaOption = Annotated[int | None, typer.Option(help="Smallest stuff region, in output pixels.")]
+MaskThresholdOption = Annotated[
+    float | None, typer.Option(help="Mask probability above which a pixel belongs to an instance.")
+]
 TargetOption = Annotated[
     str, typer.Option(help="portable, or tensorrt-10.3 for JetPack 6: an older opset, and no ONNX functions.")
 ]
@@ -79,9 +85,11 @@ def export(
     output_size: OutputSizeOption = None,
     max_detections: MaxDetectionsOption = None,
     detection_score: DetectionScoreOption = None,
+    detection_nms: DetectionNmsOption = None,
     instance_score: InstanceScoreOption = None,
     instance_overlap: InstanceOverlapOption = None,
     stuff_area: StuffAreaOption = None,
+    mask_threshold: MaskThresholdOption = None,
     target: TargetOption = "portable",
     precision: PrecisionOption = "fp32",
     samples: SamplesOption = None,
@@ -110,8 +118,8 @@ def export(
         free = network.config.pixel_mean
         frames = network_frames(samples, limit=max_samples, input_hw=input_hw, valid_hw=valid_hw, free=free)
     thresholds = _thresholds(
-        network, max_detections=max_detections, detection_score=detection_score, instance_score=instance_score,
-        instance_overlap=instance_overlap, stuff_area=stuff_area,
+        network, max_detections=max_detections, detection_score=detection_score, detection_nms=detection_nms,
+        instance_score=instance_score, instance_overlap=instance_overlap, stuff_area=stuff_area, mask=mask_threshold,
     )  # fmt: skip
     with progress_bar("calibrate" if chosen_precision == "int8" else "check") as show:
         exported = to_onnx(

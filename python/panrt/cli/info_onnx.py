@@ -89,13 +89,14 @@ def _steps(plan: Partition) -> list[str]:
     """Return one line per step of the CPU backend."""
     import onnx
 
+    from panrt.engine.backends.cpu.dense import NAME
     from panrt.engine.backends.cpu.steps import Convolution, Subgraph
 
     lines = []
     for step in plan.steps:
         if isinstance(step, Subgraph):
             nodes: Any = onnx.load_model_from_string(step.model).graph.node
-            lines.append(f"dense        {len(nodes)} nodes, by ONNX Runtime")
+            lines.append(f"dense        {len(nodes)} nodes, by {NAME}")
         elif isinstance(step, Convolution):
             lines.append(f"dense        {step.name}, 3 x 3, by PanRT")
         else:

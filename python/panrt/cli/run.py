@@ -9,137 +9,171 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from panrt.cli import signals
-from panrt.cli.support import GpuMemoryOption, HeightOption, JsonOption, Report, WidthOption, chosen_size, interactive
+from panrt.cli.support import (
+    BackendOption,
+    GpuMemoryOption,
+    HeightOption,
+    JsonOption,
+    PreprocessOption,
+    Report,
+    ThreadsOption,
+    WidthOption,
+    chosen_size,
+    interactive,
+)
+from panrt.errors import PanrtError
 
 if TYPE_CHECKING:
     from panrt.engine.pipeline import Stream
-    from panrt.engine.status import StreamStatus
+    from panrt.engine.status import SinkStatus, StreamStatus
 
 NOT_WHOLE = 1
-_ENDED = "closed", "left"  # states of a sink that did what it could
+_ENDED = "closed", "left"  # states of a sink that ended without an error
 _LOOK_EVERY = 0.1  # seconds
+
+SourcesArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE...",
+        help="camera://0, csi://0, rtsp://..., http://..., a file, folder or glob, test://640x480@30, demo://tabletop.",
+    ),
+]
+SinksOption = Annotated[
+    list[str],
+    typer.Option(
+        "--sink",
+        "-s",
+        help="out.mp4, out.jsonl, - (JSON lines on standard output), coco://DIR, npy://DIR, shm://NAME, window://, "
+        "web://:8080, metrics://:9090 (this machine; 0.0.0.0:8080: the network). Repeatable. Existing files are kept: "
+        "the new one is out-2.mp4.",
+    ),
+]
+PolicyOption = Annotated[
+    Literal["latest", "block"] | None,
+    typer.Option(
+        help="latest drops frames that the model cannot keep up with, block never drops; default: latest for live "
+        "sources, block for files."
+    ),
+]
+PixelFormatOption = Annotated[
+    Literal["auto", "bgr8", "nv12", "yuyv"],
+    typer.Option(
+        help="Of frames. nv12 and yuyv leave the conversion of colours to the GPU. auto: the camera's own format if it "
+        "is known and a GPU converts it, else bgr8."
+    ),
+]
+TransportOption = Annotated[Literal["tcp", "udp"], typer.Option(help="Of RTSP streams.")]
 
 
 def run(
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SOURCE...",
-            help="camera://0, csi://0, rtsp://..., http://..., a file, folder or glob, test://640x480@30, demo://tabletop.",
-        ),
-    ],
+    sources: SourcesArgument,
     model: Annotated[Path, typer.Option("--model", "-m", help="An .onnx or .plan file, or a name: tabletop.")],
-    sinks: Annotated[
-        list[str],
-        typer.Option(
-            "--sink",
-            "-s",
-            help="out.mp4, out.jsonl, - (JSON lines on standard output), coco://DIR, npy://DIR, shm://NAME, window://, "
-            "web://:8080, metrics://:9090 (this machine; 0.0.0.0:8080: the network). May be given several times. What "
-            "exists is kept: the new one is out-2.mp4.",
-        ),
-    ] = [],  # noqa: B006  (typer reads it, nobody writes to it)
-    backend: Annotated[str, typer.Option(help="auto, cpu, tensorrt or rtx.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU; default: all.")] = None,
+    sinks: SinksOption = [],  # noqa: B006  (typer reads it, nobody writes to it)
+    backend: BackendOption = "auto",
+    threads: ThreadsOption = None,
     height: HeightOption = None,
     width: WidthOption = None,
-    policy: Annotated[
-        str | None,
-        typer.Option(help="latest drops what cannot be kept up with, block never drops; default: latest where live."),
-    ] = None,
-    seconds: Annotated[float | None, typer.Option(min=0.0, help="Stop after so long.")] = None,
+    policy: PolicyOption = None,
+    seconds: Annotated[float | None, typer.Option(min=0.0, help="Stop after so many seconds.")] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many results.")] = None,
-    loop: Annotated[bool, typer.Option("--loop", help="Play files again and again.")] = False,
-    track: Annotated[bool, typer.Option(help="Keep the ids of things from frame to frame.")] = True,
+    loop: Annotated[bool, typer.Option("--loop", help="Play files repeatedly.")] = False,
+    track: Annotated[bool, typer.Option(help="Give things IDs that persist from frame to frame.")] = True,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds after which a silent source is lost.")] = 5.0,
-    rtsp_transport: Annotated[str, typer.Option(help="tcp or udp.")] = "tcp",
-    pixel_format: Annotated[
-        str,
-        typer.Option(
-            help="Of frames: bgr8; nv12 or yuyv leave colours as source or camera has them, for a GPU to convert. "
-            "auto: as cameras have them where their format is known and a GPU converts it, else bgr8."
-        ),
-    ] = "auto",
-    preprocess: Annotated[str, typer.Option(help="Who resizes BGR frames: host or gpu.")] = "host",
+    rtsp_transport: TransportOption = "tcp",
+    pixel_format: PixelFormatOption = "auto",
+    preprocess: PreprocessOption = "host",
     gpu_memory: GpuMemoryOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Run a model on cameras, streams and files.
 
-    Ctrl-C, SIGTERM and SIGHUP end it with everything written; a second one ends it at once. So does the end of whoever
-    reads standard output, where no other sink is open. Exit codes: 0 done or stopped, 1 a sink lost results that it
-    should have kept, 2 a source, sink or model is invalid.
+    Ctrl-C, SIGTERM and SIGHUP end it with all results written; a second signal ends it at once. It also ends when
+    nobody reads its standard output any more, unless another sink is open. Exit codes: 0 done or stopped, 1 a recording
+    lost results, 2 a source, sink or model is invalid.
     """
     import panrt
-    from panrt.engine.pipeline import stop_on_signals
-    from panrt.engine.sources.source import SourceOptions
-    from panrt.errors import PanrtError
 
     if as_json and "-" in sinks:
         raise ValueError("--json and --sink -: both write to standard output; give the sink a file, out.jsonl.")
-    options = SourceOptions(
-        policy=policy,  # type: ignore[arg-type]  # it checks, as it does the pixel format
+    options = panrt.SourceOptions(
+        policy=policy,
         loop=loop,
         timeout=timeout,
         rtsp_transport=rtsp_transport,
-        pixel_format="bgr8" if pixel_format == "auto" else pixel_format,  # type: ignore[arg-type]
+        pixel_format="bgr8" if pixel_format == "auto" else pixel_format,
     )
     report = Report(as_json=as_json, to_stderr="-" in sinks)
-    loaded = panrt.load(
-        model,
-        backend=backend,
-        threads=threads,
-        preprocess=preprocess,  # type: ignore[arg-type]  # it checks
-        gpu_memory=gpu_memory,  # type: ignore[arg-type]
-        input_hw=chosen_size(height, width),
-    )
-    with loaded as session:
-        alike = len(sources) == 1 or session.model.batch == 1  # as frames that share a batch must be
+    size = chosen_size(height, width)
+    tracker = panrt.TrackingConfig() if track else None
+    with panrt.load(
+        model, backend=backend, threads=threads, preprocess=preprocess, gpu_memory=gpu_memory, input_hw=size
+    ) as session:
+        alike = len(sources) == 1 or session.model.batch == 1  # frames that share a batch need one format
         options = replace(options, native=pixel_format == "auto" and session.converts_frames and alike)
-        stream = panrt.stream(sources, session, sinks=sinks, options=options, track=track, limit=frames)
+        stream = panrt.stream(sources, session, sinks=sinks, options=options, tracker=tracker, limit=frames)
         report.line("model", f"{model}: {session.model.name}, {session.model.precision}, backend {session.backend}")
-        problem: PanrtError | None = None
-        with (
-            _output_kept_apart() if as_json or "-" in sinks else nullcontext(),
-            stream,
-            signals.second_forces(),
-            stop_on_signals(stream),
-            _stop_after(seconds, stream),
-            _stop_unread(stream),
-            _progress(stream),
-        ):
-            try:
-                for _ in stream:
-                    pass
-            except PanrtError as error:
-                if stream.status.results == 0:
-                    raise
-                problem = error  # after results: tell of them first
-        status = stream.status
-    lost = [sink for sink in status.sinks if sink.lost and sink.keeps and sink.state != "left"]
+        problem = _consume(stream, seconds, own_output=as_json or "-" in sinks)
+    status = stream.status
     _tell(report, status)
     report.end(status.to_json() | {"error": str(problem) if problem else None})
     if problem is not None:
         raise problem
-    if lost or any(sink.state not in _ENDED for sink in status.sinks):
-        for sink in status.sinks:
-            if sink in lost or sink.state not in _ENDED:
-                typer.echo(f"error: {sink.name}: {sink.lost} results lost; {sink.error}", err=True)
+    _check_sinks(status.sinks)
+
+
+def _consume(stream: Stream, seconds: float | None, *, own_output: bool) -> PanrtError | None:
+    """Run a stream to its end, on signals too; return the error that ended it after its first result.
+
+    Args:
+        stream: to run; it is closed.
+        seconds: after which it is stopped; None: no limit.
+        own_output: whether standard output is reserved for the results.
+
+    Raises:
+        PanrtError: the stream ended without a result.
+    """
+    from panrt.engine.pipeline import stop_on_signals
+
+    with (
+        _output_kept_apart() if own_output else nullcontext(),
+        stream,
+        signals.second_forces(),
+        stop_on_signals(stream),
+        _stop_after(seconds, stream),
+        _stop_unread(stream),
+        _progress(stream),
+    ):
+        try:
+            for _ in stream:
+                pass
+        except PanrtError as error:
+            if stream.status.results == 0:
+                raise
+            return error  # the results are reported first
+    return None
+
+
+def _check_sinks(sinks: tuple[SinkStatus, ...]) -> None:
+    """Exit with NOT_WHOLE, and a line for each, if recordings lost results or sinks did not end properly."""
+    bad = [sink for sink in sinks if (sink.lost and sink.keeps and sink.state != "left") or sink.state not in _ENDED]
+    for sink in bad:
+        typer.echo(f"error: {sink.name}: {sink.lost} results lost; {sink.error}", err=True)
+    if bad:
         raise typer.Exit(NOT_WHOLE)
 
 
 @contextmanager
 def _output_kept_apart() -> Iterator[None]:
-    """Have what libraries print go to standard error: Argus tells of each camera on standard output, among results."""
+    """Redirect what libraries print to standard error: Argus logs to standard output, where the results go."""
     ours = sys.stdout
     try:
         kept = os.dup(ours.fileno())
-    except OSError:  # not a file: something that captures the output
+    except OSError:  # not a file: the output is captured
         yield
         return
     libraries = os.dup(1)
@@ -169,7 +203,7 @@ def _stop_after(seconds: float | None, stream: Stream) -> Iterator[None]:
 
 @contextmanager
 def _stop_unread(stream: Stream) -> Iterator[None]:
-    """End a stream whose results nobody reads any more."""
+    """Stop a stream whose results nobody reads any more."""
     over = threading.Event()
 
     def watch() -> None:
@@ -189,7 +223,7 @@ def _stop_unread(stream: Stream) -> Iterator[None]:
 
 @contextmanager
 def _progress(stream: Stream) -> Iterator[None]:
-    """A line on a terminal's stderr that is kept up to date, and gone at the end."""
+    """Show a status line on a terminal's stderr, and remove it at the end."""
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
@@ -213,7 +247,7 @@ def _line(status: StreamStatus) -> str:
 
 def _tell(report: Report, status: StreamStatus) -> None:
     rate = status.results / status.elapsed if status.elapsed else 0.0
-    report.line("results", f"{status.results} in {status.elapsed:.1f} s, {rate:.1f} a second")
+    report.line("results", f"{status.results} in {status.elapsed:.1f} s, {rate:.1f} per second")
     if status.age is not None:
         ages = " / ".join(f"{1000 * age:.0f}" for age in (status.age.median, status.age.p99, status.age.worst))
         report.line("age", f"{ages} ms, median / p99 / worst, from capture to result")

@@ -1,10 +1,10 @@
 """How SIGINT, SIGTERM and SIGHUP end a command: with one line, an exit code of 128 + the signal's, and no traceback.
 
-    start-up        nothing has begun: the process ends at once
-    a command       it is interrupted as by Ctrl-C, cleans up after itself and ends; a second signal ends it at once
-    its end         all is written: the process ends at once
+    start-up        no command runs yet: the process ends at once
+    a command       it is interrupted as by Ctrl-C, cleans up and ends; a second signal ends it at once
+    exit            all output is written: the process ends at once
 
-`panrt run` takes the first signal itself and stops with everything written; see `stop_on_signals`.
+`panrt run` handles the first signal itself and stops with all results written; see `stop_on_signals`.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 AGAIN_AFTER = 0.01  # seconds
 WORDS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "hung up"}
 
-_received: int | None = None  # the signal that a command is being ended by
+_received: int | None = None  # the signal that ends the command
 _process = os.getpid()
 
 
 class Ended(KeyboardInterrupt):
-    """A signal ends the command; a KeyboardInterrupt, so that whatever cleans up after one does so."""
+    """A signal ends the command; a KeyboardInterrupt, so that existing clean-up code runs."""
 
 
 @contextmanager
 def handled() -> Iterator[None]:
-    """Signals in here end the process as the module says; afterwards, too, until the interpreter is gone."""
+    """End the process on signals as the module describes, within this context and until the interpreter exits."""
     for number in SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and shells have it for their background
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as set by nohup, and by shells for background jobs
             signal.signal(number, _leave)
     sys.unraisablehook = _not_lost
     try:
@@ -41,7 +41,7 @@ def handled() -> Iterator[None]:
     except BaseException as error:
         if _received is None or (isinstance(error, SystemExit) and error.code == 128 + _received):
             raise
-        _say(_received)  # whatever an interrupt became on its way here: an ImportError of a C extension, an abort
+        _say(_received)  # an interrupt may arrive as another exception: an ImportError of a C extension, an abort
         raise SystemExit(128 + _received) from None
     finally:
         for number in SIGNALS:
@@ -50,7 +50,7 @@ def handled() -> Iterator[None]:
 
 
 def begin() -> None:
-    """From now on a signal interrupts what runs, for it to clean up."""
+    """Let signals interrupt the command from now on, so that it cleans up."""
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
@@ -58,7 +58,7 @@ def begin() -> None:
 
 @contextmanager
 def second_forces() -> Iterator[None]:
-    """A signal that another handler lets through, its second one, ends the process at once."""
+    """End the process at once on a signal that an inner handler passes on, which is the second one."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     for number, handler in before.items():
         if handler is _interrupt:
@@ -72,18 +72,18 @@ def second_forces() -> Iterator[None]:
 
 
 def exit_code() -> int:
-    """Of the command that was interrupted."""
+    """Return the exit code of the interrupted command."""
     return 128 + (_received or signal.SIGINT)
 
 
 def word() -> str:
-    """What befell the command that was interrupted."""
+    """Return the message for the interrupted command."""
     return WORDS[signal.Signals(_received or signal.SIGINT).name]
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     global _received  # noqa: PLW0603  (signals are the process's)
-    if os.getpid() != _process:  # a forked worker of the command, which goes without a word
+    if os.getpid() != _process:  # a forked worker of the command, which ends silently
         os._exit(128 + number)
     _received = number
     for each in SIGNALS:
@@ -103,7 +103,7 @@ def _say(number: int) -> None:
 
 
 def _not_lost(unraisable: Any) -> None:
-    """An interrupt that arose in a finalizer, which swallows what is raised in it, comes again a moment later."""
+    """Repeat an interrupt that was raised, and swallowed, in a finalizer a moment later."""
     if issubclass(unraisable.exc_type, KeyboardInterrupt) and _received is not None:
         signal.signal(signal.SIGALRM, _again)
         signal.setitimer(signal.ITIMER_REAL, AGAIN_AFTER)

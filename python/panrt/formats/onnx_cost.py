@@ -19,7 +19,7 @@ PRODUCTS = (10**10, 50_000)
 
 
 def check_size(graph: GraphProto, tensors: Mapping[str, Tensor], file_bytes: int, source: str) -> None:
-    """Raise where an inference would take more memory or work than a file of its size may ask for."""
+    """Raise if an inference takes more memory or work than PanRT allows a file of this size."""
     for what, needed, (base, each) in (
         ("bytes of memory", peak_bytes(graph, tensors), BYTES),
         ("multiplications", products(graph, tensors), PRODUCTS),
@@ -32,7 +32,7 @@ def check_size(graph: GraphProto, tensors: Mapping[str, Tensor], file_bytes: int
 
 
 def peak_bytes(graph: GraphProto, tensors: Mapping[str, Tensor]) -> int:
-    """Memory of constants, and of values from where they are made to where they are last read, in the file's order."""
+    """Return the peak memory of constants and of values, which live from their node to their last reader."""
     last = {name: place for place, node in enumerate(graph.node) for name in node.input}
     last.update({value.name: len(graph.node) for value in graph.output})
     size = {name: _bytes(tensor) for name, tensor in tensors.items()}
@@ -48,13 +48,13 @@ def peak_bytes(graph: GraphProto, tensors: Mapping[str, Tensor]) -> int:
 
 
 def _bytes(tensor: Tensor) -> int:
-    """In float32 where it is in float16, as the CPU computes."""
+    """Return the bytes of a tensor; float16 counts as float32, in which the CPU computes."""
     each = 4 if tensor.dtype == np.float16 else tensor.dtype.itemsize
     return math.prod(tensor.shape) * each
 
 
 def products(graph: GraphProto, tensors: Mapping[str, Tensor]) -> int:
-    """Multiplications of an inference, or what takes as long."""
+    """Return the multiplications of an inference, or operations that take as long."""
     return sum(_products(node, tensors) for node in graph.node)
 
 
@@ -73,7 +73,7 @@ def _rpn_products(node: NodeProto, given: Sequence[Tensor], out: int) -> int:
     return sum(min(_count(level), most) ** 2 for level in given[: len(given) // 2])
 
 
-# What a node's inputs, and the numbers of its first output, make of multiplications; of the others it is the latter.
+# Multiplications of a node, from its inputs and the size of its first output; for other operators, that size.
 _WORK: dict[str, Callable[[NodeProto, Sequence[Tensor], int], int]] = {
     "AveragePool": _pool_products,
     "BoxDetections": lambda node, given, out: math.prod(given[0].shape[:2]) ** 2 * given[0].shape[-1],

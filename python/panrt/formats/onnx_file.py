@@ -1,8 +1,8 @@
-"""Reading ONNX files back, with one clear word where one is not ours.
+"""Read ONNX files that PanRT exported, and reject all others with a clear message.
 
 A file is read as data: it is one regular file, whole, and every tensor has as many bytes as its shape needs. ONNX can
-keep tensors in other files ("external data"); PanRT reads nothing but the file that was named, so such a file is
-rejected. Whether the graph is one that PanRT runs is for `panrt.formats.onnx_graph` to say.
+keep tensors in other files ("external data"); PanRT reads only the file that was named, so such a file is
+rejected. Whether PanRT can run the graph is checked in `panrt.formats.onnx_graph`.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ AGAIN = "export the model again"
 
 
 class OnnxFile(NamedTuple):
-    """An ONNX file of ours."""
+    """A PanRT ONNX file."""
 
     proto: ModelProto
-    file: ModelFile  # what it says about itself
+    file: ModelFile  # its metadata
     content: bytes
 
 
 def read_onnx(path: str | os.PathLike[str]) -> OnnxFile:
-    """A file of `to_onnx` and what it says about itself.
+    """Read a file of `to_onnx` and its metadata.
 
     Raises:
-        ModelFileError: it is not ONNX, not ours, damaged, or from a newer PanRT.
+        ModelFileError: it is not ONNX, not PanRT's, damaged, or from a newer PanRT.
         OSError: from the file system.
     """
     path = Path(path)
@@ -68,7 +68,7 @@ def read_onnx(path: str | os.PathLike[str]) -> OnnxFile:
 
 
 def _check_text(proto: ModelProto, path: Path) -> None:
-    """Raise unless all text is UTF-8; of what is not, protobuf gives bytes, or raises UnicodeDecodeError."""
+    """Raise unless all text is UTF-8; for other text, protobuf returns bytes or raises UnicodeDecodeError."""
     waiting: list[Any] = [proto]
     while waiting:
         for field, value in waiting.pop().ListFields():
@@ -116,7 +116,7 @@ _FIXED = {1: 8, 5: 4}  # and the bytes that numbers of others take
 
 
 def _varint(content: bytes, position: int) -> tuple[int, int]:
-    """A number, and where the next one begins; past the end there are zeros."""
+    """Return a number and the position after it; bytes past the end count as zeros."""
     value = shift = 0
     while position < len(content) and shift < 64:
         byte = content[position]
@@ -129,7 +129,7 @@ def _varint(content: bytes, position: int) -> tuple[int, int]:
 
 
 def _message_fields(root: Any) -> dict[str, dict[int, str]]:
-    """For each kind of message in a model, the kinds of the messages in it, by the numbers of their fields."""
+    """Return the kinds of the messages in each kind of message of a model, by field number."""
     found: dict[str, dict[int, str]] = {}
     waiting = [root]
     while waiting:
@@ -166,19 +166,19 @@ _LIMITS: dict[int, tuple[int, int]] = {  # of numbers that int32_data holds in p
 
 
 def _check_tensor(tensor: TensorProto, path: Path) -> None:
-    """Raise unless the file itself holds a number for each place of a tensor."""
+    """Raise unless the file itself holds all numbers of a tensor."""
     name = shown(tensor.name)
     if tensor.data_location != TensorProto.DEFAULT or tensor.external_data:
         location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
         raise UnsupportedModelError(
-            f"{path}: tensor {name} is kept in another file, {shown(location)}, and PanRT reads only the file that it "
-            f"is given; {AGAIN}: panrt export writes one file."
+            f"{path}: tensor {name} is stored in another file, {shown(location)}, and PanRT reads only the file that "
+            f"it is given; {AGAIN}: panrt export writes one file."
         )
     if tensor.data_type not in _TYPES:
         raise UnsupportedModelError(f"{path}: tensor {name}: data type {tensor.data_type} is not supported; {AGAIN}.")
     bytes_each, field = _TYPES[tensor.data_type]
     if any(size < 0 for size in tensor.dims) or len(tensor.dims) > 16:
-        raise ModelFileError(f"{path}: tensor {name}: shape {shown(list(tensor.dims))} cannot be; {AGAIN}.")
+        raise ModelFileError(f"{path}: tensor {name}: shape {shown(list(tensor.dims))} is invalid; {AGAIN}.")
     count = math.prod(tensor.dims)
     raw = tensor.HasField("raw_data")
     numbers = getattr(tensor, field)
@@ -191,11 +191,11 @@ def _check_tensor(tensor: TensorProto, path: Path) -> None:
     if not raw and tensor.data_type in _LIMITS:
         low, high = _LIMITS[tensor.data_type]
         if any(not low <= number <= high for number in numbers):
-            raise ModelFileError(f"{path}: tensor {name}: a number is beyond its data type; {AGAIN}.")
+            raise ModelFileError(f"{path}: tensor {name}: a number exceeds its data type; {AGAIN}.")
 
 
 def _tensors(proto: ModelProto) -> Iterator[TensorProto]:
-    """Every tensor, also those of subgraphs and functions; protobuf bounds how deep these are nested."""
+    """Yield every tensor, also those of subgraphs and functions; protobuf limits how deep these are nested."""
     waiting: list[GraphProto | FunctionProto | NodeProto | AttributeProto] = [proto.graph, *proto.functions]
     for training in proto.training_info:
         waiting += [training.initialization, training.algorithm]

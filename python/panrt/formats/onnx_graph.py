@@ -1,16 +1,16 @@
-"""What a graph may hold, found out before ONNX Runtime, a rewrite or a PanRT kernel sees it.
+"""Check a graph before ONNX Runtime, a graph pass or a PanRT kernel reads it.
 
     proto, file, tensors = onnx_graph.read_graph(Path("street.onnx"))
 
-A PanRT graph is plain: operators from the list below, none with a subgraph, and the four ops; every shape follows from
-the size of the input. What is checked:
+A PanRT graph is plain: ONNX operators from a short list, none with a subgraph, and the four custom ops; every shape
+follows from the input size. What is checked:
 
-* nodes, inputs and outputs: known operators, attributes of the right type and within range, values made before they are
-  read, and made once;
-* shapes: inferred here, from the operators alone. What the file says about its values in between is not believed;
-* memory and work: what one inference takes is bounded by the size of the file, see `BYTES` and `PRODUCTS`;
-* the contract of the four ops, by `panrt.plugins.contract`;
-* what the file says about itself (`panrt.formats.metadata`): sizes, batch, classes, thresholds, normalisation.
+* nodes, inputs and outputs (`onnx_nodes`): known operators, attributes of the right type and within range, values
+  computed once, and before they are read;
+* shapes (`onnx_shapes`): inferred from the operators alone; the shapes that the file declares are ignored;
+* memory and work (`onnx_cost`): what one inference takes is bounded by the size of the file;
+* the contract of the custom ops, by `panrt.plugins.contract`;
+* the metadata (`panrt.formats.metadata`): sizes, batch, classes, thresholds, normalisation.
 
 Shapes: N images, H x W the network's input, C thing classes, K detections, S semantic channels.
 """
@@ -44,7 +44,7 @@ class Graph(NamedTuple):
     """A file of one input size, checked."""
 
     proto: ModelProto
-    file: ModelFile  # what it says about itself
+    file: ModelFile  # its metadata
     tensors: dict[str, Tensor]  # every value
 
 
@@ -56,7 +56,7 @@ def read_graph(path: Path, *, input_hw: tuple[int, int] | None = None) -> Graph:
         input_hw: of the network's input, for a file that leaves it open.
 
     Raises:
-        ModelFileError: it is not ONNX, not ours, damaged, or from a newer PanRT; see `read_onnx` and `check`.
+        ModelFileError: it is not ONNX, not PanRT's, damaged, or from a newer PanRT; see `read_onnx` and `check`.
         InputSizeError: it needs an input size and got none, or has another one.
         OSError: from the file system.
     """
@@ -69,16 +69,16 @@ def read_graph(path: Path, *, input_hw: tuple[int, int] | None = None) -> Graph:
 
 
 def check(proto: ModelProto, file: ModelFile, *, source: str) -> dict[str, Tensor]:
-    """Check a graph of one input size, and give the type and shape of every value in it.
+    """Check a graph of one input size; return the type and shape of every value in it.
 
     Args:
-        proto: as `read_onnx` gives it; of an open file, what `input_size.specialise` made of it.
-        file: what the file says about itself.
+        proto: from `read_onnx`; of a file of open size, after `input_size.specialise`.
+        file: its metadata.
         source: names the file in messages.
 
     Raises:
-        UnsupportedModelError: it has something that this PanRT does not run.
-        ModelFileError: it is damaged, or does not fit what it says about itself.
+        UnsupportedModelError: it holds something that this PanRT cannot run.
+        ModelFileError: it is damaged, or contradicts its metadata.
     """
     check_structure(proto, source=source)
     graph = proto.graph
@@ -93,7 +93,7 @@ def check(proto: ModelProto, file: ModelFile, *, source: str) -> dict[str, Tenso
 
 
 def check_structure(proto: ModelProto, *, source: str) -> None:
-    """Check what holds at any input size: no part of the graph is hidden, and values are made before they are read.
+    """Check what holds at any input size: no part of the graph is hidden, and values are computed before they are read.
 
     Raises:
         UnsupportedModelError, ModelFileError: see `check`.
@@ -102,32 +102,32 @@ def check_structure(proto: ModelProto, *, source: str) -> None:
     for function in proto.functions:
         if function.domain != DOMAIN or function.name not in OPS:
             raise UnsupportedModelError(
-                f"{source}: has the function {shown(f'{function.domain}::{function.name}')}, and PanRT's files have "
-                f"none but those of {', '.join(OPS)}; {AGAIN}."
+                f"{source}: has the function {shown(f'{function.domain}::{function.name}')}; PanRT files have only "
+                f"those of {', '.join(OPS)}; {AGAIN}."
             )
     if graph.sparse_initializer or proto.training_info:
         raise UnsupportedModelError(f"{source}: has sparse tensors or a training graph; {AGAIN}.")
     ours = sum(node.domain == DOMAIN for node in graph.node)
     for found, most, what in ((len(graph.node), MAX_NODES, "nodes"), (ours, MAX_OPS, "nodes of PanRT's ops")):
         if found > most:
-            raise UnsupportedModelError(f"{source}: has {found} {what}, PanRT takes up to {most}; {AGAIN}.")
+            raise UnsupportedModelError(f"{source}: has {found} {what}, PanRT runs up to {most}; {AGAIN}.")
     made = {""}
     for name in (*(value.name for value in graph.input), *(tensor.name for tensor in graph.initializer)):
         if not name or (name in made and name != IMAGE):
-            raise ModelFileError(f"{source}: tensor {shown(name)}: has no name of its own; {AGAIN}.")
+            raise ModelFileError(f"{source}: tensor {shown(name)}: its name is empty or not unique; {AGAIN}.")
         made.add(name)
     for node in graph.node:
         for name in node.input:
             if name not in made:
                 raise UnsupportedModelError(
-                    f"{source}: {label(node)} reads {shown(name)}, which nothing gives before it; {AGAIN}."
+                    f"{source}: {label(node)} reads {shown(name)}, which no earlier node computes; {AGAIN}."
                 )
         for name in node.output:
             if name and name in made:
-                raise ModelFileError(f"{source}: {label(node)} gives {shown(name)}, which is there already; {AGAIN}.")
+                raise ModelFileError(f"{source}: {label(node)} computes {shown(name)}, which already exists; {AGAIN}.")
             made.add(name)
         if not node.output or not node.output[0]:
-            raise ModelFileError(f"{source}: {label(node)} gives nothing; {AGAIN}.")
+            raise ModelFileError(f"{source}: {label(node)} has no output; {AGAIN}.")
         for attribute in node.attribute:
             if attribute.ref_attr_name or attribute.type not in AttributeProto.AttributeType.values()[1:]:
                 raise bad_attribute(node, attribute, "a value", source)
@@ -137,7 +137,7 @@ def check_structure(proto: ModelProto, *, source: str) -> None:
             )
     missing = [value.name for value in graph.output if value.name not in made]
     if missing:
-        raise ModelFileError(f"{source}: its result {shown(missing[0])} is given by no node; {AGAIN}.")
+        raise ModelFileError(f"{source}: no node computes its output {shown(missing[0])}; {AGAIN}.")
 
 
 def check_functions(proto: ModelProto, *, source: str) -> None:
@@ -186,8 +186,8 @@ def _check_image(graph: GraphProto, file: ModelFile, source: str) -> None:
     results = tuple(value.name for value in graph.output)
     if inputs != [IMAGE] or results != RESULTS:
         raise UnsupportedModelError(
-            f"{source}: its graph takes {shown(', '.join(inputs))} and gives {shown(', '.join(results))}; expected "
-            f"{IMAGE}, and {', '.join(RESULTS)}."
+            f"{source}: its graph has the inputs {shown(', '.join(inputs))} and outputs {shown(', '.join(results))}; "
+            f"expected {IMAGE}, and {', '.join(RESULTS)}."
         )
     image = graph.input[0].type.tensor_type
     dims = [dim.dim_value if dim.HasField("dim_value") else -1 for dim in image.shape.dim]
@@ -204,7 +204,7 @@ def _check_image(graph: GraphProto, file: ModelFile, source: str) -> None:
 
 
 def _check_file(graph: GraphProto, file: ModelFile, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Raise where the graph computes something else than the file says."""
+    """Raise if the graph contradicts the metadata."""
     valid = file.valid_hw if all(file.valid_hw) else file.input_hw
     output = file.output_hw if all(file.output_hw) else valid
     thresholds = file.thresholds
@@ -252,7 +252,7 @@ def _numbers(tensor: TensorProto) -> list[float]:
 
 
 def _same(said: Any, computed: Any) -> bool:
-    """Whether two are equal but for the rounding of an attribute, or of a float16 constant."""
+    """Return whether two are equal up to the rounding of an attribute or of a float16 constant."""
     left, right = (list(value) if isinstance(value, Iterable) else [value] for value in (said, computed))
     pairs = zip(left, right, strict=False)
     return len(left) == len(right) and all(abs(a - b) <= 1e-3 * abs(a) if b != a else True for a, b in pairs)
@@ -260,6 +260,6 @@ def _same(said: Any, computed: Any) -> bool:
 
 def _conflict(source: str, field: str, said: object, computed: object) -> ModelFileError:
     return ModelFileError(
-        f"{source}: metadata {field}: says {shown(said) if not isinstance(said, str) else said}, its graph has "
+        f"{source}: metadata {field}: declares {shown(said) if not isinstance(said, str) else said}, its graph has "
         f"{computed if isinstance(computed, str) else shown(computed)}; {AGAIN}."
     )

@@ -18,7 +18,7 @@ from panrt.plugins.schema import DOMAIN, INPUT_SIZE, MAX_SIDE, OPS, form
 MAX_OPERANDS = 64  # inputs, outputs or attributes of a node
 MAX_RANK = 8
 
-# The operators that exports are made of, with those that the backends' rewrites add.
+# The operators that the exporter writes, and those that the CPU backend's graph passes add.
 OPERATORS = frozenset(
     (
         *("Add", "AveragePool", "BatchNormalization", "Cast", "Clip", "Concat", "ConstantOfShape", "Conv"),
@@ -29,7 +29,7 @@ OPERATORS = frozenset(
     )
 )
 
-# (least, most) of the integers in an attribute; those that are not named are from -8 to 8, as axes are.
+# (least, most) of the integers in an attribute; others are from -8 to 8, as axes are.
 _RANGES: dict[str, tuple[int, int]] = {
     "blocksize": (1, 64),
     "dilations": (1, MAX_SIDE),
@@ -50,20 +50,20 @@ TYPES = (
 
 
 def check_node(node: NodeProto, opset: int, source: str) -> None:
-    """Operator, number of operands, and attributes."""
+    """Check the operator, the number of operands, and the attributes of a node."""
     if node.domain == DOMAIN:
         _check_op(node, source)
         return
     if node.domain or node.op_type not in OPERATORS:
         name = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
         raise UnsupportedModelError(
-            f"{source}: {label(node)}: the operator {shown(name)} is none of those that panrt export writes; {AGAIN}."
+            f"{source}: {label(node)}: the operator {shown(name)} is not one that panrt export writes; {AGAIN}."
         )
     schema = onnx.defs.get_schema(node.op_type, opset, "")
     operands = (("inputs", len(node.input), schema.min_input, schema.max_input),)
     for what, found, least, most in (*operands, ("outputs", len(node.output), schema.min_output, schema.max_output)):
         if not least <= found <= most:
-            raise ModelFileError(f"{source}: {label(node)}: {node.op_type} of {found} {what}; {AGAIN}.")
+            raise ModelFileError(f"{source}: {label(node)}: {node.op_type} with {found} {what}; {AGAIN}.")
     if any(not name for name in node.input[: schema.min_input]):
         raise ModelFileError(f"{source}: {label(node)}: {node.op_type} lacks an input; {AGAIN}.")
     names = Counter(attribute.name for attribute in node.attribute)
@@ -78,7 +78,7 @@ def check_node(node: NodeProto, opset: int, source: str) -> None:
 
 
 def _type_of(attribute: Any) -> int:
-    kind: int = attribute.type.value  # its stubs know no `value`
+    kind: int = attribute.type.value  # the stubs lack `value`
     return kind
 
 
@@ -90,19 +90,20 @@ def _check_attribute(node: NodeProto, attribute: AttributeProto, source: str) ->
         if len(values) > 2 * MAX_RANK or any(not low <= value <= high for value in values):
             raise bad_attribute(node, attribute, f"integers from {low} to {high}", source)
         if attribute.name == "to" and attribute.i not in TYPES:
-            raise bad_attribute(node, attribute, "a type of numbers that PanRT has", source)
+            raise bad_attribute(node, attribute, "a number type that PanRT supports", source)
     elif kind in (AttributeProto.FLOAT, AttributeProto.FLOATS):
         numbers = [attribute.f] if kind == AttributeProto.FLOAT else list(attribute.floats)
         if len(numbers) > 2 * MAX_RANK or not all(math.isfinite(number) for number in numbers):
             raise bad_attribute(node, attribute, "finite numbers", source)
     elif kind == AttributeProto.STRING:
         if len(attribute.s) > 64 or not attribute.s.isascii():
-            raise bad_attribute(node, attribute, "a short word", source)
+            raise bad_attribute(node, attribute, "a short ASCII string", source)
     elif kind != AttributeProto.TENSOR or math.prod(attribute.t.dims) != 1:
-        raise bad_attribute(node, attribute, "numbers or a word", source)
+        raise bad_attribute(node, attribute, "numbers or a string", source)
 
 
 def bad_attribute(node: NodeProto, attribute: AttributeProto, expected: str, source: str) -> ModelFileError:
+    """Return the error for an attribute that is invalid."""
     return ModelFileError(
         f"{source}: {label(node)}: attribute {shown(attribute.name)}: got {_value(attribute)}, expected {expected}; "
         f"{AGAIN}."
@@ -117,7 +118,7 @@ def _value(attribute: AttributeProto) -> str:
 
 
 def _check_op(node: NodeProto, source: str) -> None:
-    """A node of a PanRT op; what its attributes may be is for the contract to say, once shapes are known."""
+    """Check a custom op; the contract checks the values of its attributes, once shapes are known."""
     if node.op_type not in OPS:
         raise UnsupportedModelError(
             f"{source}: {label(node)} is {DOMAIN}.{shown(node.op_type)[1:-1]}, this PanRT has {', '.join(OPS)}; "
@@ -141,11 +142,11 @@ def _check_op(node: NodeProto, source: str) -> None:
 
 
 def attributes(node: NodeProto) -> dict[str, Any]:
-    """The attributes of a PanRT node that its op has, by name."""
+    """Return the attributes of a custom op by name, without those that its schema does not have."""
     wanted = ATTRIBUTES[node.op_type]
     return {a.name: helper.get_attribute_value(a) for a in node.attribute if a.name in wanted}
 
 
 def label(node: NodeProto) -> str:
-    """Return what a message calls a node."""
+    """Return the name of a node in messages."""
     return f"node {shown(node.name or node.op_type)}"

@@ -17,12 +17,14 @@ from panrt.formats.records import shown
 from panrt.plugins import contract
 from panrt.plugins.schema import DOMAIN, OPS, by_tensor
 
-_SMALL = 64  # numbers of a constant whose values shapes may follow from
-_SAME_SHAPE = {"GroupNormalization"}  # operators that ONNX infers nothing for: they give what their first input has
+_SMALL = 64  # numbers, at most, in a constant that shapes may depend on
+_SAME_SHAPE = {
+    "GroupNormalization"
+}  # operators for which ONNX infers nothing: their output has the shape of their first input
 
 
 class Tensor(NamedTuple):
-    """A value of a graph; a dimension of -1 is known when it runs."""
+    """A value of a graph; a dimension of -1 is known only at run time."""
 
     name: str
     dtype: np.dtype[Any]
@@ -30,10 +32,10 @@ class Tensor(NamedTuple):
 
 
 def infer(graph: GraphProto, opset: int, *, source: str) -> dict[str, Tensor]:
-    """Type and shape of every value, from the graph's input, its constants and its operators alone.
+    """Infer the type and shape of every value from the graph's input, its constants and its operators alone.
 
     Raises:
-        ModelFileError: one does not follow, or a PanRT node does not get what the contract asks for.
+        ModelFileError: one does not follow, or a PanRT node violates the contract.
     """
     known: dict[str, Tensor] = {}
     for tensor in graph.initializer:
@@ -60,7 +62,7 @@ def infer(graph: GraphProto, opset: int, *, source: str) -> dict[str, Tensor]:
 def _inferred(
     nodes: Sequence[NodeProto], known: Mapping[str, Tensor], small: Mapping[str, TensorProto], opset: int, source: str
 ) -> dict[str, Tensor]:
-    """Of nodes of ONNX's own."""
+    """Infer the outputs of ONNX operators."""
     if not nodes:
         return {}
     read = dict.fromkeys(name for node in nodes for name in node.input if name)
@@ -72,7 +74,7 @@ def _inferred(
     try:
         values = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph.value_info
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
-        raise ModelFileError(f"{source}: its shapes do not fit: {_first_line(error)}; {AGAIN}.") from error
+        raise ModelFileError(f"{source}: its shapes are inconsistent: {_first_line(error)}; {AGAIN}.") from error
     found = {}
     for value in values:
         tensor_type = value.type.tensor_type
@@ -82,9 +84,7 @@ def _inferred(
     for node in nodes:
         for name in node.output:
             if name and name not in found:
-                raise UnsupportedModelError(
-                    f"{source}: {label(node)}: the shape of {shown(name)} is not known; {AGAIN}."
-                )
+                raise UnsupportedModelError(f"{source}: {label(node)}: the shape of {shown(name)} is unknown; {AGAIN}.")
     everything = {**known, **found}
     for node in nodes:
         if (problem := _misfit(node, everything)) is not None:
@@ -93,11 +93,11 @@ def _inferred(
 
 
 def _misfit(node: NodeProto, tensors: Mapping[str, Tensor]) -> str | None:
-    """What does not fit together in a node although ONNX infers a shape for it; None: nothing."""
+    """Return what is inconsistent in a node although ONNX infers a shape for it; None: nothing."""
     shapes = [tensors[name].shape for name in node.input if name]
     out = tensors[node.output[0]].shape
     if node.op_type in ("Reshape", "Flatten", "Squeeze", "Unsqueeze") and math.prod(shapes[0]) != math.prod(out):
-        return f"makes {shape_text(out)} of {shape_text(shapes[0])}"
+        return f"reshapes {shape_text(shapes[0])} to {shape_text(out)}"
     if node.op_type in ("Conv", "ConvTranspose"):
         group = next((a.i for a in node.attribute if a.name == "group"), 1)
         channels, filters = shapes[1][1] * group, shapes[1][0]
@@ -106,12 +106,12 @@ def _misfit(node: NodeProto, tensors: Mapping[str, Tensor]) -> str | None:
         if shapes[0][1] != channels or filters % group or channels % group or shapes[2:] not in ([], [(filters,)]):
             return f"weights {shape_text(shapes[1])} and bias in {group} groups do not fit {shape_text(shapes[0])}"
     if node.op_type == "Clip" and any(math.prod(bound) != 1 for bound in shapes[1:]):
-        return "clips to more than one number"
+        return "its bounds are not single numbers"
     return None
 
 
 def value_info(tensor: Tensor) -> ValueInfoProto:
-    """As a graph declares it; a dimension of -1 is left open."""
+    """Return the declaration of a tensor in a graph; a dimension of -1 is left open."""
     shape = [None if size < 0 else size for size in tensor.shape]
     return helper.make_tensor_value_info(tensor.name, helper.np_dtype_to_tensor_dtype(tensor.dtype), shape)
 
@@ -124,11 +124,11 @@ def _dtype(data_type: int, name: str, source: str) -> np.dtype[Any]:
 
 
 def _op_outputs(node: NodeProto, known: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """The tensors of a PanRT node, whose attributes and inputs are checked by the contract."""
+    """Return the outputs of a custom op, after the contract has checked its attributes and inputs."""
     given = [known[name] for name in node.input]
     values = attributes(node)
     try:
-        # the contract looks at arrays; these are never touched, so that they take no memory
+        # the contract checks arrays; nothing touches these, so they take no memory
         arrays: list[Any] = [np.empty(tensor.shape, tensor.dtype) for tensor in given]
         op = OPS[node.op_type]
         sizes = contract.check(op, by_tensor(op, arrays), values)

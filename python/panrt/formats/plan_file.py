@@ -1,8 +1,8 @@
-"""What an engine says about itself: the JSON file beside it, written by `panrt build` and read by the runtime.
+"""The metadata of an engine: the JSON file beside it, written by `panrt build` and read by the runtime.
 
 `street.plan` is opaque; `street.plan.json` holds the model's metadata (`panrt.formats.metadata`) and what the engine
 was built with. The runtime compares that with the process it is in before it deserialises, so that a
-mismatch is one sentence and not a pair of numbers after a long load. Reading needs neither TensorRT nor ONNX.
+mismatch is reported in one sentence, before a long load. Reading needs neither TensorRT nor ONNX.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ class Precisions:
     int8: int
     plugins: int  # layers of the four ops, whose geometry is float32 in every file
     other: int  # that compute nothing, or integers: constants, copies, conversions
-    fallen_to_fp32: tuple[str, ...]  # nodes with weights that compute in float32 although the file says otherwise
+    fallen_to_fp32: tuple[
+        str, ...
+    ]  # nodes with weights that compute in float32 although the file declares another precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +76,7 @@ class PlanFile:
     tensorrt: str  # version
     gpu: str  # on which it was built; "": none took part, as TensorRT-RTX needs none
     compute_capability: str  # of that GPU, e.g. "8.7"; ""
-    driver: str  # the newest CUDA that the driver knows, e.g. "13.0"; ""
+    driver: str  # the newest CUDA that the driver supports, e.g. "13.0"; ""
     panrt: str  # version
     plugin_version: str
     plugins_sha256: str  # of the plugin library
@@ -124,7 +126,7 @@ def read(plan: str | os.PathLike[str]) -> PlanFile:
         content = read_whole(path, longest=LONGEST_SIDECAR, error=PlanFileError, expected="the sidecar of an engine")
     except FileNotFoundError as error:
         raise PlanFileError(
-            f"{path}: no such file; it belongs to {Path(plan).name} and tells what that was built with. Copy it along, "
+            f"{path}: no such file; it belongs to {Path(plan).name} and states its build options. Copy it as well, "
             "or build the engine again:  panrt build"
         ) from error
     return loads(content, source=str(path))
@@ -245,7 +247,7 @@ def _check_size(path: Path, file: PlanFile) -> None:
     size = status.st_size
     if size != file.plan_bytes:
         raise PlanFileError(
-            f"{path}: has {size} bytes, {sidecar(path).name} tells of {file.plan_bytes}; the file is cut off, or the "
+            f"{path}: has {size} bytes, {sidecar(path).name} states {file.plan_bytes}; the file is cut off, or the "
             "two do not belong together. Copy both again, or build the engine again."
         )
 
@@ -253,7 +255,7 @@ def _check_size(path: Path, file: PlanFile) -> None:
 def _check_sha256(path: Path, file: PlanFile, found: str) -> None:
     if found != file.plan_sha256:
         raise PlanFileError(
-            f"{path}: sha256 is {found[:12]}..., {sidecar(path).name} tells of {file.plan_sha256[:12]}...; the file is "
+            f"{path}: sha256 is {found[:12]}..., {sidecar(path).name} states {file.plan_sha256[:12]}...; the file is "
             "damaged, or the two do not belong together. Copy both again, or build the engine again."
         )
 

@@ -1,7 +1,7 @@
-"""JSON that somebody else wrote: read without surprises, checked where it enters.
+"""Untrusted JSON: parsing and checks at the border, and text for messages.
 
-Whatever is wrong with such a file ends as one error type and one line that names the file and the field. The checks
-return None where a value is not what was expected, so that each reader words its own message with `shown`.
+Every fault of such a file becomes one error type with a one-line message that names the file and the field. The checks
+return None for an invalid value, so that each reader words its own message with `shown`.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ def parse(content: str | bytes, *, source: str, error: type[PanrtError], cure: s
     """Parse JSON in UTF-8, with or without a byte order mark.
 
     Args:
-        content: what stands in the file.
+        content: of the file.
         source: names the file, and the part of it, in messages.
-        error: what to raise.
-        cure: what the reader of the message can do, e.g. "export the model again".
-        unique: reject an object that holds a name twice, of which readers take the first or the last.
+        error: type to raise.
+        cure: how to fix it, e.g. "export the model again".
+        unique: reject an object with a repeated name, whose meaning is ambiguous.
 
     Raises:
         error: it is not JSON, is nested too deeply, or holds NaN, Infinity or a number of thousands of digits.
@@ -46,16 +46,16 @@ def parse(content: str | bytes, *, source: str, error: type[PanrtError], cure: s
     except UnicodeDecodeError as caught:
         problem = f"byte {caught.start} is not UTF-8"
     except ValueError as caught:
-        is_long = "integer string conversion" in str(caught)  # Python's limit, whose message speaks to programmers
+        is_long = "integer string conversion" in str(caught)  # Python's limit, whose message is for programmers
         problem = "a number has thousands of digits" if is_long else str(caught)
-    raise error(f"{source}: not JSON that can be read ({problem}); {cure}.")
+    raise error(f"{source}: invalid JSON ({problem}); {cure}.")
 
 
 def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content: dict[str, Any] = {}
     for name, value in pairs:
         if name in content:
-            raise ValueError(f"{shown(name)} stands in it twice")
+            raise ValueError(f"repeated name {shown(name)}")
         content[name] = value
     return content
 
@@ -93,7 +93,7 @@ def paragraph(value: object, *, longest: int = 100 * LONGEST_NAME) -> str | None
 
 
 def shown(value: object) -> str:
-    """Return a value as a message shows it: one short line, whatever it is."""
+    """Return any value as one short line for a message."""
     try:
         text = _SHORT.repr(value)
     except (ValueError, RecursionError):  # a number of more digits than Python prints
@@ -102,11 +102,10 @@ def shown(value: object) -> str:
 
 
 def legible(text: object) -> str:
-    r"""Return a name or path as messages and results show it: whatever `line` does not accept is escaped.
+    r"""Return a name or path for messages and results: characters that `line` rejects are escaped.
 
-    A file may have a name with line breaks, escape sequences, or bytes that are not UTF-8 (`os.fsdecode` makes lone
-    surrogates of those): here they become \n, \x1b and \xff. Of a text that is longer than names are, the middle is
-    left out.
+    A file name may hold line breaks, escape sequences, or bytes that are not UTF-8 (lone surrogates, by `os.fsdecode`):
+    here they become \n, \x1b and \xff. The middle of a very long text is elided.
     """
     name = str(text)
     if len(name) > LONGEST_NAME:
@@ -115,7 +114,7 @@ def legible(text: object) -> str:
 
 
 def legible_lines(text: str) -> str:
-    """Return a message of several lines for a terminal: all but its line breaks is escaped as by `legible`."""
+    """Return a message of several lines for a terminal, escaped like `legible` except for its line breaks."""
     return "\n".join("".join(c if _is_printable(c) else _escaped(c) for c in line) for line in text.split("\n"))
 
 
@@ -127,7 +126,7 @@ def _escaped(character: str) -> str:
 
 
 def names(values: Iterable[object], *, most: int = 8) -> str:
-    """Return names as a message lists them: sorted, on one short line, whatever they are."""
+    """Return names for a message: sorted, on one short line."""
     found = sorted(
         value if isinstance(value, str) and len(value) <= 60 and line(value) else shown(value) for value in values
     )
@@ -135,9 +134,9 @@ def names(values: Iterable[object], *, most: int = 8) -> str:
 
 
 def argument(value: object) -> str:
-    """Return a file's name or another text as a shell takes it, for commands that a message shows to be pasted.
+    """Return a file name or another text quoted for a shell, for commands in messages.
 
-    A name that cannot be shown as it is, e.g. with an escape sequence in it, is quoted in the way of `$'...'`.
+    A name that cannot be printed, e.g. with an escape sequence in it, is quoted as `$'...'`.
     """
     text = str(value)
     if text.startswith("-"):
@@ -159,5 +158,5 @@ def _in_dollar_quotes(character: str) -> str:
 
 
 def _is_printable(character: str) -> bool:
-    # Cc: control characters and escape sequences; Cs: half of a surrogate pair; Zl, Zp: line breaks to some readers
+    # Cc: control characters and escape sequences; Cs: lone surrogates; Zl, Zp: line breaks to some readers
     return unicodedata.category(character) not in ("Cc", "Cs", "Zl", "Zp")

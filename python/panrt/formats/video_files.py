@@ -1,4 +1,4 @@
-"""Opening a video to be read, in the same way with every version of PyAV that the package allows."""
+"""Open a video for reading, in the same way with every supported version of PyAV."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 
 import av
 
-# A title may be in any encoding. PyAV raises where it is not UTF-8 unless it is asked not to; PyAV 19 and newer never
-# do, and cannot be asked.
+# Titles may have any encoding. Before version 19, PyAV raises an error for one that is not UTF-8 unless it is told to
+# replace it; newer versions never raise it, and have no such option.
 _LENIENT = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-LARGEST_BLOCK = 1 << 29  # bytes; the largest frame that is read, 8192 x 4320, takes 212 MB in 16 bits a channel
+LARGEST_BLOCK = 1 << 29  # bytes; the largest frame, 8192 x 4320, takes 212 MB with 16 bits per channel
 _open: Any = av.open  # noqa: TID251
 
 
 def open_video(file: object, **options: Any) -> av.container.InputContainer:
-    """Open a video by `av.open`, whatever its titles are encoded in.
+    """Open a video with `av.open`, whatever the encoding of its titles.
 
     Args:
-        file: a path, a URI, or an object with `read`, and with `seek` where it can.
+        file: a path, a URI, or an object with `read` and, if it is seekable, `seek`.
         options: arguments of `av.open`.
 
     Raises:
@@ -34,10 +34,10 @@ def open_video(file: object, **options: Any) -> av.container.InputContainer:
 
 @cache
 def _bound_memory() -> None:
-    """Have FFmpeg allocate no block of memory above `LARGEST_BLOCK`, in this process.
+    """Limit FFmpeg's memory blocks to `LARGEST_BLOCK` in this process.
 
-    It believes sizes that a file declares: a title of 2 GB in an MP4 of 2 kB is allocated before it is read. PyAV does
-    not offer `av_max_alloc`; it is looked up in the libraries that PyAV itself is linked with.
+    FFmpeg trusts declared sizes: a title of 2 GB in an MP4 of 2 kB is allocated before it is read. PyAV does not expose
+    `av_max_alloc`, so it is looked up in the libraries that PyAV is linked with.
     """
     limit = ctypes.CDLL(av.frame.__file__).av_max_alloc
     limit.argtypes, limit.restype = [ctypes.c_size_t], None

@@ -1,4 +1,4 @@
-"""Names are drawn whatever they are: OpenCV crashes the process on some text, and Python users can give any."""
+"""Any name can be drawn, also text on which OpenCV would crash the process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from panrt.engine.results.overlay import LONGEST_NAME, drawable
-from panrt.engine.results.result import PanopticResult, Segment, Timings
+from panrt.engine.results.result import PanopticResult, Timings
+from panrt.engine.results.segment import Segment
 from panrt.formats.records import shown
 
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=30)

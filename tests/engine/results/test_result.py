@@ -1,4 +1,4 @@
-"""What a result says, and how it goes to other programs and before people."""
+"""The content of a result, its serialised forms and its overlay."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from panrt.engine.frame import Frame
 from panrt.engine.results.colors import segment_color
-from panrt.engine.results.result import PanopticResult, Segment, panoptic_result
+from panrt.engine.results.result import PanopticResult, panoptic_result
+from panrt.engine.results.segment import Segment
 from panrt.errors import FrameError
 from panrt.formats.metadata import Category
 from panrt.plugins import reference

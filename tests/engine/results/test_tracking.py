@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from examples.tabletop.classes import CLASSES
 from examples.tabletop.clip import Clip, read_clip
-from panrt.engine.results.result import PanopticResult, Segment, Timings
+from panrt.engine.results.result import PanopticResult, Timings
+from panrt.engine.results.segment import Segment
 from panrt.engine.results.tracking import Tracker, TrackingConfig
 from panrt.formats.metadata import Category
 from panrt.model import panoptic_map

@@ -1,4 +1,4 @@
-"""Where servers listen, and whom they answer."""
+"""Addresses on which servers listen, and the requests that they answer."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def test_the_page_says_that_its_picture_is_old_and_shows_the_stream_of_the_next_
         tab.go(f"http://127.0.0.1:{port}/")
         tab.wait(near(40))
     tab.wait(text("connection") + ".startsWith('No connection for ')")
-    assert "The pictures are old." in tab.value(text("connection"))
+    assert "The images are old." in tab.value(text("connection"))
     assert tab.value("getComputedStyle(document.querySelector('figure img')).filter") != "none"
     with Source(port, 200).serving():
         tab.wait(near(200))

@@ -33,7 +33,9 @@ from panrt.engine.sinks import (
     output,
     same_file,
 )
-from panrt.engine.sinks.files import JOURNAL, CocoWriter, JsonLinesWriter, NumpyWriter
+from panrt.engine.sinks.coco import JOURNAL, CocoWriter
+from panrt.engine.sinks.json_lines import JsonLinesWriter
+from panrt.engine.sinks.numpy_arrays import NumpyWriter
 from panrt.engine.sinks.sink import RETRY
 from panrt.engine.sinks.video import LONGEST_SIDE, VideoWriter
 from panrt.engine.sources.pattern import pattern
@@ -634,7 +636,7 @@ def test_files_beside_the_source_and_devices_are_no_clash(here: Path) -> None:
     run("a.png", "out.jsonl", "out.mp4", "coco://a", "b.jsonl")
     run(str(here), "c.jsonl")  # a folder of pictures
     Path("x.jsonl").symlink_to("/dev/null")
-    same_file.refuse_same_files([], [open_sink("x.jsonl").spec, open_sink("x.jsonl").spec])
+    same_file.reject_same_files([], [open_sink("x.jsonl").spec, open_sink("x.jsonl").spec])
 
 
 # who reads

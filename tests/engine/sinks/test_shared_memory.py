@@ -1,4 +1,4 @@
-"""Shared memory between a writer and readers of which each may die, and beside files that are not theirs."""
+"""Shared memory between a writer and readers, any of which may die, and beside foreign files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 
 import panrt
-from panrt.engine.results.result import PanopticResult, Segment, Timings
+from panrt.engine.results.result import PanopticResult, Timings
+from panrt.engine.results.segment import Segment
 from panrt.engine.sinks import Item, SharedMemoryError, SharedMemoryReader, SinkError, WriterGoneError
 from panrt.engine.sinks.shared_memory import SharedMemoryWriter, memory_path
 from panrt.engine.sources.pattern import pattern

@@ -1,4 +1,4 @@
-"""Sinks: what they write can be read back, and what befalls one of them befalls nobody else."""
+"""Sinks: what they write can be read back, and a fault of one affects no other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GStreamer by `gi`, of which two forms are about: alone, and with the functions that python3-gst-1.0 puts over it."""
+"""GStreamer through `gi` in both of its forms: alone, and with the overrides of python3-gst-1.0."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ from panrt.engine.sources import (
     open_source,
 )
 from panrt.engine.sources.appsink import PipelineError, Sample
-from panrt.engine.sources.argus import Moments, csi_pictures, nv12_frame
+from panrt.engine.sources.argus import Moments, csi_frames, nv12_frame
 from panrt.engine.sources.gstreamer import LaunchedPipeline
 from panrt.engine.sources.source import Opening
 from tools.clock import PATIENCE
@@ -347,7 +347,7 @@ def test_a_camera_that_is_silent_is_lost_after_the_timeout_or_what_its_start_may
     monkeypatch.setattr(gstreamer, "start", lambda _: silent)
     options = SourceOptions(timeout=2.0, clock=silent)  # type: ignore[arg-type]
     with pytest.raises(SourceTimeoutError, match=rf"no data for {seconds} s\."):
-        list(csi_pictures(0, "csi://0", argus.CsiOptions(), Opening(options, realtime=True)))
+        list(csi_frames(0, "csi://0", argus.CsiOptions(), Opening(options, realtime=True)))
     assert silent.closed
     assert seconds < silent.seconds < seconds + 0.5
 

@@ -1,4 +1,4 @@
-"""Files as sources: what is in them comes out, and what is wrong with them is said."""
+"""Files as sources: every frame is delivered, and every fault is reported."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def damaged(kind: str, folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        ("picture", "not a picture that can be read: damaged before its size is told"),
+        ("picture", "not an image that can be read: damaged before its size"),
         ("empty picture", "the file is empty"),
         ("empty", "the file is empty"),
         ("text", "not a video that FFmpeg can read, or damaged"),
@@ -416,5 +416,5 @@ def test_a_photo_comes_upright_and_unmirrored(tmp_path: Path) -> None:
 
 
 def test_a_pattern_of_a_thousand_folders_matches_nothing() -> None:
-    with pytest.raises(SourceNotFoundError, match=r"no such file, folder or pattern|no picture or video"):
+    with pytest.raises(SourceNotFoundError, match=r"no such file, folder or pattern|no image or video"):
         select("[a]/" * 1000)

@@ -1,4 +1,4 @@
-"""Cameras over HTTP, and what answers but is none."""
+"""Cameras over HTTP, and servers that are no cameras."""
 
 from __future__ import annotations
 

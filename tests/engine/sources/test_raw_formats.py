@@ -1,4 +1,4 @@
-"""Sources that hand frames over as they have them, for the GPU to convert."""
+"""Sources that deliver frames in their native pixel format, for the GPU to convert."""
 
 from __future__ import annotations
 

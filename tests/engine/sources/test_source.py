@@ -1,4 +1,4 @@
-"""What a source makes of its reader: errors that nobody foresaw, ages, and images of a program."""
+"""Sources around their readers: unexpected errors, ages of frames, and a program's own images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from panrt.engine.sources import Source, SourceOptions, SourceUndecodableError, State, open_source
 from panrt.engine.sources.pattern import pattern
-from panrt.engine.sources.source import Opening, Picture, Spec
+from panrt.engine.sources.source import Captured, Opening, Spec
 from tools.clock import ManualClock
 from tools.streams import drain
 
@@ -23,13 +23,13 @@ SECRET = "rtsp://admin:Zq@camera/live"
 def test_a_lasting_source_survives_an_error_that_nobody_foresaw(caplog: pytest.LogCaptureFixture) -> None:
     opened: list[int] = []
 
-    def reader(opening: Opening) -> Generator[Picture, None, None]:
+    def reader(opening: Opening) -> Generator[Captured, None, None]:
         opened.append(1)
-        yield Picture(IMAGE)
+        yield Captured(IMAGE)
         if len(opened) < 3:
             raise ZeroDivisionError(f"no way to read {SECRET}")
         while not opening.stop.wait(0.01):
-            yield Picture(IMAGE)
+            yield Captured(IMAGE)
 
     spec = Spec("rtsp://camera/live", reader, live=True, lasting=True)
     options = SourceOptions(policy="block", backoff=(0.001, 0.002))
@@ -46,8 +46,8 @@ def test_a_lasting_source_survives_an_error_that_nobody_foresaw(caplog: pytest.L
     ("live", "policy", "age"), [(False, "block", 0.0), (True, "block", 7.0), (False, "latest", 7.0)]
 )
 def test_only_a_frame_that_came_by_itself_ages_while_it_waits(live: bool, policy: Any, age: float) -> None:
-    def reader(opening: Opening) -> Generator[Picture, None, None]:
-        yield Picture(IMAGE)
+    def reader(opening: Opening) -> Generator[Captured, None, None]:
+        yield Captured(IMAGE)
 
     clock = ManualClock()
     source = Source(Spec("x", reader, live=live), options=SourceOptions(policy=policy, clock=clock)).start()

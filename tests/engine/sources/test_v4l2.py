@@ -20,8 +20,8 @@ from panrt.engine.pixel_formats import bgr
 from panrt.engine.sources import SourceOptions, SourceTimeoutError, UnknownSourceError, v4l2
 from panrt.engine.sources.buffers import Buffers
 from panrt.engine.sources.open import parse
-from panrt.engine.sources.source import Opening, Picture
-from panrt.engine.sources.v4l2 import captured_pictures, devices
+from panrt.engine.sources.source import Captured, Opening
+from panrt.engine.sources.v4l2 import captured_frames, devices
 from support.v4l2 import build, capture
 
 HEIGHT, WIDTH = 48, 64
@@ -34,9 +34,9 @@ def noise(pixel_format: str, count: int = 5) -> NDArray[np.uint8]:
     return np.random.default_rng(7).integers(0, 256, (count, *SHAPES[pixel_format]), np.uint8)
 
 
-def read(file: object, demuxer: str, wanted: PixelFormat, **options: str) -> tuple[list[Picture], Opening]:
+def read(file: object, demuxer: str, wanted: PixelFormat, **options: str) -> tuple[list[Captured], Opening]:
     opening = Opening(SourceOptions(pixel_format=wanted), realtime=True)
-    return list(captured_pictures(file, "camera://0", demuxer, options, opening)), opening
+    return list(captured_frames(file, "camera://0", demuxer, options, opening)), opening
 
 
 @pytest.mark.parametrize("pixel_format", ["yuyv", "nv12"])
@@ -109,7 +109,7 @@ def test_a_camera_that_falls_silent_is_lost_after_the_timeout(monkeypatch: pytes
 
     monkeypatch.setattr(v4l2._Camera, "_next", once)
     opening = Opening(SourceOptions(pixel_format="yuyv", timeout=2.0, clock=clock), realtime=True)
-    pictures = captured_pictures(file, "camera://0", "rawvideo", {"pixel_format": "yuyv422", **SIZE}, opening)
+    pictures = captured_frames(file, "camera://0", "rawvideo", {"pixel_format": "yuyv422", **SIZE}, opening)
     assert next(pictures).image.shape == SHAPES["yuyv"]
     with pytest.raises(SourceTimeoutError, match=r"camera://0: no data for 2 s\."):
         next(pictures)
@@ -191,7 +191,7 @@ def test_a_device_that_cannot_be_read_says_why(device: Path) -> None:
 def test_what_is_no_camera_says_so() -> None:
     opening = Opening(SourceOptions(), realtime=True)
     with pytest.raises(FileNotFoundError, match="/dev/null: not a V4L2 camera"):
-        next(v4l2.v4l2_pictures("/dev/null", "/dev/null", v4l2.V4l2Options(), opening))
+        next(v4l2.v4l2_frames("/dev/null", "/dev/null", v4l2.V4l2Options(), opening))
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ from fuzz import mutate
 from fuzz.target import BrokenError, Files, Target, printable, require
 from fuzz.targets.media import PLAYLISTS, check_source, clip, spoil_clip
 from panrt.engine.frame import Frame
-from panrt.engine.results.result import PanopticResult, Segment, Timings
+from panrt.engine.results.result import PanopticResult, Timings
+from panrt.engine.results.segment import Segment
 from panrt.engine.sinks import Context, Item, SharedMemoryReader, open_sink
 from panrt.engine.sinks.shared_memory import SharedMemoryWriter, memory_path
 from panrt.engine.sources import SourceError

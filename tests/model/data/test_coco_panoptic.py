@@ -166,7 +166,7 @@ SPOILED: dict[str, tuple[Callable[[DataSet], Any], str]] = {
     ),
     "segment_twice": (
         lambda d: segment(d, 1).update(id=70000),
-        r"segments_info\[1\]: id 70000: another segment of the picture has it too",
+        r"segments_info\[1\]: id 70000: another segment of the image has it too",
     ),
     "segment_is_void": (
         lambda d: segment(d, 0).update(id=0),
@@ -246,7 +246,7 @@ def test_a_broken_file_is_named(data_set: DataSet) -> None:
     path = data_set.write()
     record = read_coco_panoptic(path, images=data_set.folder / "images").records[0]
     record.image_path.write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"1\.png: not a picture that can be read: expected JPEG, PNG"):
+    with pytest.raises(ValueError, match=r"1\.png: not an image that can be read: expected JPEG, PNG"):
         load_sample(record)
     path.write_text("{")
     with pytest.raises(ValueError, match=r"panoptic\.json: not JSON"):

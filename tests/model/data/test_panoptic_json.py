@@ -1,4 +1,4 @@
-"""The JSON of data sets as people have it: what may be missing or written otherwise, and what is refused by name."""
+"""JSON of real data sets: which fields may be missing or differ, and which errors name the place."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def test_classes_of_an_instance_json_lack_what_tells_things_from_stuff(folder: P
     with pytest.raises(PanopticFormatError, match=r"instances\.json: this is an instance JSON"):
         read_classes(path)
     path.write_text(json.dumps({"categories": PLAIN_CATEGORIES}))
-    with pytest.raises(PanopticFormatError, match=r"categories do not say which are things \(isthing\)"):
+    with pytest.raises(PanopticFormatError, match=r"categories do not state which are things \(isthing\)"):
         read_classes(path)
 
 
@@ -234,7 +234,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "an annotation twice": (changed(lambda c: c["annotations"][1].update(image_id=1)), "image 1 is listed more than"),
     "an image twice": (first("images", id=1), r"images\[1\]: image 1 is listed twice"),
     "an id of another type": (first("annotations", image_id="1"), "image_id '1' is not among the images .*written"),
-    "no annotations": (changed(lambda c: c.update(annotations=[])), "there are none, expected one for each picture"),
+    "no annotations": (changed(lambda c: c.update(annotations=[])), "there are none, expected one for each image"),
     "annotations that are no objects": (changed(lambda c: c.update(annotations=[1])), "expected an object, got 1"),
     "a size that is a list": (first("images", height=[1]), r"height: expected a whole number .*, got \[1\]"),
     "a colour of truth values": (first("categories", color=[True, 0, 0]), r"color: expected \[R, G, B\] of 0\.\.255"),
@@ -398,7 +398,7 @@ def test_labels_of_the_unturned_picture_are_told_by_its_orientation(
 def test_a_picture_of_another_size_is_not_blamed_on_its_orientation(folder: Path) -> None:
     write_turned(folder, 6)
     content = changed(lambda c: c["images"][1].update(height=5))
-    with pytest.raises(PanopticFormatError, match=r"is 6x4 .* 5x6; pictures and JSON are of different versions"):
+    with pytest.raises(PanopticFormatError, match=r"is 6x4 .* 5x6; images and JSON are of different versions"):
         load_sample(read(folder, content).records[0])
 
 
@@ -457,7 +457,7 @@ def test_a_label_map_of_16_bits_or_with_transparent_pixels_is_refused(folder: Pa
 def test_a_label_map_that_is_too_large_is_not_decoded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(panoptic_json, "MAX_LABEL_PIXELS", 23)
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
-    with pytest.raises(PanopticFormatError, match=r"has 6 x 4 \(W x H\) pixels; read are up to 23 pixels"):
+    with pytest.raises(PanopticFormatError, match=r"has 6 x 4 \(W x H\) pixels, expected at most 23 pixels"):
         read_panoptic_png(folder / "panoptic/1.png")
 
 

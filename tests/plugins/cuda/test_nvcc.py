@@ -72,7 +72,5 @@ def test_blocks_hand_over_by_release_and_acquire_alone(ptx: dict[str, str]) -> N
         assert not re.search(r"\b(membar|fence|ld\.volatile|st\.volatile)\b", text), source
         words = {word for word in (".release.", ".acquire.", "nanosleep") if word in text}
         assert len(words) == (3 if source == "merge_resolve.cu" else 0), source
-    assert (
-        len(re.findall(r"atom\.add\.release\.gpu|red\.release\.gpu", ptx["merge_resolve.cu"])) == 4
-    )  # of each variant
+    assert len(re.findall(r"atom\.add\.release\.gpu|red\.release\.gpu", ptx["merge_resolve.cu"])) == 4  # per variant
     assert "ld.acquire.gpu" in ptx["merge_resolve.cu"]

@@ -541,7 +541,7 @@ void attributes_that_do_not_do_are_refused_by_name(Library& library) {
        "nms_threshold: expected a number from 0 to 1, got nan"},
       {"RpnProposals", rpn_fields().floats("anchor_sizes", {32}), "anchor_sizes: expected as many entries as strides"},
       {"RpnProposals", rpn_fields().ints("strides", {}),
-       "strides: expected 1 to 8 entries, one a pyramid level, got 0"},
+       "strides: expected 1 to 8 entries, one per pyramid level, got 0"},
       {"RpnProposals", rpn_fields().ints("strides", std::vector<std::int32_t>(9, 4)), "1 to 8 entries"},
       {"RpnProposals", rpn_fields().floats("aspect_ratios", {}), "aspect_ratios: expected 1 to 16 entries, got 0"},
       {"RpnProposals", rpn_fields().ints("post_nms_top_k", {0}), "post_nms_top_k: expected 1 to 1048576, got 0"},

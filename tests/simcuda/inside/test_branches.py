@@ -9,8 +9,8 @@ import pytest
 
 from panrt.errors import EngineError
 from panrt.formats.metadata import Category
-from simcuda.inside.sessions import MODEL, check, open_session, picture, tensors
 from tools.simcuda.fake_tensorrt import PATTERN_ROWS
+from tools.simcuda.sessions import MODEL, check, open_session, picture, tensors
 
 SHELF = Category(10, "shelf", False, (9, 9, 9))
 INSTANCES = dataclasses.replace(  # all stuff is one channel: as many detections as the pattern has rows, and one

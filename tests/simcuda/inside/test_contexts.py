@@ -18,9 +18,9 @@ from panrt.engine.backends.tensorrt.kernels import Kernels
 from panrt.engine.backends.tensorrt.session import TensorRTSession
 from panrt.engine.frame import Frame
 from panrt.errors import CudaError, CudaStreamError, EngineError, FrameError, SessionError
-from simcuda.inside.sessions import check, contexts_unchanged, open_session, picture
 from tools.simcuda import control
 from tools.simcuda.device_arrays import CudaArray
+from tools.simcuda.sessions import check, contexts_unchanged, open_session, picture
 
 
 def make_context() -> Any:

@@ -24,9 +24,9 @@ from panrt.engine.frame import Frame, PixelFormat
 from panrt.engine.results.device_map import DeviceMap
 from panrt.engine.results.tracking import Tracker
 from panrt.errors import CudaStreamError, DeviceMapError, FrameError, SessionClosedError
-from simcuda.inside.sessions import MODEL, check, open_session, picture
 from tools.simcuda.control import SCHEDULES, Schedule
 from tools.simcuda.device_arrays import CudaArray, DlpackArray, OnDevice
+from tools.simcuda.sessions import MODEL, check, open_session, picture
 
 pytestmark = pytest.mark.usefixtures("own_context")
 KINDS = (CudaArray, DlpackArray)

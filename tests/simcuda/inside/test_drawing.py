@@ -28,9 +28,9 @@ from panrt.engine.results.tracking import Tracker
 from panrt.engine.sinks.drawing import annotated
 from panrt.engine.sinks.sink import Context, Item, Sink, SinkSpec
 from panrt.errors import CudaError, FrameError, SessionError
-from simcuda.inside.sessions import COLORS, HW, MODEL, open_session, picture, start_drawing
 from tools.simcuda.control import SCHEDULES, Schedule
 from tools.simcuda.device_arrays import CudaArray
+from tools.simcuda.sessions import COLORS, HW, MODEL, open_session, picture, start_drawing
 
 Kind = Literal["bgr8 of the network's size", "bgr8", "rgb8", "nv12", "yuyv"]
 KINDS: tuple[Kind, ...] = ("bgr8 of the network's size", "bgr8", "rgb8", "nv12", "yuyv")
@@ -325,7 +325,7 @@ def test_sinks_that_show_pictures_get_those_of_the_gpu_in_the_colours_of_trackin
         def opened(_: Context, album: Album = album) -> Album:
             return album
 
-        sink = Sink(SinkSpec("album", opened, recording=True, pictures=pictures))
+        sink = Sink(SinkSpec("album", opened, recording=True, overlays=pictures))
         with (
             open_session(tmp_path, kernels=kernels, preprocess="gpu") as session,
             panrt.stream(folder, session, sinks=[sink], policy="block") as stream,

@@ -1,4 +1,4 @@
-"""The simulated driver catches what it is there to catch, through the bindings that the engine uses."""
+"""The simulated driver reports every misuse that it checks, through the bindings that the engine uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where network inputs and outputs lie, and what else does not: a GPU may not cache the host's memory."""
+"""Placement of network inputs and outputs in device or mapped memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from panrt.engine.frame import Frame
 from panrt.engine.session import GpuMemory
 from panrt.errors import CudaError, EngineError, KernelError, SessionError
 from panrt.plugins.cuda_api import NarrowMapArgs
-from simcuda.inside.sessions import HW, MODEL, check, open_session, picture
+from tools.simcuda.sessions import HW, MODEL, check, open_session, picture
 
 COLORS = {1: (250, 10, 20), 2: (30, 240, 50), 3: (60, 70, 230)}
 NETWORK_BYTES = sum(tensor.bytes for tensor in wanted_tensors(MODEL))

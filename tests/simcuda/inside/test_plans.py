@@ -35,9 +35,9 @@ from panrt.formats import plan_file
 from panrt.formats.plan_file import BuildOptions, PlanFile, Precisions
 from panrt.plugins import library
 from panrt.plugins.library import PluginLibrary
-from simcuda.inside.sessions import MODEL, check, contexts_unchanged, picture, tensors
 from support import homes
 from tools.simcuda import fake_tensorrt, fake_tensorrt_rtx
+from tools.simcuda.sessions import MODEL, check, contexts_unchanged, picture, tensors
 
 LIBRARY = Path(os.environ["PANRT_TEST_KERNELS"])
 PLUGINS = PluginLibrary(LIBRARY, "1" * 64, "2" * 64, "10.3.0", ("87", "89"))

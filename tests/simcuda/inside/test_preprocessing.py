@@ -1,4 +1,4 @@
-"""Frames that the GPU prepares, and maps that it narrows: PanRT's own kernels, unmodified, behind the session."""
+"""Frames that the GPU prepares and compact maps: the unmodified PanRT kernels behind the session."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from panrt.engine.preprocess import place
 from panrt.errors import CudaError, EngineError, FrameError, KernelError
 from panrt.plugins import frame_reference
 from panrt.plugins.cuda_api import NarrowMapArgs
-from simcuda.inside.sessions import HW, MODEL, check, open_session, picture
 from tools.simcuda import fake_tensorrt
 from tools.simcuda.control import SCHEDULES, Schedule
+from tools.simcuda.sessions import HW, MODEL, check, open_session, picture
 
 FREE = (104, 116, 123)  # of MODEL's mean
 Kind = Literal["rgb8", "nv12", "yuyv"]

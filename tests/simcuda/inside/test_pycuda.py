@@ -23,9 +23,9 @@ from pycuda.tools import clear_context_caches, make_default_context
 from panrt.engine.backends.tensorrt.kernels import Kernels
 from panrt.engine.frame import Frame
 from panrt.errors import FrameError
-from simcuda.inside.sessions import HW, check, contexts_unchanged, open_session, picture
 from simcuda.inside.test_plans import Engine, engine, machine
 from tools.simcuda import control
+from tools.simcuda.sessions import HW, check, contexts_unchanged, open_session, picture
 
 __all__ = ["engine", "machine"]  # fixtures
 EXAMPLE = Path(__file__).parents[3] / "examples" / "pycuda_frames.py"
@@ -157,7 +157,7 @@ from tools.simcuda import control
 atexit.register(lambda: print(control.findings(), control.contexts(), control.alive()))
 import pathlib, sys
 import pycuda.autoinit
-from simcuda.inside.sessions import open_session, picture
+from tools.simcuda.sessions import open_session, picture
 session = open_session(pathlib.Path(sys.argv[1]))
 session(picture(0))
 """

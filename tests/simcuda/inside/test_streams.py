@@ -23,8 +23,8 @@ from panrt.engine.sinks.drawing import annotated
 from panrt.engine.sinks.sink import Item, Sink, SinkSpec
 from panrt.engine.sources import SourceOptions
 from panrt.formats.metadata import ModelFile
-from simcuda.inside.sessions import MODEL, check, open_session, picture
 from tools.simcuda import fake_tensorrt
+from tools.simcuda.sessions import MODEL, check, open_session, picture
 
 CLIP = Path(__file__).parents[2] / "data" / "tabletop" / "clip.mp4"
 ONNX = Path(os.environ["PANRT_TEST_MODEL"])
@@ -89,7 +89,7 @@ def test_the_clip_as_its_decoder_wrote_it_gives_identical_maps_and_pictures(
     options = SourceOptions(pixel_format="nv12")
     with panrt.load(ONNX, backend="cpu", threads=1) as session:
         expected = list(panrt.stream(CLIP, session, options=options, limit=frames))
-    pictures = Sink(SinkSpec("pictures", lambda context: Nothing(), recording=True, pictures=True))
+    pictures = Sink(SinkSpec("pictures", lambda context: Nothing(), recording=True, overlays=True))
     with (
         open_session(tmp_path, model, network=str(ONNX), kernels=kernels) as session,
         panrt.stream(CLIP, session, options=options, limit=frames, sinks=[pictures]) as stream,

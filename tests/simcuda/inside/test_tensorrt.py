@@ -22,10 +22,10 @@ from panrt.engine.frame import Frame
 from panrt.engine.preprocess import fill, place
 from panrt.engine.results.result import PanopticResult
 from panrt.errors import CudaError, EngineError, FrameError, SessionError
-from simcuda.inside.sessions import HW, MODEL, check, expected, open_session, picture, tensors
 from support import shared_sessions
 from tools.simcuda import fake_tensorrt
 from tools.simcuda.control import SCHEDULES, Schedule
+from tools.simcuda.sessions import HW, MODEL, check, expected, open_session, picture, tensors
 
 
 @pytest.fixture(autouse=True)

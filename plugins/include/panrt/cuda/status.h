@@ -1,4 +1,4 @@
-// What a launch says: whether its arguments fit and the GPU took it. No exception leaves this library.
+// The result of a launch: whether its arguments are valid and the GPU took it. No exception leaves this library.
 #pragma once
 
 #include <cstdint>
@@ -8,15 +8,15 @@ namespace panrt::cuda {
 enum class Code : std::int32_t {
   kOk = 0,
   kInvalidArgument = 1,    // an argument is outside the op's contract
-  kUnsupported = 2,        // inside the contract, but more than the kernel is made for
-  kWorkspaceTooSmall = 3,  // less than x_workspace_bytes says
-  kLaunchFailed = 4,       // CUDA refused; cuda_error says why
+  kUnsupported = 2,        // within the contract, but beyond what the kernel supports
+  kWorkspaceTooSmall = 3,  // less than x_workspace_bytes
+  kLaunchFailed = 4,       // CUDA failed; see cuda_error
 };
 
 struct [[nodiscard]] Status {
   Code code = Code::kOk;
   std::int32_t cuda_error = 0;  // a cudaError_t, 0 unless code is kLaunchFailed
-  char const* message = "";     // names the op and the argument; never null; good until this thread's next call
+  char const* message = "";     // names the op and the argument; never null; valid until this thread's next call
 
   constexpr bool ok() const noexcept { return code == Code::kOk; }
 };

@@ -1,6 +1,6 @@
 // A panoptic map of int32 to one of uint16 or uint8, for a quarter or half of the traffic to the host.
 //
-// Ids saturate: below 0 becomes 0, beyond the largest number of the type becomes that.
+// Ids saturate: below 0 becomes 0, beyond the type's largest number becomes that number.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -4,7 +4,7 @@
 // opacity)
 // + c * opacity + 128) / 256 in integers. A pixel whose id differs from the one `border` pixels to its right or below
 // (the last pixel stands for those beyond) is (c + 256) / 2, opaque. Ids under 1 and from color_count on leave the
-// frame as it is.
+// frame unchanged.
 //
 // Shapes: N frames of height x width, maps of map_height x map_width.
 #pragma once

@@ -1,6 +1,6 @@
 // A camera frame to the network's input: colour, antialiased resize, letterbox, in one launch.
 //
-// The frame is converted to BGR, 8 bits a channel rounded (panrt/yuv.h), resized to resized_height x resized_width
+// The frame is converted to BGR, rounded to 8 bits per channel (panrt/yuv.h), resized to resized_height x resized_width
 // with panrt/antialias_taps.h - first along y, then along x, each the weighted sum in ascending order divided by the
 // sum of weights, in float32 - and rounded, halves up. The result lies at (top, left) of the network's input; every
 // pixel around it is `border`. YUV formats carry chroma at half resolution; each chroma sample serves the pixels it
@@ -42,7 +42,7 @@ struct PreprocessArgs {
   std::uint8_t border[4];  // BGR; the fourth is not used
 };
 
-// One launch. Refuses frames that shrink by more than about 100 along x.
+// One launch. Rejects frames that shrink by more than about 100 along x.
 Status launch_preprocess(PreprocessArgs const& args, cudaStream_t stream) noexcept;
 
 Status prepare_preprocess() noexcept;  // panrt/cuda/prepare.h
