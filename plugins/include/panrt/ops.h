@@ -609,8 +609,7 @@ struct PanopticMerge {
 };
 }  // namespace panrt::ops
 
-// X(name, function) for each op; the second for those whose kernels need a workspace. No template can name a
-// C function.
+// X(name, function) for each op; the second for those whose kernels need a workspace.
 #define PANRT_FOR_EACH_OP(X)     \
   X(RpnProposals, rpn_proposals) \
   X(PyramidRoiAlign, pyramid_roi_align) X(BoxDetections, box_detections) X(PanopticMerge, panoptic_merge)
