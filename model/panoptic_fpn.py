@@ -4,8 +4,8 @@ Shapes: N images, H x W pixels of an image, Hp x Wp the same padded to multiples
 classes, S semantic channels (0 = "things"), G mask side, P2..P6 the pyramid (N, D, Hp/s, Wp/s) with strides s = 4..64.
 
 The subgraphs without custom ops are modules: `backbone`, `instance.rpn_head`, `instance.box_head`,
-`instance.mask_head`, `semantic`. Between them are the four ops of a `CustomOps`, and nothing else that depends on
-the data: with other ops an exporter traces the same `infer`.
+`instance.mask_head`, `semantic`. Between them are the four ops of a `CustomOps`, and nothing else that depends on the
+data: with other ops an exporter traces the same `infer`.
 """
 
 from __future__ import annotations

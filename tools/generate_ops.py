@@ -303,6 +303,7 @@ def _cast(op: Op, name: str, pointer: str) -> str:
 
 def _lists() -> Iterator[str]:
     yield "// X(name, function) for each op; the second for those whose kernels need a workspace."
+    yield "// A template cannot name functions of C."
     yield "#define PANRT_FOR_EACH_OP(X) " + " ".join(f"X({op.name}, {op.function})" for op in OPS.values())
     workspaces = (op for op in OPS.values() if op.has_workspace)
     yield "#define PANRT_FOR_EACH_WORKSPACE(X) " + " ".join(f"X({op.name}, {op.function})" for op in workspaces)

@@ -27,7 +27,7 @@ PANRT_EXPORT PanrtStatus panrt_cuda_prepare();
 
 // An op `x` exports
 //   PanrtStatus panrt_cuda_x(XArgs const* args, size_t args_bytes, cudaStream_t stream);
-//   size_t panrt_cuda_x_workspace_bytes(XArgs const* args, size_t args_bytes);    where it needs a workspace
+//   size_t panrt_cuda_x_workspace_bytes(XArgs const* args, size_t args_bytes);    if it needs a workspace
 #define PANRT_DECLARE(Name, function) \
   PANRT_EXPORT PanrtStatus panrt_cuda_##function(void const* args, std::size_t args_bytes, void* stream);
 #define PANRT_DECLARE_WORKSPACE(Name, function) \
@@ -37,7 +37,7 @@ PANRT_FOR_EACH_WORKSPACE(PANRT_DECLARE_WORKSPACE)
 #undef PANRT_DECLARE
 #undef PANRT_DECLARE_WORKSPACE
 
-// What is no op of the contract:
+// Around the network:
 PANRT_EXPORT PanrtStatus panrt_cuda_preprocess(void const* args, std::size_t args_bytes, void* stream);
 PANRT_EXPORT PanrtStatus panrt_cuda_overlay(void const* args, std::size_t args_bytes, void* stream);
 PANRT_EXPORT PanrtStatus panrt_cuda_narrow_map(void const* args, std::size_t args_bytes, void* stream);

@@ -8,6 +8,7 @@
 #include "panrt/cuda/narrow_map.h"
 #include "panrt/cuda/overlay.h"
 #include "panrt/cuda/preprocess.h"
+#include "panrt/ops.h"
 
 namespace panrt::cuda {
 

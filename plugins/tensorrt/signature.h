@@ -1,7 +1,7 @@
 // What an op's tensors look like: names, types, and shapes as legends such as "N 4A H0 W0".
 //
 // A legend's words are sizes: a number ("4"), a letter ("N", "H0"), a multiple ("4A"), a sum ("C+1", "K+S") or a
-// product ("N*R"). A letter is bound by the first input that has it and must be the same everywhere after. Input
+// product ("N*R"). A letter is bound by the first input that has it and must be the same in all later ones. Input
 // legends hold at most one letter per word.
 #pragma once
 

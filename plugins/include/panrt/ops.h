@@ -610,6 +610,7 @@ struct PanopticMerge {
 }  // namespace panrt::ops
 
 // X(name, function) for each op; the second for those whose kernels need a workspace.
+// A template cannot name functions of C.
 #define PANRT_FOR_EACH_OP(X)     \
   X(RpnProposals, rpn_proposals) \
   X(PyramidRoiAlign, pyramid_roi_align) X(BoxDetections, box_detections) X(PanopticMerge, panoptic_merge)
