@@ -4,7 +4,7 @@
 # make perf   measure against the time budgets     make test-oldest every test with the oldest dependencies
 # make test-pycuda   PyCUDA and PanRT in one process, on the simulated driver; builds PyCUDA, which takes minutes
 # make test-jetpack6 a Jetson with JetPack 6's Python, rehearsed
-# make clean  remove everything that was built
+# make dist   build wheel and sdist into dist/     make clean       remove everything that was built
 # make test-gpu   the suite for a GPU: docs/gpu_validation.md
 # make fuzz-native SECONDS=600 SEED=1   call the kernels with whatever a caller may pass, under ASan and UBSan
 PYTHON ?= python3
@@ -16,7 +16,7 @@ JOBS   ?= 2
 SECONDS ?= 600
 SEED   ?= 1
 
-.PHONY: demo test test-fast test-full test-oldest test-pycuda test-jetpack6 perf lint format fuzz-native clean
+.PHONY: demo test test-fast test-full test-oldest test-pycuda test-jetpack6 perf lint format fuzz-native dist clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/product.stamp
@@ -63,6 +63,10 @@ format: $(VENV)/tests.stamp
 
 fuzz-native: $(VENV)/tests.stamp
 	$(BIN)/python tests/plugins/test_sanitizers.py $(SECONDS) $(SEED)
+
+dist: $(BIN)/python
+	$(BIN)/python -m pip install --quiet 'build>=1.2'
+	$(BIN)/python -m build --outdir dist
 
 clean:
 	rm -rf $(VENV) .venv-oldest .venv-jetpack6 build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis

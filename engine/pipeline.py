@@ -61,9 +61,8 @@ def stream(
             for live sources and the second for files. A file under "latest" plays at its own speed.
         options: how the sources behave.
         in_flight: submissions in flight at once; by default the session's capacity under "block", else one.
-        tracker: gives things IDs that persist from frame to frame, see `panrt.engine.results.tracking`: its options,
-            with which each source gets a tracker of its own, or a tracker, for a single source; None: IDs are those of
-            each frame.
+        tracker: gives things persistent track IDs, see `panrt.engine.results.tracking`: options, with which each source
+            gets its own tracker; or a tracker, for a single source; None: each frame has its own IDs.
         limit: number of results after which the stream ends.
         track: deprecated; False means `tracker=None`.
 

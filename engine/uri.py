@@ -54,7 +54,7 @@ class Uri:
     """The parts of a URI, not decoded. Printed, formatted or logged, it shows no login."""
 
     scheme: str  # in lower case
-    authority: str  # what stands before the first "/", "?" or "#"
+    authority: str  # the text before the first "/", "?" or "#"
     path: str
     query: str
     fragment: str

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 
 from support import argus
 from support.rendering import cannot_draw
-from support.rtsp_server import SETUP as RTSP_SETUP
+from tools.rtsp_server import SETUP as RTSP_SETUP
 
 # A case is built from a drawn seed, so one example may take long and most of its size is not drawn: neither is a fault.
 _slow_is_fine = (HealthCheck.too_slow, HealthCheck.data_too_large)

@@ -75,7 +75,7 @@ class _Track:
     id: int
     mask: NDArray[np.bool_]  # (h, w), the last seen one within its box
     box: Box  # predicted for the current frame
-    center: tuple[float, float]  # (x, y), predicted likewise
+    center: tuple[float, float]  # (x, y), predicted as well
     area: int
     motion: _Motion | None = None  # None until it was seen twice
     step: _Motion = _STILL  # the motion that `_move` applied

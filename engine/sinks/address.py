@@ -5,7 +5,7 @@
     0.0.0.0:8080             every IPv4 address of this machine
     [::]:8080                every address of this machine
 
-Port 0 stands for any free port.
+Port 0 means any free port.
 """
 
 from __future__ import annotations

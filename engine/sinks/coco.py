@@ -67,7 +67,7 @@ class CocoWriter:
         height, width = png.shape[:2]
         image = {"id": number, "file_name": name, "height": height, "width": width}
         image |= {"source": item.frame.source, "frame_index": item.frame.index}
-        # The journal is written first: an entry without its PNG is left out at the end.
+        # The journal is written first: an entry without its PNG is omitted at the end.
         length = journal.length
         try:
             journal.append(json_line({"image": image, "annotation": annotation}))

@@ -165,7 +165,7 @@ def _split(text: str) -> tuple[str, str, dict[str, str]]:
 
 
 def _file(path: str) -> tuple[str, str]:
-    """Return the scheme that the suffix of a file stands for, and its path."""
+    """Return the scheme that the suffix of a file implies, and its path."""
     suffix = Path(path).suffix.lower()
     if suffix in _VIDEO:
         return "video", path

@@ -120,5 +120,5 @@ def checked(line: str, headers: Message) -> Request:
     except ValueError as error:  # too many of them, or not UTF-8
         raise RejectedError(400, "the query is not valid") from error
     if len(dict(pairs)) < len(pairs):
-        raise RejectedError(400, "a parameter of the query is given twice")
+        raise RejectedError(400, "a parameter of the query is repeated")
     return Request(tuple(authorities), path, dict(pairs), headers)

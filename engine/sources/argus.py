@@ -13,19 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from panrt import errors
 from panrt.engine.frame import Frame, PixelFormat, YuvStandard
 from panrt.engine.pixel_formats import bgr
 from panrt.engine.sources import gstreamer
 from panrt.engine.sources.appsink import PipelineError, Sample
 from panrt.engine.sources.source import Captured, Opening
-from panrt.errors import (
-    SourceDeniedError,
-    SourceError,
-    SourceNotFoundError,
-    SourceRefusedError,
-    SourceTimeoutError,
-    SourceUndecodableError,
-)
 from panrt.formats.records import legible
 
 ELEMENT = "nvarguscamerasrc"
@@ -79,7 +72,7 @@ def _frames(pipeline: gstreamer.Pipeline, uri: str, opening: Opening) -> Generat
         now = clock.now()
         if sample is None:
             if now - heard_at > patience:
-                raise SourceTimeoutError(f"{uri}: no data for {patience:g} s.")
+                raise errors.SourceTimeoutError(f"{uri}: no data for {patience:g} s.")
             continue
         frame = nv12_frame(sample, uri)
         captured_at = moments.of(sample, now)
@@ -123,12 +116,12 @@ def nv12_frame(sample: Sample, uri: str) -> Frame:
     fields = dict(re.findall(r'([a-z-]+)=\(\w+\)"?([^\s,;"]+)', sample.caps))
     sides = [fields.get(name, "") for name in ("width", "height")]
     if fields.get("format") != "NV12" or not all(re.fullmatch("[0-9]{0,4}[02468]", side) for side in sides):
-        raise SourceUndecodableError(f"{uri}: got {legible(sample.caps)}, expected NV12 with even sides.")
+        raise errors.SourceUndecodableError(f"{uri}: got {legible(sample.caps)}, expected NV12 with even sides.")
     width, height = map(int, sides)
     content: NDArray[np.uint8] = np.frombuffer(sample.data, np.uint8)
     pitch, rows = -(-width // 4) * 4, height * 3 // 2  # GStreamer's layout
     if content.size == 0 or content.size != pitch * rows:
-        raise SourceUndecodableError(
+        raise errors.SourceUndecodableError(
             f"{uri}: got {content.size:,} bytes, expected {pitch * rows:,} for {width} x {height} in NV12."
         )
     standard = _STANDARDS.get(fields.get("colorimetry", "bt601"), "bt601")
@@ -141,36 +134,36 @@ _PACKAGES = {
     "appsink": "gstreamer1.0-plugins-base",
     "gdppay": "gstreamer1.0-plugins-bad",
 }
-_MEANINGS: tuple[tuple[str, type[SourceError], str], ...] = (
+_MEANINGS: tuple[tuple[str, type[errors.SourceError], str], ...] = (
     (
         "connecting to nvargus-daemon|create cameraprovider|argus_socket",
-        SourceRefusedError,
+        errors.SourceRefusedError,
         "Argus does not respond: sudo systemctl restart nvargus-daemon; a container needs its socket, "
         "-v /tmp/argus_socket:/tmp/argus_socket",
     ),
     (
         "neither python3-gi|not installed",
-        SourceError,
+        errors.SourceError,
         "GStreamer is missing; sudo apt-get install gstreamer1.0-tools gstreamer1.0-plugins-bad",
     ),
     (
         "no cameras available|invalid camera|no such file|no such device",
-        SourceNotFoundError,
+        errors.SourceNotFoundError,
         "no such camera; check its cable, and the cameras that `panrt doctor` lists",
     ),
     (
         "permission denied|not authorized",
-        SourceDeniedError,
+        errors.SourceDeniedError,
         "this user may not open it: sudo usermod -aG video $USER, and log in again",
     ),
     (
         "busy|in use|failed to create capturesession|alreadyallocated",
-        SourceRefusedError,
+        errors.SourceRefusedError,
         "another program uses it; if none does: sudo systemctl restart nvargus-daemon",
     ),
     (
         "not-negotiated|not supported|could not link",
-        SourceError,
+        errors.SourceError,
         "the camera does not support this size or rate; request another: ?width=1920&height=1080&fps=30",
     ),
 )
@@ -181,19 +174,19 @@ _ERROR = re.compile(
 )
 
 
-def _meaning(uri: str, text: str) -> SourceError:
+def _meaning(uri: str, text: str) -> errors.SourceError:
     """Return the error that a user can act on for a message of GStreamer."""
     account = legible(_shortened(text))
     element = re.search(r'no element "(\w+)"', text)
     if element is not None:
         package = _PACKAGES.get(element[1], "a package that is not installed")
-        return SourceError(
+        return errors.SourceError(
             f"{uri}: GStreamer lacks the element {element[1]}, which is in {package}; USB cameras are camera://0."
         )
     for pattern, kind, advice in _MEANINGS:
         if re.search(pattern, text, re.IGNORECASE):
             return kind(f"{uri}: {advice}. GStreamer: {account}")
-    return SourceRefusedError(
+    return errors.SourceRefusedError(
         f"{uri}: the camera delivers no frames, or no more; `journalctl -u nvargus-daemon` may show why. "
         f"GStreamer: {account}"
     )

@@ -32,19 +32,11 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from panrt import errors
 from panrt.engine.frame import PixelFormat, YuvStandard
 from panrt.engine.sources.local_file import LocalFile
 from panrt.engine.sources.source import Captured, Opening
 from panrt.engine.uri import Uri, network_address
-from panrt.errors import (
-    SourceDeniedError,
-    SourceError,
-    SourceNotFoundError,
-    SourceRefusedError,
-    SourceTimeoutError,
-    SourceUndecodableError,
-    UnknownSourceError,
-)
 from panrt.formats.records import legible
 from panrt.formats.video_files import open_video
 
@@ -126,12 +118,14 @@ def file_frames(path: Path, opening: Opening) -> Generator[Captured, None, None]
                 video = _Video(container, video_stream(container, address.name), address)
                 yield from _paced(_decode(video, opening), address, opening)
                 cut = _cut(file, video)
-        except SourceUndecodableError:
+        except errors.SourceUndecodableError:
             cut = _cut(file, None)
             if not cut:
                 raise
         if cut and not opening.stop.is_set():
-            raise SourceUndecodableError(f"{address.name}: the file is truncated: {cut}; the frames before were read.")
+            raise errors.SourceUndecodableError(
+                f"{address.name}: the file is truncated: {cut}; earlier frames were read."
+            )
 
 
 def _cut(file: LocalFile, video: _Video | None) -> str:
@@ -167,7 +161,7 @@ def _paced(
             opening.clock.wait(opening.stop, started + pace.moment(captured.media_time) - opening.clock.now())
         yield captured._replace(captured_at=None)
     if count == 0 and not opening.stop.is_set():
-        raise SourceUndecodableError(
+        raise errors.SourceUndecodableError(
             f"{address.name}: holds no frame that can be decoded; expected a complete file with frames of at "
             f"most {MAX_PIXELS:,} pixels (8192 x 4320)."
         )
@@ -230,12 +224,12 @@ def _open(address: _Address, options: dict[str, str], opening: Opening) -> av.co
     target, timeout = address.target, opening.options.timeout
     try:
         return open_video(
-            target if isinstance(target, LocalFile) else network_address(target, UnknownSourceError),
+            target if isinstance(target, LocalFile) else network_address(target, errors.UnknownSourceError),
             options=options,
             timeout=(timeout, timeout),
             buffer_size=1 << 18,
         )
-    except SourceError as error:  # of reading the file
+    except errors.SourceError as error:  # of reading the file
         problem = error
     except (FFmpegError, OSError) as error:
         problem = _typed(error, address, timeout)
@@ -250,13 +244,13 @@ def video_stream(container: av.container.InputContainer, name: str) -> av.VideoS
     """
     if not container.streams.video:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-        raise SourceUndecodableError(f"{name}: expected video, found {kinds}.")
+        raise errors.SourceUndecodableError(f"{name}: expected video, found {kinds}.")
     stream = container.streams.video[0]
     if stream.codec_context is None:
-        raise SourceUndecodableError(f"{name}: its video codec is unknown to FFmpeg {av.ffmpeg_version_info}.")
+        raise errors.SourceUndecodableError(f"{name}: its video codec is unknown to FFmpeg {av.ffmpeg_version_info}.")
     width, height = stream.codec_context.width, stream.codec_context.height
     if width * height > MAX_PIXELS:
-        raise SourceUndecodableError(
+        raise errors.SourceUndecodableError(
             f"{name}: declares frames of {width} x {height} pixels, expected at most {MAX_PIXELS:,} "
             "(8192 x 4320); scale it down."
         )
@@ -292,7 +286,7 @@ def _next(
 ) -> av.Packet[av.VideoStream] | None:
     try:
         return next(packets, None)
-    except SourceError as error:  # of reading the file
+    except errors.SourceError as error:  # of reading the file
         problem = error
     except (FFmpegError, OSError) as error:
         problem = _typed(error, address, timeout)
@@ -313,7 +307,7 @@ def pixels(
         return np.ascontiguousarray(shown.apply(image)), "bt601"
     standard = _STANDARDS.get(int(frame.colorspace))
     if standard is None or frame.width % 2 or frame.height % 2:
-        raise SourceUndecodableError(
+        raise errors.SourceUndecodableError(
             f"{name}: frames of {frame.width} x {frame.height} pixels in FFmpeg's colour space {int(frame.colorspace)} "
             "cannot be delivered in nv12, which requires even sides and BT.601 or BT.709; use bgr8."
         )
@@ -368,36 +362,36 @@ _NOT_A_VIDEO = (
     av.error.DecoderNotFoundError,
     av.error.DemuxerNotFoundError,
 )
-_CAUSES: tuple[tuple[tuple[type[Exception], ...], type[SourceError], str, str], ...] = (
+_CAUSES: tuple[tuple[tuple[type[Exception], ...], type[errors.SourceError], str, str], ...] = (
     # FFmpeg's error, the SourceError to raise, its message for a stream and for a file
     (
         (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError, PermissionError),
-        SourceDeniedError,
+        errors.SourceDeniedError,
         "needs a login (SCHEME://USER:PASSWORD@HOST/PATH), or the one given is wrong",
         "may not be read",
     ),
     (
         (av.error.HTTPNotFoundError, FileNotFoundError),
-        SourceNotFoundError,
+        errors.SourceNotFoundError,
         "the server has no such stream",
         "no such file",
     ),
     (
         (av.error.ExitError, TimeoutError),
-        SourceTimeoutError,
+        errors.SourceTimeoutError,
         "no data for {timeout:g} s",
         "took longer than {timeout:g} s",
     ),
     (
         _NOT_A_VIDEO,
-        SourceUndecodableError,
+        errors.SourceUndecodableError,
         "not video that FFmpeg can read",
         "not a video that FFmpeg can read, or damaged (playlists and other lists of files are not read)",
     ),
 )
 
 
-def _typed(error: Exception, address: _Address, timeout: float) -> SourceError:
+def _typed(error: Exception, address: _Address, timeout: float) -> errors.SourceError:
     """Return the SourceError for an error of FFmpeg, whose own text may hold a password and is not used."""
     if getattr(error, "errno", None) == errno.EINVAL:  # a demuxer that is not allowed
         error = av.error.InvalidDataError(errno.EINVAL, "")
@@ -405,10 +399,10 @@ def _typed(error: Exception, address: _Address, timeout: float) -> SourceError:
         if isinstance(error, raised):
             return meaning(f"{address.name}: {(of_stream if address.host else of_file).format(timeout=timeout)}.")
     if address.host and not _resolves(address.host):
-        return SourceNotFoundError(f"{address.name}: no such host {address.host!r}.")
+        return errors.SourceNotFoundError(f"{address.name}: no such host {address.host!r}.")
     number = getattr(error, "errno", None) or 0  # FFmpeg's own numbers are above those of the system
     what = os.strerror(number) if 0 < number < 200 else type(error).__name__
-    kind = SourceRefusedError if address.host else SourceUndecodableError
+    kind = errors.SourceRefusedError if address.host else errors.SourceUndecodableError
     return kind(f"{address.name}: {what[0].lower()}{what[1:]}.")
 
 

@@ -17,7 +17,7 @@
 // Naming: op `x` has include/panrt/cuda/x.h with `struct XArgs` (pointers, sizes, attributes), if it needs one
 // `std::size_t x_workspace_bytes(XArgs const&) noexcept`, `Status prepare_x() noexcept`, which names every kernel, and
 // `Status launch_x(XArgs const&, cudaStream_t) noexcept`, which checks all that decides how long it takes (checks.h);
-// x.cu implements them, c_api.cpp exports them, plugins/cuda_api.py mirrors the struct.
+// x.cu implements them, c_api.cpp exports them, plugins/cuda_api.py mirrors the struct and layout.h asserts its layout.
 #pragma once
 
 #include <cuda_fp16.h>

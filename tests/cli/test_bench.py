@@ -45,7 +45,7 @@ def test_a_measurement_is_printed_written_three_ways_and_compares_with_itself(on
     [
         (["missing.onnx"], "missing.onnx: no such file"),
         (["compare", "a.json", "b.json"], "a.json: no such file or directory"),
-        (["{file}", "--source", "rtps://camera"], "no source is called 'rtps'; did you mean rtsp"),
+        (["{file}", "--source", "rtps://camera"], "no source has the scheme 'rtps'; did you mean rtsp"),
     ],
 )
 def test_what_cannot_be_measured_is_said_in_one_line(onnx_file: Path, arguments: list[str], said: str) -> None:

@@ -122,7 +122,7 @@ def test_a_gpu_gets_frames_of_cameras_as_these_have_them(
         yield from ()
         raise SourceNotFoundError(uri)
 
-    for module, name in ((argus, "csi_pictures"), (v4l2, "v4l2_pictures")):
+    for module, name in ((argus, "csi_frames"), (v4l2, "v4l2_frames")):
         monkeypatch.setattr(module, name, read)
 
     def taken_by(batch: int, *uris: str) -> list[str]:

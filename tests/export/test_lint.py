@@ -153,7 +153,7 @@ def test_jetpack_6_needs_the_export_that_is_made_for_it(tmp_path: Path) -> None:
         (b"not protobuf at all", "not an ONNX file, or cut off"),
         (onnx.ModelProto(ir_version=10).SerializeToString(), "not exported by PanRT, or cut off"),
         (tiny_model(metadata='{"schema": 7}').SerializeToString(), "schema 7, this PanRT reads up to 1; upgrade"),
-        (tiny_model(metadata="{").SerializeToString(), "its PanRT metadata: not JSON"),
+        (tiny_model(metadata="{").SerializeToString(), "its PanRT metadata: invalid JSON"),
         (tiny_model(colour="red").SerializeToString(), "unknown field colour"),
     ],
 )

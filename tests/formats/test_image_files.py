@@ -218,7 +218,7 @@ def test_an_animation_is_no_picture(form: str, tmp_path: Path) -> None:
         (b"<?xml version='1.0'?><svg/>", "SVG"),
         (b"\n<!DOCTYPE html><html>", "a web page"),
         (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
-        (b"\0\x05\x16\x07\0\2\0\0", "what macOS stores"),
+        (b"\0\x05\x16\x07\0\2\0\0", "a metadata file of macOS"),
         (b"some text", "expected JPEG, PNG, WebP, TIFF, BMP or PNM"),
         (b"", "the file is empty"),
     ],

@@ -29,14 +29,14 @@ def test_a_category_is_found_from_a_row_of_the_segments() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", r"^a\.onnx: its PanRT metadata: not JSON"),
+        ("{", r"^a\.onnx: its PanRT metadata: invalid JSON"),
         ("[]", r"is list, expected an object"),
         (changed(schema=2), r"schema 2, this PanRT reads up to 1; upgrade"),
         (changed(schema="1"), r"metadata schema: got '1', expected 1"),
         (changed(batch=-1), r"metadata batch: got -1, expected an integer from 0"),
         (changed(batch=True), r"metadata batch: got True"),
         (changed(input_hw=[256]), r"metadata input_hw: got \[256\], expected 2 integers"),
-        (changed(pixel_mean=[1, 2, float("nan")]), r"its PanRT metadata: not JSON .*NaN is not a JSON number"),
+        (changed(pixel_mean=[1, 2, float("nan")]), r"its PanRT metadata: invalid JSON .*NaN is not a JSON number"),
         (changed(precision="bf16"), r"precision: got 'bf16', expected 'fp32' or 'fp16' or 'int8'"),
         (changed(colour="red"), r"unknown field colour"),
         (changed(thresholds={}), r"a\.onnx: thresholds: metadata: missing field detection_nms"),

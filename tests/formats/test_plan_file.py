@@ -47,7 +47,7 @@ def test_reading_gives_what_was_written(plan: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", r"^a\.json: not JSON"),
+        ("{", r"^a\.json: invalid JSON"),
         ("[]", r"^a\.json: got list, expected an object"),
         (changed(schema=3), r"schema 3, this PanRT reads up to 2; upgrade"),
         (changed(schema=1), r"schema: got 1, expected 2; build the engine again"),

@@ -172,7 +172,7 @@ def test_a_faulty_json_is_an_error_that_names_the_place(
 @pytest.mark.parametrize("text", ["", "{", "[]"])
 def test_a_file_that_is_no_panoptic_json_is_an_error(folders: Folders, text: str) -> None:
     folders[1].write_text(text)
-    with pytest.raises(PanopticFormatError, match=r"prediction\.json: (not JSON|this is a list)"):
+    with pytest.raises(PanopticFormatError, match=r"prediction\.json: (invalid JSON|this is a list)"):
         evaluate_folders(*folders)
 
 

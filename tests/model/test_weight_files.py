@@ -492,7 +492,7 @@ def test_a_safetensors_header_that_lies_is_refused_in_a_line(
 @pytest.mark.parametrize("length", [0, 1, 7, 2**31, 2**63, 2**64 - 1])
 def test_a_header_that_is_longer_than_the_file_is_refused(tmp_path: Path, lite: bytes, length: int) -> None:
     path = pickled(tmp_path / "a.safetensors", length.to_bytes(8, "little") + lite[8:])
-    with pytest.raises(CheckpointError, match=r"not a safetensors file|not JSON"):
+    with pytest.raises(CheckpointError, match=r"not a safetensors file|invalid JSON"):
         load(path)
     for size in (0, 5, 8, 9):
         with pytest.raises(CheckpointError, match="not a safetensors file, or cut short"):

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from panrt.cli.support import GpuMemoryOption, HeightOption, JsonOption, Report, WidthOption, chosen_size, progress_bar
+from panrt.cli.support import (
+    GpuMemoryOption,
+    HeightOption,
+    JsonOption,
+    PreprocessOption,
+    Report,
+    WidthOption,
+    chosen_size,
+    progress_bar,
+)
 from panrt.formats.records import argument
 
 if TYPE_CHECKING:
@@ -52,7 +61,7 @@ def run(
     rate: Annotated[float, typer.Option(min=0, help="Frames per second of the fixed-rate run; 0: none.")] = 30.0,
     backend: Annotated[str, typer.Option(help="auto, cpu, tensorrt or rtx.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU backend; default: all.")] = None,
-    preprocess: Annotated[str, typer.Option(help="What resizes frames: host or gpu.")] = "host",
+    preprocess: PreprocessOption = "host",
     gpu_memory: GpuMemoryOption = "auto",
     height: HeightOption = None,
     width: WidthOption = None,
@@ -76,7 +85,7 @@ def run(
         model,
         backend=backend,
         threads=threads,
-        preprocess=preprocess,  # type: ignore[arg-type]  # it checks
+        preprocess=preprocess,
         gpu_memory=gpu_memory,
         input_hw=chosen_size(height, width),
     )

@@ -72,8 +72,8 @@ def options(
         bool, typer.Option("--traceback", help="Show where in the code an error arose, for a bug report.")
     ] = False,
 ) -> None:
-    """Real-time panoptic segmentation: train, convert, evaluate and export Panoptic FPN.
+    """Real-time panoptic segmentation: train, convert, evaluate, export and run Panoptic FPN.
 
-    Exit codes: 0 done, 1 done but not whole, 2 something given is invalid (the message says what), 129, 130 and 143
-    ended by SIGHUP, Ctrl-C (SIGINT) and SIGTERM; a second signal ends the process at once.
+    Exit codes: 0 done, 1 done with losses, 2 invalid options or input (the message explains), 129, 130 and 143 ended by
+    SIGHUP, Ctrl-C (SIGINT) and SIGTERM; a second signal ends the process at once.
     """

@@ -98,7 +98,7 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 def _say(number: int) -> None:
-    with suppress(OSError):  # nobody may be there to read it
+    with suppress(OSError):  # stderr may have no reader
         os.write(2, f"error: {WORDS[signal.Signals(number).name]}\n".encode())
 
 

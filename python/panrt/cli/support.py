@@ -31,14 +31,14 @@ _EXTRAS = {
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print only one JSON object with the same facts.")]
 BackendOption = Annotated[str, typer.Option(help="auto, cpu, tensorrt or rtx.")]
-ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Of the CPU; default: all.")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")]
 DeviceOption = Annotated[
     str | None, typer.Option(help="cpu, cuda, cuda:1, ...; default: cuda if PyTorch finds a GPU, else cpu.")
 ]
 HeightOption = Annotated[
-    int | None, typer.Option(help="Of the network's input, a multiple of 32, if the .onnx file leaves it open.")
+    int | None, typer.Option(help="Height of the network's input, a multiple of 32, if the .onnx file leaves it open.")
 ]
-WidthOption = Annotated[int | None, typer.Option(help="Likewise.")]
+WidthOption = Annotated[int | None, typer.Option(help="Width of the network's input, likewise.")]
 PreprocessOption = Annotated[Literal["host", "gpu"], typer.Option(help="Where BGR frames are resized.")]
 GpuMemoryOption = Annotated[
     Literal["auto", "mapped", "device"],

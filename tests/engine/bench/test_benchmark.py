@@ -129,7 +129,7 @@ def test_power_is_reported_for_each_run_where_there_is_a_sensor(file: Path, monk
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "not JSON"),
+        ("{", "invalid JSON"),
         ("[]", "schema 'list'"),
         ('{"schema": 1}', "not what `panrt bench` writes"),
         ('{"schema": 7}', "schema 7"),

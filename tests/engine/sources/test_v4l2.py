@@ -167,7 +167,7 @@ def test_a_device_that_cannot_be_read_says_why(device: Path) -> None:
     stories = {
         "the camera delivers YUYV instead of NV12": story("nv12", V4L2_FORMAT="YUYV"),
         "the camera does not support this format, size or rate": story("bgr8", "?fourcc=MJPG", V4L2_FORMAT="YUYV"),
-        "fourcc MJPG does not go with the pixel format yuyv": story("yuyv", "?fourcc=MJPG"),
+        "fourcc MJPG does not provide the pixel format yuyv": story("yuyv", "?fourcc=MJPG"),
         "no data for 0.2 s": story("yuyv", V4L2_THEN="silent", timeout=0.2),
         "no such device; `panrt doctor` lists": story("yuyv", V4L2_OPEN=errno.ENOENT),
         "sudo usermod -aG video $USER": story("yuyv", V4L2_OPEN=errno.EACCES),

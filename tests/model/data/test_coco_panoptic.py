@@ -249,5 +249,5 @@ def test_a_broken_file_is_named(data_set: DataSet) -> None:
     with pytest.raises(ValueError, match=r"1\.png: not an image that can be read: expected JPEG, PNG"):
         load_sample(record)
     path.write_text("{")
-    with pytest.raises(ValueError, match=r"panoptic\.json: not JSON"):
+    with pytest.raises(ValueError, match=r"panoptic\.json: invalid JSON"):
         read_coco_panoptic(path, images=data_set.folder / "images")

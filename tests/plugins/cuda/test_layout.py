@@ -22,8 +22,8 @@ STRUCTS = {
 def asserted(struct: str) -> dict[str, int]:
     """Return the size of a struct, under "", and the offset of each member, as the headers assert them."""
     text = "".join(path.read_text() for path in LAYOUTS)
-    sizes = re.findall(rf"static_assert\(sizeof\({struct}()\) == (\d+)\);", text)
-    offsets = re.findall(rf"static_assert\(offsetof\({struct}, (\w+)\) == (\d+)\);", text)
+    sizes = re.findall(rf"sizeof\({struct}()\) ==\s+(\d+)", text)
+    offsets = re.findall(rf"offsetof\({struct},\s+(\w+)\) ==\s+(\d+)", text)
     return {member: int(number) for member, number in [*sizes, *offsets]}
 
 
