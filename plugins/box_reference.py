@@ -67,6 +67,14 @@ def clip(boxes: Float32, hw: tuple[float, float]) -> Float32:
     return clipped
 
 
+def clip_real(boxes: Float32, input_hw: tuple[int, int]) -> tuple[Float32, Mask]:
+    """Return boxes (M, 4) clipped, and which were finite and still have an area."""
+    finite = np.isfinite(boxes).all(axis=1)
+    boxes = clip(boxes, input_hw)
+    with np.errstate(invalid="ignore"):
+        return boxes, finite & (boxes[:, 2] - boxes[:, 0] > 0) & (boxes[:, 3] - boxes[:, 1] > 0)
+
+
 def best_first(scores: Float32, candidates: Mask) -> Indices:
     """Indices of the candidates by descending score; ties keep their order."""
     indices = np.nonzero(candidates)[0]

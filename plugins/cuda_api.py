@@ -11,16 +11,7 @@ from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from typing import Any, TypeAlias
 
-from .schema import (
-    BOX_DETECTIONS,
-    MAX_LEVELS,
-    PANOPTIC_MERGE,
-    PYRAMID_ROI_ALIGN,
-    RPN_PROPOSALS,
-    Field,
-    Op,
-    Sizes,
-)
+from .schema import MAX_LEVELS, OPS, Field, Op, Sizes
 
 _u8, _i32, _i64 = ctypes.c_uint8, ctypes.c_int32, ctypes.c_int64
 _f32, _size, _pointer = ctypes.c_float, ctypes.c_size_t, ctypes.c_void_p
@@ -96,24 +87,18 @@ def _type(op: Op, field: Field) -> Any:
     return kind * field.length if field.length else kind
 
 
-def _level(op: Op) -> Structure:
-    return _structure(op.level_struct, op, op.level_fields)
+_LEVELS = {op.name: _structure(op.level_struct, op, op.level_fields) for op in OPS.values() if op.has_levels}
+_ARGS = {op.name: _structure(f"{op.name}Args", op, op.fields, _LEVELS.get(op.name)) for op in OPS.values()}
+globals().update((struct.__name__, struct) for struct in (*_LEVELS.values(), *_ARGS.values()))  # where pickle looks
 
-
-def _args(op: Op, levels: Structure | None = None) -> Structure:
-    return _structure(f"{op.name}Args", op, op.fields, levels)
-
-
-RpnLevel, PyramidLevel = _level(RPN_PROPOSALS), _level(PYRAMID_ROI_ALIGN)
-RpnProposalsArgs = _args(RPN_PROPOSALS, RpnLevel)
-PyramidRoiAlignArgs = _args(PYRAMID_ROI_ALIGN, PyramidLevel)
-BoxDetectionsArgs = _args(BOX_DETECTIONS)
-PanopticMergeArgs = _args(PANOPTIC_MERGE)
+RpnLevel, PyramidLevel = _LEVELS["RpnProposals"], _LEVELS["PyramidRoiAlign"]
+RpnProposalsArgs, PyramidRoiAlignArgs = _ARGS["RpnProposals"], _ARGS["PyramidRoiAlign"]
+BoxDetectionsArgs, PanopticMergeArgs = _ARGS["BoxDetections"], _ARGS["PanopticMerge"]
 
 
 def arguments(op: Op) -> Structure:
     """Return the argument struct of an op; its `levels` are an array of another struct."""
-    return _args(op, _level(op) if op.has_levels else None)
+    return _ARGS[op.name]
 
 
 def values(

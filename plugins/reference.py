@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import contract
-from .box_reference import Indices, Mask, best_first, clip, decode, grid_anchors, non_maximum_suppression
+from .box_reference import Indices, Mask, best_first, clip, clip_real, decode, grid_anchors, non_maximum_suppression
 from .contract import Detections, Float32, Floating, Int32, Layout, PanopticSegments, Proposals
 from .frame_reference import overlay
 from .schema import BOX_DETECTIONS, MAX_ROI_COORDINATE, PANOPTIC_MERGE, PYRAMID_ROI_ALIGN, RPN_PROPOSALS
@@ -85,10 +86,7 @@ def rpn_proposals(
         ]
         boxes, scores = (np.concatenate(arrays) for arrays in zip(*candidates, strict=True))
         level = np.repeat(np.arange(len(candidates)), [len(level_scores) for _, level_scores in candidates])
-        finite = np.isfinite(boxes).all(axis=1)
-        boxes = clip(boxes, input_hw)
-        with np.errstate(invalid="ignore"):
-            real = finite & (boxes[:, 2] - boxes[:, 0] > 0) & (boxes[:, 3] - boxes[:, 1] > 0)
+        boxes, real = clip_real(boxes, input_hw)
         kept = non_maximum_suppression(boxes, scores, level, real, nms_threshold)[:post_nms_top_k]
         proposals.roi_count[n] = len(kept)
         proposals.rois[n, : len(kept)] = boxes[kept]
@@ -333,7 +331,7 @@ def panoptic_merge(
 
     Source: detectron2 `sem_seg_postprocess`, `paste_masks_in_image`, `combine_semantic_and_instance_outputs`.
     """
-    attributes = {
+    attributes: dict[str, Any] = {
         "input_hw": input_hw,
         "output_hw": output_hw,
         "score_threshold": score_threshold,
@@ -345,26 +343,42 @@ def panoptic_merge(
     sizes = contract.check(PANOPTIC_MERGE, tensors, attributes)
     result = PanopticSegments(*contract.outputs(PANOPTIC_MERGE, sizes, make=np.zeros))
     for n in range(sizes["N"]):
-        panoptic = result.panoptic[n]
-        real = np.arange(sizes["K"]) < count[n]
-        real[real] = scores[n][real] >= np.float32(score_threshold)  # false for NaN
-        order = best_first(scores[n], real)
-        masks = (
-            paste_mask(mask_probs[n, k], scale_box(boxes[n, k], input_hw, output_hw), output_hw, mask_threshold)
-            for k in order
-        )
-        owned = paint_instances(panoptic, masks, overlap_threshold)
-        found = [
-            ([classes[n, k], 1, *area_box], scores[n, k]) for k, area_box in zip(order, owned, strict=True) if area_box
-        ]
-        labels = semantic_argmax(semantic_logits[n], input_hw, output_hw)
-        stuff = paint_stuff(panoptic, labels, sizes["S"], len(found) + 1, stuff_area_limit)
-        found += [([channel, 0, *area_box], np.float32(0)) for channel, area_box in stuff]
+        found = merge_image(result.panoptic[n], *(tensor[n] for tensor in tensors), **attributes)
         for i, (row, score) in enumerate(found):
             result.segments[n, i] = [i + 1, *row]
             result.segment_scores[n, i] = score
         result.segment_count[n] = len(found)
     return result
+
+
+def merge_image(
+    panoptic: Int32,
+    semantic_logits: Float32,
+    boxes: Float32,
+    scores: Float32,
+    classes: Int32,
+    count: Any,
+    mask_probs: Float32,
+    *,
+    input_hw: tuple[int, int],
+    output_hw: tuple[int, int],
+    score_threshold: float,
+    overlap_threshold: float,
+    stuff_area_limit: int,
+    mask_threshold: float,
+) -> list[tuple[list[int], float]]:
+    """Paint an empty (H, W) map; return row, without the ID, and score of each segment."""
+    real = np.arange(len(scores)) < count
+    real[real] = scores[real] >= np.float32(score_threshold)  # false for NaN
+    order = best_first(scores, real)
+    masks = (
+        paste_mask(mask_probs[k], scale_box(boxes[k], input_hw, output_hw), output_hw, mask_threshold) for k in order
+    )
+    owned = paint_instances(panoptic, masks, overlap_threshold)
+    found = [([int(classes[k]), 1, *own], float(scores[k])) for k, own in zip(order, owned, strict=True) if own]
+    labels = semantic_argmax(semantic_logits, input_hw, output_hw)
+    stuff = paint_stuff(panoptic, labels, len(semantic_logits), len(found) + 1, stuff_area_limit)
+    return found + [([channel, 0, *own], 0.0) for channel, own in stuff]
 
 
 AreaAndBox = tuple[int, int, int, int, int]  # pixels, then the tight half-open box

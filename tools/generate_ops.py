@@ -7,12 +7,14 @@ A test holds the files to the schema.
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from panrt.plugins import schema
+from panrt.plugins import cuda_api, schema
 from panrt.plugins.schema import MAX_LEVELS, OPS, Attribute, Field, Op, Tensor
 
 PLUGINS = Path(__file__).resolve().parents[1] / "plugins"
@@ -69,7 +71,7 @@ def _op(op: Op) -> Iterator[str]:
     yield "namespace panrt::cuda {"
     yield from _args(op) if op.own_cpu_arguments else [f"using panrt::{op.name}Args;", ""]
     args = f"{op.name}Args const& args"
-    yield "// Whether sizes and attributes are within the limits of panrt/limits.h; pointers are not looked at."
+    yield "// Whether sizes and attributes are within the limits of panrt/limits.h; pointers are not checked."
     yield f"Status check_{op.function}({args}) noexcept;"
     if op.has_workspace:
         yield "// Reads sizes and attributes only. 0 if the launch would reject them."
@@ -96,6 +98,19 @@ def _args(op: Op) -> Iterator[str]:
     yield from (_member(op, field) for field in op.fields)
     yield "};"
     yield ""
+    args = cuda_api.arguments(op)
+    if op.level_struct:
+        levels: Any = next(kind for name, kind, *_ in args._fields_ if name == "levels")
+        yield from _layout(op.level_struct, levels._type_)
+    yield from _layout(f"{op.name}Args", args)
+    yield ""
+
+
+def _layout(name: str, struct: type[ctypes.Structure]) -> Iterator[str]:
+    """Yield what must hold of a struct on a 64-bit machine, where ctypes has it in plugins/cuda_api.py."""
+    yield f"static_assert(sizeof({name}) == {ctypes.sizeof(struct)});"
+    for member, *_ in struct._fields_:
+        yield f"static_assert(offsetof({name}, {member}) == {getattr(struct, member).offset});"
 
 
 def _member(op: Op, field: Field) -> str:

@@ -50,7 +50,30 @@ struct RpnProposalsArgs {
   std::int32_t input_width;     // valid size of the network input
 };
 
-// Whether sizes and attributes are within the limits of panrt/limits.h; pointers are not looked at.
+static_assert(sizeof(RpnLevel) == 32);
+static_assert(offsetof(RpnLevel, logits) == 0);
+static_assert(offsetof(RpnLevel, deltas) == 8);
+static_assert(offsetof(RpnLevel, height) == 16);
+static_assert(offsetof(RpnLevel, width) == 20);
+static_assert(offsetof(RpnLevel, stride) == 24);
+static_assert(offsetof(RpnLevel, anchor_size) == 28);
+static_assert(sizeof(RpnProposalsArgs) == 384);
+static_assert(offsetof(RpnProposalsArgs, levels) == 0);
+static_assert(offsetof(RpnProposalsArgs, aspect_ratios) == 256);
+static_assert(offsetof(RpnProposalsArgs, rois) == 320);
+static_assert(offsetof(RpnProposalsArgs, roi_count) == 328);
+static_assert(offsetof(RpnProposalsArgs, workspace) == 336);
+static_assert(offsetof(RpnProposalsArgs, workspace_bytes) == 344);
+static_assert(offsetof(RpnProposalsArgs, images) == 352);
+static_assert(offsetof(RpnProposalsArgs, level_count) == 356);
+static_assert(offsetof(RpnProposalsArgs, anchor_count) == 360);
+static_assert(offsetof(RpnProposalsArgs, pre_nms_top_k) == 364);
+static_assert(offsetof(RpnProposalsArgs, post_nms_top_k) == 368);
+static_assert(offsetof(RpnProposalsArgs, nms_threshold) == 372);
+static_assert(offsetof(RpnProposalsArgs, input_height) == 376);
+static_assert(offsetof(RpnProposalsArgs, input_width) == 380);
+
+// Whether sizes and attributes are within the limits of panrt/limits.h; pointers are not checked.
 Status check_rpn_proposals(RpnProposalsArgs const& args) noexcept;
 // Reads sizes and attributes only. 0 if the launch would reject them.
 std::size_t rpn_proposals_workspace_bytes(RpnProposalsArgs const& args) noexcept;
@@ -173,7 +196,28 @@ struct PyramidRoiAlignArgs {
   Layout layout;  // of features and pooled
 };
 
-// Whether sizes and attributes are within the limits of panrt/limits.h; pointers are not looked at.
+static_assert(sizeof(PyramidLevel) == 24);
+static_assert(offsetof(PyramidLevel, data) == 0);
+static_assert(offsetof(PyramidLevel, height) == 8);
+static_assert(offsetof(PyramidLevel, width) == 12);
+static_assert(offsetof(PyramidLevel, stride) == 16);
+static_assert(sizeof(PyramidRoiAlignArgs) == 264);
+static_assert(offsetof(PyramidRoiAlignArgs, levels) == 0);
+static_assert(offsetof(PyramidRoiAlignArgs, rois) == 192);
+static_assert(offsetof(PyramidRoiAlignArgs, pooled) == 200);
+static_assert(offsetof(PyramidRoiAlignArgs, images) == 208);
+static_assert(offsetof(PyramidRoiAlignArgs, rois_per_image) == 216);
+static_assert(offsetof(PyramidRoiAlignArgs, level_count) == 224);
+static_assert(offsetof(PyramidRoiAlignArgs, channels) == 228);
+static_assert(offsetof(PyramidRoiAlignArgs, output_size) == 232);
+static_assert(offsetof(PyramidRoiAlignArgs, sampling_ratio) == 236);
+static_assert(offsetof(PyramidRoiAlignArgs, canonical_size) == 240);
+static_assert(offsetof(PyramidRoiAlignArgs, canonical_level) == 244);
+static_assert(offsetof(PyramidRoiAlignArgs, min_level) == 248);
+static_assert(offsetof(PyramidRoiAlignArgs, type) == 252);
+static_assert(offsetof(PyramidRoiAlignArgs, layout) == 256);
+
+// Whether sizes and attributes are within the limits of panrt/limits.h; pointers are not checked.
 Status check_pyramid_roi_align(PyramidRoiAlignArgs const& args) noexcept;
 Status prepare_pyramid_roi_align() noexcept;  // panrt/cuda/prepare.h
 Status launch_pyramid_roi_align(PyramidRoiAlignArgs const& args, Stream stream) noexcept;
@@ -287,7 +331,28 @@ struct BoxDetectionsArgs {
   std::int32_t input_width;     // valid size of the network input
 };
 
-// Whether sizes and attributes are within the limits of panrt/limits.h; pointers are not looked at.
+static_assert(sizeof(BoxDetectionsArgs) == 128);
+static_assert(offsetof(BoxDetectionsArgs, class_logits) == 0);
+static_assert(offsetof(BoxDetectionsArgs, box_deltas) == 8);
+static_assert(offsetof(BoxDetectionsArgs, rois) == 16);
+static_assert(offsetof(BoxDetectionsArgs, roi_count) == 24);
+static_assert(offsetof(BoxDetectionsArgs, boxes) == 32);
+static_assert(offsetof(BoxDetectionsArgs, scores) == 40);
+static_assert(offsetof(BoxDetectionsArgs, classes) == 48);
+static_assert(offsetof(BoxDetectionsArgs, count) == 56);
+static_assert(offsetof(BoxDetectionsArgs, workspace) == 64);
+static_assert(offsetof(BoxDetectionsArgs, workspace_bytes) == 72);
+static_assert(offsetof(BoxDetectionsArgs, images) == 80);
+static_assert(offsetof(BoxDetectionsArgs, rois_per_image) == 84);
+static_assert(offsetof(BoxDetectionsArgs, thing_classes) == 88);
+static_assert(offsetof(BoxDetectionsArgs, max_detections) == 92);
+static_assert(offsetof(BoxDetectionsArgs, box_weights) == 96);
+static_assert(offsetof(BoxDetectionsArgs, score_threshold) == 112);
+static_assert(offsetof(BoxDetectionsArgs, nms_threshold) == 116);
+static_assert(offsetof(BoxDetectionsArgs, input_height) == 120);
+static_assert(offsetof(BoxDetectionsArgs, input_width) == 124);
+
+// Whether sizes and attributes are within the limits of panrt/limits.h; pointers are not checked.
 Status check_box_detections(BoxDetectionsArgs const& args) noexcept;
 // Reads sizes and attributes only. 0 if the launch would reject them.
 std::size_t box_detections_workspace_bytes(BoxDetectionsArgs const& args) noexcept;
@@ -409,7 +474,38 @@ struct PanopticMergeArgs {
   float mask_threshold;           // smallest probability inside a mask
 };
 
-// Whether sizes and attributes are within the limits of panrt/limits.h; pointers are not looked at.
+static_assert(sizeof(PanopticMergeArgs) == 168);
+static_assert(offsetof(PanopticMergeArgs, semantic_logits) == 0);
+static_assert(offsetof(PanopticMergeArgs, boxes) == 8);
+static_assert(offsetof(PanopticMergeArgs, scores) == 16);
+static_assert(offsetof(PanopticMergeArgs, classes) == 24);
+static_assert(offsetof(PanopticMergeArgs, count) == 32);
+static_assert(offsetof(PanopticMergeArgs, mask_probs) == 40);
+static_assert(offsetof(PanopticMergeArgs, panoptic) == 48);
+static_assert(offsetof(PanopticMergeArgs, segments) == 56);
+static_assert(offsetof(PanopticMergeArgs, segment_scores) == 64);
+static_assert(offsetof(PanopticMergeArgs, segment_count) == 72);
+static_assert(offsetof(PanopticMergeArgs, workspace) == 80);
+static_assert(offsetof(PanopticMergeArgs, workspace_bytes) == 88);
+static_assert(offsetof(PanopticMergeArgs, logit_type) == 96);
+static_assert(offsetof(PanopticMergeArgs, mask_type) == 100);
+static_assert(offsetof(PanopticMergeArgs, images) == 104);
+static_assert(offsetof(PanopticMergeArgs, detections) == 108);
+static_assert(offsetof(PanopticMergeArgs, channels) == 112);
+static_assert(offsetof(PanopticMergeArgs, height) == 116);
+static_assert(offsetof(PanopticMergeArgs, width) == 120);
+static_assert(offsetof(PanopticMergeArgs, mask_height) == 124);
+static_assert(offsetof(PanopticMergeArgs, mask_width) == 128);
+static_assert(offsetof(PanopticMergeArgs, input_height) == 132);
+static_assert(offsetof(PanopticMergeArgs, input_width) == 136);
+static_assert(offsetof(PanopticMergeArgs, output_height) == 140);
+static_assert(offsetof(PanopticMergeArgs, output_width) == 144);
+static_assert(offsetof(PanopticMergeArgs, score_threshold) == 148);
+static_assert(offsetof(PanopticMergeArgs, overlap_threshold) == 152);
+static_assert(offsetof(PanopticMergeArgs, stuff_area_limit) == 156);
+static_assert(offsetof(PanopticMergeArgs, mask_threshold) == 160);
+
+// Whether sizes and attributes are within the limits of panrt/limits.h; pointers are not checked.
 Status check_panoptic_merge(PanopticMergeArgs const& args) noexcept;
 // Reads sizes and attributes only. 0 if the launch would reject them.
 std::size_t panoptic_merge_workspace_bytes(PanopticMergeArgs const& args) noexcept;

@@ -1,4 +1,4 @@
-"""The argument structs of the C interface lie in memory as ctypes has them: layout.h, which the compiler checks."""
+"""The argument structs of the C interface lie in memory as ctypes has them, which headers assert."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 
 from panrt.plugins import cuda_api
 
-LAYOUT = Path(__file__).resolve().parents[3] / "plugins" / "cuda" / "layout.h"
+PLUGINS = Path(__file__).resolve().parents[3] / "plugins"
+LAYOUTS = (PLUGINS / "cuda" / "layout.h", PLUGINS / "include" / "panrt" / "ops.h")
 STRUCTS = {
     name: struct
     for name, struct in vars(cuda_api).items()
@@ -19,8 +20,8 @@ STRUCTS = {
 
 
 def asserted(struct: str) -> dict[str, int]:
-    """Return the size of a struct, under "", and the offset of each member, as layout.h asserts them."""
-    text = LAYOUT.read_text()
+    """Return the size of a struct, under "", and the offset of each member, as the headers assert them."""
+    text = "".join(path.read_text() for path in LAYOUTS)
     sizes = re.findall(rf"sizeof\({struct}()\) ==\s+(\d+)", text)
     offsets = re.findall(rf"offsetof\({struct},\s+(\w+)\) ==\s+(\d+)", text)
     return {member: int(number) for member, number in [*sizes, *offsets]}

@@ -348,8 +348,7 @@ void expect_said(int line, Library& library, std::string const& expected) {
 // --- tests
 // --------------------------------------------------------------------------------------------------------------
 
-void the_library_offers_four_creators(Library& library) {
-  EXPECT_EQ(library.creators.size(), 4U);
+void the_library_offers_a_creator_of_each_op(Library& library) {
   for (char const* const name : {"RpnProposals", "PyramidRoiAlign", "BoxDetections", "PanopticMerge"}) {
     IPluginCreatorV3One* const creator = library.creator(name);
     EXPECT(creator != nullptr);
@@ -672,7 +671,7 @@ void running_fails_with_a_reason_where_it_cannot_run(Library& library) {
 using Test = void (*)(Library&);
 #define TEST(name) {#name, name}
 std::vector<std::pair<char const*, Test>> const kTests = {
-    TEST(the_library_offers_four_creators),
+    TEST(the_library_offers_a_creator_of_each_op),
     TEST(creators_name_every_attribute_and_nothing_else),
     TEST(plugins_are_named_as_their_creators),
     TEST(output_shapes_are_the_contracts),
