@@ -31,6 +31,7 @@ from panrt.model.config import (
     TrunkNorm,
 )
 from panrt.model.conversion.class_names import class_table
+from panrt.model.conversion.described import Described
 from panrt.model.conversion.detectron2_keys import (
     BASES,
     FIXED,
@@ -49,14 +50,6 @@ _DEFAULTS = {
     **{key: default for table in (FIXED, FIXED_INSTANCES, FIXED_STUFF) for key, (default, _) in table.items()},
 }
 _BATCH_NORMS = ("BN", "SyncBN", "naiveSyncBN", "nnSyncBN", "naiveSyncBN_N", "FrozenBN")
-
-
-class Described(NamedTuple):
-    """What a configuration of another framework says."""
-
-    config: PanopticFPNConfig
-    rgb: bool  # the network was trained on RGB: its first convolution expects red first
-    notes: tuple[str, ...]  # what was assumed, for people
 
 
 class Setting(NamedTuple):
