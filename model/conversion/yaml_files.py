@@ -8,7 +8,6 @@ readers, are errors, and so are merge keys (`<<`).
 
 from __future__ import annotations
 
-import os
 import stat
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -53,10 +52,10 @@ def read_text(path: Path, *, most: int = MOST_BYTES) -> str:
     Raises:
         ConfigFileError: not a regular file, too large, or not UTF-8; OSError.
     """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+        raise ConfigFileError(f"{path}: not a regular file.")
     with path.open("rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise ConfigFileError(f"{path}: not a regular file.")
         content = file.read(min(status.st_size, most) + 1)
     if len(content) > most:
         raise ConfigFileError(f"{path}: more than {most >> 20} MiB; expected a configuration or a list of names.")
