@@ -147,9 +147,7 @@ def _imported(
     return model.eval()
 
 
-def _for_every_class(
-    tensors: Mapping[str, Tensor], things: int, their_name: Callable[[str], str]
-) -> dict[str, Tensor]:
+def _for_every_class(tensors: Mapping[str, Tensor], things: int, their_name: Callable[[str], str]) -> dict[str, Tensor]:
     """Repeat the rows of class-agnostic boxes and masks for every class."""
     changed = dict(tensors)
     for layer, rows in (("instance.box_head.bbox_pred", 4), ("instance.mask_head.predictor", 1)):

@@ -85,7 +85,7 @@ class ResNetConfig(_Bounded):
     groups: int = _within(1, 256, 1)
     width_per_group: int = _within(1, 1024, 64)
     output_stride: Literal[8, 16, 32] = 32  # below 32: dilated convolutions instead of strides, no FPN
-    norm: TrunkNorm = _added("frozen_batch")
+    norm: TrunkNorm = _added("frozen_batch")  # noqa: RUF009 - a field, as of `_within`
 
     @property
     def label(self) -> str:
@@ -121,7 +121,7 @@ class FpnConfig(_Bounded):
     width: int = _within(1, LARGEST_WIDTH, 256)
     norm: Norm = "none"  # after every convolution
     separable: bool = False  # depthwise-separable output convolutions
-    fusion: Fusion = _added("sum")  # of a lateral map and the one above
+    fusion: Fusion = _added("sum")  # noqa: RUF009  # of a lateral map and the one above
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,10 +159,10 @@ class BoxHeadConfig(_Bounded):
     max_detections: int = _within(1, 10_000, 100)
     convolutions: int = _added(0, 0, 16)  # 3x3, before the linear layers
     width: int = _added(256, 1, LARGEST_WIDTH)  # of the convolutions
-    norm: Norm = _added("none")  # of the convolutions
+    norm: Norm = _added("none")  # noqa: RUF009  # of the convolutions
     layers: int = _added(2, 1, 8)  # linear layers of `hidden` channels
     min_scale: float = _added(0.0, 0, 1)  # a delta shrinks a side of an RoI at most to this share; 0: to any
-    suppression: Suppression = _added("per_class")
+    suppression: Suppression = _added("per_class")  # noqa: RUF009
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -445,7 +445,11 @@ def _decode_fields(kind: Any, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
         raise ValueError(f"{where}: got {records.shown(data)}, expected an object with the fields of {kind.__name__}.")
     found = {name: value for name, value in data.items() if name != "type"}
-    added = {one.name for one in dataclasses.fields(kind) if "added" in one.metadata} if dataclasses.is_dataclass(kind) else set()
+    added = (
+        {one.name for one in dataclasses.fields(kind) if "added" in one.metadata}
+        if dataclasses.is_dataclass(kind)
+        else set()
+    )
     missing, unknown = hints.keys() - found.keys() - added, found.keys() - hints.keys()
     for problem, names in (("missing", missing), ("unknown", unknown)):
         if names:

@@ -431,7 +431,10 @@ class _Machine:
             if type(state) is not tuple or not 8 <= len(state) <= 9 or any(x is not None for x in state[2:5]):
                 raise PickleProblem("it holds an array of records, expected numbers")
             target.order = state[1]
-        elif type(target) not in (dict, Opaque):  # attributes of an OrderedDict, such as a state_dict's _metadata, are dropped
+        elif type(target) not in (
+            dict,
+            Opaque,
+        ):  # attributes of an OrderedDict, such as a state_dict's _metadata, are dropped
             raise wrong("a state is set")
 
 

@@ -46,7 +46,7 @@ def decode(deltas: Tensor, rois: Tensor, *, box_weights: Sequence[float], input_
     low, high = rois[..., :2], rois[..., 2:]
     size = high - low
     centre = low + 0.5 * size
-    shift, scale = deltas.split(2, -1)
+    shift, scale = deltas[..., :2], deltas[..., 2:]
     weights = deltas.new_tensor(box_weights)
     centre = shift / weights[:2] * size + centre
     size = (scale / weights[2:]).clamp(max=LARGEST_DELTA).exp() * size

@@ -43,7 +43,9 @@ class Weights(NamedTuple):
     author: str  # "__author__" of a detectron2 file, else ""
     kind: str = "safetensors file"  # of file
     prefix: str = ""  # what stood before every name
-    meta: Mapping[str, Any] = MappingProxyType({})  # what mmdetection stores beside the weights; nothing in it is checked
+    meta: Mapping[str, Any] = MappingProxyType(
+        {}
+    )  # what mmdetection stores beside the weights; nothing in it is checked
 
 
 def read_weights(path: str | os.PathLike[str], *, key: str | None = None) -> Weights:

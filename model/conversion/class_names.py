@@ -1,8 +1,8 @@
 """Names of classes for networks whose weights have only numbers of them.
 
 A file of names is one of: a text with a name on each line; a JSON list of names, or an object {id: name}; a dump of
-detectron2's MetadataCatalog, i.e. an object with `thing_classes` and `stuff_classes`; COCO's categories, as a list or in
-any of COCO's JSONs. Lists begin with the things.
+detectron2's MetadataCatalog, i.e. an object with `thing_classes` and `stuff_classes`; COCO's categories, as a list or
+in any of COCO's JSONs. Lists begin with the things.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def read_names(path: Path, *, things: int, stuff: int) -> ClassTable:
     text = read_text(path, most=_MOST_BYTES)
     if path.suffix.lower() != ".json" and not text.lstrip().startswith(("[", "{")):
         return _split([line.strip() for line in text.splitlines() if line.strip()], things, stuff, path)
-    content = records.parse(text, source=str(path), error=ConfigFileError, cure="expected names of classes", unique=True)
+    content = records.parse(
+        text, source=str(path), error=ConfigFileError, cure="expected names of classes", unique=True
+    )
     if isinstance(content, dict) and ("thing_classes" in content or "stuff_classes" in content):
         return _from_catalog(content, things, stuff, path)
     if isinstance(content, dict) and isinstance(content.get("categories"), list):

@@ -291,8 +291,7 @@ def _name(path: Path, depth: int) -> str:
 
 
 def _data_sets(keys: _Keys) -> list[str]:
-    names = [*_texts(keys, "DATASETS.TRAIN"), *_texts(keys, "DATASETS.TEST")]
-    return names
+    return [*_texts(keys, "DATASETS.TRAIN"), *_texts(keys, "DATASETS.TEST")]
 
 
 def _texts(keys: _Keys, key: str) -> list[str]:

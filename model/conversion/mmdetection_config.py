@@ -269,9 +269,10 @@ class _Network:
         is_resnext = entry.type("ResNet", "ResNeXt") == "ResNeXt"
         groups = entry.whole("groups", 1, 1, 256) if is_resnext else 1
         width = entry.whole("base_width", 4, 1, 1024) if is_resnext else 64
-        depth = entry.take("depth", None)
-        if type(depth) is not int or depth not in (50, 101, 152):
-            entry.fail("depth", depth, "50, 101 or 152")
+        found = entry.take("depth", None)
+        depth: Any = found if type(found) is int else None
+        if depth not in (50, 101, 152):
+            entry.fail("depth", found, "50, 101 or 152")
         style = entry.take("style", "pytorch")
         if style not in ("pytorch", "caffe"):
             entry.fail("style", style, "'pytorch' or 'caffe'")

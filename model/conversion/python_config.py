@@ -102,24 +102,30 @@ class _Parser:
             raise ConfigFileError(f"{self.source}: nested more than {DEEPEST} deep.")
         token = self._next()
         if token.type == tokenize.STRING:
-            return self._text(token)
-        if token.type == tokenize.NUMBER:
-            return self._literal(token)
-        if token.string == "-" and self.position < len(self.tokens):
-            number = self._next()
-            if number.type == tokenize.NUMBER:
-                return -self._literal(number)
-        if token.string in _CONSTANTS:
-            return _CONSTANTS[token.string]
-        if token.string in ("[", "("):
-            return self._sequence(token.string, depth)
-        if token.string == "{":
-            return self._pairs("}", ":", depth)
-        if token.string == "dict" and self._at("("):
+            value: Any = self._text(token)
+        elif token.type == tokenize.NUMBER:
+            value = self._literal(token)
+        elif token.string == "-" and self.position < len(self.tokens):
+            value = self._negative(self._next())
+        elif token.string in _CONSTANTS:
+            value = _CONSTANTS[token.string]
+        elif token.string in ("[", "("):
+            value = self._sequence(token.string, depth)
+        elif token.string == "{":
+            value = self._pairs("}", ":", depth)
+        elif token.string == "dict" and self._at("("):
             self.position += 1
-            return self._pairs(")", "=", depth)
-        self.position -= 1
-        self._fail()
+            value = self._pairs(")", "=", depth)
+        else:
+            self.position -= 1
+            self._fail()
+        return value
+
+    def _negative(self, number: tokenize.TokenInfo) -> Any:
+        if number.type != tokenize.NUMBER:
+            self.position -= 1
+            self._fail()
+        return -self._literal(number)
 
     def _literal(self, token: tokenize.TokenInfo) -> Any:
         try:

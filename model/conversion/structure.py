@@ -23,9 +23,7 @@ Shape = tuple[int, ...]
 T = TypeVar("T", FpnConfig, BoxHeadConfig, MaskHeadConfig, SemanticConfig, ResNetConfig)
 
 
-def class_counts(
-    shapes: Mapping[str, Shape], their_name: Callable[[str], str]
-) -> tuple[int | None, int | None]:
+def class_counts(shapes: Mapping[str, Shape], their_name: Callable[[str], str]) -> tuple[int | None, int | None]:
     """Return the numbers of things and stuff that weights were trained on; None if there is no such branch.
 
     Args:

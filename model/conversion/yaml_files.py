@@ -9,6 +9,7 @@ readers, are errors, and so are merge keys (`<<`).
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -67,7 +68,7 @@ def read_text(path: Path, *, most: int = MOST_BYTES) -> str:
 
 class _Value(NamedTuple):
     content: Any
-    count: int  # of values in it, itself included
+    size: int  # values in it, itself included
 
 
 class _Open:
@@ -88,13 +89,14 @@ class _Composer:
         self.open: list[_Open] = []
         self.values = 0
         self.line = 0
-        self.resolver = yaml.resolver.Resolver()
+        self.resolver: Any = yaml.resolver.Resolver()  # the stubs lack types
         self.constructor = yaml.constructor.SafeConstructor()
 
     def compose(self, text: str) -> Any:
         documents: list[Any] = []
         try:
-            for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            events: Iterable[Any] = yaml.parse(text, Loader=yaml.SafeLoader)
+            for event in events:
                 self.line = event.start_mark.line + 1
                 if (value := self._value(event)) is None:
                     continue
@@ -125,7 +127,7 @@ class _Composer:
             if event.anchor not in self.anchors:
                 self._fail(f"alias {records.shown(event.anchor)} has no anchor before it")
             value = self.anchors[event.anchor]
-            self._count(value.count)
+            self._count(value.size)
             return value
         if isinstance(event, yaml.CollectionStartEvent):
             self._count(1)
@@ -139,7 +141,7 @@ class _Composer:
         if isinstance(event, yaml.CollectionEndEvent):
             done = self.open.pop()
             content = self._mapping(done.items) if done.is_mapping else [item.content for item in done.items]
-            return self._anchored(done.anchor, _Value(content, 1 + sum(item.count for item in done.items)))
+            return self._anchored(done.anchor, _Value(content, 1 + sum(item.size for item in done.items)))
         if isinstance(event, yaml.ScalarEvent):
             self._count(1)
             return self._anchored(event.anchor, _Value(self._scalar(event), 1))
@@ -176,9 +178,9 @@ class _Composer:
             self._fail(f"{records.shown(event.value)} is no {tag.removeprefix(_YAML)}")
 
 
-def _asks(tag: str) -> str:
+def _asks(tag: str | None) -> str:
     """Describe a tag that is more than data."""
     if tag == f"{_YAML}merge":
         return "a merge key (<<) is not supported; write the keys out"
-    name = records.legible(tag.removeprefix(_YAML))
+    name = records.legible(str(tag).removeprefix(_YAML))
     return f"the tag !!{name} asks for more than data, which is never built; delete it with its value"

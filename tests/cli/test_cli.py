@@ -261,6 +261,58 @@ def test_convert_names_what_does_not_fit_and_writes_nothing(zoo_file: Path, few:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
+def test_convert_needs_no_option_for_the_zoo(zoo_file: Path, tmp_path: Path) -> None:
+    facts = json.loads(succeed("convert", zoo_file, "-o", tmp_path / "model.safetensors", "--half", "--json"))
+    assert (facts["config"], facts["framework"], facts["assumed"]) == ("panoptic_fpn_r50", "detectron2", [])
+    assert (facts["things"], facts["stuff"]) == (80, 53)
+
+
+@pytest.mark.slow
+def test_convert_reads_a_fine_tuned_network_from_its_yaml(tmp_path: Path) -> None:
+    """Depth 101, other classes, heads with group norm and other thresholds."""
+    rows = {"cls_score": 4, "bbox_pred": 12, "mask_head.predictor": 3, "sem_seg_head.predictor": 6}
+    tensors = {}
+    for name, array in recipe.state_dict(101).items():
+        count = next((rows[layer] for layer in rows if f"{layer}." in name), None)
+        if "mask_fcn" in name and name.endswith("bias"):
+            tensors |= {name.replace("bias", f"norm.{part}"): array for part in ("weight", "bias")}
+        else:
+            tensors[name] = array[:count]
+    source = tmp_path / "model_final.pth"
+    torch.save({"model": {name: torch.from_numpy(array) for name, array in tensors.items()}, "iteration": 5}, source)
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "_BASE_: Base-Panoptic-FPN.yaml\n"
+        "MODEL:\n  RESNETS: {DEPTH: 101}\n"
+        "  ROI_HEADS: {NUM_CLASSES: 3, SCORE_THRESH_TEST: 0.2}\n"
+        "  ROI_MASK_HEAD: {NORM: GN}\n"
+        "  SEM_SEG_HEAD: {NUM_CLASSES: 6}\n"
+        "  PANOPTIC_FPN: {COMBINE: {INSTANCES_CONFIDENCE_THRESH: 0.7}}\n"
+    )
+    (tmp_path / "names.txt").write_text("cup\nplate\nfork\nfloor\nwall\nsky\ntable\nrug\n")
+    output = tmp_path / "mine.safetensors"
+    shown = succeed("convert", source, "-o", output, "--config", config, "--names", tmp_path / "names.txt")
+    assert "network     of detectron2, described by config.yaml" in shown
+    assert "classes     3 things, 5 stuff" in shown
+    found = read_header(output).config
+    assert [category.name for category in found.classes.stuff] == ["floor", "wall", "sky", "table", "rug"]
+    assert found.instance is not None
+    assert (found.instance.mask.norm, found.instance.box.score_threshold) == ("group", 0.2)
+    assert found.merge.score_threshold == 0.7
+    weight = load(output).state_dict()["instance.mask_head.fcn.0.norm.weight"]
+    assert torch.equal(weight, torch.from_numpy(tensors["roi_heads.mask_head.mask_fcn1.norm.weight"]))
+
+
+def test_convert_names_a_key_that_it_does_not_support_and_writes_nothing(zoo_file: Path, tmp_path: Path) -> None:
+    config, output = tmp_path / "config.yaml", tmp_path / "model.safetensors"
+    config.write_text("_BASE_: Base-Panoptic-FPN.yaml\nMODEL: {ROI_HEADS: {NAME: CascadeROIHeads}}\n")
+    said = fail("convert", zoo_file, "-o", output, "--config", config)
+    assert "config.yaml: MODEL.ROI_HEADS.NAME: got 'CascadeROIHeads', expected 'StandardROIHeads'" in said
+    assert not output.exists()
+    assert "missing.yaml: no such file" in fail("convert", zoo_file, "-o", output, "--config", "missing.yaml")
+
+
 class Payload:
     def __init__(self, victim: Path) -> None:
         self.victim = victim

@@ -67,7 +67,9 @@ def test_the_file_builds_for_tensorrt(path: Path) -> None:
 
 
 def test_what_the_file_cannot_hold_is_an_error(network: PanopticFPN, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="boxes suppress those of all classes, for which the input size must be known"):
+    with pytest.raises(
+        ExportError, match="boxes suppress those of all classes, for which the input size must be known"
+    ):
         to_onnx(network, tmp_path / "open.onnx", height=0, width=0)
     thresholds = Thresholds(
         detection_score=0.3, detection_nms=0.5, max_detections=32, instance_score=0.5, instance_overlap=0.5,

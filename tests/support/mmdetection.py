@@ -1,4 +1,4 @@
-"""Checkpoints as mmdetection writes them: its configurations, its names and shapes of tensors, and what its formulas give.
+"""Checkpoints as mmdetection writes them: configurations, names and shapes of tensors, and what its formulas give.
 
 The formulas are written in NumPy, one function for each of mmdetection's, from its documentation and sources, and share
 nothing with PanRT. Boxes are (x0, y0, x1, y1).
@@ -139,7 +139,12 @@ def changed(path: str, value: Any, model: Config = MODEL) -> Config:
 
 def config_text(model: Config, **others: Any) -> str:
     """Return a file as mmdetection dumps one: `dict(...)` in keyword form, and what a training needs besides."""
-    assignments = {"default_scope": "mmdet", "model": model, "train_pipeline": [{"type": "LoadImageFromFile"}], **others}
+    assignments = {
+        "default_scope": "mmdet",
+        "model": model,
+        "train_pipeline": [{"type": "LoadImageFromFile"}],
+        **others,
+    }
     rows = [f"{name} = {_dict(value)}" for name, value in assignments.items()]
     return "\n".join([*rows, "gpu_ids = range(0, 8)", "lr = 0.02 * 2", "work_dir = './work_dirs/x'", ""])
 
@@ -222,7 +227,9 @@ def tensors(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, Tens
 # Formulas -------------------------------------------------------------------------------------------------------------
 
 
-def grid_anchors(stride: int, hw: tuple[int, int], *, scale: float = 8, ratios: tuple[float, ...] = (0.5, 1, 2)) -> Array:
+def grid_anchors(
+    stride: int, hw: tuple[int, int], *, scale: float = 8, ratios: tuple[float, ...] = (0.5, 1, 2)
+) -> Array:
     """AnchorGenerator without a centre offset: (H * W * A, 4), in the order of rows, columns and ratios."""
     roots = np.sqrt(np.array(ratios))
     widths, heights = stride * scale / roots, stride * scale * roots
@@ -241,7 +248,7 @@ def delta2bbox(boxes: Array, deltas: Array, stds: tuple[float, ...], max_hw: tup
     size = size * np.exp(np.clip(deltas[:, 2:], -limit, limit))
     found = np.concatenate([centre - size / 2, centre + size / 2], 1)
     height, width = max_hw
-    return np.clip(found, 0, [width, height, width, height])
+    return np.asarray(np.clip(found, 0, [width, height, width, height]))
 
 
 def nms(boxes: Array, scores: Array, threshold: float) -> list[int]:
@@ -267,10 +274,10 @@ def rpn_predict(
     for level, (logit, delta) in enumerate(zip(logits, deltas, strict=True)):
         stride = 4 * 2**level
         score = 1 / (1 + np.exp(-logit.astype(np.float64).transpose(1, 2, 0).reshape(-1)))
-        delta = delta.transpose(1, 2, 0).reshape(-1, 4)
+        rows = delta.transpose(1, 2, 0).reshape(-1, 4)
         anchors = grid_anchors(stride, (logit.shape[1], logit.shape[2]))
         first = np.argsort(-score, kind="stable")[:nms_pre]
-        found = delta2bbox(anchors[first], delta[first], (1, 1, 1, 1), max_hw)
+        found = delta2bbox(anchors[first], rows[first], (1, 1, 1, 1), max_hw)
         wide = ((found[:, 2:] - found[:, :2]) > 0).all(1)
         found, score = found[wide], score[first][wide]
         kept = nms(found, score, 0.7)
@@ -287,9 +294,15 @@ def map_roi_levels(rois: Array, finest_scale: float = 56) -> Array:
 
 
 def bbox_predict(
-    logits: Array, deltas: Array, rois: Array, max_hw: tuple[int, int], *, score_thr: float = 0.6, agnostic: bool = True,
+    logits: Array,
+    deltas: Array,
+    rois: Array,
+    max_hw: tuple[int, int],
+    *,
+    score_thr: float = 0.6,
+    agnostic: bool = True,
     most: int = 100,
-) -> tuple[Array, Array, Array]:  # fmt: skip
+) -> tuple[Array, Array, Array]:
     """BBoxHead and multiclass_nms: boxes (K, 4), scores (K,), labels (K,)."""
     exps = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
     probabilities = (exps / exps.sum(1, keepdims=True))[:, :-1]
@@ -320,7 +333,8 @@ def fuse(
         scores: (K,).
         semantic: (H, W), channels of mmdetection's semantic head, things last.
     """
-    id_map, left = np.zeros(semantic.shape, int), []
+    id_map = np.zeros(semantic.shape, int)
+    left: list[int] = []
     for index in np.argsort(-scores, kind="stable"):
         mask, area = masks[index], masks[index].sum()
         if area == 0 or (mask & (id_map > 0)).sum() / (area + 1e-5) > mask_overlap:

@@ -46,7 +46,7 @@ def convert(
     half: Annotated[bool, typer.Option("--half", help="Store matrices and kernels as float16.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Convert weights of a panoptic FPN of detectron2 or mmdetection to a model file.
+    r"""Convert weights of a panoptic FPN of detectron2 or mmdetection to a model file.
 
     \b
     detectron2's own models:

@@ -52,7 +52,8 @@ def test_every_form_gives_the_same_names(tmp_path: Path, content: Any, suffix: s
 
 def test_coco_categories_keep_ids_and_colours(tmp_path: Path) -> None:
     listed = [
-        {"id": c.id, "name": c.name, "isthing": int(c.is_thing), "color": list(c.color)} for c in COCO.things + COCO.stuff
+        {"id": c.id, "name": c.name, "isthing": int(c.is_thing), "color": list(c.color)}
+        for c in COCO.things + COCO.stuff
     ]
     for content in (listed, {"categories": listed, "images": [], "annotations": []}):
         assert read_names(written(tmp_path, content), things=80, stuff=53) == COCO

@@ -1,8 +1,8 @@
 """A converted network computes what detectron2's layers compute, written out under detectron2's names.
 
 The golden cases hold detectron2's own outputs for its published networks. Here are the options that those do not use:
-group norms in trunk, pyramid and heads, convolutions in the box head, a stacked RPN head, average fusion, class-agnostic
-heads, RGB.
+group norms in trunk, pyramid and heads, convolutions in the box head, a stacked RPN head, average fusion,
+class-agnostic heads, RGB.
 """
 
 from __future__ import annotations
@@ -173,7 +173,9 @@ def test_a_box_head_with_convolutions_and_class_agnostic_boxes(tensors: Tensors,
     x = conv_gn(tensors, "roi_heads.box_head.conv2", x, relu=True).flatten(1)
     x = functional.linear(x, tensors["roi_heads.box_head.fc1.weight"], tensors["roi_heads.box_head.fc1.bias"]).relu()
     scores, boxes = (
-        functional.linear(x, tensors[f"roi_heads.box_predictor.{n}.weight"], tensors[f"roi_heads.box_predictor.{n}.bias"])
+        functional.linear(
+            x, tensors[f"roi_heads.box_predictor.{n}.weight"], tensors[f"roi_heads.box_predictor.{n}.bias"]
+        )
         for n in ("cls_score", "bbox_pred")
     )
     found = network.instance.box_head(pooled)
@@ -199,7 +201,8 @@ def test_a_semantic_head_of_another_width(tensors: Tensors, network: PanopticFPN
     generator = torch.Generator().manual_seed(5)
     maps = [torch.randn(1, 64, 32 // 2**i, 64 // 2**i, generator=generator) for i in range(4)]
     total = torch.zeros(1, 32, 32, 64)
-    for level, x in zip((2, 3, 4, 5), maps, strict=True):
+    for level, start in zip((2, 3, 4, 5), maps, strict=True):
+        x = start
         for step in range(max(1, level - 2)):
             x = conv_gn(tensors, f"sem_seg_head.p{level}.{2 * step}", x, relu=True)
             if level > 2:

@@ -35,8 +35,8 @@ def test_mmdetections_own_configuration_is_the_published_network(tmp_path: Path)
     assert (config.pixel_mean, config.pixel_std) == ((103.53, 116.28, 123.675), (57.375, 57.12, 58.395))
     assert config.trunk == ResNetConfig(stride_in_1x1=False)
     assert config.instance is not None
-    assert config.instance.box.box_weights == (10, 10, 5, 5)
-    assert config.instance.rpn.anchor_sizes == (32, 64, 128, 256, 512)
+    assert config.instance.box.box_weights == (10.0, 10.0, 5.0, 5.0)
+    assert config.instance.rpn.anchor_sizes == (32.0, 64.0, 128.0, 256.0, 512.0)
 
 
 def test_mmdetection_2_writes_other_entries(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_other_networks_are_read(tmp_path: Path) -> None:
     assert instance is not None
     assert isinstance(config.trunk, ResNetConfig)
     assert (config.trunk.depth, config.fpn.norm, config.merge.stuff_area_limit) == (101, "group", 100)
-    assert instance.rpn.anchor_sizes == (16, 32, 64, 128, 256)
+    assert instance.rpn.anchor_sizes == (16.0, 32.0, 64.0, 128.0, 256.0)
     box = instance.box
     assert (box.convolutions, box.layers, box.norm) == (4, 1, "batch")
     assert (box.suppression, box.score_threshold, config.merge.score_threshold) == ("per_class", 0.3, 0.3)
@@ -179,5 +179,7 @@ def test_a_checkpoint_names_its_network_and_classes() -> None:
     assert other is not None
     assert other.config.classes.stuff[-1].name == "carpet"
     assert described_in_checkpoint({"epoch": 12}, source) is None
-    with pytest.raises(ConfigFileError, match=r"epoch_12\.pth: the configuration in it: model\.backbone\.depth: got 18"):
+    with pytest.raises(
+        ConfigFileError, match=r"epoch_12\.pth: the configuration in it: model\.backbone\.depth: got 18"
+    ):
         described_in_checkpoint({"cfg": config_text(changed("backbone.depth", 18))}, source)

@@ -175,7 +175,8 @@ def test_the_mask_head_is_mmdetections(tensors: dict[str, Tensor], network: Pano
 def mmdetection_semantic_logits(tensors: dict[str, Tensor], pyramid: tuple[Tensor, ...]) -> Tensor:
     """PanopticFPNHead: channels of the stuff, then that of the things."""
     total = torch.zeros(())
-    for level, x in enumerate(pyramid[:4]):
+    for level, start in enumerate(pyramid[:4]):
+        x = start
         for step in range(max(1, level)):
             name = f"semantic_head.conv_upsample_layers.{level}.conv.{step}"
             x = conv(tensors, f"{name}.conv", x)
@@ -312,7 +313,9 @@ def paste(mask: Array, box: Array, hw: tuple[int, int]) -> Array:
 def test_the_panoptic_map_is_mmdetections(network: PanopticFPN, image: Tensor, seed: int, count: int) -> None:
     generator = np.random.default_rng(seed)
     low = generator.uniform(0, [HW[1] - 20, HW[0] - 20], (count, 2))
-    boxes = np.concatenate([low, np.minimum(low + generator.uniform(8, 50, (count, 2)), HW[::-1])], 1).astype(np.float32)
+    boxes = np.concatenate([low, np.minimum(low + generator.uniform(8, 50, (count, 2)), HW[::-1])], 1).astype(
+        np.float32
+    )
     scores = np.sort(generator.uniform(0.61, 1, count))[::-1].astype(np.float32)
     labels = generator.integers(0, THINGS, count)
     coarse = torch.from_numpy(generator.random((max(count, 1), 1, 5, 5)).astype(np.float32))
@@ -333,9 +336,7 @@ def test_the_panoptic_map_is_mmdetections(network: PanopticFPN, image: Tensor, s
     found = merge(Branches((), logits[:, [STUFF, *range(STUFF)]], instances), config=network.config.merge, image=image)
     as_labels = np.full(HW, THINGS + STUFF)  # mmdetection's void
     for number, category, is_thing, *_ in found.segments[0, : int(found.segment_count[0])].tolist():
-        as_labels[found.panoptic[0].numpy() == number] = (
-            category + 1000 * number if is_thing else THINGS + category - 1
-        )
+        as_labels[found.panoptic[0].numpy() == number] = category + 1000 * number if is_thing else THINGS + category - 1
     # rounding decides the pixels of nearly equal logits and of masks that are nearly 0.5
     assert (as_labels == expected).mean() >= 0.999
     assert set(np.unique(as_labels)) == set(np.unique(expected))

@@ -55,9 +55,7 @@ def test_a_file_without_content_is_empty(tmp_path: Path, text: str) -> None:
         "!own 5",
     ],
 )
-def test_a_tag_that_asks_for_more_than_data_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tag: str
-) -> None:
+def test_a_tag_that_asks_for_more_than_data_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tag: str) -> None:
     monkeypatch.chdir(tmp_path)
     name = tag.split(" ", 1)[0].removeprefix("!!")
     with pytest.raises(ConfigFileError) as caught:
