@@ -272,7 +272,7 @@ def test_convert_needs_no_option_for_the_zoo(zoo_file: Path, tmp_path: Path) -> 
 def test_convert_reads_a_fine_tuned_network_from_its_yaml(tmp_path: Path) -> None:
     """Depth 101, other classes, heads with group norm and other thresholds."""
     rows = {"cls_score": 4, "bbox_pred": 12, "mask_head.predictor": 3, "sem_seg_head.predictor": 6}
-    tensors = {}
+    tensors: dict[str, Any] = {}
     for name, array in recipe.state_dict(101).items():
         count = next((rows[layer] for layer in rows if f"{layer}." in name), None)
         if "mask_fcn" in name and name.endswith("bias"):

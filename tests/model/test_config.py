@@ -83,10 +83,13 @@ def test_a_later_field_is_written_where_it_is_used() -> None:
         (lambda: RpnConfig(conv_widths=(0,) * 17), "conv_widths: got 17 values"),
         (lambda: RpnConfig(min_scale=2), "min_scale: got 2, expected 0 to 1"),
         (lambda: BoxHeadConfig(suppression="all_classes"), "score_threshold: got 0.05, expected at least 0.5"),
-        (lambda: BoxHeadConfig(suppression="none"), "suppression: got 'none', expected per_class or all_classes"),
+        (lambda: BoxHeadConfig(suppression="none"),  # type: ignore[arg-type]
+         "suppression: got 'none', expected per_class or all_classes"),
         (lambda: ResNetConfig(norm="group", width_per_group=48), "a multiple of 32 channels, .* are 48"),
-        (lambda: ResNetConfig(norm="layer"), "norm: got 'layer', expected frozen_batch or group"),
-        (lambda: FpnConfig(fusion="max"), "fusion: got 'max', expected sum or average"),
+        (lambda: ResNetConfig(norm="layer"),  # type: ignore[arg-type]
+         "norm: got 'layer', expected frozen_batch or group"),
+        (lambda: FpnConfig(fusion="max"),  # type: ignore[arg-type]
+         "fusion: got 'max', expected sum or average"),
         (lambda: make_config("panoptic_fpn_r50", instance=InstanceConfig(box=BoxHeadConfig(width=48, norm="group"))),
          "BoxHeadConfig: group norm needs a width that is a multiple of 32"),
     ],

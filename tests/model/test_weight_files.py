@@ -368,14 +368,19 @@ OTHER = {"c.weight": torch.ones(4)}
 OPTIMIZER = {"state": {0: {"momentum_buffer": torch.ones(9)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
 
 
+def _mean(self: object) -> float:
+    return 0.0
+
+
+_mean.__module__, _mean.__qualname__ = "mmengine.logging", "HistoryBuffer.mean"
+
+
 class _Framework:
     """Classes as mmengine's and addict's are pickled: by name, state and items."""
 
     def __init__(self) -> None:
         self.modules = {name: types.ModuleType(name) for name in ("mmengine", "mmengine.logging", "mmengine.config")}
-        self.log: Any = type("HistoryBuffer", (), {"__module__": "mmengine.logging", "mean": lambda self: 0.0})
-        self.log.mean.__module__ = "mmengine.logging"
-        self.log.mean.__qualname__ = "HistoryBuffer.mean"
+        self.log: Any = type("HistoryBuffer", (), {"__module__": "mmengine.logging", "mean": _mean})
         self.config: Any = type("ConfigDict", (dict,), {"__module__": "mmengine.config"})
         vars(self.modules["mmengine.logging"])["HistoryBuffer"] = self.log
         vars(self.modules["mmengine.config"])["ConfigDict"] = self.config
