@@ -4,8 +4,8 @@
 
 Memory: maps and segments to PQ, against torchmetrics, whose form of the maps is made beforehand. Files: JSON and PNG
 folders to PQ, against panopticapi and hotcoco, which use every CPU, while PanRT uses one by default. Runs are
-interleaved, medians are printed. A package that is not installed is left out; `pip install --no-deps panopticapi-lite`
-brings panopticapi.
+interleaved, medians are printed. A package that is not installed is skipped; `pip install --no-deps panopticapi-lite`
+installs panopticapi.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ before, ends it by SIGKILL at a random moment, and then looks:
 * whether every file of earlier rounds is as it was, byte for byte;
 * whether the next start completed the `coco://` folder of this round.
 
-SIGKILL stands for the power cut as far as the process is concerned. What the disk had not been told to keep is lost as
-well when the power goes: `panrt.engine.sinks.output` tells it each second, which nothing here can see.
+For the process, SIGKILL is like a power cut. A power cut also loses what was not flushed to disk;
+`panrt.engine.sinks.output` flushes every second, which this benchmark cannot check.
 """
 
 from __future__ import annotations
@@ -186,10 +186,10 @@ def _unfinished(folder: Path, rounds: int) -> list[str]:
         except (OSError, ValueError) as error:
             faults.append(f"round {rounds}: {path}: {error}")
             continue
-        pictures = {file.name for file in (path / "panoptic").iterdir()}
+        images = {file.name for file in (path / "panoptic").iterdir()}
         named = [entry["file_name"] for entry in content["annotations"]]
-        if set(named) != pictures or len(named) != len(pictures):
-            faults.append(f"round {rounds}: {path}: {len(pictures)} pictures, {len(named)} annotations")
+        if set(named) != images or len(named) != len(images):
+            faults.append(f"round {rounds}: {path}: {len(images)} images, {len(named)} annotations")
     return faults
 
 

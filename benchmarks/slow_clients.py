@@ -35,7 +35,7 @@ from tools.null_session import NullSession
 
 FILES = 1024  # descriptors of the process that is besieged
 THREADS = 2 * Limits.connections  # of the clients, and as many for all the rest
-RATE = 10  # frames a second
+RATE = 10  # frames per second
 KINDS = "idle", "slow", "unfinished", "stuck viewer", "slow viewer"
 _HOST = "Host: localhost"
 _VIEW = f"GET /stream.mjpg HTTP/1.1\r\n{_HOST}\r\n\r\n".encode()

@@ -86,7 +86,7 @@ class Camera:
 
 
 class RtspCamera(Camera):
-    """GStreamer's test picture."""
+    """GStreamer's test pattern over RTSP."""
 
     @property
     def uri(self) -> str:
@@ -97,7 +97,7 @@ class RtspCamera(Camera):
 
 
 class MjpegCamera(Camera):
-    """JPEG pictures without end over HTTP."""
+    """An endless MJPEG stream over HTTP."""
 
     @property
     def uri(self) -> str:

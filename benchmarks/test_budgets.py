@@ -1,6 +1,6 @@
 """Time budgets of the runtime: `make perf`, on an otherwise idle machine. Linux only.
 
-They measure time, so they are no part of `make test`: a busy machine fails them without a fault of the code.
+They measure time, so they are not part of `make test`: on a busy machine they fail although the code is correct.
 """
 
 from __future__ import annotations

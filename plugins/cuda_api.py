@@ -1,7 +1,7 @@
 """The argument structs of the CUDA kernels' C interface, for ctypes: those of ops from `schema`, the others as in C++.
 
-A function `panrt_cuda_x(args, sizeof(args), stream)` of the library takes a struct of device pointers and sizes, puts
-its kernels on the stream and gives a `Status`. It refuses a struct of another size.
+A function `panrt_cuda_x(args, sizeof(args), stream)` of the library takes a struct of device pointers and sizes,
+enqueues its kernels on the stream and returns a `Status`. A struct of another size is rejected.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _f32, _size, _pointer = ctypes.c_float, ctypes.c_size_t, ctypes.c_void_p
 
 
 class Code(IntEnum):
-    """Why a launch was refused; panrt/cuda/status.h."""
+    """Why a launch was rejected; panrt/cuda/status.h."""
 
     OK = 0
     INVALID_ARGUMENT = 1

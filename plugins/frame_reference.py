@@ -1,5 +1,5 @@
-"""A frame to the network's input, and its map made narrow, in NumPy: the specification of `cuda/preprocess.cu` and
-`cuda/narrow_map.cu`, which agree with it to the bit where no multiplication is fused with an addition.
+"""Preprocessing, compact maps and overlays in NumPy: the specification of `cuda/preprocess.cu`, `cuda/narrow_map.cu`
+and the overlay kernels, which agree with it to the bit if no multiplication is fused with an addition.
 
 Shapes: H x W a frame, h x w its resized size, OH x OW the network's input. Images are uint8 BGR.
 """
@@ -34,7 +34,7 @@ def preprocess(
     border: Sequence[int] = (0, 0, 0),
     standard: str = "BT601",
 ) -> UInt8:
-    """A camera frame as the network's input.
+    """Convert a camera frame to the network's input.
 
     Args:
         frame: BGR8 and RGB8 (H, W, 3), NV12 (H * 3 / 2, W), YUYV (H, W, 2); uint8.
@@ -123,12 +123,12 @@ def narrow_map(ids: Int32, dtype: DTypeLike) -> NDArray[Any]:
 def overlay(
     frame: NDArray[np.uint8], panoptic: Int32, colors: NDArray[np.uint8], *, opacity: float, border: int
 ) -> NDArray[np.uint8]:
-    """The colours of a panoptic map over a frame.
+    """Blend the colours of a panoptic map with a frame.
 
     Args:
         frame: (H, W, 3) uint8.
         panoptic: (h, w) int32 ids.
-        colors: (n, 3) uint8, the colour of each id; id 0 and ids from n on leave the frame as it is.
+        colors: (n, 3) uint8, the colour of each id; pixels of id 0 and of ids from n on keep the frame's colour.
         opacity: of the colours, 0 to 1, rounded to 1/256.
         border: a pixel whose id differs from the one this many pixels to its right or below (the last pixel stands for
             those beyond) gets its colour half way to white, opaque. 0: none does; at most 64.

@@ -6,7 +6,7 @@
 
 Any ONNX operator is a method of the builder. Where an operand is a Python or NumPy value it becomes a constant: a bool
 or an int is bool or int64, a float is float32, a list of ints is an int64 vector, a NumPy value keeps its type.
-Inside the callable of a `loop` or a `branch` the same builder and all outer values are at hand, as ONNX subgraphs see
+Inside the callable of a `loop` or a `branch` the same builder and all outer values can be used, as ONNX subgraphs see
 the values around them.
 """
 

@@ -140,7 +140,7 @@ def inspect(path: Path) -> PluginLibrary:
 
 
 def load(registry: Any, library: PluginLibrary) -> None:
-    """Register the library's plugins with a TensorRT plugin registry; twice is fine.
+    """Register the library's plugins with a TensorRT plugin registry. Idempotent.
 
     Args:
         registry: `builder.get_plugin_registry()` or `runtime.get_plugin_registry()` of TensorRT or TensorRT for RTX.
@@ -185,7 +185,7 @@ def load_rtx_loader(library: PluginLibrary) -> None:
 
 @contextmanager
 def refusals(library: PluginLibrary) -> Iterator[list[str]]:
-    """Collect why plugins said no, instead of on stderr; complete when the block ends."""
+    """Collect the errors of plugins instead of printing them; the list is complete when the block ends."""
     handle = _open(library.path)
     keep, take = handle.panrt_plugins_keep_refusals, _text_function(handle, "panrt_plugins_take_refusals")
     lines: list[str] = []

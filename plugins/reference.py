@@ -122,7 +122,7 @@ def pyramid_roi_align(
         features: per level (N, C, Hl, Wl), or (N, Hl, Wl, C) where layout is "NHWC"; float32 or float16.
         rois: (N, R, 4) float32.
         strides: per level, pixels of the network input per cell.
-        output_size: S, bins a side.
+        output_size: S, bins per side.
         sampling_ratio: samples per bin and axis; 0 takes ceil(RoI size / S), as detectron2's models do.
         canonical_size: a RoI of this side, in pixels, belongs to canonical_level.
         canonical_level: see canonical_size.

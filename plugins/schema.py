@@ -161,12 +161,12 @@ class Letter(NamedTuple):
     unit: str = ""  # of what there may be `most`
 
 
-_SIDE = Letter(1, MAX_SIDE, "cells a side")
+_SIDE = Letter(1, MAX_SIDE, "cells per side")
 LETTERS = {
     "N": Letter(1, MAX_IMAGES, "images"),
     "L": Letter(1, MAX_LEVELS, "levels"),
-    "A": Letter(1, MAX_ANCHORS_PER_CELL, "anchors of a cell"),
-    "R": Letter(0, MAX_ROWS, "rows of an image"),  # RoIs
+    "A": Letter(1, MAX_ANCHORS_PER_CELL, "anchors per cell"),
+    "R": Letter(0, MAX_ROWS, "rows per image"),  # RoIs
     "C": Letter(1),  # channels, or classes of things
     "K": Letter(0),  # detections
     "S": Letter(1),  # semantic channels; bins per axis
@@ -285,7 +285,7 @@ def _rpn_proposals_limits(sizes: Sizes, attributes: Mapping[str, Any]) -> Iterat
         here = sizes["A"] * H * W
         anchors += here
         yield Limit(f"logits[{i}]", anchors, MAX_ANCHORS, "anchors of all levels so far")
-        yield Limit("pre_nms_top_k", min(here, attributes["pre_nms_top_k"]), MAX_CANDIDATES, "candidates of a level")
+        yield Limit("pre_nms_top_k", min(here, attributes["pre_nms_top_k"]), MAX_CANDIDATES, "candidates per level")
 
 
 RPN_PROPOSALS = Op(

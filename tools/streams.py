@@ -74,7 +74,7 @@ def wait_for(condition: Callable[[], bool], *, seconds: float = PATIENCE) -> Non
 
 
 def free_port() -> int:
-    """A port that nobody listens on, below those that systems give to whoever asks for any, or calls somebody."""
+    """Return a port without a listener, below those that systems assign to clients and to servers on port 0."""
     ports = random.SystemRandom()  # Hypothesis gives every process the same seed
     while True:
         port = ports.randrange(12_000, 32_000)

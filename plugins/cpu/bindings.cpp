@@ -86,7 +86,7 @@ void rpn_proposals(std::vector<In<float, 4>> const& logits, std::vector<In<float
   }
   expect_at_most("logits", logits.size(), panrt::kMaxLevels, "levels");
   if (aspect_ratios.empty()) reject("aspect_ratios", "expected at least one");
-  expect_at_most("aspect_ratios", aspect_ratios.size(), panrt::kMaxAnchorsPerCell, "anchors of a cell");
+  expect_at_most("aspect_ratios", aspect_ratios.size(), panrt::kMaxAnchorsPerCell, "anchors per cell");
   for (float const ratio : aspect_ratios) expect_above_zero("aspect_ratios", ratio);
   expect_threads(threads);
   expect_int("pre_nms_top_k", pre_nms_top_k, 1);
@@ -111,7 +111,7 @@ void rpn_proposals(std::vector<In<float, 4>> const& logits, std::vector<In<float
     all_anchors += here;
     expect_at_most("logits", all_anchors, panrt::kMaxAnchors, "anchors");
     expect_at_most("pre_nms_top_k", std::min(here, static_cast<std::size_t>(pre_nms_top_k)), panrt::kMaxCandidates,
-                   "candidates of a level");
+                   "candidates per level");
   }
   arrays.write("rois", rois, {images, rois.shape(1), 4});
   arrays.write("roi_count", roi_count, {images});

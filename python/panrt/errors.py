@@ -299,7 +299,7 @@ class OtherTrainingError(CheckpointError):
         self.path, self.fields = path, fields
         super().__init__(
             f"{path}: from a training with another {', '.join(fields)}; "
-            "go on with the same configuration, or choose another directory."
+            "continue with the same configuration, or choose another directory."
         )
 
 

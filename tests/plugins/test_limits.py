@@ -116,13 +116,13 @@ BEYOND: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
         "rpn_proposals",
         RPN,
         {"logits": [empty(1, 1, 129, 128)], "deltas": [empty(1, 4, 129, 128)], "pre_nms_top_k": 16385},
-        "pre_nms_top_k: expected at most 16384 candidates of a level, got 16385",
+        "pre_nms_top_k: expected at most 16384 candidates per level, got 16385",
     ),
     (
         "rpn_proposals",
         RPN,
         {"logits": [empty(1, 1, 1, 32769)], "deltas": [empty(1, 4, 1, 32769)]},
-        "logits[0]: expected at most 32768 cells a side, got 32769",
+        "logits[0]: expected at most 32768 cells per side, got 32769",
     ),
     (
         "rpn_proposals",
@@ -134,7 +134,7 @@ BEYOND: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
         "rpn_proposals",
         RPN,
         {"aspect_ratios": [1.0] * 17, "logits": [empty(1, 17, 2, 2)], "deltas": [empty(1, 68, 2, 2)]},
-        "aspect_ratios: expected at most 16 anchors of a cell, got 17",
+        "aspect_ratios: expected at most 16 anchors per cell, got 17",
     ),
     (
         "rpn_proposals",
@@ -159,7 +159,7 @@ BEYOND: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
         "pyramid_roi_align",
         ROIS,
         {"rois": empty(1, 2**20 + 1, 4)},
-        "rois: expected at most 1048576 rows of an image, got 1048577",
+        "rois: expected at most 1048576 rows per image, got 1048577",
     ),
     (
         "box_detections",
@@ -311,7 +311,7 @@ def test_the_cuda_kernels_name_what_is_out_of_range(gpu: SimulatedGpu, op: str) 
          "levels: expected at most 2147483647 anchors, got 2147483648"),
         ("rpn_proposals", {"levels": [Struct(RpnLevel, height=256, width=256, stride=4.0, anchor_size=1.0)],
                            "pre_nms_top_k": HUGE},
-         "pre_nms_top_k: expected at most 16384 candidates of a level, got 65536"),
+         "pre_nms_top_k: expected at most 16384 candidates per level, got 65536"),
         ("pyramid_roi_align", {"levels": [Struct(PyramidLevel, height=2, width=2, stride=NAN)]},
          "levels: stride: expected 1 to 32768, got nan"),
         ("pyramid_roi_align", {"levels": [Struct(PyramidLevel, height=2, width=2, stride=1e-30)]},

@@ -68,7 +68,7 @@ class Call:
         """Put its kernels on a stream.
 
         Raises:
-            LaunchError: they were refused.
+            LaunchError: they were rejected.
         """
         function = getattr(self._library, self.function)
         function.restype = Status

@@ -74,7 +74,7 @@ def _compare(
     )
     assert abs(here - cpu) <= QUALITY[precision], f"PQ is {100 * here:.2f}, on the CPU {100 * cpu:.2f}"
     if len(found) < len(data.images):
-        check.note(f"{len(found)} of {len(data.images)} frames for want of time")
+        check.note(f"{len(found)} of {len(data.images)} frames for lack of time")
 
 
 def _names(segments: Sequence[Sequence[int]]) -> list[tuple[int, int]]:

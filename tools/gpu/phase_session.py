@@ -165,7 +165,7 @@ class _Suite:
                 if done == WARM_UP:
                     before = self._memory()
                 if self._checks.seconds_left < RESERVE_SECONDS:
-                    check.note(f"stopped after {done} of {wanted} frames for want of time")
+                    check.note(f"stopped after {done} of {wanted} frames for lack of time")
                     break
                 _assert_map(session(Frame(images[done % 4], done)).panoptic, maps[done % 4])
             after = self._memory()
@@ -188,8 +188,8 @@ class _Suite:
                 session.collect()
                 frames.append(time.perf_counter() - started)
         return {
-            "us a submit": round(1e6 * statistics.median(submits), 1),
-            "us a frame": round(1e6 * statistics.median(frames), 1),
+            "us per submit": round(1e6 * statistics.median(submits), 1),
+            "us per frame": round(1e6 * statistics.median(frames), 1),
         }
 
     def network(self, in_mapped_memory: bool) -> None:

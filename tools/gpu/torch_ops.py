@@ -25,7 +25,7 @@ ALIGNMENT = 256
 
 
 class KernelRefusedError(Exception):
-    """A launch was refused."""
+    """A launch was rejected."""
 
 
 class TorchOps(CustomOps):

@@ -228,7 +228,7 @@ class Trace:
 
 
 class LaunchError(Exception):
-    """A launch was refused or failed: the status code, its message, and the simulation's report."""
+    """A launch was rejected or failed: the status code, its message, and the simulation's report."""
 
     def __init__(self, code: int, message: str, report: str) -> None:
         super().__init__(f"status {code}: {message}" + (f"\n{report}" if report else ""))
@@ -298,7 +298,7 @@ class SimulatedGpu:
         self._outputs(Request("panrt_cuda_prepare", (), True, ("forward", 0)))
 
     def close(self) -> None:
-        """End the process; twice is fine."""
+        """End the process. Idempotent."""
         if self._worker is not None:
             assert self._worker.stdin is not None
             assert self._worker.stdout is not None

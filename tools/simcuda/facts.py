@@ -8,7 +8,7 @@ alignment           bytes: of addresses of cuMemAlloc (device) and cuMemHostAllo
 fresh_memory        "zeros", or "undefined": whatever was there; of device, pinned and mapped memory
 module_loading      "LAZY" or "EAGER", where CUDA_MODULE_LOADING says nothing
 capture             what a thread-local capture does to an allocation, to the loading of a module, and to the first
-                    launch of a kernel that is loaded lazily: "refused" or "allowed"
+                    launch of a kernel that is loaded lazily: `refused` or `allowed`
 seconds_per_work    that a copy or launch takes beside its bytes
 bytes_per_second    of a copy to the device, of the device's own memory, and of mapped memory that a kernel reads
 """
@@ -85,7 +85,7 @@ def write(facts: dict[str, Any], file: Path) -> None:
 def measure_facts() -> dict[str, Any]:
     """Measure the first device that the CUDA driver shows, which takes about a second and half a gigabyte at most.
 
-    The thread's current context stays as it is. A CUDA error that is no finding is a RuntimeError.
+    The thread's current context is unchanged. A CUDA error that is not a finding raises RuntimeError.
     """
     from cuda.bindings import driver as cu  # noqa: PLC0415  # it needs a driver
 

@@ -47,7 +47,7 @@ built: list[IBuilderConfig] = []  # the configuration of each engine
 
 
 class IProgressMonitor:
-    """What is told of a build's progress."""
+    """The interface that reports a build's progress."""
 
 
 class IBuilderConfig:

@@ -1,8 +1,8 @@
 """A stand-in for the Python modules `tensorrt` and `tensorrt_rtx`, whose engines run as work of the simulated device.
 
 It has what PanRT uses, with the signatures of TensorRT 10.3, and the traits that a runtime stumbles over: an engine has
-weights on the device, an execution allocates when it first runs (which spoils a capture), addresses are baked into what
-is captured, a context that is gone takes its work down with it, and what fails returns None or False and logs why.
+weights on the device, an execution allocates when it first runs (which invalidates a capture), a captured graph keeps
+its addresses, the end of a context ends its work, and a call that fails returns None or False and logs the reason.
 
 A plan is `plan(...)`: MAGIC and JSON. Its network is "pattern", a small function of the input; "nothing", which finds
 none and takes little time; or the path of an ONNX file, which runs on PanRT's CPU backend.
@@ -66,7 +66,7 @@ class ILogger:
 
 
 class IProfiler:
-    """What layer times are told to."""
+    """The interface that receives layer times."""
 
 
 class PluginRegistry:
@@ -113,7 +113,7 @@ def plan(
         network: "pattern", "nothing", or the path of an ONNX file.
         scratch_bytes: of activations.
         replays_differ: what is captured gives other results than what is not.
-        replays_do_nothing: what is captured leaves the outputs as they are.
+        replays_do_nothing: what is captured does not write the outputs.
         uncapturable: it allocates whenever it runs.
         has_host_code: as version-compatible engines have.
     """

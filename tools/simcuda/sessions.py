@@ -91,7 +91,7 @@ def picture(seed: int, hw: tuple[int, int] = HW) -> NDArray[np.uint8]:
 
 
 def expected(image: NDArray[np.uint8], model: ModelFile = MODEL) -> NDArray[np.int32]:
-    """The panoptic map of a picture of the network's size."""
+    """Return the panoptic map of an image of the network's size."""
     assert place((image.shape[0], image.shape[1]), model.input_hw, model.output_hw).content_hw == image.shape[:2]
     return np.asarray(fake_tensorrt.pattern(image[None]).panoptic[0])
 
@@ -102,7 +102,7 @@ def start_drawing(result: PanopticResult, colors: Mapping[int, Rgb] = COLORS) ->
 
 
 def check(result: PanopticResult, image: NDArray[np.uint8]) -> None:
-    """The result is that of the picture."""
+    """Check that a result is that of the image."""
     np.testing.assert_array_equal(result.panoptic, expected(image))
     assert [(s.name, s.area) for s in result.segments] == [
         (name, int(np.count_nonzero(result.panoptic == number)))

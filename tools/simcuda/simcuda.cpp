@@ -3,8 +3,8 @@
 // It is stricter than a GPU. Work that was queued runs as late as it may - when somebody synchronises - or by the dice,
 // so that a missing synchronise reads what the memory held before. Fresh memory holds what the facts say of it: by
 // default dice, others in every block. Freed memory is never handed out again and queued work that touches it fails.
-// Nothing that frees waits for work by itself. A call that CUDA forbids while a stream captures is refused and spoils
-// the capture, per thread or for all, as the capture's mode has it.
+// Nothing that frees waits for work by itself. A call that CUDA forbids while a stream captures is rejected and
+// invalidates the capture, per thread or for all, depending on the capture's mode.
 //
 // What a device does otherwise than another one - attributes, alignment, fresh memory, what a capture forbids, how fast
 // memory is - stands in the file of facts that SIMCUDA_FACTS names, see facts.py. Its clock counts work and bytes, so
@@ -13,7 +13,7 @@
 // What it says about calls it says about OUR calls: order, lifetimes, errors, counts. It says nothing about NVIDIA's
 // code.
 //
-// How it is built: every entry point opens with a `Call`, which locks, logs, and refuses where an error was asked for
+// How it is built: every entry point opens with a `Call`, which locks, logs, and fails if an error was requested
 // or sticks. Work is an `Op` with the ops that it must come after; to wait is to run an op after those. A captured
 // stream collects nodes in place of ops. cuGetProcAddress gives an entry point of the table at the end, or a stub that
 // says CUDA_ERROR_NOT_SUPPORTED under its own name.
@@ -521,7 +521,7 @@ class Call {
     if ((needs & kAnytime) == 0) error = check(name);
   }
 
-  // What to return at once; a call that releases goes on and returns `error` at its end.
+  // What to return at once; a call that releases continues and returns `error` at its end.
   bool refused() const { return error != CUDA_SUCCESS && (needs_ & kRelease) == 0; }
 
   CUresult misuse(std::string text, CUresult result) {
@@ -576,7 +576,7 @@ class Call {
 
 Context* current_context() { return current.back(); }
 
-// The stream of a handle; null with `error` set where there is none, or it is another context's.
+// The stream of a handle; null with `error` set if none exists, or it is another context's.
 Stream* stream_of(Call& call, CUstream handle, char const* name, CUresult* error) {
   auto& d = driver();
   auto const number = reinterpret_cast<std::uintptr_t>(handle);
@@ -1501,7 +1501,7 @@ bool loads_lazily() {
 }
 
 // A kernel is loaded with its module where loading is eager. Else cuModuleGetFunction loads it, or whatever needs it
-// first; a capture may forbid that, and is spoilt by it.
+// first; a capture may forbid that, which then invalidates it.
 CUresult load_kernel(bool& is_loaded, Stream* stream) {
   if (is_loaded || !loads_lazily()) return CUDA_SUCCESS;
   if (stream != nullptr && stream->capture && !driver().facts.captures_first_launch) {

@@ -188,7 +188,7 @@ class GpuDrawing:
 
     def picture(self) -> NDArray[np.uint8]:
         """Return `overlay()`. Deprecated."""
-        warnings.warn("picture() of a drawing is deprecated; use overlay().", DeprecationWarning, stacklevel=2)
+        warnings.warn("`picture()` of a drawing is deprecated; use `overlay()`.", DeprecationWarning, stacklevel=2)
         return self.overlay()
 
 

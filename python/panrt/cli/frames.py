@@ -1,4 +1,4 @@
-"""Frames of a folder or a clip, as a network of ours sees them."""
+"""Frames of a folder or a clip, as a PanRT network receives them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def network_frames(
     """At most `limit` frames (*input_hw, 3) uint8 BGR, each placed as a session places it.
 
     Args:
-        path: a folder of pictures, one picture, or a clip.
+        path: a folder of images, one image, or a clip.
         limit: frames are taken evenly.
         input_hw: of the network.
         valid_hw: its part that holds the frame; None: all of it.

@@ -25,7 +25,7 @@ _FORMS = (
 def verify(
     a: Annotated[str, typer.Argument(metavar="A", help=f"The reference: {_FORMS}.")],
     b: Annotated[str, typer.Argument(metavar="B", help="What is judged, likewise.")],
-    frames: Annotated[Path, typer.Option(help="Pictures or a clip to compare on.")],
+    frames: Annotated[Path, typer.Option(help="Images or a clip to compare on.")],
     max_frames: Annotated[int, typer.Option(min=1, help="Frames that are taken from --frames, evenly.")] = 64,
     height: HeightOption = None,
     width: WidthOption = None,

@@ -84,5 +84,5 @@ class Model:
 
 
 def problem(error: Exception) -> str:
-    """Return what ONNX Runtime said, on one line."""
+    """Return ONNX Runtime's message on one line."""
     return " ".join(str(error).split())[:500]
