@@ -1,4 +1,4 @@
-"""Export a network to one portable ONNX file: pixels in, panoptic ids out.
+"""Export a network to one portable ONNX file: pixels in, panoptic IDs out.
 
     to_onnx(model, "street.onnx", height=512, width=1024)
 
@@ -273,7 +273,7 @@ def _checked_thresholds(thresholds: Thresholds) -> Thresholds:
 
 
 def _batches(samples: Sequence[Frame], file: ModelFile) -> list[NDArray[np.uint8]]:
-    """The samples as the graph takes them; the last one fills up a batch that is not full."""
+    """Return the samples in batches of the graph's size; the last one is filled up."""
     input_hw = file.input_hw
     if input_hw == OPEN and len(samples):
         input_hw = _checked_input(*samples[0].shape[:2])
@@ -308,7 +308,7 @@ class _Traced(nn.Module):
 
 
 def prepared(model: PanopticFPN, thresholds: Thresholds) -> PanopticFPN:
-    """A copy on the CPU for inference alone, with these thresholds."""
+    """Return a copy on the CPU for inference alone, with these thresholds."""
     network = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
     fold_batch_norms(network)
     merge = dataclasses.replace(
@@ -330,7 +330,7 @@ def prepared(model: PanopticFPN, thresholds: Thresholds) -> PanopticFPN:
 
 
 def _traced(network: PanopticFPN, file: ModelFile) -> ModelProto:
-    """The graph of the network, with PanRT's names."""
+    """Return the graph of the network, with PanRT's names."""
     image = torch.zeros((file.batch, *file.input_hw, 3), dtype=torch.uint8)
     with _quiet_tracer():
         program = torch.onnx.export(
@@ -351,7 +351,7 @@ def _traced(network: PanopticFPN, file: ModelFile) -> ModelProto:
 
 
 def _open(network: PanopticFPN, file: ModelFile) -> ModelProto:
-    """The graph whose input size is open: the network is traced at two sizes, and what differs is opened."""
+    """Return the graph of open input size, derived from the network traced at two sizes."""
     files = [metadata.sized(file, size, source=file.name) for size in _SIZES]
     proto, other = (_traced(network, static) for static in files)
     try:

@@ -83,14 +83,14 @@ class SeparableConv2d(nn.Sequential):
 
 
 def conv1x1(in_channels: int, out_channels: int, *, norm: nn.Module | None = None) -> nn.Module:
-    """A 1x1 convolution, with a bias or a norm after it."""
+    """Return a 1x1 convolution, followed by a bias or a norm."""
     if norm is None:
         return nn.Conv2d(in_channels, out_channels, 1)
     return NormedConv2d(in_channels, out_channels, 1, norm=norm)
 
 
 def conv3x3(in_channels: int, out_channels: int, *, separable: bool, norm: nn.Module | None = None) -> nn.Module:
-    """A 3x3 convolution that keeps the size, dense or separable, with a bias or a norm after it."""
+    """Return a 3x3 convolution that keeps the size, dense or separable, followed by a bias or a norm."""
     if separable:
         return SeparableConv2d(in_channels, out_channels, norm=norm)
     if norm is None:
@@ -99,7 +99,7 @@ def conv3x3(in_channels: int, out_channels: int, *, separable: bool, norm: nn.Mo
 
 
 def make_norm(kind: Norm, channels: int) -> nn.Module | None:
-    """Normalisation of pyramid and heads: 32 groups as in the paper, or a batch norm, which folds into convolutions."""
+    """Return the norm of pyramid and heads: 32 groups as in the paper, or a batch norm, which can be folded."""
     if kind == "none":
         return None
     return nn.GroupNorm(32, channels) if kind == "group" else nn.BatchNorm2d(channels)
@@ -110,7 +110,7 @@ def make_activation(kind: Activation) -> nn.Module:
 
 
 def init_msra(module: nn.Module) -> None:
-    """detectron2 `c2_msra_fill` on every convolution inside: normal, fan-out, ReLU gain; zero bias."""
+    """Apply detectron2's `c2_msra_fill` to every convolution: normal, fan-out, ReLU gain; zero bias."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             # counted within a group: for depthwise convolutions torch's own fan-out is off by the number of channels
@@ -121,7 +121,7 @@ def init_msra(module: nn.Module) -> None:
 
 
 def init_xavier(module: nn.Module) -> None:
-    """detectron2 `c2_xavier_fill` on every convolution and linear layer inside: U(+-sqrt(3 / fan_in)); zero bias."""
+    """Apply detectron2's `c2_xavier_fill` to all convolutions and linear layers: U(+-sqrt(3 / fan_in)); zero bias."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.kaiming_uniform_(layer.weight, a=1)
@@ -130,7 +130,7 @@ def init_xavier(module: nn.Module) -> None:
 
 
 def init_normal(module: nn.Module, std: float) -> None:
-    """N(0, std) weights and zero biases on every convolution and linear layer inside."""
+    """Draw the weights of every convolution and linear layer from N(0, std), with zero biases."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.normal_(layer.weight, std=std)

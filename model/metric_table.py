@@ -18,10 +18,10 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def percent(fraction: float) -> str:
-    """A fraction in percent with one decimal; a dash for NaN, the mean of nothing."""
+    """Format a fraction in percent with one decimal; NaN, the mean of nothing, as a dash."""
     return "-" if math.isnan(fraction) else f"{100 * fraction:.1f}"
 
 
 def nan_to_none(record: Mapping[str, object]) -> dict[str, object]:
-    """A record whose NaN fields are None, for JSON has no NaN."""
+    """Return a record with None in place of NaN, which JSON does not have."""
     return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in record.items()}

@@ -18,7 +18,7 @@ class PickleProblem(Exception):  # noqa: N818 - internal: a reader raises an err
 
 @dataclass(frozen=True, eq=False)
 class Name:
-    """A name that the pickle asked for; it can only be looked up in the table."""
+    """A name that the pickle requests; it is looked up in a table, never imported."""
 
     module: str
     name: str
@@ -99,7 +99,7 @@ def _reconstruct(arguments: Arguments) -> Array:
 
 
 def _frombuffer(arguments: Arguments) -> Array:
-    """How protocol 5 writes arrays."""
+    """Build an array as protocol 5 writes it."""
     if len(arguments) != 4 or arguments[3] not in ("C", "F"):
         raise wrong("an array is built")
     raw, dtype, shape, order = arguments
@@ -119,7 +119,7 @@ def _encode(arguments: Arguments) -> Encoded:
 
 
 def _bytes(arguments: Arguments) -> object:
-    """`bytes()` of protocol 2, where they are empty, and `bytearray(bytes)`."""
+    """Build an empty `bytes()` of protocol 2, or `bytearray(bytes)`."""
     if not arguments:
         return memoryview(b"")
     if len(arguments) == 1 and isinstance(arguments[0], memoryview | Encoded):

@@ -11,7 +11,7 @@ import cv2
 
 
 def worker_processes(count: int) -> ProcessPoolExecutor:
-    """A pool of processes with one thread each, which also end if this process is killed.
+    """Return a pool of processes with one thread each, which also end if this process is killed.
 
     A pool's own workers do not: each holds the other end of the queue that it waits on.
     """

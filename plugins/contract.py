@@ -1,4 +1,4 @@
-"""What the ops accept and return: their results, and the checks that every Python form shares.
+"""The contract of the ops: their results, and the checks that every Python form shares.
 
 Shapes: N images, L pyramid levels, A anchors per cell, R RoIs, C thing classes, K detections, S semantic channels (0 is
 "things"), Gh x Gw mask cells. Boxes are (x0, y0, x1, y1) in pixels of the network input, continuous, no +1. `schema`
@@ -129,7 +129,7 @@ def check_overlay(
 
 
 def check_threads(threads: int | None) -> int:
-    """A thread count: None means every core this process may use; raises ValueError or TypeError."""
+    """Return the thread count; None means every core this process may use. Raises ValueError or TypeError."""
     return _cores() if threads is None else _integer("threads", threads, 1, 1024)
 
 
@@ -287,7 +287,7 @@ def _dimensions(legend: str) -> tuple[tuple[int, str, int], ...]:
 
 
 def _shape(dimensions: tuple[tuple[int, str, int], ...], sizes: dict[str, int]) -> str:
-    """The expected shape for a message: sizes where they are known, letters where they are free."""
+    """Return the expected shape for a message: sizes where they are known, letters where they are free."""
     words = []
     for factor, letter, offset in dimensions:
         if letter in sizes or letter == "":
@@ -348,7 +348,7 @@ def _number(
 
 @lru_cache(maxsize=64)
 def _rounded(value: float) -> float:
-    """To float32."""
+    """Round to float32."""
     with np.errstate(over="ignore"):
         return float(np.float32(value))
 

@@ -27,7 +27,7 @@ def skip_destructors() -> None:
 
 
 def default_threads() -> int:
-    """What threads=None takes: every core that this process may use."""
+    """Return what threads=None means: every core that this process may use."""
     return contract.check_threads(None)
 
 
@@ -184,12 +184,12 @@ _WINOGRAD_G = np.array(
 
 
 def conv3x3_instructions() -> list[str]:
-    """The vector instructions that `Conv3x3` is compiled for and this processor has, the fastest first."""
+    """Return the vector instructions that `Conv3x3` is compiled for and this processor has, fastest first."""
     return _native.conv3x3_variants()
 
 
 class Conv3x3:
-    """A convolution with 3 x 3 kernels, stride 1 and padding 1; not an op, but what networks spend most time in.
+    """A convolution with 3 x 3 kernels, stride 1 and padding 1. Not an op; networks spend most of their time in it.
 
     It keeps the memory that it works in for the next call, and takes more where several threads call it at once.
     """
@@ -267,7 +267,7 @@ class Conv3x3:
 
 
 def look_up(image: NDArray[np.uint8], table: Float32, *, out: Float32, threads: int | None = None) -> Float32:
-    """What a network begins with: for each byte of each channel a number, channel by channel.
+    """Normalise an image by a table: each byte of each channel becomes a number, channel by channel.
 
     Args:
         image: (N, H, W, 3) uint8.

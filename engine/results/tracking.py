@@ -33,7 +33,7 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingConfig:
-    """What counts as the same thing.
+    """The options of tracking: which thing of a frame continues which track.
 
     Raises:
         ValueError: a value is out of range; the message names it.

@@ -42,7 +42,7 @@ _CURES = {
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server listens and which requests it accepts, from its URI."""
+    """The address and the access rules of a server, as its URI gives them."""
 
     uri: str  # without options, so that messages show no token
     host: str  # "": this machine only

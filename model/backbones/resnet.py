@@ -72,7 +72,7 @@ class Bottleneck(nn.Module):
 
 
 def _torchvision_name(name: str) -> str:
-    """`res3.0.conv2.norm.weight` -> `layer2.0.bn2.weight`."""
+    """Translate `res3.0.conv2.norm.weight` to `layer2.0.bn2.weight`."""
     name = name.removeprefix("stem.")
     name = re.sub(r"^res(\d)", lambda match: f"layer{int(match[1]) - 1}", name)
     name = name.replace("shortcut.norm.", "downsample.1.").replace("shortcut.", "downsample.0.")
@@ -80,7 +80,7 @@ def _torchvision_name(name: str) -> str:
 
 
 def _caffe2_name(name: str) -> str:
-    """`res3.0.conv2.norm.weight` -> `res3_0_branch2b_bn_s`, as in detectron2's MSRA ResNets."""
+    """Translate `res3.0.conv2.norm.weight` to `res3_0_branch2b_bn_s`, as in detectron2's MSRA ResNets."""
     suffixes = {
         "norm.weight": "bn_s",
         "norm.bias": "bn_b",
@@ -139,7 +139,7 @@ _CAFFE2 = TrunkWeights(
 
 
 class ResNet(Trunk):
-    """image -> (C2, C3, C4, C5)."""
+    """The trunk: image -> (C2, C3, C4, C5)."""
 
     channels = (256, 512, 1024, 2048)
     weights = (_TORCHVISION, _CONVERTED, _DETECTRON2, _CAFFE2)
@@ -171,7 +171,7 @@ class ResNet(Trunk):
         init_msra(self)
 
     def stages(self) -> tuple[nn.Module, ...]:
-        """Stem and res2..res5 in order; training freezes a prefix of them."""
+        """Return the stem and res2 to res5 in order; training freezes a prefix of them."""
         return (self.stem, *(self.get_submodule(f"res{level}") for level in (2, 3, 4, 5)))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -59,7 +59,7 @@ class Annotation(NamedTuple):
 
 
 class PanopticJson:
-    """A file that was parsed; its parts are checked when they are asked for."""
+    """A parsed file; each of its parts is checked when it is read."""
 
     def __init__(self, path: Path | str) -> None:
         """Read the file.
@@ -184,7 +184,7 @@ def _annotation(node: _Node, names: Mapping[ImageId, str], *, of_truth: bool) ->
 
 
 def _area(node: _Node) -> int | None:
-    """In pixels; None: to be counted, as the JSON does not say, or says that of a polygon, which is no whole number."""
+    """Return an area in pixels; None if it has to be counted: it is absent, or that of a polygon, not whole."""
     value = node.fields.get("area")
     if value is None:
         return None
@@ -243,7 +243,7 @@ class _Node:
         return value
 
     def image_id(self, name: str) -> ImageId:
-        """COCO counts its images, Cityscapes names them."""
+        """Return the id of an image: a number in COCO, a name in Cityscapes."""
         value = self.fields.get(name)
         found = records.line(value) if isinstance(value, str) else records.whole(value)
         if found is None:
@@ -251,7 +251,7 @@ class _Node:
         return found
 
     def file_name(self, name: str) -> str:
-        """The path of a file within its folder."""
+        """Return the path of a file within its folder."""
         value = self.text(name)
         path = PurePosixPath(value)
         if path.is_absolute() or ".." in path.parts or not path.name:
@@ -302,7 +302,7 @@ _ANNOTATIONS = {  # by a field of the first annotation
 
 
 def _kind(root: Any) -> str | None:
-    """What a JSON that is not panoptic is, if its content shows it."""
+    """Return what kind of JSON a file is that is not panoptic, if its content shows it."""
     if isinstance(root, list):
         return _first(root, _LISTS) or "a list, not an object with annotations"
     if "shapes" in root and "imagePath" in root:
@@ -339,7 +339,7 @@ def check_folder(folder: Path, role: str, path: Path) -> None:
 
 
 def within(folder: Path, name: str) -> Path:
-    """The file of that name in a folder; a link may not lead out of it.
+    """Return the path of a file in a folder; a link may not lead out of it.
 
     Raises:
         PanopticNotFoundError: there is no such file.

@@ -1,4 +1,4 @@
-"""A graph on its way to a `Partition`, first whole, then cut at its ops: what the passes change."""
+"""A graph while the passes rewrite it into a `Partition`: first whole, then cut at its ops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cut a graph at its ops: what runs before which of them."""
+"""Cut a graph at its ops into sections, each with the nodes that have to run before its op."""
 
 from __future__ import annotations
 

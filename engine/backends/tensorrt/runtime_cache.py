@@ -29,7 +29,7 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 class _CacheFileError(PanrtError, RuntimeError):
-    """Not a cache file."""
+    """The file is not a kernel cache."""
 
 
 def root() -> Path:

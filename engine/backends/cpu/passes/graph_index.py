@@ -1,4 +1,4 @@
-"""What the passes share: a graph by its values, and what kind of convolution a node is."""
+"""Look-ups that the passes share: a graph by its values, and the kind of convolution that a node is."""
 
 from __future__ import annotations
 
