@@ -1,8 +1,8 @@
 """Measure a session: a throughput run, and a fixed-rate run.
 
-In the throughput run every frame waits for the one before and nothing else; the figures show what the engine can do. In
-the fixed-rate run frames arrive at a fixed rate whether the session is ready or not, and the newest is taken; the
-figures show what a robot would see: how old a frame is when its result is ready, and how many frames were dropped.
+In the throughput run each frame starts when the previous one is done; the figures show what the engine can do. In the
+fixed-rate run frames arrive at a fixed rate, whether or not the session is ready, and the newest is taken; the figures
+show what a robot would see: the age of a frame when its result is ready, and the number of dropped frames.
 
 Times are in seconds, in reports in milliseconds.
 """
