@@ -55,7 +55,7 @@ class Session(Protocol):
 
     @property
     def capacity(self) -> int:
-        """How many submissions may wait for their `collect`; one more is an error."""
+        """The number of submissions that may wait for their `collect`; one more is an error."""
         ...
 
     @property

@@ -36,7 +36,7 @@ class PartComplexity(NamedTuple):
 
 
 def complexity(config: PanopticFPNConfig, *, height: int, width: int) -> tuple[PartComplexity, ...]:
-    """The parts that the network has, in order, and their total.
+    """Return the parts of the network, in order, and their total.
 
     Args:
         config: the network.

@@ -1,4 +1,4 @@
-"""Matches predicted segments to the ground truth, by the rules of the COCO panoptic API.
+"""Match predicted segments to the ground truth, by the rules of the COCO panoptic API.
 
 Shapes: H, W map size. Areas and overlaps are in pixels. Source: Kirillov et al., "Panoptic Segmentation", CVPR 2019,
 section 4.1, and, where the paper leaves room, panopticapi's `evaluation.py`, by which published numbers are computed.
@@ -86,7 +86,7 @@ def compare(truth: PanopticMap, prediction: Prediction, known_categories: Contai
 
 
 def match_segments(comparison: Comparison) -> Matching:
-    """Judge every segment a true positive, a false negative, a false positive, or ignore it.
+    """Match the segments: each is a true positive, a false negative or a false positive, or is ignored.
 
     * A pair matches if the categories are equal, the truth is no crowd and IoU > 0.5. What the prediction puts on void
       does not count: IoU = overlap / (true area + predicted area - overlap - overlap of the prediction with void).
@@ -161,7 +161,7 @@ def count_overlaps(truth: IdMap, prediction: IdMap) -> dict[tuple[int, int], int
 
 
 def _sum_areas(overlaps: Overlaps) -> tuple[dict[int, int], dict[int, int]]:
-    """Area in pixels of every true and of every predicted id, void included."""
+    """Return the area in pixels of every true and of every predicted id, void included."""
     true_areas: dict[int, int] = {}
     predicted_areas: dict[int, int] = {}
     for (true_id, predicted_id), pixels in overlaps.items():

@@ -129,7 +129,7 @@ def check_overlay(
 
 
 def check_threads(threads: int | None) -> int:
-    """A thread count: None means every core this process may use; raises ValueError or TypeError."""
+    """Return a checked thread count; None means every core this process may use. Raises ValueError or TypeError."""
     return _cores() if threads is None else _integer("threads", threads, 1, 1024)
 
 
@@ -287,7 +287,7 @@ def _dimensions(legend: str) -> tuple[tuple[int, str, int], ...]:
 
 
 def _shape(dimensions: tuple[tuple[int, str, int], ...], sizes: dict[str, int]) -> str:
-    """The expected shape for a message: sizes where they are known, letters where they are free."""
+    """Return the expected shape for a message: known sizes as numbers, free ones as letters."""
     words = []
     for factor, letter, offset in dimensions:
         if letter in sizes or letter == "":
@@ -348,7 +348,7 @@ def _number(
 
 @lru_cache(maxsize=64)
 def _rounded(value: float) -> float:
-    """To float32."""
+    """Round to float32."""
     with np.errstate(over="ignore"):
         return float(np.float32(value))
 

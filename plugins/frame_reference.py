@@ -56,7 +56,7 @@ def preprocess(
 
 
 def to_bgr(frame: UInt8, pixel_format: str, standard: str = "BT601") -> UInt8:
-    """(H, W, 3) BGR of a frame; each chroma sample serves the pixels that it covers."""
+    """Return a frame as (H, W, 3) BGR; each chroma sample serves the pixels that it covers."""
     match pixel_format:
         case "BGR8":
             return frame
@@ -73,7 +73,7 @@ def to_bgr(frame: UInt8, pixel_format: str, standard: str = "BT601") -> UInt8:
 
 
 def yuv_to_bgr(y: UInt8, u: UInt8, v: UInt8, standard: str) -> UInt8:
-    """Planes (H, W) of 8 bits to (H, W, 3)."""
+    """Convert planes (H, W) of 8 bits to (H, W, 3)."""
     scale, r_v, g_u, g_v, b_u = YUV_MATRICES[standard]
     luma = np.maximum(y.astype(np.int32) - 16, 0) * scale + (1 << 19)
     cb, cr = u.astype(np.int32) - 128, v.astype(np.int32) - 128
@@ -82,7 +82,7 @@ def yuv_to_bgr(y: UInt8, u: UInt8, v: UInt8, standard: str) -> UInt8:
 
 
 def resize_antialiased(image: UInt8, hw: tuple[int, int]) -> UInt8:
-    """(H, W, 3) to (h, w, 3): bilinear, a triangle as wide as the shrinking asks for, half-pixel centres."""
+    """Resize (H, W, 3) to (h, w, 3): bilinear, half-pixel centres, a triangle filter that widens when shrinking."""
     rows = weighted_sums(image.astype(np.float32), hw[0])
     columns = weighted_sums(rows.transpose(1, 0, 2), hw[1]).transpose(1, 0, 2)
     resized: UInt8 = np.minimum((columns + np.float32(0.5)).astype(np.int32), 255).astype(np.uint8)
@@ -104,7 +104,7 @@ def weighted_sums(lines: Float32, output: int) -> Float32:
 
 
 def antialias_weights(pixel: int, source: int, output: int) -> tuple[int, Float32]:
-    """First source pixel of an output pixel along an axis, and the weights from it on, not normalised."""
+    """Return the first source pixel of an output pixel along an axis, and the weights from it on, not normalised."""
     half, one = np.float32(0.5), np.float32(1)
     scale = np.float32(source) / np.float32(output)
     width = max(scale, one)
@@ -116,7 +116,7 @@ def antialias_weights(pixel: int, source: int, output: int) -> tuple[int, Float3
 
 
 def narrow_map(ids: Int32, dtype: DTypeLike) -> NDArray[Any]:
-    """Ids as uint8 or uint16; those that do not fit become the nearest that does."""
+    """Return ids as uint8 or uint16; those that do not fit become the nearest one that fits."""
     return np.clip(ids, 0, np.iinfo(np.dtype(dtype)).max).astype(dtype)
 
 

@@ -45,7 +45,7 @@ _HEADERS_FOLDER = Path("kernel_lens/include/tensorrt")
 
 
 class PluginLibrary(NamedTuple):
-    """A library, and what it says about itself."""
+    """A library with its own description."""
 
     path: Path
     sha256: str  # of the file
@@ -55,12 +55,12 @@ class PluginLibrary(NamedTuple):
 
     @property
     def rtx_loader(self) -> Path:
-        """What lets TensorRT for RTX's ONNX parser find its runtime; lies beside the library."""
+        """The library beside this one through which TensorRT for RTX's ONNX parser finds its runtime."""
         return self.path.parent / RTX_LOADER_NAME
 
 
 def sources_sha256() -> str:
-    """Of all that is compiled."""
+    """Return the SHA-256 of all sources that are compiled."""
     digest = hashlib.sha256()
     for root in _COMPILED:
         top = SOURCES / root
@@ -70,7 +70,7 @@ def sources_sha256() -> str:
 
 
 def cached_path() -> Path:
-    """Where a library of these sources lies once it is built.
+    """Return the path of a library built from these sources.
 
     Raises:
         PluginLibraryError: this user has no cache.
@@ -85,7 +85,7 @@ def cached_path() -> Path:
 
 
 def find() -> PluginLibrary:
-    """The library that engines are built and run with.
+    """Find the library that engines are built and run with.
 
     Raises:
         PluginLibraryError: there is none; the message says how to get one.
@@ -103,7 +103,7 @@ def find() -> PluginLibrary:
 
 
 def _expanded(path: Path) -> Path:
-    """A path without `~`."""
+    """Return a path without `~`."""
     try:
         return path.expanduser()
     except RuntimeError as error:
@@ -260,7 +260,7 @@ def build(
 
 
 def this_machines_architecture() -> tuple[str, str]:
-    """The CUDA architecture of this machine's GPU, such as "87", and a sentence on it; "" without a GPU."""
+    """Return the CUDA architecture of this machine's GPU, such as "87", and a sentence on it; "" without a GPU."""
     try:
         found = gpu.find()
     except GpuError as error:
@@ -272,13 +272,13 @@ def this_machines_architecture() -> tuple[str, str]:
 
 
 def build_jobs() -> int:
-    """Compilers at a time: as many as there are cores, and memory for."""
+    """Return the number of parallel compilers: one per core, as far as memory allows."""
     cores = len(os.sched_getaffinity(0))
     return max(1, min(cores, available_bytes() // BYTES_A_JOB))
 
 
 def available_bytes() -> int:
-    """Memory that this machine can give without swapping."""
+    """Return the memory that is available without swapping."""
     (line,) = (line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable:"))
     return int(line.split()[1]) * 1024
 
@@ -296,7 +296,7 @@ def _replace(source: Path, target: Path) -> None:
 
 
 def fetched_headers(folder: Path) -> Path:
-    """TensorRT's headers from PyPI, below this folder; fetched once."""
+    """Return TensorRT's headers from PyPI, below this folder; fetched once."""
     headers = folder / _HEADERS_FOLDER
     if not (headers / "NvInferRuntime.h").is_file():
         with tempfile.TemporaryDirectory() as scratch:
@@ -308,13 +308,13 @@ def fetched_headers(folder: Path) -> Path:
 
 
 def _generator(folder: Path) -> tuple[str, ...]:
-    """Ninja where there is one; a build folder keeps what it began with."""
+    """Return CMake's generator: Ninja if it is installed; a build folder keeps its first one."""
     fresh = not (folder / "CMakeCache.txt").is_file()
     return ("-G", "Ninja") if fresh and shutil.which("ninja", path=tool_path()) else ()
 
 
 def tool_path() -> str:
-    """The cmake and ninja of this environment first."""
+    """Return the path of a tool, first of this environment."""
     return os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
 
 
@@ -349,7 +349,7 @@ def _run(*command: str, progress: Callable[[str, str], None] | None = None) -> N
 
 @contextmanager
 def _only_one_builds(folder: Path) -> Iterator[None]:
-    """Others who would build into this folder wait; the lock goes with the process."""
+    """Hold a lock on a build folder, which other builds wait for; it ends with the process."""
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

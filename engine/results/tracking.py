@@ -33,7 +33,7 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingConfig:
-    """What counts as the same thing.
+    """The parameters that decide whether two segments are the same thing.
 
     Raises:
         ValueError: a value is out of range; the message names it.

@@ -56,7 +56,7 @@ class Transition(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SourceOptions:
-    """How a source behaves; times in seconds.
+    """The options of a source; times in seconds.
 
     Raises:
         ValueError: a value is invalid; the message names it.

@@ -1,4 +1,4 @@
-"""The seam where the runtime of subgraphs stands: open, bind, run.
+"""The interface to the runtime of subgraphs: open, bind, run.
 
     opened = open_subgraph(model, threads=4, source="street.onnx")
     opened.bind_input("features", features)

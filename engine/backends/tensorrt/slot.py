@@ -32,7 +32,7 @@ Origin: TypeAlias = tuple[Literal["feed", "input"], Layout]
 
 
 class Held(NamedTuple):
-    """What a slot's memory holds of the frames of a submission."""
+    """The frames of a submission, as a slot's memory holds them."""
 
     placements: tuple[Placement, ...] = ()
     is_on_device: tuple[bool, ...] = ()  # whether the GPU has the frame in its own size

@@ -90,7 +90,7 @@ def _metrics(text: str) -> tuple[str, ...]:
 
 
 class Results:
-    """The measures that were asked for."""
+    """The requested measures."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class Results:
         self.miou = miou
 
     def tables(self, *, per_class: bool) -> list[str]:
-        """Aligned text, one table a measure."""
+        """Return aligned text, one table per measure."""
         from panrt.model.metric_table import percent, text_table
 
         names = [category.name for category in self.categories]
@@ -128,7 +128,7 @@ class Results:
         return tables
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data by metric."""
+        """Return plain data by metric."""
         measured = {"pq": self.pq, "ap": self.ap, "miou": self.miou}
         facts: dict[str, Any] = {name: value.to_json() for name, value in measured.items() if value is not None}
         if self.miou is not None:
@@ -170,7 +170,7 @@ def _of_model(
 def _of_session(
     path: Path, size: tuple[int, int] | None, truth: Path, images: Path, labels: Path | None, metrics: tuple[str, ...]
 ) -> Results:
-    """As the runtime processes the images: fitted into the file's input, maps compared at the images' original size."""
+    """Measure in the runtime: images are fitted into the file's input, maps compared at the images' original size."""
     import numpy as np
 
     import panrt

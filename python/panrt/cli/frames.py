@@ -18,7 +18,7 @@ def network_frames(
     valid_hw: tuple[int, int] | None,
     free: Sequence[float],
 ) -> list[Frame]:
-    """At most `limit` frames (*input_hw, 3) uint8 BGR, each placed as a session places it.
+    """Return at most `limit` frames (*input_hw, 3) uint8 BGR, each placed as a session places it.
 
     Args:
         path: a folder of images, one image, or a clip.

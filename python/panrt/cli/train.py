@@ -168,7 +168,7 @@ class _Task(NamedTuple):
 def _start(
     config: str, *, val: Path | None, val_images: Path | None, trunk: str | None
 ) -> tuple[Path | None, PanopticFPNConfig]:
-    """The model that is trained further, if it is one, and the network."""
+    """Return the model that is trained further, if any, and the network."""
     if val is not None and val_images is None:
         raise ValueError("--val needs --val-images, the folder of its images.")
     from panrt.model.header import BUNDLED, locate, read_header
@@ -218,7 +218,7 @@ def _run(task: _Task, val: Path | None, val_images: Path | None, val_labels: Pat
 
 
 def _initial_model(task: _Task, classes: ClassTable) -> tuple[PanopticFPN, str]:
-    """The network before its first update, and where its weights come from."""
+    """Return the network before its first update, and the origin of its weights."""
     import torch
 
     from panrt.model.checkpoints import load_for_training
@@ -264,7 +264,7 @@ _OPTIONS = {"learning_rate": "--lr", "short_sides": "--short-side", "ema_decay":
 
 
 def _option(field: str) -> str:
-    """The option that sets a field of the recipe."""
+    """Return the option that sets a field of the recipe."""
     return _OPTIONS.get(field, f"--{field.replace('_', '-')}")
 
 
@@ -287,7 +287,7 @@ def _in_options() -> Iterator[None]:
 
 
 def _reinitialised(new: tuple[str, ...]) -> str:
-    """Which layers of a model that is trained further are reinitialised."""
+    """Describe the layers that fine-tuning reinitialises."""
     layers = sorted({name.rpartition(".")[0] for name in new})
     return f"reinitialised for other classes: {', '.join(layers)}" if layers else "all layers"
 
@@ -307,7 +307,7 @@ def _recipe(
     ema: float | None,
     **others: Any,
 ) -> TrainConfig:
-    """The network's recipe with the given options in place of its defaults; `others` are fields by their names."""
+    """Return the network's recipe with the given options in place of its defaults; `others` are fields by name."""
     from panrt.model.config import EfficientNetLiteConfig
     from panrt.model.train import TrainConfig, lite_recipe
 
@@ -339,7 +339,7 @@ def _recipe(
 
 
 def _replace(options: Any, **changes: Any) -> Any:
-    """A frozen dataclass with those fields replaced that are not None."""
+    """Return a frozen dataclass with those fields replaced that are not None."""
     return dataclasses.replace(options, **{name: value for name, value in changes.items() if value is not None})
 
 
@@ -360,7 +360,7 @@ def _network(config: PanopticFPNConfig, trunk: str, recipe: TrainConfig) -> Pano
 
 
 def _imagenet(config: PanopticFPNConfig) -> Path:
-    """The trunk's ImageNet weights, if they are installed."""
+    """Return the trunk's ImageNet weights, if they are installed."""
     from panrt.model.config import EfficientNetLiteConfig
 
     if not isinstance(config.trunk, EfficientNetLiteConfig):

@@ -72,7 +72,7 @@ def verify(
 
 
 def _described(form: str, size: tuple[int, int] | None) -> ModelFile | None:
-    """What the file says about itself; None for a PyTorch model, which takes what the other has."""
+    """Return the metadata of a file; None for a PyTorch model, which takes that of the other one."""
     from panrt.formats.metadata import sized
     from panrt.formats.onnx_file import read_onnx
 
@@ -103,7 +103,7 @@ def _runner(form: str, file: ModelFile, size: tuple[int, int] | None) -> Runner:
 
 
 def _split(form: str) -> tuple[str | None, Path]:
-    """`cpu:street.onnx` -> ("cpu", street.onnx); a .plan file needs no backend, the best one takes it."""
+    """Split `cpu:street.onnx` into ("cpu", street.onnx); a .plan file needs no backend, the best one is used."""
     from panrt.engine.load import AUTO, BACKENDS
 
     backend, colon, rest = form.partition(":")
@@ -113,7 +113,7 @@ def _split(form: str) -> tuple[str | None, Path]:
 
 
 def _has_tf32(path: Path) -> bool:
-    """Whether an engine may round float32 to TF32, so that it differs by more than another order of sums."""
+    """Return whether an engine may use TF32, so that it differs by more than another order of sums."""
     from panrt.formats import plan_file
 
     return path.suffix == plan_file.SUFFIX and plan_file.read(path).options.tf32
@@ -126,7 +126,7 @@ def _open(backend: str, path: Path, size: tuple[int, int] | None) -> Session:
 
 
 class SessionRunner:
-    """A file in a session of PanRT, which tells of the panoptic map alone."""
+    """A file in a PanRT session, which reports the panoptic map alone."""
 
     def __init__(self, session: Session, name: str) -> None:
         self.name = f"{name} in PanRT ({session.backend})"
