@@ -23,7 +23,7 @@ WEIGHTS = (".safetensors", ".pkl", ".pth", ".pt", ".ckpt")  # suffixes of files 
 
 
 class _Options(TypedDict):
-    """The options of `load`."""
+    """The options of a session; see `load`."""
 
     threads: int | None
     preprocess: Preprocess

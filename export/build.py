@@ -149,7 +149,7 @@ class _Target(NamedTuple):
 def _build(
     linted: Linted, source: Path, path: Path, target: _Target, progress: Progress | None
 ) -> tuple[PlanFile, tuple[Layer, ...]]:
-    """Parse, build and write."""
+    """Parse the file, build the engine and write it."""
     started = time.monotonic()
     tensorrt, options = target.tensorrt, target.options
     timings = engine_cache.timings_path(tensorrt.version, target.gpu)

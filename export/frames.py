@@ -26,7 +26,7 @@ MAX_PIXELS = 8192 * 4320  # of a frame of a clip
 
 
 def read_frames(path: str | os.PathLike[str], *, limit: int) -> Iterator[Frame]:
-    """Return at most `limit` frames, spread evenly over the images of a folder or the frames of a clip.
+    """Return at most `limit` frames, spread evenly over the images of a folder or the frames of a clip, or one image.
 
     Images are upright and in natural order, hidden files excluded.
 
@@ -55,7 +55,7 @@ def read_frames(path: str | os.PathLike[str], *, limit: int) -> Iterator[Frame]:
 
 
 def _spread(available: int, limit: int) -> list[int]:
-    """Return at most `limit` indices below `available`, evenly spread and ascending."""
+    """Return indices, ascending."""
     count = min(available, limit)
     return [index * available // count for index in range(count)]
 
@@ -86,7 +86,7 @@ def _read_clip(path: Path, limit: int) -> Iterator[Frame]:
 
 
 def _decode(path: Path) -> Iterator[av.VideoFrame]:
-    """Yield the frames of a file. FFmpeg gets only its bytes, so that no other file named in it is opened."""
+    """Yield the frames of a file. FFmpeg gets its bytes alone, so that nothing that it names is opened."""
     options = {"protocol_whitelist": "none", "max_pixels": str(MAX_PIXELS)}
     try:
         with path.open("rb") as file, open_video(file, options=options) as container:

@@ -58,7 +58,7 @@ def name_graph(graph: GraphProto, *, module: str) -> None:
 
 
 def _node_name(node: NodeProto, module: str, seen: Counter[str]) -> str:
-    """Return a node's name from the exporter's record of its modules: those around the call, then the call."""
+    """Return a node's name from the modules that the exporter notes: those around the call, then the call itself."""
     notes = {entry.key: entry.value for entry in node.metadata_props}
     scopes = ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "[]"))
     scope = scopes[-2].removeprefix(module).lstrip(".") if len(scopes) > 1 else ""

@@ -273,7 +273,7 @@ def _checked_thresholds(thresholds: Thresholds) -> Thresholds:
 
 
 def _batches(samples: Sequence[Frame], file: ModelFile) -> list[NDArray[np.uint8]]:
-    """Return the samples in batches of the graph's size; the last one is filled up."""
+    """Yield the samples in batches for the graph; the last sample fills up an incomplete batch."""
     input_hw = file.input_hw
     if input_hw == OPEN and len(samples):
         input_hw = _checked_input(*samples[0].shape[:2])
@@ -308,7 +308,7 @@ class _Traced(nn.Module):
 
 
 def prepared(model: PanopticFPN, thresholds: Thresholds) -> PanopticFPN:
-    """Return a copy on the CPU for inference alone, with these thresholds."""
+    """Return a copy on the CPU, for inference alone, with these thresholds."""
     network = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
     fold_batch_norms(network)
     merge = dataclasses.replace(
@@ -351,7 +351,7 @@ def _traced(network: PanopticFPN, file: ModelFile) -> ModelProto:
 
 
 def _open(network: PanopticFPN, file: ModelFile) -> ModelProto:
-    """Return the graph of open input size, derived from the network traced at two sizes."""
+    """Return a graph of open input size: the network is traced at two sizes, and the numbers that differ are opened."""
     files = [metadata.sized(file, size, source=file.name) for size in _SIZES]
     proto, other = (_traced(network, static) for static in files)
     try:

@@ -71,7 +71,7 @@ class Runner(Protocol):
     @property
     def file(self) -> ModelFile: ...
     def __call__(self, image: Frame) -> Stages:
-        """Run on an image (H, W, 3) uint8 BGR at the network's input size."""
+        """Run the network on an image, (H, W, 3) uint8 BGR at the network's input size."""
         ...
 
 

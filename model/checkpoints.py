@@ -118,7 +118,7 @@ def from_detectron2(
 
 
 def _class_counts(tensors: Mapping[str, Tensor]) -> tuple[int | None, int | None]:
-    """Return the numbers of things and stuff of detectron2's weights; None for a branch that they lack."""
+    """Return the numbers of things and stuff of detectron2's weights; None for a branch that is missing."""
     things, stuff = (
         found[0][0] - 1 if len(found) == 2 and found[0] and found[0][:1] == found[1] else None
         for found in (

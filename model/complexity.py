@@ -36,7 +36,7 @@ class PartComplexity(NamedTuple):
 
 
 def complexity(config: PanopticFPNConfig, *, height: int, width: int) -> tuple[PartComplexity, ...]:
-    """Return the cost of each part of the network, in order, and the total.
+    """Return the parts of the network, in order, and their total.
 
     Args:
         config: the network.

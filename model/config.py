@@ -38,7 +38,7 @@ def _check(condition: bool, message: str) -> None:
 
 
 def _within(low: float, high: float, default: T) -> T:
-    """Declare a field whose numbers are from `low` to `high`: no configuration may ask for more than networks need."""
+    """Declare a field whose numbers are from `low` to `high`, so that no configuration is an impossible network."""
     value: T = field(default=default, metadata={"range": (low, high)})
     return value
 
@@ -112,7 +112,7 @@ class RpnConfig(_Bounded):
 
 @dataclass(frozen=True, kw_only=True)
 class RoiConfig(_Bounded):
-    """The pyramid level of an RoI: a box of side `canonical_size` belongs to level `canonical_level`."""
+    """Pooling of RoIs; a box of side `canonical_size` is pooled from level `canonical_level`."""
 
     canonical_size: float = _within(1, MAX_SIDE, 224.0)
     canonical_level: int = _within(0, 16, 4)
@@ -140,7 +140,7 @@ class MaskHeadConfig(_Bounded):
 
 @dataclass(frozen=True, kw_only=True)
 class InstanceConfig:
-    """The instance branch: Mask R-CNN, without its FPN."""
+    """The parts of Mask R-CNN that follow the FPN."""
 
     rpn: RpnConfig = RpnConfig()
     roi: RoiConfig = RoiConfig()
@@ -226,17 +226,17 @@ def _check_classes(name: str, classes: ClassTable) -> None:
 
 
 def panoptic_fpn_r50() -> PanopticFPNConfig:
-    """Return detectron2's `panoptic_fpn_R_50_3x`."""
+    """Return the configuration of detectron2's `panoptic_fpn_R_50_3x`."""
     return PanopticFPNConfig(name="panoptic_fpn_r50")
 
 
 def panoptic_fpn_r101() -> PanopticFPNConfig:
-    """Return detectron2's `panoptic_fpn_R_101_3x`."""
+    """Return the configuration of detectron2's `panoptic_fpn_R_101_3x`."""
     return PanopticFPNConfig(name="panoptic_fpn_r101", trunk=ResNetConfig(depth=101))
 
 
 def panoptic_fpn_r50_torchvision() -> PanopticFPNConfig:
-    """Return `panoptic_fpn_r50` on a trunk that takes torchvision's ImageNet weights."""
+    """Return `panoptic_fpn_r50` on a trunk that fits torchvision's ImageNet weights."""
     return PanopticFPNConfig(
         name="panoptic_fpn_r50_torchvision",
         pixel_std=(57.375, 57.120, 58.395),
@@ -245,7 +245,7 @@ def panoptic_fpn_r50_torchvision() -> PanopticFPNConfig:
 
 
 def panoptic_fpn_lite() -> PanopticFPNConfig:
-    """Return a network for small computers: EfficientNet-Lite0, an FPN of 80 channels, 320x256 frames.
+    """Return the configuration for small computers: EfficientNet-Lite0, an 80-wide FPN, narrow heads, 320x256 frames.
 
     RoI levels are half of COCO's, as the frames are about half as large; anchors are smaller still, as are the things.
     """
@@ -305,7 +305,7 @@ CONFIGS: Mapping[str, Callable[[], PanopticFPNConfig]] = types.MappingProxyType(
 
 
 def make_config(name: str, **overrides: Any) -> PanopticFPNConfig:
-    """Return a named configuration with some fields replaced, `make_config("panoptic_fpn_r50", merge=...)`.
+    """Return a named configuration with fields replaced: `make_config("panoptic_fpn_r50", merge=MergeConfig(...))`.
 
     The paper's comparisons of the semantic branch are overrides: `semantic=SemanticConfig(width=64)` or
     `SemanticConfig(aggregation="concat")` (tables 1c and 1d).
@@ -320,7 +320,7 @@ def make_config(name: str, **overrides: Any) -> PanopticFPNConfig:
 
 
 def to_json(value: PanopticFPNConfig) -> dict[str, Any]:
-    """Return the configuration as plain JSON values; `from_json` is the inverse."""
+    """Return the configuration as plain JSON values; `from_json` reads it back equal."""
     encoded = _encode(value)
     assert isinstance(encoded, dict)
     return encoded

@@ -78,7 +78,7 @@ class CustomOps(ABC):
         nms_threshold: float,
         input_hw: tuple[int, int],
     ) -> Proposals:
-        """Select the R = `post_nms_top_k` best proposals; per level: logits (N, A, Hl, Wl), deltas (N, 4A, Hl, Wl)."""
+        """Return the R = `post_nms_top_k` best proposals, from logits (N, A, Hl, Wl) and deltas (N, 4A, Hl, Wl)."""
         attributes = {
             "strides": strides,
             "anchor_sizes": anchor_sizes,
@@ -102,7 +102,7 @@ class CustomOps(ABC):
         canonical_level: int,
         min_level: int,
     ) -> Tensor:
-        """Pool rois (N, R, 4) from features P2.. (N, D, Hl, Wl) to (N * R, D, S, S), in the features' type."""
+        """Pool features P2.. (N, D, Hl, Wl) in rois (N, R, 4) to (N * R, D, S, S), in the features' type."""
         attributes = {
             "strides": strides,
             "output_size": output_size,
@@ -127,7 +127,7 @@ class CustomOps(ABC):
         max_detections: int,
         input_hw: tuple[int, int],
     ) -> Detections:
-        """Select the K = `max_detections` best detections; class logits (N, R, C + 1), deltas (N, R, 4C)."""
+        """Return the K = `max_detections` best detections of class logits (N, R, C + 1) and deltas (N, R, 4C)."""
         attributes = {
             "box_weights": box_weights,
             "score_threshold": score_threshold,

@@ -63,7 +63,7 @@ def measure(
     max_side: int = 1333,
     progress: Callable[[int], None] | None = None,
 ) -> Measures:
-    """Segment each image once and compare with the ground truth, at its size.
+    """Measure a network: segment each image once and compare with the truth, at the truth's size.
 
     Args:
         model: in eval mode; its class table must be that of the truth.

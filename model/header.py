@@ -150,7 +150,7 @@ def read_tensors_header(path: Path) -> TensorsHeader:
 
 
 def _entry(where: str, entry: Any) -> tuple[tuple[int, ...], int, int]:
-    """Return shape, begin and end of one tensor."""
+    """Return the shape, begin and end of one tensor."""
     if not isinstance(entry, dict):
         raise CheckpointError(f"{where}: got {records.shown(entry)}, expected an object.")
     dtype: Any = entry.get("dtype")

@@ -42,7 +42,7 @@ class Detection(NamedTuple):
 
 
 class MaskAp(NamedTuple):
-    """Average precision as fractions; NaN where there is no ground truth to find."""
+    """Average precision as fractions; NaN if there is no ground truth."""
 
     ap: float  # IoU 0.50:0.95
     ap50: float
@@ -66,7 +66,7 @@ class MaskAp(NamedTuple):
 def mask_ap(
     images: Iterable[tuple[Sequence[TrueInstance], Sequence[Detection]]], category_ids: Sequence[int]
 ) -> MaskAp:
-    """Compute mask AP of a stream of (ground truth, detections), one image at a time.
+    """Compute the mask AP of a stream of (ground truth, detections), one image at a time.
 
     Args:
         images: the masks of an image are of its size.
@@ -136,6 +136,6 @@ def _coco(images: list[Record], annotations: list[Record], category_ids: Sequenc
 
 
 def _mean(precision: npt.NDArray[np.float64]) -> float:
-    """Return the mean of the defined values; pycocotools gives categories without ground truth -1."""
+    """Return the mean of the defined values; pycocotools marks categories without ground truth by -1."""
     defined = precision[precision > -1]
     return float(defined.mean()) if defined.size else float("nan")

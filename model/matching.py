@@ -26,7 +26,7 @@ class Sample(NamedTuple):
 
 
 def box_iou(a: Tensor, b: Tensor) -> Tensor:
-    """Return the intersection over union of boxes (G, 4), (P, 4) -> (G, P); 0 where both are empty."""
+    """Return the intersection over union (G, P) of boxes (G, 4) and (P, 4); 0 if both are empty."""
     low = torch.maximum(a[:, None, :2], b[None, :, :2])
     high = torch.minimum(a[:, None, 2:], b[None, :, 2:])
     intersection = (high - low).clamp(min=0).prod(-1)

@@ -104,7 +104,7 @@ def pair_annotations(
     truth_folder: Path | str | None = None,
     prediction_folder: Path | str | None = None,
 ) -> tuple[tuple[Category, ...], list[tuple[Annotation, Annotation]]]:
-    """Return categories, and each image's annotation with its prediction; arguments, errors as `evaluate_folders`."""
+    """Return the categories, and each image's annotation and prediction; arguments and errors as `evaluate_folders`."""
     categories, truths = read_ground_truth(truth_json, truth_folder)
     _, predicted = read_predictions(prediction_json, prediction_folder)
     predictions = {annotation.image_id: annotation for annotation in predicted}

@@ -28,7 +28,7 @@ MIN_LEVEL = 2  # P2 is the finest level
 
 
 class Instances(NamedTuple):
-    """The outputs of the instance branch, with the intermediate ones."""
+    """The result of the instance branch, and its intermediate steps."""
 
     rpn: RpnOutput
     proposals: Proposals
@@ -38,7 +38,7 @@ class Instances(NamedTuple):
 
 
 class Branches(NamedTuple):
-    """Everything before the merge, stage by stage, so that a difference can be attributed to a stage."""
+    """The results of all stages before the merge, so that a difference can be attributed to a stage."""
 
     pyramid: tuple[Tensor, ...]  # P2..P6, or C5 alone without an FPN
     semantic_logits: Tensor | None  # (N, S, Hp/4, Wp/4)
@@ -57,7 +57,7 @@ class Backbone(nn.Module):
         return self.pyramid(self.trunk(image))
 
     def pyramid(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Return the pyramid of the trunk's C2 to C5, computed or from a cache."""
+        """Compute the pyramid from the trunk's C2..C5, computed now or cached."""
         if self.fpn is None:
             return (maps[-1],)
         levels: tuple[Tensor, ...] = self.fpn(maps)
@@ -75,7 +75,7 @@ class InstanceBranch(nn.Module):
         self.mask_head = MaskHead(width, thing_classes, instance.mask, config.activation)
 
     def forward(self, pyramid: Sequence[Tensor], *, input_hw: tuple[int, int], ops: CustomOps = KERNELS) -> Instances:
-        """Detect things; `input_hw` is the valid size of the image, without its padding."""
+        """Find instances; `input_hw` is the valid size of the image, without its padding."""
         box_config = self.config.box
         images = pyramid[0].shape[0]
         rpn: RpnOutput = self.rpn_head(pyramid)
@@ -211,7 +211,7 @@ class PanopticFPN(nn.Module):
         return Branches(pyramid, self.semantic_logits(pyramid), instances)
 
     def prepare(self, image: Tensor, *, valid_hw: tuple[int, int] | None = None) -> Tensor:
-        """Normalise (N, H, W, 3) uint8 to (N, 3, Hp, Wp), with zeros to the right of and below the valid part."""
+        """Normalise images, (N, H, W, 3) uint8 -> (N, 3, Hp, Wp), with zeros right of and below the valid part."""
         size = _size(image)
         height, width = valid_hw or size
         pixels = image.to(self.pixel_mean.dtype).permute(0, 3, 1, 2)  # TensorRT moves no axes of bytes, so cast first
@@ -220,7 +220,7 @@ class PanopticFPN(nn.Module):
         return functional.pad(normalised, (0, right, 0, below))
 
     def semantic_logits(self, pyramid: Sequence[Tensor]) -> Tensor | None:
-        """Return logits (N, S, Hp/4, Wp/4), or None without a semantic branch."""
+        """Return the semantic logits (N, S, Hp/4, Wp/4), or None without a semantic branch."""
         if self.semantic is None:
             return None
         logits: Tensor = self.semantic(pyramid[:ROI_LEVELS] if self.config.fpn is not None else pyramid[0])
@@ -257,7 +257,7 @@ def merge(
     output_hw: tuple[int, int] | None = None,
     ops: CustomOps = KERNELS,
 ) -> PanopticSegments:
-    """Apply PanopticMerge; a missing branch contributes no segments. Sizes as in `PanopticFPN.forward`.
+    """Merge the branches by PanopticMerge; a missing branch has found nothing. Sizes as in `PanopticFPN.forward`.
 
     Raises:
         ValueError: both branches are missing.
@@ -297,7 +297,7 @@ def _size(image: Tensor) -> tuple[int, int]:
 
 
 def build(name: str, **overrides: Any) -> PanopticFPN:
-    """Return a freshly initialised network by the name of its configuration; see `config.make_config`.
+    """Return a newly initialised network of a named configuration, with some fields replaced; see `config.make_config`.
 
     Raises:
         ValueError, TypeError: no such configuration, or an override does not fit.

@@ -61,7 +61,7 @@ class Prediction(Protocol):
 
 
 def semantic_map(labelled: Prediction, categories: Sequence[Category]) -> npt.NDArray[np.int64]:
-    """Return (H, W): for each pixel the index in `categories` of its segment's category, -1 on void.
+    """Return for each pixel (H, W) the index in `categories` of its segment's category, -1 on void.
 
     Raises:
         PanopticFormatError: a pixel has an id that no segment has, or a segment an unknown category.
@@ -81,7 +81,7 @@ def semantic_map(labelled: Prediction, categories: Sequence[Category]) -> npt.ND
 
 
 def runs(panoptic: IdMap) -> tuple[npt.NDArray[np.integer[Any]], npt.NDArray[np.intp]]:
-    """Return a map row by row as runs of equal ids: the id and the length of each, far fewer than pixels."""
+    """Return a map row by row as runs of equal ids, far fewer than pixels: the id and the length of each."""
     flat = panoptic.ravel()
     starts = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1)) if flat.size else np.zeros(0, np.intp)
     return flat[starts], np.diff(starts, append=flat.size)
@@ -102,7 +102,7 @@ def some(ids: Iterable[int], limit: int = 8) -> str:
 
 
 def resized(panoptic: npt.NDArray[np.int32], size: tuple[int, int]) -> npt.NDArray[np.int32]:
-    """Return a map (H, W) at another size, each pixel with the id under its centre."""
+    """Return a map (H, W) at another size; each pixel takes the id under its centre."""
     rows, columns = (
         ((np.arange(new) + 0.5) * (old / new)).astype(np.intp) for new, old in zip(size, panoptic.shape, strict=True)
     )

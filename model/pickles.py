@@ -127,7 +127,7 @@ class _Machine:
         self.stack.append(str(self._take(self._unsigned(size)), "utf-8", "surrogatepass"))
 
     def _old_text(self, size: int) -> None:
-        """Decode a `str` of Python 2, whose characters are bytes."""
+        """Push a `str` of Python 2, whose characters are bytes."""
         self.stack.append(str(self._take(self._unsigned(size)), "latin1"))
 
     def _bytes(self, size: int) -> None:
@@ -362,7 +362,7 @@ class _Machine:
         raise PickleProblem("it refers to something outside the file")
 
     def _binpersid(self) -> None:
-        """Describe a storage beside the pickle by the name that PyTorch gives it."""
+        """Look up a storage by the name that PyTorch gives it."""
         what = self.stack.pop()
         if type(what) is not tuple or len(what) not in (5, 6) or what[0] != "storage":
             raise PickleProblem("it refers to something outside the file")
@@ -392,7 +392,7 @@ class _Machine:
         self.stack.append(builder(arguments))
 
     def _entries(self, arguments: Arguments) -> list[Any]:
-        """Return keys and values in turn, of a dictionary or of the pairs of an OrderedDict."""
+        """Return keys and values in turn, of the dictionary or the pairs that an OrderedDict is built from."""
         if not arguments:
             return []
         if len(arguments) != 1 or type(arguments[0]) not in (dict, list):

@@ -86,7 +86,7 @@ def compare(truth: PanopticMap, prediction: Prediction, known_categories: Contai
 
 
 def match_segments(comparison: Comparison) -> Matching:
-    """Classify every segment as true positive, false negative, false positive, or ignored.
+    """Match the segments: each is a true positive, a false negative or a false positive, or is ignored.
 
     * A pair matches if the categories are equal, the truth is no crowd and IoU > 0.5. What the prediction puts on void
       does not count: IoU = overlap / (true area + predicted area - overlap - overlap of the prediction with void).

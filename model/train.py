@@ -74,7 +74,7 @@ class TrainConfig:
 
 
 def lite_recipe(*, iterations: int = 5000, seed: int = 0) -> TrainConfig:
-    """Return the recipe of `panoptic_fpn_lite` for a small data set and two CPU cores, with a frozen trunk."""
+    """Return the recipe for `panoptic_fpn_lite` on two CPU cores: the ImageNet trunk is frozen and cached."""
     return TrainConfig(
         iterations=iterations,
         batch_size=6,
@@ -308,7 +308,7 @@ class TrunkCache:
 
 
 class _State:
-    """Model, optimiser, scaler and average: everything that an update changes and a checkpoint holds."""
+    """The state of a training, which updates change and checkpoints hold: model, optimiser, scaler and average."""
 
     def __init__(self, model: PanopticFPN, config: TrainConfig, device: torch.device) -> None:
         self.model = model

@@ -54,7 +54,7 @@ class VideoPanopticQuality:
 
 
 class IdentitySwitches(NamedTuple):
-    """How often the IDs of tracked things change in a set of clips."""
+    """The identity switches of things through a set of clips."""
 
     switches: int  # a thing is matched by another predicted id than when it was last matched
     matched: int  # (thing, frame) pairs with a match: the most that could have switched
@@ -131,7 +131,7 @@ class _Tubes:
         self._numbers: dict[tuple[int, int, bool], int] = {}
 
     def of(self, frame: Comparison) -> Comparison:
-        """Return a frame with tubes in place of segments; areas and overlaps of stuff are summed."""
+        """Return the frame with tubes in place of segments; areas and overlaps of stuff add up."""
         truth = {i: self._number(i, region) for i, region in frame.truth.items()}
         prediction = {i: self._number(i, region) for i, region in frame.prediction.items()}
         overlaps: Counter[tuple[int, int]] = Counter()
@@ -162,7 +162,7 @@ def _join(frames: Sequence[Comparison]) -> Comparison:
 
 
 def _add_up(parts: Iterable[tuple[int, Region]]) -> dict[int, Region]:
-    """Return regions by tube number, their areas summed."""
+    """Return the regions by tube number, their areas summed."""
     tubes: dict[int, Region] = {}
     for number, region in parts:
         seen = tubes.get(number)

@@ -89,7 +89,7 @@ def load_torch(path: Path) -> Any:
 
 
 class _Mapped:
-    """The bytes of a file, read from disk when they are accessed."""
+    """The bytes of a file, which are read from disk on access."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -181,7 +181,7 @@ class _Builder:
         return torch.as_strided(self._storage(name, storage), size, stride, offset)
 
     def _storage(self, name: str, storage: Storage) -> Tensor:
-        """Return the numbers of a storage in this machine's byte order; two tensors may share them."""
+        """Return the numbers, in the byte order of this machine; two tensors may share them."""
         dtype = _dtype(storage)
         if storage.key not in self._loaded:
             raw = self.storages.get(storage.key, memoryview(b""))
@@ -205,7 +205,7 @@ def _dtype(storage: Storage) -> torch.dtype:
 
 
 def _are_sizes(value: object) -> TypeGuard[Sequence[int]]:
-    """Return whether a value is a shape or strides; NumPy must be able to count their elements, zeros or not."""
+    """Return whether a value is a shape or strides; the product of the sides must fit NumPy's index type."""
     if not isinstance(value, tuple | list) or len(value) > 32:
         return False
     return all(type(x) is int and x >= 0 for x in value) and math.prod(max(x, 1) for x in value) < 2**58
@@ -306,7 +306,7 @@ def _stored(data: pickles.Buffer, entry: zipfile.ZipInfo) -> memoryview:
 
 
 def _legacy(data: pickles.Buffer, position: int, build: _Builder) -> Any:
-    """Read a file of torch.save before 1.6: version, system, content, storage keys, storages with lengths."""
+    """Read the format of torch.save before 1.6: version, system, content, keys, each storage after its length."""
     version, position = pickles.load(data, position)
     system, position = pickles.load(data, position)
     content, position = pickles.load(data, position)
@@ -328,7 +328,7 @@ def _legacy(data: pickles.Buffer, position: int, build: _Builder) -> Any:
 
 
 def _storage_sizes(content: Any) -> Iterable[tuple[str, int]]:
-    """Yield the key, and the bytes of a number, of every storage that the content names."""
+    """Return key and bytes per number of every storage that the content names."""
     seen, left = set(), [content]
     while left:
         value = left.pop()
@@ -421,7 +421,7 @@ def _weights_in(path: Path, content: Any, key: str | None) -> _Table:
 
 
 def _sets_of_tensors(content: dict[Any, Any]) -> dict[str, dict[Any, Any]]:
-    """Return the entries that hold tensors, directly or below a name under which weights are known to be."""
+    """Return the entries that hold tensors themselves, or in an entry under which weights are usually stored."""
     found = {}
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, dict) or _NOT_WEIGHTS.fullmatch(name):
@@ -435,7 +435,7 @@ def _sets_of_tensors(content: dict[Any, Any]) -> dict[str, dict[Any, Any]]:
 
 
 def _checked(path: Path, table: dict[Any, Any]) -> _Table:
-    """Return the tensors of a table, without the counters and remarks beside them."""
+    """Return the tensors of a table without its counters and remarks."""
     tensors = {}
     for name, value in table.items():
         if isinstance(name, str) and isinstance(value, Array | TensorView):
@@ -476,7 +476,7 @@ _WRAPPERS = ("module.", "_orig_mod.", "model.", "ema_model.")
 
 
 def _common_prefix(names: Iterable[str]) -> str:
-    """Return the prefix that all names have, from any number of wrappers."""
+    """Return the prefix that wrappers have given every name."""
     listed, prefix = list(names), ""
     while listed:
         found = next((w for w in _WRAPPERS if all(name.startswith(prefix + w) for name in listed)), None)
@@ -487,5 +487,5 @@ def _common_prefix(names: Iterable[str]) -> str:
 
 
 def _without_wrappers(name: str) -> str:
-    """Return a name without the wrappers of torch.compile, which may be around a part of a network."""
+    """Return a name without wrappers; torch.compile may also wrap a part of a network."""
     return ".".join(part for part in name.split(".") if part != "_orig_mod")

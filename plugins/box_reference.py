@@ -84,7 +84,7 @@ def best_first(scores: Float32, candidates: Mask) -> Indices:
 def non_maximum_suppression(
     boxes: Float32, scores: Float32, groups: NDArray[np.integer], candidates: Mask, threshold: float
 ) -> Indices:
-    """Return the candidates kept, best first: none overlaps a better one of its group by more than the threshold."""
+    """Return the kept candidates, best first; each suppresses those of its group above the threshold."""
     kept: list[int] = []
     for i in best_first(scores, candidates):
         rivals = np.array([k for k in kept if groups[k] == groups[i]], np.intp)
@@ -94,7 +94,7 @@ def non_maximum_suppression(
 
 
 def iou(box: Float32, others: Float32) -> Float32:
-    """Return the intersection over union of a box (4,) with (M, 4); NaN, hence never greater, where both are empty."""
+    """Return the intersection over union of one box (4,) with (M, 4); NaN, hence never greater, if both are empty."""
     width = np.minimum(box[2], others[:, 2]) - np.maximum(box[0], others[:, 0])
     height = np.minimum(box[3], others[:, 3]) - np.maximum(box[1], others[:, 1])
     intersection = np.maximum(width, np.float32(0)) * np.maximum(height, np.float32(0))

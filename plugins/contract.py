@@ -129,7 +129,7 @@ def check_overlay(
 
 
 def check_threads(threads: int | None) -> int:
-    """Return the thread count; None means every core this process may use. Raises ValueError or TypeError."""
+    """Return a checked thread count; None means every core this process may use. Raises ValueError or TypeError."""
     return _cores() if threads is None else _integer("threads", threads, 1, 1024)
 
 
@@ -287,7 +287,7 @@ def _dimensions(legend: str) -> tuple[tuple[int, str, int], ...]:
 
 
 def _shape(dimensions: tuple[tuple[int, str, int], ...], sizes: dict[str, int]) -> str:
-    """Return the expected shape for a message: sizes where they are known, letters where they are free."""
+    """Return the expected shape for a message: known sizes as numbers, free ones as letters."""
     words = []
     for factor, letter, offset in dimensions:
         if letter in sizes or letter == "":

@@ -56,7 +56,7 @@ def preprocess(
 
 
 def to_bgr(frame: UInt8, pixel_format: str, standard: str = "BT601") -> UInt8:
-    """Convert a frame to (H, W, 3) BGR; each chroma sample serves the pixels that it covers."""
+    """Return a frame as (H, W, 3) BGR; each chroma sample serves the pixels that it covers."""
     match pixel_format:
         case "BGR8":
             return frame
@@ -82,7 +82,7 @@ def yuv_to_bgr(y: UInt8, u: UInt8, v: UInt8, standard: str) -> UInt8:
 
 
 def resize_antialiased(image: UInt8, hw: tuple[int, int]) -> UInt8:
-    """Resize (H, W, 3) to (h, w, 3): bilinear, a triangle as wide as the reduction requires, half-pixel centres."""
+    """Resize (H, W, 3) to (h, w, 3): bilinear, half-pixel centres, a triangle filter that widens when shrinking."""
     rows = weighted_sums(image.astype(np.float32), hw[0])
     columns = weighted_sums(rows.transpose(1, 0, 2), hw[1]).transpose(1, 0, 2)
     resized: UInt8 = np.minimum((columns + np.float32(0.5)).astype(np.int32), 255).astype(np.uint8)
@@ -116,7 +116,7 @@ def antialias_weights(pixel: int, source: int, output: int) -> tuple[int, Float3
 
 
 def narrow_map(ids: Int32, dtype: DTypeLike) -> NDArray[Any]:
-    """Convert ids to uint8 or uint16; those out of range become the nearest value."""
+    """Return ids as uint8 or uint16; those that do not fit become the nearest one that fits."""
     return np.clip(ids, 0, np.iinfo(np.dtype(dtype)).max).astype(dtype)
 
 

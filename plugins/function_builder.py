@@ -1,4 +1,4 @@
-"""Build ONNX function bodies in Python: values have arithmetic operators, subgraphs are functions.
+"""A builder of ONNX function bodies: values with arithmetic operators, and subgraphs as Python functions.
 
     op = FunctionBuilder("Scaled", inputs=("x",), attributes={"factor": FLOAT}, opset=18)
     (x,) = op.inputs
@@ -149,18 +149,18 @@ class FunctionBuilder:
         return self._constant(key, self._attribute("value", numpy_helper.from_array(array)))
 
     def attribute(self, name: str) -> Value:
-        """Return the function's attribute as a tensor: () or (length,), float32 or int64."""
+        """Return an attribute of the function as a tensor: () or (length,), float32 or int64."""
         field = CONSTANT_FIELDS[self._attributes[name]]
         return self._constant((name,), self._attribute(field, Reference(name)))
 
     def size_attribute(self, name: str, open_size: bool) -> Value:
-        """Return the attribute of this name, (2,) int64; the last input instead if the size is open."""
+        """Return the attribute of this name, (2,) int64, or the last input if the size is open."""
         return self.inputs[-1] if open_size else self.attribute(name)
 
     def loop(
         self, trips: Value, state: Sequence[Operand], step: Callable[..., tuple[Sequence[Value], Sequence[Value]]]
     ) -> tuple[Value, ...]:
-        """Add an ONNX Loop: step(i, *state) returns the next state, and values that are stacked over all trips.
+        """Append an ONNX Loop: step(i, *state) returns the next state, and values that are stacked over all trips.
 
         Returns the last state, then the stacks.
         """
@@ -181,7 +181,7 @@ class FunctionBuilder:
         return self.emit("Loop", (trips, True, *state), counts[0], {"body": graph})
 
     def branch(self, condition: Value, then: Callable[[], Value], otherwise: Callable[[], Value]) -> Value:
-        """Add an ONNX If, with one result."""
+        """Append an ONNX If with one result."""
         blocks = {
             "then_branch": self._block("If_then", (), lambda: [self.Identity(then())]),
             "else_branch": self._block("If_else", (), lambda: [self.Identity(otherwise())]),
@@ -243,18 +243,18 @@ def split(op: FunctionBuilder, boxes: Value) -> Columns:
 
 
 def top_k(op: FunctionBuilder, scores: Value, k: Value) -> tuple[Value, Value]:
-    """Return the best k of each row and their indices; equal ones keep their order."""
+    """Return the best k of each row and their index; equal ones keep their order."""
     values, index = op.emit("TopK", (scores, op.Reshape(k, [1])), 2, {"axis": -1})
     return values, index
 
 
 def descending(op: FunctionBuilder, size: Value) -> Value:
-    """Return (size,) float32: size, size - 1 ... 1; exact up to 2^24."""
+    """Return size, size - 1 ... 1, (size,) float32; exact up to 2^24."""
     return (size - op.Range(0, size, 1)).cast(np.float32)
 
 
 def first_of(op: FunctionBuilder, size: Value, count: Value) -> Value:
-    """Return (N, size) bool: entries before each of the N counts."""
+    """Return whether entries are before each of the N counts, (N, size) bool."""
     return op.Range(0, size, 1) < op.Unsqueeze(count.cast(np.int64), [1])
 
 

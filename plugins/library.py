@@ -45,7 +45,7 @@ _HEADERS_FOLDER = Path("kernel_lens/include/tensorrt")
 
 
 class PluginLibrary(NamedTuple):
-    """A library, and the properties that it reports."""
+    """A library with its own description."""
 
     path: Path
     sha256: str  # of the file
@@ -60,7 +60,7 @@ class PluginLibrary(NamedTuple):
 
 
 def sources_sha256() -> str:
-    """Return the SHA-256 of all sources of the library."""
+    """Return the SHA-256 of all sources that are compiled."""
     digest = hashlib.sha256()
     for root in _COMPILED:
         top = SOURCES / root
@@ -70,7 +70,7 @@ def sources_sha256() -> str:
 
 
 def cached_path() -> Path:
-    """Return the path of a library of these sources, which may not be built yet.
+    """Return the path of a library built from these sources.
 
     Raises:
         PluginLibraryError: this user has no cache.
@@ -85,7 +85,7 @@ def cached_path() -> Path:
 
 
 def find() -> PluginLibrary:
-    """Return the library that engines are built and run with.
+    """Find the library that engines are built and run with.
 
     Raises:
         PluginLibraryError: there is none; the message says how to get one.
@@ -272,7 +272,7 @@ def this_machines_architecture() -> tuple[str, str]:
 
 
 def build_jobs() -> int:
-    """Return how many compilers to run in parallel: one per core, as far as memory allows."""
+    """Return the number of parallel compilers: one per core, as far as memory allows."""
     cores = len(os.sched_getaffinity(0))
     return max(1, min(cores, available_bytes() // BYTES_A_JOB))
 
@@ -296,7 +296,7 @@ def _replace(source: Path, target: Path) -> None:
 
 
 def fetched_headers(folder: Path) -> Path:
-    """Return a folder with TensorRT's headers from PyPI, below this one; fetched once."""
+    """Return TensorRT's headers from PyPI, below this folder; fetched once."""
     headers = folder / _HEADERS_FOLDER
     if not (headers / "NvInferRuntime.h").is_file():
         with tempfile.TemporaryDirectory() as scratch:
@@ -308,13 +308,13 @@ def fetched_headers(folder: Path) -> Path:
 
 
 def _generator(folder: Path) -> tuple[str, ...]:
-    """Return the generator: Ninja if it is installed; a build folder keeps its first one."""
+    """Return CMake's generator: Ninja if it is installed; a build folder keeps its first one."""
     fresh = not (folder / "CMakeCache.txt").is_file()
     return ("-G", "Ninja") if fresh and shutil.which("ninja", path=tool_path()) else ()
 
 
 def tool_path() -> str:
-    """Return a PATH on which cmake and ninja of this environment are first."""
+    """Return the path of a tool, first of this environment."""
     return os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
 
 
@@ -349,7 +349,7 @@ def _run(*command: str, progress: Callable[[str, str], None] | None = None) -> N
 
 @contextmanager
 def _only_one_builds(folder: Path) -> Iterator[None]:
-    """Lock a build folder, so that other processes wait; the lock ends with its process."""
+    """Hold a lock on a build folder, which other builds wait for; it ends with the process."""
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

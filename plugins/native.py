@@ -27,7 +27,7 @@ def skip_destructors() -> None:
 
 
 def default_threads() -> int:
-    """Return what threads=None means: every core that this process may use."""
+    """Return the meaning of threads=None: every core that this process may use."""
     return contract.check_threads(None)
 
 
@@ -184,7 +184,7 @@ _WINOGRAD_G = np.array(
 
 
 def conv3x3_instructions() -> list[str]:
-    """Return the vector instructions that `Conv3x3` is compiled for and this processor has, fastest first."""
+    """Return the vector instructions that `Conv3x3` is compiled for and this processor has, the fastest first."""
     return _native.conv3x3_variants()
 
 
@@ -267,7 +267,7 @@ class Conv3x3:
 
 
 def look_up(image: NDArray[np.uint8], table: Float32, *, out: Float32, threads: int | None = None) -> Float32:
-    """Normalise an image by a table: each byte of each channel becomes a number, channel by channel.
+    """Normalise an image: look up a number for each byte, by channel.
 
     Args:
         image: (N, H, W, 3) uint8.

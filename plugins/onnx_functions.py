@@ -1,4 +1,4 @@
-"""The custom ops as ONNX functions of standard operators, with which any runtime can run a PanRT file.
+"""The custom ops as ONNX model-local functions of standard operators, with which a PanRT file runs anywhere.
 
 A model that holds these functions runs in plain ONNX Runtime; a runtime that has kernels or plugins of the same names
 uses those instead. OPS.md is the contract, the step numbers in here are its own. In ONNX Runtime results equal those of
@@ -135,7 +135,7 @@ def function(op_type: str, form: Form, *, opset: int = SMALLEST_OPSET) -> Functi
 
 
 def rpn_proposals(op: FunctionBuilder, form: Form) -> FunctionProto:
-    """Return the ONNX function of RpnProposals over pyramid levels."""
+    """Build the function of RpnProposals over pyramid levels."""
     levels = form.levels
     logits, deltas = op.inputs[:levels], op.inputs[levels : 2 * levels]
     strides, sizes, ratios = op.attribute("strides"), op.attribute("anchor_sizes"), op.attribute("aspect_ratios")
@@ -182,7 +182,7 @@ def anchors(op: FunctionBuilder, index: Value, W: Value, stride: Value, size: Va
 
 
 def pyramid_roi_align(op: FunctionBuilder, form: Form) -> FunctionProto:
-    """Return the ONNX function of PyramidRoiAlign over pyramid levels."""
+    """Build the function of PyramidRoiAlign over pyramid levels."""
     levels = form.levels
     *features, rois = op.inputs
     strides, S = op.attribute("strides"), op.attribute("output_size")
@@ -215,7 +215,7 @@ def pyramid_roi_align(op: FunctionBuilder, form: Form) -> FunctionProto:
 
 
 def roi_align(op: FunctionBuilder, feature: Value, boxes: Value, image: Value) -> Value:
-    """Pool boxes (m, 4) in cells, on images (m,), to (m, C, S, S) (3.3 to 3.5).
+    """Pool boxes (m, 4) in cells, on images (m,), to (m, C, S, S): 3.3 to 3.5.
 
     ONNX Runtime takes a sample outside the level as 0 times cell (0, 0), which is not 0 where that cell is not finite.
     There the cell is set to 0, and put back into the bins that do touch it.
@@ -254,7 +254,7 @@ def roi_align(op: FunctionBuilder, feature: Value, boxes: Value, image: Value) -
 
 
 def box_detections(op: FunctionBuilder, form: Form) -> FunctionProto:
-    """Return the ONNX function of BoxDetections."""
+    """Build the function of BoxDetections."""
     class_logits, box_deltas, rois, roi_count = op.inputs[:4]
     N, R, C = class_logits.size(0), class_logits.size(1), class_logits.size(2) - 1
 

@@ -43,7 +43,7 @@ def rpn_proposals(
     nms_threshold: float,
     input_hw: tuple[int, int],
 ) -> Proposals:
-    """Decode and clip the best anchors of each level, apply NMS within the level, and keep the best R of all levels.
+    """Return the best anchors, decoded, clipped and thinned by NMS within their level: the best R of all levels.
 
     Args:
         logits: per level (N, A, Hl, Wl) float32 objectness.
@@ -160,7 +160,7 @@ def pyramid_roi_align(
 
 
 def usable_rois(rois: Float32) -> Mask:
-    """Return which RoIs have an area and bounded coordinates; the others pool to zero."""
+    """Return which RoIs have an area and lie in bounds; the others pool to zero."""
     with np.errstate(invalid="ignore"):
         bounded = (np.abs(rois) <= MAX_ROI_COORDINATE).all(axis=-1)  # false for NaN
         usable: Mask = bounded & (rois[..., 2] > rois[..., 0]) & (rois[..., 3] > rois[..., 1])
@@ -232,7 +232,7 @@ def box_detections(
     max_detections: int,
     input_hw: tuple[int, int],
 ) -> Detections:
-    """Apply softmax, decode, clip, threshold, and NMS within each class; keep the best K.
+    """Return the K best detections: softmax, decode, clip, threshold, NMS within each class.
 
     Args:
         class_logits: (N, R, C + 1) float32, background last.
@@ -414,7 +414,7 @@ def paint_stuff(
 
 
 def semantic_argmax(logits: Float32, input_hw: tuple[int, int], output_hw: tuple[int, int]) -> NDArray[np.intp]:
-    """Return the best channel of each output pixel, (H, W): bilinear x4, crop to valid, bilinear, argmax."""
+    """Return the best channel per output pixel, (H, W): bilinear x4, crop to valid, bilinear to the output, argmax."""
     logits = np.where(np.isnan(logits), -LARGEST_LOGIT, np.clip(logits, -LARGEST_LOGIT, LARGEST_LOGIT))
     rows, row_weights = resize_taps(input_hw[0], output_hw[0], logits.shape[1])
     columns, column_weights = resize_taps(input_hw[1], output_hw[1], logits.shape[2])
@@ -427,7 +427,7 @@ def semantic_argmax(logits: Float32, input_hw: tuple[int, int], output_hw: tuple
 
 
 def resize_taps(valid: int, output: int, quarter: int) -> tuple[Indices, Float32]:
-    """Return two successive bilinear resizes of one axis as one: three quarter-size cells and weights per output pixel.
+    """Return two bilinear resizes of one axis as one: for each output pixel 3 quarter-size cells and their weights.
 
     The first resize takes `quarter` cells to 4 times as many, of which `valid` are kept; the second takes those to
     `output`. Its two neighbours lie a quarter of a cell apart, hence 3 cells. Both clamp at the edges.
@@ -460,7 +460,7 @@ def scale_box(box: Float32, input_hw: tuple[int, int], output_hw: tuple[int, int
 
 
 def paste_mask(probs: Float32, box: Float32, output_hw: tuple[int, int], threshold: float) -> Mask:
-    """Return the output pixels, (H, W), where the (Gh, Gw) probabilities stretched over the box reach the threshold."""
+    """Return the output pixels, (H, W), where (Gh, Gw) probabilities stretched over the box reach the threshold."""
     if not (box[2] - box[0] > 0 and box[3] - box[1] > 0):  # false for NaN
         return np.zeros(output_hw, np.bool_)
     probs = np.pad(np.where(np.isfinite(probs), probs, np.float32(0)), 1)  # a border of zeros stands for "outside"
@@ -473,7 +473,7 @@ def paste_mask(probs: Float32, box: Float32, output_hw: tuple[int, int], thresho
 
 
 def paste_taps(low: np.float32, high: np.float32, output: int, G: int) -> tuple[Indices, Float32]:
-    """Return, per output pixel of one axis, the lower of its two cells in the padded mask, and the upper's share."""
+    """Return for each output pixel of an axis the lower of its two padded mask cells, and the upper one's share."""
     with np.errstate(over="ignore"):
         centre = np.arange(output, dtype=np.float32) + np.float32(0.5)
         u = (centre - low) / (high - low) * np.float32(G) - np.float32(0.5)
@@ -483,7 +483,7 @@ def paste_taps(low: np.float32, high: np.float32, output: int, G: int) -> tuple[
 
 
 def lerp(a: Float32, b: Float32, t: Float32) -> Float32:
-    """Interpolate from a to b; exactly a where they are equal, so that a flat mask at the threshold stays whole."""
+    """Interpolate from a to b; exactly a if they are equal, so that a flat mask at the threshold stays whole."""
     return a + (b - a) * t
 
 

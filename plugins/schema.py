@@ -99,7 +99,7 @@ class Field:
 
 
 class Limit(NamedTuple):
-    """A quantity of a call, and the most of it that is supported."""
+    """A quantity of a call, and the largest that is supported."""
 
     name: str  # the argument to blame
     found: int
@@ -178,7 +178,7 @@ LETTERS = {
 
 
 class Form(NamedTuple):
-    """The variant of an op's ONNX function that a node needs."""
+    """The form of an op's ONNX function that a node needs."""
 
     levels: int  # of the pyramid; 1 if the op has none
     open_size: bool  # the size of the network's input is an input

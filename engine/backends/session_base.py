@@ -1,4 +1,4 @@
-"""The base of all sessions: exclusive use, the order and number of submissions, and closing.
+"""The parts of a session that all backends share: turns of callers, number and order of submissions, and closing.
 
 A backend begins work, finishes it and frees itself; this module decides who may request that. The rules are in the
 docstring of `Session`.

@@ -17,7 +17,7 @@ class Drawing(Protocol):
     """An overlay that a GPU draws in the background."""
 
     def overlay(self) -> NDArray[np.uint8]:
-        """Wait for it: (H, W, 3) BGR, the frame with colours and borders but without names, read-only.
+        """Wait for the overlay, (H, W, 3) BGR: the frame with colours and borders but without names, read-only.
 
         May be called from any thread, repeatedly, and after the session took other frames or was closed.
         """

@@ -33,7 +33,7 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingConfig:
-    """The options of tracking: which thing of a frame continues which track.
+    """The parameters that decide whether two segments are the same thing.
 
     Raises:
         ValueError: a value is out of range; the message names it.

@@ -72,7 +72,7 @@ class SameConv2d(NormedConv2d):
 
 
 class InvertedResidual(nn.Module):
-    """A 1x1 expansion, a depthwise convolution and a linear 1x1 projection, with a shortcut if the shapes agree."""
+    """A 1x1 expansion, a depthwise convolution and a 1x1 projection, added to the input if shapes agree."""
 
     def __init__(self, in_channels: int, stage: Stage, *, stride: int) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class InvertedResidual(nn.Module):
 
 
 def _package_name(name: str) -> str:
-    """Translate `blocks.1.0.project.norm.weight` to `_blocks.1._bn2.weight`, as in `efficientnet_lite_pytorch`."""
+    """Return a name in `efficientnet_lite_pytorch`: `blocks.1.0.project.norm.weight` -> `_blocks.1._bn2.weight`."""
     stem = name.removeprefix("stem.")
     if stem != name:
         return f"_bn0.{stem.removeprefix('norm.')}" if stem.startswith("norm.") else f"_conv_stem.{stem}"

@@ -127,7 +127,7 @@ def read_coco_panoptic(
 
 
 def read_classes(annotations: Path | str) -> ClassTable:
-    """Read only the classes of a data set; `annotations` and errors as for `read_coco_panoptic`."""
+    """Read the classes of a data set alone; `annotations` and errors as for `read_coco_panoptic`."""
     return _class_table(PanopticJson(annotations))
 
 
@@ -161,7 +161,7 @@ def load_sample(record: Record) -> Sample:
 
 
 def derive_targets(sample: Sample, classes: ClassTable, *, name: str = "image") -> Targets:
-    """Derive the training targets of Panoptic FPN: instances without crowds; stuff, with all things as channel 0.
+    """Return the training targets of a sample: instances without crowds, and stuff with all things merged to channel 0.
 
     A crowd counts as a thing in the semantic map, as in detectron2's `prepare_panoptic_fpn`.
 
@@ -238,7 +238,7 @@ def _record(annotation: Annotation, image: Image, known: set[int], images: Path,
 
 
 def _image_name(image: Image) -> str:
-    """Return the file of an image; `ulm/ulm_0_1_leftImg8bit.png` for `ulm_0_1_gtFine_leftImg8bit.png`."""
+    """Return the file of an image; `ulm/ulm_0_1_leftImg8bit.png` for Cityscapes' `ulm_0_1_gtFine_leftImg8bit.png`."""
     if isinstance(image.id, str) and image.file_name.endswith("_leftImg8bit.png") and "/" not in image.id:
         return f"{image.id.split('_')[0]}/{image.id}_leftImg8bit.png"
     return image.file_name

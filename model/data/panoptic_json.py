@@ -59,7 +59,7 @@ class Annotation(NamedTuple):
 
 
 class PanopticJson:
-    """A parsed file; each of its parts is checked when it is read."""
+    """A parsed file; its parts are checked when they are read."""
 
     def __init__(self, path: Path | str) -> None:
         """Read the file.
@@ -77,7 +77,7 @@ class PanopticJson:
             raise PanopticFormatError(f"{self.name}: expected an object with annotations, got {shown(self._root)}.")
 
     def categories(self) -> tuple[Category, ...]:
-        """Every category; those without a colour get one that depends on nothing but the JSON.
+        """Return every category; one without a colour gets one that depends on the JSON alone.
 
         Raises:
             PanopticFormatError: a field is missing or wrong, or an id is listed twice.
@@ -99,7 +99,7 @@ class PanopticJson:
         )
 
     def images(self) -> dict[ImageId, Image]:
-        """Every image by its id.
+        """Return every image by its id.
 
         Raises:
             PanopticFormatError: a field is missing or wrong, or an id is listed twice.
@@ -114,7 +114,7 @@ class PanopticJson:
         return images
 
     def annotations(self, *, of_truth: bool) -> tuple[Annotation, ...]:
-        """Every annotation.
+        """Return every annotation.
 
         Args:
             of_truth: read areas and crowds too; predictions have none.
@@ -134,7 +134,7 @@ class PanopticJson:
         return annotations
 
     def _label_names(self, entries: Sequence[Any]) -> Mapping[ImageId, str]:
-        """Names of label maps that annotations do not name: those of their images, as PNG."""
+        """Return the names of label maps that annotations do not name: those of their images, as PNG."""
         if all(isinstance(entry, dict) and entry.get("file_name") is not None for entry in entries):
             return {}
         if not isinstance(self._root, dict) or "images" not in self._root:
@@ -184,7 +184,7 @@ def _annotation(node: _Node, names: Mapping[ImageId, str], *, of_truth: bool) ->
 
 
 def _area(node: _Node) -> int | None:
-    """Return an area in pixels; None if it has to be counted: it is absent, or that of a polygon, not whole."""
+    """Return the area in pixels; None if the JSON has none, or that of a polygon, which is not a whole number."""
     value = node.fields.get("area")
     if value is None:
         return None
@@ -243,7 +243,7 @@ class _Node:
         return value
 
     def image_id(self, name: str) -> ImageId:
-        """Return the id of an image: a number in COCO, a name in Cityscapes."""
+        """Return the id of an image: COCO numbers its images, Cityscapes names them."""
         value = self.fields.get(name)
         found = records.line(value) if isinstance(value, str) else records.whole(value)
         if found is None:
@@ -302,7 +302,7 @@ _ANNOTATIONS = {  # by a field of the first annotation
 
 
 def _kind(root: Any) -> str | None:
-    """Return what kind of JSON a file is that is not panoptic, if its content shows it."""
+    """Return what a JSON that is not panoptic is, if its content shows it."""
     if isinstance(root, list):
         return _first(root, _LISTS) or "a list, not an object with annotations"
     if "shapes" in root and "imagePath" in root:

@@ -1,4 +1,4 @@
-"""A graph while the passes rewrite it into a `Partition`: first whole, then cut at its ops."""
+"""The graph that passes change before it becomes a `Partition`: first whole, then cut at its ops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cut a graph at its ops into sections, each with the nodes that have to run before its op."""
+"""Cut a graph at its ops, and assign the other nodes to the sections between them."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class MapOnDevice(NamedTuple):
 
 
 class Canvas:
-    """Memory for the overlay of one image of a slot, at a fixed address, and the work that draws it.
+    """The memory in which one image of a slot is drawn, which never moves, and the work on it.
 
     Host and device have the same layout: the colours, which are uploaded, the overlay, which is downloaded, and, on the
     device alone, a copy of the map if that has gaps between its rows or lies in host memory.
@@ -135,7 +135,7 @@ class Canvas:
         return overlay
 
     def close(self) -> None:
-        """Hand the overlay to its drawing, and free everything."""
+        """Pass the overlay to its drawing, and free everything."""
         try:
             self.settle()
         except CudaError as error:

@@ -240,7 +240,7 @@ class Stream:
             _release(driver.cuGraphDestroy, graph)
 
     def close(self) -> None:
-        """Free the stream, whose work must be done."""
+        """Destroy it; its work must be done."""
         _release(driver.cuStreamDestroy, self.handle)
 
 
@@ -283,7 +283,7 @@ class Graph:
         _call(driver.cuGraphLaunch, self._handle, self._stream)
 
     def close(self) -> None:
-        """Free the graph, whose work must be done."""
+        """Destroy it; its work must be done."""
         _release(driver.cuGraphExecDestroy, self._handle)
 
 
@@ -318,7 +318,7 @@ class DeviceMemory:
         self.address = -(-int(self._handle) // alignment) * alignment
 
     def close(self) -> None:
-        """Free the memory, which no queued work may use."""
+        """Free the memory, which no work may use any more."""
         _release(driver.cuMemFree, self._handle)
 
 
@@ -338,7 +338,7 @@ class PinnedMemory:
         self.array: NDArray[np.uint8] = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(self.address))
 
     def close(self) -> None:
-        """Free the memory, which no queued work may use."""
+        """Free the memory, which no work may use any more."""
         _release(driver.cuMemFreeHost, self.address)
 
 

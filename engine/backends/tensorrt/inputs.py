@@ -1,4 +1,4 @@
-"""The preparation of frames for a slot, and the canvases for frames that the GPU holds.
+"""The input of a slot: feeds of frames, and canvases over those that the GPU holds.
 
 BGR frames are resized by the host straight into the slot's images. Others go to a feed of their layout, or, if they are
 on the GPU already, are read where they lie; a kernel converts and resizes them. Feeds and canvases are made when the

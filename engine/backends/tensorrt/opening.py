@@ -33,7 +33,7 @@ IoMemory: TypeAlias = Literal["mapped", "device"]  # of network inputs and outpu
 
 @dataclass(frozen=True)
 class SlotOpener:
-    """The resources and choices that all slots of a session share."""
+    """The parts that all slots of a session share."""
 
     path: Path  # of the engine, for messages
     engine: Engine

@@ -17,7 +17,7 @@ cache = typer.Typer(
 
 @cache.command("ls")
 def ls(as_json: JsonOption = False) -> None:
-    """List the cache, the last used first."""
+    """List the cache, most recently used first."""
     from panrt.engine.backends.tensorrt import runtime_cache
     from panrt.export.cache import entries, root
     from panrt.formats.plan_file import PRODUCTS

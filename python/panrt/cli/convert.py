@@ -83,7 +83,7 @@ def _converted(weights: Weights, network: PanopticFPNConfig, classes: Path | Non
 
 
 def _shown(ignored: list[str]) -> str:
-    """Return the names of ignored tensors; counters of batch normalisation are only counted."""
+    """Return the names of ignored tensors, with the number of batch normalisation counters."""
     shown = [name for name in ignored if not name.endswith(".num_batches_tracked")]
     if counters := len(ignored) - len(shown):
         shown.append(f"{counters} counters num_batches_tracked")

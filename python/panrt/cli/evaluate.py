@@ -90,7 +90,7 @@ def _metrics(text: str) -> tuple[str, ...]:
 
 
 class Results:
-    """The requested metrics."""
+    """The requested measures."""
 
     def __init__(
         self,
@@ -170,7 +170,7 @@ def _of_model(
 def _of_session(
     path: Path, size: tuple[int, int] | None, truth: Path, images: Path, labels: Path | None, metrics: tuple[str, ...]
 ) -> Results:
-    """Evaluate a session as it is used: images are fitted into its input, maps compared at the original size."""
+    """Measure in the runtime: images are fitted into the file's input, maps compared at the images' original size."""
     import numpy as np
 
     import panrt

@@ -134,7 +134,7 @@ def export(
 def _input_size(
     network: PanopticFPN, camera: str | None, height: int | None, width: int | None
 ) -> tuple[tuple[int, int], tuple[int, int] | None]:
-    """Return the size of the input, and of the part of it that a camera's frame fills."""
+    """Return the size of the input, and the part of it that a camera's frame fills."""
     from panrt.export.onnx import fit_camera
 
     default = network.config.input_hw
@@ -146,7 +146,7 @@ def _input_size(
 
 
 def _network(model: str, *, untrained: bool) -> tuple[PanopticFPN, str]:
-    """Return the network and a description of where its weights come from."""
+    """Return the network and the origin of its weights."""
     import torch
 
     from panrt.model.checkpoints import load, locate, read_header
@@ -162,7 +162,7 @@ def _network(model: str, *, untrained: bool) -> tuple[PanopticFPN, str]:
 
 
 def _check_dynamic(precision: str, **sizes: object) -> None:
-    """Reject options that contradict an open input size: a size, and int8, which is calibrated at one size."""
+    """Reject options that contradict an open size: other sizes, and int8, which is calibrated at one."""
     for name, value in sizes.items():
         if value is not None:
             raise ValueError(
@@ -176,7 +176,7 @@ def _check_dynamic(precision: str, **sizes: object) -> None:
 
 
 def _size(option: str, text: str) -> tuple[int, int]:
-    """Parse `1920x1080` as (1080, 1920)."""
+    """Parse `1920x1080` to (1080, 1920)."""
     match = re.fullmatch(r"(\d+)x(\d+)", text)
     if match is None:
         raise ValueError(f"{option}: got {text!r}, expected width x height, such as 1920x1080.")

@@ -169,7 +169,7 @@ def _check_sinks(sinks: tuple[SinkStatus, ...]) -> None:
 
 @contextmanager
 def _output_kept_apart() -> Iterator[None]:
-    """Redirect what libraries print to standard error: Argus logs to standard output, where the results go."""
+    """Redirect the output of libraries to standard error: Argus logs to standard output, where the results go."""
     ours = sys.stdout
     try:
         kept = os.dup(ours.fileno())

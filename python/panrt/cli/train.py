@@ -168,7 +168,7 @@ class _Task(NamedTuple):
 def _start(
     config: str, *, val: Path | None, val_images: Path | None, trunk: str | None
 ) -> tuple[Path | None, PanopticFPNConfig]:
-    """Return the model to train further, if the argument is one, and the network."""
+    """Return the model that is trained further, if any, and the network."""
     if val is not None and val_images is None:
         raise ValueError("--val needs --val-images, the folder of its images.")
     from panrt.model.header import BUNDLED, locate, read_header
@@ -218,7 +218,7 @@ def _run(task: _Task, val: Path | None, val_images: Path | None, val_labels: Pat
 
 
 def _initial_model(task: _Task, classes: ClassTable) -> tuple[PanopticFPN, str]:
-    """Return the network before its first update, and a description of where its weights come from."""
+    """Return the network before its first update, and the origin of its weights."""
     import torch
 
     from panrt.model.checkpoints import load_for_training
@@ -287,7 +287,7 @@ def _in_options() -> Iterator[None]:
 
 
 def _reinitialised(new: tuple[str, ...]) -> str:
-    """Return which layers of a model that is trained further are reinitialised."""
+    """Describe the layers that fine-tuning reinitialises."""
     layers = sorted({name.rpartition(".")[0] for name in new})
     return f"reinitialised for other classes: {', '.join(layers)}" if layers else "all layers"
 

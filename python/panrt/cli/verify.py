@@ -72,7 +72,7 @@ def verify(
 
 
 def _described(form: str, size: tuple[int, int] | None) -> ModelFile | None:
-    """Return the file's metadata; None for a PyTorch model, which takes the other file's."""
+    """Return the metadata of a file; None for a PyTorch model, which takes that of the other one."""
     from panrt.formats.metadata import sized
     from panrt.formats.onnx_file import read_onnx
 
@@ -103,7 +103,7 @@ def _runner(form: str, file: ModelFile, size: tuple[int, int] | None) -> Runner:
 
 
 def _split(form: str) -> tuple[str | None, Path]:
-    """Parse `cpu:street.onnx` as ("cpu", street.onnx); without a backend, the best one for the file is chosen."""
+    """Split `cpu:street.onnx` into ("cpu", street.onnx); a .plan file needs no backend, the best one is used."""
     from panrt.engine.load import AUTO, BACKENDS
 
     backend, colon, rest = form.partition(":")
@@ -113,7 +113,7 @@ def _split(form: str) -> tuple[str | None, Path]:
 
 
 def _has_tf32(path: Path) -> bool:
-    """Return whether an engine may round float32 to TF32, which changes results more than another order of sums."""
+    """Return whether an engine may use TF32, so that it differs by more than another order of sums."""
     from panrt.formats import plan_file
 
     return path.suffix == plan_file.SUFFIX and plan_file.read(path).options.tf32

@@ -40,7 +40,7 @@ OLDEST: dict[Flavour, tuple[int, ...]] = {"tensorrt": (10, 3), "rtx": (1, 7)}  #
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """The options of an engine. With the ONNX file, TensorRT and the GPU, they determine it."""
+    """The options of a build. With the ONNX file, TensorRT and the GPU, they determine the engine."""
 
     optimization_level: int = 3  # 0..5, TensorRT's; higher takes longer to build
     workspace_bytes: int = 0  # scratch memory that tactics may use; 0: half of the GPU's memory, less if it is short
@@ -55,7 +55,7 @@ class BuildOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Precisions:
-    """The number of layers of the parsed network that compute in each type."""
+    """The number of layers that compute in each type, as parsed."""
 
     fp32: int
     fp16: int
@@ -104,7 +104,7 @@ class Process(NamedTuple):
 
 
 def sidecar(plan: str | os.PathLike[str]) -> Path:
-    """Return the path of the JSON file that belongs to an engine."""
+    """Return the path of an engine's JSON file."""
     return Path(f"{os.fspath(plan)}.json")
 
 
@@ -164,7 +164,7 @@ def loads(text: str | bytes, *, source: str) -> PlanFile:
 
 
 def check(plan: str | os.PathLike[str], file: PlanFile, process: Process) -> None:
-    """Check that an engine fits the process that wants to run it; of the engine itself, only the size is read.
+    """Check that an engine fits the process that runs it; of the engine itself, only the size is examined.
 
     Raises:
         PlanMismatch: it was built with another TensorRT, for another GPU, or with other plugins.
@@ -198,7 +198,7 @@ def check_engine(path: Path, file: PlanFile) -> None:
 
 
 def read_engine(path: Path, file: PlanFile) -> bytes:
-    """Read an engine, the one that its sidecar describes; errors as in `check_engine`."""
+    """Read an engine, and check that its sidecar describes it; errors as in `check_engine`."""
     _check_size(path, file)
     engine = read_whole(path, longest=file.plan_bytes, error=PlanFileError, expected=_ENGINE)
     _check_sha256(path, file, hashlib.sha256(engine).hexdigest())
@@ -206,7 +206,7 @@ def read_engine(path: Path, file: PlanFile) -> bytes:
 
 
 def rebuild_command(plan: Path, file: PlanFile, process: Process) -> str:
-    """Return the command that builds this engine for a process; the ONNX file is searched for beside the engine.
+    """Return the command that builds this engine for a process; the ONNX file is expected beside the engine.
 
     It has the options that are about the engine, not those about the machine that it was built on or for.
     """
@@ -227,7 +227,7 @@ def rebuild_command(plan: Path, file: PlanFile, process: Process) -> str:
 
 
 def version_of(text: str) -> tuple[int, ...]:
-    """Parse `10.3.0` as (10, 3, 0)."""
+    """Parse `10.3.0` to (10, 3, 0)."""
     return tuple(int(part) for part in text.split(".") if part.isascii() and part.isdigit() and len(part) < 10)
 
 
@@ -261,7 +261,7 @@ def _check_sha256(path: Path, file: PlanFile, found: str) -> None:
 
 
 def _fits_version(file: PlanFile, process: Process) -> bool:
-    """Return whether TensorRT has the version that built it, or, if compatible, a later one of that major version."""
+    """Return whether the version is the builder's, or a later one of the same major version."""
     if not file.options.version_compatible:
         return file.tensorrt == process.tensorrt
     built, found = version_of(file.tensorrt), version_of(process.tensorrt)
@@ -275,7 +275,7 @@ def _built_with(file: PlanFile) -> str:
 
 
 def _fits_plugins(file: PlanFile, process: Process) -> bool:
-    """Return whether the plugins are the same library, or one of the same sources, compiled elsewhere."""
+    """Return whether the library is the same, or was compiled elsewhere from the same sources."""
     if file.plugins_sha256 == process.plugins_sha256:
         return True
     return file.plugins_sources_sha256 != "" and file.plugins_sources_sha256 == process.plugins_sources_sha256

@@ -1,4 +1,4 @@
-"""Look-ups that the passes share: a graph by its values, and the kind of convolution that a node is."""
+"""Helpers of the passes: a graph by its values, and the kinds of convolutions."""
 
 from __future__ import annotations
 
