@@ -1,6 +1,6 @@
 """What the documents refer to exists: the targets and headings of links, and the names of modules and their attributes.
 
-`tests/test_architecture.py` looks at files and commands.
+`tests/test_architecture.py` looks at files and commands. Lines of prose have at most 100 columns.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ DOCUMENTS = sorted(
     for pattern in ("*.md", *(f"{room}/**/*.md" for room in ROOMS.split("|")))
     for path in ROOT.glob(pattern)
 )
+GENERATED = {"benchmarks/results/latency.md", "docs/kernel_report.md"}
 
 
 def text_of(name: str) -> str:
@@ -28,7 +29,13 @@ def text_of(name: str) -> str:
 
 
 def without_code_blocks(text: str) -> str:
-    return re.sub(r"(?ms)^```.*?^```", "", text)
+    return re.sub(r"(?ms)^ *```.*?^ *```", "", text)
+
+
+def long_lines(text: str) -> list[str]:
+    """Lines of more than 100 columns that could be broken: neither of a table, nor one link or piece of code."""
+    lines = (line for line in without_code_blocks(text).splitlines() if len(line) > 100 and line.lstrip()[0] != "|")
+    return [line for line in lines if " " in re.sub(r"`[^`]*`|\[[^]]*\]\([^)]*\)", "X", line.strip())]
 
 
 def anchors(text: str) -> set[str]:
@@ -86,6 +93,17 @@ def test_links_of_a_document_lead_to_a_file_and_a_heading(name: str) -> None:
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_names_in_a_document_exist(name: str) -> None:
     assert not unknown_names(text_of(name))
+
+
+@pytest.mark.parametrize("name", [name for name in DOCUMENTS if name not in GENERATED])
+def test_lines_of_a_document_have_at_most_100_columns(name: str) -> None:
+    assert not long_lines(text_of(name))
+
+
+def test_long_lines_are_found() -> None:
+    long = "word " * 21
+    text = f"{long}\n* {long}\n| {long}|\n ![{long}](picture.svg)\n(`{long}`).\n```\n{long}\n```\n"
+    assert long_lines(text) == [long, f"* {long}"]
 
 
 def test_broken_links_and_unknown_names_are_found() -> None:
