@@ -18,7 +18,7 @@ _f32, _size, _pointer = ctypes.c_float, ctypes.c_size_t, ctypes.c_void_p
 
 
 class Code(IntEnum):
-    """Why a launch was rejected; panrt/cuda/status.h."""
+    """The reason why a launch was rejected; panrt/cuda/status.h."""
 
     OK = 0
     INVALID_ARGUMENT = 1

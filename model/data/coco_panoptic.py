@@ -52,12 +52,12 @@ class Record(NamedTuple):
 
     @property
     def image_path(self) -> Path:
-        """The image."""
+        """The path of the image."""
         return self.images / self.image_name
 
     @property
     def label_path(self) -> Path:
-        """Its label map."""
+        """The path of the label map."""
         return self.labels / self.label_name
 
 

@@ -152,7 +152,7 @@ def train(
 
 
 class _Task(NamedTuple):
-    """What a training starts from, what it reads and what it writes."""
+    """The start, the inputs and the outputs of a training."""
 
     network: PanopticFPNConfig
     start: Path | None  # the model that is trained further
