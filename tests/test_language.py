@@ -125,7 +125,7 @@ def python_texts(source: str) -> Iterator[str]:
 
 
 def riddles(source: str) -> list[str]:
-    """The first lines of docstrings that neither begin with a verb nor name a thing, as far as their first word shows."""
+    """The first lines of docstrings that neither begin with a verb nor name a thing, by their first word."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):

@@ -145,12 +145,12 @@ class SessionBase(ABC, Generic[Work]):
             user = current_user()
             self._check_reserved(user)
             if not self._waiting:
-                raise SessionError("session: nothing was submitted that could be collected.")
+                raise SessionError("session: there is nothing to collect; submit first.")
             submission = self._waiting[0]
             owner = submission.user
             pairs = user in self._submitted and owner in self._collected  # both collect what they submit themselves
             if user is not owner and (pairs or user in self._refused):
-                raise SessionBusyError("session: what waits was submitted by another thread, which collects it itself.")
+                raise SessionBusyError("session: the waiting submission is another thread's, which has to collect it.")
             try:
                 results = self._finish(submission.work, submission.frames)
             except Exception:
