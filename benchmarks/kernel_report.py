@@ -125,7 +125,7 @@ def readable(mangled: str) -> str:
 
 
 def _sass_mix(cubin: Path) -> dict[str, dict[str, int]]:
-    """Instructions by kind that matter: loads and stores by width, double precision, local memory, all."""
+    """Count the instructions of interest: loads and stores by width, double precision, local memory, all."""
     mix = {}
     for part in _run([_tool("cuobjdump"), "-sass", str(cubin)]).split("Function : ")[1:]:
         counts: Counter[str] = Counter()
@@ -204,7 +204,7 @@ def trace(op: str, load: Workload, gpu: SimulatedGpu) -> dict[str, Any]:
 
 
 def _base_name(kernel: str) -> str:
-    """Of "void panrt::cuda::(anonymous namespace)::pool<float>(...)": pool."""
+    """Return the base name, such as pool, of "void panrt::cuda::(anonymous namespace)::pool<float>(...)"."""
     found = re.search(r"(\w+)(?:<.*?>)?\(", re.sub(r"\([^()]*\)(?=\d|::)", "", kernel))  # casts, anonymous namespaces
     return found.group(1) if found is not None else kernel
 
@@ -356,7 +356,7 @@ def _architectures(static: dict[str, Any]) -> list[str]:
 
 
 def _occupancy_section(report: dict[str, Any]) -> list[str]:
-    """What each kernel takes of a multiprocessor, on every architecture."""
+    """Return the section on what each kernel takes of a multiprocessor, on every architecture."""
     static = report["static"]
     architectures = _architectures(static)
     lines = [
@@ -381,7 +381,7 @@ def _occupancy_section(report: dict[str, Any]) -> list[str]:
 
 
 def _instructions_section(report: dict[str, Any]) -> list[str]:
-    """How many instructions of each kind the kernels have, on the newest architecture."""
+    """Return the section on the kernels' instructions of each kind, on the newest architecture."""
     static = report["static"]
     newest = _architectures(static)[-1]
     lines = [

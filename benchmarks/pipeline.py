@@ -32,7 +32,7 @@ SETTLE = 10.0  # seconds after which memory counts as settled
 
 
 class Overhead(NamedTuple):
-    """Of one set-up, medians over the rounds."""
+    """The overhead of one set-up, medians over the rounds."""
 
     setup: str
     clock_ms: float  # per frame, without the session
@@ -72,7 +72,7 @@ def overhead(*, frames: int, rounds: int, folder: Path) -> list[Overhead]:
 
 @dataclasses.dataclass(frozen=True)
 class Live:
-    """How a run on a live source went."""
+    """The result of a run on a live source."""
 
     seconds: float
     source_fps: float

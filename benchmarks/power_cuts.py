@@ -41,7 +41,7 @@ _SOURCE = "test://160x120@15"
 
 
 class Found(NamedTuple):
-    """What a round left of one recording."""
+    """The recording that a round left."""
 
     frames: int
     missing: float  # seconds from its last frame to the kill; from the first result where it has none
@@ -142,13 +142,13 @@ def _newest(folder: Path, kind: str) -> Path | None:
 
 
 def _times(path: Path | None) -> list[float]:
-    """When the frames of JSON lines were captured."""
+    """Return the capture times of the frames of JSON lines."""
     lines = path.read_text().splitlines(keepends=True) if path else []
     return [json.loads(line)["captured_at"] for line in lines if line.endswith("\n")]
 
 
 def _count(kind: str, path: Path | None) -> int:
-    """How many results can be read back from a recording.
+    """Return the number of results that can be read back from a recording.
 
     Raises:
         OSError, ValueError, FFmpegError: it cannot be read.
@@ -175,7 +175,7 @@ def _whole_lines(path: Path) -> list[str]:
 
 
 def _unfinished(folder: Path, rounds: int) -> list[str]:
-    """What is wrong with the COCO folders of all rounds but the newest, which the next start completes."""
+    """Return the faults of the COCO folders of all rounds but the newest, which the next start completes."""
     faults = []
     newest = _newest(folder, "coco")
     for path in folder.glob("coco*"):

@@ -238,9 +238,9 @@ def _check_options(options: BuildOptions) -> None:
             f"optimization_level: got {options.optimization_level}, expected 0 to {MAX_OPTIMIZATION_LEVEL}."
         )
     if options.workspace_bytes < 0:
-        raise ExportError(f"workspace_bytes: got {options.workspace_bytes}, expected no negative number.")
+        raise ExportError(f"workspace_bytes: got {options.workspace_bytes}, expected at least 0.")
     if options.aux_streams < 0:
-        raise ExportError(f"aux_streams: got {options.aux_streams}, expected no negative number.")
+        raise ExportError(f"aux_streams: got {options.aux_streams}, expected at least 0.")
     if options.input_hw and len(options.input_hw) != 2:
         raise ExportError(f"input_hw: got {options.input_hw}, expected (height, width).")
 

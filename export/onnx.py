@@ -268,7 +268,7 @@ def _checked_thresholds(thresholds: Thresholds) -> Thresholds:
     for name in ("max_detections", "stuff_area"):
         value = getattr(thresholds, name)
         if value < 0:
-            raise ExportError(f"{name}: got {value}, expected no negative number.")
+            raise ExportError(f"{name}: got {value}, expected at least 0.")
     return thresholds
 
 

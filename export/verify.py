@@ -76,7 +76,7 @@ class Runner(Protocol):
 
 
 class Limits(NamedTuple):
-    """The largest differences between two runs that count as equal."""
+    """The largest differences that two runs may have."""
 
     features: float  # mean error over mean magnitude, of each stage before the ops
     pixels: float  # smallest share of the map that is the same

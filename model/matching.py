@@ -1,4 +1,4 @@
-"""The assignment of predictions to objects for training: overlaps, matching, sampling, box deltas.
+"""Assignment of objects to predictions for training: overlaps, matching, sampling, box deltas.
 
 Shapes: P predictions (anchors or proposals), G objects of one image. Boxes are (x0, y0, x1, y1) in network-input
 pixels, width = x1 - x0. Semantics: detectron2 `Matcher`, `subsample_labels` and `Box2BoxTransform`.

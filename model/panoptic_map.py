@@ -1,4 +1,4 @@
-"""The operands of the panoptic metrics: an id map with the list of its segments, and the data set's categories.
+"""The input of the panoptic metrics: an id map with the list of its segments, and the categories of the data set.
 
 Shapes: H, W map size. A map holds one segment id per pixel; id 0 is void, the unlabelled rest.
 """

@@ -175,7 +175,7 @@ def _check(name: str, segments: list[tuple[int, int]], known_categories: Contain
     for segment_id, category_id in segments:
         if segment_id in seen:
             problem = "is void and cannot be a segment" if segment_id == VOID else "is listed twice"
-            raise PanopticFormatError(f"{name}: id {segment_id} {problem}; give every segment an id of its own.")
+            raise PanopticFormatError(f"{name}: id {segment_id} {problem}; give every segment its own id.")
         if category_id not in known_categories:
             raise PanopticFormatError(
                 f"{name}: segment {segment_id} has the unknown category {category_id}; "

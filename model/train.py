@@ -412,7 +412,7 @@ def _optimizer(model: PanopticFPN, config: TrainConfig) -> torch.optim.Optimizer
 
 
 class _Log:
-    """`log.jsonl`; when resumed, lines that a killed run wrote after its last checkpoint are dropped."""
+    """The file `log.jsonl`; on resuming, lines that a killed run wrote after its last checkpoint are dropped."""
 
     def __init__(self, path: Path, start: int) -> None:
         self.path = path

@@ -144,7 +144,7 @@ class Step(NamedTuple):
 
 
 class Steps(Dataset[Step]):
-    """Item i holds the samples of step i, a pure function of the seed and i: resuming needs no state of a reader.
+    """The steps of a training: item i is a pure function of the seed and i, so resuming needs no state of a reader.
 
     Every epoch is a permutation of the data; a step may span two epochs.
     """

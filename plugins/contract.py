@@ -1,4 +1,4 @@
-"""The contract of the ops: their results, and the checks that every Python form shares.
+"""The results of the ops, and the checks of arguments that every Python form shares.
 
 Shapes: N images, L pyramid levels, A anchors per cell, R RoIs, C thing classes, K detections, S semantic channels (0 is
 "things"), Gh x Gw mask cells. Boxes are (x0, y0, x1, y1) in pixels of the network input, continuous, no +1. `schema`

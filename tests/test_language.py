@@ -74,6 +74,9 @@ GLOSSARY = (
 )
 
 
+BEGINNINGS = "As|By|For|From|How|Its|Of|On|Those|What|Where|Which|Why"
+
+
 def prose(text: str) -> str:
     """The text in one line per paragraph, without inline code and the targets of links."""
     text = re.sub(r"(?<!`)`[^`\n]+`(?!`)", "CODE", text)
@@ -119,6 +122,21 @@ def python_texts(source: str) -> Iterator[str]:
             comments.append(token.string.lstrip("#: "))
             row = token.start[0]
     yield "\n".join(comments)
+
+
+def riddles(source: str) -> list[str]:
+    """The first lines of docstrings that neither begin with a verb nor name a thing, by their first word."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        first = (ast.get_docstring(node) or "").split("\n")[0]
+        is_function = not isinstance(node, (ast.Module, ast.ClassDef)) and not any(
+            "property" in ast.unparse(each) for each in node.decorator_list
+        )
+        if re.match(rf"(?:{BEGINNINGS}{'|Whether' if is_function else ''})\b", first) or first.startswith("("):
+            found.append(first)
+    return found
 
 
 def cpp_texts(source: str) -> Iterator[str]:
@@ -188,3 +206,17 @@ def f(x):
     assert set(filter(None, python_texts(python))) == {"The document.", "first\nsecond", "x: got VALUE, expected 1"}
     cpp = '// first\n  // second\nint x = 1;  // third\nthrow Error("no such " + name + "thing");\n'
     assert [" ".join(text.split()) for text in cpp_texts(cpp) if text] == ["first second", "third", '"no such "']
+
+
+@pytest.mark.parametrize("name", sources({".py", ".pyi"}))
+def test_docstrings_begin_with_a_verb_or_a_thing(name: str) -> None:
+    found = riddles((ROOT / name).read_text(encoding="utf-8"))
+    assert not found, "\n".join((name, *found))
+
+
+def test_docstrings_that_begin_otherwise_are_found() -> None:
+    assert riddles('"""What it does."""\ndef f():\n    """Whether it does."""\n') == [
+        "What it does.",
+        "Whether it does.",
+    ]
+    assert not riddles('class A:\n    """A thing."""\n    @property\n    def f(self):\n        """Whether it is."""\n')

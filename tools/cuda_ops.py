@@ -40,12 +40,12 @@ WORKSPACE_OFFSET = 1  # bytes from where device memory is aligned: TensorRT prom
 
 
 def data_type(array: Array) -> DataType:
-    """Of a feature map."""
+    """Return the element type of a feature map."""
     return DataType.FLOAT16 if array.dtype == np.float16 else DataType.FLOAT32
 
 
 def pad_channels(features: Array) -> Array:
-    """(N, H, W, C) with C rounded up to 8; the padding is NaN, which nothing real may touch."""
+    """Return (N, H, W, C) with C rounded up to 8; the padding is NaN, which must not reach a result."""
     missing = -features.shape[-1] % 8
     return np.pad(features, [(0, 0), (0, 0), (0, 0), (0, missing)], constant_values=np.nan)
 
@@ -64,7 +64,7 @@ def pyramid_roi_align(
     gpu: SimulatedGpu,
     order: Order = FORWARD,
 ) -> Array:
-    """As `reference.pyramid_roi_align`; layout may be "NHWC8" too, whose padding is added and taken off here."""
+    """Run `reference.pyramid_roi_align` on a GPU; for the layout "NHWC8" too, padding is added and removed here."""
     attributes = {
         "strides": strides,
         "output_size": output_size,
@@ -114,7 +114,7 @@ def _library() -> ctypes.CDLL:
 
 
 def workspace_bytes(op: str, struct: Struct) -> int:
-    """What the kernels of an op ask for; sizes and attributes decide, so the struct goes without its arrays."""
+    """Return the workspace that an op's kernels need; it depends on sizes and attributes alone, not on arrays."""
     filled = struct.kind()
     for name, value in struct.fields.items():
         if isinstance(value, list):
@@ -158,7 +158,7 @@ def rpn_proposals(
     gpu: SimulatedGpu,
     order: Order = FORWARD,
 ) -> Proposals:
-    """As `reference.rpn_proposals`."""
+    """Run `reference.rpn_proposals` on a GPU."""
     N, R = logits[0].shape[0], post_nms_top_k
     rois, roi_count = launch(
         "rpn_proposals",
@@ -198,7 +198,7 @@ def box_detections(
     gpu: SimulatedGpu,
     order: Order = FORWARD,
 ) -> Detections:
-    """As `reference.box_detections`."""
+    """Run `reference.box_detections` on a GPU."""
     N, R, channels = class_logits.shape
     K = max_detections
     outputs = launch(
@@ -244,7 +244,7 @@ def panoptic_merge(
     gpu: SimulatedGpu,
     order: Order = FORWARD,
 ) -> PanopticSegments:
-    """As `reference.panoptic_merge`; logits and probabilities may be float16 too."""
+    """Run `reference.panoptic_merge` on a GPU; logits and probabilities may be float16 too."""
     N, S, h, w = semantic_logits.shape
     K, mask_height, mask_width = mask_probs.shape[1:]
     outputs = launch(
@@ -297,7 +297,7 @@ def preprocess(
     gpu: SimulatedGpu,
     order: Order = FORWARD,
 ) -> Array:
-    """As `frame_reference.preprocess` on frames (N, ...); rows are `padding` bytes longer than their pixels.
+    """Run `frame_reference.preprocess` on a GPU, on frames (N, ...); rows are `padding` bytes longer than their pixels.
 
     Planes and output begin `offset` bytes from where device memory is aligned.
     """
@@ -346,7 +346,7 @@ def overlay(
     gpu: SimulatedGpu,
     order: Order = FORWARD,
 ) -> Array:
-    """As `reference.overlay` on frames (N, H, W, 3) and maps (N, h, w); frames, colors and output begin at `offset`."""
+    """Run `frame_reference.overlay` on frames (N, H, W, 3) and maps (N, h, w); arrays begin at `offset`."""
     (output,) = gpu.launch(
         "panrt_cuda_overlay",
         Struct(
@@ -370,7 +370,7 @@ def overlay(
 
 
 def narrow_map(ids: Array, dtype: type[np.integer[Any]], *, gpu: SimulatedGpu, order: Order = FORWARD) -> Array:
-    """As `frame_reference.narrow_map`."""
+    """Run `frame_reference.narrow_map` on a GPU."""
     narrow = Out(ids.shape, dtype)
     struct = Struct(NarrowMapArgs, ids=ids, narrow=narrow, count=ids.size, bytes_per_id=np.dtype(dtype).itemsize)
     (result,) = gpu.launch("panrt_cuda_narrow_map", struct, order)

@@ -38,7 +38,7 @@ def bikes() -> Path:
 
 
 def recorded(path: Path) -> str:
-    """What the RTSP server is to serve, from an H.264 file."""
+    """Return what the RTSP server serves, from an H.264 file."""
     return f"filesrc location={path} ! qtdemux ! h264parse ! rtph264pay name=pay0 pt=96 config-interval=-1"
 
 
@@ -54,7 +54,7 @@ def turned(file: Path, target: Path, matrix: tuple[int, int, int, int]) -> Path:
 
 
 def drain(source: Source, *, most: int = 10_000, seconds: float = PATIENCE) -> list[Frame]:
-    """Its frames until it ends or gave `most`."""
+    """Return the frames of a source until it ends or has delivered `most`."""
     frames: list[Frame] = []
     deadline = time.monotonic() + seconds
     while not source.exhausted and len(frames) < most:

@@ -42,7 +42,7 @@ _CURES = {
 
 @dataclass(frozen=True)
 class Address:
-    """The address and the access rules of a server, as its URI gives them."""
+    """The place where a server listens, and the requests that it accepts, from its URI."""
 
     uri: str  # without options, so that messages show no token
     host: str  # "": this machine only

@@ -266,7 +266,7 @@ def _read_text(path: Path) -> bytes:
     name = legible(path)
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise PanopticNotFoundError(f"{name}: is no file; expected a COCO panoptic JSON.")
+            raise PanopticNotFoundError(f"{name}: is not a file; expected a COCO panoptic JSON.")
         return path.read_bytes()
     except PanopticFormatError:
         raise
@@ -279,7 +279,7 @@ def _read_text(path: Path) -> bytes:
 
 def _cure(path: Path) -> str:
     if path.suffix.lower() in (".jsonl", ".ndjson"):
-        return "JSON lines are no panoptic JSON; one is written by the sink coco://DIR"
+        return "JSON lines are not a panoptic JSON; the sink coco://DIR writes one"
     return "expected a COCO panoptic JSON; download or generate it again"
 
 

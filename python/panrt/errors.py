@@ -263,7 +263,7 @@ class LintError(ExportError):
 
     def __init__(self, source: str, findings: Sequence[Any]) -> None:
         lines = "\n".join(f"  {finding}" for finding in findings)
-        super().__init__(f"{source}: no engine can be built of it:\n{lines}")
+        super().__init__(f"{source}: no engine can be built from it:\n{lines}")
         self.findings: tuple[Any, ...] = tuple(findings)
 
 

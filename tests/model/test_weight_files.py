@@ -134,13 +134,13 @@ NDARRAY = name("numpy.ndarray")
 HOSTILE = {
     # real NumPy callables would make pointers of the file's choice
     "pointers": (NDARRAY + b"(K\x01\x85" + text("O") + data(b"\x40AAAAA\0\0") + b"tR", "it calls numpy.ndarray"),
-    "view": (NDARRAY + b"(K\x08\x85" + text("u1") + b"h\x00tR", "recalls what it never remembered"),
+    "view": (NDARRAY + b"(K\x08\x85" + text("u1") + b"h\x00tR", "recalls a number that it never stored"),
     "state of a function": (name("_codecs.encode") + b"}" + text("__defaults__") + b"Nsb", "a state is set"),
     "state of a type": (NDARRAY + b"}b", "a state is set"),
     "state of a number": (b"K\x05}b", "a state is set"),
     "state twice": (array(b"K\x01\x85", data(b"\0" * 4)) + b"(K\x01K\x01\x85N\x89Ntb", "a state is set"),
-    "item of an array": (array(b"K\x01\x85", data(b"\0" * 4)) + b"K\x00K\x01s", "an entry is set in what is no dict"),
-    "append to a dictionary": (b"}K\x01a", "appended to what is no list"),
+    "item of an array": (array(b"K\x01\x85", data(b"\0" * 4)) + b"K\x00K\x01s", "an entry is set in something other than"),
+    "append to a dictionary": (b"}K\x01a", "appended to something other than a list"),
     "subarrays": (name("numpy.dtype") + text("f4") + b"\x85R(K\x03" + text("<") + b"}NNK\x04K\x04K\x00tb", "records"),
     # names
     "getattr": (name("builtins.getattr"), "it asks for builtins.getattr"),

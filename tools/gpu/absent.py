@@ -57,7 +57,7 @@ def _absent(package: str) -> ModuleType:
 
 
 class _Absent:
-    """Something of a package that is not there."""
+    """An attribute of a package that is not installed."""
 
     def __init__(self, name: str) -> None:
         self._name = name

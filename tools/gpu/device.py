@@ -84,7 +84,7 @@ class Stream:
         graph.finish(captured)
 
     def close(self) -> None:
-        """Its work must be done."""
+        """Destroy it; its work must be done."""
         call(cu.cuStreamDestroy, self.handle)
 
 
@@ -110,7 +110,7 @@ class Graph:
         call(cu.cuGraphLaunch, self._handle, self._stream.handle)
 
     def close(self) -> None:
-        """Its work must be done."""
+        """Destroy it; its work must be done."""
         call(cu.cuGraphExecDestroy, self._handle)
 
 
@@ -175,7 +175,7 @@ class Buffer:
         return inside
 
     def close(self) -> None:
-        """No work may use it any more."""
+        """Free the memory, which no work may use any more."""
         call(cu.cuMemFree, self._begin)
 
 

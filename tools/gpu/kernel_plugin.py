@@ -44,7 +44,7 @@ class RealGpu(SimulatedGpu):
 
     @property
     def flavour(self) -> str:
-        """There is one library."""
+        """The flavour of the one library."""
         return "gpu"
 
     def _start(self) -> None:

@@ -87,11 +87,11 @@ class Call:
         return [array for (_, out), array in outputs if out is not self._scratch]
 
     def check_inputs(self) -> None:
-        """Inputs must be as they were."""
+        """Check that inputs are unchanged."""
         self._buffers.check_inputs()
 
     def close(self) -> None:
-        """Its work must be done."""
+        """Free everything; its work must be done."""
         self._buffers.close()
 
 

@@ -19,7 +19,7 @@ Precision = Literal["fp32", "tf32", "fp16"]
 
 
 class Found(NamedTuple):
-    """What the network found in an image."""
+    """The objects that the network found in an image."""
 
     panoptic: NDArray[np.int32]  # (h, w)
     segments: NDArray[np.int32]  # (rows, 8)
@@ -96,7 +96,7 @@ class Network:
 
 
 def _describe(module: Any, hw: tuple[int, int]) -> ModelFile:
-    """As `panrt.export` would, which needs ONNX."""
+    """Describe the network as `panrt.export` would, which needs ONNX."""
     config = module.config
     box, merge = config.instance.box, config.merge
     return ModelFile(

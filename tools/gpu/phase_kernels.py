@@ -19,7 +19,7 @@ SMALL = (  # of the tests, enough to touch each kernel
 
 
 def run(checks: Checks, machine: Machine) -> None:
-    """One record for each test, and one for pytest itself."""
+    """Write one record per test, and one for pytest itself."""
     with checks.check("pytest runs the kernel tests"):
         for name in ("pytest", "hypothesis"):
             try:

@@ -24,7 +24,7 @@ RESERVE_SECONDS = 4.0
 
 
 def run(checks: Checks, machine: Machine) -> None:
-    """One record for each precision."""
+    """Write one record per precision."""
     with checks.check("the expected maps can be read"):
         if not machine.expected:
             raise MissingError("--expected was not given; python -m tools.gpu.expected FILE writes such a file")

@@ -30,7 +30,7 @@ TINY = replace(
 
 
 def run(checks: Checks, machine: Machine) -> None:
-    """One record for each op and workload."""
+    """Write one record per op and workload."""
     open_context()
     checks.lost = sticky_error
     for load in loads_of(machine):

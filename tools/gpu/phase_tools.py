@@ -21,7 +21,7 @@ METRICS = (
 
 
 def run(checks: Checks, machine: Machine) -> None:
-    """One record for each tool."""
+    """Write one record per tool."""
     calls = [sys.executable, "-m", "tools.gpu.tool_calls", machine.out]
     with checks.check("the calls run without a tool"):
         status, text = _run(calls, checks.seconds_left)

@@ -20,7 +20,7 @@ POLL_SECONDS = 0.1
 
 
 class Phase(NamedTuple):
-    """One of the table in docs/gpu_validation.md."""
+    """A phase of the table in docs/gpu_validation.md."""
 
     number: int
     module: str  # whose run(checks, machine) does the work

@@ -241,7 +241,7 @@ class CrashError(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """What goes to the worker."""
+    """A request to the worker."""
 
     function: str
     arguments: tuple[Any, ...]
@@ -251,7 +251,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What comes back."""
+    """A reply of the worker."""
 
     outputs: list[NDArray[Any]]
     code: int
@@ -277,7 +277,7 @@ class SimulatedGpu:
 
     @property
     def flavour(self) -> str:
-        """Of the library."""
+        """The flavour of the library."""
         return self.library.name.split("-")[-2]
 
     def launch(self, function: str, struct: Struct, order: tuple[str, int] = ("forward", 0)) -> list[NDArray[Any]]:

@@ -40,7 +40,7 @@ CXX_FLAGS = ["-std=c++17", "-O2", "-fPIC", "-fno-strict-aliasing", "-ffp-contrac
 
 
 def has_nvcc() -> bool:
-    """Whether kernels can be compiled here."""
+    """Return whether kernels can be compiled here."""
     return shutil.which("nvcc") is not None
 
 
@@ -210,7 +210,7 @@ ret;
 
 
 def evaluate(machine: Machine, instruction: str, result: DTypeLike, *sources: NDArray[Any]) -> NDArray[Any]:
-    """What one instruction, with {d}, {a}, {b}, {c} for its registers, makes of numbers: one thread for each."""
+    """Run one instruction, with {d}, {a}, {b}, {c} for its registers, on numbers: one thread for each."""
     count, made = len(sources[0]), np.dtype(result)
     registers = {"d": f"%{_REGISTERS[made]}10"}
     body = ["mov.u32 %r30, %tid.x; mov.u32 %r31, %ctaid.x; mad.lo.u32 %r30, %r31, 32, %r30;"]

@@ -40,7 +40,7 @@ class OnDevice:
 
 
 class CudaArray(OnDevice):
-    """As CuPy and Numba have it; PyCUDA's names no stream."""
+    """An array with the interface of CuPy and Numba; PyCUDA's names no stream."""
 
     names_stream = True
 
@@ -57,7 +57,7 @@ class CudaArray(OnDevice):
 
 
 class DlpackArray(OnDevice):
-    """As PyTorch and JAX have it."""
+    """An array with the interface of PyTorch and JAX."""
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return CUDA, 0

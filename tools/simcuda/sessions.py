@@ -41,7 +41,7 @@ _NAMES = {np.dtype(np.uint8): "UINT8", np.dtype(np.int32): "INT32", np.dtype(np.
 
 
 def tensors(model: ModelFile) -> list[Row]:
-    """Those of a right engine, as the fake describes them."""
+    """Return the tensors of a valid engine, as the fake describes them."""
     return [(t.name, t.shape, _NAMES[t.dtype], t.is_input) for t in wanted_tensors(model)]
 
 
@@ -86,7 +86,7 @@ def contexts_unchanged() -> Iterator[None]:
 
 
 def picture(seed: int, hw: tuple[int, int] = HW) -> NDArray[np.uint8]:
-    """Noise."""
+    """Return an image of noise."""
     return np.random.default_rng(seed).integers(0, 256, (*hw, 3), np.uint8)
 
 

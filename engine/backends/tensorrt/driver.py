@@ -375,7 +375,7 @@ def device_array(thing: object, stream: Stream) -> DeviceArray:
     try:
         view = StridedMemoryView.from_any_interface(thing, stream_ptr=stream.address)
     except Exception as error:  # it is the other library's code that runs here
-        raise FrameError(f"frame on the GPU: {name} does not lend its memory ({error}).") from error
+        raise FrameError(f"frame on the GPU: {name} does not share its memory ({error}).") from error
     shape = tuple(view.shape)
     rows = tuple(view.strides or _dense(shape))  # in elements; None: without gaps
     wanted = _dense(shape)

@@ -55,7 +55,7 @@ def ls(as_json: JsonOption = False) -> None:
 @cache.command()
 def prune(
     unused_days: Annotated[
-        float, typer.Option(metavar="DAYS", min=0, help="Remove what was unused for so many days; 0: everything.")
+        float, typer.Option(metavar="DAYS", min=0, help="Remove what was unused for this many days; 0: everything.")
     ] = 30.0,
     as_json: JsonOption = False,
 ) -> None:

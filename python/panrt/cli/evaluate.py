@@ -39,9 +39,9 @@ def evaluate(
         Path | None, typer.Option(help="Their label maps; default: the folder of the JSON's name without .json.")
     ] = None,
     metrics: Annotated[
-        str, typer.Option(help="Some of pq, ap, miou, with commas. Mask AP needs scores, so a model.")
+        str, typer.Option(help="Any of pq, ap and miou, separated by commas. Mask AP needs scores, hence a model.")
     ] = "pq",
-    per_class: Annotated[bool, typer.Option("--per-class", help="A row for each class too.")] = False,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Add a row for each class.")] = False,
     short_side: Annotated[
         int | None,
         typer.Option(min=32, help="Resize images to this shorter side (800 on COCO); default: their own size."),
@@ -68,7 +68,7 @@ def evaluate(
             raise ValueError("--model needs --images, the folder of the images.")
         if model.suffix in (".onnx", ".plan"):
             if short_side is not None or device is not None:
-                raise ValueError(f"{model}: has a size and a device of its own; leave --short-side and --device out.")
+                raise ValueError(f"{model}: has a fixed size and device; leave --short-side and --device out.")
             results = _of_session(model, size, truth, images, labels, chosen)
         else:
             results = _of_model(model, truth, images, labels, chosen, short_side, max_side, device)

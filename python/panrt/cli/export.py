@@ -55,7 +55,7 @@ InstanceScoreOption = Annotated[float | None, typer.Option(help="Detections belo
 InstanceOverlapOption = Annotated[float | None, typer.Option(help="Share of a mask that may be hidden.")]
 StuffAreaOption = Annotated[int | None, typer.Option(help="Smallest stuff region, in output pixels.")]
 MaskThresholdOption = Annotated[
-    float | None, typer.Option(help="Mask probability above which a pixel belongs to an instance.")
+    float | None, typer.Option(help="Smallest mask probability of a pixel that belongs to an instance.")
 ]
 TargetOption = Annotated[
     str, typer.Option(help="portable, or tensorrt-10.3 for JetPack 6: an older opset, and no ONNX functions.")

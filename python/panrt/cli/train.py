@@ -61,8 +61,8 @@ TrunkOption = Annotated[
 IterationsOption = Annotated[int | None, typer.Option(help="Updates of the weights.")]
 BatchSizeOption = Annotated[int | None, typer.Option(help="Images per update.")]
 LearningRateOption = Annotated[float | None, typer.Option(help="Learning rate after the warm-up.")]
-OptimizerOption = Annotated[Literal["sgd", "adamw"] | None, typer.Option()]
-WeightDecayOption = Annotated[float | None, typer.Option(help="Not applied to normalisation layers.")]
+OptimizerOption = Annotated[Literal["sgd", "adamw"] | None, typer.Option(help="Optimizer of the weights.")]
+WeightDecayOption = Annotated[float | None, typer.Option(help="Weight decay; normalisation layers have none.")]
 ScheduleOption = Annotated[Literal["step", "cosine"] | None, typer.Option(help="How the learning rate decays.")]
 DecayAtOption = Annotated[
     list[int] | None,
@@ -85,7 +85,7 @@ MaxSideOption = Annotated[int | None, typer.Option(help="Longest side of a resiz
 MirrorOption = Annotated[bool | None, typer.Option(help="Mirror every other image.")]
 SemanticWeightOption = Annotated[float | None, typer.Option(help="Weight of the semantic loss.")]
 InstanceWeightOption = Annotated[float | None, typer.Option(help="Weight of the instance losses.")]
-AlternateOption = Annotated[bool | None, typer.Option(help="Instance and semantic losses in turn instead of together.")]
+AlternateOption = Annotated[bool | None, typer.Option(help="Alternate between the instance and the semantic losses.")]
 ClipNormOption = Annotated[float | None, typer.Option(help="Clip gradients to this norm; 0: no clipping.")]
 EmaOption = Annotated[float | None, typer.Option(help="Decay of the averaged weights, e.g. 0.999; 0: no average.")]
 AmpOption = Annotated[bool | None, typer.Option(help="Mixed precision: float16 on a GPU, bfloat16 on a CPU.")]
@@ -152,7 +152,7 @@ def train(
 
 
 class _Task(NamedTuple):
-    """The inputs and outputs of a training."""
+    """The start, the inputs and the outputs of a training."""
 
     network: PanopticFPNConfig
     start: Path | None  # the model that is trained further

@@ -24,7 +24,7 @@ _FORMS = (
 
 def verify(
     a: Annotated[str, typer.Argument(metavar="A", help=f"The reference: {_FORMS}.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="What is judged, likewise.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="What is compared with it, likewise.")],
     frames: Annotated[Path, typer.Option(help="Images or a clip to compare on.")],
     max_frames: Annotated[int, typer.Option(min=1, help="Frames that are taken from --frames, evenly.")] = 64,
     height: HeightOption = None,
@@ -40,7 +40,7 @@ def verify(
     """Compare two forms of one network stage by stage.
 
     Without --pixels and --pq the limits are those of the coarser precision of the two. Exit codes: 0 within the limits,
-    1 past them, 2 the two cannot be compared.
+    1 beyond them, 2 the two cannot be compared.
     """
     from panrt.errors import VerifyError
     from panrt.export.verify import compare, limits_of
@@ -65,7 +65,7 @@ def verify(
     report.line("B", found.b)
     report.table(found.table())
     report.line("segments", f"{found.matched} matched, of {found.segments[0]} of A and {found.segments[1]} of B")
-    report.line("verdict", f"{'within' if found.passed else 'PAST'} the limits on {found.images} frames")
+    report.line("verdict", f"{'within' if found.passed else 'BEYOND'} the limits on {found.images} frames")
     report.end(found.to_json())
     if not found.passed:
         raise typer.Exit(PAST_LIMITS)
