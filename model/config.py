@@ -103,7 +103,7 @@ class FpnConfig(_Bounded):
 
 @dataclass(frozen=True, kw_only=True)
 class RpnConfig(_Bounded):
-    anchor_sizes: tuple[float, ...] = _within(1, MAX_SIDE, (32.0, 64.0, 128.0, 256.0, 512.0))  # one a level, P2..P6
+    anchor_sizes: tuple[float, ...] = _within(1, MAX_SIDE, (32.0, 64.0, 128.0, 256.0, 512.0))  # one per level, P2..P6
     aspect_ratios: tuple[float, ...] = _within(0.01, 100, (0.5, 1.0, 2.0))  # height / width
     pre_nms_top_k: int = _within(1, 100_000, 1000)  # a level
     post_nms_top_k: int = _within(1, 100_000, 1000)  # an image

@@ -143,12 +143,12 @@ def _levels(op: Op, tensors: Sequence[Any], attributes: Mapping[str, Any]) -> in
     (name, values), *others = given
     L = _length(name, values)
     if L == 0:
-        raise ValueError(f"{name}: expected one array a pyramid level, got none")
+        raise ValueError(f"{name}: expected one array per pyramid level, got none")
     _at_most(name, L, MAX_LEVELS, "levels")
     others += [(attribute.name, attributes[attribute.name]) for attribute in op.attributes if attribute.length == "L"]
     for other, items in others:
         if _length(other, items) != L:
-            raise ValueError(f"{other}: expected {L} entries, one a level like {name}, got {len(items)}")
+            raise ValueError(f"{other}: expected {L} entries, one per level, like {name}, got {len(items)}")
     return L
 
 
@@ -271,7 +271,7 @@ def _array(
             "use np.ascontiguousarray"
         )
     if not value.flags.aligned:
-        raise ValueError(f"{name}: expected an aligned array, got one whose address no {value.dtype} has; use .copy()")
+        raise ValueError(f"{name}: expected an aligned array, got a misaligned {value.dtype} one; use .copy()")
     sizes.update(new)
     return new
 

@@ -157,7 +157,7 @@ def load(registry: Any, library: PluginLibrary) -> None:
         return
     if registry.load_library(str(library.path)) is None or not _registered(registry):
         raise PluginLibraryError(
-            f"{library.path}: TensorRT did not take all of its plugins ({', '.join(OPS)}); its log says why."
+            f"{library.path}: TensorRT did not accept all of its plugins ({', '.join(OPS)}); its log says why."
         )
     _loaded.append(library.path)
 
@@ -264,7 +264,7 @@ def this_machines_architecture() -> tuple[str, str]:
     try:
         found = gpu.find()
     except GpuError as error:
-        return "", f"all architectures, as the GPU does not say what it is ({error})"
+        return "", f"all architectures, as the GPU is unknown ({error})"
     if found is None:
         return "", "all architectures, as this machine has no GPU; --arch 87 compiles for one, and faster"
     architecture = found.compute_capability.replace(".", "")

@@ -49,6 +49,7 @@ GLOSSARY = (
     (r"\bbrings\b|\bcom(?:es|e|ing) along\b", "the model that comes along", "provides, bundled"),
     (r"\bpictures?\b", "the picture that the GPU draws", "image, overlay"),
     (rf"\b(?:{COUNTED}) an? (?:{UNITS})\b", "60 frames a second", "per second, per image, per axis"),
+    (rf"\bone an? (?:{UNITS})\b", "one a level", "one per level"),
     (r"\bwhere there (?:is|are) none\b", "the headers where there are none", "if none exists"),
     (r"\bas (?:it is|they are)(?=[.,;:)|]|$)", "the weights as they are.", "unchanged"),
     (r"\bat hand\b", "the tools at hand", "available"),
