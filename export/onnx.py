@@ -92,12 +92,12 @@ def to_onnx(
         width: of the network's input, likewise; both are open or neither is.
         batch: images per inference.
         precision: of weights and features; boxes, scores and all decisions are float32 in every file.
-        valid_hw: the part of the input, from the upper left, that holds the frame; all of it where not given, and
-            where the size is open.
-        output_size: (height, width) of the panoptic map; `valid_hw` where not given, and where the size is open.
-        thresholds: what decides which segments come out; those of the model's configuration where not given.
+        valid_hw: the part of the input, from the upper left, that holds the frame; by default, and if the size is
+            open, all of it.
+        output_size: (height, width) of the panoptic map; by default, and if the size is open, `valid_hw`.
+        thresholds: of scores, areas and masks; by default those of the model's configuration.
         target: "portable" runs everywhere; "tensorrt-10.3" (JetPack 6) has an older opset and no functions.
-        samples: frames of the kind that the network will see, each of the input's size, or of one size where that
+        samples: frames of the kind that the network will see, each of the input's size, or of one size if that
             is open: int8 is calibrated on them, fp16 is checked on them for overflow.
         int8_heads: in an int8 file the RPN, box and mask heads are int8 too.
         provenance: of the weights, a line for people.

@@ -49,7 +49,7 @@ class PluginLibrary(NamedTuple):
 
     path: Path
     sha256: str  # of the file
-    sources_sha256: str  # of what it was compiled from; "" where that was done by hand
+    sources_sha256: str  # of what it was compiled from; "" if it was not compiled by `panrt plugins build`
     tensorrt_headers: str  # version, e.g. "10.3.0"
     cuda_architectures: tuple[str, ...]  # e.g. ("86", "87", "87-ptx"); none: no kernels; engines can be built, not run
 
@@ -214,13 +214,13 @@ def build(
     fetch_headers: bool = False,
     progress: Callable[[str, str], None] = lambda step, text: None,
 ) -> PluginLibrary:
-    """Compile the library with the CMake, the compiler and, where there is one, the nvcc of this machine.
+    """Compile the library with the CMake, the compiler and, if it is installed, the nvcc of this machine.
 
     Args:
         output: the library to write; default: in the user's cache, where `find` looks.
         kernels: "auto" takes CUDA kernels in where nvcc is found. Without them engines can be built, not run.
         architectures: CUDA architectures, e.g. ("87",), or (ALL,), which takes minutes; default: that of this
-            machine's GPU, and all where it has none or nvcc does not know it.
+            machine's GPU, and all if it has none or nvcc does not know it.
         tensorrt_include: folder of NvInferRuntime.h; default: TENSORRT_HOME, or the system's.
         fetch_headers: where the system has no TensorRT headers take those of a PyPI package.
         progress: called with the name of a step and what there is to say of it.

@@ -50,7 +50,7 @@ GLOSSARY = (
     (r"\bpictures?\b", "the picture that the GPU draws", "image, overlay"),
     (rf"\b(?:{COUNTED}) an? (?:{UNITS})\b", "60 frames a second", "per second, per image, per axis"),
     (rf"\bone an? (?:{UNITS})\b", "one a level", "one per level"),
-    (r"\bwhere there (?:is|are) none\b", "the headers where there are none", "if none exists"),
+    (r"\bwhere (?:not given|there (?:is|are|was|were))\b", "the headers where there are none", "if none exists"),
     (r"\bas (?:it is|they are)(?=[.,;:)|]|$)", "the weights as they are.", "unchanged"),
     (r"\bat hand\b", "the tools at hand", "available"),
     (r"\brefus(?:al|als|e|es|ed|ing)\b", "the engine is refused", "rejected, error"),

@@ -142,7 +142,7 @@ def _runtime_library(name: str) -> str:
 
 
 class Out(NamedTuple):
-    """A device buffer that the kernel writes. It holds 0xCD bytes before, `copy` where that is given."""
+    """A device buffer that the kernel writes. It holds 0xCD bytes before, or `copy` if given."""
 
     shape: tuple[int, ...]
     dtype: DTypeLike

@@ -349,7 +349,7 @@ CUresult release(std::uint64_t address, std::map<std::uint64_t, Allocation>& mem
 
 thread_local sigjmp_buf* way_out = nullptr;
 
-// The pages of mapped memory that a kernel has not touched yet, where that is watched.
+// The pages of mapped memory that a kernel has not touched yet, if they are watched.
 struct Watch {
   std::vector<std::pair<char*, char*>> memory;
   std::size_t touched = 0;
@@ -1512,7 +1512,7 @@ CUresult load_kernel(bool& is_loaded, Stream* stream) {
   return CUDA_SUCCESS;
 }
 
-// Images are not looked at: a kernel's name finds `simcuda_kernel_NAME` and `simcuda_parameters_NAME` in the library
+// Images are not read: a kernel's name finds `simcuda_kernel_NAME` and `simcuda_parameters_NAME` in the library
 // that SIMCUDA_KERNELS names.
 Kernel* kernel_of(Module& module, char const* name) {
   auto& kernel = module.kernels[name];
