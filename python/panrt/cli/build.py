@@ -109,7 +109,7 @@ def build(
         hardware_compatibility=hardware_compatibility,
         compute_capabilities=tuple(compute_capability or ()),
         dla_core=-1 if dla is None else dla,
-        input_hw=chosen_size(height, width) or (),
+        input_hw=chosen_size(height, width),
     )
     with _phases() as show:
         built = build_engine(model, output, flavour=flavour, options=options, cache=not no_cache, progress=show)
