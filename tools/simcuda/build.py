@@ -20,7 +20,15 @@ from tools.simcuda.exports import exports
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 PARTS = ("simcuda", "driver", "work", "contexts", "streams", "graphs", "memory", "copies", "launches")  # of the driver
-SOURCES = (*(f"{part}.cpp" for part in PARTS), "driver.h", "simcuda.h", "facts.h", "kernels.cpp", "exports.py")
+SOURCES = (
+    *(f"{part}.cpp" for part in PARTS),
+    "driver.h",
+    "entry_points.h",
+    "simcuda.h",
+    "facts.h",
+    "kernels.cpp",
+    "exports.py",
+)
 USUAL_FACTS = HERE / "facts" / "rtx4090.json"  # where SIMCUDA_FACTS names no other file
 COMPILER = os.environ.get("CXX", "g++")
 

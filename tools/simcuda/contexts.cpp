@@ -9,7 +9,6 @@
 #include "driver.h"
 
 namespace simcuda {
-namespace {
 
 CUresult init(unsigned flags) {
   ENTER("cuInit", kNothing);
@@ -98,10 +97,14 @@ CUresult primary_get_state(CUdevice, unsigned* flags, int* active) {
   return CUDA_SUCCESS;
 }
 
+namespace {
+
 bool is_context(CUcontext handle) {
   auto& d = driver();
   return (reinterpret_cast<Context*>(handle) == &d.primary && d.primary.retained > 0) || d.contexts.has(handle);
 }
+
+}  // namespace
 
 CUresult ctx_create(CUcontext* context, unsigned flags, CUdevice device) {
   ENTER("cuCtxCreate", kNothing);
@@ -199,38 +202,5 @@ CUresult ctx_synchronize() {
 }
 
 CUresult ctx_synchronize_v2(CUcontext) { return ctx_synchronize(); }
-
-}  // namespace
-
-EntryPoints context_entries() {
-  return {
-      SAME(cuInit, 2000, init),
-      SAME(cuDriverGetVersion, 2020, driver_get_version),
-      SAME(cuDeviceGetCount, 2000, device_get_count),
-      SAME(cuDeviceGet, 2000, device_get),
-      SAME(cuDeviceGetName, 2000, device_get_name),
-      ENTRY("cuDeviceGetUuid", cuDeviceGetUuid_v2, 9020, device_get_uuid),
-      ENTRY("cuDeviceTotalMem", cuDeviceTotalMem_v2, 2000, device_total_mem),
-      SAME(cuDeviceGetAttribute, 2000, device_get_attribute),
-      BARE("cuDeviceComputeCapability", 2000, device_compute_capability),
-      SAME(cuDevicePrimaryCtxRetain, 7000, primary_retain),
-      ENTRY("cuDevicePrimaryCtxRelease", cuDevicePrimaryCtxRelease_v2, 7000, primary_release),
-      SAME(cuDevicePrimaryCtxGetState, 7000, primary_get_state),
-      BARE("cuCtxCreate", 2000, ctx_create),
-      BARE("cuCtxCreate", 12050, ctx_create_v4),
-      ENTRY("cuCtxDestroy", cuCtxDestroy_v2, 4000, ctx_destroy),
-      BARE("cuCtxDetach", 2000, ctx_detach),
-      SAME(cuCtxGetCurrent, 4000, ctx_get_current),
-      SAME(cuCtxSetCurrent, 4000, ctx_set_current),
-      ENTRY("cuCtxPushCurrent", cuCtxPushCurrent_v2, 4000, ctx_push_current),
-      ENTRY("cuCtxPopCurrent", cuCtxPopCurrent_v2, 4000, ctx_pop_current),
-      BARE("cuCtxGetDevice", 2000, ctx_get_device),
-      BARE("cuCtxGetDevice", 13000, ctx_get_device_v2),
-      SAME(cuCtxGetId, 12000, ctx_get_id),
-      SAME(cuCtxGetStreamPriorityRange, 5050, ctx_get_priority_range),
-      BARE("cuCtxSynchronize", 2000, ctx_synchronize),
-      BARE("cuCtxSynchronize", 13000, ctx_synchronize_v2),
-  };
-}
 
 }  // namespace simcuda

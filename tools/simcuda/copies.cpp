@@ -8,6 +8,7 @@
 #include "driver.h"
 
 namespace simcuda {
+
 namespace {
 
 bool is_device_address(std::uint64_t address) { return holding(driver().device_memory, address, 1) != nullptr; }
@@ -47,6 +48,8 @@ CUresult copy(Call& call, char const* name, std::uint64_t to, std::uint64_t from
   d.log.back() += "!pageable";  // the driver goes through memory of its own, and makes the caller wait
   return enqueue_and_wait(call, stream, name, std::move(work));
 }
+
+}  // namespace
 
 #define COPY(NAME, FUNCTION, TO_TYPE, FROM_TYPE, TO_DEVICE, FROM_DEVICE)                                           \
   CUresult FUNCTION(TO_TYPE to, FROM_TYPE from, std::size_t bytes) {                                               \
@@ -93,6 +96,8 @@ CUresult memcpy_2d_async(CUDA_MEMCPY2D const* copy_of, CUstream handle) {
   return enqueue_and_wait(call, stream, "cuMemcpy2DAsync", std::move(work));
 }
 
+namespace {
+
 template <typename T>
 CUresult fill_async(char const* name, CUdeviceptr to, T value, std::size_t count, CUstream handle, bool waits) {
   ENTER(name, waits ? kContext | kSafe : kContext);
@@ -111,6 +116,8 @@ CUresult fill_async(char const* name, CUdeviceptr to, T value, std::size_t count
   return waits ? enqueue_and_wait(call, stream, name, std::move(work)) : enqueue(call, stream, name, std::move(work));
 }
 
+}  // namespace
+
 CUresult memset_d8(CUdeviceptr to, unsigned char value, std::size_t count) {
   return fill_async("cuMemsetD8", to, value, count, nullptr, true);
 }
@@ -119,25 +126,6 @@ CUresult memset_d8_async(CUdeviceptr to, unsigned char value, std::size_t count,
 }
 CUresult memset_d32_async(CUdeviceptr to, unsigned value, std::size_t count, CUstream stream) {
   return fill_async("cuMemsetD32Async", to, value, count, stream, false);
-}
-
-}  // namespace
-
-EntryPoints copy_entries() {
-  return {
-      ENTRY("cuMemcpyHtoD", cuMemcpyHtoD_v2, 3020, memcpy_htod),
-      ENTRY("cuMemcpyDtoH", cuMemcpyDtoH_v2, 3020, memcpy_dtoh),
-      ENTRY("cuMemcpyDtoD", cuMemcpyDtoD_v2, 3020, memcpy_dtod),
-      SAME(cuMemcpy, 4000, memcpy_any),
-      ENTRY("cuMemcpyHtoDAsync", cuMemcpyHtoDAsync_v2, 3020, memcpy_htod_async),
-      ENTRY("cuMemcpyDtoHAsync", cuMemcpyDtoHAsync_v2, 3020, memcpy_dtoh_async),
-      ENTRY("cuMemcpyDtoDAsync", cuMemcpyDtoDAsync_v2, 3020, memcpy_dtod_async),
-      SAME(cuMemcpyAsync, 4000, memcpy_any_async),
-      ENTRY("cuMemcpy2DAsync", cuMemcpy2DAsync_v2, 3020, memcpy_2d_async),
-      ENTRY("cuMemsetD8", cuMemsetD8_v2, 3020, memset_d8),
-      SAME(cuMemsetD8Async, 3020, memset_d8_async),
-      SAME(cuMemsetD32Async, 3020, memset_d32_async),
-  };
 }
 
 }  // namespace simcuda

@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "entry_points.h"
 #include "facts.h"
 #include "simcuda.h"
 
@@ -263,28 +264,5 @@ CUresult release(std::uint64_t address, std::map<std::uint64_t, Allocation>& mem
 // ---- kernels: launches.cpp -----------------------------------------------------------------------------------------
 
 CUresult load_kernel(bool& is_loaded, Stream* stream);
-
-// ---- entry points --------------------------------------------------------------------------------------------------
-
-struct EntryPoint {
-  char const* name;
-  int since;  // the CUDA version of this signature
-  void* function;
-};
-
-// The declaration of cuda.h must agree, or this does not compile.
-#define ENTRY(NAME, DECLARED, SINCE, FUNCTION) \
-  EntryPoint { NAME, SINCE, reinterpret_cast<void*>(static_cast<decltype(&::DECLARED)>(&FUNCTION)) }
-#define SAME(DECLARED, SINCE, FUNCTION) ENTRY(#DECLARED, DECLARED, SINCE, FUNCTION)
-#define BARE(NAME, SINCE, FUNCTION) \
-  EntryPoint { NAME, SINCE, reinterpret_cast<void*>(&FUNCTION) }
-
-using EntryPoints = std::vector<EntryPoint>;
-EntryPoints context_entries();
-EntryPoints stream_entries();
-EntryPoints graph_entries();
-EntryPoints memory_entries();
-EntryPoints copy_entries();
-EntryPoints launch_entries();
 
 }  // namespace simcuda

@@ -7,7 +7,6 @@
 #include "driver.h"
 
 namespace simcuda {
-namespace {
 
 CUresult stream_begin_capture(CUstream handle, CUstreamCaptureMode mode) {
   ENTER("cuStreamBeginCapture", kContext);
@@ -215,31 +214,6 @@ CUresult graph_launch(CUgraphExec handle, CUstream stream_handle) {
   if (exec->last && exec->last->progress == Progress::kPending && !is_done(previous))
     exec->last->after.push_back(previous);
   return result;
-}
-
-}  // namespace
-
-EntryPoints graph_entries() {
-  return {
-      BARE("cuStreamBeginCapture", 10010, stream_begin_capture),
-      SAME(cuStreamEndCapture, 10000, stream_end_capture),
-      SAME(cuStreamIsCapturing, 10000, stream_is_capturing),
-      BARE("cuStreamGetCaptureInfo", 11030, stream_get_capture_info_v2),
-      BARE("cuStreamGetCaptureInfo", 12030, stream_get_capture_info),
-      SAME(cuGraphCreate, 10000, graph_create),
-      SAME(cuGraphDestroy, 10000, graph_destroy),
-      SAME(cuGraphGetNodes, 10000, graph_get_nodes),
-      BARE("cuGraphInstantiate", 12000, graph_instantiate_with_flags),
-      SAME(cuGraphInstantiateWithFlags, 11040, graph_instantiate_with_flags),
-      SAME(cuGraphInstantiateWithParams, 12000, graph_instantiate_with_params),
-      SAME(cuGraphExecDestroy, 10000, graph_exec_destroy),
-      SAME(cuGraphUpload, 11010, graph_upload),
-      SAME(cuUserObjectCreate, 11030, user_object_create),
-      SAME(cuUserObjectRelease, 11030, user_object_release),
-      SAME(cuGraphRetainUserObject, 11030, graph_retain_user_object),
-      SAME(cuGraphReleaseUserObject, 11030, graph_release_user_object),
-      SAME(cuGraphLaunch, 10000, graph_launch),
-  };
 }
 
 }  // namespace simcuda

@@ -90,6 +90,8 @@ CUresult find_kernel(Out* out, Handle module, char const* kernel, char const* na
   return loads ? load_kernel(found->is_loaded, nullptr) : CUDA_SUCCESS;
 }
 
+}  // namespace
+
 CUresult module_load_data(CUmodule* module, void const*) { return load(module, "cuModuleLoadData"); }
 CUresult module_load_data_ex(CUmodule* module, void const*, unsigned, CUjit_option*, void**) {
   return load(module, "cuModuleLoadDataEx");
@@ -123,12 +125,16 @@ CUresult func_set_block_shape(CUfunction, int, int, int) {
   return CUDA_SUCCESS;
 }
 
+namespace {
+
 // The buffer that holds all parameters one after another, where a caller gives one in place of a pointer to each.
 char const* packed_parameters(void** extra) {
   for (; extra != nullptr && *extra != CU_LAUNCH_PARAM_END; extra += 2)
     if (*extra == CU_LAUNCH_PARAM_BUFFER_POINTER) return static_cast<char const*>(extra[1]);
   return nullptr;
 }
+
+}  // namespace
 
 CUresult launch_kernel(CUfunction handle, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
                        unsigned block_y, unsigned block_z, unsigned, CUstream stream_handle, void** parameters,
@@ -179,26 +185,6 @@ CUresult launch_host_function(CUstream handle, CUhostFn function, void* argument
     function(argument);
     return CUDA_SUCCESS;
   });
-}
-
-}  // namespace
-
-EntryPoints launch_entries() {
-  return {
-      SAME(cuModuleLoadData, 2000, module_load_data),
-      SAME(cuModuleLoadDataEx, 2010, module_load_data_ex),
-      SAME(cuModuleUnload, 2000, module_unload),
-      SAME(cuModuleGetFunction, 2000, module_get_function),
-      SAME(cuModuleGetLoadingMode, 11070, module_get_loading_mode),
-      SAME(cuLibraryLoadData, 12000, library_load_data),
-      SAME(cuLibraryUnload, 12000, library_unload),
-      SAME(cuLibraryGetKernel, 12000, library_get_kernel),
-      SAME(cuKernelGetFunction, 12000, kernel_get_function),
-      BARE("cuFuncSetBlockShape", 2000, func_set_block_shape),
-      SAME(cuLaunchKernel, 4000, launch_kernel),
-      SAME(cuLaunchKernelEx, 11060, launch_kernel_ex),
-      SAME(cuLaunchHostFunc, 10000, launch_host_function),
-  };
 }
 
 }  // namespace simcuda

@@ -128,6 +128,8 @@ CUresult allocate(std::uint64_t* out, std::size_t bytes, std::map<std::uint64_t,
   return CUDA_SUCCESS;
 }
 
+}  // namespace
+
 CUresult mem_alloc(CUdeviceptr* address, std::size_t bytes) {
   ENTER("cuMemAlloc", kContext | unless(driver().facts.captures_allocation));
   std::uint64_t base = 0;
@@ -217,6 +219,8 @@ CUresult mem_host_get_device_pointer(CUdeviceptr* address, void* memory, unsigne
   return CUDA_SUCCESS;
 }
 
+namespace {
+
 CUresult pointer_attribute(void* data, CUpointer_attribute attribute, CUdeviceptr address) {
   auto& d = driver();
   auto const* const device_memory = holding(d.device_memory, address, 1);
@@ -245,6 +249,8 @@ CUresult pointer_attribute(void* data, CUpointer_attribute attribute, CUdevicept
   }
 }
 
+}  // namespace
+
 CUresult pointer_get_attribute(void* data, CUpointer_attribute attribute, CUdeviceptr address) {
   ENTER("cuPointerGetAttribute", kContext);
   return pointer_attribute(data, attribute, address);
@@ -256,27 +262,6 @@ CUresult pointer_get_attributes(unsigned count, CUpointer_attribute* attributes,
     if (pointer_attribute(data[i], attributes[i], address) != CUDA_SUCCESS)
       std::memset(data[i], 0, sizeof(int));  // as the manual has it for unknown memory
   return CUDA_SUCCESS;
-}
-
-}  // namespace
-
-EntryPoints memory_entries() {
-  return {
-      ENTRY("cuMemAlloc", cuMemAlloc_v2, 3020, mem_alloc),
-      ENTRY("cuMemAllocPitch", cuMemAllocPitch_v2, 3020, mem_alloc_pitch),
-      ENTRY("cuMemFree", cuMemFree_v2, 3020, mem_free),
-      SAME(cuMemAllocAsync, 11020, mem_alloc_async),
-      SAME(cuMemFreeAsync, 11020, mem_free_async),
-      ENTRY("cuMemGetInfo", cuMemGetInfo_v2, 3020, mem_get_info),
-      SAME(cuMemHostAlloc, 2020, mem_host_alloc),
-      ENTRY("cuMemAllocHost", cuMemAllocHost_v2, 3020, mem_alloc_host),
-      SAME(cuMemFreeHost, 2000, mem_free_host),
-      ENTRY("cuMemHostRegister", cuMemHostRegister_v2, 6050, mem_host_register),
-      SAME(cuMemHostUnregister, 4000, mem_host_unregister),
-      ENTRY("cuMemHostGetDevicePointer", cuMemHostGetDevicePointer_v2, 3020, mem_host_get_device_pointer),
-      SAME(cuPointerGetAttribute, 4000, pointer_get_attribute),
-      SAME(cuPointerGetAttributes, 7000, pointer_get_attributes),
-  };
 }
 
 }  // namespace simcuda

@@ -15,12 +15,11 @@
 //
 // How it is built: every entry point opens with a `Call`, which locks, logs, and refuses where an error was asked for
 // or sticks. Work is an `Op` with the ops that it must come after; to wait is to run an op after those. A captured
-// stream collects nodes in place of ops. cuGetProcAddress gives an entry point, or a stub that says
+// stream collects nodes in place of ops. cuGetProcAddress gives an entry point of entry_points.h, or a stub that says
 // CUDA_ERROR_NOT_SUPPORTED under its own name.
 //
 // driver.h has what there is; driver.cpp begins a call, and work.cpp runs work. Entry points are in contexts.cpp,
-// streams.cpp, graphs.cpp, memory.cpp, copies.cpp and launches.cpp, each with its part of the table at its end. Here
-// are the look-up, and what tests ask for.
+// streams.cpp, graphs.cpp, memory.cpp, copies.cpp and launches.cpp. Here are their table, and what tests ask for.
 
 #include <sys/mman.h>
 
@@ -73,6 +72,8 @@ ErrorText const* error_text(CUresult error) {
   return nullptr;
 }
 
+}  // namespace
+
 CUresult get_error_name(CUresult error, char const** name) {
   auto const* const known = error_text(error);
   *name = known != nullptr ? known->name : "CUDA_ERROR_OTHER";
@@ -85,18 +86,21 @@ CUresult get_error_string(CUresult error, char const** text) {
   return CUDA_SUCCESS;
 }
 
+namespace {
+
 // ---- the table -----------------------------------------------------------------------------------------------------
 
-EntryPoints all_entries() {
-  EntryPoints all{
-      SAME(cuGetErrorName, 6000, get_error_name),
-      SAME(cuGetErrorString, 6000, get_error_string),
-  };
-  for (auto const& part :
-       {context_entries(), stream_entries(), graph_entries(), memory_entries(), copy_entries(), launch_entries()})
-    all.insert(all.end(), part.begin(), part.end());
-  return all;
-}
+struct EntryPoint {
+  char const* name;
+  int since;  // the CUDA version of this signature
+  void* function;
+};
+
+// The declaration of cuda.h must agree, or this does not compile.
+#define SIMCUDA_ENTRY(NAME, DECLARED, SINCE, FUNCTION) \
+  {NAME, SINCE, reinterpret_cast<void*>(static_cast<decltype(&::DECLARED)>(&FUNCTION))},
+#define SIMCUDA_BARE(NAME, SINCE, FUNCTION) {NAME, SINCE, reinterpret_cast<void*>(&FUNCTION)},
+EntryPoint const kEntryPoints[] = {SIMCUDA_ENTRY_POINTS(SIMCUDA_ENTRY, SIMCUDA_BARE)};
 
 // Whatever else is asked for gets an address of its own, so that the log can name what was called.
 constexpr std::size_t kStubs = 1024;
@@ -125,8 +129,7 @@ void* stub_for(char const* name) {
 CUresult get_proc_address(char const* name, void** function, int version, cuuint64_t,
                           CUdriverProcAddressQueryResult* status) {
   EntryPoint const* best = nullptr;
-  static auto const& entries = *new EntryPoints(all_entries());  // outlives an interpreter, as the driver does
-  for (auto const& entry : entries)
+  for (auto const& entry : kEntryPoints)
     if (std::strcmp(entry.name, name) == 0 && entry.since <= version && (best == nullptr || entry.since > best->since))
       best = &entry;
   Lock const lock(driver().mutex);

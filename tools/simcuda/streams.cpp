@@ -7,7 +7,6 @@
 #include "driver.h"
 
 namespace simcuda {
-namespace {
 
 CUresult stream_create_with_priority(CUstream* stream, unsigned flags, int priority) {
   ENTER("cuStreamCreate", kContext);
@@ -112,11 +111,15 @@ CUresult event_destroy(CUevent handle) {
   return call.error;
 }
 
+namespace {
+
 Event* event_of(Call& call, CUevent handle, char const* name, CUresult* error) {
   if (driver().events.has(handle)) return reinterpret_cast<Event*>(handle);
   *error = call.misuse(std::string(name) + ": the event does not exist (any more)", CUDA_ERROR_INVALID_HANDLE);
   return nullptr;
 }
+
+}  // namespace
 
 CUresult event_record(CUevent event_handle, CUstream stream_handle) {
   ENTER("cuEventRecord", kContext);
@@ -198,30 +201,6 @@ CUresult stream_wait_event(CUstream stream_handle, CUevent event_handle, unsigne
   CUresult const result = enqueue(call, stream, "wait", nullptr, &op);
   if (op->progress == Progress::kPending) op->after.push_back(awaited);
   return result;
-}
-
-}  // namespace
-
-EntryPoints stream_entries() {
-  return {
-      SAME(cuStreamCreate, 2000, stream_create),
-      SAME(cuStreamCreateWithPriority, 5050, stream_create_with_priority),
-      ENTRY("cuStreamDestroy", cuStreamDestroy_v2, 4000, stream_destroy),
-      SAME(cuStreamSynchronize, 2000, stream_synchronize),
-      SAME(cuStreamQuery, 2000, stream_query),
-      SAME(cuStreamGetFlags, 5050, stream_get_flags),
-      SAME(cuStreamGetPriority, 5050, stream_get_priority),
-      BARE("cuStreamGetCtx", 9020, stream_get_context),
-      BARE("cuStreamGetCtx", 12050, stream_get_context_v2),
-      SAME(cuStreamWaitEvent, 3020, stream_wait_event),
-      SAME(cuEventCreate, 2000, event_create),
-      ENTRY("cuEventDestroy", cuEventDestroy_v2, 4000, event_destroy),
-      SAME(cuEventRecord, 2000, event_record),
-      SAME(cuEventRecordWithFlags, 11010, event_record_with_flags),
-      SAME(cuEventSynchronize, 2000, event_synchronize),
-      SAME(cuEventQuery, 2000, event_query),
-      BARE("cuEventElapsedTime", 2000, event_elapsed_time),
-  };
 }
 
 }  // namespace simcuda
