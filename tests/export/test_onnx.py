@@ -257,5 +257,5 @@ def test_classes_that_no_reader_would_take_are_rejected_before_the_network_is_tr
     first, second, *others = config.classes.things
     things = (first._replace(name="mug"), second._replace(name=name), *others)
     network: Any = SimpleNamespace(config=dataclasses.replace(config, classes=config.classes._replace(things=things)))
-    with pytest.raises(ExportError, match=r"no PanRT could read the file: panoptic_fpn_lite: .*things\[1\]"):
+    with pytest.raises(ExportError, match=r"the file would not be readable: panoptic_fpn_lite: .*things\[1\]"):
         describe(network, input_hw=(64, 96))
