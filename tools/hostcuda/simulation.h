@@ -30,7 +30,8 @@ void __tsan_release(void* address);
 }
 #endif
 
-namespace hc __attribute__((visibility("hidden"))) {  // libraries of kernels share a process
+#pragma GCC visibility push(hidden)  // libraries of kernels share a process
+namespace hc {
 
 constexpr unsigned kMaxThreads = 1024;
 constexpr std::size_t kStackBytes = 256 * 1024;  // address space; touched pages alone cost memory
@@ -154,3 +155,4 @@ void order_all(Threads const&) {}
 #endif
 
 }  // namespace hc
+#pragma GCC visibility pop
