@@ -172,8 +172,8 @@ def describe(
         output_hw = _checked_size("output_hw", output_hw or valid_hw)
     file = ModelFile(
         name=model.config.name,
-        things=tuple(metadata.Category(*category) for category in model.config.classes.things),
-        stuff=tuple(metadata.Category(*category) for category in model.config.classes.stuff),
+        things=model.config.classes.things,
+        stuff=model.config.classes.stuff,
         batch=_checked_batch(batch),
         input_hw=input_hw,
         valid_hw=valid_hw,
