@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sysconfig
 import tempfile
+import textwrap
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -304,12 +305,18 @@ def write_document(report: dict[str, Any]) -> None:
         "# Kernel report",
         "",
         "Written by `python -m benchmarks.kernel_report`; the figures are in `benchmarks/results/kernels.json`.",
+        "",
         f"**{what}** {INTRODUCTION}",
     ]
     for workload in report["traffic"]:
         lines += _traffic_section(report, workload)
     lines += [*_occupancy_section(report), "", *_instructions_section(report)]
-    DOCUMENT.write_text("\n".join(lines) + "\n")
+    DOCUMENT.write_text("\n\n".join(map(_wrapped, "\n".join(lines).split("\n\n"))) + "\n")
+
+
+def _wrapped(paragraph: str) -> str:
+    """Return a paragraph of prose wrapped at 100 columns; tables and titles are not changed."""
+    return paragraph if paragraph.startswith(("|", "#")) else textwrap.fill(paragraph, 100, break_on_hyphens=False)
 
 
 def _traffic_section(report: dict[str, Any], workload: str) -> list[str]:

@@ -44,7 +44,7 @@ class Found(NamedTuple):
     """The recording that a round left."""
 
     frames: int
-    missing: float  # seconds from its last frame to the kill; from the first result where it has none
+    missing: float  # seconds from its last frame to the kill; from the first result if it has none
 
 
 class Report(NamedTuple):

@@ -94,8 +94,8 @@ def from_detectron2(
     """Return the network of `config` with the weights of a detectron2 panoptic FPN, in eval mode.
 
     Args:
-        state_dict: detectron2's names -> tensors or arrays; of a file: `read_weights(path).tensors`.
-        config: must describe the very network, e.g. `panoptic_fpn_r50()`.
+        state_dict: tensors or arrays by detectron2's names; from a file: `read_weights(path).tensors`.
+        config: must describe the same network, e.g. `panoptic_fpn_r50()`.
         source: names the weights in messages.
 
     Raises:

@@ -66,7 +66,7 @@ def evaluate_folders(
 ) -> PanopticQuality:
     """Compute the panoptic quality of predictions against the ground truth, both in the COCO panoptic format.
 
-    Every image of the ground truth needs a prediction; predictions for other images are not looked at.
+    Every image of the ground truth needs a prediction; predictions for other images are ignored.
 
     Args:
         truth_json: ground truth, with the categories.

@@ -135,7 +135,7 @@ class InstanceBranch(nn.Module):
 class PanopticFPN(nn.Module):
     """The whole network: uint8 BGR pixels in, panoptic IDs out.
 
-    Called on a batch (N, H, W, 3) it gives what the PanopticMerge op gives. Without a semantic branch all stuff is
+    Called on a batch (N, H, W, 3), it returns the outputs of PanopticMerge. Without a semantic branch all stuff is
     void, without an instance branch there are no things.
     """
 
@@ -174,9 +174,9 @@ class PanopticFPN(nn.Module):
 
         Args:
             image: (N, H, W, 3) uint8, BGR; padding to multiples of 32 happens inside.
-            valid_hw: the part of it, from the upper left, that holds the frame; the rest is never looked at. All of it
-                where not given.
-            output_hw: size of the panoptic map; that of the valid part where not given.
+            valid_hw: the part of it, from the upper left, that holds the frame; the rest is ignored. By default all
+                of it.
+            output_hw: size of the panoptic map; by default that of the valid part.
 
         Raises:
             ValueError: the image has another shape or type, or is smaller than its valid part.

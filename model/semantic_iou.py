@@ -45,7 +45,7 @@ def confusion_matrix(truth: ClassMap, prediction: ClassMap, *, classes: int, ign
     """Count the pixels of one image by true and predicted class; the counts of several images add up.
 
     Args:
-        truth: (H, W) class indices, or `ignored` where there is no ground truth.
+        truth: (H, W) class indices, or `ignored` for pixels without ground truth.
         prediction: (H, W) class indices. Anything else is no class, and wrong wherever there is a ground truth.
         classes: C.
         ignored: label of pixels that do not count.

@@ -33,7 +33,7 @@ Clip = Sequence[tuple[PanopticMap, Prediction]]  # T pairs
 class VideoPanopticQuality:
     """VPQ of a set of clips."""
 
-    vpq: float  # the means over the window sizes; NaN where no category occurs
+    vpq: float  # the means over the window sizes; NaN if no category occurs
     vpq_things: float
     vpq_stuff: float
     per_window: dict[int, PanopticQuality]  # by window size; its `images` are the windows

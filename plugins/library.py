@@ -36,12 +36,14 @@ OPS = tuple(schema.OPS)
 VARIABLE = "PANRT_PLUGINS"
 
 SOURCES = Path(__file__).resolve().parent
-_COMPILED = ("CMakeLists.txt", "cuda", "include", "tensorrt")
+_COMPILED = ("CMakeLists.txt", "defaults.cmake", "cuda", "include", "tensorrt")
 _SUFFIXES = {".cpp", ".cu", ".h", ".map", ".txt"}
 
-# TensorRT's headers for machines without its SDK, from a wheel that is unpacked and never imported.
+# TensorRT's headers for machines without its SDK: NVIDIA publishes none alone, so they are taken from another project's
+# wheel, which is unpacked and never imported. Wheel and headers are those of these digests, or there is an error.
 _HEADERS = "kernel-lens==2.0.1 --hash=sha256:07cc714e8b5e7f34b672f7c7fad93febe7c747be5837ba276b1527370134ffe0"
 _HEADERS_FOLDER = Path("kernel_lens/include/tensorrt")
+_HEADERS_SHA256 = "7476a417a8f4befd865e043fc956f8583e537c74faa29c2305c5ef9f898bd9b4"  # of names and contents, in order
 
 
 class PluginLibrary(NamedTuple):
@@ -49,7 +51,7 @@ class PluginLibrary(NamedTuple):
 
     path: Path
     sha256: str  # of the file
-    sources_sha256: str  # of what it was compiled from; "" where that was done by hand
+    sources_sha256: str  # of what it was compiled from; "" if it was not compiled by `panrt plugins build`
     tensorrt_headers: str  # version, e.g. "10.3.0"
     cuda_architectures: tuple[str, ...]  # e.g. ("86", "87", "87-ptx"); none: no kernels; engines can be built, not run
 
@@ -157,7 +159,7 @@ def load(registry: Any, library: PluginLibrary) -> None:
         return
     if registry.load_library(str(library.path)) is None or not _registered(registry):
         raise PluginLibraryError(
-            f"{library.path}: TensorRT did not take all of its plugins ({', '.join(OPS)}); its log says why."
+            f"{library.path}: TensorRT did not accept all of its plugins ({', '.join(OPS)}); its log says why."
         )
     _loaded.append(library.path)
 
@@ -214,13 +216,13 @@ def build(
     fetch_headers: bool = False,
     progress: Callable[[str, str], None] = lambda step, text: None,
 ) -> PluginLibrary:
-    """Compile the library with the CMake, the compiler and, where there is one, the nvcc of this machine.
+    """Compile the library with the CMake, the compiler and, if it is installed, the nvcc of this machine.
 
     Args:
         output: the library to write; default: in the user's cache, where `find` looks.
         kernels: "auto" takes CUDA kernels in where nvcc is found. Without them engines can be built, not run.
         architectures: CUDA architectures, e.g. ("87",), or (ALL,), which takes minutes; default: that of this
-            machine's GPU, and all where it has none or nvcc does not know it.
+            machine's GPU, and all if it has none or nvcc does not know it.
         tensorrt_include: folder of NvInferRuntime.h; default: TENSORRT_HOME, or the system's.
         fetch_headers: where the system has no TensorRT headers take those of a PyPI package.
         progress: called with the name of a step and what there is to say of it.
@@ -264,7 +266,7 @@ def this_machines_architecture() -> tuple[str, str]:
     try:
         found = gpu.find()
     except GpuError as error:
-        return "", f"all architectures, as the GPU does not say what it is ({error})"
+        return "", f"all architectures, as the GPU is unknown ({error})"
     if found is None:
         return "", "all architectures, as this machine has no GPU; --arch 87 compiles for one, and faster"
     architecture = found.compute_capability.replace(".", "")
@@ -296,15 +298,31 @@ def _replace(source: Path, target: Path) -> None:
 
 
 def fetched_headers(folder: Path) -> Path:
-    """Return TensorRT's headers from PyPI, below this folder; fetched once."""
+    """Return the folder of TensorRT's headers from PyPI, below this folder; fetched once.
+
+    Raises:
+        PluginLibraryError: pip failed, or the headers are not those of the committed digest.
+    """
     headers = folder / _HEADERS_FOLDER
-    if not (headers / "NvInferRuntime.h").is_file():
+    if _headers_sha256(headers) != _HEADERS_SHA256:
         with tempfile.TemporaryDirectory() as scratch:
             requirements = Path(scratch, "headers.txt")
             requirements.write_text(_HEADERS + "\n")
             pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--require-hashes")
             _run(*pip, "--target", str(folder), "--requirement", str(requirements))
+        if (found := _headers_sha256(headers)) != _HEADERS_SHA256:
+            raise PluginLibraryError(
+                f"{headers}: the headers of {_HEADERS.split(maxsplit=1)[0]} have sha256 {found[:12]}..., expected "
+                f"{_HEADERS_SHA256[:12]}...; install TensorRT's headers (libnvinfer-headers-dev), or set TENSORRT_HOME."
+            )
     return headers
+
+
+def _headers_sha256(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for header in sorted(folder.glob("*.h")):
+        digest.update(header.name.encode() + b"\0" + header.read_bytes())
+    return digest.hexdigest()
 
 
 def _generator(folder: Path) -> tuple[str, ...]:

@@ -217,7 +217,7 @@ def pyramid_roi_align(op: FunctionBuilder, form: Form) -> FunctionProto:
 def roi_align(op: FunctionBuilder, feature: Value, boxes: Value, image: Value) -> Value:
     """Pool boxes (m, 4) in cells, on images (m,), to (m, C, S, S): 3.3 to 3.5.
 
-    ONNX Runtime takes a sample outside the level as 0 times cell (0, 0), which is not 0 where that cell is not finite.
+    ONNX Runtime takes a sample outside the level as 0 times cell (0, 0), which is not 0 if that cell is not finite.
     There the cell is set to 0, and put back into the bins that do touch it.
     """
 

@@ -25,6 +25,7 @@ from panrt.cli import commands
 ROOT = Path(__file__).parents[1]
 ROOMS = ("benchmarks", "engine", "examples", "export", "model", "plugins", "python/panrt", "tools")
 CPP = {".cpp", ".cu", ".h"}
+BUILD_FILES = ("CMakeLists.txt", "Makefile", "plugins/CMakeLists.txt", "plugins/defaults.cmake", "pyproject.toml")
 
 DOCUMENTS = tuple(
     str(path.relative_to(ROOT))
@@ -49,7 +50,8 @@ GLOSSARY = (
     (r"\bbrings\b|\bcom(?:es|e|ing) along\b", "the model that comes along", "provides, bundled"),
     (r"\bpictures?\b", "the picture that the GPU draws", "image, overlay"),
     (rf"\b(?:{COUNTED}) an? (?:{UNITS})\b", "60 frames a second", "per second, per image, per axis"),
-    (r"\bwhere there (?:is|are) none\b", "the headers where there are none", "if none exists"),
+    (rf"\bone an? (?:{UNITS})\b", "one a level", "one per level"),
+    (r"\bwhere (?:not given|there (?:is|are|was|were))\b", "the headers where there are none", "if none exists"),
     (r"\bas (?:it is|they are)(?=[.,;:)|]|$)", "the weights as they are.", "unchanged"),
     (r"\bat hand\b", "the tools at hand", "available"),
     (r"\brefus(?:al|als|e|es|ed|ing)\b", "the engine is refused", "rejected, error"),
@@ -157,6 +159,13 @@ def helps(command: Any, name: str) -> Iterator[tuple[str, str]]:
 def test_document_has_no_phrase_of_the_glossary(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     found = findings(prose(unreleased(text) if name == "CHANGELOG.md" else text))
+    assert not found, "\n".join((name, *found))
+
+
+@pytest.mark.parametrize("name", BUILD_FILES)
+def test_comments_of_a_build_file_have_no_phrase_of_the_glossary(name: str) -> None:
+    comments = re.findall(r"(?m)(?:^[ \t]*#.*\n)+|#.*$", (ROOT / name).read_text(encoding="utf-8"))
+    found = [each for text in comments for each in findings(prose(re.sub(r"(?m)^[ \t]*#", "", text)))]
     assert not found, "\n".join((name, *found))
 
 

@@ -1,4 +1,4 @@
-"""The plugin library that tests use, compiled from this checkout into build/ where its sources changed."""
+"""The plugin library that tests use, compiled from this checkout into build/ if its sources changed."""
 
 from __future__ import annotations
 

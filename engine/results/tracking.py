@@ -91,7 +91,7 @@ class Tracker:
 
         Args:
             categories: of the model, things and stuff: `(*model.things, *model.stuff)`.
-            config: what counts as the same thing.
+            config: decides which segments are the same thing.
         """
         self.config = config
         self._categories = {category.id: category for category in categories}

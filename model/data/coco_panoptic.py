@@ -120,7 +120,7 @@ def read_coco_panoptic(
         if annotation.image_id not in listed:
             raise PanopticFormatError(
                 f"{where}: image_id {shown(annotation.image_id)} is not among the images (ids are compared as they are "
-                "written, a number is no text)."
+                "written, a number is not a text)."
             )
         records.append(_record(annotation, listed[annotation.image_id], known, images, labels, where))
     return CocoPanoptic(classes, tuple(records))

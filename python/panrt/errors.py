@@ -259,7 +259,7 @@ class ExportError(PanrtError, ValueError):
 
 
 class LintError(ExportError):
-    """No engine can be built of a file; `findings` holds every reason, each a `panrt.export.lint.Finding`."""
+    """No engine can be built from a file; `findings` holds every reason, each a `panrt.export.lint.Finding`."""
 
     def __init__(self, source: str, findings: Sequence[Any]) -> None:
         lines = "\n".join(f"  {finding}" for finding in findings)

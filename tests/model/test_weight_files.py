@@ -139,7 +139,7 @@ HOSTILE = {
     "state of a type": (NDARRAY + b"}b", "a state is set"),
     "state of a number": (b"K\x05}b", "a state is set"),
     "state twice": (array(b"K\x01\x85", data(b"\0" * 4)) + b"(K\x01K\x01\x85N\x89Ntb", "a state is set"),
-    "item of an array": (array(b"K\x01\x85", data(b"\0" * 4)) + b"K\x00K\x01s", "an entry is set in something other than"),
+    "item of an array": (array(b"K\x01\x85", data(b"\0" * 4)) + b"K\x00K\x01s", "is set in something other than"),
     "append to a dictionary": (b"}K\x01a", "appended to something other than a list"),
     "subarrays": (name("numpy.dtype") + text("f4") + b"\x85R(K\x03" + text("<") + b"}NNK\x04K\x04K\x00tb", "records"),
     # names

@@ -180,7 +180,7 @@ class Buffer:
 
 
 def host_view(address: int, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-    """Return memory as an array; of the device only where it is simulated."""
+    """Return memory as an array; of the device only if it is simulated."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     raw = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
     return np.asarray(raw.view(dtype).reshape(shape))

@@ -96,7 +96,7 @@ def pytest_runtest_call() -> Generator[None, object, object]:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Write a record for each test, and one more where its teardown fails."""
+    """Write a record for each test, and one more if its teardown fails."""
     if report.when != "call" and report.passed:
         return
     text = ""

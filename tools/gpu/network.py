@@ -82,7 +82,7 @@ class Network:
         return Found(found.panoptic[0].cpu().numpy(), found.segments[0, : int(found.segment_count[0])].cpu().numpy())
 
     def some_images(self, count: int) -> list[NDArray[np.uint8]]:
-        """Return images of the network's size: of the evaluation set where there is a file of them, else grains."""
+        """Return images of the network's size: of the evaluation set if its file is there, else of random blocks."""
         if self._machine.expected and self._hw == HW:
             from tools.gpu import expected  # noqa: PLC0415
 

@@ -137,7 +137,7 @@ def find_simulated(kernels: Path) -> Path | None:
 
 
 def _made(make: Callable[[], Path]) -> Path | None:
-    """Say why where it cannot be built; phase 3 is then skipped."""
+    """Report why it cannot be built; phase 3 is then skipped."""
     try:
         return make()
     except PluginLibraryError as error:

@@ -1,4 +1,4 @@
-// The CUDA runtime's entry points, for code that nvcc compiled with -cudart none: PTX comes out of the fat binaries
+// The CUDA runtime's entry points, for code that nvcc compiled with -cudart none: PTX is read from the fat binaries
 // that such code registers, a launch is executed on the spot, streams and events are all in order already.
 
 #include <cuda_runtime_api.h>

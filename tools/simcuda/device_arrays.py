@@ -70,7 +70,7 @@ class DlpackArray(OnDevice):
             cu.cuEventDestroy(event)
         rows = np.empty((self.shape[0], self.pitch), self.dtype)[:, : math.prod(self.shape[1:])]
         array = np.lib.stride_tricks.as_strided(rows, self.shape, (self.pitch, *self.shape[2:], 1))
-        capsule = array.__dlpack__()  # a right one but for where its memory is
+        capsule = array.__dlpack__()  # valid except for the place of its memory
         tensor = _pointer_of(capsule, b"dltensor")
         ctypes.c_uint64.from_address(tensor).value = self.memory
         ctypes.c_int32.from_address(tensor + 8).value = CUDA

@@ -81,7 +81,7 @@ class PluginRegistry:
         return [SimpleNamespace(plugin_namespace="panrt", name=name) for name in OPS if self.loaded]
 
     def load_library(self, path: str) -> object | None:
-        """A handle; None where it is loaded already, or there is no such file."""
+        """Return a handle; None if the library is loaded already, or the file does not exist."""
         if path in self.loaded or not Path(path).is_file():
             return None
         self.loaded.append(path)

@@ -177,6 +177,6 @@ def _gpu() -> tuple[str, str]:
         raise MissingError(
             f"cuda-python does not import ({error}); pip install 'panrt[{machine.cuda_extra()}]'."
         ) from error
-    except RuntimeError as error:  # cuda-python's own, where there is no driver to load
+    except RuntimeError as error:  # raised by cuda-python if there is no driver to load
         raise MissingError(f"there is no GPU to run it on ({error}).") from error
     return device.name, device.compute_capability

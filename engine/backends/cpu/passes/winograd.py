@@ -1,8 +1,8 @@
 """Compute the largest convolutions with `native.Conv3x3` instead of the runtime.
 
 ONNX Runtime computes a 3 x 3 convolution in as many multiplications as it has weights and pixels, near the peak of the
-processor. Winograd's algorithm takes a quarter of them, at the price of a few more roundings in float32. It pays where
-there are many pixels: in the convolutions that give a level of the pyramid, and in those that read one (the RPN's, and
+processor. Winograd's algorithm takes a quarter of them, at the price of a few more roundings in float32. It pays on
+large maps: in the convolutions that give a level of the pyramid, and in those that read one (the RPN's, and
 the first of the semantic branch). They follow one another before the first op, so that they split the graph just once.
 
 Stands after the passes that add and remove convolutions, and is the first to need shapes: which convolutions are large
