@@ -1,6 +1,6 @@
 """The names that a pickle of weights may use, and the inert values that they build.
 
-A name that a pickle asks for is looked up in `KNOWN`. What it "builds" is a stand-in: which array, of what type and
+A name that a pickle requests is looked up in `KNOWN`. What it "builds" is a stand-in: which array, of what type and
 shape, from which bytes. Nothing is allocated for it.
 """
 

@@ -17,7 +17,9 @@ from panrt.model.panoptic_map import VOID, IdMap, PanopticMap, Prediction, some
 MATCH_IOU = 0.5  # exclusive: above one half, at most one prediction can match a segment
 IGNORED_FRACTION = 0.5  # exclusive: a prediction with a larger share than this in void and crowd is no false positive
 
-Overlaps = Mapping[tuple[int, int], int]  # (true id, predicted id) -> common pixels; pairs that do not meet are absent
+Overlaps = Mapping[
+    tuple[int, int], int
+]  # (true id, predicted id) -> common pixels; pairs that do not overlap are absent
 
 
 class Region(NamedTuple):
@@ -29,7 +31,7 @@ class Region(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """The segments of two maps, or tubes of two clips, and their overlaps. Only overlaps contain void (id 0)."""
+    """The segments of two maps, or tubes of two clips, and their overlaps. Void (id 0) is in the overlaps alone."""
 
     truth: Mapping[int, Region]  # by id, in the order of the annotation
     prediction: Mapping[int, Region]  # by id

@@ -46,7 +46,7 @@ def confusion_matrix(truth: ClassMap, prediction: ClassMap, *, classes: int, ign
 
     Args:
         truth: (H, W) class indices, or `ignored` for pixels without ground truth.
-        prediction: (H, W) class indices. Anything else is no class, and wrong wherever there is a ground truth.
+        prediction: (H, W) class indices. Other values are not classes, and count as wrong on every labelled pixel.
         classes: C.
         ignored: label of pixels that do not count.
 

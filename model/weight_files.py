@@ -41,7 +41,7 @@ class Weights(NamedTuple):
     tensors: dict[str, Tensor]  # under the file's own names, without what wrappers put before every one of them
     author: str  # "__author__" of a detectron2 file, else ""
     kind: str = "safetensors file"  # of file
-    prefix: str = ""  # what stood before every name
+    prefix: str = ""  # of every name
 
 
 def read_weights(path: str | os.PathLike[str], *, key: str | None = None) -> Weights:

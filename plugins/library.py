@@ -394,6 +394,6 @@ def _open(path: Path) -> ctypes.CDLL:
 
 
 def _text_function(library: ctypes.CDLL, name: str) -> Any:
-    function = library[name]  # a function object of its own, whose result type is nobody else's business
+    function = library[name]  # a new function object, whose result type is not shared
     function.restype = ctypes.c_char_p
     return lambda: function().decode()

@@ -55,7 +55,7 @@ class Spread(NamedTuple):
 
     @staticmethod
     def of(values: Sequence[float]) -> Spread:
-        """Summarise at least one value; a percentile is the smallest value that so many percent do not exceed."""
+        """Summarise at least one value; a percentile is the smallest value that its share does not exceed."""
         ordered = sorted(values)
         p50, p90, p99 = (ordered[max(math.ceil(share * len(ordered)) - 1, 0)] for share in (0.5, 0.9, 0.99))
         return Spread(p50, p90, p99, ordered[-1], sum(ordered) / len(ordered))

@@ -142,7 +142,8 @@ void box_detections(In<float, 3> const& class_logits, In<float, 3> const& box_de
   auto const thing_classes = static_cast<std::size_t>(args.thing_classes);
   std::size_t const pairs = rows * thing_classes;
   expect_at_most("rois * thing classes", pairs, panrt::kMaxPairs, "pairs");
-  expect_at_most("boxes: rows", K, panrt::max_detections_of(static_cast<std::int64_t>(pairs)), "of so many pairs");
+  expect_at_most("boxes: rows", K, panrt::max_detections_of(static_cast<std::int64_t>(pairs)),
+                 "for this number of pairs");
   Arrays arrays;
   args.class_logits = arrays.read("class_logits", class_logits, {images, rows, thing_classes + 1});
   args.box_deltas = arrays.read("box_deltas", box_deltas, {images, rows, 4 * thing_classes});

@@ -323,7 +323,7 @@ def test_the_cuda_kernels_name_what_is_out_of_range(gpu: SimulatedGpu, op: str) 
         ("box_detections", {"rois_per_image": 2**20, "thing_classes": 3},
          "rois_per_image * thing_classes: expected at most 2097152 pairs, got 3145728"),
         ("box_detections", {"rois_per_image": 2**20, "max_detections": 32769},
-         "max_detections: expected at most 16384 of so many pairs, got 32769"),
+         "max_detections: expected at most 16384 for this number of pairs, got 32769"),
         ("box_detections", {"score_threshold": NAN}, "score_threshold: expected -3.40282e+38 to 3.40282e+38, got nan"),
         ("box_detections", {"box_weights": [1.0, 1.0, 0.0, 1.0]},
          "box_weights: expected a finite number above 0, got 0"),

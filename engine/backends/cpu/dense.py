@@ -5,7 +5,7 @@
     opened.bind_output("logits", logits)
     opened.run_bound()
 
-ONNX Runtime stands here. Another runtime is another class of the form of `OpenSubgraph`, and another `open_subgraph`.
+The runtime is ONNX Runtime. Another one needs a class with the interface of `OpenSubgraph`, and an `open_subgraph`.
 """
 
 from __future__ import annotations

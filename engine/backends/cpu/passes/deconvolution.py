@@ -4,7 +4,7 @@ The one in the mask head has a stride of its kernel's size, so that its kernels 
 convolution to a group of channels for each place in the kernel; the prediction that follows is made in each group, and
 DepthToSpace then moves the pixels to their places. Results differ by rounding in float32.
 
-Stands before shapes are inferred, because it adds values. It does not depend on `predict_before_upsampling`, which
+Runs before shapes are inferred, because it adds values. It does not depend on `predict_before_upsampling`, which
 changes another branch.
 
 Shapes: C channels in, D between, E out, s stride.
