@@ -77,8 +77,8 @@ def from_detectron2(
     Class-agnostic boxes or masks become the same ones for every class.
 
     Args:
-        state_dict: detectron2's names -> tensors or arrays; of a file: `read_weights(path).tensors`.
-        config: must describe the very network, e.g. `panoptic_fpn_r50()`.
+        state_dict: tensors or arrays by detectron2's names; from a file: `read_weights(path).tensors`.
+        config: must describe the same network, e.g. `panoptic_fpn_r50()`.
         source: names the weights in messages.
         rgb: the weights were trained on RGB (`INPUT.FORMAT`); the network takes BGR all the same.
 

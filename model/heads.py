@@ -91,7 +91,7 @@ class BoxHead(nn.Module):
 
 
 class MaskHead(nn.Module):
-    """Pooled RoIs (R, D, S, S) and a class for each -> mask logits (R, 2S, 2S) of that class."""
+    """The mask head: pooled RoIs (R, D, S, S) and a class for each -> mask logits (R, 2S, 2S) of that class."""
 
     def __init__(self, width: int, thing_classes: int, config: MaskHeadConfig, activation: Activation) -> None:
         super().__init__()

@@ -24,7 +24,7 @@ def _norm(kind: TrunkNorm, channels: int) -> nn.Module:
 
 
 class Stem(nn.Module):
-    """7x7 stride 2, then a 3x3 max-pool of stride 2: (N, 3, H, W) -> (N, 64, H/4, W/4)."""
+    """A 7x7 convolution of stride 2, then a 3x3 max-pool of stride 2: (N, 3, H, W) -> (N, 64, H/4, W/4)."""
 
     def __init__(self, norm: TrunkNorm) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Stem(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1 -> 3x3 -> 1x1 around a shortcut, which is a projection where the number of channels changes."""
+    """Convolutions 1x1, 3x3 and 1x1 beside a shortcut, which is a projection if the number of channels changes."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ def torchvision_name(name: str) -> str:
 
 
 def _caffe2_name(name: str) -> str:
-    """`res3.0.conv2.norm.weight` -> `res3_0_branch2b_bn_s`, as in detectron2's MSRA ResNets."""
+    """Return a tensor's name in detectron2's MSRA ResNets: `res3.0.conv2.norm.weight` -> `res3_0_branch2b_bn_s`."""
     suffixes = {
         "norm.weight": "bn_s",
         "norm.bias": "bn_b",
@@ -144,7 +144,7 @@ _CAFFE2 = TrunkWeights(
 
 
 class ResNet(Trunk):
-    """image -> (C2, C3, C4, C5)."""
+    """The trunk: image -> (C2, C3, C4, C5)."""
 
     channels = (256, 512, 1024, 2048)
     weights = (_TORCHVISION, _CONVERTED, _DETECTRON2, _CAFFE2)
@@ -177,7 +177,7 @@ class ResNet(Trunk):
         init_msra(self)
 
     def stages(self) -> tuple[nn.Module, ...]:
-        """Stem and res2..res5 in order; training freezes a prefix of them."""
+        """Return the stem and res2..res5 in order; training freezes a prefix of them."""
         return (self.stem, *(self.get_submodule(f"res{level}") for level in (2, 3, 4, 5)))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

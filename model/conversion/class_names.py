@@ -13,8 +13,9 @@ from typing import Any
 
 from panrt.errors import ConfigFileError
 from panrt.formats import records
+from panrt.formats.metadata import Category
 from panrt.model.conversion.yaml_files import read_text
-from panrt.model.data.classes import CITYSCAPES, COCO, Category, ClassTable, made_up_colors
+from panrt.model.data.classes import CITYSCAPES, COCO, ClassTable, made_up_colors
 
 _MERGED = ("things", "thing", "other")  # how channel 0 of the semantic branch is called among the stuff
 _COCO_PREFIX = "coco_2017_"

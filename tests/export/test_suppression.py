@@ -37,7 +37,7 @@ def network() -> PanopticFPN:
 @pytest.fixture(scope="module")
 def path(network: PanopticFPN, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("suppression") / "all_classes.onnx"
-    to_onnx(network, path, height=networks.HEIGHT, width=networks.WIDTH)
+    to_onnx(network, path, input_hw=(networks.HEIGHT, networks.WIDTH))
     return path
 
 
@@ -70,13 +70,13 @@ def test_what_the_file_cannot_hold_is_an_error(network: PanopticFPN, tmp_path: P
     with pytest.raises(
         ExportError, match="boxes suppress those of all classes, for which the input size must be known"
     ):
-        to_onnx(network, tmp_path / "open.onnx", height=0, width=0)
+        to_onnx(network, tmp_path / "open.onnx", input_hw=None)
     thresholds = Thresholds(
         detection_score=0.3, detection_nms=0.5, max_detections=32, instance_score=0.5, instance_overlap=0.5,
         stuff_area=200, mask=0.5,
     )  # fmt: skip
     with pytest.raises(ExportError, match=r"detection_score: got 0\.3, expected at least 0\.5"):
-        to_onnx(network, tmp_path / "low.onnx", height=256, width=320, thresholds=thresholds)
+        to_onnx(network, tmp_path / "low.onnx", input_hw=(256, 320), thresholds=thresholds)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -107,7 +107,7 @@ def _report(
 
 
 def _shown(ignored: list[str]) -> str:
-    """The names of ignored tensors, with counters of batch normalisation counted."""
+    """Return the names of ignored tensors, with the number of batch normalisation counters."""
     shown = [name for name in ignored if not name.endswith(".num_batches_tracked")]
     if counters := len(ignored) - len(shown):
         shown.append(f"{counters} counters num_batches_tracked")
