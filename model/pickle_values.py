@@ -151,7 +151,7 @@ def _size(arguments: Arguments) -> object:
 
 
 def _getattr(arguments: Arguments) -> Opaque:
-    """How protocol 2 names the methods of a class: those of `INERT` modules alone, and none is looked up."""
+    """Stand in for a method of an inert class, which protocol 2 names in this way; nothing is looked up."""
     if len(arguments) != 2 or not is_inert(arguments[0]):
         raise PickleProblem("it asks for builtins.getattr")
     return Opaque()

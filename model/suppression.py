@@ -80,7 +80,7 @@ def lowest_deltas(boxes: int, min_scale: float, weights: Sequence[float]) -> Ten
         weights: of the deltas of width and height.
 
     Returns:
-        Float32; where there is no limit, the lowest number that float16 has.
+        Float32; a delta without a limit has float16's lowest number.
     """
     none = torch.finfo(torch.float16).min
     limits = [none, none, *(math.log(min_scale) * weight if min_scale else none for weight in weights)]

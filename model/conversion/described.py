@@ -1,4 +1,4 @@
-"""What a configuration of another framework says about a network."""
+"""A network as a configuration of another framework describes it."""
 
 from __future__ import annotations
 

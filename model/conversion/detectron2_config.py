@@ -311,7 +311,7 @@ def _input_hw(keys: _Keys, notes: list[str]) -> tuple[int, int]:
     """The size of a frame whose aspect ratio makes both limits tight, padded."""
     low, high = keys.whole("INPUT.MIN_SIZE_TEST", 0, 32768), keys.whole("INPUT.MAX_SIZE_TEST", 1, 32768)
     if low == 0:
-        notes.append("INPUT.MIN_SIZE_TEST is 0, which keeps frames as they are; the default input is 800x1344")
+        notes.append("INPUT.MIN_SIZE_TEST is 0, so frames are not resized; the default input is 800x1344")
         return 800, 1344
     height, width = (side + -side % SIZE_DIVISOR for side in (min(low, high), high))
     return height, width

@@ -1,4 +1,4 @@
-"""What the shapes of a checkpoint's tensors say about its network: depth, widths, layers, norms and classes."""
+"""The structure of a checkpoint's network by the shapes of its tensors: depth, widths, layers, norms and classes."""
 
 from __future__ import annotations
 
