@@ -1,4 +1,4 @@
-"""Build a TensorRT engine from a PanRT ONNX file, with a sidecar that states what it was built with.
+"""Build a TensorRT engine from a PanRT ONNX file, with a sidecar that records how it was built.
 
     build_engine("street.onnx", "street.plan")                   # TensorRT, on the GPU that will run it
     build_engine("street.onnx", "street.plan", flavour="rtx")    # TensorRT for RTX, on any machine
@@ -123,7 +123,7 @@ def _build_or_copy(linted: Linted, onnx_path: Path, path: Path, target: _Target,
 
 
 class _Target(NamedTuple):
-    """Everything that determines an engine beside the model."""
+    """Everything that determines an engine, except the model."""
 
     tensorrt: TensorRT
     library: PluginLibrary

@@ -1,4 +1,4 @@
-"""Sample frames: what an int8 export is calibrated on, what a float16 export is checked on, what files are compared on.
+"""Sample frames: for int8 calibration, for the checks of float16 exports, and for comparisons of files.
 
 Shapes: a frame is (H, W, 3) uint8 BGR of any size.
 """

@@ -88,7 +88,7 @@ def _rename(graph: GraphProto, edges: dict[str, str]) -> None:
 
 
 def _forget_the_tracer(graph: GraphProto) -> None:
-    """Stack traces and the like would make the file depend on where it was exported."""
+    """Remove stack traces and other metadata that depend on where the network was exported."""
     graph.ClearField("doc_string")
     for entry in (graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
         entry.ClearField("metadata_props")

@@ -1,4 +1,4 @@
-"""Export a network to one portable ONNX file: pixels in, panoptic ids out.
+"""Export a network to one portable ONNX file: pixels in, panoptic IDs out.
 
     to_onnx(model, "street.onnx", input_hw=(512, 1024))
 
@@ -81,8 +81,8 @@ def _with_former_names(export: Callable[P, Exported]) -> Callable[P, Exported]:
                 DeprecationWarning,
                 stacklevel=2,
             )
-        if {"height", "width"} <= given.keys():
-            size = given.pop("height"), given.pop("width")
+        if {"height", "width"} & given.keys():
+            size = given.pop("height", 0), given.pop("width", 0)
             given["input_hw"] = None if size == (0, 0) else size
         if "output_size" in given:
             given["output_hw"] = given.pop("output_size")

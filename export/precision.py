@@ -1,4 +1,4 @@
-"""Precision is a property of the file: which features are float16 or int8 is decided here, once, for every runtime.
+"""The precision of a file: which features are float16 or int8 is decided here, for every runtime.
 
 Float32 in every file are the pixels until they are normalised, all boxes and scores, the softmax, the sigmoid of the
 masks and the geometry of the ops. Int8 is explicit: QuantizeLinear and DequantizeLinear round each convolution that

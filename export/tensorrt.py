@@ -206,7 +206,7 @@ class Network:
 
     @property
     def inputs(self) -> dict[str, tuple[int, ...]]:
-        """Shapes by name; -1 for an open size."""
+        """Return the shapes of the inputs by name; -1 for an open size."""
         tensors = map(self.definition.get_input, range(self.definition.num_inputs))
         return {tensor.name: tuple(tensor.shape) for tensor in tensors}
 

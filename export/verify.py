@@ -341,7 +341,7 @@ class _Error:
 
 
 class _Share:
-    """A number of items among all."""
+    """The share of equal items among all."""
 
     def __init__(self) -> None:
         self.same = self.all = 0

@@ -1,4 +1,4 @@
-"""Networks from weights: PanRT model files, detectron2's panoptic FPNs, ImageNet trunks.
+"""Networks with weights from PanRT model files, detectron2's panoptic FPNs, and ImageNet trunks.
 
 `weight_files` reads the files. For every tensor of a network a function returns its name in the file, so that all
 messages use the file's names.

@@ -81,7 +81,7 @@ def _multiply_adds(module: nn.Module, x: Tensor, output: Tensor) -> int:
 
 
 class _ShapesOnly(CustomOps):
-    """The custom ops, on shapes alone."""
+    """The custom ops, computing only shapes."""
 
     def run(self, op: Op, inputs: Tensors, attributes: Mapping[str, Any]) -> Sequence[Tensor]:
         first = inputs[0] if isinstance(inputs[0], Tensor) else inputs[0][0]

@@ -167,7 +167,7 @@ class MergeConfig(_Bounded):
 
 @dataclass(frozen=True, kw_only=True)
 class PanopticFPNConfig(_Bounded):
-    """One network. Without `instance` it predicts stuff only, without `semantic` things only.
+    """A network. Without `instance` it predicts stuff only, without `semantic` things only.
 
     `pixel_mean` and `pixel_std` are in B, G, R order and 0..255: every network here eats BGR, and weights that were
     trained on RGB have the input channels of their first convolution turned round when they are loaded.

@@ -1,4 +1,4 @@
-"""The custom ops on torch tensors: what the network calls between its subgraphs.
+"""The custom ops on torch tensors.
 
 `CustomOps` has the signatures. `KernelOps` computes on the CPU with `panrt.plugins.native` and as many threads as
 torch; the exporter's `SymbolicOps` records graph nodes instead. Nothing here is differentiable; training pools with

@@ -133,7 +133,7 @@ class InstanceBranch(nn.Module):
 
 
 class PanopticFPN(nn.Module):
-    """The whole network: uint8 BGR pixels in, panoptic ids out.
+    """The whole network: uint8 BGR pixels in, panoptic IDs out.
 
     Called on a batch (N, H, W, 3), it returns the outputs of PanopticMerge. Without a semantic branch all stuff is
     void, without an instance branch there are no things.

@@ -105,7 +105,7 @@ def roi_align(
 
 
 class _Kernel(NamedTuple):
-    """The op's own kernel, which runs on the CPU in float32 and has no gradient."""
+    """The op's CPU kernel, in float32 and without a gradient."""
 
     rois: Tensor  # (R, 4)
     images: Tensor  # (R,)

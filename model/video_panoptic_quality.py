@@ -64,7 +64,7 @@ class IdentitySwitches(NamedTuple):
 def video_panoptic_quality(
     clips: Sequence[Clip], categories: Sequence[Category], *, windows: Sequence[int] = (1, 5, 10, 15)
 ) -> VideoPanopticQuality:
-    """VPQ of a set of clips.
+    """Compute the VPQ of a set of clips.
 
     Args:
         clips: labelled and predicted frames, in order.

@@ -147,7 +147,7 @@ def conv3x3_instructions() -> list[str]:
 
 
 class Conv3x3:
-    """A convolution with 3 x 3 kernels, stride 1 and padding 1; not an op, but what networks spend most time in.
+    """A convolution with 3 x 3 kernels, stride 1 and padding 1. Not an op; networks spend most of their time in it.
 
     It keeps the memory that it works in for the next call, and takes more where several threads call it at once.
     """

@@ -97,7 +97,7 @@ def paint_instances(
     columns, left, right = paste_taps(op, box[0], box[2], W, probs.size(2) - 2)
 
     def lerp(values: Value, taps: Taps, k: Value, begin: Value, end: Value) -> Value:
-        """Along the first axis."""
+        """Interpolate along the first axis."""
         cell = op.Slice(op.Gather(taps.cells[0], k), begin, end)
         share = op.Unsqueeze(op.Slice(op.Gather(taps.weights[0], k), begin, end), [1])
         low, high = op.Gather(values, cell), op.Gather(values, cell + 1)

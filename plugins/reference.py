@@ -1,4 +1,4 @@
-"""The custom ops in NumPy: slow, obvious, the specification. Read it beside OPS.md, whose step numbers it follows.
+"""The custom ops in NumPy: their specification, clear rather than fast. Step numbers are those of OPS.md.
 
 Shapes: N images, L pyramid levels, A anchors per cell, R RoIs, C thing classes, K detections, S semantic channels (0 is
 "things"), Gh x Gw a mask (28 x 28), H x W output size, h x w semantic map at a quarter of the padded network input.

@@ -31,7 +31,7 @@ Progress = Callable[[int, int], None]  # frames done, frames in all
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkConfig:
-    """The length and rate of a measurement."""
+    """The length of a measurement, and the rate of its fixed-rate run."""
 
     frames: int = 200  # of each run
     warm_up: int = 20  # frames before the runs, not measured
@@ -86,7 +86,7 @@ class Run(NamedTuple):
 
 
 class Benchmark(NamedTuple):
-    """All that a report shows."""
+    """Everything that a report shows."""
 
     model: str  # file name
     model_sha256: str
@@ -163,7 +163,7 @@ def run_benchmark(
 def _runs(
     session: Session, frames: Sequence[NDArray[np.uint8]], config: BenchmarkConfig, progress: Callable[[int], None]
 ) -> tuple[Run, Run | None]:
-    """Do both runs, with their power where a sensor reads it."""
+    """Measure both runs, with their power if a sensor exists."""
     sensor = open_sensor(session.backend)
     try:
         with PowerMeter(sensor) as meter:

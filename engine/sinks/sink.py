@@ -50,7 +50,7 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class Context:
-    """The stream that a writer belongs to."""
+    """The properties of the stream that a writer belongs to."""
 
     model: ModelFile
     status: Callable[[], StreamStatus]

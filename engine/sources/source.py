@@ -122,7 +122,7 @@ class Opening:
 
     @property
     def problem(self) -> SourceError | None:
-        """One error for all files that were not read in full; None if all were."""
+        """The error for all files that were not read in full; None if all were."""
         if not self.problems:
             return None
         first = next(iter(self.problems.values()))

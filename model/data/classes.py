@@ -28,7 +28,7 @@ class ClassTable(NamedTuple):
 
     @property
     def semantic_channels(self) -> int:
-        """S: the stuff classes and the one channel that all things share."""
+        """The number S of semantic channels: the stuff classes, and one channel that all things share."""
         return 1 + len(self.stuff)
 
     def thing_index(self) -> dict[int, int]:

@@ -39,7 +39,7 @@ class Segment(NamedTuple):
 
 
 class Record(NamedTuple):
-    """One image and where its files are."""
+    """An image of a data set, and its files."""
 
     image_id: int | str
     images: Path  # the folder, and the name in it

@@ -1,4 +1,4 @@
-"""Overlays of results, drawn where frame and map are: on the GPU, in the memory of a slot.
+"""Overlays drawn on the GPU, from the frame and the map in the memory of a slot.
 
 An overlay is drawn after its result was collected, with the colours that tracking gave it, and before the slot takes
 other frames. It has its own stream, beside the network's work on later frames; the network's stream waits only if the

@@ -1,4 +1,4 @@
-"""Opening a session's slots: where network inputs and outputs lie, and their work as CUDA graphs."""
+"""Opening the slots of a session: placing network inputs and outputs, and capturing their work as CUDA graphs."""
 
 from __future__ import annotations
 

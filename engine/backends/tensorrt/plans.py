@@ -1,4 +1,4 @@
-"""The backend of TensorRT and TensorRT for RTX: opens an engine file if this machine has what it was built for.
+"""The backend of TensorRT and TensorRT for RTX: opens an engine file if it was built for this machine.
 
 Everything is checked before TensorRT sees the engine: the sidecar states what it needs. Whether the file is whole is
 known once it is read, which `open_session` does and `obstacle` does not.

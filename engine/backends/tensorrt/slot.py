@@ -40,7 +40,7 @@ class Held(NamedTuple):
 
 
 class GpuSlot:
-    """Buffers that never move, and the work on them.
+    """Buffers at fixed addresses, and the work on them.
 
     If they are mapped, the network reads its input and writes its outputs in host memory, each byte once, and nothing
     is copied. A GPU may not cache that memory, so everything that is read repeatedly lies in device memory.

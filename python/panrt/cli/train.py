@@ -383,7 +383,7 @@ def _describe(recipe: TrainConfig, device: str) -> str:
 
 
 class _Judge:
-    """Evaluates at the end of the training, and keeps the whole result beside the figures that are logged."""
+    """Evaluates at the end of the training, and keeps the complete result beside the logged figures."""
 
     def __init__(self, dataset: CocoPanoptic, recipe: TrainConfig) -> None:
         self.dataset = dataset

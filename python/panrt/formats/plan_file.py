@@ -112,7 +112,13 @@ def dumps(file: PlanFile) -> str:
     """Return the metadata as JSON, with the schema version first."""
     fields = dataclasses.asdict(file)
     fields["model"] = json.loads(metadata.dumps(file.model))
+    fields["options"] = options_to_json(file.options)
     return json.dumps({"schema": SCHEMA, **fields}, indent=2)
+
+
+def options_to_json(options: BuildOptions) -> dict[str, Any]:
+    """Return the options as they are written: an open size is an empty list."""
+    return dataclasses.asdict(options) | {"input_hw": list(options.input_hw or ())}
 
 
 def read(plan: str | os.PathLike[str]) -> PlanFile:
@@ -152,7 +158,7 @@ def loads(text: str | bytes, *, source: str) -> PlanFile:
         raise PlanFileError(f"{source}: schema: got {shown(schema)}, expected {SCHEMA}; build the engine again.")
     model: dict[Any, Reader] = {ModelFile: lambda value, where: metadata.from_json(value, source=where)}
     if isinstance(options := data.get("options"), dict) and options.get("input_hw") == []:
-        data["options"] = options | {"input_hw": None}  # as it was written up to 0.1
+        data["options"] = options | {"input_hw": None}
     try:
         file: PlanFile = decode(PlanFile, data, source=source, least=-1, readers=model)  # -1: no DLA core
     except ModelFileError:

@@ -1,4 +1,4 @@
-"""Rewrites of a graph for the CPU: the same function with less work.
+"""Rewrites of a graph for the CPU that keep its function and reduce its work.
 
 The file stays the reference, and other runtimes read it unchanged. `PASSES` lists the passes in the order in which they
 run; each module gives the reason for its place. A pass changes the graph in place and returns None, or returns why

@@ -1,4 +1,4 @@
-"""A transposed convolution becomes 1 x 1 convolutions and a permutation of pixels.
+"""Replace a transposed convolution by 1 x 1 convolutions and a permutation of pixels.
 
 The one in the mask head has a stride of its kernel's size, so that its kernels do not overlap. It equals a 1 x 1
 convolution to a group of channels for each place in the kernel; the prediction that follows is made in each group, and

@@ -1,4 +1,4 @@
-"""Float16 becomes float32: CPUs convert to it for every convolution anyway.
+"""Convert float16 to float32, as CPUs would do for every convolution anyway.
 
 Runs first, because every later pass computes with constants in float32 and ignores those of another type.
 """

@@ -1,4 +1,4 @@
-"""The normalisation of pixels becomes a table.
+"""Replace the normalisation of pixels by a table.
 
 A PanRT file begins with casts, the transpose to NCHW and the normalisation of each channel: four passes over floats,
 which ONNX Runtime hardly parallelises. Each result depends on one byte and its channel, so there are 768 of them. The

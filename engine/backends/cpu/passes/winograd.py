@@ -1,4 +1,4 @@
-"""The largest convolutions leave the runtime for `native.Conv3x3`.
+"""Compute the largest convolutions with `native.Conv3x3` instead of the runtime.
 
 ONNX Runtime computes a 3 x 3 convolution in as many multiplications as it has weights and pixels, near the peak of the
 processor. Winograd's algorithm takes a quarter of them, at the price of a few more roundings in float32. It pays on
