@@ -31,6 +31,8 @@ settings.register_profile(
 # What a developer or a CI service has set must not reach servers and terminals of the tests.
 for name in (
     "PANRT_TOKEN",
+    "PANRT_HUB",
+    "PANRT_OFFLINE",
     "COLUMNS",
     "LINES",
     "TERMINAL_WIDTH",

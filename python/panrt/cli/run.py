@@ -8,13 +8,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from panrt.cli import signals
 from panrt.cli.support import (
+    MODEL_HELP,
     BackendOption,
     GpuMemoryOption,
     HeightOption,
@@ -24,6 +24,7 @@ from panrt.cli.support import (
     ThreadsOption,
     WidthOption,
     chosen_size,
+    find_model,
     interactive,
 )
 from panrt.errors import PanrtError
@@ -72,7 +73,7 @@ TransportOption = Annotated[Literal["tcp", "udp"], typer.Option(help="Of RTSP st
 
 def run(
     sources: SourcesArgument,
-    model: Annotated[Path, typer.Option("--model", "-m", help="An .onnx or .plan file, or a name: tabletop.")],
+    model: Annotated[str, typer.Option("--model", "-m", help=MODEL_HELP)],
     sinks: SinksOption = [],  # noqa: B006  (typer reads it, nobody writes to it)
     backend: BackendOption = "auto",
     threads: ThreadsOption = None,
@@ -108,10 +109,15 @@ def run(
         pixel_format="bgr8" if pixel_format == "auto" else pixel_format,
     )
     report = Report(as_json=as_json, to_stderr="-" in sinks)
-    size = chosen_size(height, width)
+    found = find_model(report, model, backend=backend, threads=threads, input_hw=chosen_size(height, width))
     tracker = panrt.TrackingConfig() if track else None
     with panrt.load(
-        model, backend=backend, threads=threads, preprocess=preprocess, gpu_memory=gpu_memory, input_hw=size
+        found.path,
+        backend=backend,
+        threads=threads,
+        preprocess=preprocess,
+        gpu_memory=gpu_memory,
+        input_hw=found.input_hw,
     ) as session:
         alike = len(sources) == 1 or session.model.batch == 1  # frames that share a batch need one format
         options = replace(options, native=pixel_format == "auto" and session.converts_frames and alike)

@@ -18,6 +18,7 @@ from panrt.errors import PanrtError
 from panrt.formats.records import legible_lines
 
 if TYPE_CHECKING:
+    from panrt.engine.named import Located
     from panrt.model.config import PanopticFPNConfig
 
 Choice = TypeVar("Choice", bound=str)
@@ -30,6 +31,7 @@ _EXTRAS = {
 }
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print only one JSON object with the same facts.")]
+MODEL_HELP = "An .onnx or .plan file, a name of 'panrt models' such as coco, or tabletop (bundled)."
 BackendOption = Annotated[str, typer.Option(help="auto, cpu, tensorrt or rtx.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")]
 DeviceOption = Annotated[
@@ -72,6 +74,27 @@ class Commands(TyperGroup):
 def _fail(text: str, code: int) -> None:
     typer.echo(f"error: {legible_lines(text)}", err=True)
     raise typer.Exit(code)
+
+
+def find_model(
+    report: Report, model: str, *, backend: str, threads: int | None, input_hw: tuple[int, int] | None
+) -> Located:
+    """Return the file of a model and the size to open it with; report the size of a model of the catalogue first.
+
+    Raises:
+        UnknownModelError, DownloadError, MissingError, BackendError, ...: as `panrt.load` does.
+    """
+    from panrt.engine import bundled, named
+    from panrt.hub import models
+
+    if not models.is_remote(model):
+        return named.Located(bundled.locate(model), input_hw)
+    choice = named.choose(model, input_hw=input_hw) if backend in ("auto", "cpu") else None
+    if choice is not None:
+        from panrt.plugins import native
+
+        report.line("size", named.announcement(choice, threads=threads or native.default_threads()))
+    return named.locate(model, backend=backend, input_hw=input_hw)
 
 
 def chosen_size(height: int | None, width: int | None) -> tuple[int, int] | None:
