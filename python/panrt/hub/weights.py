@@ -204,8 +204,8 @@ def from_hugging_face(model: str) -> Path:
         MissingError: huggingface_hub is not installed.
         DownloadError: the file cannot be downloaded.
     """
-    match = re.fullmatch(r"hf://?([\w.-]+/[\w.-]+)/(?!.*(?:^|/)\.\.(?:/|$))([\w./ -]+)", model)
-    if match is None:
+    match = re.fullmatch(r"hf://?([\w.-]+/[\w.-]+)/([\w./ -]+)", model)
+    if match is None or ".." in model.split("/"):
         raise UnknownModelError(f"{model}: not a file of the Hugging Face hub, expected {SCHEME}OWNER/NAME/FILE.")
     try:
         from huggingface_hub import hf_hub_download  # noqa: PLC0415  # optional
