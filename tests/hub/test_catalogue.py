@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections import Counter
@@ -41,7 +42,7 @@ def test_path_names_the_model_and_the_hash(entry: Entry) -> None:
 def test_size_is_that_of_the_tensors(entry: Entry) -> None:
     trunk = make_config(entry.config).trunk
     assert isinstance(trunk, ResNetConfig)
-    shapes = recipe.json.loads((recipe.HERE / f"state_dict_r{trunk.depth}.json").read_text())["shapes"]
+    shapes = json.loads((recipe.HERE / f"state_dict_r{trunk.depth}.json").read_text())["shapes"]
     assert entry.size == 4 * sum(math.prod(shape) for shape in shapes.values())
 
 

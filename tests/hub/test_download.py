@@ -10,8 +10,8 @@ import resource
 import shutil
 import socket
 import threading
+import types
 import urllib.error
-from collections import namedtuple
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -180,6 +180,17 @@ def test_part_that_was_damaged_on_the_disk_starts_over_once(client: Client) -> N
     assert [request.start for request in client.hub.requests] == [0, 400_000, 0]
 
 
+@pytest.mark.parametrize("state", [b"", b"[" * 9000, b"{}", b'{"address": 1, "validator": []}', b"{" * 20_000])
+def test_damaged_state_of_a_download_starts_over(client: Client, state: bytes) -> None:
+    def damage(request: Request) -> None:
+        client.target.with_name("model.pkl.part.json").write_bytes(state)
+        request.answer(500)
+
+    client.hub.plays = [cut_at(client.hub, 400_000), damage]
+    assert client.fetch() == SHA256
+    assert client.hub.requests[-1].start == 0
+
+
 def test_part_that_was_not_asked_for_is_not_taken(client: Client) -> None:
     def elsewhere(request: Request) -> None:
         body = CONTENT[5:]
@@ -206,7 +217,11 @@ def test_server_that_announces_too_little_is_found_by_the_hash(client: Client) -
 
 def test_silent_server_is_asked_again(client: Client) -> None:
     over = threading.Event()
-    client.hub.plays = [lambda _: over.wait(30) and None]
+
+    def silent(_: Request) -> None:
+        over.wait(30)
+
+    client.hub.plays = [silent]
     patience = Patience(timeout=0.2, attempts=3, sleep=lambda _: None)
     try:
         found = fetch(f"{client.hub.address}/m", client.target, EXPECTED, watch=client.heard, patience=patience)
@@ -366,8 +381,7 @@ def test_unknown_host_is_reported_as_no_network(tmp_path: Path, monkeypatch: pyt
 
 
 def test_full_disk_is_noticed_before_the_download(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = namedtuple("usage", "total used free")(10**9, 10**9, 1000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: types.SimpleNamespace(free=1000))
     with pytest.raises(DownloadError, match=r"model\.pkl\.part: no space left on device; make room, or set XDG"):
         client.fetch()
     assert client.heard.progress == []

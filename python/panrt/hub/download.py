@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 from panrt.errors import ChecksumError, DownloadError, OfflineError
-from panrt.files import locked, move_into_place, write_atomically
+from panrt.files import locked, move_into_place, read_whole, write_atomically
+from panrt.formats import records
 from panrt.version import version
 
 if TYPE_CHECKING:
@@ -286,8 +287,9 @@ class _Download:
     def _validator(self) -> str:
         """Return what the server named the version of the part by; empty if nothing, or it is of another address."""
         try:
-            state = json.loads(self.state.read_bytes()[:10_000])
-        except (OSError, ValueError):
+            content = read_whole(self.state, longest=10_000, error=DownloadError, expected="the state of a download")
+            state = records.parse(content, source=str(self.state), error=DownloadError, cure="remove it")
+        except OSError:  # it is missing or damaged
             return _WITHOUT_VALIDATOR
         found = state.get("validator") if isinstance(state, dict) and state.get("address") == self.address else None
         return found if isinstance(found, str) and re.fullmatch(r"[ -~]{1,1000}", found) else _WITHOUT_VALIDATOR

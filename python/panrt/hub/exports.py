@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from panrt.errors import ExportError, MissingError
-from panrt.files import locked, write_atomically
+from panrt.files import locked, read_whole, write_atomically
+from panrt.formats import records
 from panrt.hub.watch import Watch
 from panrt.hub.weights import Weights, root
 from panrt.version import version
@@ -129,9 +130,10 @@ def _read(folder: Path) -> Kept | None:
     """Return what is kept in a folder; None if nothing whole is."""
     path = folder / _FILE
     try:
-        facts = json.loads((folder / _FACTS).read_bytes()[:10_000])
+        content = read_whole(folder / _FACTS, longest=10_000, error=ExportError, expected="facts of an export")
+        facts = records.parse(content, source=str(folder), error=ExportError, cure="")
         return Kept(path, str(facts["weights_sha256"]), str(facts["precision"]), int(facts["bytes"]))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from panrt.errors import UnknownModelError
+from panrt.formats.records import argument
 from panrt.hub import catalogue, exports, weights
 from panrt.hub.catalogue import Entry
 from panrt.hub.exports import Key, Precision
@@ -70,7 +71,7 @@ def _of_address(model: str, precision: Precision, watch: Watch) -> Path:
     if path.suffix != ".safetensors":
         raise UnknownModelError(
             f"{model}: expected an .onnx or .safetensors file of PanRT; weights of another program are converted "
-            f"first: panrt convert {path} -o model.safetensors --config CONFIG"
+            f"first: panrt convert {argument(path)} -o model.safetensors --config CONFIG"
         )
     from panrt.hub import download  # noqa: PLC0415  # network libraries are slow to import, and seldom needed
 

@@ -20,7 +20,8 @@ from panrt.errors import (
     OfflineError,
     UnknownModelError,
 )
-from panrt.files import cache_folder, locked, write_atomically
+from panrt.files import cache_folder, locked, read_whole, write_atomically
+from panrt.formats import records
 from panrt.hub import catalogue
 from panrt.hub.catalogue import HUB, LICENCE_ADDRESS, SCHEME, Entry
 from panrt.hub.watch import Watch
@@ -177,14 +178,10 @@ def _record(entry: Entry, sha256: str | None) -> None:
 
 def _recorded() -> dict[str, str]:
     path = _hashes()
-    try:
-        table = json.loads(path.read_bytes()[:1_000_000])
-    except FileNotFoundError:
+    if not path.exists():
         return {}
-    except (ValueError, RecursionError) as error:
-        raise ChecksumError(
-            f"{path}: is damaged; it holds the hashes of first downloads. Remove it to record them again."
-        ) from error
+    content = read_whole(path, longest=1_000_000, error=ChecksumError, expected="the hashes of first downloads")
+    table = records.parse(content, source=str(path), error=ChecksumError, cure="remove it to record hashes again")
     items = table.items() if isinstance(table, dict) else ()
     return {name: value for name, value in items if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value)}
 
