@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -16,22 +15,14 @@ from panrt.cli.build import _located
 from panrt.cli.support import Report
 from panrt.hub import exports, weights
 from support.hub_server import Hub
-from support.named_models import ALIAS, NAME, Small, list_in_catalogue, small_model
-
-
-@pytest.fixture(scope="module")
-def small() -> Small:
-    return small_model()
+from support.named_models import ALIAS, NAME, Small
 
 
 @pytest.fixture
-def hub(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    list_in_catalogue(small.entry, tmp_path / "cache", monkeypatch)
+def hub(small_hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     monkeypatch.chdir(tmp_path)
     cv2.imwrite("photo.png", np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8))
-    with Hub(small.content).running() as server:
-        monkeypatch.setenv("PANRT_HUB", server.address)
-        yield server
+    return small_hub
 
 
 def run(*arguments: str) -> Result:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,25 +20,12 @@ from panrt.hub.exports import Key
 from panrt.hub.weights import Weights
 from panrt.model import checkpoints, save
 from support.hub_server import Heard, Hub
-from support.named_models import ALIAS, NAME, Small, list_in_catalogue, small_model
-
-
-@pytest.fixture(scope="module")
-def small() -> Small:
-    return small_model()
-
-
-@pytest.fixture
-def hub(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    list_in_catalogue(small.entry, tmp_path / "cache", monkeypatch)
-    with Hub(small.content).running() as server:
-        monkeypatch.setenv("PANRT_HUB", server.address)
-        yield server
+from support.named_models import ALIAS, NAME, Small
 
 
 @pytest.mark.slow
 def test_model_by_name_is_the_exported_network_and_needs_no_network_later(
-    small: Small, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    small: Small, small_hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     frame = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
     with panrt.load(ALIAS, threads=1) as session:
@@ -61,11 +47,11 @@ def test_model_by_name_is_the_exported_network_and_needs_no_network_later(
     with panrt.load(NAME, threads=1, input_hw=(64, 96)) as session:
         assert session.model.input_hw == (64, 96)
     assert capsys.readouterr().err == ""
-    assert len(hub.requests) == 1
+    assert len(small_hub.requests) == 1
 
 
 @pytest.mark.slow
-def test_precisions_are_files_of_their_own_and_are_removed_together(small: Small, hub: Hub) -> None:
+def test_precisions_are_files_of_their_own_and_are_removed_together(small: Small, small_hub: Hub) -> None:
     halves = models.onnx_file(ALIAS, precision="fp16", watch=Heard())
     assert read_onnx(halves).file.precision == "fp16"
     assert read_onnx(halves).file.input_hw == (0, 0)
@@ -79,7 +65,7 @@ def test_precisions_are_files_of_their_own_and_are_removed_together(small: Small
 
 
 @pytest.mark.slow
-def test_weights_that_do_not_fit_are_an_error_of_the_exporter(small: Small, tmp_path: Path, hub: Hub) -> None:
+def test_weights_that_do_not_fit_are_an_error_of_the_exporter(small: Small, tmp_path: Path, small_hub: Hub) -> None:
     path = tmp_path / "model.pkl"
     path.write_bytes(small.content)
     key = Key(weights_sha256="0" * 64, config="panoptic_fpn_r50", precision="fp32")
@@ -89,7 +75,7 @@ def test_weights_that_do_not_fit_are_an_error_of_the_exporter(small: Small, tmp_
 
 
 @pytest.mark.slow
-def test_weights_by_name_are_a_network_in_pytorch_too(small: Small, hub: Hub) -> None:
+def test_weights_by_name_are_a_network_in_pytorch_too(small: Small, small_hub: Hub) -> None:
     path = checkpoints.locate(ALIAS)
     assert checkpoints.read_header(path).config.name == "panoptic_fpn_lite"
     loaded, expected = checkpoints.load(path).state_dict(), small.model.state_dict()
@@ -98,7 +84,7 @@ def test_weights_by_name_are_a_network_in_pytorch_too(small: Small, hub: Hub) ->
 
 @pytest.mark.slow
 def test_model_file_of_the_hugging_face_hub_is_exported_too(
-    small: Small, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Small, small_hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(small.model, tmp_path / "model.safetensors", provenance="a test")
     monkeypatch.setattr(weights, "from_hugging_face", lambda model: tmp_path / Path(model).name)
@@ -112,21 +98,21 @@ def test_model_file_of_the_hugging_face_hub_is_exported_too(
 # before anything is downloaded
 
 
-def test_missing_pytorch_is_reported_before_the_download(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_pytorch_is_reported_before_the_download(small_hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else find(name))
     with pytest.raises(
         MissingError, match=r"needs torch; nothing was downloaded\.\n  Install it:  pip install 'panrt\[exp"
     ):
         panrt.load(ALIAS)
-    assert hub.requests == []
+    assert small_hub.requests == []
 
 
 @pytest.mark.parametrize(("backend", "flavour"), [("tensorrt", ""), ("rtx", " --flavour rtx")])
-def test_gpu_backend_is_told_to_build_before_the_download(hub: Hub, backend: str, flavour: str) -> None:
+def test_gpu_backend_is_told_to_build_before_the_download(small_hub: Hub, backend: str, flavour: str) -> None:
     with pytest.raises(BackendError, match=rf"panrt build {ALIAS} -o model\.plan{flavour}  \(at 800x1088 unless"):
         panrt.load(ALIAS, backend=backend)
-    assert hub.requests == []
+    assert small_hub.requests == []
 
 
 @pytest.mark.parametrize(
@@ -137,7 +123,7 @@ def test_gpu_backend_is_told_to_build_before_the_download(hub: Hub, backend: str
         ("s.onnx", r"no such file\."),
     ],
 )
-def test_name_of_neither_a_file_nor_a_model_is_an_error(hub: Hub, name: str, hint: str) -> None:
+def test_name_of_neither_a_file_nor_a_model_is_an_error(small_hub: Hub, name: str, hint: str) -> None:
     with pytest.raises(UnknownModelError, match=hint):
         panrt.load(name)
 
@@ -165,14 +151,14 @@ def key(**changed: str) -> Key:
     return Key(**{"weights_sha256": "a", "config": "c", "precision": "fp32", **changed})  # type: ignore[arg-type]
 
 
-def test_everything_that_determines_a_file_is_in_its_key(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_everything_that_determines_a_file_is_in_its_key(small_hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     exporter = Exporter(monkeypatch)
     keys = [key(), key(weights_sha256="b"), key(config="d"), key(precision="fp16"), key(panrt="9.9"), key(exporter="2")]
     assert len({make(each) for each in (*keys, *keys)}) == exporter.count == len(keys)
 
 
 @pytest.mark.parametrize("damage", ["cut", "facts", "no facts"])
-def test_file_that_is_not_whole_is_made_again(hub: Hub, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
+def test_file_that_is_not_whole_is_made_again(small_hub: Hub, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
     exporter = Exporter(monkeypatch)
     path = make(key())
     facts = path.with_suffix(".json")

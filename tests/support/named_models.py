@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +14,7 @@ from panrt.hub import catalogue
 from panrt.hub.catalogue import Cost, Entry
 from panrt.model import PanopticFPN, build
 from panrt.model.checkpoints import detectron2_name
-from support.hub_server import md5_prefix, zoo_pickle
+from support.hub_server import Hub, md5_prefix, zoo_pickle
 
 NAME, ALIAS = "panoptic_fpn_lite_1x", "small"
 
@@ -51,3 +53,12 @@ def list_in_catalogue(entry: Entry, cache: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(catalogue, "ENTRIES", (*catalogue.ENTRIES, entry))
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     monkeypatch.setenv("PANRT_HUB", "http://127.0.0.1:9")  # nothing listens there
+
+
+@contextmanager
+def served(small: Small, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub that has the model, whose entry is in the catalogue."""
+    list_in_catalogue(small.entry, cache, monkeypatch)
+    with Hub(small.content).running() as server:
+        monkeypatch.setenv("PANRT_HUB", server.address)
+        yield server

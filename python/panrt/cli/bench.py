@@ -19,6 +19,7 @@ from panrt.cli.support import (
     WidthOption,
     chosen_size,
     find_model,
+    open_found,
     progress_bar,
 )
 from panrt.formats.records import argument
@@ -76,21 +77,13 @@ def run(
 
     Frames are decoded before, so sources cost nothing. Close other programs: the load is reported, not corrected.
     """
-    import panrt
     from panrt.engine.bench.benchmark import BenchmarkConfig, run_benchmark
 
     config = BenchmarkConfig(frames=frames, warm_up=warm_up, rate=rate)
     size = chosen_size(height, width)
     found = find_model(Report(as_json=as_json), str(model), backend=backend, threads=threads, input_hw=size)
     images = _read(source, frames)
-    loaded = panrt.load(
-        found.path,
-        backend=backend,
-        threads=threads,
-        preprocess=preprocess,
-        gpu_memory=gpu_memory,
-        input_hw=found.input_hw,
-    )
+    loaded = open_found(found, backend=backend, threads=threads, preprocess=preprocess, gpu_memory=gpu_memory)
     with loaded as session, progress_bar("measure") as show:
         if profile and not hasattr(session, "profile"):
             raise ValueError(f"--profile: the backend {session.backend!r} has no GPU to profile; leave it out.")

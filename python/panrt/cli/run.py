@@ -26,6 +26,7 @@ from panrt.cli.support import (
     chosen_size,
     find_model,
     interactive,
+    open_found,
 )
 from panrt.errors import PanrtError
 
@@ -111,14 +112,7 @@ def run(
     report = Report(as_json=as_json, to_stderr="-" in sinks)
     found = find_model(report, model, backend=backend, threads=threads, input_hw=chosen_size(height, width))
     tracker = panrt.TrackingConfig() if track else None
-    with panrt.load(
-        found.path,
-        backend=backend,
-        threads=threads,
-        preprocess=preprocess,
-        gpu_memory=gpu_memory,
-        input_hw=found.input_hw,
-    ) as session:
+    with open_found(found, backend=backend, threads=threads, preprocess=preprocess, gpu_memory=gpu_memory) as session:
         alike = len(sources) == 1 or session.model.batch == 1  # frames that share a batch need one format
         options = replace(options, native=pixel_format == "auto" and session.converts_frames and alike)
         stream = panrt.stream(sources, session, sinks=sinks, options=options, tracker=tracker, limit=frames)

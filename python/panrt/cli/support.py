@@ -19,6 +19,7 @@ from panrt.formats.records import legible_lines
 
 if TYPE_CHECKING:
     from panrt.engine.named import Located
+    from panrt.engine.session import GpuMemory, Preprocess, Session
     from panrt.model.config import PanopticFPNConfig
 
 Choice = TypeVar("Choice", bound=str)
@@ -95,6 +96,22 @@ def find_model(
 
         report.line("size", named.announcement(choice, threads=threads or native.default_threads()))
     return named.locate(model, backend=backend, input_hw=input_hw)
+
+
+def open_found(
+    found: Located, *, backend: str, threads: int | None, preprocess: Preprocess, gpu_memory: GpuMemory
+) -> Session:
+    """Open what `find_model` found; arguments and errors are those of `panrt.load`."""
+    import panrt
+
+    return panrt.load(
+        found.path,
+        backend=backend,
+        threads=threads,
+        preprocess=preprocess,
+        gpu_memory=gpu_memory,
+        input_hw=found.input_hw,
+    )
 
 
 def chosen_size(height: int | None, width: int | None) -> tuple[int, int] | None:

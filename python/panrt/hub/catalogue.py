@@ -45,47 +45,37 @@ class Entry(NamedTuple):
     source: str = "detectron2 model zoo, COCO train2017"
 
 
-_R50 = Cost(per_pixel=213.0e3, fixed=14.3e9, per_detection=0.53e9)
-_R101 = _R50._replace(per_pixel=287.0e3)
-
-ENTRIES = (
-    Entry(
-        name="panoptic_fpn_R_50_3x",
-        aliases=("coco",),
-        path="COCO-PanopticSegmentation/panoptic_fpn_R_50_3x/139514569/model_final_c10459.pkl",
-        size=184_320_920,
-        md5_prefix="c10459",
-        sha256=None,
-        config="panoptic_fpn_r50",
-        pq=41.5,
-        latency=0.053,
-        cost=_R50,
-    ),
-    Entry(
-        name="panoptic_fpn_R_101_3x",
-        aliases=("coco-large",),
-        path="COCO-PanopticSegmentation/panoptic_fpn_R_101_3x/139514519/model_final_cafdb1.pkl",
-        size=260_498_328,
-        md5_prefix="cafdb1",
-        sha256=None,
-        config="panoptic_fpn_r101",
-        pq=43.0,
-        latency=0.066,
-        cost=_R101,
-    ),
-    Entry(
-        name="panoptic_fpn_R_50_1x",
-        aliases=(),
-        path="COCO-PanopticSegmentation/panoptic_fpn_R_50_1x/139514544/model_final_dbfeb4.pkl",
-        size=184_320_920,
-        md5_prefix="dbfeb4",
-        sha256=None,
-        config="panoptic_fpn_r50",
-        pq=39.4,
-        latency=0.053,
-        cost=_R50,
-    ),
+_R_50_3X = Entry(
+    name="panoptic_fpn_R_50_3x",
+    aliases=("coco",),
+    path="COCO-PanopticSegmentation/panoptic_fpn_R_50_3x/139514569/model_final_c10459.pkl",
+    size=184_320_920,
+    md5_prefix="c10459",
+    sha256=None,
+    config="panoptic_fpn_r50",
+    pq=41.5,
+    latency=0.053,
+    cost=Cost(per_pixel=213.0e3, fixed=14.3e9, per_detection=0.53e9),
 )
+_R_50_1X = _R_50_3X._replace(
+    name="panoptic_fpn_R_50_1x",
+    aliases=(),
+    path="COCO-PanopticSegmentation/panoptic_fpn_R_50_1x/139514544/model_final_dbfeb4.pkl",
+    md5_prefix="dbfeb4",
+    pq=39.4,
+)
+_R_101_3X = _R_50_3X._replace(
+    name="panoptic_fpn_R_101_3x",
+    aliases=("coco-large",),
+    path="COCO-PanopticSegmentation/panoptic_fpn_R_101_3x/139514519/model_final_cafdb1.pkl",
+    size=260_498_328,
+    md5_prefix="cafdb1",
+    config="panoptic_fpn_r101",
+    pq=43.0,
+    latency=0.066,
+    cost=_R_50_3X.cost._replace(per_pixel=287.0e3),
+)
+ENTRIES = (_R_50_3X, _R_101_3X, _R_50_1X)
 
 
 def provenance(entry: Entry) -> str:
