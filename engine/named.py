@@ -14,8 +14,8 @@ from panrt.hub import catalogue, models
 from panrt.hub.catalogue import Cost, Entry
 from panrt.hub.watch import Watch
 
-CPU_HW = (384, 512)  # about a fifth of the work of GPU_HW; a short side below 320 loses most small things
-GPU_HW = (800, 1088)  # the short side that the weights were trained and evaluated at
+CPU_HW = (384, 512)  # less than a third of the work of GPU_HW, at the price of small things
+GPU_HW = (800, 1088)  # the short side at which the published quality was measured
 _TYPICAL_DETECTIONS = 10  # that reach the mask head on a CPU
 _SHARE = 0.6  # of the speed of one convolution is what a whole network reaches
 _GPU_BACKENDS = ("tensorrt", "rtx")

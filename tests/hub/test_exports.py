@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import shutil
 import sys
@@ -155,6 +156,18 @@ def test_everything_that_determines_a_file_is_in_its_key(small_hub: Hub, monkeyp
     exporter = Exporter(monkeypatch)
     keys = [key(), key(weights_sha256="b"), key(config="d"), key(precision="fp16"), key(panrt="9.9"), key(exporter="2")]
     assert len({make(each) for each in (*keys, *keys)}) == exporter.count == len(keys)
+
+
+def test_file_of_another_version_is_not_ready_and_is_removed_with_the_others(
+    small: Small, small_hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Exporter(monkeypatch)
+    sha256 = hashlib.sha256(small.content).hexdigest()
+    models.onnx_file(ALIAS, watch=Heard())
+    make(key(weights_sha256=sha256, config=small.entry.config, precision="fp16", panrt="9.9"))
+    assert list(models.ready(small.entry)) == ["fp32"]
+    assert models.remove(small.entry).exports == 2 * len(b"onnx")
+    assert models.ready(small.entry) == {}
 
 
 @pytest.mark.parametrize("damage", ["cut", "facts", "no facts"])

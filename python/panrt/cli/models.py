@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 models = typer.Typer(
     invoke_without_command=True,
     rich_markup_mode=None,
-    help="List the models that can be given by name, or remove one from the cache.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A name of 'panrt models', such as coco.")]
@@ -32,7 +31,9 @@ class _Here(NamedTuple):
 
 @models.callback()
 def listing(ctx: typer.Context, as_json: JsonOption = False) -> None:
-    """List the models that can be given by name wherever a command takes a model, and in panrt.load.
+    """List the models that go by a name, or remove one.
+
+    A name does wherever a command takes a model, and in panrt.load.
 
     The first use of one downloads its weights and exports them to ONNX, which needs PyTorch (pip install
     'panrt[export]') and about half a minute; later ones use the cache, without a network. Sizes are those of downloads.
@@ -68,11 +69,11 @@ def listing(ctx: typer.Context, as_json: JsonOption = False) -> None:
 
 
 def _here(entry: Entry) -> _Here:
-    from panrt.hub import exports, weights
+    from panrt.hub import weights
+    from panrt.hub.models import ready
 
-    path, known = weights.path_of(entry), weights.known_hash(entry)
-    made = {kept.precision: kept.path for kept in exports.kept() if kept.weights_sha256 == known}
-    return _Here(path if path.is_file() else None, known, made)
+    path = weights.path_of(entry)
+    return _Here(path if path.is_file() else None, weights.known_hash(entry), ready(entry))
 
 
 def _state(here: _Here) -> str:
@@ -128,9 +129,9 @@ def pull(
     precision: Annotated[Literal["fp32", "fp16"], typer.Option(help="Of the exported file.")] = "fp32",
     as_json: JsonOption = False,
 ) -> None:
-    """Download and export a model by name now, so that its first use is immediate and needs no network.
+    """Download and export a model ahead of its first use.
 
-    The input size stays open: every later command chooses its own. The file also runs on a machine without PyTorch.
+    After that it opens in seconds and needs no network. The input size stays open: every later command chooses its own. The file also runs on a machine without PyTorch.
     """
     from panrt.hub import models as hub
 

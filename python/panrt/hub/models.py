@@ -60,6 +60,13 @@ def onnx_file(model: str, *, precision: Precision = "fp32", watch: Watch | None 
     return exports.make(obtained, key, name=entry.name, provenance=catalogue.provenance(entry), watch=watch)
 
 
+def ready(entry: Entry) -> dict[str, Path]:
+    """Return the files of an entry that this PanRT opens at once, by precision."""
+    known = weights.known_hash(entry)
+    found = {p: exports.find(_key(entry, known, p)) for p in exports.PRECISIONS} if known is not None else {}
+    return {precision: path for precision, path in found.items() if path is not None}
+
+
 def _key(entry: Entry, sha256: str, precision: Precision) -> Key:
     return Key(weights_sha256=sha256, config=entry.config, precision=precision)
 
