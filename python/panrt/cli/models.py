@@ -131,7 +131,8 @@ def pull(
 ) -> None:
     """Download and export a model ahead of its first use.
 
-    After that it opens in seconds and needs no network. The input size stays open: every later command chooses its own. The file also runs on a machine without PyTorch.
+    After that it opens in seconds and needs no network. The input size stays open: every later command chooses its own.
+    The file also runs on a machine without PyTorch.
     """
     from panrt.hub import models as hub
 

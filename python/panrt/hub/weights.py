@@ -215,5 +215,8 @@ def from_hugging_face(model: str) -> Path:
     try:
         return Path(hf_hub_download(match[1], match[2], local_files_only=is_offline()))
     except (OSError, ValueError) as error:  # all of its errors are one of these
-        kind = OfflineError if is_offline() else DownloadError
-        raise kind(f"{model}: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
+        if is_offline():
+            raise OfflineError(
+                f"{model}: is not in the cache of huggingface_hub, and {OFFLINE_VARIABLE} forbids a download."
+            ) from error
+        raise DownloadError(f"{model}: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
