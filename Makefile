@@ -95,7 +95,7 @@ $(VENV)/jetpack6.stamp: $(BIN)/python pyproject.toml CMakeLists.txt $(NATIVE) te
 .PHONY: fuzz
 MINUTES ?= 5
 fuzz: $(VENV)/tests.stamp
-	@PYTHONPATH=tests $(BIN)/python -m fuzz $(if $(REPLAY),--replay $(REPLAY),--minutes $(MINUTES) --jobs $(JOBS)) \
+	@PYTHONPATH=tests:. $(BIN)/python -m fuzz $(if $(REPLAY),--replay $(REPLAY),--minutes $(MINUTES) --jobs $(JOBS)) \
 	  $(if $(SEED),--seed $(SEED)) $(TARGETS)
 
 # The suite for a GPU; SECONDS scales the limits of its phases, ARGUMENTS go to it. Expected maps are computed once, on the CPU.

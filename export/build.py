@@ -27,8 +27,7 @@ from panrt.export.lint import Finding, Linted, lint
 from panrt.export.tensorrt import WEIGHTED, Layer, Network, TensorRT
 from panrt.files import write_atomically
 from panrt.formats import plan_file
-from panrt.formats.input_size import IMAGE
-from panrt.formats.metadata import ModelFile
+from panrt.formats.metadata import IMAGE, ModelFile
 from panrt.formats.plan_file import SUFFIX, BuildOptions, Flavour, PlanFile, Precisions, version_of
 from panrt.gpu import device as gpus
 from panrt.gpu.device import Gpu

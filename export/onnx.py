@@ -38,8 +38,8 @@ from panrt.export.precision import Peak, Progress, largest_feature, quantize, to
 from panrt.export.symbolic import SymbolicOps
 from panrt.files import write_atomically
 from panrt.formats import metadata
-from panrt.formats.input_size import IMAGE, Static, open_size
-from panrt.formats.metadata import SIZE_DIVISOR, ModelFile, Precision, Target, Thresholds, side_problem
+from panrt.formats.input_size import Static, open_size
+from panrt.formats.metadata import IMAGE, SIZE_DIVISOR, ModelFile, Precision, Target, Thresholds, side_problem
 from panrt.model.panoptic_fpn import PanopticFPN
 from panrt.plugins.onnx_functions import OUTPUTS, add_functions
 from panrt.plugins.schema import DOMAIN, MAX_SIDE

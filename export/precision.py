@@ -25,7 +25,7 @@ from onnxruntime import quantization
 from torch import Tensor, nn
 
 from panrt.errors import ExportError
-from panrt.formats.input_size import IMAGE
+from panrt.formats.metadata import IMAGE
 from panrt.model.panoptic_fpn import PanopticFPN
 from panrt.plugins.onnx_functions import add_functions
 

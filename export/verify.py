@@ -27,8 +27,8 @@ from panrt.errors import VerifyError
 from panrt.export.frames import Frame
 from panrt.export.onnx import prepared
 from panrt.formats import onnx_graph, onnx_runtime
-from panrt.formats.input_size import IMAGE, specialise
-from panrt.formats.metadata import ModelFile, Precision, sized
+from panrt.formats.input_size import specialise
+from panrt.formats.metadata import IMAGE, ModelFile, Precision, sized
 from panrt.formats.onnx_file import read_onnx
 from panrt.model.metric_table import text_table
 from panrt.model.panoptic_fpn import PanopticFPN, merge

@@ -15,8 +15,7 @@ import numpy as np
 
 from panrt.engine.backends.tensorrt.runtime_cache import RuntimeCache
 from panrt.errors import EngineError
-from panrt.formats.input_size import IMAGE
-from panrt.formats.metadata import ModelFile
+from panrt.formats.metadata import IMAGE, ModelFile
 from panrt.gpu.tensorrt_logger import tensorrt_logger
 
 

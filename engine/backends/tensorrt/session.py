@@ -45,8 +45,7 @@ from panrt.engine.results.painter import Painter
 from panrt.engine.results.result import PanopticResult, Timings, panoptic_result
 from panrt.engine.session import GpuMemory, Preprocess, current_user
 from panrt.errors import CudaError, SessionBusyError, SessionError
-from panrt.formats.input_size import IMAGE
-from panrt.formats.metadata import ModelFile
+from panrt.formats.metadata import IMAGE, ModelFile
 
 log = logging.getLogger("panrt")
 

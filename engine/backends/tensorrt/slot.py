@@ -20,7 +20,7 @@ from panrt.engine.backends.tensorrt.recorded import Recorded, opened
 from panrt.engine.frame import Frame
 from panrt.engine.preprocess import Placement
 from panrt.engine.results.device_map import Lease
-from panrt.formats.input_size import IMAGE
+from panrt.formats.metadata import IMAGE
 from panrt.plugins.contract import PanopticSegments
 from panrt.plugins.cuda_api import NarrowMapArgs, PixelFormat, PreprocessArgs
 

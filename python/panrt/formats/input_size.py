@@ -24,12 +24,10 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TensorShapeProt
 
 from panrt.errors import InputSizeError, ModelFileError
 from panrt.formats import metadata
-from panrt.formats.metadata import SIZE_DIVISOR, ModelFile
+from panrt.formats.metadata import IMAGE, SIZE_DIVISOR, ModelFile
 from panrt.formats.records import shown
 from panrt.plugins.onnx_functions import add_functions
 from panrt.plugins.schema import DOMAIN, INPUT_SIZE, SIZED
-
-IMAGE = "image"
 
 Size = tuple[int, int]
 

@@ -17,6 +17,7 @@ from panrt.formats.records import shown
 from panrt.plugins.schema import MAX_ROWS, MAX_SIDE
 
 KEY = "panrt"  # of metadata_props
+IMAGE = "image"  # name of the input of a file
 SCHEMA = 1
 SIZE_DIVISOR = 32  # of the sides of a network's input
 MAX_BATCH = 4096

@@ -25,8 +25,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, numpy_help
 
 from panrt.errors import ModelFileError, UnsupportedModelError
 from panrt.formats import input_size, metadata
-from panrt.formats.input_size import IMAGE
-from panrt.formats.metadata import ModelFile
+from panrt.formats.metadata import IMAGE, ModelFile
 from panrt.formats.onnx_cost import check_size
 from panrt.formats.onnx_file import AGAIN, read_onnx
 from panrt.formats.onnx_nodes import MAX_OPERANDS, attributes, bad_attribute, check_node, label

@@ -21,7 +21,7 @@ from onnx import GraphProto, NodeProto
 from panrt.engine.backends.cpu.draft import Draft
 from panrt.engine.backends.cpu.passes.graph_index import Index, cast_to, ints
 from panrt.engine.backends.cpu.steps import LookUpTable
-from panrt.formats.input_size import IMAGE
+from panrt.formats.metadata import IMAGE
 
 _ARITHMETIC: dict[str, Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]] = {
     "Add": np.add,
