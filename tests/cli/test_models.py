@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from panrt.cli import app
 from panrt.cli.build import _located
 from panrt.cli.support import Report
+from panrt.cli.train import _start
 from panrt.hub import exports, weights
 from support.hub_server import Hub
 from support.named_models import ALIAS, NAME, Small
@@ -127,6 +128,13 @@ def test_engine_of_a_model_by_name_gets_the_size_of_a_gpu(hub: Hub, monkeypatch:
     monkeypatch.setattr("panrt.hub.models.onnx_file", lambda model, precision: Path(f"{model}-{precision}.onnx"))
     assert _located(Report(as_json=True), Path(ALIAS), None, None) == (Path("small-fp32.onnx"), (800, 1088))
     assert _located(Report(as_json=True), Path(ALIAS), "fp16", (64, 96)) == (Path("small-fp16.onnx"), (64, 96))
+
+
+def test_model_by_name_can_be_trained_further(small: Small, hub: Hub) -> None:
+    start, config = _start(ALIAS, val=None, val_images=None, trunk=None)
+    assert (start, config) == (weights.path_of(small.entry), small.model.config)
+    with pytest.raises(ValueError, match=r"--trunk: small has a trunk already"):
+        _start(ALIAS, val=None, val_images=None, trunk="imagenet")
 
 
 def test_cache_of_another_machine_serves_as_the_hub(
