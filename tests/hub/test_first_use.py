@@ -34,7 +34,7 @@ def categories(panoptic: np.ndarray[Any, Any], segments: list[dict[str, Any]]) -
     for segment in segments:
         is_large = np.count_nonzero(panoptic == segment["id"]) >= 4096
         table[segment["id"]] = segment["class"] + 1 if segment["is_thing"] else -segment["class"] * is_large
-    return table[panoptic]
+    return np.asarray(table[panoptic])
 
 
 def test_model_by_name_segments_as_detectron2_does(
