@@ -48,6 +48,7 @@ for name in (
     "GITHUB_ACTIONS",
 ):
     os.environ.pop(name, None)
+os.environ["no_proxy"] = "127.0.0.1,localhost"
 # A job in the background of a shell, or under nohup, ignores signals, and so would the processes that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -13,10 +13,10 @@ import pytest
 
 import panrt
 from panrt.engine.named import CPU_HW
-from panrt.errors import BackendError, ExportError, MissingError, UnknownModelError
+from panrt.errors import BackendError, DownloadError, ExportError, MissingError, UnknownModelError
 from panrt.export.onnx import to_onnx
 from panrt.formats.onnx_file import read_onnx
-from panrt.hub import exports, models, weights
+from panrt.hub import download, exports, models, weights
 from panrt.hub.exports import Key
 from panrt.hub.weights import Weights
 from panrt.model import checkpoints, save
@@ -168,6 +168,17 @@ def test_file_of_another_version_is_not_ready_and_is_removed_with_the_others(
     assert list(models.ready(small.entry)) == ["fp32"]
     assert models.remove(small.entry).exports == 2 * len(b"onnx")
     assert models.ready(small.entry) == {}
+
+
+def test_remains_of_an_interrupted_download_are_removed_too(small: Small, small_hub: Hub) -> None:
+    small_hub.plays = [lambda request: small_hub.serve(request, until=1000), lambda request: request.answer(404)]
+    with pytest.raises(DownloadError):
+        download.fetch(
+            f"{small_hub.address}/x", weights.path_of(small.entry), download.Expected(10**9), watch=Heard(),
+            patience=download.Patience(sleep=lambda _: None),
+        )  # fmt: skip
+    assert models.remove(small.entry).weights > 1000
+    assert [path.suffix for path in weights.path_of(small.entry).parent.iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize("damage", ["cut", "facts", "no facts"])

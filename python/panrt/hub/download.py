@@ -35,6 +35,7 @@ from panrt.version import version
 if TYPE_CHECKING:
     from panrt.hub.watch import Watch
 
+REMAINS = (".part", ".part.json")  # beside a file whose download has begun; its lock stays
 _CHUNK = 1 << 18
 _MOST_REDIRECTS = 8
 _MOST_REQUESTS = 100  # for one file, however little each of them delivers
@@ -162,8 +163,7 @@ class _Download:
     ) -> None:
         self.address = address
         self.target = target
-        self.part = target.with_name(f"{target.name}.part")
-        self.state = target.with_name(f"{target.name}.part.json")
+        self.part, self.state = (target.with_name(target.name + suffix) for suffix in REMAINS)
         self.expected = expected
         self.watch = watch
         self.patience = patience

@@ -12,7 +12,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -63,7 +62,7 @@ class Kept(NamedTuple):
 
 
 def find(key: Key) -> Path | None:
-    """Return the file of a key, whole and unchanged; None if it has to be made."""
+    """Return the file of a key; None if it has to be made, as it is missing or has another size than it had."""
     kept = _read(key.folder())
     if kept is None or kept.path.stat().st_size != kept.bytes:
         return None
@@ -149,5 +148,6 @@ def remove(weights_sha256: str) -> int:
     freed = 0
     for each in [each for each in kept() if each.weights_sha256 == weights_sha256]:
         freed += each.path.stat().st_size
-        shutil.rmtree(each.path.parent)
+        (each.path.parent / _FACTS).unlink(missing_ok=True)  # the lock stays: somebody may wait for it
+        each.path.unlink()
     return freed

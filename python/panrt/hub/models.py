@@ -92,10 +92,11 @@ def remove(entry: Entry, *, forget_hash: bool = False) -> Removed:
 
     A folder that PANRT_HUB names is left alone.
     """
+    from panrt.hub import download  # noqa: PLC0415
+
     path = weights.root() / "weights" / entry.path
-    with_remains = [path, *path.parent.glob(f"{path.name}.*")] if path.parent.is_dir() else []
     freed = 0
-    for each in with_remains:
+    for each in (path, *(path.with_name(path.name + suffix) for suffix in download.REMAINS)):
         if each.is_file():
             freed += each.stat().st_size
             each.unlink()
