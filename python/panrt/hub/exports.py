@@ -119,7 +119,7 @@ def _export(weights: Weights, path: Path, key: Key, *, name: str, provenance: st
     if done.returncode < 0:
         raise ExportError(
             f"{name}: the export was ended by signal {-done.returncode}; the memory may not have been enough, it takes "
-            "about 2 GB."
+            "2 to 3 GB."
         )
     said = done.stderr.decode(errors="replace").strip() or "it failed without a message"
     raise ExportError(f"{name}: not exported: {said}")
