@@ -187,7 +187,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         height, width = frames[0].shape[:2]
-        to_onnx(network, path, height=height, width=width)
+        to_onnx(network, path, input_hw=(height, width))
         for threads in arguments.threads:
             torch.set_num_threads(threads)
             with panrt.load(path, backend="cpu", threads=threads) as session:

@@ -99,7 +99,7 @@ def build_engine(
     library = plugin_library.find()
     tensorrt = TensorRT(flavour, library)
     tensorrt.check(options)
-    linted = lint(onnx_path, flavour=flavour, release=version_of(tensorrt.version), input_hw=_input_hw(options))
+    linted = lint(onnx_path, flavour=flavour, release=version_of(tensorrt.version), input_hw=options.input_hw)
     gpu = _gpu(flavour)
     target = _Target(tensorrt, library, gpu, options, workspace_bytes(options, gpu))
     if cache and engine_cache.is_usable():
@@ -142,7 +142,7 @@ class _Target(NamedTuple):
             driver=gpu.driver if gpu else "",
             plugins_sha256=self.library.sha256,
             panrt=version(),
-            options=dataclasses.replace(self.options, input_hw=()),  # the model is of that size already
+            options=dataclasses.replace(self.options, input_hw=None),  # the model is of that size already
         )
 
 
@@ -241,12 +241,6 @@ def _check_options(options: BuildOptions) -> None:
         raise ExportError(f"workspace_bytes: got {options.workspace_bytes}, expected no negative number.")
     if options.aux_streams < 0:
         raise ExportError(f"aux_streams: got {options.aux_streams}, expected no negative number.")
-    if options.input_hw and len(options.input_hw) != 2:
-        raise ExportError(f"input_hw: got {options.input_hw}, expected (height, width).")
-
-
-def _input_hw(options: BuildOptions) -> tuple[int, int] | None:
-    return (options.input_hw[0], options.input_hw[1]) if options.input_hw else None
 
 
 def _gpu(flavour: Flavour) -> Gpu | None:

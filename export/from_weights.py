@@ -25,7 +25,7 @@ def export_weights(source: Path, target: Path, *, config: str, precision: Precis
         model = from_detectron2(read_weights(source).tensors, make_config(config), source=str(source))
     else:
         model, provenance = load(source), read_header(source).provenance
-    return to_onnx(model, target, height=0, width=0, precision=precision, provenance=provenance)
+    return to_onnx(model, target, input_hw=None, precision=precision, provenance=provenance)
 
 
 def main() -> None:

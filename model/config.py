@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import dataclasses
 import types
-import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from panrt.formats import records
+from panrt.formats.decoding import decode, encode
 from panrt.model.data.classes import COCO, TABLETOP, VOID, ClassTable
 from panrt.plugins.schema import MAX_SIDE
 
@@ -321,7 +321,7 @@ def make_config(name: str, **overrides: Any) -> PanopticFPNConfig:
 
 def to_json(value: PanopticFPNConfig) -> dict[str, Any]:
     """The configuration as plain JSON values; `from_json` reads it back equal."""
-    encoded = _encode(value)
+    encoded = encode(value)
     assert isinstance(encoded, dict)
     return encoded
 
@@ -332,72 +332,6 @@ def from_json(data: Any) -> PanopticFPNConfig:
     Raises:
         ValueError: a field is missing, unknown or of the wrong type; the message names it.
     """
-    decoded = _decode(PanopticFPNConfig, data, "config")
+    decoded = decode(PanopticFPNConfig, data, source="config")
     assert isinstance(decoded, PanopticFPNConfig)
     return decoded
-
-
-def _encode(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: _encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {"type": type(value).__name__, **fields}
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return {name: _encode(item) for name, item in value._asdict().items()}
-    if isinstance(value, tuple):
-        return [_encode(item) for item in value]
-    return value
-
-
-def _decode(kind: Any, data: Any, where: str) -> Any:
-    """Build `kind` (a dataclass, NamedTuple, tuple, union, literal or plain type) from JSON values."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (types.UnionType, typing.Union):
-        if data is None and type(None) in arguments:
-            return None
-        return _decode(_alternative(arguments, data, where), data, where)
-    if origin is tuple:
-        many = len(arguments) == 2 and arguments[1] is Ellipsis
-        if not isinstance(data, list) or not (many or len(data) == len(arguments)):
-            length = "" if many else f" of {len(arguments)}"
-            raise ValueError(f"{where}: got {records.shown(data)}, expected a list{length}.")
-        kinds = [arguments[0]] * len(data) if many else arguments
-        items = zip(kinds, data, strict=True)
-        return tuple(_decode(item, value, f"{where}[{index}]") for index, (item, value) in enumerate(items))
-    if dataclasses.is_dataclass(kind) or hasattr(kind, "_fields"):
-        return _decode_fields(kind, data, where)
-    if origin is Literal:
-        expected, fits = " or ".join(map(repr, arguments)), data in arguments and type(data) in map(type, arguments)
-    else:
-        readers: dict[Any, Callable[[object], Any]] = {int: records.whole, float: records.real, str: records.line}
-        read = readers.get(kind)
-        value = read(data) if read is not None else data
-        expected, fits = kind.__name__, type(value) is kind
-        data = value if fits else data
-    if not fits:
-        raise ValueError(f"{where}: got {records.shown(data)}, expected {expected}.")
-    return data
-
-
-def _field_name(name: str) -> str:
-    return name if name.isidentifier() and len(name) < 100 else records.shown(name)
-
-
-def _alternative(alternatives: tuple[Any, ...], data: Any, where: str) -> Any:
-    """The member of a union that the "type" entry of an object names."""
-    choices = {choice.__name__: choice for choice in alternatives if choice is not type(None)}
-    name = data.get("type") if isinstance(data, dict) else None
-    if not isinstance(name, str) or name not in choices:
-        raise ValueError(f"{where}: got type {records.shown(name)}, expected one of {', '.join(choices)}.")
-    return choices[name]
-
-
-def _decode_fields(kind: Any, data: Any, where: str) -> Any:
-    hints = typing.get_type_hints(kind)
-    if not isinstance(data, dict):
-        raise ValueError(f"{where}: got {records.shown(data)}, expected an object with the fields of {kind.__name__}.")
-    found = {name: value for name, value in data.items() if name != "type"}
-    for problem, names in (("missing", hints.keys() - found.keys()), ("unknown", found.keys() - hints.keys())):
-        if names:
-            listed = ", ".join(map(_field_name, sorted(names)[:8]))
-            raise ValueError(f"{where}: {problem} field {listed} of {kind.__name__}.")
-    return kind(**{name: _decode(hint, found[name], f"{where}.{name}") for name, hint in hints.items()})

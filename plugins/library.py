@@ -36,12 +36,14 @@ OPS = tuple(schema.OPS)
 VARIABLE = "PANRT_PLUGINS"
 
 SOURCES = Path(__file__).resolve().parent
-_COMPILED = ("CMakeLists.txt", "cuda", "include", "tensorrt")
+_COMPILED = ("CMakeLists.txt", "defaults.cmake", "cuda", "include", "tensorrt")
 _SUFFIXES = {".cpp", ".cu", ".h", ".map", ".txt"}
 
-# TensorRT's headers for machines without its SDK, from a wheel that is unpacked and never imported.
+# TensorRT's headers for machines without its SDK: NVIDIA publishes none alone, so they are taken from another project's
+# wheel, which is unpacked and never imported. Wheel and headers are those of these digests, or there is an error.
 _HEADERS = "kernel-lens==2.0.1 --hash=sha256:07cc714e8b5e7f34b672f7c7fad93febe7c747be5837ba276b1527370134ffe0"
 _HEADERS_FOLDER = Path("kernel_lens/include/tensorrt")
+_HEADERS_SHA256 = "7476a417a8f4befd865e043fc956f8583e537c74faa29c2305c5ef9f898bd9b4"  # of names and contents, in order
 
 
 class PluginLibrary(NamedTuple):
@@ -296,15 +298,31 @@ def _replace(source: Path, target: Path) -> None:
 
 
 def fetched_headers(folder: Path) -> Path:
-    """TensorRT's headers from PyPI, below this folder; fetched once."""
+    """Return the folder of TensorRT's headers from PyPI, below this folder; fetched once.
+
+    Raises:
+        PluginLibraryError: pip failed, or the headers are not those of the committed digest.
+    """
     headers = folder / _HEADERS_FOLDER
-    if not (headers / "NvInferRuntime.h").is_file():
+    if _headers_sha256(headers) != _HEADERS_SHA256:
         with tempfile.TemporaryDirectory() as scratch:
             requirements = Path(scratch, "headers.txt")
             requirements.write_text(_HEADERS + "\n")
             pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--require-hashes")
             _run(*pip, "--target", str(folder), "--requirement", str(requirements))
+        if (found := _headers_sha256(headers)) != _HEADERS_SHA256:
+            raise PluginLibraryError(
+                f"{headers}: the headers of {_HEADERS.split(maxsplit=1)[0]} have sha256 {found[:12]}..., expected "
+                f"{_HEADERS_SHA256[:12]}...; install TensorRT's headers (libnvinfer-headers-dev), or set TENSORRT_HOME."
+            )
     return headers
+
+
+def _headers_sha256(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for header in sorted(folder.glob("*.h")):
+        digest.update(header.name.encode() + b"\0" + header.read_bytes())
+    return digest.hexdigest()
 
 
 def _generator(folder: Path) -> tuple[str, ...]:

@@ -35,9 +35,9 @@ def model_file(batch: int = 1) -> ModelFile:
         things=(THING,),
         stuff=(STUFF,),
         batch=batch,
-        input_hw=(0, 0),
-        valid_hw=(0, 0),
-        output_hw=(0, 0),
+        input_hw=(32, 32),  # it takes frames of any size
+        valid_hw=None,
+        output_hw=None,
         precision="fp32",
     )
 

@@ -146,7 +146,7 @@ def run_benchmark(
         name=model.name,
         precision=model.precision,
         backend=session.backend,
-        input_hw=model.input_hw,
+        input_hw=model.sizes.input_hw,
         frame_hw=(frames[0].shape[0], frames[0].shape[1]),
         config=config,
         throughput=throughput,

@@ -37,7 +37,7 @@ def test_model_by_name_is_the_exported_network_and_needs_no_network_later(
     said = capsys.readouterr()
     assert said.out == ""
     assert "licence     weights: CC BY-SA 3.0" in said.err
-    to_onnx(small.model, tmp_path / "direct.onnx", height=CPU_HW[0], width=CPU_HW[1])
+    to_onnx(small.model, tmp_path / "direct.onnx", input_hw=CPU_HW)
     with panrt.load(tmp_path / "direct.onnx", threads=1) as session:
         assert np.array_equal(session(frame).panoptic, found.panoptic)
 
@@ -55,7 +55,7 @@ def test_model_by_name_is_the_exported_network_and_needs_no_network_later(
 def test_precisions_are_files_of_their_own_and_are_removed_together(small: Small, small_hub: Hub) -> None:
     halves = models.onnx_file(ALIAS, precision="fp16", watch=Heard())
     assert read_onnx(halves).file.precision == "fp16"
-    assert read_onnx(halves).file.input_hw == (0, 0)
+    assert read_onnx(halves).file.input_hw is None
     assert [kept.precision for kept in exports.kept()] == ["fp16"]
     removed = models.remove(small.entry)
     assert removed.weights >= len(small.content)

@@ -31,7 +31,7 @@ class Launch(NamedTuple):
 
 
 def launch_of(machine: Machine, work: Work) -> Launch:
-    """Return what a function of support/cuda_ops.py would launch on the library under test."""
+    """Return what a function of tools/cuda_ops.py would launch on the library under test."""
     hostcuda.kernels = lambda flavour: Path(machine.kernels)
     from tools import cuda_ops  # noqa: PLC0415  # takes the name above when it is first imported
 

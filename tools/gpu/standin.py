@@ -119,7 +119,7 @@ class KernelEngine(StandIn):
         self._library = load_kernels(machine)
         self.function = self._library.panrt_cuda_panoptic_merge
         self.function.restype = Status
-        height, width = model.input_hw
+        height, width = model.sizes.input_hw
         sizes = {"boxes": 16, "scores": 4, "classes": 4, "count": 4, "mask_probs": 4 * MASK_SIDE**2}
         self._zeros = Buffer(sum(256 * -(-size // 256) for size in sizes.values()), canary=0)
         self._zeros.write(np.zeros(self._zeros.size, np.uint8))

@@ -63,6 +63,7 @@ LINK: dict[Flavour, list[str]] = {
     "tsan": ["-fsanitize=thread"],
     "trace": [],
 }
+RUNTIME = ("hostcuda", "fibers", "meetings", "runtime")  # the simulation's sources
 PRELOADED = {"asan": "libasan.so", "tsan": "libtsan.so"}
 # Symbols are looked up in the worker; nothing that it leaves behind is a leak of a kernel.
 SANITIZER_OPTIONS = {
@@ -80,7 +81,7 @@ FOLDER = ROOT / "build" / "hostcuda"
 
 def build(name: str, sources: Sequence[Path], flavour: Flavour) -> Path:
     """A shared library of kernel sources and the simulation; what has been compiled from the same content is reused."""
-    runtime = [HOSTCUDA / "hostcuda.cpp", *([HOSTCUDA / "trace.cpp"] if flavour == "trace" else [])]
+    runtime = [HOSTCUDA / f"{part}.cpp" for part in (*RUNTIME, *(["trace"] if flavour == "trace" else []))]
     objects = [_object(source, FLAGS[flavour]) for source in sources]
     objects += [_object(source, RUNTIME_FLAGS[flavour]) for source in runtime]
     digest = hashlib.sha256("".join(path.name for path in objects).encode())

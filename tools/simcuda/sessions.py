@@ -28,7 +28,7 @@ HW = (32, 64)
 MODEL = model_files.make(
     name="pattern",
     input_hw=HW,
-    valid_hw=(0, 0),
+    valid_hw=None,
     output_hw=(HW[0] // 2, HW[1] // 2),
     thresholds=Thresholds(0.05, 0.5, 4, 0.5, 0.5, 0, 0.5),
     precision="fp32",
@@ -92,7 +92,10 @@ def picture(seed: int, hw: tuple[int, int] = HW) -> NDArray[np.uint8]:
 
 def expected(image: NDArray[np.uint8], model: ModelFile = MODEL) -> NDArray[np.int32]:
     """The panoptic map of a picture of the network's size."""
-    assert place((image.shape[0], image.shape[1]), model.input_hw, model.output_hw).content_hw == image.shape[:2]
+    assert (
+        place((image.shape[0], image.shape[1]), model.sizes.input_hw, model.sizes.output_hw).content_hw
+        == image.shape[:2]
+    )
     return np.asarray(fake_tensorrt.pattern(image[None]).panoptic[0])
 
 

@@ -192,8 +192,8 @@ def wanted_tensors(model: ModelFile, found: Sequence[Tensor] = ()) -> tuple[Tens
     the tensors that an engine was found to have tell which branches the model has.
     """
     n = model.batch or -1
-    height, width = model.input_hw if all(model.input_hw) else (-1, -1)
-    out_height, out_width = model.output_hw if all(model.output_hw) else (-1, -1)
+    height, width = model.input_hw or (-1, -1)
+    out_height, out_width = model.output_hw or (-1, -1)
     detections, channels = model.thresholds.max_detections, len(model.stuff) + 1
     has = next((tensor.shape[1] for tensor in found if tensor.name == "segments" and len(tensor.shape) == 3), None)
     rows = has if has in (detections + 1, channels) else detections + channels

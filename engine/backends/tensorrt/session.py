@@ -144,7 +144,7 @@ class TensorRTSession(SessionBase["_Submission"]):
             (self.stream, draw_stream),
             kernels,
             self._slots,
-            valid_hw=model.valid_hw if all(model.valid_hw) else (height, width),
+            valid_hw=model.valid_hw or (height, width),
             output_hw=(tensors["panoptic"].shape[1], tensors["panoptic"].shape[2]),
             free_pixel=free_pixel,
             preprocess=preprocess,

@@ -125,8 +125,8 @@ def export(
     )  # fmt: skip
     with progress_bar("calibrate" if chosen_precision == "int8" else "check") as show:
         exported = to_onnx(
-            network, output, height=0 if dynamic else input_hw[0], width=0 if dynamic else input_hw[1], batch=batch,
-            valid_hw=valid_hw, output_size=_size("--output-size", output_size) if output_size is not None else None,
+            network, output, input_hw=None if dynamic else input_hw, batch=batch, valid_hw=valid_hw,
+            output_hw=_size("--output-size", output_size) if output_size is not None else None,
             thresholds=thresholds, precision=chosen_precision, target=chosen_target, samples=frames,
             int8_heads=int8_heads, provenance=provenance, progress=show,
         )  # fmt: skip
@@ -196,13 +196,13 @@ def _report(exported: Exported, output: Path, *, model: str | None, as_json: boo
     from panrt.export.precision import LARGEST_HALF
 
     file = exported.file
-    height, width = file.input_hw
-    is_open = not all(file.input_hw)
     report = Report(as_json=as_json)
-    padded = "" if file.valid_hw == file.input_hw else f", the frame in its upper left {_text(file.valid_hw)}"
-    size = "of dynamic height and width" if is_open else f"{_text(file.input_hw)} (height x width){padded}"
+    size, maps = "of dynamic height and width", "the input's size"
+    if file.input_hw is not None:
+        input_hw, valid_hw, output_hw = file.sizes
+        padded = "" if valid_hw == input_hw else f", the frame in its upper left {_text(valid_hw)}"
+        size, maps = f"{_text(input_hw)} (height x width){padded}", _text(output_hw)
     report.line("traced", f"{file.name} {size}, {exported.nodes} nodes")
-    maps = "the input's size" if is_open else _text(file.output_hw)
     report.line("outputs", f"panoptic maps of {maps}, {len(file.things)} things, {len(file.stuff)} stuff")
     report.line("weights", file.provenance or "provenance not recorded")
     if exported.peak is not None:
@@ -217,10 +217,9 @@ def _report(exported: Exported, output: Path, *, model: str | None, as_json: boo
         "nodes": exported.nodes,
         "name": file.name,
         "batch": file.batch,
-        "height": height,
-        "width": width,
-        "valid_hw": list(file.valid_hw),
-        "output_hw": list(file.output_hw),
+        "input_hw": file.input_hw,
+        "valid_hw": file.valid_hw,
+        "output_hw": file.output_hw,
         "thresholds": file.thresholds._asdict(),
         "precision": file.precision,
         "largest_feature": exported.peak._asdict() if exported.peak is not None else None,
@@ -228,7 +227,7 @@ def _report(exported: Exported, output: Path, *, model: str | None, as_json: boo
         "opset": file.opset,
         "provenance": file.provenance,
     }
-    chosen = " --height H --width W" if is_open else ""
+    chosen = " --height H --width W" if file.input_hw is None else ""
     written, plan = argument(output), argument(output.with_suffix(".plan"))
     verify = [f"panrt verify {argument(model)} {written} --frames DIR{chosen}"] if model is not None else []
     report.end(facts, next_commands=[*verify, f"panrt build {written} -o {plan}{chosen}"])

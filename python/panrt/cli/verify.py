@@ -53,7 +53,7 @@ def verify(
     runners = [_runner(form, files[0], size) for form in (a, b)]
     file = files[0]
     images = network_frames(
-        frames, limit=max_frames, input_hw=file.input_hw, valid_hw=file.valid_hw, free=file.pixel_mean
+        frames, limit=max_frames, input_hw=file.sizes.input_hw, valid_hw=file.valid_hw, free=file.pixel_mean
     )
     limits = limits_of(runners[0].file, runners[1].file)
     limits = limits._replace(
@@ -138,6 +138,6 @@ class SessionRunner:
         from panrt.export.verify import Stages
         from panrt.model.panoptic_map import PanopticMap, Segment
 
-        height, width = self.file.valid_hw
+        height, width = self.file.sizes.valid_hw
         result = self._session(image[:height, :width])
         return Stages(PanopticMap(result.panoptic, [Segment(s.id, s.category_id) for s in result.segments]))

@@ -11,14 +11,14 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args
 
-from panrt.errors import PlanFileError, PlanMismatch
+from panrt.errors import ModelFileError, PlanFileError, PlanMismatch
 from panrt.files import kind_of, read_whole
 from panrt.formats import metadata, records
+from panrt.formats.decoding import Reader, decode
 from panrt.formats.metadata import ModelFile
 from panrt.formats.records import argument, shown
 
@@ -50,7 +50,7 @@ class BuildOptions:
     hardware_compatibility: HardwareCompatibility = "none"  # also for other GPUs
     compute_capabilities: tuple[str, ...] = ()  # TensorRT-RTX: of the GPUs it is for, e.g. "8.6"; (): 8.0 and newer
     dla_core: int = -1  # of a Jetson; -1: the GPU alone
-    input_hw: tuple[int, ...] = ()  # (height, width) of the input where the ONNX file leaves it open
+    input_hw: tuple[int, int] | None = None  # of the input where the ONNX file leaves it open
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,11 +150,15 @@ def loads(text: str | bytes, *, source: str) -> PlanFile:
         )
     if type(schema) is not int or schema != SCHEMA:
         raise PlanFileError(f"{source}: schema: got {shown(schema)}, expected {SCHEMA}; build the engine again.")
-    file: PlanFile = _record(PlanFile, data, source)
-    if len(size := file.options.input_hw) not in (0, 2):
-        raise PlanFileError(
-            f"{source}: options: input_hw: got {shown(list(size))}, expected none or 2 numbers; build the engine again."
-        )
+    model: dict[Any, Reader] = {ModelFile: lambda value, where: metadata.from_json(value, source=where)}
+    if isinstance(options := data.get("options"), dict) and options.get("input_hw") == []:
+        data["options"] = options | {"input_hw": None}  # as it was written up to 0.1
+    try:
+        file: PlanFile = decode(PlanFile, data, source=source, least=-1, readers=model)  # -1: no DLA core
+    except ModelFileError:
+        raise
+    except ValueError as error:
+        raise PlanFileError(f"{error}; build the engine again.") from error
     if file.onnx != Path(file.onnx).name or file.onnx in ("", ".."):
         raise PlanFileError(
             f"{source}: onnx: got {shown(file.onnx)}, expected the name of a file without a folder; build the engine "
@@ -220,7 +224,7 @@ def rebuild_command(plan: Path, file: PlanFile, process: Process) -> str:
         ("--tf32", options.tf32),
         (f"--aux-streams {options.aux_streams}", options.aux_streams != 0),
         ("--version-compatible", options.version_compatible and not is_rtx),
-        ("--height {} --width {}".format(*options.input_hw or (0, 0)), options.input_hw != ()),
+        ("--height {} --width {}".format(*options.input_hw or ("", "")), options.input_hw is not None),
     )
     given = "".join(f" {option}" for option, is_chosen in chosen if is_chosen)
     return f"panrt build {argument(plan.parent / file.onnx)} -o {argument(plan)}{given}"
@@ -308,53 +312,3 @@ def built_for(file: PlanFile) -> str:
 
 def _gpu(name: str, compute_capability: str) -> str:
     return f"{name!r} (compute capability {compute_capability})"
-
-
-# Reading --------------------------------------------------------------------------------------------------------------
-
-
-def _record(kind: type[Any], data: Any, source: str) -> Any:
-    """A dataclass from a JSON object with exactly its fields."""
-    if not isinstance(data, dict):
-        raise PlanFileError(f"{source}: got {shown(data)}, expected an object; build the engine again.")
-    fields = {field.name for field in dataclasses.fields(kind)}
-    for problem, wrong in (("missing", fields - data.keys()), ("unknown", data.keys() - fields)):
-        if wrong:
-            raise PlanFileError(f"{source}: {problem} field {records.names(wrong)}; build the engine again.")
-    types = get_type_hints(kind)
-    return kind(**{name: _value(types[name], data[name], f"{source}: {name}") for name in data})
-
-
-def _value(kind: Any, value: Any, source: str) -> Any:
-    if kind is ModelFile:
-        return metadata.from_json(value, source=source)
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return _record(kind, value, source)
-    if kind in _PLAIN and (plain := _PLAIN[kind](value)) is not None:
-        return plain
-    if kind in (tuple[int, ...], tuple[str, ...]) and isinstance(value, list):
-        return tuple(_value(get_args(kind)[0], item, f"{source}[{index}]") for index, item in enumerate(value))
-    if isinstance(value, str) and get_origin(kind) is Literal and value in get_args(kind):
-        return value
-    expected = " or ".join(map(repr, get_args(kind))) if get_origin(kind) is Literal else _EXPECTED[kind]
-    raise PlanFileError(f"{source}: got {shown(value)}, expected {expected}; build the engine again.")
-
-
-def _integer(value: object) -> int | None:
-    return value if type(value) is int and -1 <= value <= records.LARGEST_WHOLE else None  # -1: no DLA core
-
-
-_PLAIN: dict[Any, Callable[[object], Any]] = {
-    bool: lambda value: value if type(value) is bool else None,
-    float: records.real,
-    int: _integer,
-    str: records.line,
-}
-_EXPECTED: dict[Any, str] = {
-    bool: "true or false",
-    float: "a number",
-    int: "an integer",
-    str: "one line of printable text",
-    tuple[int, ...]: "a list of integers",
-    tuple[str, ...]: "a list of texts",
-}

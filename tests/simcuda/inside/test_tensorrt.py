@@ -74,7 +74,7 @@ def test_a_result_is_the_users_own(tmp_path: Path) -> None:
 
 def test_frames_of_any_size_come_to_the_network_as_they_do_on_the_cpu(tmp_path: Path) -> None:
     image = picture(3, (50, 40))
-    placement = place((50, 40), HW, MODEL.output_hw)
+    placement = place((50, 40), HW, MODEL.sizes.output_hw)
     target = np.empty((*HW, 3), np.uint8)
     fill(image, placement, np.array([104, 116, 123], np.uint8), target)
     with open_session(tmp_path) as session:

@@ -9,7 +9,7 @@
 //
 // How kernels are compiled:
 //   g++ -std=c++17 -x c++ -I tools/hostcuda/include -I plugins/cuda -I plugins/cuda/include -I plugins/include ...
-// together with hostcuda.cpp, as tools/hostcuda/__init__.py does, in one of four flavours:
+// together with the sources beside this folder, as tools/hostcuda/__init__.py does, in one of four flavours:
 //   plain    -O2
 //   asan     AddressSanitizer and UndefinedBehaviorSanitizer; device buffers and shared memory have redzones
 //   tsan     a race check: ThreadSanitizer with a fiber of its own for each CUDA thread. Only barriers, __syncwarp and
