@@ -78,16 +78,18 @@ def run(
     Frames are decoded before, so sources cost nothing. Close other programs: the load is reported, not corrected.
     """
     from panrt.engine.bench.benchmark import BenchmarkConfig, run_benchmark
+    from panrt.engine.bundled import locate
 
     config = BenchmarkConfig(frames=frames, warm_up=warm_up, rate=rate)
     size = chosen_size(height, width)
     found = find_model(Report(as_json=as_json), str(model), backend=backend, threads=threads, input_hw=size)
+    path = locate(found.path)
     images = _read(source, frames)
     loaded = open_found(found, backend=backend, threads=threads, preprocess=preprocess, gpu_memory=gpu_memory)
     with loaded as session, progress_bar("measure") as show:
         if profile and not hasattr(session, "profile"):
             raise ValueError(f"--profile: the backend {session.backend!r} has no GPU to profile; leave it out.")
-        measured = run_benchmark(session, images, config, path=found.path, progress=show)
+        measured = run_benchmark(session, images, config, path=path, progress=show)
         gpu = session.profile() if profile else None  # type: ignore[attr-defined]  # of GPU sessions alone
     _report(measured, gpu, output, as_json=as_json)
 

@@ -55,11 +55,12 @@ def demo(
     import panrt
     from panrt.engine.bench.benchmark import BenchmarkConfig, run_benchmark
     from panrt.engine.bench.report import facts, latency_table, stage_table, to_json
+    from panrt.engine.bundled import locate
     from panrt.engine.sinks.output import claim
 
     report = Report(as_json=as_json)
     located = find_model(report, model, backend=backend, threads=threads, input_hw=chosen_size(height, width))
-    path = located.path
+    path = locate(located.path)
     out.mkdir(parents=True, exist_ok=True)
     with panrt.load(path, backend=backend, threads=threads, input_hw=located.input_hw) as session:
         report.line("model", f"{path.name}: {session.model.name}, {session.model.precision}, backend {session.backend}")

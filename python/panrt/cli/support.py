@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
@@ -82,14 +83,16 @@ def find_model(
 ) -> Located:
     """Return the file of a model and the size to open it with; report the size of a model of the catalogue first.
 
+    Whether a file or a bundled model exists is found when it is opened.
+
     Raises:
         UnknownModelError, DownloadError, MissingError, BackendError, ...: as `panrt.load` does.
     """
-    from panrt.engine import bundled, named
+    from panrt.engine import named
     from panrt.hub import models
 
     if not models.is_remote(model):
-        return named.Located(bundled.locate(model), input_hw)
+        return named.Located(Path(model), input_hw)
     choice = named.choose(model, input_hw=input_hw) if backend in ("auto", "cpu") else None
     if choice is not None:
         from panrt.plugins import native
