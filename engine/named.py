@@ -22,7 +22,7 @@ _GPU_BACKENDS = ("tensorrt", "rtx")
 
 
 class Choice(NamedTuple):
-    """How a model by name is opened."""
+    """A model by name and the size to open it at."""
 
     model: str  # as the user wrote it
     entry: Entry

@@ -1,4 +1,4 @@
-"""Build a TensorRT engine from a PanRT ONNX file, with a sidecar that states what it was built with.
+"""Build a TensorRT engine from a PanRT ONNX file, with a sidecar that records how it was built.
 
     build_engine("street.onnx", "street.plan")                   # TensorRT, on the GPU that will run it
     build_engine("street.onnx", "street.plan", flavour="rtx")    # TensorRT for RTX, on any machine
@@ -123,7 +123,7 @@ def _build_or_copy(linted: Linted, onnx_path: Path, path: Path, target: _Target,
 
 
 class _Target(NamedTuple):
-    """Everything that determines an engine beside the model."""
+    """Everything that determines an engine, except the model."""
 
     tensorrt: TensorRT
     library: PluginLibrary
@@ -149,7 +149,7 @@ class _Target(NamedTuple):
 def _build(
     linted: Linted, source: Path, path: Path, target: _Target, progress: Progress | None
 ) -> tuple[PlanFile, tuple[Layer, ...]]:
-    """Parse, build and write."""
+    """Parse the file, build the engine and write it."""
     started = time.monotonic()
     tensorrt, options = target.tensorrt, target.options
     timings = engine_cache.timings_path(tensorrt.version, target.gpu)
@@ -238,9 +238,9 @@ def _check_options(options: BuildOptions) -> None:
             f"optimization_level: got {options.optimization_level}, expected 0 to {MAX_OPTIMIZATION_LEVEL}."
         )
     if options.workspace_bytes < 0:
-        raise ExportError(f"workspace_bytes: got {options.workspace_bytes}, expected no negative number.")
+        raise ExportError(f"workspace_bytes: got {options.workspace_bytes}, expected at least 0.")
     if options.aux_streams < 0:
-        raise ExportError(f"aux_streams: got {options.aux_streams}, expected no negative number.")
+        raise ExportError(f"aux_streams: got {options.aux_streams}, expected at least 0.")
 
 
 def _gpu(flavour: Flavour) -> Gpu | None:

@@ -1,4 +1,4 @@
-"""Export a network to one portable ONNX file: pixels in, panoptic ids out.
+"""Export a network to one portable ONNX file: pixels in, panoptic IDs out.
 
     to_onnx(model, "street.onnx", input_hw=(512, 1024))
 
@@ -81,8 +81,8 @@ def _with_former_names(export: Callable[P, Exported]) -> Callable[P, Exported]:
                 DeprecationWarning,
                 stacklevel=2,
             )
-        if {"height", "width"} <= given.keys():
-            size = given.pop("height"), given.pop("width")
+        if {"height", "width"} & given.keys():
+            size = given.pop("height", 0), given.pop("width", 0)
             given["input_hw"] = None if size == (0, 0) else size
         if "output_size" in given:
             given["output_hw"] = given.pop("output_size")
@@ -97,12 +97,12 @@ def to_onnx(
     path: str | os.PathLike[str],
     *,
     input_hw: tuple[int, int] | None,
-    batch: int = 1,
-    precision: Precision = "fp32",
     valid_hw: tuple[int, int] | None = None,
     output_hw: tuple[int, int] | None = None,
-    thresholds: Thresholds | None = None,
+    batch: int = 1,
+    precision: Precision = "fp32",
     target: Target = "portable",
+    thresholds: Thresholds | None = None,
     samples: Sequence[Frame] = (),
     int8_heads: bool = False,
     provenance: str = "",
@@ -117,12 +117,12 @@ def to_onnx(
             the file is loaded or an engine is built.
         batch: images per inference.
         precision: of weights and features; boxes, scores and all decisions are float32 in every file.
-        valid_hw: the part of the input, from the upper left, that holds the frame; all of it where not given, and
-            where the size is open.
-        output_hw: (height, width) of the panoptic map; `valid_hw` where not given, and where the size is open.
-        thresholds: what decides which segments come out; those of the model's configuration where not given.
+        valid_hw: the part of the input, from the upper left, that holds the frame; by default, and if the size is
+            open, all of it.
+        output_hw: (height, width) of the panoptic map; by default, and if the size is open, `valid_hw`.
+        thresholds: of scores, areas and masks; by default those of the model's configuration.
         target: "portable" runs everywhere; "tensorrt-10.3" (JetPack 6) has an older opset and no functions.
-        samples: frames of the kind that the network will see, each of the input's size, or of one size where that
+        samples: frames of the kind that the network will see, each of the input's size, or of one size if that
             is open: int8 is calibrated on them, fp16 is checked on them for overflow.
         int8_heads: in an int8 file the RPN, box and mask heads are int8 too.
         provenance: of the weights, a line for people.
@@ -292,12 +292,12 @@ def _checked_thresholds(thresholds: Thresholds) -> Thresholds:
     for name in ("max_detections", "stuff_area"):
         value = getattr(thresholds, name)
         if value < 0:
-            raise ExportError(f"{name}: got {value}, expected no negative number.")
+            raise ExportError(f"{name}: got {value}, expected at least 0.")
     return thresholds
 
 
 def _batches(samples: Sequence[Frame], file: ModelFile) -> list[NDArray[np.uint8]]:
-    """The samples as the graph takes them; the last one fills up a batch that is not full."""
+    """Yield the samples in batches for the graph; the last sample fills up an incomplete batch."""
     if len(samples):
         height, width = file.input_hw or _checked_input(*samples[0].shape[:2])
     for index, frame in enumerate(samples):
@@ -331,7 +331,7 @@ class _Traced(nn.Module):
 
 
 def prepared(model: PanopticFPN, thresholds: Thresholds) -> PanopticFPN:
-    """A copy on the CPU for inference alone, with these thresholds."""
+    """Return a copy on the CPU, for inference alone, with these thresholds."""
     network = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
     fold_batch_norms(network)
     merge = dataclasses.replace(
@@ -353,7 +353,7 @@ def prepared(model: PanopticFPN, thresholds: Thresholds) -> PanopticFPN:
 
 
 def _traced(network: PanopticFPN, file: ModelFile) -> ModelProto:
-    """The graph of the network, with PanRT's names."""
+    """Return the graph of the network, with PanRT's names."""
     image = torch.zeros((file.batch, *file.sizes.input_hw, 3), dtype=torch.uint8)
     with _quiet_tracer():
         program = torch.onnx.export(
@@ -374,7 +374,7 @@ def _traced(network: PanopticFPN, file: ModelFile) -> ModelProto:
 
 
 def _open(network: PanopticFPN, file: ModelFile) -> ModelProto:
-    """The graph whose input size is open: the network is traced at two sizes, and what differs is opened."""
+    """Return a graph of open input size: the network is traced at two sizes, and the numbers that differ are opened."""
     files = [metadata.sized(file, size, source=file.name) for size in _SIZES]
     proto, other = (_traced(network, static) for static in files)
     try:

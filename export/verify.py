@@ -71,12 +71,12 @@ class Runner(Protocol):
     @property
     def file(self) -> ModelFile: ...
     def __call__(self, image: Frame) -> Stages:
-        """(H, W, 3) uint8 BGR at the network's input size."""
+        """Run the network on an image, (H, W, 3) uint8 BGR at the network's input size."""
         ...
 
 
 class Limits(NamedTuple):
-    """How far apart two runs may be."""
+    """The largest differences that two runs may have."""
 
     features: float  # mean error over mean magnitude, of each stage before the ops
     pixels: float  # smallest share of the map that is the same
@@ -341,7 +341,7 @@ class _Error:
 
 
 class _Share:
-    """A number of items among all."""
+    """The share of equal items among all."""
 
     def __init__(self) -> None:
         self.same = self.all = 0

@@ -38,7 +38,7 @@ def _check(condition: bool, message: str) -> None:
 
 
 def _within(low: float, high: float, default: T) -> T:
-    """A field whose numbers are from `low` to `high`: no configuration asks for more than a network can be."""
+    """Declare a field whose numbers are from `low` to `high`, so that no configuration is an impossible network."""
     value: T = field(default=default, metadata={"range": (low, high)})
     return value
 
@@ -103,7 +103,7 @@ class FpnConfig(_Bounded):
 
 @dataclass(frozen=True, kw_only=True)
 class RpnConfig(_Bounded):
-    anchor_sizes: tuple[float, ...] = _within(1, MAX_SIDE, (32.0, 64.0, 128.0, 256.0, 512.0))  # one a level, P2..P6
+    anchor_sizes: tuple[float, ...] = _within(1, MAX_SIDE, (32.0, 64.0, 128.0, 256.0, 512.0))  # one per level, P2..P6
     aspect_ratios: tuple[float, ...] = _within(0.01, 100, (0.5, 1.0, 2.0))  # height / width
     pre_nms_top_k: int = _within(1, 100_000, 1000)  # a level
     post_nms_top_k: int = _within(1, 100_000, 1000)  # an image
@@ -112,7 +112,7 @@ class RpnConfig(_Bounded):
 
 @dataclass(frozen=True, kw_only=True)
 class RoiConfig(_Bounded):
-    """Which level an RoI is pooled from: a box of side `canonical_size` belongs to level `canonical_level`."""
+    """Pooling of RoIs; a box of side `canonical_size` is pooled from level `canonical_level`."""
 
     canonical_size: float = _within(1, MAX_SIDE, 224.0)
     canonical_level: int = _within(0, 16, 4)
@@ -140,7 +140,7 @@ class MaskHeadConfig(_Bounded):
 
 @dataclass(frozen=True, kw_only=True)
 class InstanceConfig:
-    """Everything of Mask R-CNN behind the FPN."""
+    """The parts of Mask R-CNN that follow the FPN."""
 
     rpn: RpnConfig = RpnConfig()
     roi: RoiConfig = RoiConfig()
@@ -167,7 +167,7 @@ class MergeConfig(_Bounded):
 
 @dataclass(frozen=True, kw_only=True)
 class PanopticFPNConfig(_Bounded):
-    """One network. Without `instance` it predicts stuff only, without `semantic` things only.
+    """A network. Without `instance` it predicts stuff only, without `semantic` things only.
 
     `pixel_mean` and `pixel_std` are in B, G, R order and 0..255: every network here eats BGR, and weights that were
     trained on RGB have the input channels of their first convolution turned round when they are loaded.
@@ -226,17 +226,17 @@ def _check_classes(name: str, classes: ClassTable) -> None:
 
 
 def panoptic_fpn_r50() -> PanopticFPNConfig:
-    """detectron2 `panoptic_fpn_R_50_3x`."""
+    """Return the configuration of detectron2's `panoptic_fpn_R_50_3x`."""
     return PanopticFPNConfig(name="panoptic_fpn_r50")
 
 
 def panoptic_fpn_r101() -> PanopticFPNConfig:
-    """detectron2 `panoptic_fpn_R_101_3x`."""
+    """Return the configuration of detectron2's `panoptic_fpn_R_101_3x`."""
     return PanopticFPNConfig(name="panoptic_fpn_r101", trunk=ResNetConfig(depth=101))
 
 
 def panoptic_fpn_r50_torchvision() -> PanopticFPNConfig:
-    """The same on a trunk that takes torchvision's ImageNet weights."""
+    """Return `panoptic_fpn_r50` on a trunk that fits torchvision's ImageNet weights."""
     return PanopticFPNConfig(
         name="panoptic_fpn_r50_torchvision",
         pixel_std=(57.375, 57.120, 58.395),
@@ -245,7 +245,7 @@ def panoptic_fpn_r50_torchvision() -> PanopticFPNConfig:
 
 
 def panoptic_fpn_lite() -> PanopticFPNConfig:
-    """For small computers and small worlds: EfficientNet-Lite0, an 80-wide FPN, narrow heads, 320x256 frames.
+    """Return the configuration for small computers: EfficientNet-Lite0, an 80-wide FPN, narrow heads, 320x256 frames.
 
     RoI levels are half of COCO's, as the frames are about half as large; anchors are smaller still, as are the things.
     """
@@ -274,17 +274,17 @@ def panoptic_fpn_lite() -> PanopticFPNConfig:
 
 
 def semantic_fpn_r50() -> PanopticFPNConfig:
-    """The semantic half of "two separate networks" (table 3)."""
+    """Return the semantic half of "two separate networks" (table 3)."""
     return PanopticFPNConfig(name="semantic_fpn_r50", instance=None)
 
 
 def instance_fpn_r50() -> PanopticFPNConfig:
-    """The instance half of "two separate networks" (table 3): Mask R-CNN."""
+    """Return the instance half of "two separate networks" (table 3): Mask R-CNN."""
     return PanopticFPNConfig(name="instance_fpn_r50", semantic=None)
 
 
 def semantic_dilated_r50() -> PanopticFPNConfig:
-    """The dilated backbone at output stride 8 that FPN is compared with (figure 4)."""
+    """Return the dilated backbone at output stride 8 that FPN is compared with (figure 4)."""
     return PanopticFPNConfig(name="semantic_dilated_r50", trunk=ResNetConfig(output_stride=8), fpn=None, instance=None)
 
 
@@ -305,7 +305,7 @@ CONFIGS: Mapping[str, Callable[[], PanopticFPNConfig]] = types.MappingProxyType(
 
 
 def make_config(name: str, **overrides: Any) -> PanopticFPNConfig:
-    """The named configuration with some fields replaced: `make_config("panoptic_fpn_r50", merge=MergeConfig(...))`.
+    """Return a named configuration with fields replaced: `make_config("panoptic_fpn_r50", merge=MergeConfig(...))`.
 
     The paper's comparisons of the semantic branch are overrides: `semantic=SemanticConfig(width=64)` or
     `SemanticConfig(aggregation="concat")` (tables 1c and 1d).
@@ -320,7 +320,7 @@ def make_config(name: str, **overrides: Any) -> PanopticFPNConfig:
 
 
 def to_json(value: PanopticFPNConfig) -> dict[str, Any]:
-    """The configuration as plain JSON values; `from_json` reads it back equal."""
+    """Return the configuration as plain JSON values; `from_json` reads it back equal."""
     encoded = encode(value)
     assert isinstance(encoded, dict)
     return encoded

@@ -88,7 +88,7 @@ class Attribute:
 
     @property
     def python_type(self) -> str:
-        """Its type in Python."""
+        """The type of the attribute in Python."""
         if self.name.endswith("_hw"):
             return f"tuple[{self.type}, {self.type}]"
         return f"Sequence[{self.type}]" if self.length else self.type
@@ -107,7 +107,7 @@ class Field:
 
 
 class Limit(NamedTuple):
-    """What a call has of something, and how much of it is supported."""
+    """A quantity of a call, and the largest that is supported."""
 
     name: str  # the argument to blame
     found: int
@@ -184,12 +184,12 @@ class Letter(NamedTuple):
     unit: str = ""  # of what there may be `most`
 
 
-_SIDE = Letter(1, MAX_SIDE, "cells a side")
+_SIDE = Letter(1, MAX_SIDE, "cells per side")
 LETTERS = {
     "N": Letter(1, MAX_IMAGES, "images"),
     "L": Letter(1, MAX_LEVELS, "levels"),
-    "A": Letter(1, MAX_ANCHORS_PER_CELL, "anchors of a cell"),
-    "R": Letter(0, MAX_ROWS, "rows of an image"),  # RoIs
+    "A": Letter(1, MAX_ANCHORS_PER_CELL, "anchors per cell"),
+    "R": Letter(0, MAX_ROWS, "rows per image"),  # RoIs
     "C": Letter(1),  # channels, or classes of things
     "K": Letter(0),  # detections
     "S": Letter(1),  # semantic channels; bins per axis
@@ -201,7 +201,7 @@ LETTERS = {
 
 
 class Form(NamedTuple):
-    """Which of the ONNX functions of an op a node needs."""
+    """The form of an op's ONNX function that a node needs."""
 
     levels: int  # of the pyramid; 1 if the op has none
     open_size: bool  # the size of the network's input is an input
@@ -286,7 +286,7 @@ def _rpn_proposals_limits(sizes: Sizes, attributes: Mapping[str, Any]) -> Iterat
         here = sizes["A"] * H * W
         anchors += here
         yield Limit(f"logits[{i}]", anchors, MAX_ANCHORS, "anchors of all levels so far")
-        yield Limit("pre_nms_top_k", min(here, attributes["pre_nms_top_k"]), MAX_CANDIDATES, "candidates of a level")
+        yield Limit("pre_nms_top_k", min(here, attributes["pre_nms_top_k"]), MAX_CANDIDATES, "candidates per level")
 
 
 RPN_PROPOSALS = Op(

@@ -144,7 +144,7 @@ def without_shortcuts(imports: Mapping[str, set[str]]) -> list[tuple[str, str]]:
 
 
 def draw() -> str:
-    """Return the picture as SVG."""
+    """Return the diagram as SVG."""
     rooms = {room.name: room for room in ROOMS}
     height = _top(0) + ROOM_HEIGHT + 24 + 18 * len(NOTES)
     arrows = [*without_shortcuts(imports()), *BY_NAME]

@@ -29,7 +29,7 @@ def map_of(image: NDArray[np.uint8]) -> NDArray[np.int32]:
 
 
 def model_file(batch: int = 1) -> ModelFile:
-    """What a file of this session would say about itself."""
+    """Return the metadata that a file of this session would have."""
     return model_files.make(
         name="null",
         things=(THING,),

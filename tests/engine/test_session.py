@@ -332,7 +332,7 @@ def test_submit_does_not_wait_for_the_inference(session: CpuSession, monkeypatch
 def test_use_out_of_turn_is_refused(model: Path) -> None:
     opened = panrt.load(model, threads=1)
     frame = Frame(frames(1)[0])
-    with pytest.raises(SessionError, match="nothing was submitted"):
+    with pytest.raises(SessionError, match="there is nothing to collect"):
         opened.collect()
     with pytest.raises(ValueError, match="frames: got 2, expected 1 to 1"):
         opened.submit([frame, frame])

@@ -285,7 +285,7 @@ def test_the_command_ends_with_0_within_limits_and_with_1_past_them(lite: Form, 
     bad = run(other, f"cpu:{lite.path}", "--frames", pictures, "--max-frames", 1)
     assert bad.exit_code == 1, (bad.output, bad.exception)
     assert "FAILED" in bad.stdout
-    assert "PAST the limits on 1 frames" in bad.stdout
+    assert "BEYOND the limits on 1 frames" in bad.stdout
     lax = run(other, f"cpu:{lite.path}", "--frames", pictures, "--max-frames", 1, "--pixels", 0, "--pq", 0)
     assert lax.exit_code == 0
 

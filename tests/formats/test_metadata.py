@@ -166,3 +166,16 @@ def test_json_that_cannot_be_read_is_one_line(text: str | bytes) -> None:
 def test_many_classes_are_read_in_one_go() -> None:
     things = classes(*((number, f"class {number}") for number in range(10_000)))
     assert len(loads(changed(things=things, stuff=[]), source="a.onnx").things) == 10_000
+
+
+def test_an_open_size_is_two_zeros_in_the_file_and_none_in_python() -> None:
+    written = json.loads(dumps(OPEN))
+    assert written["input_hw"] == written["valid_hw"] == written["output_hw"] == [0, 0]
+    assert loads(dumps(OPEN), source="a.onnx") == OPEN
+    with pytest.raises(InputSizeError, match="its input size is open; choose one first"):
+        _ = OPEN.sizes
+
+
+def test_a_valid_part_and_a_map_that_are_not_given_are_all_of_the_input() -> None:
+    assert dataclasses.replace(FILE, valid_hw=None, output_hw=None).sizes == ((256, 320), (256, 320), (256, 320))
+    assert dataclasses.replace(FILE, output_hw=None).sizes == ((256, 320), (240, 320), (240, 320))

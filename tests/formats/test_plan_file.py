@@ -275,3 +275,11 @@ def test_names_in_a_command_to_paste_are_one_word_to_a_shell(name: str) -> None:
     ]  # fmt: skip
     here = shlex.split(rebuild_command(Path("street.plan"), plan_file(onnx=name), HERE))
     assert here[2] == (f"./{name}" if name.startswith("-") else name)
+
+
+def test_an_open_size_is_an_empty_list_in_the_file_and_none_in_python() -> None:
+    assert json.loads(dumps(plan_file()))["options"]["input_hw"] == []
+    assert loads(dumps(plan_file()), source="a.json").options.input_hw is None
+    sized = plan_file(options=BuildOptions(input_hw=(64, 96)))
+    assert json.loads(dumps(sized))["options"]["input_hw"] == [64, 96]
+    assert loads(dumps(sized), source="a.json") == sized

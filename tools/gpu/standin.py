@@ -52,7 +52,7 @@ class StandIn:
         raise NotImplementedError
 
     def keep_kernels(self) -> None:
-        """Nothing was compiled that the next start could use."""
+        """Do nothing: nothing was compiled for the next start."""
 
     def close(self) -> None:
         """Free what it holds; idempotent."""
@@ -187,7 +187,7 @@ class KernelExecution:
             raise EngineError(f"stand-in: {status.message.decode()} (CUDA error {status.cuda_error})")
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: nothing is held."""
 
 
 def kernel_map(image: NDArray[np.uint8]) -> NDArray[np.int32]:
@@ -309,7 +309,7 @@ class SimulatedTorchExecution:
             raise EngineError(f"stand-in: the launch gives {error}")
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: nothing is held."""
 
     def _run(self, _: int) -> int:
         import torch  # noqa: PLC0415

@@ -143,7 +143,7 @@ def _runtime_library(name: str) -> str:
 
 
 class Out(NamedTuple):
-    """A device buffer that the kernel writes. It holds 0xCD bytes before, `copy` where that is given."""
+    """A device buffer that the kernel writes. It holds 0xCD bytes before, or `copy` if given."""
 
     shape: tuple[int, ...]
     dtype: DTypeLike
@@ -229,7 +229,7 @@ class Trace:
 
 
 class LaunchError(Exception):
-    """A launch was refused or failed: the status code, its message, and the simulation's report."""
+    """A launch was rejected or failed: the status code, its message, and the simulation's report."""
 
     def __init__(self, code: int, message: str, report: str) -> None:
         super().__init__(f"status {code}: {message}" + (f"\n{report}" if report else ""))
@@ -242,7 +242,7 @@ class CrashError(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """What goes to the worker."""
+    """A request to the worker."""
 
     function: str
     arguments: tuple[Any, ...]
@@ -252,7 +252,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What comes back."""
+    """A reply of the worker."""
 
     outputs: list[NDArray[Any]]
     code: int
@@ -278,7 +278,7 @@ class SimulatedGpu:
 
     @property
     def flavour(self) -> str:
-        """Of the library."""
+        """The flavour of the library."""
         return self.library.name.split("-")[-2]
 
     def launch(self, function: str, struct: Struct, order: tuple[str, int] = ("forward", 0)) -> list[NDArray[Any]]:
@@ -299,7 +299,7 @@ class SimulatedGpu:
         self._outputs(Request("panrt_cuda_prepare", (), True, ("forward", 0)))
 
     def close(self) -> None:
-        """End the process; twice is fine."""
+        """End the process. Idempotent."""
         if self._worker is not None:
             assert self._worker.stdin is not None
             assert self._worker.stdout is not None

@@ -93,7 +93,7 @@ std::vector<unsigned> numbers(unsigned count) {
   return result;
 }
 
-// Every ready thread of a warp goes on once; true if there was one.
+// Every ready thread of a warp continues once; true if there was one.
 bool step_warp(unsigned warp, std::vector<unsigned>& lanes) {
   Simulation& s = simulation();
   bool any = false;

@@ -114,7 +114,7 @@ Thread* lane_of(unsigned warp, unsigned lane);
 
 // Lets a ready thread run until it waits or leaves.
 void step(Thread& thread);
-// The thread that runs waits, for `step` to go on with it.
+// The thread that runs waits, for `step` to continue with it.
 void to_scheduler();
 // What is left of threads that did not finish is left where it lies; their stacks start anew.
 void abandon_threads();

@@ -72,7 +72,7 @@ def _compile(sources: Sequence[Path], library: Path, *options: str) -> None:
 
 
 def run(arguments: Sequence[str], **environment: str) -> subprocess.CompletedProcess[str]:
-    """`python arguments` from the root of the repository, with the simulation for a driver."""
+    """Run `python arguments` in the root of the repository, with the simulation as its driver."""
     folder = build()
     env = os.environ | environment
     env |= {

@@ -89,7 +89,7 @@ void Call::progress() {
 
 Context* current_context() { return current.back(); }
 
-// The stream of a handle; null with `error` set where there is none, or it is another context's.
+// The stream of a handle; null with `error` set if none exists, or it is another context's.
 Stream* stream_of(Call& call, CUstream handle, char const* name, CUresult* error) {
   auto& d = driver();
   auto const number = reinterpret_cast<std::uintptr_t>(handle);

@@ -210,7 +210,7 @@ class Call {
  public:
   Call(char const* name, unsigned needs);
 
-  // What to return at once; a call that releases goes on and returns `error` at its end.
+  // What to return at once; a call that releases continues and returns `error` at its end.
   bool refused() const { return error != CUDA_SUCCESS && (needs_ & kRelease) == 0; }
 
   // Notes what was misused, and returns what the call returns then.
@@ -233,7 +233,7 @@ class Call {
 Context* current_context();
 Stream* default_stream(Context* context);
 bool is_default(Stream const* stream);
-// The stream of a handle; null with `error` set where there is none, or it is another context's.
+// The stream of a handle; null with `error` set if none exists, or it is another context's.
 Stream* stream_of(Call& call, CUstream handle, char const* name, CUresult* error);
 void spoil(Capture& capture);
 

@@ -27,7 +27,7 @@ bool loads_lazily() {
 }  // namespace
 
 // A kernel is loaded with its module where loading is eager. Else cuModuleGetFunction loads it, or whatever needs it
-// first; a capture may forbid that, and is spoilt by it.
+// first; a capture may forbid that, which then invalidates it.
 CUresult load_kernel(bool& is_loaded, Stream* stream) {
   if (is_loaded || !loads_lazily()) return CUDA_SUCCESS;
   if (stream != nullptr && stream->capture && !driver().facts.captures_first_launch) {

@@ -3,8 +3,8 @@
 // It is stricter than a GPU. Work that was queued runs as late as it may - when somebody synchronises - or by the dice,
 // so that a missing synchronise reads what the memory held before. Fresh memory holds what the facts say of it: by
 // default dice, others in every block. Freed memory is never handed out again and queued work that touches it fails.
-// Nothing that frees waits for work by itself. A call that CUDA forbids while a stream captures is refused and spoils
-// the capture, per thread or for all, as the capture's mode has it.
+// Nothing that frees waits for work by itself. A call that CUDA forbids while a stream captures is rejected and
+// invalidates the capture, per thread or for all, depending on the capture's mode.
 //
 // What a device does otherwise than another one - attributes, alignment, fresh memory, what a capture forbids, how fast
 // memory is - stands in the file of facts that SIMCUDA_FACTS names, see facts.py. Its clock counts work and bytes, so
@@ -13,7 +13,7 @@
 // What it says about calls it says about OUR calls: order, lifetimes, errors, counts. It says nothing about NVIDIA's
 // code.
 //
-// How it is built: every entry point opens with a `Call`, which locks, logs, and refuses where an error was asked for
+// How it is built: every entry point opens with a `Call`, which locks, logs, and fails if an error was requested
 // or sticks. Work is an `Op` with the ops that it must come after; to wait is to run an op after those. A captured
 // stream collects nodes in place of ops. cuGetProcAddress gives an entry point of entry_points.h, or a stub that says
 // CUDA_ERROR_NOT_SUPPORTED under its own name.

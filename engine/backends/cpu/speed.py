@@ -1,4 +1,4 @@
-"""How fast this machine multiplies in the CPU backend, measured in a few tenths of a second."""
+"""Measure the speed of this machine in the CPU backend, in a few tenths of a second."""
 
 from __future__ import annotations
 

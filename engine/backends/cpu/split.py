@@ -1,4 +1,4 @@
-"""Cut a graph at its ops: what runs before which of them."""
+"""Cut a graph at its ops, and assign the other nodes to the sections between them."""
 
 from __future__ import annotations
 

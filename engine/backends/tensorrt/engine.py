@@ -1,4 +1,4 @@
-"""A deserialised engine of TensorRT or TensorRT for RTX, whose interfaces are the same as far as they are used here.
+"""A deserialised engine of TensorRT or TensorRT for RTX; the code uses only interfaces that both have.
 
 That is what TensorRT 10.3 (JetPack 6) has, and 11 and RTX still have; in addition, RTX's cache of kernels.
 """

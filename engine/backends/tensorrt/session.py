@@ -206,7 +206,7 @@ class TensorRTSession(SessionBase["_Submission"]):
         return tuple(results)
 
     def wait_for(self, stream: object) -> None:
-        """See `panrt.engine.session.Session`."""
+        """Make the next submit wait for a stream; see `panrt.engine.session.Session`."""
         with self._inside(), self._submitting:
             self._check_usable()
             with self._context:
@@ -283,7 +283,7 @@ class TensorRTSession(SessionBase["_Submission"]):
             slot.lease.end(why)
 
     def after_fork(self) -> None:
-        """See `forks`."""
+        """Become unusable in a forked child; see `forks`."""
         super().after_fork()
         self._end_leases("its session belongs to the process from which this one was forked")
 

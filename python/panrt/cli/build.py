@@ -93,15 +93,15 @@ def build(
         Literal["fp32", "fp16"] | None, typer.Option(help="Of a model by name; default: fp32. A file has its own.")
     ] = None,
     no_cache: Annotated[
-        bool, typer.Option("--no-cache", help="Build even what was built before, and do not keep it.")
+        bool, typer.Option("--no-cache", help="Build even if the cache has this engine, and do not cache the result.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Build a TensorRT engine from an ONNX file.
 
     TensorRT builds on the GPU that runs the engine later, which takes minutes. The same engine is never built twice:
-    see panrt cache. An engine has one input size, as it is then faster and its memory is known; a file of panrt export
-    --dynamic gives one for each --height and --width.
+    see panrt cache. An engine has one input size, as it is then faster and its memory is known; from a file of panrt
+    export --dynamic, build one engine for each --height and --width.
     """
     from panrt.export.build import build_engine
     from panrt.formats.plan_file import BuildOptions

@@ -57,7 +57,7 @@ InstanceScoreOption = Annotated[float | None, typer.Option(help="Detections belo
 InstanceOverlapOption = Annotated[float | None, typer.Option(help="Share of a mask that may be hidden.")]
 StuffAreaOption = Annotated[int | None, typer.Option(help="Smallest stuff region, in output pixels.")]
 MaskThresholdOption = Annotated[
-    float | None, typer.Option(help="Mask probability above which a pixel belongs to an instance.")
+    float | None, typer.Option(help="Smallest mask probability of a pixel that belongs to an instance.")
 ]
 TargetOption = Annotated[
     str, typer.Option(help="portable, or tensorrt-10.3 for JetPack 6: an older opset, and no ONNX functions.")
@@ -136,7 +136,7 @@ def export(
 def _input_size(
     network: PanopticFPN, camera: str | None, height: int | None, width: int | None
 ) -> tuple[tuple[int, int], tuple[int, int] | None]:
-    """The size of the input, and the part of it that a camera's frame fills."""
+    """Return the size of the input, and the part of it that a camera's frame fills."""
     from panrt.export.onnx import fit_camera
 
     default = network.config.input_hw
@@ -148,7 +148,7 @@ def _input_size(
 
 
 def _network(model: str, *, untrained: bool) -> tuple[PanopticFPN, str]:
-    """The network and where its weights come from."""
+    """Return the network and the origin of its weights."""
     import torch
 
     from panrt.model.checkpoints import load, locate, read_header
@@ -164,7 +164,7 @@ def _network(model: str, *, untrained: bool) -> tuple[PanopticFPN, str]:
 
 
 def _check_dynamic(precision: str, **sizes: object) -> None:
-    """Sizes contradict an open one, and int8 is calibrated at one."""
+    """Reject options that contradict an open size: other sizes, and int8, which is calibrated at one."""
     for name, value in sizes.items():
         if value is not None:
             raise ValueError(
@@ -178,7 +178,7 @@ def _check_dynamic(precision: str, **sizes: object) -> None:
 
 
 def _size(option: str, text: str) -> tuple[int, int]:
-    """`1920x1080` -> (1080, 1920)."""
+    """Parse `1920x1080` to (1080, 1920)."""
     match = re.fullmatch(r"(\d+)x(\d+)", text)
     if match is None:
         raise ValueError(f"{option}: got {text!r}, expected width x height, such as 1920x1080.")

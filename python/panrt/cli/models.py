@@ -22,7 +22,7 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A name of 'pa
 
 
 class _Here(NamedTuple):
-    """What is in the cache of a model."""
+    """The files of a model in the cache."""
 
     weights: Path | None
     sha256: str | None  # that the weights have to have; None: not known before the first download

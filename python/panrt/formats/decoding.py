@@ -19,7 +19,7 @@ Reader = Callable[[object, str], Any]  # (value, where) -> the decoded value
 
 
 class _Plain(NamedTuple):
-    """How a type without parts is read."""
+    """The reader of a type without parts."""
 
     read: Callable[[object], Any]  # None: it is not one
     expected: str

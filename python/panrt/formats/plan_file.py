@@ -40,7 +40,7 @@ OLDEST: dict[Flavour, tuple[int, ...]] = {"tensorrt": (10, 3), "rtx": (1, 7)}  #
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """What a user can choose about an engine. With the ONNX file, TensorRT and the GPU it decides all about it."""
+    """The options of a build. With the ONNX file, TensorRT and the GPU, they determine the engine."""
 
     optimization_level: int = 3  # 0..5, TensorRT's; higher takes longer to build
     workspace_bytes: int = 0  # scratch memory that tactics may use; 0: half of the GPU's memory, less if it is short
@@ -55,7 +55,7 @@ class BuildOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Precisions:
-    """How many layers of the network compute in which type, as parsed."""
+    """The number of layers that compute in each type, as parsed."""
 
     fp32: int
     fp16: int
@@ -92,7 +92,7 @@ class PlanFile:
 
 
 class Process(NamedTuple):
-    """What an engine meets where it is to run."""
+    """The environment in which an engine is to run."""
 
     flavour: Flavour
     tensorrt: str  # version
@@ -104,15 +104,21 @@ class Process(NamedTuple):
 
 
 def sidecar(plan: str | os.PathLike[str]) -> Path:
-    """The JSON file that belongs to an engine."""
+    """Return the path of an engine's JSON file."""
     return Path(f"{os.fspath(plan)}.json")
 
 
 def dumps(file: PlanFile) -> str:
-    """As JSON, with the schema version first."""
+    """Return the metadata as JSON, with the schema version first."""
     fields = dataclasses.asdict(file)
     fields["model"] = json.loads(metadata.dumps(file.model))
+    fields["options"] = options_to_json(file.options)
     return json.dumps({"schema": SCHEMA, **fields}, indent=2)
+
+
+def options_to_json(options: BuildOptions) -> dict[str, Any]:
+    """Return the options as they are written: an open size is an empty list."""
+    return dataclasses.asdict(options) | {"input_hw": list(options.input_hw or ())}
 
 
 def read(plan: str | os.PathLike[str]) -> PlanFile:
@@ -152,7 +158,7 @@ def loads(text: str | bytes, *, source: str) -> PlanFile:
         raise PlanFileError(f"{source}: schema: got {shown(schema)}, expected {SCHEMA}; build the engine again.")
     model: dict[Any, Reader] = {ModelFile: lambda value, where: metadata.from_json(value, source=where)}
     if isinstance(options := data.get("options"), dict) and options.get("input_hw") == []:
-        data["options"] = options | {"input_hw": None}  # as it was written up to 0.1
+        data["options"] = options | {"input_hw": None}
     try:
         file: PlanFile = decode(PlanFile, data, source=source, least=-1, readers=model)  # -1: no DLA core
     except ModelFileError:
@@ -168,7 +174,7 @@ def loads(text: str | bytes, *, source: str) -> PlanFile:
 
 
 def check(plan: str | os.PathLike[str], file: PlanFile, process: Process) -> None:
-    """Whether an engine fits the process that wants to run it; of the engine itself, only the size is looked at.
+    """Check that an engine fits the process that runs it; of the engine itself, only the size is examined.
 
     Raises:
         PlanMismatch: it was built with another TensorRT, for another GPU, or with other plugins.
@@ -191,7 +197,7 @@ def check(plan: str | os.PathLike[str], file: PlanFile, process: Process) -> Non
 
 
 def check_engine(path: Path, file: PlanFile) -> None:
-    """Whether an engine is the one that its sidecar describes.
+    """Check that an engine is the one that its sidecar describes.
 
     Raises:
         PlanFileError: it is not, or it is damaged.
@@ -202,7 +208,7 @@ def check_engine(path: Path, file: PlanFile) -> None:
 
 
 def read_engine(path: Path, file: PlanFile) -> bytes:
-    """An engine, found to be the one that its sidecar describes; errors as in `check_engine`."""
+    """Read an engine, and check that its sidecar describes it; errors as in `check_engine`."""
     _check_size(path, file)
     engine = read_whole(path, longest=file.plan_bytes, error=PlanFileError, expected=_ENGINE)
     _check_sha256(path, file, hashlib.sha256(engine).hexdigest())
@@ -210,7 +216,7 @@ def read_engine(path: Path, file: PlanFile) -> bytes:
 
 
 def rebuild_command(plan: Path, file: PlanFile, process: Process) -> str:
-    """What builds this engine for a process; the ONNX file is looked for beside the engine.
+    """Return the command that builds this engine for a process; the ONNX file is expected beside the engine.
 
     It has the options that are about the engine, not those about the machine that it was built on or for.
     """
@@ -231,12 +237,12 @@ def rebuild_command(plan: Path, file: PlanFile, process: Process) -> str:
 
 
 def version_of(text: str) -> tuple[int, ...]:
-    """`10.3.0` -> (10, 3, 0)."""
+    """Parse `10.3.0` to (10, 3, 0)."""
     return tuple(int(part) for part in text.split(".") if part.isascii() and part.isdigit() and len(part) < 10)
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file, in pieces."""
+    """Return the SHA-256 of a file, read in pieces."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while piece := stream.read(1 << 20):
@@ -265,7 +271,7 @@ def _check_sha256(path: Path, file: PlanFile, found: str) -> None:
 
 
 def _fits_version(file: PlanFile, process: Process) -> bool:
-    """The version that built it, or a later one of its major version: about others NVIDIA's documents disagree."""
+    """Return whether the version is the builder's, or a later one of the same major version."""
     if not file.options.version_compatible:
         return file.tensorrt == process.tensorrt
     built, found = version_of(file.tensorrt), version_of(process.tensorrt)
@@ -279,7 +285,7 @@ def _built_with(file: PlanFile) -> str:
 
 
 def _fits_plugins(file: PlanFile, process: Process) -> bool:
-    """The same library, or one of the same sources, compiled elsewhere."""
+    """Return whether the library is the same, or was compiled elsewhere from the same sources."""
     if file.plugins_sha256 == process.plugins_sha256:
         return True
     return file.plugins_sources_sha256 != "" and file.plugins_sources_sha256 == process.plugins_sources_sha256
@@ -300,7 +306,7 @@ def _fits_gpu(file: PlanFile, process: Process) -> bool:
 
 
 def built_for(file: PlanFile) -> str:
-    """The GPUs that an engine is for."""
+    """Return the GPUs that an engine is for."""
     if file.flavour == "rtx":
         return f"compute capability {' or '.join(file.options.compute_capabilities) or '8.0 and newer'} as target"
     if file.options.hardware_compatibility == "ampere_plus":

@@ -49,7 +49,7 @@ _MEANINGS = {
 
 
 class Expected(NamedTuple):
-    """What is known about a file before it is downloaded."""
+    """Properties of a file that are known before it is downloaded."""
 
     most_bytes: int
     md5_prefix: str = ""
@@ -57,7 +57,7 @@ class Expected(NamedTuple):
 
 
 class Patience(NamedTuple):
-    """How long a download waits for a server, and how often it tries again."""
+    """Limits of waiting for a server and of trying again."""
 
     timeout: float = 30.0  # seconds without a byte
     attempts: int = 5  # in a row that deliver nothing
@@ -85,7 +85,7 @@ def fetch(
         address: http:// or https://, without a login.
         target: file to write; its folder is created.
         expected: checked before the file gets its name.
-        watch: is told about progress and delays.
+        watch: of progress and delays.
         patience: limits of waiting.
         cure: what users can do about an address that has no such file, for messages.
 

@@ -88,7 +88,7 @@ def make(weights: Weights, key: Key, *, name: str, provenance: str, watch: Watch
         key: of the file.
         name: of the model, for messages.
         provenance: of the weights, a line for people.
-        watch: is told about it.
+        watch: of the export.
 
     Raises:
         MissingError: PyTorch, or another package that is needed, is not installed.

@@ -1,4 +1,4 @@
-"""From what a user gives for a model to a file on this machine."""
+"""Find the file of a model that is given by name or address."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from panrt.hub.weights import Weights
 
 
 class Removed(NamedTuple):
-    """What was removed of a model."""
+    """Sizes of the files of a model that were removed."""
 
     weights: int  # bytes
     exports: int  # bytes
@@ -38,7 +38,7 @@ def onnx_file(model: str, *, precision: Precision = "fp32", watch: Watch | None 
     Args:
         model: a name or alias of the catalogue, or hf://OWNER/NAME/FILE with an .onnx or .safetensors file of PanRT.
         precision: of an export.
-        watch: is told about progress; None: standard error is.
+        watch: of progress; None: standard error.
 
     Raises:
         UnknownModelError: no such name.

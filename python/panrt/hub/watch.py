@@ -1,4 +1,4 @@
-"""What a download and an export report to the people who wait for them."""
+"""Report the progress of downloads and exports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SHARE, _BYTES, _SECONDS = 0.25, 32 << 20, 15.0
 
 
 class Watch(Protocol):
-    """Somebody who waits."""
+    """A receiver of progress."""
 
     def line(self, text: str) -> None:
         """Take a line of text."""

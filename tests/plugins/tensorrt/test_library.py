@@ -131,7 +131,7 @@ class Build:
             broken_driver,
             (),
             "|",
-            "target: all architectures, as the GPU does not say what it is (cuDeviceGet: CUDA error",
+            "target: all architectures, as the GPU is unknown (cuDeviceGet: CUDA error",
         ),
         (lambda: ORIN, ("all",), "|", ""),
         (lambda: ORIN, ("86", "89"), "86;89|", ""),
@@ -294,7 +294,7 @@ def test_plugins_are_found_where_tensorrt_lists_no_creators() -> None:
     assert registry.inner.loaded == [str(built.path)]
     other = UnlistedRegistry()
     other.inner.brings = library.OPS[:3]
-    with pytest.raises(PluginLibraryError, match="TensorRT did not take all of its plugins"):
+    with pytest.raises(PluginLibraryError, match="TensorRT did not accept all of its plugins"):
         library.load(other, built)
 
 
@@ -308,7 +308,7 @@ def test_a_second_library_in_one_process_is_refused() -> None:
 
 @pytest.mark.parametrize("brings", [(), library.OPS[:3]])
 def test_a_library_that_brings_too_little_is_refused(brings: tuple[str, ...]) -> None:
-    with pytest.raises(PluginLibraryError, match="TensorRT did not take all of its plugins"):
+    with pytest.raises(PluginLibraryError, match="TensorRT did not accept all of its plugins"):
         library.load(Registry(brings=brings), plugin_library("off"))
 
 

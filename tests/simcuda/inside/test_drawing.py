@@ -195,7 +195,7 @@ def test_a_result_draws_from_any_thread_and_keeps_no_session_open(
     assert result.start_overlay() is None
 
 
-@pytest.mark.filterwarnings("ignore:session.draw is deprecated", "ignore:picture.. of a drawing")
+@pytest.mark.filterwarnings("ignore:session.draw is deprecated", "ignore:`picture..` of a drawing")
 def test_the_former_call_of_the_session_draws_between_collect_and_the_next_submit(
     tmp_path: Path, kernels: Kernels
 ) -> None:
@@ -208,7 +208,7 @@ def test_the_former_call_of_the_session_draws_between_collect_and_the_next_submi
         result = session(picture(0))
         drawing = session.draw(0, COLORS)
         assert drawing is not None
-        with pytest.warns(DeprecationWarning, match=r"use overlay\(\)"):
+        with pytest.warns(DeprecationWarning, match=r"use `overlay\(\)`"):
             drawn = drawing.picture()
         np.testing.assert_array_equal(drawn, drawn_by_host(Frame(picture(0)), result, COLORS))
         session.submit([Frame(picture(1))])
@@ -240,7 +240,7 @@ def test_the_third_picture_of_a_size_costs_a_graph(tmp_path: Path, gpu: ModuleTy
 
 def test_only_the_most_recent_sizes_are_kept(tmp_path: Path, gpu: ModuleType, kernels: Kernels) -> None:
     sizes = [(40 + 2 * n, 64) for n in range(LAYOUTS + 2)]
-    model = dataclasses.replace(MODEL, valid_hw=(0, 0))
+    model = dataclasses.replace(MODEL, valid_hw=None)
     with open_session(tmp_path, model, kernels=kernels) as session:
         before = gpu.alive()["host memory"]
         for _ in range(2):

@@ -320,7 +320,7 @@ def test_a_capture_leaves_the_garbage_collector_as_it_was(enabled: bool) -> None
 
 def test_a_session_used_out_of_turn_says_so(tmp_path: Path) -> None:
     session = open_session(tmp_path)
-    with pytest.raises(SessionError, match="nothing was submitted"):
+    with pytest.raises(SessionError, match="there is nothing to collect"):
         session.collect()
     session.submit([Frame(picture(0))])
     with pytest.raises(SessionError, match="called while submissions wait"):
