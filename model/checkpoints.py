@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from panrt.errors import CheckpointError, ClassesError
 from panrt.files import write_atomically
 from panrt.formats import records
+from panrt.hub.weights import entry_of
 from panrt.model.backbones import TRUNKS
 from panrt.model.backbones.trunk import TrunkWeights
 from panrt.model.config import PanopticFPNConfig, to_json
@@ -290,7 +291,7 @@ def load(path: str | os.PathLike[str]) -> PanopticFPN:
     """Return the network that `save` wrote, in eval mode and float32.
 
     Args:
-        path: a model file, or the name of a bundled model: "tabletop".
+        path: a model file, or the name of a model: "tabletop", or one of the catalogue, such as "coco".
 
     Raises:
         CheckpointError: not a PanRT model file, of a later schema, or its tensors do not fit its configuration.
@@ -300,6 +301,8 @@ def load(path: str | os.PathLike[str]) -> PanopticFPN:
     if path in EXPORTED.values():
         return load_exported(path)
     header = read_header(path)
+    if entry_of(path) is not None:
+        return from_detectron2(read_weights(path).tensors, header.config, source=os.fspath(path))
     _check_shapes(header.shapes, header.config, source=os.fspath(path))
     model = PanopticFPN(header.config)
     _fill(model, read_weights(path).tensors, lambda name: name, source=os.fspath(path))
