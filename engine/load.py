@@ -112,6 +112,11 @@ def load(
         if found.obstacle is not None:
             raise BackendError(f"{path}: the backend {backend!r} cannot run it: {found.obstacle}")
         return _imported(backend).open_session(path, **options)
+    return _best(path, options)
+
+
+def _best(path: Path, options: _Options) -> Session:
+    """Open a file with the best backend that works; the choice and its reason are logged."""
     passed: list[Verdict] = []
     for name in BACKENDS:
         found = verdict(name, path)

@@ -46,7 +46,7 @@ def convert(
     half: Annotated[bool, typer.Option("--half", help="Store matrices and kernels as float16.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    r"""Convert weights of a panoptic FPN of detectron2 or mmdetection to a model file.
+    """Convert weights of a panoptic FPN of detectron2 or mmdetection to a model file.
 
     \b
     detectron2's own models:
@@ -59,7 +59,7 @@ def convert(
     detectron2 writes config.yaml beside its checkpoints; its bases (_BASE_) are read too. The numbers of classes are
     those of the weights. The files are read as data; nothing in them is executed. Every tensor of the network must be
     present in the right shape, and the configuration must describe a network that PanRT has, or nothing is written.
-    """
+    """  # noqa: D301 - the backslash is click's sign that the lines of a paragraph stay
     if config is not None and not _is_file(config):
         named_config(config)
 

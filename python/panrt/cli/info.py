@@ -13,6 +13,7 @@ from panrt.cli.support import JsonOption, Report, chosen_size, megabytes, named_
 from panrt.formats.records import argument
 
 if TYPE_CHECKING:
+    from panrt.hub.catalogue import Entry
     from panrt.model.complexity import PartComplexity
     from panrt.model.config import PanopticFPNConfig
     from panrt.model.header import Header
@@ -61,14 +62,7 @@ def info(
     report.line("network", f"{config.name}: {_trunk(config)}")
     report.line("classes", f"{len(config.classes.things)} things, {len(config.classes.stuff)} stuff")
     report.line("input", f"{size[0]}x{size[1]} (height x width), BGR, uint8")
-    if header is not None:
-        report.line("file", f"{path}, {megabytes(path.stat().st_size)}")
-        report.line("weights", header.provenance or "of unknown provenance")
-    elif entry is not None:
-        size_text = megabytes(entry.size)
-        report.line("weights", f"{catalogue.provenance(entry)}; not downloaded, {size_text}: panrt pull {model}")
-    else:
-        report.line("weights", "none: this is a configuration")
+    _report_weights(report, model, entry, header, path)
     if rows is not None:
         report.table(_table(rows))
     else:
@@ -81,6 +75,20 @@ def info(
             else f"panrt train {config.name} --data panoptic.json --images DIR -o out"
         ],
     )
+
+
+def _report_weights(report: Report, model: str, entry: Entry | None, header: Header | None, path: Path) -> None:
+    """Report the file and where its weights come from."""
+    from panrt.hub import catalogue
+
+    if header is not None:
+        report.line("file", f"{path}, {megabytes(path.stat().st_size)}")
+        report.line("weights", header.provenance or "of unknown provenance")
+    elif entry is not None:
+        size_text = megabytes(entry.size)
+        report.line("weights", f"{catalogue.provenance(entry)}; not downloaded, {size_text}: panrt pull {model}")
+    else:
+        report.line("weights", "none: this is a configuration")
 
 
 def _complexity(config: PanopticFPNConfig, size: tuple[int, int]) -> tuple[PartComplexity, ...] | None:
