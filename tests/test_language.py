@@ -22,6 +22,7 @@ DOCUMENTS = (
     "docs/engines.md",
     "docs/gpu_validation.md",
     "docs/jetson.md",
+    "docs/results.md",
     "docs/streaming.md",
     "docs/training.md",
     "plugins/OPS.md",

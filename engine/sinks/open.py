@@ -1,7 +1,7 @@
 """Open a sink by its URI.
 
     out.mp4  out.mkv        annotated video, H.264; ?crf=23&preset=veryfast&scale=1
-    out.jsonl  -            a line of JSON for each result, in a file or on standard output
+    out.jsonl  -            a line of JSON for each result, in a file or on standard output; ?masks=rle
     coco://FOLDER           a folder in the COCO panoptic format
     npy://FOLDER            panoptic maps as NumPy arrays, and results.jsonl
     shm://NAME              shared memory, for `SharedMemoryReader` in another process
@@ -44,6 +44,7 @@ from panrt.formats.records import legible
 _VIDEO = (".mp4", ".mkv", ".mov")
 _LINES = (".jsonl", ".ndjson")
 _OVERWRITE = ("no", "yes")
+_MASKS = ("none", "rle")  # of segments in JSON lines
 _PRESETS = (
     *("ultrafast", "superfast", "veryfast", "faster", "fast"),
     *("medium", "slow", "slower", "veryslow", "placebo"),
@@ -193,9 +194,12 @@ def _video(target: str, options: Mapping[str, str], context: Context) -> Writer:
 
 
 def _lines(target: str, options: Mapping[str, str], _: Context) -> Writer:
+    masks = options.get("masks", "none")
+    if masks not in _MASKS:
+        raise UnknownSinkError(f"{target or '-'}: masks: got {legible(masks)!r}, expected {' or '.join(_MASKS)}.")
     if not target:
-        return StandardOutputWriter()
-    return JsonLinesWriter(Path(target), overwrite=options.get("overwrite") == "yes")
+        return StandardOutputWriter(rle=masks == "rle")
+    return JsonLinesWriter(Path(target), overwrite=options.get("overwrite") == "yes", rle=masks == "rle")
 
 
 def _server(scheme: str, writer: type[WebWriter] | type[MetricsWriter], *, overlays: bool = False) -> _Kind:
@@ -215,7 +219,7 @@ def _later(
 
 _KINDS: dict[str, _Kind] = {
     "video": _Kind(_later(_video), recording=True, options=("crf", "preset", "scale", "overwrite"), overlays=True),
-    "jsonl": _Kind(_later(_lines), recording=True, options=("overwrite",)),
+    "jsonl": _Kind(_later(_lines), recording=True, options=("overwrite", "masks")),
     "coco": _Kind(
         _later(lambda target, _, context: CocoWriter(Path(target), context.model)),
         recording=True,

@@ -56,7 +56,7 @@ def frames(paths: Sequence[Path], opening: Opening) -> Generator[Captured, None,
 
 def _frames(path: Path, opening: Opening) -> Generator[Captured, None, None]:
     if image_files.is_image_name(path.name):
-        yield Captured(read_image(path))
+        yield Captured(read_image(path), file_name=legible(path.name))
     else:
         yield from file_frames(path, opening)
 

@@ -139,4 +139,4 @@ class SessionRunner:
 
         height, width = self.file.valid_hw
         result = self._session(image[:height, :width])
-        return Stages(PanopticMap(result.panoptic, [Segment(s.id, s.category_id) for s in result.segments]))
+        return Stages(PanopticMap(result.panoptic, [Segment(s.id, s.category_id) for s in result.map_segments]))
