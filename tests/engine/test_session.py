@@ -258,7 +258,7 @@ def test_a_frame_of_the_input_size_reaches_the_network_as_it_is(session: CpuSess
 
 @pytest.mark.parametrize(
     "frame",
-    [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3), np.float32),
+    [np.zeros((4, 4, 2), np.uint8), np.zeros((3, 4, 5), np.uint8), np.zeros((4, 4, 3), np.int32),
      np.zeros((0, 4, 3), np.uint8), "frame.jpg"],
 )  # fmt: skip
 def test_what_is_no_frame_is_refused(session: CpuSession, frame: Any) -> None:

@@ -119,7 +119,7 @@ def test_a_result_without_segments_leaves_the_frame_as_it_is() -> None:
     empty = PanopticResult(np.zeros((4, 6), np.int32), (), result().timings)
     np.testing.assert_array_equal(empty.overlay(frame), frame)
     with pytest.raises(FrameError, match="expected"):
-        empty.overlay(frame[..., 0])
+        empty.overlay(frame[..., :2])
 
 
 def test_things_of_one_class_differ_in_colour_and_an_id_keeps_its_own() -> None:
