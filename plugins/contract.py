@@ -1,4 +1,4 @@
-"""What the ops accept and return: their results, and the checks that every Python form shares.
+"""The results of the ops, and the checks of arguments that every Python form shares.
 
 Shapes: N images, L pyramid levels, A anchors per cell, R RoIs, C thing classes, K detections, S semantic channels (0 is
 "things"), Gh x Gw mask cells. Boxes are (x0, y0, x1, y1) in pixels of the network input, continuous, no +1. `schema`
@@ -87,6 +87,28 @@ def check(op: Op, tensors: Sequence[Any], attributes: Mapping[str, Any], *, layo
     return sizes
 
 
+def sizes_of(op: Op, tensors: Sequence[Any], attributes: Mapping[str, Any], *, layout: Layout = "NCHW") -> Sizes:
+    """Return the sizes of a call that is not checked; arguments as `check`.
+
+    Tensors are anything that has a shape, and sizes may be symbols. H and W among the letters are the first level's.
+    """
+    letters: dict[str, Any] = {}
+    for attribute in op.attributes:
+        value = attributes[attribute.name]
+        letters.update(zip(attribute.sizes, value if attribute.length else [value], strict=False))
+        if isinstance(attribute.length, str) and attribute.length:
+            letters[attribute.length] = len(value)
+    levels: list[dict[str, Any]] = []
+    for tensor, entry in zip(op.inputs, tensors, strict=True):
+        legend = _legend(tensor, layout)
+        legends.learn(legend, (entry[0] if tensor.per_level else entry).shape, letters)
+        if tensor.per_level and not levels:
+            levels = [{} for _ in entry]
+            for level, own in zip(entry, levels, strict=True):
+                legends.learn(legend, level.shape, own)
+    return Sizes(letters, tuple((level["H"], level["W"]) for level in levels))
+
+
 def outputs(
     op: Op,
     sizes: Sizes,
@@ -99,7 +121,7 @@ def outputs(
 
     Args:
         op: its declaration.
-        sizes: from `check`.
+        sizes: from `check` or `sizes_of`.
         features: the type of its features, if it has any.
         layout: of features.
         make: np.empty or np.zeros.
@@ -129,7 +151,7 @@ def check_overlay(
 
 
 def check_threads(threads: int | None) -> int:
-    """A thread count: None means every core this process may use; raises ValueError or TypeError."""
+    """Return a checked thread count; None means every core this process may use. Raises ValueError or TypeError."""
     return _cores() if threads is None else _integer("threads", threads, 1, 1024)
 
 
@@ -143,12 +165,12 @@ def _levels(op: Op, tensors: Sequence[Any], attributes: Mapping[str, Any]) -> in
     (name, values), *others = given
     L = _length(name, values)
     if L == 0:
-        raise ValueError(f"{name}: expected one array a pyramid level, got none")
+        raise ValueError(f"{name}: expected one array per pyramid level, got none")
     _at_most(name, L, MAX_LEVELS, "levels")
     others += [(attribute.name, attributes[attribute.name]) for attribute in op.attributes if attribute.length == "L"]
     for other, items in others:
         if _length(other, items) != L:
-            raise ValueError(f"{other}: expected {L} entries, one a level like {name}, got {len(items)}")
+            raise ValueError(f"{other}: expected {L} entries, one per level, like {name}, got {len(items)}")
     return L
 
 
@@ -271,7 +293,7 @@ def _array(
             "use np.ascontiguousarray"
         )
     if not value.flags.aligned:
-        raise ValueError(f"{name}: expected an aligned array, got one whose address no {value.dtype} has; use .copy()")
+        raise ValueError(f"{name}: expected an aligned array, got a misaligned {value.dtype} one; use .copy()")
     sizes.update(new)
     return new
 
@@ -287,7 +309,7 @@ def _dimensions(legend: str) -> tuple[tuple[int, str, int], ...]:
 
 
 def _shape(dimensions: tuple[tuple[int, str, int], ...], sizes: dict[str, int]) -> str:
-    """The expected shape for a message: sizes where they are known, letters where they are free."""
+    """Return the expected shape for a message: known sizes as numbers, free ones as letters."""
     words = []
     for factor, letter, offset in dimensions:
         if letter in sizes or letter == "":
@@ -348,7 +370,7 @@ def _number(
 
 @lru_cache(maxsize=64)
 def _rounded(value: float) -> float:
-    """To float32."""
+    """Round to float32."""
     with np.errstate(over="ignore"):
         return float(np.float32(value))
 

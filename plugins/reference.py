@@ -1,4 +1,4 @@
-"""The custom ops in NumPy: slow, obvious, the specification. Read it beside OPS.md, whose step numbers it follows.
+"""The custom ops in NumPy: their specification, clear rather than fast. Step numbers are those of OPS.md.
 
 Shapes: N images, L pyramid levels, A anchors per cell, R RoIs, C thing classes, K detections, S semantic channels (0 is
 "things"), Gh x Gw a mask (28 x 28), H x W output size, h x w semantic map at a quarter of the padded network input.
@@ -43,7 +43,7 @@ def rpn_proposals(
     nms_threshold: float,
     input_hw: tuple[int, int],
 ) -> Proposals:
-    """Best anchors of each level, decoded, clipped, thinned by NMS within their level, and the best R of all levels.
+    """Return the best anchors, decoded, clipped and thinned by NMS within their level: the best R of all levels.
 
     Args:
         logits: per level (N, A, Hl, Wl) float32 objectness.
@@ -122,7 +122,7 @@ def pyramid_roi_align(
         features: per level (N, C, Hl, Wl), or (N, Hl, Wl, C) where layout is "NHWC"; float32 or float16.
         rois: (N, R, 4) float32.
         strides: per level, pixels of the network input per cell.
-        output_size: S, bins a side.
+        output_size: S, bins per side.
         sampling_ratio: samples per bin and axis; 0 takes ceil(RoI size / S), as detectron2's models do.
         canonical_size: a RoI of this side, in pixels, belongs to canonical_level.
         canonical_level: see canonical_size.
@@ -160,7 +160,7 @@ def pyramid_roi_align(
 
 
 def usable_rois(rois: Float32) -> Mask:
-    """RoIs that have an area and lie in any image at all; the others pool to zero."""
+    """Return which RoIs have an area and lie in bounds; the others pool to zero."""
     with np.errstate(invalid="ignore"):
         bounded = (np.abs(rois) <= MAX_ROI_COORDINATE).all(axis=-1)  # false for NaN
         usable: Mask = bounded & (rois[..., 2] > rois[..., 0]) & (rois[..., 3] > rois[..., 1])
@@ -168,7 +168,7 @@ def usable_rois(rois: Float32) -> Mask:
 
 
 def pyramid_level(roi: Float32, canonical_size: float, canonical_level: int) -> int:
-    """Level of a RoI before clamping: floor(canonical_level + log2(sqrt(area) / canonical_size + 1e-8))."""
+    """Return a RoI's level before clamping: floor(canonical_level + log2(sqrt(area) / canonical_size + 1e-8))."""
     area = (roi[2] - roi[0]) * (roi[3] - roi[1])
     relative = np.sqrt(area) / np.float32(canonical_size) + np.float32(1e-8)
     level: np.float32 = np.float32(canonical_level) + np.float32(np.log2(np.float64(relative)))
@@ -176,7 +176,7 @@ def pyramid_level(roi: Float32, canonical_size: float, canonical_level: int) -> 
 
 
 def roi_align(feature: Float32, roi: Float32, stride: int, S: int, sampling_ratio: int) -> Float32:
-    """One RoI from one level: feature (C, H, W), result (C, S, S)."""
+    """Pool one RoI from one level: feature (C, H, W), result (C, S, S)."""
     x, grid_w = sample_positions(roi[0], roi[2], stride, S, sampling_ratio)  # (S, grid_w)
     y, grid_h = sample_positions(roi[1], roi[3], stride, S, sampling_ratio)
     pooled = np.zeros((feature.shape[0], S, S), np.float32)
@@ -232,7 +232,7 @@ def box_detections(
     max_detections: int,
     input_hw: tuple[int, int],
 ) -> Detections:
-    """Softmax, decode, clip, threshold, NMS within each class, keep the best K.
+    """Return the K best detections: softmax, decode, clip, threshold, NMS within each class.
 
     Args:
         class_logits: (N, R, C + 1) float32, background last.
@@ -282,7 +282,7 @@ def box_detections(
 
 
 def softmax(logits: Float32) -> Float32:
-    """Over the last axis, in float64, rounded to float32."""
+    """Compute softmax over the last axis, in float64, rounded to float32."""
     with np.errstate(invalid="ignore"):
         exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True, initial=-np.inf))
         probabilities: Float32 = (exponentials / exponentials.sum(axis=-1, keepdims=True)).astype(np.float32)
@@ -343,7 +343,8 @@ def panoptic_merge(
     sizes = contract.check(PANOPTIC_MERGE, tensors, attributes)
     result = PanopticSegments(*contract.outputs(PANOPTIC_MERGE, sizes, make=np.zeros))
     for n in range(sizes["N"]):
-        found = merge_image(result.panoptic[n], *(tensor[n] for tensor in tensors), **attributes)
+        detections = Detections(boxes[n], scores[n], classes[n], count[n])
+        found = merge_image(result.panoptic[n], semantic_logits[n], detections, mask_probs[n], **attributes)
         for i, (row, score) in enumerate(found):
             result.segments[n, i] = [i + 1, *row]
             result.segment_scores[n, i] = score
@@ -354,20 +355,18 @@ def panoptic_merge(
 def merge_image(
     panoptic: Int32,
     semantic_logits: Float32,
-    boxes: Float32,
-    scores: Float32,
-    classes: Int32,
-    count: Any,
+    detections: Detections,
     mask_probs: Float32,
     *,
     input_hw: tuple[int, int],
     output_hw: tuple[int, int],
     score_threshold: float,
+    mask_threshold: float,
     overlap_threshold: float,
     stuff_area_limit: int,
-    mask_threshold: float,
 ) -> list[tuple[list[int], float]]:
-    """Paint an empty (H, W) map; return row, without the ID, and score of each segment."""
+    """Paint an empty (H, W) map with one image; return row, without the ID, and score of each segment."""
+    boxes, scores, classes, count = detections
     real = np.arange(len(scores)) < count
     real[real] = scores[real] >= np.float32(score_threshold)  # false for NaN
     order = best_first(scores, real)
@@ -414,7 +413,7 @@ def paint_stuff(
 
 
 def semantic_argmax(logits: Float32, input_hw: tuple[int, int], output_hw: tuple[int, int]) -> NDArray[np.intp]:
-    """Best channel of each output pixel, (H, W): bilinear x4, crop to valid, bilinear to the output, argmax."""
+    """Return the best channel per output pixel, (H, W): bilinear x4, crop to valid, bilinear to the output, argmax."""
     logits = np.where(np.isnan(logits), -LARGEST_LOGIT, np.clip(logits, -LARGEST_LOGIT, LARGEST_LOGIT))
     rows, row_weights = resize_taps(input_hw[0], output_hw[0], logits.shape[1])
     columns, column_weights = resize_taps(input_hw[1], output_hw[1], logits.shape[2])
@@ -427,7 +426,7 @@ def semantic_argmax(logits: Float32, input_hw: tuple[int, int], output_hw: tuple
 
 
 def resize_taps(valid: int, output: int, quarter: int) -> tuple[Indices, Float32]:
-    """Two successive bilinear resizes of one axis as one: for each output pixel 3 quarter-size cells and their weights.
+    """Return two bilinear resizes of one axis as one: for each output pixel 3 quarter-size cells and their weights.
 
     The first resize takes `quarter` cells to 4 times as many, of which `valid` are kept; the second takes those to
     `output`. Its two neighbours lie a quarter of a cell apart, hence 3 cells. Both clamp at the edges.
@@ -453,14 +452,14 @@ def resize_taps(valid: int, output: int, quarter: int) -> tuple[Indices, Float32
 
 
 def scale_box(box: Float32, input_hw: tuple[int, int], output_hw: tuple[int, int]) -> Float32:
-    """A box from network-input to output pixels, clipped to the output."""
+    """Scale a box from network-input to output pixels, clipped to the output."""
     scale_y, scale_x = (np.float32(output_hw[i] / input_hw[i]) for i in (0, 1))
     with np.errstate(over="ignore"):
         return clip(box * np.array([scale_x, scale_y, scale_x, scale_y], np.float32), output_hw)
 
 
 def paste_mask(probs: Float32, box: Float32, output_hw: tuple[int, int], threshold: float) -> Mask:
-    """Pixels of the output, (H, W), where the (Gh, Gw) probabilities stretched over the box reach the threshold."""
+    """Return the output pixels, (H, W), where (Gh, Gw) probabilities stretched over the box reach the threshold."""
     if not (box[2] - box[0] > 0 and box[3] - box[1] > 0):  # false for NaN
         return np.zeros(output_hw, np.bool_)
     probs = np.pad(np.where(np.isfinite(probs), probs, np.float32(0)), 1)  # a border of zeros stands for "outside"
@@ -473,7 +472,7 @@ def paste_mask(probs: Float32, box: Float32, output_hw: tuple[int, int], thresho
 
 
 def paste_taps(low: np.float32, high: np.float32, output: int, G: int) -> tuple[Indices, Float32]:
-    """For each output pixel of one axis the lower of its two cells in the padded mask, and the upper one's share."""
+    """Return for each output pixel of an axis the lower of its two padded mask cells, and the upper one's share."""
     with np.errstate(over="ignore"):
         centre = np.arange(output, dtype=np.float32) + np.float32(0.5)
         u = (centre - low) / (high - low) * np.float32(G) - np.float32(0.5)
@@ -483,11 +482,11 @@ def paste_taps(low: np.float32, high: np.float32, output: int, G: int) -> tuple[
 
 
 def lerp(a: Float32, b: Float32, t: Float32) -> Float32:
-    """From a to b; exactly a where they are equal, so that a flat mask at the threshold stays whole."""
+    """Interpolate from a to b; exactly a if they are equal, so that a flat mask at the threshold stays whole."""
     return a + (b - a) * t
 
 
 def area_and_box(mask: Mask) -> AreaAndBox:
-    """area, x0, y0, x1, y1 of a mask that is not empty; the box is tight and half-open."""
+    """Return area, x0, y0, x1, y1 of a mask that is not empty; the box is tight and half-open."""
     rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
     return (int(np.count_nonzero(mask)), int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)

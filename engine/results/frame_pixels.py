@@ -1,4 +1,4 @@
-"""From the pixels of a panoptic map to those of its frame.
+"""The mapping from pixels of a panoptic map to those of its frame.
 
 The map shows the whole frame (`panrt.engine.preprocess`), so a pixel of the frame has the segment of the map's pixel in
 which its centre lies: along an axis of H pixels and h of the map, pixel i lies in (2 i + 1) h // (2 H), in integers.

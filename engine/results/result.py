@@ -168,7 +168,7 @@ class PanopticResult:
             frame: (H, W, 3), what the result is of.
             segment: of this result, or its id.
             background: the colour of the pixels that are not the segment's, in the order of the frame's channels;
-                None leaves them as they are.
+                None leaves them unchanged.
 
         Raises:
             FrameError: the frame has another size than the one that the result is of.

@@ -16,6 +16,7 @@ from panrt.formats.records import argument
 
 if TYPE_CHECKING:
     from panrt.export.build import Built
+    from panrt.formats.plan_file import PlanFile
 
 _SHOWN = 8  # nodes and findings that are listed
 
@@ -84,15 +85,15 @@ def build(
     height: HeightOption = None,
     width: WidthOption = None,
     no_cache: Annotated[
-        bool, typer.Option("--no-cache", help="Build even what was built before, and do not keep it.")
+        bool, typer.Option("--no-cache", help="Build even if the cache has this engine, and do not cache the result.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Build a TensorRT engine from an ONNX file.
 
     TensorRT builds on the GPU that runs the engine later, which takes minutes. The same engine is never built twice:
-    see panrt cache. An engine has one input size, as it is then faster and its memory is known; a file of panrt export
-    --dynamic gives one for each --height and --width.
+    see panrt cache. An engine has one input size, as it is then faster and its memory is known; from a file of panrt
+    export --dynamic, build one engine for each --height and --width.
     """
     from panrt.export.build import build_engine
     from panrt.formats.plan_file import BuildOptions
@@ -109,7 +110,7 @@ def build(
         hardware_compatibility=hardware_compatibility,
         compute_capabilities=tuple(compute_capability or ()),
         dla_core=-1 if dla is None else dla,
-        input_hw=chosen_size(height, width) or (),
+        input_hw=chosen_size(height, width),
     )
     with _phases() as show:
         built = build_engine(model, output, flavour=flavour, options=options, cache=not no_cache, progress=show)
@@ -151,10 +152,14 @@ def _report(built: Built, output: Path, *, as_json: bool) -> None:
     _list(report, "note", [str(finding) for finding in built.warnings if finding.node not in fallen])
     report.line("plugins", f"version {file.plugin_version}, sha256 {file.plugins_sha256[:12]}")
     report.line("wrote", f"{output}  {megabytes(file.plan_bytes)}  {file.model.precision}, and {sidecar(output).name}")
-    facts = {
-        "output": str(output),
+    facts = {"output": str(output), "from_cache": built.from_cache, **_facts(file)}
+    facts["warnings"] = [str(finding) for finding in built.warnings]
+    report.end(facts, next_commands=[f"panrt run demo://tabletop --model {argument(output)}"])
+
+
+def _facts(file: PlanFile) -> dict[str, Any]:
+    return {
         "bytes": file.plan_bytes,
-        "from_cache": built.from_cache,
         "build_seconds": file.build_seconds,
         "flavour": file.flavour,
         "tensorrt": file.tensorrt,
@@ -164,10 +169,8 @@ def _report(built: Built, output: Path, *, as_json: bool) -> None:
         "tf32": file.options.tf32,
         "aux_streams": file.options.aux_streams,
         "workspace_bytes": file.workspace_bytes,
-        "warnings": [str(finding) for finding in built.warnings],
         "plan_sha256": file.plan_sha256,
     }
-    report.end(facts, next_commands=[f"panrt run demo://tabletop --model {argument(output)}"])
 
 
 def _targets(options: Any) -> str:
