@@ -25,7 +25,8 @@ def names() -> dict[str, Any]:
     frame = pattern(3, (48, 64))
     small = NullSession()(frame[::2, ::2])
     result = small.resized((48, 64))
-    return {"cv2": cv2, "json": json, "pycocotools": pycocotools, "panrt": panrt, "frame": frame, "result": result}
+    modules = {"cv2": cv2, "json": json, "pycocotools": pycocotools, "panrt": panrt}
+    return modules | {"frame": frame, "result": result, "session": NullSession()}
 
 
 def test_the_document_has_examples() -> None:
@@ -38,6 +39,8 @@ def test_an_example_runs_and_has_at_most_five_lines(code: str, tmp_path: Path, m
     assert len(code.splitlines()) <= 5
     monkeypatch.chdir(tmp_path)
     found = names()
+    (tmp_path / "photos").mkdir()
+    cv2.imwrite("photos/photo.png", found["frame"])
     exec(compile(code, "docs/results.md", "exec"), found)
     if "mask" in found:
         assert found["mask"].shape == found["frame"].shape[:2]
@@ -45,5 +48,5 @@ def test_an_example_runs_and_has_at_most_five_lines(code: str, tmp_path: Path, m
         assert found["thumbnail"].shape == (120, 160, 3)
     if "free" in found:
         np.testing.assert_array_equal(found["free"], found["result"].semantic() == 2)
-    for file in tmp_path.iterdir():
+    for file in tmp_path.glob("*.png"):
         assert cv2.imread(str(file)) is not None
