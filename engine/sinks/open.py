@@ -181,7 +181,8 @@ def _file(path: str) -> tuple[str, str]:
     if suffix in _LINES:
         return "jsonl", path
     raise UnknownSinkError(
-        f"{legible(redact(path))}: unknown kind of file; expected a name that ends in {', '.join((*_VIDEO, *_IMAGES, *_LINES))}, "
+        f"{legible(redact(path))}: unknown kind of file; expected a name that ends in "
+        f"{', '.join((*_VIDEO, *_IMAGES, *_LINES))}, "
         f"or one of {', '.join(f'{name}://' for name in _KINDS)}."
     )
 
