@@ -19,18 +19,9 @@ from urllib.request import (
     Request,
 )
 
+from panrt import errors
 from panrt.engine.sources.source import Captured
 from panrt.engine.uri import Uri, network_address
-from panrt.errors import (
-    ImageFileError,
-    SourceDeniedError,
-    SourceError,
-    SourceNotFoundError,
-    SourceRefusedError,
-    SourceTimeoutError,
-    SourceUndecodableError,
-    UnknownSourceError,
-)
 from panrt.formats.image_files import decode_image
 from panrt.formats.records import legible
 
@@ -54,11 +45,11 @@ def fetch_image(uri: Uri, *, timeout: float) -> Captured:
     try:
         return Captured(decode_image(data, Path(name)), file_name=legible(name))
     except ImageFileError as error:
-        raise SourceUndecodableError(f"{uri}: {error}") from error
+        raise errors.SourceUndecodableError(f"{uri}: {error}") from error
 
 
 def _download(uri: Uri, timeout: float) -> bytes:
-    parts = urlsplit(network_address(uri, UnknownSourceError))
+    parts = urlsplit(network_address(uri, errors.UnknownSourceError))
     login, _, host = parts.netloc.rpartition("@")
     request = Request(urlunsplit(parts._replace(netloc=host)))  # the opener knows http and https alone
     if login:
@@ -70,16 +61,18 @@ def _download(uri: Uri, timeout: float) -> bytes:
             while piece := response.read1(_PIECE):
                 data += piece
                 if len(data) > MOST_BYTES:
-                    raise SourceUndecodableError(f"{uri}: has more than {MOST_BYTES} bytes, the limit for an image.")
+                    raise errors.SourceUndecodableError(
+                        f"{uri}: has more than {MOST_BYTES} bytes, the limit for an image."
+                    )
                 if time.monotonic() - began > LONGEST:
-                    raise SourceTimeoutError(f"{uri}: not complete after {LONGEST:g} s.")
+                    raise errors.SourceTimeoutError(f"{uri}: not complete after {LONGEST:g} s.")
             expected = response.headers.get("Content-Length", "")
-    except SourceError:
+    except errors.SourceError:
         raise
     except (URLError, OSError, HTTPException) as error:
         raise _problem(uri, error) from error
     if expected.isdecimal() and int(expected) != len(data):
-        raise SourceUndecodableError(f"{uri}: got {len(data)} of {expected} bytes; download it again.")
+        raise errors.SourceUndecodableError(f"{uri}: got {len(data)} of {expected} bytes; download it again.")
     return bytes(data)
 
 
@@ -93,17 +86,17 @@ def _opener() -> OpenerDirector:
     return opener
 
 
-def _problem(uri: Uri, error: Exception) -> SourceError:
+def _problem(uri: Uri, error: Exception) -> errors.SourceError:
     """Return the error of a download for people."""
     if isinstance(error, HTTPError):
         error.close()
-        kind: type[SourceError] = SourceRefusedError
+        kind: type[errors.SourceError] = errors.SourceRefusedError
         if error.code in (401, 403, 407):
-            kind = SourceDeniedError
+            kind = errors.SourceDeniedError
         elif error.code in (404, 410):
-            kind = SourceNotFoundError
+            kind = errors.SourceNotFoundError
         return kind(f"{uri}: the server answered {error.code} ({legible(error.reason)}).")
     reason = error.reason if isinstance(error, URLError) else error
     if isinstance(reason, TimeoutError):
-        return SourceTimeoutError(f"{uri}: no data in time.")
-    return SourceRefusedError(f"{uri}: cannot be downloaded: {legible(reason)}.")
+        return errors.SourceTimeoutError(f"{uri}: no data in time.")
+    return errors.SourceRefusedError(f"{uri}: cannot be downloaded: {legible(reason)}.")

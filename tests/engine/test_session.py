@@ -414,7 +414,7 @@ def test_a_model_that_comes_with_panrt_goes_by_its_name(
     monkeypatch.setitem(bundled.MODELS, "tabletop", tmp_path / "tabletop.onnx")
     with pytest.raises(FileNotFoundError, match="lacks the bundled model 'tabletop'; 'panrt export tabletop"):
         panrt.load("tabletop")
-    with pytest.raises(FileNotFoundError, match="no such file; bundled models are tabletop"):
+    with pytest.raises(FileNotFoundError, match="no such file, and no model of that name; did you mean tabletop"):
         panrt.load("tabeltop")
 
 

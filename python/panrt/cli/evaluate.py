@@ -31,7 +31,8 @@ def evaluate(
         Path | None, typer.Option(help="Its label maps; default: the folder of the JSON's name without .json.")
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(help="A .safetensors, .onnx or .plan file, or tabletop; run on --images.")
+        Path | None,
+        typer.Option(help="A .safetensors, .onnx or .plan file, or a name of 'panrt models'; run on --images."),
     ] = None,
     images: Annotated[Path | None, typer.Option(help="The images of the ground truth.")] = None,
     predictions: Annotated[Path | None, typer.Option(help="Instead of a model: predictions as such a JSON.")] = None,

@@ -23,7 +23,7 @@ def info(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="A .safetensors, .onnx or .plan file, tabletop (bundled), or a configuration.",
+            help="A .safetensors, .onnx or .plan file, a name of 'panrt models', or a configuration.",
         ),
     ],
     height: Annotated[
@@ -45,12 +45,15 @@ def info(
         info_plan(Path(model), as_json=as_json)
         return
 
+    from panrt.hub import catalogue
+    from panrt.hub.weights import path_of
     from panrt.model.header import locate
 
-    path = locate(model)
+    entry = catalogue.find(model)
+    path = locate(model) if entry is None else path_of(entry)
     is_file = path.suffix == ".safetensors" or path.exists()
     header = _header(path) if is_file else None
-    config = header.config if header is not None else named_config(model)
+    config = header.config if header is not None else named_config(model if entry is None else entry.config)
 
     size = height or config.input_hw[0], width or config.input_hw[1]
     rows = _complexity(config, size)
@@ -61,6 +64,9 @@ def info(
     if header is not None:
         report.line("file", f"{path}, {megabytes(path.stat().st_size)}")
         report.line("weights", header.provenance or "of unknown provenance")
+    elif entry is not None:
+        size_text = megabytes(entry.size)
+        report.line("weights", f"{catalogue.provenance(entry)}; not downloaded, {size_text}: panrt pull {model}")
     else:
         report.line("weights", "none: this is a configuration")
     if rows is not None:
@@ -70,7 +76,7 @@ def info(
     report.end(
         _facts(config, header, path, size, rows),
         next_commands=[
-            f"panrt eval --model {argument(path)} --truth panoptic.json --images DIR"
+            f"panrt eval --model {argument(path if entry is None else model)} --truth panoptic.json --images DIR"
             if header is not None
             else f"panrt train {config.name} --data panoptic.json --images DIR -o out"
         ],

@@ -9,6 +9,7 @@ import typer
 
 from panrt.cli.run import check_sinks
 from panrt.cli.support import (
+    MODEL_HELP,
     BackendOption,
     HeightOption,
     JsonOption,
@@ -16,6 +17,7 @@ from panrt.cli.support import (
     ThreadsOption,
     WidthOption,
     chosen_size,
+    find_model,
 )
 from panrt.errors import PanrtError, SourceError
 from panrt.formats.records import legible
@@ -27,7 +29,7 @@ def predict(
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGE...", help="Files, folders, globs and http(s) addresses of images.")
     ],
-    model: Annotated[str, typer.Option("--model", "-m", help="An .onnx or .plan file, or a name: tabletop.")],
+    model: Annotated[str, typer.Option("--model", "-m", help=MODEL_HELP)],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for annotated images and the files of --save.")
     ] = Path("predictions"),
@@ -59,22 +61,23 @@ def predict(
     targets = [*_targets(out, image_format, save, overwrite=overwrite), *sinks]
     results: list[dict[str, Any]] = []
     problem: PanrtError | None = None
+    found = find_model(report, model, backend=backend, threads=threads, input_hw=chosen_size(height, width))
     predictions = panrt.predict(
         images,
-        model,
+        found.path,
         sinks=targets,
         timeout=timeout,
         backend=backend,
         threads=threads,
-        input_hw=chosen_size(height, width),
+        input_hw=found.input_hw,
     )
     with predictions:
         try:
             for _, result in predictions:
                 size = "x".join(map(str, result.frame_hw))
                 name = result.file_name or str(result.frame_index)
-                found = result.findings() or "nothing"
-                report.line("image", f"{name}: {found}  ({size}, {1000 * sum(result.timings):.0f} ms)")
+                seen = result.findings() or "nothing"
+                report.line("image", f"{name}: {seen}  ({size}, {1000 * sum(result.timings):.0f} ms)")
                 results.append(result.to_json())
         except SourceError as error:  # the images before it are reported first
             problem = error

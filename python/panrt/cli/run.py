@@ -8,13 +8,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from panrt.cli import signals
 from panrt.cli.support import (
+    MODEL_HELP,
     BackendOption,
     GpuMemoryOption,
     HeightOption,
@@ -24,7 +24,9 @@ from panrt.cli.support import (
     ThreadsOption,
     WidthOption,
     chosen_size,
+    find_model,
     interactive,
+    open_found,
 )
 from panrt.errors import PanrtError
 
@@ -72,7 +74,7 @@ TransportOption = Annotated[Literal["tcp", "udp"], typer.Option(help="Transport 
 
 def run(
     sources: SourcesArgument,
-    model: Annotated[Path, typer.Option("--model", "-m", help="An .onnx or .plan file, or a name: tabletop.")],
+    model: Annotated[str, typer.Option("--model", "-m", help=MODEL_HELP)],
     sinks: SinksOption = [],  # noqa: B006  (typer reads it, nobody writes to it)
     backend: BackendOption = "auto",
     threads: ThreadsOption = None,
@@ -108,11 +110,9 @@ def run(
         pixel_format="bgr8" if pixel_format == "auto" else pixel_format,
     )
     report = Report(as_json=as_json, to_stderr="-" in sinks)
-    size = chosen_size(height, width)
+    found = find_model(report, model, backend=backend, threads=threads, input_hw=chosen_size(height, width))
     tracker = panrt.TrackingConfig() if track else None
-    with panrt.load(
-        model, backend=backend, threads=threads, preprocess=preprocess, gpu_memory=gpu_memory, input_hw=size
-    ) as session:
+    with open_found(found, backend=backend, threads=threads, preprocess=preprocess, gpu_memory=gpu_memory) as session:
         alike = len(sources) == 1 or session.model.batch == 1  # frames that share a batch need one format
         options = replace(options, native=pixel_format == "auto" and session.converts_frames and alike)
         stream = panrt.stream(sources, session, sinks=sinks, options=options, tracker=tracker, limit=frames)

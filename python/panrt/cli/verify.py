@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 PAST_LIMITS = 1
 _FORMS = (
-    "a .safetensors file (PyTorch), an .onnx file (plain ONNX Runtime), or cpu:FILE, tensorrt:FILE, rtx:FILE (PanRT)"
+    "a .safetensors file or a name of 'panrt models' (PyTorch), an .onnx file (plain ONNX Runtime), or cpu:FILE, "
+    "tensorrt:FILE, rtx:FILE (PanRT)"
 )
 
 
