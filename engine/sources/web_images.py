@@ -44,7 +44,7 @@ def fetch_image(uri: Uri, *, timeout: float) -> Captured:
     name = unquote(PurePosixPath(uri.path).name) or uri.host
     try:
         return Captured(decode_image(data, Path(name)), file_name=legible(name))
-    except ImageFileError as error:
+    except errors.ImageFileError as error:
         raise errors.SourceUndecodableError(f"{uri}: {error}") from error
 
 
