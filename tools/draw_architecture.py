@@ -30,11 +30,25 @@ class Room(NamedTuple):
 
 
 ENGINE = (300, 690)  # its left side and width
-_SMALL = ("frame", "slot", "uri", "clock", "threads", "forks", "preprocess", "pixel_formats", "nvtx_ranges")
+_SMALL = (
+    "conversion",
+    "frame",
+    "slot",
+    "uri",
+    "clock",
+    "threads",
+    "forks",
+    "preprocess",
+    "pixel_formats",
+    "nvtx_ranges",
+)
 FLOORS = {  # by their number, from the ground
-    9: [
+    10: [
         Room("cli", "the commands", ("cli", "__main__"), 30, 640),
         Room("panrt", "the public names", ("",), 710, 280),
+    ],
+    9: [
+        Room("predict", "images to results", ("engine.predict",), 600, 170),
     ],
     8: [
         Room("bench, doctor", "measure, explain", ("engine.bench", "engine.doctor"), 312, 136),

@@ -22,6 +22,7 @@ from panrt.cli.info import info
 from panrt.cli.models import models, pull
 from panrt.cli.moved import MOVED, moved
 from panrt.cli.plugins import plugins
+from panrt.cli.predict import predict
 from panrt.cli.run import run
 from panrt.cli.support import Commands
 from panrt.cli.train import train
@@ -44,6 +45,7 @@ app.command("verify")(verify)
 app.command("build")(build)
 app.command("info")(info)
 app.command("run")(run)
+app.command("predict")(predict)
 app.command("pull")(pull)
 app.command("train")(train)
 app.command("eval")(evaluate)

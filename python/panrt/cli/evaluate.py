@@ -176,7 +176,7 @@ def _of_session(
 
     import panrt
     from panrt.model.data.coco_panoptic import load_sample, read_coco_panoptic
-    from panrt.model.panoptic_map import Category, PanopticMap, Segment, resized, semantic_map
+    from panrt.model.panoptic_map import Category, PanopticMap, Segment, semantic_map
     from panrt.model.panoptic_quality import PanopticStatistics, image_statistics, panoptic_quality
     from panrt.model.semantic_iou import confusion_matrix, semantic_iou
 
@@ -192,9 +192,7 @@ def _of_session(
             found = session(sample.image)
             segments = [Segment(s.id, s.category_id, s.area, s.is_crowd) for s in sample.segments]
             expected = PanopticMap(sample.panoptic, segments)
-            shown = resized(found.panoptic, (sample.image.shape[0], sample.image.shape[1]))
-            left = set(np.unique(shown).tolist())  # the smallest may lose their last pixel on the way
-            predicted = PanopticMap(shown, [Segment(s.id, s.category_id) for s in found.segments if s.id in left])
+            predicted = PanopticMap(found.ids(), [Segment(s.id, s.category_id) for s in found.segments])
             statistics += image_statistics(expected, predicted, categories)
             classes = (semantic_map(labelled, categories) for labelled in (expected, predicted))
             confusion += confusion_matrix(*classes, classes=len(categories), ignored=-1)

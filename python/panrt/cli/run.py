@@ -123,7 +123,7 @@ def run(
     report.end(status.to_json() | {"error": str(problem) if problem else None})
     if problem is not None:
         raise problem
-    _check_sinks(status.sinks)
+    check_sinks(status.sinks)
 
 
 def _consume(stream: Stream, seconds: float | None, *, own_output: bool) -> PanrtError | None:
@@ -158,7 +158,7 @@ def _consume(stream: Stream, seconds: float | None, *, own_output: bool) -> Panr
     return None
 
 
-def _check_sinks(sinks: tuple[SinkStatus, ...]) -> None:
+def check_sinks(sinks: tuple[SinkStatus, ...]) -> None:
     """Exit with NOT_WHOLE, and a line for each, if recordings lost results or sinks did not end properly."""
     bad = [sink for sink in sinks if (sink.lost and sink.keeps and sink.state != "left") or sink.state not in _ENDED]
     for sink in bad:

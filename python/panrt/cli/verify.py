@@ -140,4 +140,4 @@ class SessionRunner:
 
         height, width = self.file.sizes.valid_hw
         result = self._session(image[:height, :width])
-        return Stages(PanopticMap(result.panoptic, [Segment(s.id, s.category_id) for s in result.segments]))
+        return Stages(PanopticMap(result.panoptic, [Segment(s.id, s.category_id) for s in result.map_segments]))

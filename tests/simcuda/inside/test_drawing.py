@@ -174,7 +174,7 @@ def test_a_tracked_result_is_drawn_in_its_own_colours(tmp_path: Path, kernels: K
     tracker, frame = Tracker((*MODEL.things, *MODEL.stuff)), frame_of("nv12", 0)
     with open_session(tmp_path, kernels=kernels) as session:
         result = session(frame)
-        once = tracker.update(dataclasses.replace(result, segments=result.segments[::-1]))
+        once = tracker.update(dataclasses.replace(result, map_segments=result.map_segments[::-1]))
         assert [segment.id for segment in once.segments] != [segment.id for segment in result.segments[::-1]]
         for tracked in (once, Tracker((*MODEL.things, *MODEL.stuff)).update(once)):
             np.testing.assert_array_equal(tracked.overlay(labels=False), drawn_by_host(frame, tracked, tracked.colors))
