@@ -110,7 +110,7 @@ def test_broken_links_and_unknown_names_are_found() -> None:
     text = """
 # A title: `code` first
 
-[one](README.md#use), [two](README.md#nowhere), [three](gone.md), [four](https://example.com/x), [five](#no-title);
+[one](README.md#install), [two](README.md#nowhere), [three](gone.md), [four](https://example.com/x), [five](#no-title);
 `panrt.engine.gone`, `panrt.stream(x)`, `panrt.PanopticResult.gone`.
 
 ```python
