@@ -12,14 +12,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from panrt.plugins import legends, native
+from panrt.plugins import contract, legends, native
+from panrt.plugins.attributes import complete, takes
 from panrt.plugins.schema import BOX_DETECTIONS, PANOPTIC_MERGE, PYRAMID_ROI_ALIGN, RPN_PROPOSALS, Op
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from panrt.plugins import _native
 
 Tensors = Sequence[Tensor | Sequence[Tensor]]  # one entry per input of an op, a list for an input per level
 
@@ -65,78 +71,42 @@ class CustomOps(ABC):
             attributes: all of the op's, by name.
         """
 
+    @takes(RPN_PROPOSALS)
     def rpn_proposals(
         self,
         logits: Sequence[Tensor],
         deltas: Sequence[Tensor],
-        *,
-        strides: Sequence[int],
-        anchor_sizes: Sequence[float],
-        aspect_ratios: Sequence[float],
-        pre_nms_top_k: int,
-        post_nms_top_k: int,
-        nms_threshold: float,
-        input_hw: tuple[int, int],
+        **attributes: Unpack[_native.RpnProposalsAttributes],
     ) -> Proposals:
         """Per level logits (N, A, Hl, Wl) and deltas (N, 4A, Hl, Wl) -> the R = `post_nms_top_k` best proposals."""
-        attributes = {
-            "strides": strides,
-            "anchor_sizes": anchor_sizes,
-            "aspect_ratios": aspect_ratios,
-            "pre_nms_top_k": pre_nms_top_k,
-            "post_nms_top_k": post_nms_top_k,
-            "nms_threshold": nms_threshold,
-            "input_hw": input_hw,
-        }
-        return Proposals(*self.run(RPN_PROPOSALS, (logits, deltas), attributes))
+        return Proposals(*self.run(RPN_PROPOSALS, (logits, deltas), complete(RPN_PROPOSALS, attributes)))
 
+    @takes(PYRAMID_ROI_ALIGN)
     def pyramid_roi_align(
         self,
         features: Sequence[Tensor],
         rois: Tensor,
-        *,
-        strides: Sequence[int],
-        output_size: int,
-        sampling_ratio: int,
-        canonical_size: float,
-        canonical_level: int,
-        min_level: int,
+        **attributes: Unpack[_native.PyramidRoiAlignAttributes],
     ) -> Tensor:
         """Features P2.. (N, D, Hl, Wl), rois (N, R, 4) -> pooled (N * R, D, S, S) in the features' type."""
-        attributes = {
-            "strides": strides,
-            "output_size": output_size,
-            "sampling_ratio": sampling_ratio,
-            "canonical_size": canonical_size,
-            "canonical_level": canonical_level,
-            "min_level": min_level,
-        }
-        (pooled,) = self.run(PYRAMID_ROI_ALIGN, (features, rois), attributes)
+        (pooled,) = self.run(PYRAMID_ROI_ALIGN, (features, rois), complete(PYRAMID_ROI_ALIGN, attributes))
         return pooled
 
+    @takes(BOX_DETECTIONS)
     def box_detections(
         self,
         class_logits: Tensor,
         box_deltas: Tensor,
         rois: Tensor,
         roi_count: Tensor,
-        *,
-        box_weights: Sequence[float],
-        score_threshold: float,
-        nms_threshold: float,
-        max_detections: int,
-        input_hw: tuple[int, int],
+        **attributes: Unpack[_native.BoxDetectionsAttributes],
     ) -> Detections:
         """Class logits (N, R, C + 1), deltas (N, R, 4C) -> the K = `max_detections` best detections."""
-        attributes = {
-            "box_weights": box_weights,
-            "score_threshold": score_threshold,
-            "nms_threshold": nms_threshold,
-            "max_detections": max_detections,
-            "input_hw": input_hw,
-        }
-        return Detections(*self.run(BOX_DETECTIONS, (class_logits, box_deltas, rois, roi_count), attributes))
+        return Detections(
+            *self.run(BOX_DETECTIONS, (class_logits, box_deltas, rois, roi_count), complete(BOX_DETECTIONS, attributes))
+        )
 
+    @takes(PANOPTIC_MERGE)
     def panoptic_merge(
         self,
         semantic_logits: Tensor,
@@ -145,42 +115,19 @@ class CustomOps(ABC):
         classes: Tensor,
         count: Tensor,
         mask_probs: Tensor,
-        *,
-        input_hw: tuple[int, int],
-        output_hw: tuple[int, int],
-        score_threshold: float,
-        overlap_threshold: float,
-        stuff_area_limit: int,
+        **attributes: Unpack[_native.PanopticMergeAttributes],
     ) -> PanopticSegments:
         """Semantic logits (N, S, h, w), K detections and masks (N, K, G, G) -> panoptic maps at `output_hw`."""
-        attributes = {
-            "input_hw": input_hw,
-            "output_hw": output_hw,
-            "score_threshold": score_threshold,
-            "overlap_threshold": overlap_threshold,
-            "stuff_area_limit": stuff_area_limit,
-            "mask_threshold": self.mask_threshold,
-        }
         inputs = (semantic_logits, boxes, scores, classes, count, mask_probs)
-        return PanopticSegments(*self.run(PANOPTIC_MERGE, inputs, attributes))
-
-
-def letters_of(op: Op, inputs: Tensors, attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the sizes, perhaps symbols, that attributes fix or inputs show; H and W are those of the first level."""
-    letters: dict[str, Any] = {}
-    for attribute in op.attributes:
-        value = attributes[attribute.name]
-        letters.update(zip(attribute.sizes, value if attribute.length else [value], strict=False))
-        if isinstance(attribute.length, str) and attribute.length:
-            letters[attribute.length] = len(value)
-    for tensor, entry in zip(op.inputs, inputs, strict=True):
-        legends.learn(tensor.legend, (entry if isinstance(entry, Tensor) else entry[0]).shape, letters)
-    return letters
+        merged = self.run(
+            PANOPTIC_MERGE, inputs, complete(PANOPTIC_MERGE, {"mask_threshold": self.mask_threshold, **attributes})
+        )
+        return PanopticSegments(*merged)
 
 
 def output_shapes(op: Op, inputs: Tensors, attributes: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     """Return the shape of each output, perhaps of symbols."""
-    letters = letters_of(op, inputs, attributes)
+    letters = contract.sizes_of(op, inputs, attributes).letters
     return [legends.shape(tensor.legend, letters) for tensor in op.outputs]
 
 

@@ -1,10 +1,44 @@
-# Written by tools/generate_ops.py: the functions of ops from plugins/schema.py, the others as they are here.
+# Written by tools/generate_ops.py: functions and attributes of ops from plugins/schema.py, the others as they are here.
+# The types of attributes are for the type checker alone: the compiled module does not have them.
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import NotRequired, TypedDict
 
 from .contract import Float32, Floating, Int32
+
+class RpnProposalsAttributes(TypedDict):
+    strides: Sequence[int]  # pixels per cell
+    anchor_sizes: Sequence[float]  # side of the square anchor
+    aspect_ratios: Sequence[float]  # height / width
+    pre_nms_top_k: int  # maximum number of candidates per level that enter NMS
+    post_nms_top_k: int  # proposals per image
+    nms_threshold: float  # IoU above which a box is suppressed
+    input_hw: tuple[int, int]  # valid size of the network input
+
+class PyramidRoiAlignAttributes(TypedDict):
+    strides: Sequence[int]  # pixels per cell
+    output_size: int  # bins per axis
+    sampling_ratio: int  # samples per bin and axis; 0 is adaptive
+    canonical_size: NotRequired[float]  # side of a RoI of canonical_level, pixels; 224.0
+    canonical_level: NotRequired[int]  # level for RoIs of canonical_size; 4
+    min_level: NotRequired[int]  # level of features_0; 2
+
+class BoxDetectionsAttributes(TypedDict):
+    box_weights: Sequence[float]  # by which the deltas are divided
+    score_threshold: float  # probability that a detection must exceed
+    nms_threshold: float  # IoU above which a box is suppressed
+    max_detections: int  # detections per image
+    input_hw: tuple[int, int]  # valid size of the network input
+
+class PanopticMergeAttributes(TypedDict):
+    input_hw: tuple[int, int]  # valid size of the network input
+    output_hw: tuple[int, int]  # size of the panoptic map
+    score_threshold: float  # smallest score of an instance
+    overlap_threshold: float  # largest occluded share of an instance
+    stuff_area_limit: int  # smallest stuff segment
+    mask_threshold: NotRequired[float]  # smallest probability inside a mask; 0.5
 
 def rpn_proposals(
     logits: Sequence[Float32],

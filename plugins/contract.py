@@ -87,6 +87,28 @@ def check(op: Op, tensors: Sequence[Any], attributes: Mapping[str, Any], *, layo
     return sizes
 
 
+def sizes_of(op: Op, tensors: Sequence[Any], attributes: Mapping[str, Any], *, layout: Layout = "NCHW") -> Sizes:
+    """Return the sizes of a call that is not checked; arguments as `check`.
+
+    Tensors are anything that has a shape, and sizes may be symbols. H and W among the letters are the first level's.
+    """
+    letters: dict[str, Any] = {}
+    for attribute in op.attributes:
+        value = attributes[attribute.name]
+        letters.update(zip(attribute.sizes, value if attribute.length else [value], strict=False))
+        if isinstance(attribute.length, str) and attribute.length:
+            letters[attribute.length] = len(value)
+    levels: list[dict[str, Any]] = []
+    for tensor, entry in zip(op.inputs, tensors, strict=True):
+        legend = _legend(tensor, layout)
+        legends.learn(legend, (entry[0] if tensor.per_level else entry).shape, letters)
+        if tensor.per_level and not levels:
+            levels = [{} for _ in entry]
+            for level, own in zip(entry, levels, strict=True):
+                legends.learn(legend, level.shape, own)
+    return Sizes(letters, tuple((level["H"], level["W"]) for level in levels))
+
+
 def outputs(
     op: Op,
     sizes: Sizes,
@@ -99,7 +121,7 @@ def outputs(
 
     Args:
         op: its declaration.
-        sizes: from `check`.
+        sizes: from `check` or `sizes_of`.
         features: the type of its features, if it has any.
         layout: of features.
         make: np.empty or np.zeros.

@@ -101,6 +101,11 @@ def arguments(op: Op) -> Structure:
     return _ARGS[op.name]
 
 
+def level_arguments(op: Op) -> Structure:
+    """Return the struct of a pyramid level of an op that has some."""
+    return _LEVELS[op.name]
+
+
 def values(
     op: Op,
     tensors: Mapping[str, Any],

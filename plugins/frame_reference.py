@@ -7,7 +7,7 @@ Shapes: H x W a frame, h x w its resized size, OH x OW the network's input. Imag
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -24,34 +24,31 @@ YUV_MATRICES = {
 }
 
 
-def preprocess(
-    frame: UInt8,
-    *,
-    pixel_format: str,
-    resized_hw: tuple[int, int],
-    output_hw: tuple[int, int],
-    top_left: tuple[int, int] = (0, 0),
-    border: Sequence[int] = (0, 0, 0),
-    standard: str = "BT601",
-) -> UInt8:
+class Letterbox(NamedTuple):
+    """How a resized frame lies in the network's input."""
+
+    resized_hw: tuple[int, int]  # (h, w) that the frame is resized to, antialiased
+    output_hw: tuple[int, int]  # (OH, OW) of the input
+    top_left: tuple[int, int] = (0, 0)  # of the resized frame in it, in pixels
+    border: Sequence[int] = (0, 0, 0)  # BGR of the pixels around it
+
+
+def preprocess(frame: UInt8, letterbox: Letterbox, *, pixel_format: str, standard: str = "BT601") -> UInt8:
     """A camera frame as the network's input.
 
     Args:
         frame: BGR8 and RGB8 (H, W, 3), NV12 (H * 3 / 2, W), YUYV (H, W, 2); uint8.
+        letterbox: how it lies in the result.
         pixel_format: "BGR8", "RGB8", "NV12" or "YUYV".
-        resized_hw: (h, w) that the frame is resized to, antialiased.
-        output_hw: (OH, OW) of the result.
-        top_left: where the resized frame lies in it, in pixels.
-        border: BGR of the pixels around it.
         standard: "BT601" or "BT709", of YUV formats, limited range.
 
     Returns:
         (OH, OW, 3) uint8 BGR.
     """
-    output = np.empty((*output_hw, 3), np.uint8)
-    output[:] = border
-    (top, left), (h, w) = top_left, resized_hw
-    output[top : top + h, left : left + w] = resize_antialiased(to_bgr(frame, pixel_format, standard), resized_hw)
+    output = np.empty((*letterbox.output_hw, 3), np.uint8)
+    output[:] = letterbox.border
+    (top, left), (h, w) = letterbox.top_left, letterbox.resized_hw
+    output[top : top + h, left : left + w] = resize_antialiased(to_bgr(frame, pixel_format, standard), (h, w))
     return output
 
 

@@ -11,14 +11,18 @@ semantic map. Boxes are (x0, y0, x1, y1) in pixels of the network input.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from . import _native, contract, schema
+from . import _native, contract
+from .attributes import NHWC, complete, kernel_options, takes
 from .contract import Array, Detections, Float32, Floating, Int32, Layout, PanopticSegments, Proposals
 from .schema import BOX_DETECTIONS, PANOPTIC_MERGE, PYRAMID_ROI_ALIGN, RPN_PROPOSALS, Op
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 def skip_destructors() -> None:
@@ -44,103 +48,70 @@ def run(
     Args:
         op: its declaration in `schema`.
         tensors: one entry per input; a list with an array per level if the input is one per level.
-        attributes: all of the op's, by name.
+        attributes: of the op, by name; those that have a default may be omitted.
         layout: of its features, if it has any.
         threads: number of threads; None uses `default_threads`.
 
     Raises:
         ValueError, TypeError: an argument is invalid; the message names it.
     """
+    attributes = complete(op, attributes)
     sizes = contract.check(op, tensors, attributes, layout=layout)
     threads = contract.check_threads(threads)
-    options = schema.kernel_options(op, attributes)
-    features = next((x[0].dtype for t, x in zip(op.inputs, tensors, strict=True) if t.type == "features"), np.float32)
+    options = kernel_options(op, attributes)
+    features: DTypeLike = np.float32
+    if op.has_features:
+        features = next(x[0].dtype for tensor, x in zip(op.inputs, tensors, strict=True) if tensor.type == "features")
+        options[NHWC] = layout == "NHWC"
     outputs = contract.outputs(op, sizes, features, layout=layout)
-    if any(tensor.type == "features" for tensor in op.inputs):
-        options[schema.NHWC] = layout == "NHWC"
     getattr(_native, op.function)(*tensors, *outputs, **options, threads=threads)
     return outputs
 
 
+@takes(RPN_PROPOSALS)
 def rpn_proposals(
     logits: Sequence[Float32],
     deltas: Sequence[Float32],
     *,
-    strides: Sequence[int],
-    anchor_sizes: Sequence[float],
-    aspect_ratios: Sequence[float],
-    pre_nms_top_k: int,
-    post_nms_top_k: int,
-    nms_threshold: float,
-    input_hw: tuple[int, int],
     threads: int | None = None,
+    **attributes: Unpack[_native.RpnProposalsAttributes],
 ) -> Proposals:
     """Return the best anchors, decoded, clipped and thinned by NMS; see `reference.rpn_proposals`, and `run`."""
-    attributes = {
-        "strides": strides,
-        "anchor_sizes": anchor_sizes,
-        "aspect_ratios": aspect_ratios,
-        "pre_nms_top_k": pre_nms_top_k,
-        "post_nms_top_k": post_nms_top_k,
-        "nms_threshold": nms_threshold,
-        "input_hw": input_hw,
-    }
     return Proposals(*run(RPN_PROPOSALS, (logits, deltas), attributes, threads=threads))
 
 
+@takes(PYRAMID_ROI_ALIGN)
 def pyramid_roi_align(
     features: Sequence[Floating],
     rois: Float32,
     *,
-    strides: Sequence[int],
-    output_size: int,
-    sampling_ratio: int,
-    canonical_size: float = 224.0,
-    canonical_level: int = 4,
-    min_level: int = 2,
     layout: Layout = "NCHW",
     threads: int | None = None,
+    **attributes: Unpack[_native.PyramidRoiAlignAttributes],
 ) -> Floating:
     """Pool each RoI from the level that fits its size; see `reference.pyramid_roi_align`, and `run`.
 
     The kernel computes on float32 NHWC: features of another type or layout are converted first, where RoIs touch them.
     """
-    attributes = {
-        "strides": strides,
-        "output_size": output_size,
-        "sampling_ratio": sampling_ratio,
-        "canonical_size": canonical_size,
-        "canonical_level": canonical_level,
-        "min_level": min_level,
-    }
     (pooled,) = run(PYRAMID_ROI_ALIGN, (features, rois), attributes, layout=layout, threads=threads)
     return pooled
 
 
+@takes(BOX_DETECTIONS)
 def box_detections(
     class_logits: Float32,
     box_deltas: Float32,
     rois: Float32,
     roi_count: Int32,
     *,
-    box_weights: Sequence[float],
-    score_threshold: float,
-    nms_threshold: float,
-    max_detections: int,
-    input_hw: tuple[int, int],
     threads: int | None = None,
+    **attributes: Unpack[_native.BoxDetectionsAttributes],
 ) -> Detections:
     """Return the best detections after class-wise NMS; see `reference.box_detections`, and `run`."""
-    attributes = {
-        "box_weights": box_weights,
-        "score_threshold": score_threshold,
-        "nms_threshold": nms_threshold,
-        "max_detections": max_detections,
-        "input_hw": input_hw,
-    }
     return Detections(*run(BOX_DETECTIONS, (class_logits, box_deltas, rois, roi_count), attributes, threads=threads))
 
 
+@takes(PANOPTIC_MERGE)
 def panoptic_merge(
     semantic_logits: Float32,
     boxes: Float32,
@@ -149,23 +120,10 @@ def panoptic_merge(
     count: Int32,
     mask_probs: Float32,
     *,
-    input_hw: tuple[int, int],
-    output_hw: tuple[int, int],
-    score_threshold: float,
-    overlap_threshold: float,
-    stuff_area_limit: int,
-    mask_threshold: float = 0.5,
     threads: int | None = None,
+    **attributes: Unpack[_native.PanopticMergeAttributes],
 ) -> PanopticSegments:
     """Paint instances by descending score, then stuff on what is left; see `reference.panoptic_merge`, and `run`."""
-    attributes = {
-        "input_hw": input_hw,
-        "output_hw": output_hw,
-        "score_threshold": score_threshold,
-        "overlap_threshold": overlap_threshold,
-        "stuff_area_limit": stuff_area_limit,
-        "mask_threshold": mask_threshold,
-    }
     tensors = (semantic_logits, boxes, scores, classes, count, mask_probs)
     return PanopticSegments(*run(PANOPTIC_MERGE, tensors, attributes, threads=threads))
 

@@ -343,7 +343,8 @@ def panoptic_merge(
     sizes = contract.check(PANOPTIC_MERGE, tensors, attributes)
     result = PanopticSegments(*contract.outputs(PANOPTIC_MERGE, sizes, make=np.zeros))
     for n in range(sizes["N"]):
-        found = merge_image(result.panoptic[n], *(tensor[n] for tensor in tensors), **attributes)
+        detections = Detections(boxes[n], scores[n], classes[n], count[n])
+        found = merge_image(result.panoptic[n], semantic_logits[n], detections, mask_probs[n], **attributes)
         for i, (row, score) in enumerate(found):
             result.segments[n, i] = [i + 1, *row]
             result.segment_scores[n, i] = score
@@ -354,20 +355,18 @@ def panoptic_merge(
 def merge_image(
     panoptic: Int32,
     semantic_logits: Float32,
-    boxes: Float32,
-    scores: Float32,
-    classes: Int32,
-    count: Any,
+    detections: Detections,
     mask_probs: Float32,
     *,
     input_hw: tuple[int, int],
     output_hw: tuple[int, int],
     score_threshold: float,
+    mask_threshold: float,
     overlap_threshold: float,
     stuff_area_limit: int,
-    mask_threshold: float,
 ) -> list[tuple[list[int], float]]:
-    """Paint an empty (H, W) map; return row, without the ID, and score of each segment."""
+    """Paint an empty (H, W) map with one image; return row, without the ID, and score of each segment."""
+    boxes, scores, classes, count = detections
     real = np.arange(len(scores)) < count
     real[real] = scores[real] >= np.float32(score_threshold)  # false for NaN
     order = best_first(scores, real)

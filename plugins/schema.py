@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 DOMAIN = "panrt"  # of the ops in ONNX
@@ -85,6 +86,13 @@ class Attribute:
     within: Within | None = None
     default: float | None = None  # of Python's keyword argument; nodes have every attribute
 
+    @property
+    def python_type(self) -> str:
+        """Its type in Python."""
+        if self.name.endswith("_hw"):
+            return f"tuple[{self.type}, {self.type}]"
+        return f"Sequence[{self.type}]" if self.length else self.type
+
 
 @dataclass(frozen=True)
 class Field:
@@ -138,10 +146,15 @@ class Op:
     limits: Callable[[Sizes, Mapping[str, Any]], Iterator[Limit]] = no_limits  # on what letters and attributes give
     own_cpu_arguments: bool = False  # the CPU kernel has a struct of its own, in cpu/kernels.h
 
-    @property
+    @cached_property
     def has_levels(self) -> bool:
         """Whether it works on a feature pyramid."""
         return any(tensor.per_level for tensor in self.inputs)
+
+    @cached_property
+    def has_features(self) -> bool:
+        """Whether it takes features, which may be of either type and layout."""
+        return any(tensor.type == "features" for tensor in self.inputs)
 
     @property
     def has_workspace(self) -> bool:
@@ -151,6 +164,16 @@ class Op:
     def attribute(self, name: str) -> Attribute:
         """Return the attribute of this name."""
         return next(attribute for attribute in self.attributes if attribute.name == name)
+
+    @cached_property
+    def attribute_names(self) -> frozenset[str]:
+        """The names of its attributes."""
+        return frozenset(attribute.name for attribute in self.attributes)
+
+    @cached_property
+    def defaults(self) -> dict[str, float]:
+        """The attributes that Python's callers may omit, with their values."""
+        return {attribute.name: attribute.default for attribute in self.attributes if attribute.default is not None}
 
 
 class Letter(NamedTuple):
@@ -227,55 +250,33 @@ def by_tensor(op: Op, values: Sequence[Any]) -> list[Any]:
     return grouped
 
 
-NHWC = "nhwc"  # the argument of CPU kernels that says how features lie
-
-
-def kernel_arguments(op: Op) -> dict[str, str]:
-    """Return the keyword arguments of an op's CPU kernel, each with its type in Python.
-
-    They are the attributes but for those that the shape of an output shows; a height and width are two arguments.
-    """
-    arguments: dict[str, str] = {}
-    for attribute in op.attributes:
-        if attribute.shown:
-            continue
-        if attribute.name.endswith("_hw"):
-            arguments.update((f"{attribute.name[:-3]}_{part}", "int") for part in attribute.length)
-        elif attribute.length:
-            arguments[attribute.name] = "Sequence[float]"  # also of strides, by which coordinates are divided
-        else:
-            arguments[attribute.name] = attribute.type
-    if any(tensor.type == "features" for tensor in op.inputs):
-        arguments[NHWC] = "bool"
-    return arguments
-
-
-def kernel_options(op: Op, attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return these attributes as the keyword arguments of the op's CPU kernel, all but `nhwc`."""
-    options: dict[str, Any] = {}
-    for attribute in op.attributes:
-        value = attributes[attribute.name]
-        if attribute.shown:
-            continue
-        if attribute.name.endswith("_hw"):
-            options.update(zip((f"{attribute.name[:-3]}_{part}" for part in attribute.length), value, strict=True))
-        else:
-            options[attribute.name] = value
-    return options
-
-
 # --- the ops ----------------------------------------------------------------------------------------------------------
 
 _STRIDES = Attribute("strides", "int", "pixels per cell", "L", least=1, most=MAX_SIDE, unit="pixels")
 _NMS = Attribute("nms_threshold", "float", "IoU above which a box is suppressed", least=0.0, most=1.0)
 _HW = ("height", "width")
 _INPUT_HW = Attribute("input_hw", "int", "valid size of the network input", _HW, least=1, most=MAX_SIDE)
+
+
+def _tensors(*names: str, note: str = "") -> tuple[Field, ...]:
+    return tuple(Field(name, "tensor", name, note=note) for name in names)
+
+
+def _sizes(**letters: str) -> tuple[Field, ...]:
+    return tuple(Field(name, "size", letter) for name, letter in letters.items())
+
+
+def _attributes(*names: str) -> tuple[Field, ...]:
+    return tuple(Field(name, "attribute", name) for name in names)
+
+
+_ALIGNED = "aligned to 16 bytes"
 _WORKSPACE = (
     Field("workspace", "workspace", "", note="of any alignment"),
     Field("workspace_bytes", "workspace_bytes", ""),
 )
 _INPUT_SIDES = (Field("input_height", "attribute", "input_hw[0]"), Field("input_width", "attribute", "input_hw[1]"))
-_LEVEL_SIDES = (Field("height", "size", "H"), Field("width", "size", "W"))
+_LEVEL_SIDES = _sizes(height="H", width="W")
 _STRIDE = Field("stride", "attribute", "strides", "float32", note="pixels of the network input per cell")
 
 
@@ -305,23 +306,18 @@ RPN_PROPOSALS = Op(
     limits=_rpn_proposals_limits,
     level_struct="RpnLevel",
     level_fields=(
-        Field("logits", "tensor", "logits"),
-        Field("deltas", "tensor", "deltas"),
+        *_tensors("logits", "deltas"),
         *_LEVEL_SIDES,
         _STRIDE,
         Field("anchor_size", "attribute", "anchor_sizes"),
     ),
     fields=(
         Field("aspect_ratios", "attribute", "aspect_ratios", length=MAX_ANCHORS_PER_CELL),
-        Field("rois", "tensor", "rois", note="aligned to 16 bytes"),
-        Field("roi_count", "tensor", "roi_count"),
+        *_tensors("rois", note=_ALIGNED),
+        *_tensors("roi_count"),
         *_WORKSPACE,
-        Field("images", "size", "N"),
-        Field("level_count", "size", "L"),
-        Field("anchor_count", "size", "A"),
-        Field("pre_nms_top_k", "attribute", "pre_nms_top_k"),
-        Field("post_nms_top_k", "attribute", "post_nms_top_k"),
-        Field("nms_threshold", "attribute", "nms_threshold"),
+        *_sizes(images="N", level_count="L", anchor_count="A"),
+        *_attributes("pre_nms_top_k", "post_nms_top_k", "nms_threshold"),
         *_INPUT_SIDES,
     ),
     own_cpu_arguments=True,
@@ -352,17 +348,11 @@ PYRAMID_ROI_ALIGN = Op(
     level_struct="PyramidLevel",
     level_fields=(Field("data", "tensor", "features"), *_LEVEL_SIDES, _STRIDE),
     fields=(
-        Field("rois", "tensor", "rois"),
-        Field("pooled", "tensor", "pooled"),
+        *_tensors("rois", "pooled"),
         Field("images", "size", "N", "int64"),
         Field("rois_per_image", "size", "R", "int64"),
-        Field("level_count", "size", "L"),
-        Field("channels", "size", "C"),
-        Field("output_size", "attribute", "output_size"),
-        Field("sampling_ratio", "attribute", "sampling_ratio"),
-        Field("canonical_size", "attribute", "canonical_size"),
-        Field("canonical_level", "attribute", "canonical_level"),
-        Field("min_level", "attribute", "min_level"),
+        *_sizes(level_count="L", channels="C"),
+        *_attributes("output_size", "sampling_ratio", "canonical_size", "canonical_level", "min_level"),
         Field("type", "type", "features"),
         Field("layout", "layout", "features", note="of features and pooled"),
     ),
@@ -402,22 +392,18 @@ BOX_DETECTIONS = Op(
     ),
     limits=_box_detections_limits,
     fields=(
-        Field("class_logits", "tensor", "class_logits"),
-        Field("box_deltas", "tensor", "box_deltas", note="aligned to 16 bytes"),
-        Field("rois", "tensor", "rois", note="aligned to 16 bytes"),
-        Field("roi_count", "tensor", "roi_count"),
-        Field("boxes", "tensor", "boxes", note="aligned to 16 bytes"),
-        Field("scores", "tensor", "scores"),
-        Field("classes", "tensor", "classes"),
-        Field("count", "tensor", "count"),
+        *_tensors("class_logits"),
+        *_tensors("box_deltas", "rois", note=_ALIGNED),
+        *_tensors("roi_count"),
+        *_tensors("boxes", note=_ALIGNED),
+        *_tensors("scores", "classes", "count"),
         *_WORKSPACE,
-        Field("images", "size", "N"),
+        *_sizes(images="N"),
         Field("rois_per_image", "size", "R", note="may be 0"),
-        Field("thing_classes", "size", "C"),
-        Field("max_detections", "attribute", "max_detections"),
+        *_sizes(thing_classes="C"),
+        *_attributes("max_detections"),
         Field("box_weights", "attribute", "box_weights", length=4),
-        Field("score_threshold", "attribute", "score_threshold"),
-        Field("nms_threshold", "attribute", "nms_threshold"),
+        *_attributes("score_threshold", "nms_threshold"),
         *_INPUT_SIDES,
     ),
     own_cpu_arguments=True,
@@ -463,30 +449,20 @@ PANOPTIC_MERGE = Op(
     ),
     limits=_panoptic_merge_limits,
     fields=(
-        *(Field(name, "tensor", name) for name in ("semantic_logits", "boxes", "scores", "classes", "count")),
-        Field("mask_probs", "tensor", "mask_probs"),
-        Field("panoptic", "tensor", "panoptic", note="aligned to 16 bytes"),
-        Field("segments", "tensor", "segments", note="aligned to 16 bytes"),
-        Field("segment_scores", "tensor", "segment_scores"),
-        Field("segment_count", "tensor", "segment_count"),
+        *_tensors("semantic_logits", "boxes", "scores", "classes", "count", "mask_probs"),
+        *_tensors("panoptic", "segments", note=_ALIGNED),
+        *_tensors("segment_scores", "segment_count"),
         *_WORKSPACE,
         Field("logit_type", "type", "semantic_logits"),
         Field("mask_type", "type", "mask_probs"),
-        Field("images", "size", "N"),
+        *_sizes(images="N"),
         Field("detections", "size", "K", note="may be 0"),
-        Field("channels", "size", "S"),
-        Field("height", "size", "h"),
-        Field("width", "size", "w"),
-        Field("mask_height", "size", "Gh"),
-        Field("mask_width", "size", "Gw"),
+        *_sizes(channels="S", height="h", width="w", mask_height="Gh", mask_width="Gw"),
         Field("input_height", "attribute", "input_hw[0]", note="at most 4h"),
         Field("input_width", "attribute", "input_hw[1]", note="at most 4w"),
         Field("output_height", "attribute", "output_hw[0]"),
         Field("output_width", "attribute", "output_hw[1]"),
-        Field("score_threshold", "attribute", "score_threshold"),
-        Field("overlap_threshold", "attribute", "overlap_threshold"),
-        Field("stuff_area_limit", "attribute", "stuff_area_limit"),
-        Field("mask_threshold", "attribute", "mask_threshold"),
+        *_attributes("score_threshold", "overlap_threshold", "stuff_area_limit", "mask_threshold"),
     ),
     own_cpu_arguments=True,
 )

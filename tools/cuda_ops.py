@@ -6,32 +6,33 @@ Shapes: as in OPS.md.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from panrt.plugins import contract
-from panrt.plugins.contract import Detections, PanopticSegments, Proposals
+from panrt.plugins import contract, cuda_api
+from panrt.plugins.attributes import complete, takes
+from panrt.plugins.contract import Detections, Layout, PanopticSegments, Proposals
 from panrt.plugins.cuda_api import (
-    BoxDetectionsArgs,
     DataType,
     MemoryLayout,
     NarrowMapArgs,
     OverlayArgs,
-    PanopticMergeArgs,
     PixelFormat,
     PreprocessArgs,
-    PyramidLevel,
-    PyramidRoiAlignArgs,
-    RpnLevel,
-    RpnProposalsArgs,
     YuvStandard,
 )
-from panrt.plugins.schema import PYRAMID_ROI_ALIGN
+from panrt.plugins.frame_reference import Letterbox
+from panrt.plugins.schema import BOX_DETECTIONS, PANOPTIC_MERGE, PYRAMID_ROI_ALIGN, RPN_PROPOSALS, Op
 from tools.hostcuda import At, Out, SimulatedGpu, Struct, kernels
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from panrt.plugins import _native
 
 Array = NDArray[Any]
 Order = tuple[str, int]
@@ -39,194 +40,52 @@ FORWARD: Order = ("forward", 0)
 WORKSPACE_OFFSET = 1  # bytes from where device memory is aligned: TensorRT promises no alignment of a workspace
 
 
-def data_type(array: Array) -> DataType:
-    """Of a feature map."""
-    return DataType.FLOAT16 if array.dtype == np.float16 else DataType.FLOAT32
-
-
-def pad_channels(features: Array) -> Array:
-    """(N, H, W, C) with C rounded up to 8; the padding is NaN, which nothing real may touch."""
-    missing = -features.shape[-1] % 8
-    return np.pad(features, [(0, 0), (0, 0), (0, 0), (0, missing)], constant_values=np.nan)
-
-
-def pyramid_roi_align(
-    features: Sequence[Array],
-    rois: Array,
-    *,
-    strides: Sequence[int],
-    output_size: int,
-    sampling_ratio: int,
-    canonical_size: float = 224.0,
-    canonical_level: int = 4,
-    min_level: int = 2,
-    layout: str = "NCHW",
-    gpu: SimulatedGpu,
-    order: Order = FORWARD,
-) -> Array:
-    """As `reference.pyramid_roi_align`; layout may be "NHWC8" too, whose padding is added and taken off here."""
-    attributes = {
-        "strides": strides,
-        "output_size": output_size,
-        "sampling_ratio": sampling_ratio,
-        "canonical_size": canonical_size,
-        "canonical_level": canonical_level,
-        "min_level": min_level,
-    }
-    sizes = contract.check(
-        PYRAMID_ROI_ALIGN, (features, rois), attributes, layout="NCHW" if layout == "NCHW" else "NHWC"
-    )
-    N, C, R, levels = sizes["N"], sizes["C"], sizes["R"], sizes.levels
-    maps = [pad_channels(feature) for feature in features] if layout == "NHWC8" else list(features)
-    pitch = maps[0].shape[-1] if layout == "NHWC8" else C
-    S = output_size
-    shape = (N * R, C, S, S) if layout == "NCHW" else (N * R, S, S, pitch)
-    (pooled,) = gpu.launch(
-        "panrt_cuda_pyramid_roi_align",
-        Struct(
-            PyramidRoiAlignArgs,
-            levels=[
-                Struct(PyramidLevel, data=data, height=level[0], width=level[1], stride=stride)
-                for data, level, stride in zip(maps, levels, strides, strict=True)
-            ],
-            rois=rois,
-            pooled=Out(shape, features[0].dtype),
-            images=N,
-            rois_per_image=R,
-            level_count=len(maps),
-            channels=C,
-            output_size=S,
-            sampling_ratio=sampling_ratio,
-            canonical_size=canonical_size,
-            canonical_level=canonical_level,
-            min_level=min_level,
-            type=data_type(features[0]),
-            layout=MemoryLayout[layout],
-        ),
-        order,
-    )
-    return pooled[..., :C] if layout == "NHWC8" else pooled
-
-
-@cache
-def _library() -> ctypes.CDLL:
-    return ctypes.CDLL(str(kernels("plain")))
-
-
-def workspace_bytes(op: str, struct: Struct) -> int:
-    """What the kernels of an op ask for; sizes and attributes decide, so the struct goes without its arrays."""
-    filled = struct.kind()
-    for name, value in struct.fields.items():
-        if isinstance(value, list):
-            for i, item in enumerate(value):
-                entry = getattr(filled, name)
-                if isinstance(item, Struct):
-                    for field, number in item.fields.items():
-                        if not isinstance(number, np.ndarray):
-                            setattr(entry[i], field, number)
-                else:
-                    entry[i] = item
-        elif not isinstance(value, (np.ndarray, Out)):
-            setattr(filled, name, value)
-    function = getattr(_library(), f"panrt_cuda_{op}_workspace_bytes")
-    function.restype = ctypes.c_size_t
-    size: int = function(ctypes.byref(filled), ctypes.c_size_t(ctypes.sizeof(filled)))
-    return size
-
-
-def launch(op: str, kind: type[ctypes.Structure], gpu: SimulatedGpu, order: Order, **fields: Any) -> list[Array]:
-    """Call an op with a workspace of just the size that it asks for, of odd alignment; its outputs without that."""
-    size = workspace_bytes(op, Struct(kind, **fields))
-    workspace = Out((size,), np.uint8, offset=WORKSPACE_OFFSET)
-    struct = Struct(kind, **fields, workspace=workspace, workspace_bytes=size)
-    outputs = gpu.launch(f"panrt_cuda_{op}", struct, order)
-    del outputs[sum(isinstance(fields.get(name), Out) for name, *_ in kind._fields_)]
-    return outputs
-
-
+@takes(RPN_PROPOSALS)
 def rpn_proposals(
     logits: Sequence[Array],
     deltas: Sequence[Array],
     *,
-    strides: Sequence[int],
-    anchor_sizes: Sequence[float],
-    aspect_ratios: Sequence[float],
-    pre_nms_top_k: int,
-    post_nms_top_k: int,
-    nms_threshold: float,
-    input_hw: tuple[int, int],
     gpu: SimulatedGpu,
     order: Order = FORWARD,
+    **attributes: Unpack[_native.RpnProposalsAttributes],
 ) -> Proposals:
     """As `reference.rpn_proposals`."""
-    N, R = logits[0].shape[0], post_nms_top_k
-    rois, roi_count = launch(
-        "rpn_proposals",
-        RpnProposalsArgs,
-        gpu,
-        order,
-        levels=[
-            Struct(RpnLevel, logits=x, deltas=d, height=x.shape[2], width=x.shape[3], stride=stride, anchor_size=size)
-            for x, d, stride, size in zip(logits, deltas, strides, anchor_sizes, strict=True)
-        ],
-        aspect_ratios=list(aspect_ratios),
-        rois=Out((N, R, 4), np.float32),
-        roi_count=Out((N,), np.int32),
-        images=N,
-        level_count=len(logits),
-        anchor_count=len(aspect_ratios),
-        pre_nms_top_k=pre_nms_top_k,
-        post_nms_top_k=R,
-        nms_threshold=nms_threshold,
-        input_height=input_hw[0],
-        input_width=input_hw[1],
-    )
-    return Proposals(rois, roi_count)
+    return Proposals(*run(RPN_PROPOSALS, (logits, deltas), attributes, gpu=gpu, order=order))
 
 
+@takes(PYRAMID_ROI_ALIGN)
+def pyramid_roi_align(
+    features: Sequence[Array],
+    rois: Array,
+    *,
+    layout: str = "NCHW",
+    gpu: SimulatedGpu,
+    order: Order = FORWARD,
+    **attributes: Unpack[_native.PyramidRoiAlignAttributes],
+) -> Array:
+    """As `reference.pyramid_roi_align`; layout may be "NHWC8" too, whose padding is added and taken off here."""
+    memory = MemoryLayout[layout]
+    (pooled,) = run(PYRAMID_ROI_ALIGN, (features, rois), attributes, layout=memory, gpu=gpu, order=order)
+    return pooled[..., : features[0].shape[-1]] if memory == MemoryLayout.NHWC8 else pooled
+
+
+@takes(BOX_DETECTIONS)
 def box_detections(
     class_logits: Array,
     box_deltas: Array,
     rois: Array,
     roi_count: Array,
     *,
-    box_weights: Sequence[float],
-    score_threshold: float,
-    nms_threshold: float,
-    max_detections: int,
-    input_hw: tuple[int, int],
     gpu: SimulatedGpu,
     order: Order = FORWARD,
+    **attributes: Unpack[_native.BoxDetectionsAttributes],
 ) -> Detections:
     """As `reference.box_detections`."""
-    N, R, channels = class_logits.shape
-    K = max_detections
-    outputs = launch(
-        "box_detections",
-        BoxDetectionsArgs,
-        gpu,
-        order,
-        class_logits=class_logits,
-        box_deltas=box_deltas,
-        rois=rois,
-        roi_count=roi_count,
-        boxes=Out((N, K, 4), np.float32),
-        scores=Out((N, K), np.float32),
-        classes=Out((N, K), np.int32),
-        count=Out((N,), np.int32),
-        images=N,
-        rois_per_image=R,
-        thing_classes=channels - 1,
-        max_detections=K,
-        box_weights=list(box_weights),
-        score_threshold=score_threshold,
-        nms_threshold=nms_threshold,
-        input_height=input_hw[0],
-        input_width=input_hw[1],
-    )
-    return Detections(*outputs)
+    tensors = (class_logits, box_deltas, rois, roi_count)
+    return Detections(*run(BOX_DETECTIONS, tensors, attributes, gpu=gpu, order=order))
 
 
+@takes(PANOPTIC_MERGE)
 def panoptic_merge(
     semantic_logits: Array,
     boxes: Array,
@@ -235,62 +94,95 @@ def panoptic_merge(
     count: Array,
     mask_probs: Array,
     *,
-    input_hw: tuple[int, int],
-    output_hw: tuple[int, int],
-    score_threshold: float,
-    overlap_threshold: float,
-    stuff_area_limit: int,
-    mask_threshold: float = 0.5,
     gpu: SimulatedGpu,
     order: Order = FORWARD,
+    **attributes: Unpack[_native.PanopticMergeAttributes],
 ) -> PanopticSegments:
     """As `reference.panoptic_merge`; logits and probabilities may be float16 too."""
-    N, S, h, w = semantic_logits.shape
-    K, mask_height, mask_width = mask_probs.shape[1:]
-    outputs = launch(
-        "panoptic_merge",
-        PanopticMergeArgs,
-        gpu,
-        order,
-        semantic_logits=semantic_logits,
-        boxes=boxes,
-        scores=scores,
-        classes=classes,
-        count=count,
-        mask_probs=mask_probs,
-        panoptic=Out((N, *output_hw), np.int32),
-        segments=Out((N, K + S, 8), np.int32),
-        segment_scores=Out((N, K + S), np.float32),
-        segment_count=Out((N,), np.int32),
-        logit_type=data_type(semantic_logits),
-        mask_type=data_type(mask_probs),
-        images=N,
-        detections=K,
-        channels=S,
-        height=h,
-        width=w,
-        mask_height=mask_height,
-        mask_width=mask_width,
-        input_height=input_hw[0],
-        input_width=input_hw[1],
-        output_height=output_hw[0],
-        output_width=output_hw[1],
-        score_threshold=score_threshold,
-        overlap_threshold=overlap_threshold,
-        stuff_area_limit=stuff_area_limit,
-        mask_threshold=mask_threshold,
+    tensors = (semantic_logits, boxes, scores, classes, count, mask_probs)
+    return PanopticSegments(*run(PANOPTIC_MERGE, tensors, attributes, gpu=gpu, order=order))
+
+
+def run(
+    op: Op,
+    tensors: Sequence[Any],
+    attributes: Mapping[str, Any],
+    *,
+    layout: MemoryLayout = MemoryLayout.NCHW,
+    gpu: SimulatedGpu,
+    order: Order = FORWARD,
+) -> list[Array]:
+    """Launch the kernels of an op; nothing is checked, so that they meet what is invalid.
+
+    The workspace has just the size that they ask for, and an odd address. Features in NHWC8 are padded with NaN, which
+    nothing real may touch; their result is still padded.
+    """
+    attributes = complete(op, attributes)
+    checked: Layout = "NCHW" if layout == MemoryLayout.NCHW else "NHWC"
+    padded: list[Any] = [
+        [_pad_channels(array) for array in x] if layout == MemoryLayout.NHWC8 and tensor.type == "features" else x
+        for tensor, x in zip(op.inputs, tensors, strict=True)
+    ]
+    first = {tensor.name: x[0] if tensor.per_level else x for tensor, x in zip(op.inputs, padded, strict=True)}
+    features = next((first[tensor.name].dtype for tensor in op.inputs if tensor.type == "features"), np.float32)
+    outputs = contract.outputs(op, contract.sizes_of(op, padded, attributes, layout=checked), features, layout=checked)
+    names = [tensor.name for tensor in (*op.inputs, *op.outputs)]
+    levels, fields = cuda_api.values(
+        op,
+        dict(zip(names, [*padded, *(Out(array.shape, array.dtype) for array in outputs)], strict=True)),
+        contract.sizes_of(op, tensors, attributes, layout=checked),
+        attributes,
+        types={
+            name: DataType.FLOAT16 if array.dtype == np.float16 else DataType.FLOAT32 for name, array in first.items()
+        },
+        layout=layout,
     )
-    return PanopticSegments(*outputs)
+    kind = cuda_api.arguments(op)
+    if op.has_levels:
+        fields["levels"] = [Struct(cuda_api.level_arguments(op), **level) for level in levels]
+    if op.has_workspace:
+        size = _workspace_bytes(op, Struct(kind, **fields))
+        fields |= {"workspace": Out((size,), np.uint8, offset=WORKSPACE_OFFSET), "workspace_bytes": size}
+    return gpu.launch(f"panrt_cuda_{op.function}", Struct(kind, **fields), order)[: len(outputs)]
+
+
+def _pad_channels(features: Array) -> Array:
+    """(N, H, W, C) with C rounded up to 8."""
+    missing = -features.shape[-1] % 8
+    return np.pad(features, [(0, 0), (0, 0), (0, 0), (0, missing)], constant_values=np.nan)
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    return ctypes.CDLL(str(kernels("plain")))
+
+
+def _workspace_bytes(op: Op, struct: Struct) -> int:
+    """What the kernels of an op ask for; sizes and attributes decide, so the struct goes without its arrays."""
+    filled = _filled(struct)
+    function = getattr(_library(), f"panrt_cuda_{op.function}_workspace_bytes")
+    function.restype = ctypes.c_size_t
+    size: int = function(ctypes.byref(filled), ctypes.c_size_t(ctypes.sizeof(filled)))
+    return size
+
+
+def _filled(struct: Struct) -> ctypes.Structure:
+    """The struct without arrays and outputs."""
+    filled = struct.kind()
+    for name, value in struct.fields.items():
+        if isinstance(value, list):
+            for i, item in enumerate(value):
+                getattr(filled, name)[i] = _filled(item) if isinstance(item, Struct) else item
+        elif not isinstance(value, (np.ndarray, Out)):
+            setattr(filled, name, value)
+    return filled
 
 
 def preprocess(
     frames: Array,
+    letterbox: Letterbox,
     *,
     pixel_format: str,
-    resized_hw: tuple[int, int],
-    output_hw: tuple[int, int],
-    top_left: tuple[int, int] = (0, 0),
-    border: Sequence[int] = (0, 0, 0),
     standard: str = "BT601",
     padding: int = 0,
     offset: int = 0,
@@ -314,7 +206,7 @@ def preprocess(
         Struct(
             PreprocessArgs,
             **{name: At(plane, offset) for name, plane in planes.items()},
-            output=Out((N, *output_hw, 3), np.uint8, offset=offset),
+            output=Out((N, *letterbox.output_hw, 3), np.uint8, offset=offset),
             pitch=pitch,
             frame_bytes=height * pitch,
             images=N,
@@ -322,13 +214,13 @@ def preprocess(
             standard=YuvStandard[standard],
             height=height,
             width=frames.shape[2],
-            resized_height=resized_hw[0],
-            resized_width=resized_hw[1],
-            top=top_left[0],
-            left=top_left[1],
-            output_height=output_hw[0],
-            output_width=output_hw[1],
-            border=[*border, 0],
+            resized_height=letterbox.resized_hw[0],
+            resized_width=letterbox.resized_hw[1],
+            top=letterbox.top_left[0],
+            left=letterbox.top_left[1],
+            output_height=letterbox.output_hw[0],
+            output_width=letterbox.output_hw[1],
+            border=[*letterbox.border, 0],
         ),
         order,
     )

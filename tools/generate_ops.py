@@ -12,9 +12,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from panrt.plugins import cuda_api, schema
+from panrt.plugins.attributes import kernel_arguments
 from panrt.plugins.schema import MAX_LEVELS, OPS, Attribute, Field, Op, Tensor
 
 PLUGINS = Path(__file__).resolve().parents[1] / "plugins"
@@ -98,11 +98,9 @@ def _args(op: Op) -> Iterator[str]:
     yield from (_member(op, field) for field in op.fields)
     yield "};"
     yield ""
-    args = cuda_api.arguments(op)
     if op.level_struct:
-        levels: Any = next(kind for name, kind, *_ in args._fields_ if name == "levels")
-        yield from _layout(op.level_struct, levels._type_)
-    yield from _layout(f"{op.name}Args", args)
+        yield from _layout(op.level_struct, cuda_api.level_arguments(op))
+    yield from _layout(f"{op.name}Args", cuda_api.arguments(op))
     yield ""
 
 
@@ -312,11 +310,13 @@ def _lists() -> Iterator[str]:
 # --- _native.pyi ------------------------------------------------------------------------------------------------------
 
 STUB = """\
-# Written by tools/generate_ops.py: the functions of ops from plugins/schema.py, the others as they are here.
+# Written by tools/generate_ops.py: functions and attributes of ops from plugins/schema.py, the others as they are here.
+# The types of attributes are for the type checker alone: the compiled module does not have them.
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import NotRequired, TypedDict
 
 from .contract import Float32, Floating, Int32
 
@@ -353,13 +353,26 @@ def overlay(
 
 def stub() -> str:
     """Return _native.pyi."""
-    return STUB + "".join(_kernel(op) for op in OPS.values()) + OTHERS
+    ops = OPS.values()
+    return STUB + "".join(map(_attributes, ops)) + "".join(map(_kernel, ops)) + OTHERS
+
+
+def _attributes(op: Op) -> str:
+    members = "".join(f"    {attribute.name}: {_required(attribute)}\n" for attribute in op.attributes)
+    return f"class {op.name}Attributes(TypedDict):\n{members}\n"
+
+
+def _required(attribute: Attribute) -> str:
+    kind = attribute.python_type
+    if attribute.default is None:
+        return f"{kind}  # {attribute.note}"
+    return f"NotRequired[{kind}]  # {attribute.note}; {attribute.default}"
 
 
 def _kernel(op: Op) -> str:
     arrays = [(tensor.name, ARRAYS[tensor.type], tensor.per_level) for tensor in (*op.inputs, *op.outputs)]
     lines = [f"{name}: " + (f"Sequence[{kind}]" if per_level else kind) for name, kind, per_level in arrays]
-    lines += ["*", *(f"{name}: {kind}" for name, kind in schema.kernel_arguments(op).items()), "threads: int"]
+    lines += ["*", *(f"{name}: {kind}" for name, kind in kernel_arguments(op).items()), "threads: int"]
     return f"def {op.function}(\n" + "".join(f"    {line},\n" for line in lines) + ") -> None: ...\n"
 
 

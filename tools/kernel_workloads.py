@@ -13,6 +13,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from panrt.plugins.frame_reference import Letterbox
+
 Array = NDArray[Any]
 
 REPORT = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "kernels.json"  # what was found on them
@@ -162,8 +164,8 @@ def preprocess(load: Workload, *, pixel_format: Literal["BGR8", "YUYV", "NV12"])
     height, width = load.camera_hw
     shape = {"BGR8": (height, width, 3), "YUYV": (height, width, 2), "NV12": (height * 3 // 2, width)}[pixel_format]
     frame = np.random.default_rng(5).integers(0, 256, (1, *shape), np.uint8)
-    options = {"pixel_format": pixel_format, "resized_hw": load.hw, "output_hw": load.hw}
-    return Call("preprocess", (frame,), options, frame.nbytes + 3 * load.hw[0] * load.hw[1])
+    inputs, options = (frame, Letterbox(load.hw, load.hw)), {"pixel_format": pixel_format}
+    return Call("preprocess", inputs, options, frame.nbytes + 3 * load.hw[0] * load.hw[1])
 
 
 def overlay(load: Workload) -> Call:

@@ -37,10 +37,8 @@ def test_the_host_converts_as_the_gpu_does(
     hw = 2 * rows, 2 * columns
     expected = frame_reference.preprocess(
         frame.image,
+        frame_reference.Letterbox(hw, hw),
         pixel_format=pixel_format.upper(),
-        resized_hw=hw,
-        output_hw=hw,
-        border=(0, 0, 0),
         standard=standard.upper(),
     )
     assert frame.hw == hw

@@ -11,38 +11,35 @@ import pytest
 from panrt.model.custom_ops import CustomOps
 from panrt.plugins import contract, legends, native, reference, schema
 from panrt.plugins.schema import OPS, Op
-from tools import generate_ops
+from tools import cuda_ops, generate_ops
 
-PYTHON_ONLY = {"layout", "threads", "self"}  # of no node
+PYTHON_ONLY = {"layout", "threads", "gpu", "order", "self"}  # of no node
 RESULTS = {"RpnProposals": "Proposals", "BoxDetections": "Detections", "PanopticMerge": "PanopticSegments"}
 
 every_op = pytest.mark.parametrize("op", OPS.values(), ids=list(OPS))
 
 
-FORMS = [(form, op) for form in (reference, native) for op in OPS.values() if hasattr(form, op.function)]
-CALLED = [op for op in OPS.values() if hasattr(CustomOps, op.function)]  # by the network
+FORMS = [
+    (form, op)
+    for form in (reference, native, cuda_ops, CustomOps)  # the network calls the last
+    for op in OPS.values()
+    if hasattr(form, op.function)
+]
 
 
-def test_the_reference_has_every_op_and_the_network_calls_some() -> None:
+def test_the_reference_has_every_op_and_other_forms_have_some() -> None:
     assert {op.name for form, op in FORMS if form is reference} == OPS.keys()
-    assert CALLED
+    assert {form for form, _ in FORMS} == {reference, native, cuda_ops, CustomOps}
 
 
 @pytest.mark.parametrize(("form", "op"), FORMS)
-def test_python_functions_have_the_arguments_and_defaults_of_the_schema(form: ModuleType, op: Op) -> None:
+def test_python_functions_have_the_arguments_and_defaults_of_the_schema(form: ModuleType | type, op: Op) -> None:
     found = dict(inspect.signature(getattr(form, op.function)).parameters)
     arguments = [name for name in found if name not in PYTHON_ONLY]
     assert arguments == [tensor.name for tensor in op.inputs] + [attribute.name for attribute in op.attributes]
     for attribute in op.attributes:
         default = found[attribute.name].default
         assert (None if default is inspect.Parameter.empty else default) == attribute.default, attribute.name
-
-
-@pytest.mark.parametrize("op", CALLED)
-def test_the_networks_ops_have_the_arguments_of_the_schema(op: Op) -> None:
-    found = [name for name in inspect.signature(getattr(CustomOps, op.function)).parameters if name not in PYTHON_ONLY]
-    expected = [tensor.name for tensor in op.inputs] + [attribute.name for attribute in op.attributes]
-    assert found == [name for name in expected if name != "mask_threshold"]  # that of a CustomOps
 
 
 @pytest.mark.parametrize(("op", "result"), RESULTS.items())

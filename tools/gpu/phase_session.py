@@ -215,9 +215,8 @@ class _Suite:
     def _prepared(self, frame: Frame) -> Image:
         if frame.pixel_format == "bgr8":
             return frame.image
-        return frame_reference.preprocess(
-            frame.image, pixel_format="NV12", resized_hw=self._hw, output_hw=self._hw, standard="BT709"
-        )
+        letterbox = frame_reference.Letterbox(self._hw, self._hw)
+        return frame_reference.preprocess(frame.image, letterbox, pixel_format="NV12", standard="BT709")
 
     def _check_one(self, session: TensorRTSession, seed: int) -> None:
         image = self._image(seed)

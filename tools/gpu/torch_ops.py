@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from panrt.model.custom_ops import CustomOps, Tensors, letters_of, output_shapes
-from panrt.plugins import cuda_api
+from panrt.model.custom_ops import CustomOps, Tensors, output_shapes
+from panrt.plugins import contract, cuda_api
 from panrt.plugins.cuda_api import DataType, Status
-from panrt.plugins.schema import Op, Sizes
+from panrt.plugins.schema import Op
 from tools.gpu.machine import Machine
 
 ALIGNMENT = 256
@@ -50,7 +50,7 @@ class TorchOps(CustomOps):
         levels, fields = cuda_api.values(
             op,
             {name: x.data_ptr() if isinstance(x, Tensor) else [y.data_ptr() for y in x] for name, x in both.items()},
-            Sizes(letters_of(op, given, attributes), _level_sizes(op, given)),
+            contract.sizes_of(op, given, attributes),
             attributes,
             types={name: _type(x if isinstance(x, Tensor) else x[0]) for name, x in both.items()},
         )
@@ -87,12 +87,6 @@ class TorchOps(CustomOps):
 
 def _type(tensor: Tensor) -> DataType:
     return DataType.FLOAT16 if tensor.dtype == torch.float16 else DataType.FLOAT32
-
-
-def _level_sizes(op: Op, inputs: Tensors) -> tuple[tuple[int, int], ...]:
-    """Return H, W of each pyramid level."""
-    levels = next((x for tensor, x in zip(op.inputs, inputs, strict=True) if tensor.per_level), ())
-    return tuple((int(x.shape[2]), int(x.shape[3])) for x in levels)
 
 
 def _unhooked(machine: Machine) -> str:

@@ -6,7 +6,7 @@ They do less than the contract (no guard against values that are not finite, no 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -15,6 +15,11 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from panrt.plugins.box_reference import MAX_SIZE_DELTA, grid_anchors
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from panrt.plugins import _native
 
 Array = NDArray[np.float32]
 Run = Callable[[], list[NDArray[np.generic]]]
@@ -91,31 +96,26 @@ def rpn_proposals(
     logits: Sequence[Array],
     deltas: Sequence[Array],
     *,
-    strides: Sequence[int],
-    anchor_sizes: Sequence[float],
-    aspect_ratios: Sequence[float],
-    pre_nms_top_k: int,
-    post_nms_top_k: int,
-    nms_threshold: float,
-    input_hw: tuple[int, int],
     threads: int,
+    **attributes: Unpack[_native.RpnProposalsAttributes],
 ) -> Run:
     """TopK a level, decode what it chose, NonMaxSuppression with the level as class, TopK."""
     graph = Graph()
     op, constant = graph.op, graph.constant
     inputs: dict[str, NDArray[np.generic]] = {}
     boxes, scores, sizes = [], [], []
+    aspect_ratios, input_hw = attributes["aspect_ratios"], attributes["input_hw"]
     A = len(aspect_ratios)
     for i, (logit, delta) in enumerate(zip(logits, deltas, strict=True)):
         H, W = logit.shape[2:]
         inputs |= {f"logits{i}": logit, f"deltas{i}": delta}
-        k = min(pre_nms_top_k, A * H * W)
+        k = min(attributes["pre_nms_top_k"], A * H * W)
         sizes.append(k)
         flat = op("Reshape", *op("Transpose", f"logits{i}", perm=[0, 2, 3, 1]), constant(np.array([-1])))[0]
         codes = op("Reshape", f"deltas{i}", constant(np.array([A, 4, H, W])))[0]
         codes = op("Reshape", *op("Transpose", codes, perm=[2, 3, 0, 1]), constant(np.array([-1, 4])))[0]
         best, order = op("TopK", flat, constant(np.array([k])), outputs=2)
-        anchors = constant(grid_anchors((H, W), strides[i], anchor_sizes[i], aspect_ratios))
+        anchors = constant(grid_anchors((H, W), attributes["strides"][i], attributes["anchor_sizes"][i], aspect_ratios))
         boxes.append(_decode(graph, op("Gather", codes, order)[0], op("Gather", anchors, order)[0], input_hw))
         scores.append(best)
     all_boxes = op("Concat", *boxes, axis=0)[0]
@@ -128,13 +128,13 @@ def rpn_proposals(
         "NonMaxSuppression",
         op("Unsqueeze", all_boxes, constant(np.array([0])))[0],
         op("Unsqueeze", by_level, constant(np.array([0])))[0],
-        constant(np.array([post_nms_top_k])),
-        constant(np.array([nms_threshold], np.float32)),
+        constant(np.array([attributes["post_nms_top_k"]])),
+        constant(np.array([attributes["nms_threshold"]], np.float32)),
         constant(np.array([-1e30], np.float32)),
     )[0]
     kept = op("Gather", keep, constant(np.array(2)), axis=1)[0]
     kept_scores = op("Gather", all_scores, kept)[0]
-    limit = op("Min", op("Shape", kept_scores)[0], constant(np.array([post_nms_top_k])))[0]
+    limit = op("Min", op("Shape", kept_scores)[0], constant(np.array([attributes["post_nms_top_k"]])))[0]
     first = op("TopK", kept_scores, limit, outputs=2)[1]
     rois = op("Gather", all_boxes, op("Gather", kept, first)[0])[0]
     session = graph.session(inputs, [rois], threads)
@@ -146,12 +146,8 @@ def box_detections(
     box_deltas: Array,
     rois: Array,
     *,
-    box_weights: Sequence[float],
-    score_threshold: float,
-    nms_threshold: float,
-    max_detections: int,
-    input_hw: tuple[int, int],
     threads: int,
+    **attributes: Unpack[_native.BoxDetectionsAttributes],
 ) -> Run:
     """Softmax, decode every class, NonMaxSuppression with the class as batch item, TopK. One image."""
     graph = Graph()
@@ -162,19 +158,21 @@ def box_detections(
     foreground = op("Slice", probabilities, *(constant(np.array([v])) for v in (0, C, 1)))[0]
     scores = op("Unsqueeze", *op("Transpose", foreground, perm=[1, 0]), constant(np.array([1])))[0]  # (C, 1, R)
     codes = op("Reshape", "deltas", constant(np.array([R, C, 4])))[0]
-    codes = op("Div", op("Transpose", codes, perm=[1, 0, 2])[0], constant(np.array(box_weights, np.float32)))[0]
-    boxes = _decode(graph, codes, "rois", input_hw)  # (C, R, 4)
+    codes = op(
+        "Div", op("Transpose", codes, perm=[1, 0, 2])[0], constant(np.array(attributes["box_weights"], np.float32))
+    )[0]
+    boxes = _decode(graph, codes, "rois", attributes["input_hw"])  # (C, R, 4)
     keep = op(
         "NonMaxSuppression",
         boxes,
         scores,
-        constant(np.array([max_detections])),
-        constant(np.array([nms_threshold], np.float32)),
-        constant(np.array([score_threshold], np.float32)),
+        constant(np.array([attributes["max_detections"]])),
+        constant(np.array([attributes["nms_threshold"]], np.float32)),
+        constant(np.array([attributes["score_threshold"]], np.float32)),
     )[0]
     where = op("Gather", keep, constant(np.array([0, 2])), axis=1)[0]  # (class, RoI)
     kept_scores = op("GatherND", op("Squeeze", scores, constant(np.array([1])))[0], where)[0]
-    limit = op("Min", op("Shape", kept_scores)[0], constant(np.array([max_detections])))[0]
+    limit = op("Min", op("Shape", kept_scores)[0], constant(np.array([attributes["max_detections"]])))[0]
     best, order = op("TopK", kept_scores, limit, outputs=2)
     chosen = op("Gather", where, order)[0]
     session = graph.session(inputs, [op("GatherND", boxes, chosen)[0], best, chosen], threads)

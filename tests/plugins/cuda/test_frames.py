@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from panrt.plugins import frame_reference, reference
 from panrt.plugins.cuda_api import NarrowMapArgs, OverlayArgs, PreprocessArgs
+from panrt.plugins.frame_reference import Letterbox
 from tools import cuda_ops
 from tools.hostcuda import Flavour, LaunchError, Out, SimulatedGpu, Struct, in_out
 
@@ -78,7 +79,7 @@ def test_the_same_size_is_the_same_frame() -> None:
 def test_the_letterbox_is_border_around_the_resized_frame() -> None:
     frame = np.full((4, 6, 3), 200, np.uint8)
     output = frame_reference.preprocess(
-        frame, pixel_format="BGR8", resized_hw=(2, 3), output_hw=(5, 7), top_left=(1, 2), border=(1, 2, 3)
+        frame, Letterbox((2, 3), (5, 7), top_left=(1, 2), border=(1, 2, 3)), pixel_format="BGR8"
     )
     inside = np.zeros((5, 7), bool)
     inside[1:3, 2:5] = True
@@ -111,11 +112,13 @@ class FrameCase:
         """Of both forms."""
         top, left, bottom, right = self.margins
         return {
+            "letterbox": Letterbox(
+                self.resized_hw,
+                (top + self.resized_hw[0] + bottom, left + self.resized_hw[1] + right),
+                top_left=(top, left),
+                border=(10, 20, 30),
+            ),
             "pixel_format": self.pixel_format,
-            "resized_hw": self.resized_hw,
-            "output_hw": (top + self.resized_hw[0] + bottom, left + self.resized_hw[1] + right),
-            "top_left": (top, left),
-            "border": (10, 20, 30),
             "standard": self.standard,
         }
 

@@ -7,13 +7,13 @@ import platform
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from panrt.plugins import native
 from panrt.plugins.cuda_api import Code, Status
+from panrt.plugins.frame_reference import Letterbox
 from support.cases import network_cases
 from support.compare import assert_identical
 from tools import cuda_ops, hostcuda
@@ -57,9 +57,9 @@ def test_every_kernel_of_every_op_is_loaded(gpu: SimulatedGpu) -> None:
                 (logits, boxes, scores, classes, count, masks), options = case.arguments()
                 logits, masks = (x.astype(np.float16) if half else x for x in (logits, masks))
                 cuda_ops.panoptic_merge(logits, boxes, scores, classes, count, masks, **options, gpu=gpu)
-    sizes: dict[str, Any] = {"resized_hw": (4, 6), "output_hw": (4, 6)}
+    letterbox = Letterbox((4, 6), (4, 6))
     for pixel_format, shape in (("BGR8", (4, 6, 3)), ("RGB8", (4, 6, 3)), ("NV12", (6, 6)), ("YUYV", (4, 6, 2))):
-        cuda_ops.preprocess(np.zeros((1, *shape), np.uint8), pixel_format=pixel_format, **sizes, gpu=gpu)
+        cuda_ops.preprocess(np.zeros((1, *shape), np.uint8), letterbox, pixel_format=pixel_format, gpu=gpu)
     frame, ids, colors = np.zeros((1, 4, 6, 3), np.uint8), np.zeros((1, 4, 6), np.int32), np.zeros((1, 3), np.uint8)
     cuda_ops.overlay(frame, ids, colors, opacity=0.5, border=1, gpu=gpu)
     for dtype in (np.uint8, np.uint16):

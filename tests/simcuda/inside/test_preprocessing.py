@@ -47,10 +47,8 @@ def expected(image: NDArray[np.uint8] | Frame, hw: tuple[int, int]) -> NDArray[n
     placement = place(hw, HW, MODEL.output_hw)
     input_image = frame_reference.preprocess(
         frame.image,
+        frame_reference.Letterbox(placement.content_hw, HW, border=FREE),
         pixel_format=frame.pixel_format.upper(),
-        resized_hw=placement.content_hw,
-        output_hw=HW,
-        border=FREE,
         standard=frame.yuv_standard.upper(),
     )
     height, width = placement.map_hw
