@@ -18,7 +18,8 @@ from panrt.formats import input_size, metadata, onnx_graph
 from panrt.formats.metadata import ModelFile
 from panrt.formats.onnx_file import read_onnx
 from panrt.formats.plan_file import Flavour
-from panrt.plugins.schema import DOMAIN, OPS, PLUGIN
+from panrt.plugins.nodes import op_of
+from panrt.plugins.schema import DOMAIN, OPS
 
 MAX_TOP_K = 3840  # TensorRT's
 
@@ -129,7 +130,11 @@ def _plugin(node: NodeProto, constants: dict[str, TensorProto]) -> str | None:
         return f"operator {node.domain}::{node.op_type} is neither ONNX's nor PanRT's."
     if node.op_type not in OPS:
         return f"PanRT has no operator {node.op_type!r}, it has {', '.join(OPS)}; upgrade panrt, or export again."
-    for name, wanted in PLUGIN.items():
+    try:
+        plugin = op_of(node.op_type, node.input).plugin
+    except ValueError as error:
+        return f"{error}; export the model again."
+    for name, wanted in plugin.items():
         found = _text(node, name, "")
         if found != wanted:
             return f"{name}: got {found!r}, expected {wanted!r}, which is what this PanRT has; export the model again."

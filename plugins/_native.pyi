@@ -40,6 +40,15 @@ class PanopticMergeAttributes(TypedDict):
     stuff_area_limit: int  # smallest stuff segment
     mask_threshold: NotRequired[float]  # smallest probability inside a mask; 0.5
 
+class BoxDetections2Attributes(TypedDict):
+    box_weights: Sequence[float]  # by which the deltas are divided
+    max_detections: int  # detections per image
+    input_hw: tuple[int, int]  # valid size of the network input
+
+class PanopticMerge2Attributes(TypedDict):
+    input_hw: tuple[int, int]  # valid size of the network input
+    output_hw: tuple[int, int]  # size of the panoptic map
+
 def rpn_proposals(
     logits: Sequence[Float32],
     deltas: Sequence[Float32],
@@ -104,6 +113,40 @@ def panoptic_merge(
     overlap_threshold: float,
     stuff_area_limit: int,
     mask_threshold: float,
+    threads: int,
+) -> None: ...
+def box_detections_2(
+    class_logits: Float32,
+    box_deltas: Float32,
+    rois: Float32,
+    roi_count: Int32,
+    thresholds: Float32,
+    boxes: Float32,
+    scores: Float32,
+    classes: Int32,
+    count: Int32,
+    *,
+    box_weights: Sequence[float],
+    input_height: int,
+    input_width: int,
+    threads: int,
+) -> None: ...
+def panoptic_merge_2(
+    semantic_logits: Float32,
+    boxes: Float32,
+    scores: Float32,
+    classes: Int32,
+    count: Int32,
+    mask_probs: Float32,
+    thresholds: Float32,
+    stuff_area_limits: Int32,
+    panoptic: Int32,
+    segments: Int32,
+    segment_scores: Float32,
+    segment_count: Int32,
+    *,
+    input_height: int,
+    input_width: int,
     threads: int,
 ) -> None: ...
 def conv3x3_variants() -> list[str]: ...
