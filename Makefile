@@ -79,15 +79,15 @@ $(BIN)/python:
 	@$(BIN)/python -m pip install --quiet --upgrade pip
 
 # One environment for both: the tests add to what the product needs, and neither reinstalls what is there.
-$(VENV)/product.stamp: $(BIN)/python pyproject.toml CMakeLists.txt $(NATIVE)
+$(VENV)/product.stamp: $(BIN)/python pyproject.toml CMakeLists.txt plugins/defaults.cmake $(NATIVE)
 	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
-$(VENV)/tests.stamp: $(BIN)/python pyproject.toml CMakeLists.txt $(NATIVE) tests/requirements.txt
+$(VENV)/tests.stamp: $(BIN)/python pyproject.toml CMakeLists.txt plugins/defaults.cmake $(NATIVE) tests/requirements.txt
 	$(BIN)/python -m pip install --quiet --requirement tests/requirements.txt --editable '.[dev]'
 	@touch $(VENV)/product.stamp $@
 
-$(VENV)/jetpack6.stamp: $(BIN)/python pyproject.toml CMakeLists.txt $(NATIVE) tests/jetpack6.txt
+$(VENV)/jetpack6.stamp: $(BIN)/python pyproject.toml CMakeLists.txt plugins/defaults.cmake $(NATIVE) tests/jetpack6.txt
 	$(BIN)/python -m pip install --quiet --requirement tests/jetpack6.txt --editable '.[jetpack6]'
 	@touch $@
 

@@ -5,8 +5,9 @@ The names below need PyTorch and ONNX, and import them when they are first used.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from panrt import lazy
 
 if TYPE_CHECKING:
     from panrt.errors import ExportError
@@ -16,15 +17,12 @@ if TYPE_CHECKING:
 
 __all__ = ["ExportError", "build_engine", "compare", "to_onnx"]
 
-_HOMES = {
-    "ExportError": "errors",
-    "build_engine": "build",
-    "compare": "verify",
-    "to_onnx": "onnx",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy.names(
+    __name__,
+    {
+        "ExportError": "panrt.errors",
+        "build_engine": "panrt.export.build",
+        "compare": "panrt.export.verify",
+        "to_onnx": "panrt.export.onnx",
+    },
+)

@@ -148,8 +148,8 @@ def describe(
         sizes = input_hw, valid, _checked_size("output_size", output_hw or valid)
     file = ModelFile(
         name=model.config.name,
-        things=tuple(metadata.Category(*category) for category in model.config.classes.things),
-        stuff=tuple(metadata.Category(*category) for category in model.config.classes.stuff),
+        things=model.config.classes.things,
+        stuff=model.config.classes.stuff,
         batch=_checked_batch(batch),
         input_hw=sizes[0],
         valid_hw=sizes[1],

@@ -6,8 +6,9 @@ without.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from panrt import lazy
 
 if TYPE_CHECKING:
     from panrt.model.checkpoints import from_detectron2, load, load_trunk, save
@@ -15,17 +16,14 @@ if TYPE_CHECKING:
 
 __all__ = ["PanopticFPN", "build", "from_detectron2", "load", "load_trunk", "save"]
 
-_HOMES = {
-    "PanopticFPN": "panoptic_fpn",
-    "build": "panoptic_fpn",
-    "from_detectron2": "checkpoints",
-    "load": "checkpoints",
-    "load_trunk": "checkpoints",
-    "save": "checkpoints",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy.names(
+    __name__,
+    {
+        "PanopticFPN": "panrt.model.panoptic_fpn",
+        "build": "panrt.model.panoptic_fpn",
+        "from_detectron2": "panrt.model.checkpoints",
+        "load": "panrt.model.checkpoints",
+        "load_trunk": "panrt.model.checkpoints",
+        "save": "panrt.model.checkpoints",
+    },
+)

@@ -50,10 +50,10 @@ class PanopticMerge2Attributes(TypedDict):
     output_hw: tuple[int, int]  # size of the panoptic map
 
 def rpn_proposals(
-    logits: Sequence[Float32],
-    deltas: Sequence[Float32],
-    rois: Float32,
-    roi_count: Int32,
+    logits: Sequence[Float32],  # (N, A, H, W)
+    deltas: Sequence[Float32],  # (N, 4A, H, W)
+    rois: Float32,  # (N, R, 4)
+    roi_count: Int32,  # (N,)
     *,
     strides: Sequence[float],
     anchor_sizes: Sequence[float],
@@ -65,9 +65,9 @@ def rpn_proposals(
     threads: int,
 ) -> None: ...
 def pyramid_roi_align(
-    features: Sequence[Floating],
-    rois: Float32,
-    pooled: Floating,
+    features: Sequence[Floating],  # (N, C, H, W)
+    rois: Float32,  # (N, R, 4)
+    pooled: Floating,  # (N*R, C, S, S)
     *,
     strides: Sequence[float],
     output_size: int,
@@ -79,14 +79,14 @@ def pyramid_roi_align(
     threads: int,
 ) -> None: ...
 def box_detections(
-    class_logits: Float32,
-    box_deltas: Float32,
-    rois: Float32,
-    roi_count: Int32,
-    boxes: Float32,
-    scores: Float32,
-    classes: Int32,
-    count: Int32,
+    class_logits: Float32,  # (N, R, C+1)
+    box_deltas: Float32,  # (N, R, 4C)
+    rois: Float32,  # (N, R, 4)
+    roi_count: Int32,  # (N,)
+    boxes: Float32,  # (N, K, 4)
+    scores: Float32,  # (N, K)
+    classes: Int32,  # (N, K)
+    count: Int32,  # (N,)
     *,
     box_weights: Sequence[float],
     score_threshold: float,
@@ -96,16 +96,16 @@ def box_detections(
     threads: int,
 ) -> None: ...
 def panoptic_merge(
-    semantic_logits: Float32,
-    boxes: Float32,
-    scores: Float32,
-    classes: Int32,
-    count: Int32,
-    mask_probs: Float32,
-    panoptic: Int32,
-    segments: Int32,
-    segment_scores: Float32,
-    segment_count: Int32,
+    semantic_logits: Float32,  # (N, S, h, w)
+    boxes: Float32,  # (N, K, 4)
+    scores: Float32,  # (N, K)
+    classes: Int32,  # (N, K)
+    count: Int32,  # (N,)
+    mask_probs: Float32,  # (N, K, Gh, Gw)
+    panoptic: Int32,  # (N, H, W)
+    segments: Int32,  # (N, K+S, 8)
+    segment_scores: Float32,  # (N, K+S)
+    segment_count: Int32,  # (N,)
     *,
     input_height: int,
     input_width: int,
@@ -116,15 +116,15 @@ def panoptic_merge(
     threads: int,
 ) -> None: ...
 def box_detections_2(
-    class_logits: Float32,
-    box_deltas: Float32,
-    rois: Float32,
-    roi_count: Int32,
-    thresholds: Float32,
-    boxes: Float32,
-    scores: Float32,
-    classes: Int32,
-    count: Int32,
+    class_logits: Float32,  # (N, R, C+1)
+    box_deltas: Float32,  # (N, R, 4C)
+    rois: Float32,  # (N, R, 4)
+    roi_count: Int32,  # (N,)
+    thresholds: Float32,  # (C+1,)
+    boxes: Float32,  # (N, K, 4)
+    scores: Float32,  # (N, K)
+    classes: Int32,  # (N, K)
+    count: Int32,  # (N,)
     *,
     box_weights: Sequence[float],
     input_height: int,
@@ -132,18 +132,18 @@ def box_detections_2(
     threads: int,
 ) -> None: ...
 def panoptic_merge_2(
-    semantic_logits: Float32,
-    boxes: Float32,
-    scores: Float32,
-    classes: Int32,
-    count: Int32,
-    mask_probs: Float32,
-    thresholds: Float32,
-    stuff_area_limits: Int32,
-    panoptic: Int32,
-    segments: Int32,
-    segment_scores: Float32,
-    segment_count: Int32,
+    semantic_logits: Float32,  # (N, S, h, w)
+    boxes: Float32,  # (N, K, 4)
+    scores: Float32,  # (N, K)
+    classes: Int32,  # (N, K)
+    count: Int32,  # (N,)
+    mask_probs: Float32,  # (N, K, Gh, Gw)
+    thresholds: Float32,  # (3,)
+    stuff_area_limits: Int32,  # (S,)
+    panoptic: Int32,  # (N, H, W)
+    segments: Int32,  # (N, K+S, 8)
+    segment_scores: Float32,  # (N, K+S)
+    segment_count: Int32,  # (N,)
     *,
     input_height: int,
     input_width: int,

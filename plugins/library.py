@@ -36,7 +36,7 @@ OPS = tuple(schema.OPS)
 VARIABLE = "PANRT_PLUGINS"
 
 SOURCES = Path(__file__).resolve().parent
-_COMPILED = ("CMakeLists.txt", "cuda", "include", "tensorrt")
+_COMPILED = ("CMakeLists.txt", "defaults.cmake", "cuda", "include", "tensorrt")
 _SUFFIXES = {".cpp", ".cu", ".h", ".map", ".txt"}
 
 # TensorRT's headers for machines without its SDK, from a wheel that is unpacked and never imported.

@@ -95,6 +95,7 @@ def assert_only_the_package(wheel: Path) -> None:
         "panrt/plugins/native.py",
         "panrt/plugins/_native.pyi",
         "panrt/plugins/CMakeLists.txt",
+        "panrt/plugins/defaults.cmake",
         "panrt/plugins/cuda/panoptic_merge.cu",
         "panrt/plugins/include/panrt/boxes.h",
         "panrt/plugins/tensorrt/library.cpp",
@@ -105,7 +106,7 @@ def assert_only_the_package(wheel: Path) -> None:
     assert {Path(name).name for name in info} >= {"METADATA", "WHEEL", "RECORD", "LICENSE", "NOTICE"}
     assert {name.split("/")[0] for name in names if name not in info} == {"panrt"}
     kinds = {Path(name).suffix for name in names if name not in info}
-    sources = {".cpp", ".cu", ".h", ".map", ".txt"}
+    sources = {".cmake", ".cpp", ".cu", ".h", ".map", ".txt"}
     assert kinds <= {".html", ".mp4", ".onnx", ".py", ".pyi", ".so", ".typed", *sources}, kinds
     assert not [name for name in names if name.startswith("panrt/plugins/cpu/")]
     assert not [name for name in names if "test" in name or "benchmarks" in name or "examples" in name]

@@ -49,7 +49,7 @@ ROOMS = (
     Room("formats", "files that are read and written, checked", ("formats",), 3, 30, 960),
     Room("plugins", "the four ops in all their forms", ("plugins",), 2, 30, 960),
     Room("gpu", "which GPU there is, TensorRT's logger", ("gpu",), 1, 30, 960),
-    Room("errors, files, version", "exceptions, complete files", ("errors", "files", "version"), 0, 30, 960),
+    Room("errors, files, version", "exceptions, complete files", ("errors", "files", "lazy", "version"), 0, 30, 960),
 )
 BY_NAME = (
     ("load", "backends/cpu"),

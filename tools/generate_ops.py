@@ -388,10 +388,16 @@ def _required(attribute: Attribute) -> str:
 
 
 def _kernel(op: Op) -> str:
-    arrays = [(tensor.name, ARRAYS[tensor.type], tensor.per_level) for tensor in (*op.inputs, *op.outputs)]
-    lines = [f"{name}: " + (f"Sequence[{kind}]" if per_level else kind) for name, kind, per_level in arrays]
-    lines += ["*", *(f"{name}: {kind}" for name, kind in kernel_arguments(op).items()), "threads: int"]
-    return f"def {op.function}(\n" + "".join(f"    {line},\n" for line in lines) + ") -> None: ...\n"
+    lines = [_array(tensor) for tensor in (*op.inputs, *op.outputs)]
+    lines += ["*,", *(f"{name}: {kind}," for name, kind in kernel_arguments(op).items()), "threads: int,"]
+    return f"def {op.function}(\n" + "".join(f"    {line}\n" for line in lines) + ") -> None: ...\n"
+
+
+def _array(tensor: Tensor) -> str:
+    kind = ARRAYS[tensor.type]
+    axes = tensor.legend.split()
+    shape = ", ".join(axes) + ("," if len(axes) == 1 else "")
+    return f"{tensor.name}: {f'Sequence[{kind}]' if tensor.per_level else kind},  # ({shape})"
 
 
 def formatted(path: Path, text: str) -> str:

@@ -62,7 +62,7 @@ def render(
 
     report = Report(as_json=as_json)
     with progress_bar("render") as show:
-        path = generate(split, out, count=count, seed=seed, height=height, width=width, workers=workers, progress=show)
+        path = generate(split, out, count=count, seed=seed, hw=(height, width), workers=workers, progress=show)
     report.line("wrote", f"{path}: {count} images of {height}x{width} (height x width), split {split}")
     written, images = argument(path), argument(out / "images")
     uses = {
@@ -90,7 +90,7 @@ def clip(
 
     report = Report(as_json=as_json)
     with progress_bar("render") as show:
-        path = generate_clip(out, frames=frames, seed=seed, height=height, width=width, progress=show)
+        path = generate_clip(out, frames=frames, seed=seed, hw=(height, width), progress=show)
     report.line("wrote", f"{path}: {frames} frames of {height}x{width} (height x width)")
     report.end({"path": str(path), "frames": frames, "seed": seed, "height": height, "width": width})
 

@@ -24,7 +24,7 @@ TRAIN_SEEDS = range(1_000_000)
 EVAL_SEEDS = range(1_000_000, 2_000_000)  # never trained on
 CLIP_SEEDS = range(2_000_000, 3_000_000)  # never trained on
 
-HEIGHT, WIDTH = 256, 320
+HW = (256, 320)  # height and width of the images
 VIEWS_PER_SCENE = 4
 JPEG_QUALITY = 92
 FRAMES_PER_SECOND = 25
@@ -56,8 +56,7 @@ def generate(
     *,
     count: int,
     seed: int = 0,
-    height: int = HEIGHT,
-    width: int = WIDTH,
+    hw: tuple[int, int] = HW,
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Path:
@@ -68,8 +67,7 @@ def generate(
         out: folder of the data set; must not contain one yet.
         count: number of images.
         seed: first scene, counted from the start of the split's seeds.
-        height: of the images, a multiple of 32.
-        width: of the images, a multiple of 32.
+        hw: height and width of the images, multiples of 32.
         workers: processes that draw.
         progress: called after each image.
 
@@ -88,9 +86,7 @@ def generate(
         raise ValueError(
             f"seed: {split} has scenes 0..{len(seeds) - 1}, {count} images from seed {seed} would need {seed}..{last}"
         )
-    return generate_images(
-        out, count=count, seed=seeds[seed], height=height, width=width, views=views, workers=workers, progress=progress
-    )
+    return generate_images(out, count=count, seed=seeds[seed], hw=hw, views=views, workers=workers, progress=progress)
 
 
 def generate_images(
@@ -98,8 +94,7 @@ def generate_images(
     *,
     count: int,
     seed: int,
-    height: int = HEIGHT,
-    width: int = WIDTH,
+    hw: tuple[int, int] = HW,
     views: int = VIEWS_PER_SCENE,
     workers: int = 1,
     progress: Progress | None = None,
@@ -114,14 +109,14 @@ def generate_images(
         FileExistsError: `out` already holds a data set.
     """
     _check(count=count, views=views, workers=workers)
-    _check_size(height, width)
+    _check_size(hw)
     target = out / "panoptic.json"
     if target.exists():
         raise FileExistsError(f"{target}: exists; choose another folder or delete this one")
     (out / "images").mkdir(parents=True, exist_ok=True)
     (out / "panoptic").mkdir(exist_ok=True)
     jobs = [
-        _Job(out, seed + scene, range(min(views, count - scene * views)), scene * views, height, width)
+        _Job(out, seed + scene, range(min(views, count - scene * views)), scene * views, hw)
         for scene in range(-(-count // views))
     ]
     images: list[dict[str, Any]] = []
@@ -148,8 +143,7 @@ def generate_clip(
     *,
     frames: int,
     seed: int = 0,
-    height: int = HEIGHT,
-    width: int = WIDTH,
+    hw: tuple[int, int] = HW,
     quality: int = 23,
     name: str = "clip",
     progress: Progress | None = None,
@@ -160,8 +154,7 @@ def generate_clip(
         out: folder; the clip is `name`.json, `name`.mp4 and `name`_ids.npz (see `clip.read_clip`).
         frames: length, at 25 frames per second.
         seed: scene, counted from the start of `CLIP_SEEDS`.
-        height: of the images, a multiple of 32.
-        width: of the images, a multiple of 32.
+        hw: height and width of the images, multiples of 32.
         quality: H.264 constant rate factor, lower is better.
         name: of the files.
         progress: called after each frame.
@@ -174,7 +167,7 @@ def generate_clip(
         FileExistsError: `out` already holds a clip of that name.
     """
     _check(frames=frames)
-    _check_size(height, width)
+    _check_size(hw)
     if not 0 <= seed < len(CLIP_SEEDS):
         raise ValueError(f"seed: clips have scenes 0..{len(CLIP_SEEDS) - 1}, got {seed}")
     target = out / f"{name}.json"
@@ -182,9 +175,9 @@ def generate_clip(
         raise FileExistsError(f"{target}: exists; choose another folder or delete this one")
     out.mkdir(parents=True, exist_ok=True)
     scene = build_scene(np.random.default_rng([CLIP_SEEDS[seed], 0]), roaming=True)
-    labels = np.empty((frames, height, width), np.uint8)
-    with _video(target.with_suffix(".mp4"), height, width, quality) as write:
-        for index, frame in enumerate(_film(scene, frames, seed, height, width)):
+    labels = np.empty((frames, *hw), np.uint8)
+    with _video(target.with_suffix(".mp4"), hw, quality) as write:
+        for index, frame in enumerate(_film(scene, frames, seed, hw)):
             labels[index] = frame.ids
             write(frame.image)
             if progress is not None:
@@ -195,8 +188,8 @@ def generate_clip(
         "info": _info(f"Tabletop clip: {frames} frames, scene {CLIP_SEEDS[seed]}"),
         "licenses": _LICENSES,
         "frames_per_second": FRAMES_PER_SECOND,
-        "height": height,
-        "width": width,
+        "height": hw[0],
+        "width": hw[1],
         "segments": [{"id": i, "category_id": category} for i, category in scene.categories.items() if i in seen],
         "categories": _categories(),
     }
@@ -205,11 +198,11 @@ def generate_clip(
 
 
 @contextmanager
-def _video(path: Path, height: int, width: int, quality: int) -> Iterator[Callable[[Image], None]]:
+def _video(path: Path, hw: tuple[int, int], quality: int) -> Iterator[Callable[[Image], None]]:
     """An H.264 file; call the given function with each frame."""
     with av.open(str(path), "w") as container:  # noqa: TID251
         stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.height, stream.width, stream.pix_fmt = *hw, "yuv420p"
         stream.options = {"crf": str(quality), "preset": "veryslow", "threads": "1"}
         yield lambda image: container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
         container.mux(stream.encode())
@@ -222,14 +215,13 @@ class _Job(NamedTuple):
     seed: int
     views: range
     first_id: int
-    height: int
-    width: int
+    hw: tuple[int, int]
 
 
 def _run(jobs: list[_Job], workers: int) -> Iterator[list[tuple[dict[str, Any], dict[str, Any]]]]:
     """Do the jobs, results in order. Each worker process has an OpenGL context."""
     if workers == 1:
-        with Renderer(jobs[0].height, jobs[0].width) as renderer:
+        with Renderer(*jobs[0].hw) as renderer:
             for job in jobs:
                 yield _write_scene(renderer, job)
         return
@@ -238,7 +230,7 @@ def _run(jobs: list[_Job], workers: int) -> Iterator[list[tuple[dict[str, Any], 
 
 
 def _write_scene_alone(job: _Job) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    with Renderer(job.height, job.width) as renderer:
+    with Renderer(*job.hw) as renderer:
         return _write_scene(renderer, job)
 
 
@@ -251,7 +243,7 @@ def _write_scene(renderer: Renderer, job: _Job) -> list[tuple[dict[str, Any], di
         _write(job.out / "images" / f"{stem}.jpg", frame.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
         coded = np.stack([frame.ids >> 16, frame.ids >> 8 & 255, frame.ids & 255], -1).astype(np.uint8)  # BGR
         _write(job.out / "panoptic" / f"{stem}.png", coded, [cv2.IMWRITE_PNG_COMPRESSION, 9])
-        image = {"id": image_id, "file_name": f"{stem}.jpg", "height": job.height, "width": job.width, "license": 1,
+        image = {"id": image_id, "file_name": f"{stem}.jpg", "height": job.hw[0], "width": job.hw[1], "license": 1,
                  "seed": job.seed, "view": job.views[offset]}  # fmt: skip
         entries.append((image, {"image_id": image_id, "file_name": f"{stem}.png", "segments_info": _segments(frame)}))
     return entries
@@ -271,9 +263,9 @@ def _segments(frame: Frame) -> list[dict[str, Any]]:
     return segments
 
 
-def _film(scene: Scene, frames: int, seed: int, height: int, width: int) -> Iterator[Frame]:
+def _film(scene: Scene, frames: int, seed: int, hw: tuple[int, int]) -> Iterator[Frame]:
     cameras, poses = clip_path(np.random.default_rng([CLIP_SEEDS[seed], 1]), scene, frames)
-    with Renderer(height, width) as renderer, renderer.open(scene) as view:
+    with Renderer(*hw) as renderer, renderer.open(scene) as view:
         for camera, moved in zip(cameras, poses, strict=True):
             for name, pose in moved.items():
                 view.move(name, pose.position, pose.quaternion)
@@ -292,8 +284,8 @@ def _check(**counts: int) -> None:
             raise ValueError(f"{name}: expected 1 or more, got {value}")
 
 
-def _check_size(height: int, width: int) -> None:
-    for name, value in (("height", height), ("width", width)):
+def _check_size(hw: tuple[int, int]) -> None:
+    for name, value in zip(("height", "width"), hw, strict=True):
         if value < 32 or value % 32:
             raise ValueError(f"{name}: expected a positive multiple of 32, got {value}")
 

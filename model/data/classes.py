@@ -14,17 +14,10 @@ import colorsys
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from panrt.formats.metadata import Category
+
 THINGS_COLOR = (82, 18, 128)  # of semantic channel 0, as detectron2 paints it
 VOID = 255  # in semantic maps: a pixel that no class claims
-
-
-class Category(NamedTuple):
-    """A class as the data set names it."""
-
-    id: int  # the data set's
-    name: str
-    is_thing: bool
-    color: tuple[int, int, int]  # RGB
 
 
 class ClassTable(NamedTuple):

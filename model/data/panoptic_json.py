@@ -27,8 +27,9 @@ from panrt.errors import (
     PanopticNotFoundError,
 )
 from panrt.formats import image_files, records
+from panrt.formats.metadata import Category
 from panrt.formats.records import legible, shown
-from panrt.model.data.classes import Category, made_up_colors
+from panrt.model.data.classes import made_up_colors
 from panrt.model.panoptic_map import Segment
 
 MAX_ID = 2**24 - 1  # of a segment: three channels of 8 bits

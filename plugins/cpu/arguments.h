@@ -57,31 +57,36 @@ int expect_int(char const* name, Integer value, int least, std::int64_t most = s
 }
 
 // A number within bounds; never NaN.
-inline void expect_number(char const* name, float value, float least, float most) {
+inline float expect_number(char const* name, float value, float least, float most) {
   if (!(value >= least && value <= most)) {
     reject(name,
            "expected " + std::to_string(least) + " to " + std::to_string(most) + ", got " + std::to_string(value));
   }
+  return value;
 }
 
-inline void expect_above_zero(char const* name, float value) {
+inline float expect_above_zero(char const* name, float value) {
   if (!(value > 0.0F && value <= std::numeric_limits<float>::max())) {
     reject(name, "expected a number above 0, got " + std::to_string(value));
   }
+  return value;
 }
 
 inline int expect_threads(int threads) { return expect_int("threads", threads, 1, kMaxThreads); }
 
-// The arrays of one call: each of its shape and aligned, and none that is written to overlaps another one.
+// The arrays of one call: each of its shape and aligned, and none that is written to overlaps another one. `read` and
+// `write` return where the array begins.
 class Arrays {
  public:
   template <typename Array>
-  void read(char const* name, Array const& array, std::vector<std::size_t> const& shape) {
+  auto* read(char const* name, Array const& array, std::vector<std::size_t> const& shape) {
     add(name, array, shape, false);
+    return array.data();
   }
   template <typename Array>
-  void write(char const* name, Array const& array, std::vector<std::size_t> const& shape) {
+  auto* write(char const* name, Array const& array, std::vector<std::size_t> const& shape) {
     add(name, array, shape, true);
+    return array.data();
   }
   void expect_apart() const {
     for (std::size_t i = 0; i < spans_.size(); ++i) {

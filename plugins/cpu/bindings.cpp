@@ -33,14 +33,14 @@ void pyramid_roi_align(std::vector<In<T, 4>> const& features, In<float, 3> const
   }
   expect_at_most("features", features.size(), panrt::kMaxLevels, "levels");
   expect_threads(threads);
-  expect_int("output_size", output_size, 1, panrt::kMaxBins);
-  expect_int("sampling_ratio", sampling_ratio, 0, panrt::kMaxSamples);
-  expect_above_zero("canonical_size", canonical_size);
-  expect_int("canonical_level", canonical_level, 0, panrt::kMaxLevelNumber);
-  expect_int("min_level", min_level, 0, panrt::kMaxLevelNumber);
+  panrt::PyramidRoiAlignArgs<T> args{};
+  args.output_size = expect_int("output_size", output_size, 1, panrt::kMaxBins);
+  args.sampling_ratio = expect_int("sampling_ratio", sampling_ratio, 0, panrt::kMaxSamples);
+  args.canonical_size = expect_above_zero("canonical_size", canonical_size);
+  args.canonical_level = expect_int("canonical_level", canonical_level, 0, panrt::kMaxLevelNumber);
+  args.min_level = expect_int("min_level", min_level, 0, panrt::kMaxLevelNumber);
   std::size_t const images = features[0].shape(0), channels = features[0].shape(nhwc ? 3 : 1);
   auto const bins = static_cast<std::size_t>(output_size);
-  panrt::PyramidRoiAlignArgs<T> args{};
   Arrays arrays;
   args.images = expect_int("features: images", images, 1, panrt::kMaxImages);
   args.channels = expect_int("features: channels", channels, 1, panrt::kMaxPooled);
@@ -57,21 +57,14 @@ void pyramid_roi_align(std::vector<In<T, 4>> const& features, In<float, 3> const
                            expect_int("features: width", width, 1, panrt::kMaxSide), strides[i]});
   }
   args.rois_per_image = expect_int("rois: rows", rois.shape(1), 0, panrt::kMaxRows);
-  arrays.read("rois", rois, {images, rois.shape(1), 4});
+  args.rois = arrays.read("rois", rois, {images, rois.shape(1), 4});
   if (nhwc) {
-    arrays.write("pooled", pooled, {images * rois.shape(1), bins, bins, channels});
+    args.pooled = arrays.write("pooled", pooled, {images * rois.shape(1), bins, bins, channels});
   } else {
-    arrays.write("pooled", pooled, {images * rois.shape(1), channels, bins, bins});
+    args.pooled = arrays.write("pooled", pooled, {images * rois.shape(1), channels, bins, bins});
   }
   arrays.expect_apart();
-  args.rois = rois.data();
-  args.pooled = pooled.data();
   args.layout = nhwc ? panrt::Layout::kNhwc : panrt::Layout::kNchw;
-  args.output_size = output_size;
-  args.sampling_ratio = sampling_ratio;
-  args.canonical_size = canonical_size;
-  args.canonical_level = canonical_level;
-  args.min_level = min_level;
   nb::gil_scoped_release const release;
   panrt::pyramid_roi_align(args, threads);
 }
@@ -97,13 +90,13 @@ void rpn_proposals(std::vector<In<float, 4>> const& logits, std::vector<In<float
   expect_at_most("aspect_ratios", aspect_ratios.size(), panrt::kMaxAnchorsPerCell, "anchors of a cell");
   for (float const ratio : aspect_ratios) expect_above_zero("aspect_ratios", ratio);
   expect_threads(threads);
-  expect_int("pre_nms_top_k", pre_nms_top_k, 1);
-  expect_number("nms_threshold", nms_threshold, 0.0F, 1.0F);
-  expect_int("input_height", input_height, 1, panrt::kMaxSide);
-  expect_int("input_width", input_width, 1, panrt::kMaxSide);
+  panrt::RpnProposalsArgs args{};
+  args.pre_nms_top_k = expect_int("pre_nms_top_k", pre_nms_top_k, 1);
+  args.nms_threshold = expect_number("nms_threshold", nms_threshold, 0.0F, 1.0F);
+  args.input_height = expect_int("input_height", input_height, 1, panrt::kMaxSide);
+  args.input_width = expect_int("input_width", input_width, 1, panrt::kMaxSide);
   std::size_t const images = rois.shape(0), anchors = aspect_ratios.size();
   std::size_t all_anchors = 0;
-  panrt::RpnProposalsArgs args{};
   Arrays arrays;
   args.images = expect_int("rois: images", images, 1, panrt::kMaxImages);
   args.post_nms_top_k = expect_int("rois: rows", rois.shape(1), 1, panrt::kMaxRows);
@@ -121,16 +114,10 @@ void rpn_proposals(std::vector<In<float, 4>> const& logits, std::vector<In<float
     expect_at_most("pre_nms_top_k", std::min(here, static_cast<std::size_t>(pre_nms_top_k)), panrt::kMaxCandidates,
                    "candidates of a level");
   }
-  arrays.write("rois", rois, {images, rois.shape(1), 4});
-  arrays.write("roi_count", roi_count, {images});
+  args.rois = arrays.write("rois", rois, {images, rois.shape(1), 4});
+  args.roi_count = arrays.write("roi_count", roi_count, {images});
   arrays.expect_apart();
   args.aspect_ratios = aspect_ratios;
-  args.rois = rois.data();
-  args.roi_count = roi_count.data();
-  args.pre_nms_top_k = pre_nms_top_k;
-  args.nms_threshold = nms_threshold;
-  args.input_height = input_height;
-  args.input_width = input_width;
   nb::gil_scoped_release const release;
   panrt::rpn_proposals(args, threads);
 }
@@ -151,9 +138,9 @@ void box_detections_2(In<float, 3> const& class_logits, In<float, 3> const& box_
   std::size_t const images = rois.shape(0), rows = rois.shape(1), K = boxes.shape(1);
   expect_threads(threads);
   for (float const weight : box_weights) expect_above_zero("box_weights", weight);
-  expect_int("input_height", input_height, 1, panrt::kMaxSide);
-  expect_int("input_width", input_width, 1, panrt::kMaxSide);
   panrt::BoxDetectionsArgs args{};
+  args.input_height = expect_int("input_height", input_height, 1, panrt::kMaxSide);
+  args.input_width = expect_int("input_width", input_width, 1, panrt::kMaxSide);
   args.images = expect_int("rois: images", images, 1, panrt::kMaxImages);
   args.rois_per_image = expect_int("rois: rows", rows, 0, panrt::kMaxRows);
   args.thing_classes = expect_int("class_logits: classes and background", class_logits.shape(2), 2, kMaxChannels) - 1;
@@ -163,33 +150,21 @@ void box_detections_2(In<float, 3> const& class_logits, In<float, 3> const& box_
   expect_at_most("rois * thing classes", pairs, panrt::kMaxPairs, "pairs");
   expect_at_most("boxes: rows", K, panrt::max_detections_of(static_cast<std::int64_t>(pairs)), "of so many pairs");
   Arrays arrays;
-  arrays.read("class_logits", class_logits, {images, rows, thing_classes + 1});
-  arrays.read("box_deltas", box_deltas, {images, rows, 4 * thing_classes});
-  arrays.read("rois", rois, {images, rows, 4});
-  arrays.read("roi_count", roi_count, {images});
-  arrays.read("thresholds", thresholds, {thing_classes + 1});
-  arrays.write("boxes", boxes, {images, K, 4});
-  arrays.write("scores", scores, {images, K});
-  arrays.write("classes", classes, {images, K});
-  arrays.write("count", count, {images});
+  args.class_logits = arrays.read("class_logits", class_logits, {images, rows, thing_classes + 1});
+  args.box_deltas = arrays.read("box_deltas", box_deltas, {images, rows, 4 * thing_classes});
+  args.rois = arrays.read("rois", rois, {images, rows, 4});
+  args.roi_count = arrays.read("roi_count", roi_count, {images});
+  args.score_thresholds = arrays.read("thresholds", thresholds, {thing_classes + 1});
+  args.boxes = arrays.write("boxes", boxes, {images, K, 4});
+  args.scores = arrays.write("scores", scores, {images, K});
+  args.classes = arrays.write("classes", classes, {images, K});
+  args.count = arrays.write("count", count, {images});
   arrays.expect_apart();
-  args.class_logits = class_logits.data();
-  args.box_deltas = box_deltas.data();
-  args.rois = rois.data();
-  args.roi_count = roi_count.data();
-  args.boxes = boxes.data();
-  args.scores = scores.data();
-  args.classes = classes.data();
-  args.count = count.data();
   args.box_weights = {box_weights[0], box_weights[1], box_weights[2], box_weights[3]};
-  args.score_thresholds = thresholds.data();
-  args.nms_threshold = thresholds.data()[thing_classes];
   for (std::size_t c = 0; c < thing_classes; ++c) {
     expect_number("thresholds: of a score", args.score_thresholds[c], -kInfinity, kInfinity);
   }
-  expect_number("thresholds: of the IoU", args.nms_threshold, 0.0F, 1.0F);
-  args.input_height = input_height;
-  args.input_width = input_width;
+  args.nms_threshold = expect_number("thresholds: of the IoU", args.score_thresholds[thing_classes], 0.0F, 1.0F);
   nb::gil_scoped_release const release;
   panrt::box_detections(args, threads);
 }
@@ -250,36 +225,23 @@ void panoptic_merge_2(In<float, 4> const& semantic_logits, In<float, 3> const& b
   expect_at_most("scores: detections", K, panrt::max_pasted_of(static_cast<std::int64_t>(H * W)),
                  "of an output so large");
   Arrays arrays;
-  arrays.read("semantic_logits", semantic_logits, {N, S, h, w});
-  arrays.read("boxes", boxes, {N, K, 4});
-  arrays.read("scores", scores, {N, K});
-  arrays.read("classes", classes, {N, K});
-  arrays.read("count", count, {N});
-  arrays.read("mask_probs", mask_probs, {N, K, mask_probs.shape(2), mask_probs.shape(3)});
-  arrays.read("thresholds", thresholds, {3});
-  arrays.read("stuff_area_limits", stuff_area_limits, {S});
-  arrays.write("panoptic", panoptic, {N, H, W});
-  arrays.write("segments", segments, {N, K + S, 8});
-  arrays.write("segment_scores", segment_scores, {N, K + S});
-  arrays.write("segment_count", segment_count, {N});
+  args.semantic_logits = arrays.read("semantic_logits", semantic_logits, {N, S, h, w});
+  args.boxes = arrays.read("boxes", boxes, {N, K, 4});
+  args.scores = arrays.read("scores", scores, {N, K});
+  args.classes = arrays.read("classes", classes, {N, K});
+  args.count = arrays.read("count", count, {N});
+  args.mask_probs = arrays.read("mask_probs", mask_probs, {N, K, mask_probs.shape(2), mask_probs.shape(3)});
+  float const* const numbers = arrays.read("thresholds", thresholds, {3});
+  args.stuff_area_limits = arrays.read("stuff_area_limits", stuff_area_limits, {S});
+  args.panoptic = arrays.write("panoptic", panoptic, {N, H, W});
+  args.segments = arrays.write("segments", segments, {N, K + S, 8});
+  args.segment_scores = arrays.write("segment_scores", segment_scores, {N, K + S});
+  args.segment_count = arrays.write("segment_count", segment_count, {N});
   arrays.expect_apart();
-  args.semantic_logits = semantic_logits.data();
-  args.boxes = boxes.data();
-  args.scores = scores.data();
-  args.classes = classes.data();
-  args.count = count.data();
-  args.mask_probs = mask_probs.data();
-  args.panoptic = panoptic.data();
-  args.segments = segments.data();
-  args.segment_scores = segment_scores.data();
-  args.segment_count = segment_count.data();
-  args.score_threshold = thresholds.data()[0];
-  args.overlap_threshold = thresholds.data()[1];
-  args.mask_threshold = thresholds.data()[2];
-  args.stuff_area_limits = stuff_area_limits.data();
-  expect_number("thresholds: of a score", args.score_threshold, -kInfinity, kInfinity);
-  expect_number("thresholds: of an overlap", args.overlap_threshold, 0.0F, 1.0F);
-  expect_number("thresholds: of a mask", args.mask_threshold, std::numeric_limits<float>::denorm_min(), 1.0F);
+  args.score_threshold = expect_number("thresholds: of a score", numbers[0], -kInfinity, kInfinity);
+  args.overlap_threshold = expect_number("thresholds: of an overlap", numbers[1], 0.0F, 1.0F);
+  args.mask_threshold =
+      expect_number("thresholds: of a mask", numbers[2], std::numeric_limits<float>::denorm_min(), 1.0F);
   for (std::size_t s = 0; s < S; ++s) expect_int("stuff_area_limits", args.stuff_area_limits[s], 0);
   nb::gil_scoped_release const release;
   panrt::panoptic_merge(args, threads);

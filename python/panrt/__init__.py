@@ -12,10 +12,9 @@ Importing this package is cheap and never imports PyTorch; `panrt.model` and `pa
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
-from panrt import errors
+from panrt import errors, lazy
 from panrt.errors import *  # noqa: F403  # all of `errors.__all__`, which imports nothing
 
 if TYPE_CHECKING:
@@ -61,17 +60,15 @@ __all__ = [
 ]
 __all__ += errors.__all__
 
+_find = lazy.names(__name__, _LAZY)
+
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":  # reading the installed package's metadata takes ten times as long as this import
         from panrt.version import version  # noqa: PLC0415
 
         return globals().setdefault(name, version())
-    if name not in _LAZY:
-        raise AttributeError(f"module 'panrt' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_LAZY[name]), name)
-    globals()[name] = value
-    return value
+    return _find(name)
 
 
 def __dir__() -> list[str]:

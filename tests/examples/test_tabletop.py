@@ -22,7 +22,7 @@ from examples.tabletop.scene import Scene, build_scene
 from examples.tabletop.views import clip_path
 from panrt.model.data.coco_panoptic import load_sample, read_coco_panoptic
 
-SMALL: dict[str, Any] = {"height": 96, "width": 128}
+SMALL: dict[str, Any] = {"hw": (96, 128)}
 SCENES = 4
 
 
@@ -48,7 +48,7 @@ def digests(folder: Path) -> dict[str, str]:
 def test_a_seed_gives_the_same_bytes_in_another_process_and_with_more_workers(tmp_path: Path) -> None:
     dataset.generate_images(tmp_path / "here", count=3, seed=5, views=2, **SMALL)
     script = "import sys; from pathlib import Path; from examples.tabletop import dataset; "
-    script += "dataset.generate_images(Path(sys.argv[1]), count=3, seed=5, views=2, height=96, width=128, workers=2)"
+    script += "dataset.generate_images(Path(sys.argv[1]), count=3, seed=5, views=2, hw=(96, 128), workers=2)"
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "there")], check=True)
     here = digests(tmp_path / "here")
     assert len(here) == 7
@@ -216,7 +216,7 @@ def test_arguments_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"seed: train has scenes 0\.\.999999, 8 images from seed 999999 would need"):
         dataset.generate("train", tmp_path, count=8, seed=999_999)
     with pytest.raises(ValueError, match="width: expected a positive multiple of 32, got 100"):
-        dataset.generate("train", tmp_path, count=1, width=100)
+        dataset.generate("train", tmp_path, count=1, hw=(256, 100))
     with pytest.raises(ValueError, match="count: expected 1 or more, got 0"):
         dataset.generate("train", tmp_path, count=0)
     with pytest.raises(ValueError, match=r"clips have scenes 0\.\.999999, got -1"):

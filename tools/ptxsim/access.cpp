@@ -100,14 +100,22 @@ Place resolve(Warp& warp, Instr const& instr, unsigned lane, unsigned bytes) {
                    machine.program().text(other.pc) + "), and nothing orders the two");
 }
 
-void order_read(Warp& warp, Instr const& instr, unsigned lane, Place const& place, unsigned bytes) {
+// Calls check(actor, cell) for each cell of memory that an access touches, if races are looked for.
+template <typename Check>
+void at_each_cell(Warp& warp, unsigned lane, Place const& place, unsigned bytes, Check const& check) {
   Machine& machine = *warp.machine;
   if (place.shadow == nullptr || !machine.order().races()) return;
   place.shadow->refine(bytes);
   Actor const actor = machine.actor(warp, lane);
   std::uint64_t const last = place.shadow->last(place.offset, bytes);
   for (std::uint64_t i = place.shadow->first(place.offset); i <= last; ++i) {
-    Cell& cell = place.shadow->cell(i, place.era);
+    check(actor, place.shadow->cell(i, place.era));
+  }
+}
+
+void order_read(Warp& warp, Instr const& instr, unsigned lane, Place const& place, unsigned bytes) {
+  Machine& machine = *warp.machine;
+  at_each_cell(warp, lane, place, bytes, [&](Actor const& actor, Cell& cell) {
     if (instr.non_coherent && cell.write.extent != Mark::Extent::kNone) {
       machine.fail(
           warp, lane,
@@ -115,21 +123,16 @@ void order_read(Warp& warp, Instr const& instr, unsigned lane, Place const& plac
     }
     Mark const* const race = machine.order().read(actor, cell, instr.strength);
     if (race != nullptr) fail_race(warp, lane, *race, "it reads", true);
-  }
+  });
 }
 
 void order_write(Warp& warp, Instr const& instr, unsigned lane, Place const& place, unsigned bytes) {
   Machine& machine = *warp.machine;
   machine.progressed();
-  if (place.shadow == nullptr || !machine.order().races()) return;
-  place.shadow->refine(bytes);
-  Actor const actor = machine.actor(warp, lane);
-  std::uint64_t const last = place.shadow->last(place.offset, bytes);
-  for (std::uint64_t i = place.shadow->first(place.offset); i <= last; ++i) {
-    Cell& cell = place.shadow->cell(i, place.era);
+  at_each_cell(warp, lane, place, bytes, [&](Actor const& actor, Cell& cell) {
     Mark const* const race = machine.order().write(actor, cell, instr.strength);
     if (race != nullptr) fail_race(warp, lane, *race, "it writes", race == &cell.write);
-  }
+  });
 }
 
 std::uint64_t load_bytes(std::uint8_t const* bytes, unsigned width) {
@@ -157,12 +160,19 @@ std::uint64_t get(Warp& warp, std::uint32_t row, bool wide, unsigned lane) {
 
 // --- ld, st ----------------------------------------------------------------------------------------------------------
 
-void run_load(Warp& warp, Instr const& instr, Mask mask) {
-  Machine& machine = *warp.machine;
+// Calls access(lane, place, bytes) for each lane.
+template <typename Access>
+void at_each_place(Warp& warp, Instr const& instr, Mask mask, Access const& access) {
   unsigned const bytes = instr.width * instr.count;
   for (; mask != 0; mask &= mask - 1) {
     auto const lane = static_cast<unsigned>(__builtin_ctz(mask));
-    Place const place = resolve(warp, instr, lane, bytes);
+    access(lane, resolve(warp, instr, lane, bytes), bytes);
+  }
+}
+
+void run_load(Warp& warp, Instr const& instr, Mask mask) {
+  Machine& machine = *warp.machine;
+  at_each_place(warp, instr, mask, [&](unsigned lane, Place const& place, unsigned bytes) {
     order_read(warp, instr, lane, place, bytes);
     for (unsigned i = 0; i < instr.count; ++i) {
       std::uint64_t value = load_bytes(place.bytes + i * instr.width, instr.width);
@@ -172,15 +182,12 @@ void run_load(Warp& warp, Instr const& instr, Mask mask) {
       }
       set(warp, instr.dst[i], instr.dst_wide, lane, extended(value, instr));
     }
-  }
+  });
 }
 
 void run_store(Warp& warp, Instr const& instr, Mask mask) {
   Machine& machine = *warp.machine;
-  unsigned const bytes = instr.width * instr.count;
-  for (; mask != 0; mask &= mask - 1) {
-    auto const lane = static_cast<unsigned>(__builtin_ctz(mask));
-    Place const place = resolve(warp, instr, lane, bytes);
+  at_each_place(warp, instr, mask, [&](unsigned lane, Place const& place, unsigned bytes) {
     order_write(warp, instr, lane, place, bytes);
     for (unsigned i = 0; i < instr.count; ++i) {
       std::uint64_t const value = get(warp, instr.src[1 + i], instr.src_wide, lane);
@@ -194,7 +201,7 @@ void run_store(Warp& warp, Instr const& instr, Mask mask) {
       }
       std::memcpy(to, &value, instr.width);
     }
-  }
+  });
 }
 
 // --- atom, red -------------------------------------------------------------------------------------------------------

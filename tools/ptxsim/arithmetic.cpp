@@ -246,24 +246,17 @@ struct Entry {
   Execute (*integer)(Type);
   Execute single, twice, half, halves;  // f32, f64, f16, f16x2
 };
+// A destination and so many sources.
+constexpr char const* operands_of(unsigned sources) { return sources == 1 ? "ds" : sources == 2 ? "dss" : "dsss"; }
 template <auto const& op, unsigned kOperands>
 constexpr Entry integer(char const* name) {
-  return {name,
-          kOperands == 1   ? "ds"
-          : kOperands == 2 ? "dss"
-                           : "dsss",
-          for_integer<Integer<op, kOperands>::template Loop>,
-          nullptr,
-          nullptr,
-          nullptr,
+  return {name,   operands_of(kOperands), for_integer<Integer<op, kOperands>::template Loop>, nullptr, nullptr, nullptr,
           nullptr};
 }
 template <auto const& op, unsigned kOperands>
 constexpr Entry floating(char const* name) {
   return {name,
-          kOperands == 1   ? "ds"
-          : kOperands == 2 ? "dss"
-                           : "dsss",
+          operands_of(kOperands),
           nullptr,
           run_float<float, op, kOperands>,
           run_float<double, op, kOperands>,

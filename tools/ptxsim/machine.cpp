@@ -98,80 +98,62 @@ bool Machine::start_block() {
 }
 
 void Machine::fill_specials(Block& block, Warp& warp) const {
-  Dim const &b = launch_.block, &g = launch_.grid;
   for (auto const& [special, row] : program_.specials) {
     for (unsigned lane = 0; lane < kLanes; ++lane) {
-      std::uint32_t const thread = warp.index * kLanes + lane;
-      Mask const bit = Mask{1} << lane;
-      std::uint32_t value = 0;
-      switch (special) {
-        case Special::kTidX:
-          value = thread % b.x;
-          break;
-        case Special::kTidY:
-          value = thread / b.x % b.y;
-          break;
-        case Special::kTidZ:
-          value = thread / b.x / b.y;
-          break;
-        case Special::kNtidX:
-          value = b.x;
-          break;
-        case Special::kNtidY:
-          value = b.y;
-          break;
-        case Special::kNtidZ:
-          value = b.z;
-          break;
-        case Special::kCtaidX:
-          value = block.number % g.x;
-          break;
-        case Special::kCtaidY:
-          value = block.number / g.x % g.y;
-          break;
-        case Special::kCtaidZ:
-          value = block.number / g.x / g.y;
-          break;
-        case Special::kNctaidX:
-          value = g.x;
-          break;
-        case Special::kNctaidY:
-          value = g.y;
-          break;
-        case Special::kNctaidZ:
-          value = g.z;
-          break;
-        case Special::kLaneid:
-          value = lane;
-          break;
-        case Special::kWarpid:
-          value = warp.index;
-          break;
-        case Special::kNwarpid:
-          value = static_cast<std::uint32_t>(block.warps.size());
-          break;
-        case Special::kLanemaskEq:
-          value = bit;
-          break;
-        case Special::kLanemaskLe:
-          value = bit | (bit - 1);
-          break;
-        case Special::kLanemaskLt:
-          value = bit - 1;
-          break;
-        case Special::kLanemaskGe:
-          value = ~(bit - 1);
-          break;
-        case Special::kLanemaskGt:
-          value = ~(bit | (bit - 1));
-          break;
-        case Special::kDynamicSmem:
-          value = static_cast<std::uint32_t>(launch_.dynamic_shared);
-          break;
-      }
-      warp.row<std::uint32_t>(row)[lane] = value;
+      warp.row<std::uint32_t>(row)[lane] = special_value(special, block, warp, lane);
     }
   }
+}
+
+std::uint32_t Machine::special_value(Special special, Block const& block, Warp const& warp, unsigned lane) const {
+  Dim const &b = launch_.block, &g = launch_.grid;
+  std::uint32_t const thread = warp.index * kLanes + lane;
+  Mask const bit = Mask{1} << lane;
+  switch (special) {
+    case Special::kTidX:
+      return thread % b.x;
+    case Special::kTidY:
+      return thread / b.x % b.y;
+    case Special::kTidZ:
+      return thread / b.x / b.y;
+    case Special::kNtidX:
+      return b.x;
+    case Special::kNtidY:
+      return b.y;
+    case Special::kNtidZ:
+      return b.z;
+    case Special::kCtaidX:
+      return block.number % g.x;
+    case Special::kCtaidY:
+      return block.number / g.x % g.y;
+    case Special::kCtaidZ:
+      return block.number / g.x / g.y;
+    case Special::kNctaidX:
+      return g.x;
+    case Special::kNctaidY:
+      return g.y;
+    case Special::kNctaidZ:
+      return g.z;
+    case Special::kLaneid:
+      return lane;
+    case Special::kWarpid:
+      return warp.index;
+    case Special::kNwarpid:
+      return static_cast<std::uint32_t>(block.warps.size());
+    case Special::kLanemaskEq:
+      return bit;
+    case Special::kLanemaskLe:
+      return bit | (bit - 1);
+    case Special::kLanemaskLt:
+      return bit - 1;
+    case Special::kLanemaskGe:
+      return ~(bit - 1);
+    case Special::kLanemaskGt:
+      return ~(bit | (bit - 1));
+    case Special::kDynamicSmem:
+      return static_cast<std::uint32_t>(launch_.dynamic_shared);
+  }
+  return 0;  // there are no others
 }
 
 // --- Choices ---------------------------------------------------------------------------------------------------------

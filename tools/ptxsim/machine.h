@@ -121,6 +121,7 @@ class Machine {
   std::uint64_t random(std::uint64_t below) { return random_() % below; }
   bool start_block();
   void fill_specials(Block& block, Warp& warp) const;
+  std::uint32_t special_value(Special special, Block const& block, Warp const& warp, unsigned lane) const;
   Warp* choose_warp();
   Mask choose_lanes(Warp& warp);
   void step(Warp& warp);

@@ -230,72 +230,77 @@ class Decoder {
     return instr;
   }
 
+  // An instruction whose operands are being filled in.
+  struct Filling {
+    Instr& instr;
+    Form const& form;
+    std::size_t destinations = 0, sources = 0;
+  };
+
   void fill(Instr& instr, Form const& form, Statement const& statement) {
-    std::size_t given = 0, destinations = 0, sources = 0;
+    Filling filling{instr, form};
+    std::size_t given = 0;
     for (char const kind : form.operands) {
-      static Operand const absent;
-      bool const is_second = kind == 'q';
-      if (!is_second && given >= statement.operands.size()) fail("too few operands");
-      Operand const& whole = is_second ? absent : statement.operands[given++];
-      Operand const& operand = whole.kind == Operand::Kind::kPair ? whole.parts[0] : whole;
-      switch (kind) {
-        case 'd':
-          instr.dst[destinations++] = destination(operand, form.destination);
-          instr.dst_wide = is_wide(operand, form.destination);
-          break;
-        case 'p':
-          instr.dst[destinations++] = predicate(operand);
-          break;
-        case 'q': {
-          Operand const& first = statement.operands[0];
-          bool const is_pair = first.kind == Operand::Kind::kPair;
-          instr.dst[destinations++] = is_pair ? predicate(first.parts[1]) : no_predicate_;
-          break;
-        }
-        case 'P':
-          if (operand.negated || (operand.kind == Operand::Kind::kNumber && operand.bits == 0))
-            instr.negated = static_cast<std::uint8_t>(instr.negated | 1U << sources);
-          instr.src[sources++] = predicate(operand);
-          break;
-        case 's':
-          instr.src_wide = is_wide(operand, form.source);
-          instr.src[sources++] = source(operand, form.source);
-          break;
-        case 't':
-          instr.src[sources++] = source(operand, form.destination);
-          break;
-        case 'i':
-          instr.src[sources++] = source(operand, Type::kB32);
-          break;
-        case 'n':
-          if (operand.kind != Operand::Kind::kNumber || operand.bits != 0) fail("a barrier other than number 0");
-          break;
-        case 'D':
-        case 'S': {
-          bool const is_list = operand.kind == Operand::Kind::kList;
-          std::size_t const count = is_list ? operand.parts.size() : 1;
-          if (count > 4) fail("more than 4 elements");
-          instr.count = static_cast<std::uint8_t>(count);
-          for (std::size_t i = 0; i < count; ++i) {
-            Operand const& part = is_list ? operand.parts[i] : operand;
-            if (kind == 'D') {
-              instr.dst[destinations++] = destination(part, form.destination);
-              instr.dst_wide = is_wide(part, form.destination);
-            } else {
-              instr.src_wide = is_wide(part, form.source);
-              instr.src[sources++] = source(part, form.source);
-            }
-          }
-          break;
-        }
-        case 'a':
-          address(instr, operand, sources++);
-          break;
-        default:
-          fail("a form that decoding does not know");
+      if (kind == 'q') {  // the second of a pair of predicates, which may be absent
+        Operand const& first = statement.operands[0];
+        bool const is_pair = first.kind == Operand::Kind::kPair;
+        instr.dst[filling.destinations++] = is_pair ? predicate(first.parts[1]) : no_predicate_;
+        continue;
       }
+      if (given >= statement.operands.size()) fail("too few operands");
+      Operand const& operand = statement.operands[given++];
+      fill_one(filling, kind, operand.kind == Operand::Kind::kPair ? operand.parts[0] : operand);
     }
     if (given != statement.operands.size()) fail("too many operands");
+  }
+
+  void fill_one(Filling& filling, char kind, Operand const& operand) {
+    auto& [instr, form, destinations, sources] = filling;
+    switch (kind) {
+      case 'd':
+        instr.dst[destinations++] = destination(operand, form.destination);
+        instr.dst_wide = is_wide(operand, form.destination);
+        break;
+      case 'p':
+        instr.dst[destinations++] = predicate(operand);
+        break;
+      case 'P':
+        if (operand.negated || (operand.kind == Operand::Kind::kNumber && operand.bits == 0))
+          instr.negated = static_cast<std::uint8_t>(instr.negated | 1U << sources);
+        instr.src[sources++] = predicate(operand);
+        break;
+      case 's':
+        instr.src_wide = is_wide(operand, form.source);
+        instr.src[sources++] = source(operand, form.source);
+        break;
+      case 't':
+        instr.src[sources++] = source(operand, form.destination);
+        break;
+      case 'i':
+        instr.src[sources++] = source(operand, Type::kB32);
+        break;
+      case 'n':
+        if (operand.kind != Operand::Kind::kNumber || operand.bits != 0) fail("a barrier other than number 0");
+        break;
+      case 'D':
+      case 'S':
+        fill_elements(filling, kind == 'D' ? 'd' : 's', operand);
+        break;
+      case 'a':
+        address(instr, operand, sources++);
+        break;
+      default:
+        fail("a form that decoding does not know");
+    }
+  }
+
+  // One element, or a list of them.
+  void fill_elements(Filling& filling, char kind, Operand const& operand) {
+    bool const is_list = operand.kind == Operand::Kind::kList;
+    std::size_t const count = is_list ? operand.parts.size() : 1;
+    if (count > 4) fail("more than 4 elements");
+    filling.instr.count = static_cast<std::uint8_t>(count);
+    for (std::size_t i = 0; i < count; ++i) fill_one(filling, kind, is_list ? operand.parts[i] : operand);
   }
 
   bool is_wide(Operand const& operand, Type type) const {

@@ -16,6 +16,7 @@ from panrt.formats.records import argument
 
 if TYPE_CHECKING:
     from panrt.export.build import Built
+    from panrt.formats.plan_file import PlanFile
 
 _SHOWN = 8  # nodes and findings that are listed
 
@@ -151,10 +152,14 @@ def _report(built: Built, output: Path, *, as_json: bool) -> None:
     _list(report, "note", [str(finding) for finding in built.warnings if finding.node not in fallen])
     report.line("plugins", f"version {file.plugin_version}, sha256 {file.plugins_sha256[:12]}")
     report.line("wrote", f"{output}  {megabytes(file.plan_bytes)}  {file.model.precision}, and {sidecar(output).name}")
-    facts = {
-        "output": str(output),
+    facts = {"output": str(output), "from_cache": built.from_cache, **_facts(file)}
+    facts["warnings"] = [str(finding) for finding in built.warnings]
+    report.end(facts, next_commands=[f"panrt run demo://tabletop --model {argument(output)}"])
+
+
+def _facts(file: PlanFile) -> dict[str, Any]:
+    return {
         "bytes": file.plan_bytes,
-        "from_cache": built.from_cache,
         "build_seconds": file.build_seconds,
         "flavour": file.flavour,
         "tensorrt": file.tensorrt,
@@ -164,10 +169,8 @@ def _report(built: Built, output: Path, *, as_json: bool) -> None:
         "tf32": file.options.tf32,
         "aux_streams": file.options.aux_streams,
         "workspace_bytes": file.workspace_bytes,
-        "warnings": [str(finding) for finding in built.warnings],
         "plan_sha256": file.plan_sha256,
     }
-    report.end(facts, next_commands=[f"panrt run demo://tabletop --model {argument(output)}"])
 
 
 def _targets(options: Any) -> str:

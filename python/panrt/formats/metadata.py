@@ -31,7 +31,7 @@ TARGETS: tuple[Target, ...] = get_args(Target)
 
 
 class Category(NamedTuple):
-    """A class of the data set."""
+    """A class as the data set names it."""
 
     id: int  # the data set's
     name: str

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from panrt.export import to_onnx
+from panrt.formats.metadata import Category
 from panrt.model import PanopticFPN
 from panrt.model.config import (
     BoxHeadConfig,
@@ -31,7 +32,7 @@ from panrt.model.config import (
     RpnConfig,
     SemanticConfig,
 )
-from panrt.model.data.classes import Category, ClassTable
+from panrt.model.data.classes import ClassTable
 
 FOLDER = Path(__file__).parent
 SIDE = 64

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_array_equal
 
-from panrt.model.data.classes import VOID, Category, ClassTable
+from panrt.formats.metadata import Category
+from panrt.model.data.classes import VOID, ClassTable
 from panrt.model.data.coco_panoptic import (
     Sample,
     Segment,

@@ -236,13 +236,16 @@ def test_the_hash_covers_every_source(monkeypatch: pytest.MonkeyPatch, tmp_path:
     (tmp_path / "cuda" / "include").mkdir(parents=True)
     (tmp_path / "include").mkdir()
     (tmp_path / "tensorrt").mkdir()
-    (tmp_path / "CMakeLists.txt").write_text("")
+    for name in ("CMakeLists.txt", "defaults.cmake"):
+        (tmp_path / name).write_text("")
     seen = {library.sources_sha256()}
     for name in ("cuda/a.cu", "cuda/include/a.h", "include/b.h", "tensorrt/c.cpp", "tensorrt/exports.map"):
         (tmp_path / name).write_text("int x;")
         seen.add(library.sources_sha256())
-    (tmp_path / "CMakeLists.txt").write_text("# changed")
-    assert len(seen | {library.sources_sha256()}) == 7
+    for name in ("CMakeLists.txt", "defaults.cmake"):
+        (tmp_path / name).write_text("# changed")
+        seen.add(library.sources_sha256())
+    assert len(seen) == 8
 
 
 @pytest.mark.parametrize(
