@@ -62,6 +62,8 @@ class PanopticSegments(NamedTuple):
 def check(op: Op, tensors: Sequence[Any], attributes: Mapping[str, Any], *, layout: Layout = "NCHW") -> Sizes:
     """Check the arguments of an op against its declaration and return its sizes.
 
+    Only the shapes and types of tensors are checked, but for those that hold settings: their numbers too.
+
     Args:
         op: its declaration.
         tensors: one entry per input; a list with an array per level if the input is one per level.
@@ -71,6 +73,14 @@ def check(op: Op, tensors: Sequence[Any], attributes: Mapping[str, Any], *, layo
     Raises:
         ValueError, TypeError: an argument is invalid; the message names it.
     """
+    sizes = check_shapes(op, tensors, attributes, layout=layout)
+    if op.version > 1:
+        _settings(op, dict(zip((tensor.name for tensor in op.inputs), tensors, strict=True)))
+    return sizes
+
+
+def check_shapes(op: Op, tensors: Sequence[Any], attributes: Mapping[str, Any], *, layout: Layout = "NCHW") -> Sizes:
+    """Do as `check`, with tensors whose numbers mean nothing."""
     if layout not in ("NCHW", "NHWC"):
         raise ValueError(f"layout: expected 'NCHW' or 'NHWC', got {layout!r}")
     letters: dict[str, int] = {}
@@ -84,8 +94,6 @@ def check(op: Op, tensors: Sequence[Any], attributes: Mapping[str, Any], *, layo
             _within(attribute.name, attribute.within, attributes[attribute.name], letters)
     for limit in op.limits(sizes, attributes):
         _at_most(*limit)
-    if op.version > 1:
-        _settings(op, dict(zip((tensor.name for tensor in op.inputs), tensors, strict=True)))
     return sizes
 
 

@@ -132,7 +132,7 @@ def _op_outputs(node: NodeProto, known: Mapping[str, Tensor], source: str) -> di
         # the contract checks arrays; nothing touches these, so they take no memory
         arrays: list[Any] = [np.empty(tensor.shape, tensor.dtype) for tensor in given]
         op = op_of(node.op_type, node.input)
-        sizes = contract.check(op, by_tensor(op, arrays), values)
+        sizes = contract.check_shapes(op, by_tensor(op, arrays), values)
         outputs = contract.outputs(op, sizes, arrays[0].dtype)
     except (ValueError, TypeError, MemoryError) as error:
         raise ModelFileError(f"{source}: {label(node)}: {_first_line(error)}; {AGAIN}.") from error
