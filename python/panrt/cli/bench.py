@@ -10,13 +10,18 @@ import typer
 from typer.core import TyperGroup
 
 from panrt.cli.support import (
+    ClassesOption,
+    ConfOption,
     GpuMemoryOption,
     HeightOption,
     JsonOption,
+    MinStuffOption,
+    OverlapOption,
     PreprocessOption,
     Report,
     WidthOption,
     chosen_size,
+    chosen_thresholds,
     progress_bar,
 )
 from panrt.formats.records import argument
@@ -65,6 +70,10 @@ def run(
     gpu_memory: GpuMemoryOption = "auto",
     height: HeightOption = None,
     width: WidthOption = None,
+    conf: ConfOption = None,
+    overlap: OverlapOption = None,
+    min_stuff: MinStuffOption = None,
+    classes: ClassesOption = None,
     profile: Annotated[
         bool, typer.Option("--profile", help="On a GPU: also measure the parts of a frame, and every layer.")
     ] = False,
@@ -88,6 +97,7 @@ def run(
         preprocess=preprocess,
         gpu_memory=gpu_memory,
         input_hw=chosen_size(height, width),
+        **chosen_thresholds(conf, overlap, min_stuff, classes),
     )
     with loaded as session, progress_bar("measure") as show:
         if profile and not hasattr(session, "profile"):

@@ -16,14 +16,19 @@ import typer
 from panrt.cli import signals
 from panrt.cli.support import (
     BackendOption,
+    ClassesOption,
+    ConfOption,
     GpuMemoryOption,
     HeightOption,
     JsonOption,
+    MinStuffOption,
+    OverlapOption,
     PreprocessOption,
     Report,
     ThreadsOption,
     WidthOption,
     chosen_size,
+    chosen_thresholds,
     interactive,
 )
 from panrt.errors import PanrtError
@@ -78,6 +83,10 @@ def run(
     threads: ThreadsOption = None,
     height: HeightOption = None,
     width: WidthOption = None,
+    conf: ConfOption = None,
+    overlap: OverlapOption = None,
+    min_stuff: MinStuffOption = None,
+    classes: ClassesOption = None,
     policy: PolicyOption = None,
     seconds: Annotated[float | None, typer.Option(min=0.0, help="Stop after so many seconds.")] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many results.")] = None,
@@ -111,7 +120,13 @@ def run(
     size = chosen_size(height, width)
     tracker = panrt.TrackingConfig() if track else None
     with panrt.load(
-        model, backend=backend, threads=threads, preprocess=preprocess, gpu_memory=gpu_memory, input_hw=size
+        model,
+        backend=backend,
+        threads=threads,
+        preprocess=preprocess,
+        gpu_memory=gpu_memory,
+        input_hw=size,
+        **chosen_thresholds(conf, overlap, min_stuff, classes),
     ) as session:
         alike = len(sources) == 1 or session.model.batch == 1  # frames that share a batch need one format
         options = replace(options, native=pixel_format == "auto" and session.converts_frames and alike)

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, TypeVar
 
 import typer
 from typer.core import TyperGroup
@@ -18,6 +18,7 @@ from panrt.errors import PanrtError
 from panrt.formats.records import legible_lines
 
 if TYPE_CHECKING:
+    from panrt.formats.thresholds import Thresholds
     from panrt.model.config import PanopticFPNConfig
 
 Choice = TypeVar("Choice", bound=str)
@@ -39,6 +40,23 @@ HeightOption = Annotated[
     int | None, typer.Option(help="Height of the network's input, a multiple of 32, if the .onnx file leaves it open.")
 ]
 WidthOption = Annotated[int | None, typer.Option(help="Width of the network's input, likewise.")]
+ConfOption = Annotated[
+    float | None,
+    typer.Option(
+        "--conf", min=0.0, max=1.0, help="Least score of a thing; default, here and below: the model file's threshold."
+    ),
+]
+OverlapOption = Annotated[
+    float | None,
+    typer.Option("--overlap", min=0.0, max=1.0, help="Largest share of a thing that better ones may hide."),
+]
+MinStuffOption = Annotated[
+    int | None, typer.Option("--min-stuff", min=0, max=2**31 - 1, help="Smallest stuff segment, in pixels of the map.")
+]
+ClassesOption = Annotated[
+    str | None,
+    typer.Option("--classes", metavar="NAME,...", help="Find only these things and stuff, such as person,floor."),
+]
 PreprocessOption = Annotated[Literal["host", "gpu"], typer.Option(help="Where BGR frames are resized.")]
 GpuMemoryOption = Annotated[
     Literal["auto", "mapped", "device"],
@@ -81,6 +99,24 @@ def chosen_size(height: int | None, width: int | None) -> tuple[int, int] | None
     if height is None or width is None:
         raise ValueError("give both of --height and --width, or neither; together they choose the input size.")
     return height, width
+
+
+class Chosen(TypedDict):
+    """The thresholds and classes of `panrt.load`."""
+
+    thresholds: Thresholds | None
+    classes: list[str] | None
+
+
+def chosen_thresholds(conf: float | None, overlap: float | None, min_stuff: int | None, classes: str | None) -> Chosen:
+    """Return what --conf, --overlap, --min-stuff and --classes choose, as options of `panrt.load`."""
+    from panrt.formats.thresholds import Thresholds
+
+    given = (conf, overlap, min_stuff) != (None, None, None)
+    return Chosen(
+        thresholds=Thresholds(instance_score=conf, instance_overlap=overlap, stuff_area=min_stuff) if given else None,
+        classes=None if classes is None else [name.strip() for name in classes.split(",")],
+    )
 
 
 def message(error: Exception) -> str:
