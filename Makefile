@@ -1,12 +1,12 @@
-# make demo   set up and show the product          make test        set up, lint, build and run every test
-# make lint   ruff, mypy, imports, clang-format    make test-fast   only tests that take less than seconds
-# make format rewrite the sources in house style   make test-full   every test with the long property runs
+# make demo   set up and run the demo              make test        set up, lint, build and run every test
+# make lint   ruff, mypy, imports, clang-format    make test-fast   without the tests that take seconds
+# make format rewrite the sources in house style   make test-full   every test, with long property runs
 # make perf   measure against the time budgets     make test-oldest every test with the oldest dependencies
 # make test-pycuda   PyCUDA and PanRT in one process, on the simulated driver; builds PyCUDA, which takes minutes
-# make test-jetpack6 a Jetson with JetPack 6's Python, rehearsed
+# make test-jetpack6 JetPack 6 simulated, with its Python 3.10
 # make dist   build wheel and sdist into dist/     make clean       remove everything that was built
 # make test-gpu   the suite for a GPU: docs/gpu_validation.md
-# make fuzz-native SECONDS=600 SEED=1   call the kernels with whatever a caller may pass, under ASan and UBSan
+# make fuzz-native SECONDS=600 SEED=1   call the kernels with arbitrary arguments, under ASan and UBSan
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -31,8 +31,8 @@ test-full: lint
 test-fast: $(VENV)/tests.stamp
 	$(BIN)/python -m pytest -n $(JOBS) -m "not slow"
 
-# An environment of its own, in which pip holds to the versions of that file, also in the separate environment where it
-# builds the kernels: from pip 26 on that has a variable of its own.
+# A separate environment with the versions of that file, which pip also uses in the environment where it builds the
+# kernels; since pip 26 a second variable controls that one.
 test-oldest:
 	PIP_CONSTRAINT=tests/oldest.txt PIP_BUILD_CONSTRAINT=tests/oldest.txt $(MAKE) --no-print-directory VENV=.venv-oldest .venv-oldest/tests.stamp
 	.venv-oldest/bin/python -m pytest -n $(JOBS)
@@ -41,7 +41,7 @@ test-pycuda: $(VENV)/tests.stamp
 	$(BIN)/python -m tools.simcuda.build_pycuda
 	$(BIN)/python -m pytest -rs tests/simcuda/test_pycuda.py
 
-# An environment as docs/jetson.md makes it on JetPack 6, but for TensorRT, which comes with that.
+# An environment as docs/jetson.md makes it on JetPack 6, but without TensorRT, which JetPack provides.
 test-jetpack6:
 	$(MAKE) --no-print-directory VENV=.venv-jetpack6 PYTHON=python3.10 .venv-jetpack6/jetpack6.stamp
 	.venv-jetpack6/bin/python -m pytest -s tests/simcuda/test_jetson.py
@@ -78,7 +78,7 @@ $(BIN)/python:
 	  { rm -rf $(VENV); echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 	@$(BIN)/python -m pip install --quiet --upgrade pip
 
-# One environment for both: the tests add to what the product needs, and neither reinstalls what is there.
+# One environment for both: the tests add packages to those of the product, and neither reinstalls installed ones.
 $(VENV)/product.stamp: $(BIN)/python pyproject.toml CMakeLists.txt plugins/defaults.cmake $(NATIVE)
 	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
@@ -95,7 +95,7 @@ $(VENV)/jetpack6.stamp: $(BIN)/python pyproject.toml CMakeLists.txt plugins/defa
 .PHONY: fuzz
 MINUTES ?= 5
 fuzz: $(VENV)/tests.stamp
-	@PYTHONPATH=tests $(BIN)/python -m fuzz $(if $(REPLAY),--replay $(REPLAY),--minutes $(MINUTES) --jobs $(JOBS)) \
+	@PYTHONPATH=tests:. $(BIN)/python -m fuzz $(if $(REPLAY),--replay $(REPLAY),--minutes $(MINUTES) --jobs $(JOBS)) \
 	  $(if $(SEED),--seed $(SEED)) $(TARGETS)
 
 # The suite for a GPU; SECONDS scales the limits of its phases, ARGUMENTS go to it. Expected maps are computed once, on the CPU.

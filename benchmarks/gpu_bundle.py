@@ -3,7 +3,7 @@
     python -m benchmarks.gpu_bundle OUT        then, on that machine:  OUT/run.sh
 
 The machine needs Python 3.10 or newer with NumPy and cuda-bindings; PyTorch, CuPy, TensorRT, OpenCV, compute-sanitizer
-and ncu are used where they are found. The folder holds the plugin library for the GPUs of ARCHITECTURES, the tests and
+and ncu are used if they are found. The folder holds the plugin library for the GPUs of ARCHITECTURES, the tests and
 all that they import, the model, and what the network gives for the evaluation frames on this machine's CPU.
 """
 

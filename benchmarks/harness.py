@@ -19,7 +19,7 @@ Run = Callable[[], object]
 
 @dataclass(frozen=True)
 class Timing:
-    """What one contender took, in milliseconds; the first is the one that the others are compared with."""
+    """The times of one contender, in milliseconds; the others are compared with the first contender."""
 
     contender: str
     median_ms: float
@@ -73,7 +73,7 @@ def _resident_kb(field: str) -> int:
 
 
 def machine() -> dict[str, object]:
-    """What the figures were measured on."""
+    """Describe the machine of the measurement."""
     packages = ("panrt", "numpy", "onnxruntime", "torch", "torchvision")
     return {
         "cpu": _cpu_model(),

@@ -1,8 +1,8 @@
 """Static analysis of the CUDA kernels (registers, occupancy, instructions), and their simulated memory traffic.
 
     python -m benchmarks.kernel_report                      both parts, all architectures, all workloads
-    python -m benchmarks.kernel_report --traffic tabletop   the traffic of one workload; the rest stays as it was
-    python -m benchmarks.kernel_report --measured FILE      take in the times of a GPU, measured.json of tools/gpu
+    python -m benchmarks.kernel_report --traffic tabletop   the traffic of one workload; the rest is kept
+    python -m benchmarks.kernel_report --measured FILE      add the times of a GPU, measured.json of tools/gpu
 
 Writes benchmarks/results/kernels.json, which a test compares with, and docs/kernel_report.md from it. The static part
 needs nvcc, and cuobjdump of a toolkit or of the nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm wheels. The traffic
@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sysconfig
 import tempfile
+import textwrap
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,7 @@ def readable(mangled: str) -> str:
 
 
 def _sass_mix(cubin: Path) -> dict[str, dict[str, int]]:
-    """Instructions by kind that matter: loads and stores by width, double precision, local memory, all."""
+    """Count the instructions of interest: loads and stores by width, double precision, local memory, all."""
     mix = {}
     for part in _run([_tool("cuobjdump"), "-sass", str(cubin)]).split("Function : ")[1:]:
         counts: Counter[str] = Counter()
@@ -204,7 +205,7 @@ def trace(op: str, load: Workload, gpu: SimulatedGpu) -> dict[str, Any]:
 
 
 def _base_name(kernel: str) -> str:
-    """Of "void panrt::cuda::(anonymous namespace)::pool<float>(...)": pool."""
+    """Return the base name, such as pool, of "void panrt::cuda::(anonymous namespace)::pool<float>(...)"."""
     found = re.search(r"(\w+)(?:<.*?>)?\(", re.sub(r"\([^()]*\)(?=\d|::)", "", kernel))  # casts, anonymous namespaces
     return found.group(1) if found is not None else kernel
 
@@ -279,18 +280,20 @@ def bounds_table(report: dict[str, Any], workload: str) -> list[str]:
 
 
 INTRODUCTION = """\
-The static part is what the compiler says. The traffic is that of the
-kernels run in the simulation of `tools/hostcuda`: 32-byte sectors that warps ask for, caches left out.
+The static analysis is the compiler's. The traffic was counted while the
+kernels ran on the simulation in `tools/hostcuda`: the 32-byte sectors that warps request, without
+caches.
 
 ## Traffic
 
-*Ideal* is each byte of the op's large inputs and outputs once (`tools/kernel_workloads.py` says which),
-for RoIAlign each sector of features once for every RoI that touches it;
-*packed* is what the bytes of each request would take side by side: where sectors exceed it, lanes lie apart.
-What lies between packed and ideal are intermediate results and bytes that are asked for more than once; they
-mostly come from L2. *Apart* are requests to store whose lanes write neither side by side nor whole sectors.
-*Shared passes* are at least as many as on a GPU: the host's compiler takes 16-byte loads apart, and their
-parts meet in banks (`label_pixels`, where nvcc has `LDS.128`).
+*Ideal* counts each byte of an op's large inputs and outputs once (`tools/kernel_workloads.py` lists
+them); for RoIAlign, each sector of features once per RoI that touches it. *Packed* is the number of
+sectors that the bytes of each request would fill if they were contiguous; if *read* or *written* is
+larger, the lanes of a warp access scattered addresses. The difference between packed and ideal
+consists of intermediate results and of bytes that are requested more than once, which mostly hit
+the L2 cache. *Apart* counts stores whose lanes write neither contiguous bytes nor whole sectors.
+*Shared passes* are an upper bound for a GPU: the host compiler splits 16-byte loads, and their
+parts conflict in the banks (`label_pixels`, where nvcc emits `LDS.128`).
 """
 
 
@@ -302,22 +305,28 @@ def write_document(report: dict[str, Any]) -> None:
         "# Kernel report",
         "",
         "Written by `python -m benchmarks.kernel_report`; the figures are in `benchmarks/results/kernels.json`.",
+        "",
         f"**{what}** {INTRODUCTION}",
     ]
     for workload in report["traffic"]:
         lines += _traffic_section(report, workload)
     lines += [*_occupancy_section(report), "", *_instructions_section(report)]
-    DOCUMENT.write_text("\n".join(lines) + "\n")
+    DOCUMENT.write_text("\n\n".join(map(_wrapped, "\n".join(lines).split("\n\n"))) + "\n")
+
+
+def _wrapped(paragraph: str) -> str:
+    """Return a paragraph of prose wrapped at 100 columns; tables and titles are not changed."""
+    return paragraph if paragraph.startswith(("|", "#")) else textwrap.fill(paragraph, 100, break_on_hyphens=False)
 
 
 def _traffic_section(report: dict[str, Any], workload: str) -> list[str]:
-    """Requests of each op and kernel on a workload, and the time that they take at least."""
+    """The requests of each op and kernel on a workload, and a lower bound of their time."""
     ops, load = report["traffic"][workload], WORKLOADS[workload]
     lines = [
         f"### {workload}: {load.hw[0]} x {load.hw[1]}, {load.proposals} proposals, {load.detections} detections "
         f"({load.instances} painted), {load.channels} semantic channels",
         "",
-        "| op | launches | sectors | ideal | ratio | MB a frame |",
+        "| op | launches | sectors | ideal | ratio | MB per frame |",
         "|---|---|---|---|---|---|",
     ]
     for op, facts in ops.items():
@@ -342,7 +351,7 @@ def _traffic_section(report: dict[str, Any], workload: str) -> list[str]:
         *lines,
         "",
         "Time that the traffic takes at peak bandwidth, microseconds, *estimated from simulated traffic*: a lower "
-        "bound that leaves out latency and arithmetic, which bound the small kernels.",
+        "bound without latency and arithmetic, which limit the small kernels.",
         "",
         *bounds_table(report, workload),
         "",
@@ -354,14 +363,14 @@ def _architectures(static: dict[str, Any]) -> list[str]:
 
 
 def _occupancy_section(report: dict[str, Any]) -> list[str]:
-    """What each kernel takes of a multiprocessor, on every architecture."""
+    """Return the section on what each kernel takes of a multiprocessor, on every architecture."""
     static = report["static"]
     architectures = _architectures(static)
     lines = [
         "## Registers, shared memory, occupancy",
         "",
-        "Registers, and in brackets the share of an SM's threads that can be resident. No kernel spills or has local "
-        "memory on any of them."
+        "Registers, and in brackets the share of an SM's threads that can be resident. On no architecture does a "
+        "kernel spill or use local memory."
         if not _spills(report)
         else "**These kernels spill:** " + ", ".join(_spills(report)),
         "",
@@ -379,13 +388,13 @@ def _occupancy_section(report: dict[str, Any]) -> list[str]:
 
 
 def _instructions_section(report: dict[str, Any]) -> list[str]:
-    """How many instructions of each kind the kernels have, on the newest architecture."""
+    """Return the section on the kernels' instructions of each kind, on the newest architecture."""
     static = report["static"]
     newest = _architectures(static)[-1]
     lines = [
         "## Instructions",
         "",
-        f"Of sm_{newest}, counted in the listing, not as often as they run; widths are bits a lane.",
+        f"For sm_{newest}, counted in the listing, however often they run; widths are bits per lane.",
         "",
         "| kernel | all | global loads | global stores | shared loads, stores | shuffles, votes | double | local |",
         "|---|---|---|---|---|---|---|---|",
@@ -414,12 +423,12 @@ def _spills(report: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    """Measure what is asked for, keep the rest of the committed figures, and write both files."""
+    """Measure what the arguments choose, keep the rest of the committed figures, and write both files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--static", action="store_true", help="only what the compiler says")
+    parser.add_argument("--static", action="store_true", help="only the static analysis")
     parser.add_argument("--architectures", nargs="*", type=int, default=ARCHITECTURES, help="only these, such as 87")
     parser.add_argument("--traffic", nargs="*", choices=list(WORKLOADS), help="only the traffic, of these workloads")
-    parser.add_argument("--measured", type=Path, help="only take in these times, measured.json of a run of tools/gpu")
+    parser.add_argument("--measured", type=Path, help="only add these times, measured.json of a run of tools/gpu")
     chosen = parser.parse_args()
     everything = not chosen.static and chosen.traffic is None and chosen.measured is None
     report: dict[str, Any] = json.loads(REPORT.read_text()) if REPORT.exists() else {"static": {}, "traffic": {}}

@@ -3,9 +3,9 @@
     python -m benchmarks.latency --model tabletop
 
 All get the same frames of the clip and the same number of threads, and take turns in one process, frame by frame; the
-session brings the frame to the input and names the segments besides. Wall time is what a user waits; CPU time is what
-was computed (and spun) for it, and the figure to compare where other programs use the machine too. Eager PyTorch is
-`panrt.model`, whose custom ops are PanRT kernels already: what differs is all the rest. Before anything is
+session also resizes the frame to the network's input and names the segments. Wall time is what a user waits; CPU time
+is what was computed (and spun) for it, and the figure to compare if other programs use the machine too. Eager PyTorch
+is `panrt.model`, whose custom ops are PanRT kernels too; only the rest of the network differs. Before anything is
 timed, all must give the same panoptic maps.
 """
 
@@ -45,7 +45,7 @@ Infer = Callable[[NDArray[np.uint8]], NDArray[np.int32]]
 
 @dataclass(frozen=True)
 class Measured:
-    """One contender on one number of threads, in milliseconds a frame."""
+    """One contender on one number of threads, in milliseconds per frame."""
 
     contender: str
     threads: int
@@ -59,7 +59,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Split:
-    """Where the session's time goes, in milliseconds a frame."""
+    """The parts of the session's time, in milliseconds per frame."""
 
     threads: int
     stages: dict[str, float]
@@ -150,7 +150,7 @@ def measure(
 def markdown(rows: Sequence[Measured], splits: Sequence[Split]) -> str:
     """Tables for docs/benchmarks.md."""
     lines = [
-        "| threads | | ms a frame, median | best | CPU ms, median | wall ratio | CPU ratio |",
+        "| threads | | ms per frame, median | best | CPU ms, median | wall ratio | CPU ratio |",
         "|---|---|---:|---:|---:|---:|---:|",
     ]
     lines += [
@@ -163,7 +163,7 @@ def markdown(rows: Sequence[Measured], splits: Sequence[Split]) -> str:
         lines += [
             "",
             f"Session, {split.threads} thread{'s' if split.threads > 1 else ''}: {parts} ms; "
-            f"outside the dense parts {split.outside_dense:.1%} of {split.whole:.1f} ms.",
+            f"outside the subgraphs {split.outside_dense:.1%} of {split.whole:.1f} ms.",
         ]
     return "\n".join(lines) + "\n"
 
@@ -187,7 +187,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         height, width = frames[0].shape[:2]
-        to_onnx(network, path, height=height, width=width)
+        to_onnx(network, path, input_hw=(height, width))
         for threads in arguments.threads:
             torch.set_num_threads(threads)
             with panrt.load(path, backend="cpu", threads=threads) as session:

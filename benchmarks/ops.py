@@ -49,12 +49,12 @@ class Workload(NamedTuple):
 
 
 def has(package: str) -> bool:
-    """Whether a peer is installed."""
+    """Return whether a peer is installed."""
     return importlib.util.find_spec(package) is not None
 
 
 def random_boxes(rng: np.random.Generator, count: int, hw: tuple[int, int], sides: tuple[float, float]) -> Float32:
-    """(count, 4) boxes inside the image, sides log-uniform, aspect ratios from 1/2 to 2."""
+    """Return (count, 4) boxes inside the image, sides log-uniform, aspect ratios from 1/2 to 2."""
     side = np.exp(rng.uniform(np.log(sides[0]), np.log(sides[1]), count))
     aspect = np.exp(rng.uniform(-np.log(2), np.log(2), count) / 2)
     w, h = np.minimum(side * aspect, hw[1]), np.minimum(side / aspect, hw[0])
@@ -261,7 +261,7 @@ def measure(name: str, threads: int, seconds: float) -> list[Timing]:
 
 
 def show(title: str, timings: list[Timing], console: Console) -> None:
-    """One workload as a table."""
+    """Print one workload as a table."""
     table = Table(box=None, header_style="dim", min_width=78)
     table.add_column("contender", min_width=38)
     for column in ("median ms", "best ms", "peak MB", "x PanRT"):

@@ -4,8 +4,8 @@
 
 Memory: maps and segments to PQ, against torchmetrics, whose form of the maps is made beforehand. Files: JSON and PNG
 folders to PQ, against panopticapi and hotcoco, which use every CPU, while PanRT uses one by default. Runs are
-interleaved, medians are printed. A package that is not installed is left out; `pip install --no-deps panopticapi-lite`
-brings panopticapi.
+interleaved, medians are printed. A package that is not installed is skipped; `pip install --no-deps panopticapi-lite`
+installs panopticapi.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _to_map(ids: IdMap, category: dict[int, int]) -> PanopticMap:
 
 
 def _categories_and_ids(panoptic_map: PanopticMap) -> npt.NDArray[np.int64]:
-    """(H, W, 2): category and segment id of every pixel, the form that torchmetrics takes."""
+    """Return category and segment id of every pixel, (H, W, 2), the form that torchmetrics takes."""
     ids, segments = panoptic_map
     category = np.zeros(1 + max(s.id for s in segments), np.int64)
     for s in segments:
@@ -128,7 +128,7 @@ def from_files(folder: Path, pairs: Pairs) -> list[Contestant]:
 
 
 def measure(contestants: list[Contestant], repeats: int) -> list[tuple[str, float, float]]:
-    """(name, median milliseconds, PQ) of each, the runs interleaved."""
+    """Return (name, median milliseconds, PQ) of each, the runs interleaved."""
     times: dict[str, list[float]] = {name: [] for name, _ in contestants}
     qualities = {}
     for _ in range(repeats):

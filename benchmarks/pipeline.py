@@ -1,10 +1,10 @@
 """The overhead of the runtime itself, measured with a session that costs nothing, and its behaviour on a live source.
 
-    python -m benchmarks.pipeline overhead                 a frame's way through pipeline and one JSON sink
-    python -m benchmarks.pipeline live --seconds 300       60 frames a second into a session of 25 a second
+    python -m benchmarks.pipeline overhead                 the cost of the pipeline and one JSON sink per frame
+    python -m benchmarks.pipeline live --seconds 300       60 frames per second into a session that computes 25
 
-Overhead is the processor time of the whole process for a frame, capture and sink threads included, and the time by the
-clock; a run without pipeline, in which the session is called on the same frames, is taken off. Linux only.
+Overhead is the processor time of the whole process per frame, with capture and sink threads, and the time by the
+clock, each minus that of a run that calls the session on the same frames without a pipeline. Linux only.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ SETTLE = 10.0  # seconds after which memory counts as settled
 
 
 class Overhead(NamedTuple):
-    """Of one set-up, medians over the rounds."""
+    """The overhead of one set-up, medians over the rounds."""
 
     setup: str
-    clock_ms: float  # a frame, beside the session
+    clock_ms: float  # per frame, without the session
     processor_ms: float  # likewise, of all threads together
 
 
@@ -72,7 +72,7 @@ def overhead(*, frames: int, rounds: int, folder: Path) -> list[Overhead]:
 
 @dataclasses.dataclass(frozen=True)
 class Live:
-    """How a run on a live source went."""
+    """The result of a run on a live source."""
 
     seconds: float
     source_fps: float
@@ -149,7 +149,7 @@ def main() -> None:
     if options.what == "overhead":
         rows = overhead(frames=2000, rounds=options.rounds, folder=options.output)
         for row in rows:
-            print(f"  {row.setup:<32} {row.clock_ms:7.3f} ms clock  {row.processor_ms:7.3f} ms processor, a frame")
+            print(f"  {row.setup:<32} {row.clock_ms:7.3f} ms clock  {row.processor_ms:7.3f} ms processor, per frame")
         print(f"  bar: {BAR_MS} ms with one JSON sink")
         facts: dict[str, object] = {"overhead": [row._asdict() for row in rows]}
     else:

@@ -9,8 +9,8 @@ before, ends it by SIGKILL at a random moment, and then looks:
 * whether every file of earlier rounds is as it was, byte for byte;
 * whether the next start completed the `coco://` folder of this round.
 
-SIGKILL stands for the power cut as far as the process is concerned. What the disk had not been told to keep is lost as
-well when the power goes: `panrt.engine.sinks.output` tells it each second, which nothing here can see.
+For the process, SIGKILL is like a power cut. A power cut also loses what was not flushed to disk;
+`panrt.engine.sinks.output` flushes every second, which this benchmark cannot check.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ _SOURCE = "test://160x120@15"
 
 
 class Found(NamedTuple):
-    """What a round left of one recording."""
+    """The recording that a round left."""
 
     frames: int
-    missing: float  # seconds from its last frame to the kill; from the first result where it has none
+    missing: float  # seconds from its last frame to the kill; from the first result if it has none
 
 
 class Report(NamedTuple):
@@ -142,13 +142,13 @@ def _newest(folder: Path, kind: str) -> Path | None:
 
 
 def _times(path: Path | None) -> list[float]:
-    """When the frames of JSON lines were captured."""
+    """Return the capture times of the frames of JSON lines."""
     lines = path.read_text().splitlines(keepends=True) if path else []
     return [json.loads(line)["captured_at"] for line in lines if line.endswith("\n")]
 
 
 def _count(kind: str, path: Path | None) -> int:
-    """How many results can be read back from a recording.
+    """Return the number of results that can be read back from a recording.
 
     Raises:
         OSError, ValueError, FFmpegError: it cannot be read.
@@ -175,7 +175,7 @@ def _whole_lines(path: Path) -> list[str]:
 
 
 def _unfinished(folder: Path, rounds: int) -> list[str]:
-    """What is wrong with the COCO folders of all rounds but the newest, which the next start completes."""
+    """Return the faults of the COCO folders of all rounds but the newest, which the next start completes."""
     faults = []
     newest = _newest(folder, "coco")
     for path in folder.glob("coco*"):
@@ -186,10 +186,10 @@ def _unfinished(folder: Path, rounds: int) -> list[str]:
         except (OSError, ValueError) as error:
             faults.append(f"round {rounds}: {path}: {error}")
             continue
-        pictures = {file.name for file in (path / "panoptic").iterdir()}
+        images = {file.name for file in (path / "panoptic").iterdir()}
         named = [entry["file_name"] for entry in content["annotations"]]
-        if set(named) != pictures or len(named) != len(pictures):
-            faults.append(f"round {rounds}: {path}: {len(pictures)} pictures, {len(named)} annotations")
+        if set(named) != images or len(named) != len(images):
+            faults.append(f"round {rounds}: {path}: {len(images)} images, {len(named)} annotations")
     return faults
 
 

@@ -35,7 +35,7 @@ from tools.null_session import NullSession
 
 FILES = 1024  # descriptors of the process that is besieged
 THREADS = 2 * Limits.connections  # of the clients, and as many for all the rest
-RATE = 10  # frames a second
+RATE = 10  # frames per second
 KINDS = "idle", "slow", "unfinished", "stuck viewer", "slow viewer"
 _HOST = "Host: localhost"
 _VIEW = f"GET /stream.mjpg HTTP/1.1\r\n{_HOST}\r\n\r\n".encode()
@@ -43,7 +43,7 @@ _VIEW = f"GET /stream.mjpg HTTP/1.1\r\n{_HOST}\r\n\r\n".encode()
 
 @dataclass
 class Siege:
-    """What was seen from outside."""
+    """The observations from outside."""
 
     answers: list[float] = field(default_factory=list)  # seconds that the ordinary client waited
     unanswered: int = 0
@@ -70,7 +70,7 @@ def serve(port: int, folder: Path, seconds: float) -> None:
 
 
 async def client(kind: str, port: int, siege: Siege) -> None:
-    """One that misbehaves, again and again."""
+    """Run a client that misbehaves repeatedly."""
     while not siege.over:
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 12)
@@ -158,7 +158,7 @@ def measured(pid: int) -> dict[str, int]:
 
 
 def run(clients: int, seconds: float) -> bool:
-    """One siege; whether it was held."""
+    """Run one siege; return whether the stream withstood it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard < clients + 100:

@@ -86,7 +86,7 @@ class Camera:
 
 
 class RtspCamera(Camera):
-    """GStreamer's test picture."""
+    """GStreamer's test pattern over RTSP."""
 
     @property
     def uri(self) -> str:
@@ -97,7 +97,7 @@ class RtspCamera(Camera):
 
 
 class MjpegCamera(Camera):
-    """JPEG pictures without end over HTTP."""
+    """An endless MJPEG stream over HTTP."""
 
     @property
     def uri(self) -> str:
@@ -178,7 +178,7 @@ def fill(disk: Path, seconds: float) -> None:
 
 
 def problems(facts: dict[str, Any], samples: list[Sample]) -> list[str]:
-    """What is not flat, or does not add up."""
+    """Return the samples that are not flat, and the counts that do not add up."""
     found = []
     status = facts
     for source in status["sources"]:
@@ -200,7 +200,7 @@ def problems(facts: dict[str, Any], samples: list[Sample]) -> list[str]:
 
 
 class Disturbances(NamedTuple):
-    """What a run met, and how it fared."""
+    """The disturbances of a run, and their effects."""
 
     samples: list[Sample]
     fills: int  # of the disk of the video

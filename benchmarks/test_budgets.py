@@ -1,6 +1,6 @@
 """Time budgets of the runtime: `make perf`, on an otherwise idle machine. Linux only.
 
-They measure time, so they are no part of `make test`: a busy machine fails them without a fault of the code.
+They measure time, so they are not part of `make test`: on a busy machine they fail although the code is correct.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def test_first_frame_of_an_rtsp_camera_comes_within_two_seconds() -> None:
         with open_source(f"rtsp://127.0.0.1:{port}/clip", options=SourceOptions(policy="block")) as source:
             frames = drain(source, most=50)
     assert frames[0].captured_at - started < 2.0
-    # What was looked at first comes at once, then each frame at its time.
+    # Frames that were read for probing come at once, then each frame at its time.
     assert np.diff([frame.captured_at for frame in frames[15:]]).mean() == pytest.approx(0.04, abs=0.02)
 
 

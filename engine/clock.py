@@ -15,7 +15,7 @@ class Clock(Protocol):
         ...
 
     def wait(self, event: threading.Event, seconds: float) -> bool:
-        """Wait until an event is set or so many seconds have passed; return whether it is set."""
+        """Wait until an event is set or this many seconds have passed; return whether it is set."""
         ...
 
 

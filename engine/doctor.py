@@ -1,4 +1,4 @@
-"""Checks of this machine: which parts of PanRT work, which do not, and the cure.
+"""Checks of this machine: which parts of PanRT work, and how to fix the others.
 
 Every check looks at one part and never raises: a missing part is a finding. Nothing is installed or changed.
 """
@@ -189,7 +189,7 @@ def _window() -> Finding:
 
 
 def _gpu() -> Finding:
-    """Ask the driver itself, so that no package is needed."""
+    """Return the GPU's finding, from the driver itself, so that no package is needed."""
     try:
         version, found = gpu.driver_version(), gpu.visible()
     except GpuError as error:

@@ -26,7 +26,7 @@ WEIGHTS = (".safetensors", ".pkl", ".pth", ".pt", ".ckpt")  # suffixes of files 
 
 
 class _Options(TypedDict):
-    """What a session is opened with; see `load`."""
+    """The options of a session; see `load`."""
 
     threads: int | None
     preprocess: Preprocess

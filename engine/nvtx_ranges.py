@@ -1,4 +1,4 @@
-"""NVTX ranges: what the stages of a frame are called in Nsight Systems, where the package `nvtx` is installed.
+"""NVTX ranges: names of a frame's stages in Nsight Systems, if the package `nvtx` is installed.
 
     capture      a source waits for a frame and decodes it               on the source's thread
     submit       a frame is handed to the session                        on the stream's thread

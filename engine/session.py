@@ -1,6 +1,6 @@
 """The interface of all backends: frames in, panoptic results out.
 
-A session owns a loaded model, its buffers and its threads. Frames go in by `submit` and their results come out of
+A session owns a loaded model, its buffers and its threads. Frames are passed to `submit`, their results returned by
 `collect` in the same order; calling the session does both. How threads share a session, how it is closed and what
 a forked process may do with it is the same for every backend: see `Session`.
 """
@@ -32,16 +32,16 @@ class Session(Protocol):
 
     Threads. Calling a session is safe from any number of threads: calls take turns, and each returns the result of its
     own frame. `submit` and `collect` are for one user at a time, a thread or a stream. While its submissions wait,
-    `submit` and calls of others raise SessionBusyError, and so does the `collect` of a thread that submits for
-    itself; no result ever goes to the wrong one. A thread that only collects may serve another one that only submits.
-    While a stream runs, the session is the stream's. To work in parallel, open a session for each thread or stream.
+    `submit` and calls of others raise SessionBusyError, and so does the `collect` of a thread that submits itself; no
+    thread ever gets the result of another one. A thread that only collects may serve another one that only submits.
+    While a stream runs, the session is reserved for it. To work in parallel, open a session for each thread or stream.
 
-    Closing. `close` may be called from any thread. A call that another thread is in ends first; one that still waits
-    for its turn raises SessionClosedError, as does every later one. Called from within a call of the same thread (by a
-    signal handler), it takes effect when that call ends.
+    Closing. `close` may be called from any thread. A call in progress on another thread ends first; one that still
+    waits for its turn raises SessionClosedError, as does every later one. Called from within a call of the same thread
+    (by a signal handler), `close` takes effect when that call ends.
 
     Forking. A session belongs to the process that opened it. In a forked child every use raises SessionForkedError;
-    `close` and the end of the child return at once, and leave to the parent what is its own.
+    `close` and the end of the child return at once and do not touch the parent's resources.
     """
 
     @property
@@ -56,12 +56,12 @@ class Session(Protocol):
 
     @property
     def capacity(self) -> int:
-        """How many submissions may wait for their `collect`; one more is an error."""
+        """The number of submissions that may wait for their `collect`; one more is an error."""
         ...
 
     @property
     def converts_frames(self) -> bool:
-        """Whether frames in NV12 and YUYV are converted where the network runs, at no cost for the CPU."""
+        """Whether frames in NV12 and YUYV are converted on the GPU, at no cost for the CPU."""
         ...
 
     @property
@@ -111,8 +111,8 @@ class Session(Protocol):
     def wait_for(self, stream: object) -> None:
         """Let the next submit's work come after what a CUDA stream has queued so far; the host does not wait.
 
-        For a stream that fills a frame on the GPU whose array does not name the stream, and for one that reads a
-        `panoptic_device`, whose memory a later frame needs.
+        Needed for a stream that fills a frame on the GPU whose array does not name the stream, and for one that reads
+        a `panoptic_device`, whose memory a later frame reuses.
 
         Args:
             stream: an object with `__cuda_stream__`, or its handle as an int; 0 is the legacy default stream.

@@ -85,7 +85,7 @@ class StreamStatus:
         troubles += [f"{sink.name}: {sink.state} ({sink.error})" for sink in self.sinks if sink.state in _BROKEN]
         since = self.at - self.elapsed if self.last_result_at is None else self.last_result_at
         if any(source.state is State.LIVE for source in self.sources) and self.at - since > SILENCE:
-            troubles.append(f"no result for {self.at - since:.0f} s although frames come")
+            troubles.append(f"no result for {self.at - since:.0f} s although frames arrive")
         return tuple(troubles)
 
     def redacted(self) -> StreamStatus:

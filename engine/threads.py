@@ -1,4 +1,4 @@
-"""Start threads, with an error of PanRT if the system has reached its limit of them."""
+"""Start threads, with a PanRT error if the system has reached its limit of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a model to one portable ONNX file, and from that to a TensorRT engine.
+"""Export of a model to one portable ONNX file, and of that file to a TensorRT engine.
 
 The names below need PyTorch and ONNX, and import them when they are first used.
 """

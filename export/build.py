@@ -1,4 +1,4 @@
-"""Build a TensorRT engine from a PanRT ONNX file, with a sidecar that states what it was built with.
+"""Build a TensorRT engine from a PanRT ONNX file, with a sidecar that records how it was built.
 
     build_engine("street.onnx", "street.plan")                   # TensorRT, on the GPU that will run it
     build_engine("street.onnx", "street.plan", flavour="rtx")    # TensorRT for RTX, on any machine
@@ -27,8 +27,7 @@ from panrt.export.lint import Finding, Linted, lint
 from panrt.export.tensorrt import WEIGHTED, Layer, Network, TensorRT
 from panrt.files import write_atomically
 from panrt.formats import plan_file
-from panrt.formats.input_size import IMAGE
-from panrt.formats.metadata import ModelFile
+from panrt.formats.metadata import IMAGE, ModelFile
 from panrt.formats.plan_file import SUFFIX, BuildOptions, Flavour, PlanFile, Precisions, version_of
 from panrt.gpu import device as gpus
 from panrt.gpu.device import Gpu
@@ -100,7 +99,7 @@ def build_engine(
     library = plugin_library.find()
     tensorrt = TensorRT(flavour, library)
     tensorrt.check(options)
-    linted = lint(onnx_path, flavour=flavour, release=version_of(tensorrt.version), input_hw=_input_hw(options))
+    linted = lint(onnx_path, flavour=flavour, release=version_of(tensorrt.version), input_hw=options.input_hw)
     gpu = _gpu(flavour)
     target = _Target(tensorrt, library, gpu, options, workspace_bytes(options, gpu))
     if cache and engine_cache.is_usable():
@@ -124,7 +123,7 @@ def _build_or_copy(linted: Linted, onnx_path: Path, path: Path, target: _Target,
 
 
 class _Target(NamedTuple):
-    """Everything that determines an engine beside the model."""
+    """Everything that determines an engine, except the model."""
 
     tensorrt: TensorRT
     library: PluginLibrary
@@ -143,14 +142,14 @@ class _Target(NamedTuple):
             driver=gpu.driver if gpu else "",
             plugins_sha256=self.library.sha256,
             panrt=version(),
-            options=dataclasses.replace(self.options, input_hw=()),  # the model is of that size already
+            options=dataclasses.replace(self.options, input_hw=None),  # the model is of that size already
         )
 
 
 def _build(
     linted: Linted, source: Path, path: Path, target: _Target, progress: Progress | None
 ) -> tuple[PlanFile, tuple[Layer, ...]]:
-    """Parse, build and write."""
+    """Parse the file, build the engine and write it."""
     started = time.monotonic()
     tensorrt, options = target.tensorrt, target.options
     timings = engine_cache.timings_path(tensorrt.version, target.gpu)
@@ -239,15 +238,9 @@ def _check_options(options: BuildOptions) -> None:
             f"optimization_level: got {options.optimization_level}, expected 0 to {MAX_OPTIMIZATION_LEVEL}."
         )
     if options.workspace_bytes < 0:
-        raise ExportError(f"workspace_bytes: got {options.workspace_bytes}, expected no negative number.")
+        raise ExportError(f"workspace_bytes: got {options.workspace_bytes}, expected at least 0.")
     if options.aux_streams < 0:
-        raise ExportError(f"aux_streams: got {options.aux_streams}, expected no negative number.")
-    if options.input_hw and len(options.input_hw) != 2:
-        raise ExportError(f"input_hw: got {options.input_hw}, expected (height, width).")
-
-
-def _input_hw(options: BuildOptions) -> tuple[int, int] | None:
-    return (options.input_hw[0], options.input_hw[1]) if options.input_hw else None
+        raise ExportError(f"aux_streams: got {options.aux_streams}, expected at least 0.")
 
 
 def _gpu(flavour: Flavour) -> Gpu | None:

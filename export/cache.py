@@ -26,7 +26,7 @@ from typing import NamedTuple
 from panrt.errors import ModelFileError, NoCacheFolderError
 from panrt.files import cache_folder, write_atomically
 from panrt.formats import plan_file
-from panrt.formats.plan_file import BuildOptions, Flavour, PlanFile
+from panrt.formats.plan_file import BuildOptions, Flavour, PlanFile, options_to_json
 from panrt.gpu.device import Gpu
 
 log = logging.getLogger("panrt")
@@ -52,7 +52,8 @@ class Key:
 
     def digest(self) -> str:
         """Return the SHA-256 of all fields."""
-        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()
+        fields = dataclasses.asdict(self) | {"options": options_to_json(self.options)}
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 class Entry(NamedTuple):

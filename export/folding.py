@@ -1,4 +1,4 @@
-"""Batch norms become part of the convolutions before them, so that an exported graph has none."""
+"""Fold batch norms into the convolutions before them, so that an exported graph has none."""
 
 from __future__ import annotations
 

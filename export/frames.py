@@ -1,4 +1,4 @@
-"""Sample frames: what an int8 export is calibrated on, what a float16 export is checked on, what files are compared on.
+"""Sample frames: for int8 calibration, for the checks of float16 exports, and for comparisons of files.
 
 Shapes: a frame is (H, W, 3) uint8 BGR of any size.
 """
@@ -26,7 +26,7 @@ MAX_PIXELS = 8192 * 4320  # of a frame of a clip
 
 
 def read_frames(path: str | os.PathLike[str], *, limit: int) -> Iterator[Frame]:
-    """At most `limit` frames, spread evenly over the images of a folder or the frames of a clip; one image is one.
+    """Return at most `limit` frames, spread evenly over the images of a folder or the frames of a clip, or one image.
 
     Images are upright and in natural order, hidden files excluded.
 
@@ -55,7 +55,7 @@ def read_frames(path: str | os.PathLike[str], *, limit: int) -> Iterator[Frame]:
 
 
 def _spread(available: int, limit: int) -> list[int]:
-    """Indices, ascending."""
+    """Return indices, ascending."""
     count = min(available, limit)
     return [index * available // count for index in range(count)]
 
@@ -86,7 +86,7 @@ def _read_clip(path: Path, limit: int) -> Iterator[Frame]:
 
 
 def _decode(path: Path) -> Iterator[av.VideoFrame]:
-    """The frames of a file. FFmpeg gets its bytes alone, so that nothing that is named in it is opened."""
+    """Yield the frames of a file. FFmpeg gets its bytes alone, so that nothing that it names is opened."""
     options = {"protocol_whitelist": "none", "max_pixels": str(MAX_PIXELS)}
     try:
         with path.open("rb") as file, open_video(file, options=options) as container:

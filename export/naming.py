@@ -58,7 +58,7 @@ def name_graph(graph: GraphProto, *, module: str) -> None:
 
 
 def _node_name(node: NodeProto, module: str, seen: Counter[str]) -> str:
-    """From the modules that the exporter notes: those around the call, then the call itself."""
+    """Return a node's name from the modules that the exporter notes: those around the call, then the call itself."""
     notes = {entry.key: entry.value for entry in node.metadata_props}
     scopes = ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "[]"))
     scope = scopes[-2].removeprefix(module).lstrip(".") if len(scopes) > 1 else ""
@@ -88,7 +88,7 @@ def _rename(graph: GraphProto, edges: dict[str, str]) -> None:
 
 
 def _forget_the_tracer(graph: GraphProto) -> None:
-    """Stack traces and the like would make the file depend on where it was exported."""
+    """Remove stack traces and other metadata that depend on where the network was exported."""
     graph.ClearField("doc_string")
     for entry in (graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
         entry.ClearField("metadata_props")

@@ -1,6 +1,6 @@
-"""Export a network to one portable ONNX file: pixels in, panoptic ids out.
+"""Export a network to one portable ONNX file: pixels in, panoptic IDs out.
 
-    to_onnx(model, "street.onnx", height=512, width=1024)
+    to_onnx(model, "street.onnx", input_hw=(512, 1024))
 
 Graph input: `image` (N, H, W, 3) uint8 BGR at network size, normalised in the graph. Graph outputs: `panoptic`,
 `segments`, `segment_scores`, `segment_count`, as PanopticMerge gives them. Everything between is plain ONNX but for the
@@ -15,13 +15,14 @@ from __future__ import annotations
 import copy
 import dataclasses
 import errno
+import functools
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, ParamSpec
 
 import numpy as np
 import onnx
@@ -38,8 +39,8 @@ from panrt.export.precision import Peak, Progress, largest_feature, quantize, to
 from panrt.export.symbolic import SymbolicOps
 from panrt.files import write_atomically
 from panrt.formats import metadata
-from panrt.formats.input_size import IMAGE, Static, open_size
-from panrt.formats.metadata import SIZE_DIVISOR, FileThresholds, ModelFile, Precision, Target, side_problem
+from panrt.formats.input_size import Static, open_size
+from panrt.formats.metadata import IMAGE, SIZE_DIVISOR, FileThresholds, ModelFile, Precision, Target, side_problem
 from panrt.formats.settable import make_settable
 from panrt.formats.thresholds import INPUTS, Thresholds
 from panrt.model.panoptic_fpn import PanopticFPN
@@ -47,13 +48,14 @@ from panrt.plugins.onnx_functions import OUTPUTS, add_functions
 from panrt.plugins.schema import DOMAIN, MAX_SIDE
 from panrt.version import version
 
+P = ParamSpec("P")
+
 OPSETS: dict[Target, int] = {
     "portable": 21,
     # TensorRT 10.3 reads opsets up to 20, and would take a function in place of the plugin of the same name
     "tensorrt-10.3": 20,
 }
 MASK_THRESHOLD = 0.5
-OPEN = (0, 0)  # an open input size
 # The sizes that an open file is derived from; `open_size` gives the reason for these.
 _SIZES = ((288, 416), (352, 480))
 
@@ -67,18 +69,42 @@ class Exported(NamedTuple):
     peak: Peak | None  # of a float16 file: the largest feature on the sample frames, if there were any
 
 
+def _with_former_names(export: Callable[P, Exported]) -> Callable[P, Exported]:
+    """Accept the sizes under their names of version 0.1: height, width (0: open) and output_size."""
+    call: Callable[..., Exported] = export
+
+    @functools.wraps(export)
+    def accepting(*arguments: P.args, **options: P.kwargs) -> Exported:
+        given: dict[str, Any] = dict(options)
+        if former := given.keys() & {"height", "width", "output_size"}:
+            warnings.warn(
+                f"to_onnx: {', '.join(sorted(former))} is deprecated; use input_hw=(height, width), None for an open "
+                "size, and output_hw.",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+        if {"height", "width"} & given.keys():
+            size = given.pop("height", 0), given.pop("width", 0)
+            given["input_hw"] = None if size == (0, 0) else size
+        if "output_size" in given:
+            given["output_hw"] = given.pop("output_size")
+        return call(*arguments, **given)
+
+    return accepting
+
+
+@_with_former_names
 def to_onnx(
     model: PanopticFPN,
     path: str | os.PathLike[str],
     *,
-    height: int,
-    width: int,
+    input_hw: tuple[int, int] | None,
+    valid_hw: tuple[int, int] | None = None,
+    output_hw: tuple[int, int] | None = None,
     batch: int = 1,
     precision: Precision = "fp32",
-    valid_hw: tuple[int, int] | None = None,
-    output_size: tuple[int, int] | None = None,
-    thresholds: Thresholds | FileThresholds | None = None,
     target: Target = "portable",
+    thresholds: Thresholds | FileThresholds | None = None,
     samples: Sequence[Frame] = (),
     int8_heads: bool = False,
     provenance: str = "",
@@ -89,18 +115,17 @@ def to_onnx(
     Args:
         model: in either mode; it is not changed.
         path: destination; a file of that name is replaced.
-        height: of the network's input, a multiple of 32. 0 leaves the size open, to be chosen when the file is loaded
-            or an engine is built.
-        width: of the network's input, likewise; both are open or neither is.
+        input_hw: (height, width) of the network's input, multiples of 32. None leaves the size open, to be chosen when
+            the file is loaded or an engine is built.
         batch: images per inference.
         precision: of weights and features; boxes, scores and all decisions are float32 in every file.
-        valid_hw: the part of the input, from the upper left, that holds the frame; all of it where not given, and
-            where the size is open.
-        output_size: (height, width) of the panoptic map; `valid_hw` where not given, and where the size is open.
-        thresholds: what decides which segments come out, unless others are set where the file runs; those of the
-            model's configuration where not given.
+        valid_hw: the part of the input, from the upper left, that holds the frame; by default, and if the size is
+            open, all of it.
+        output_hw: (height, width) of the panoptic map; by default, and if the size is open, `valid_hw`.
+        thresholds: of scores, areas and masks, unless others are set where the file runs; by default those of the
+            model's configuration.
         target: "portable" runs everywhere; "tensorrt-10.3" (JetPack 6) has an older opset and no functions.
-        samples: frames of the kind that the network will see, each of the input's size, or of one size where that
+        samples: frames of the kind that the network will see, each of the input's size, or of one size if that
             is open: int8 is calibrated on them, fp16 is checked on them for overflow.
         int8_heads: in an int8 file the RPN, box and mask heads are int8 too.
         provenance: of the weights, a line for people.
@@ -113,7 +138,7 @@ def to_onnx(
     path = Path(path)
     _check_destination(path)
     file = describe(
-        model, input_hw=(height, width), batch=batch, precision=precision, valid_hw=valid_hw, output_hw=output_size,
+        model, input_hw=input_hw, batch=batch, precision=precision, valid_hw=valid_hw, output_hw=output_hw,
         thresholds=thresholds, target=target, provenance=provenance,
     )  # fmt: skip
     images = _batches(samples, file)
@@ -122,7 +147,7 @@ def to_onnx(
     if precision == "fp16":
         peak = largest_feature(network, images, progress) if images else None
         to_half(network, opset=file.opset)
-    proto = _open(network, file) if file.input_hw == OPEN else _traced(network, file)
+    proto = _open(network, file) if file.input_hw is None else _traced(network, file)
     if precision == "int8":
         proto = quantize(proto, images, heads=int8_heads, progress=progress)
     finish(proto, file)
@@ -133,7 +158,7 @@ def to_onnx(
 def describe(
     model: PanopticFPN,
     *,
-    input_hw: tuple[int, int],
+    input_hw: tuple[int, int] | None,
     batch: int = 1,
     precision: Precision = "fp32",
     valid_hw: tuple[int, int] | None = None,
@@ -143,20 +168,19 @@ def describe(
     provenance: str = "",
 ) -> ModelFile:
     """Return the metadata of a file of the network; arguments and errors as in `to_onnx`."""
-    if input_hw == OPEN:
+    if input_hw is None:
         _check_open(precision, valid_hw, output_hw)
-        sizes = OPEN, OPEN, OPEN
     else:
-        valid = _checked_valid(valid_hw, _checked_input(*input_hw))
-        sizes = input_hw, valid, _checked_size("output_size", output_hw or valid)
+        valid_hw = _checked_valid(valid_hw, _checked_input(*input_hw))
+        output_hw = _checked_size("output_hw", output_hw or valid_hw)
     file = ModelFile(
         name=model.config.name,
         things=model.config.classes.things,
         stuff=model.config.classes.stuff,
         batch=_checked_batch(batch),
-        input_hw=sizes[0],
-        valid_hw=sizes[1],
-        output_hw=sizes[2],
+        input_hw=input_hw,
+        valid_hw=valid_hw,
+        output_hw=output_hw,
         pixel_mean=model.config.pixel_mean,
         pixel_std=model.config.pixel_std,
         thresholds=_checked_thresholds(_complete(thresholds, model)),
@@ -253,11 +277,11 @@ def _checked_input(height: int, width: int) -> tuple[int, int]:
 
 def _check_open(precision: Precision, valid_hw: tuple[int, int] | None, output_hw: tuple[int, int] | None) -> None:
     """Reject options that follow from the input size, or are measured at one, if it is open."""
-    for name, size in (("valid_hw", valid_hw), ("output_size", output_hw)):
+    for name, size in (("valid_hw", valid_hw), ("output_hw", output_hw)):
         if size is not None:
-            raise ExportError(f"{name}: got {size} for an input whose size is open; give height and width too.")
+            raise ExportError(f"{name}: got {size} for an input whose size is open; give input_hw too.")
     if precision == "int8":
-        raise ExportError("int8 is calibrated at one input size, so that cannot be open; give height and width.")
+        raise ExportError("int8 is calibrated at one input size, so that cannot be open; give input_hw.")
 
 
 def _checked_valid(valid_hw: tuple[int, int] | None, input_hw: tuple[int, int]) -> tuple[int, int]:
@@ -282,19 +306,18 @@ def _checked_thresholds(thresholds: FileThresholds) -> FileThresholds:
     for name in ("max_detections", "stuff_area"):
         value = getattr(thresholds, name)
         if value < 0:
-            raise ExportError(f"{name}: got {value}, expected no negative number.")
+            raise ExportError(f"{name}: got {value}, expected at least 0.")
     return thresholds
 
 
 def _batches(samples: Sequence[Frame], file: ModelFile) -> list[NDArray[np.uint8]]:
-    """The samples as the graph takes them; the last one fills up a batch that is not full."""
-    input_hw = file.input_hw
-    if input_hw == OPEN and len(samples):
-        input_hw = _checked_input(*samples[0].shape[:2])
+    """Yield the samples in batches for the graph; the last sample fills up an incomplete batch."""
+    if len(samples):
+        height, width = file.input_hw or _checked_input(*samples[0].shape[:2])
     for index, frame in enumerate(samples):
-        if frame.shape != (*input_hw, 3) or frame.dtype != np.uint8:
+        if frame.shape != (height, width, 3) or frame.dtype != np.uint8:
             raise ExportError(
-                f"samples[{index}]: got {frame.shape} {frame.dtype}, expected {(*input_hw, 3)} uint8, the "
+                f"samples[{index}]: got {frame.shape} {frame.dtype}, expected {(height, width, 3)} uint8, the "
                 "network's input."
             )
     if file.precision == "int8" and len(samples) == 0:
@@ -322,7 +345,7 @@ class _Traced(nn.Module):
 
 
 def prepared(model: PanopticFPN, thresholds: FileThresholds) -> PanopticFPN:
-    """A copy on the CPU for inference alone, with these thresholds."""
+    """Return a copy on the CPU, for inference alone, with these thresholds."""
     network = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
     fold_batch_norms(network)
     merge = dataclasses.replace(
@@ -344,8 +367,8 @@ def prepared(model: PanopticFPN, thresholds: FileThresholds) -> PanopticFPN:
 
 
 def _traced(network: PanopticFPN, file: ModelFile) -> ModelProto:
-    """The graph of the network, with PanRT's names."""
-    image = torch.zeros((file.batch, *file.input_hw, 3), dtype=torch.uint8)
+    """Return the graph of the network, with PanRT's names."""
+    image = torch.zeros((file.batch, *file.sizes.input_hw, 3), dtype=torch.uint8)
     with _quiet_tracer():
         program = torch.onnx.export(
             _Traced(network, file).eval(),
@@ -365,14 +388,14 @@ def _traced(network: PanopticFPN, file: ModelFile) -> ModelProto:
 
 
 def _open(network: PanopticFPN, file: ModelFile) -> ModelProto:
-    """The graph whose input size is open: the network is traced at two sizes, and what differs is opened."""
+    """Return a graph of open input size: the network is traced at two sizes, and the numbers that differ are opened."""
     files = [metadata.sized(file, size, source=file.name) for size in _SIZES]
     proto, other = (_traced(network, static) for static in files)
     try:
         opened = open_size(Static(proto.graph, files[0]), Static(other.graph, files[1]))
     except InputSizeError as error:
         raise ExportError(
-            f"{file.name}: its input size cannot be left open, as {error}; export it with height and width."
+            f"{file.name}: its input size cannot be left open, as {error}; export it with input_hw."
         ) from error
     proto.graph.CopyFrom(opened)
     return proto

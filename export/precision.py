@@ -1,4 +1,4 @@
-"""Precision is a property of the file: which features are float16 or int8 is decided here, once, for every runtime.
+"""The precision of a file: which features are float16 or int8 is decided here, for every runtime.
 
 Float32 in every file are the pixels until they are normalised, all boxes and scores, the softmax, the sigmoid of the
 masks and the geometry of the ops. Int8 is explicit: QuantizeLinear and DequantizeLinear round each convolution that
@@ -25,7 +25,7 @@ from onnxruntime import quantization
 from torch import Tensor, nn
 
 from panrt.errors import ExportError
-from panrt.formats.input_size import IMAGE
+from panrt.formats.metadata import IMAGE
 from panrt.model.panoptic_fpn import PanopticFPN
 from panrt.plugins.onnx_functions import add_functions
 
@@ -37,7 +37,7 @@ LARGEST_HALF = float(torch.finfo(torch.float16).max)
 
 
 class Peak(NamedTuple):
-    """The largest magnitude that was met."""
+    """The largest magnitude that occurred."""
 
     value: float
     module: str  # where
@@ -47,7 +47,7 @@ class Peak(NamedTuple):
 
 
 def to_half(network: PanopticFPN, *, opset: int) -> None:
-    """Backbone and heads compute in float16 from here on, in place; the ops between them stay float32.
+    """Convert backbone and heads to float16, in place; the ops between them stay float32.
 
     So do group norms in a file of an older opset: there they consist of InstanceNormalization, which sums the squares
     of a whole group in the type of its input. GroupNormalization has float32 for that.
@@ -143,7 +143,7 @@ class _Images(quantization.CalibrationDataReader):  # type: ignore[misc]  # unty
 def quantize(
     proto: ModelProto, images: Sequence[Images], *, heads: bool, progress: Progress | None = None
 ) -> ModelProto:
-    """Put QuantizeLinear and DequantizeLinear round the convolutions of a float32 graph.
+    """Insert QuantizeLinear and DequantizeLinear around the convolutions of a float32 graph.
 
     Args:
         proto: as it was traced and named.
@@ -197,7 +197,7 @@ def _spare_the_others(proto: ModelProto, chosen: set[str]) -> None:
 
 @contextmanager
 def _quiet_quantizer() -> Iterator[None]:
-    """Its advice on preparing the graph does not apply: the exporter has done that."""
+    """Silence the quantiser's advice on preparing the graph, which the exporter has done."""
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR)

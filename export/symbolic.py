@@ -1,4 +1,4 @@
-"""The custom ops as nodes of an ONNX graph: what the exporter gives the network in place of `custom_ops.KERNELS`.
+"""The custom ops as nodes of an ONNX graph: replaces `custom_ops.KERNELS` while the network is traced.
 
 The dynamo exporter copies each call into the graph as one node, with all the attributes that `panrt.plugins.schema`
 declares. What the call returns has the right shapes and no values.

@@ -131,10 +131,11 @@ class TensorRT:
                 ("dla_core", options.dla_core >= 0),
             ):
                 if chosen:
-                    raise BuildError(f"{name}: {self} does not have it; compute capabilities choose its targets.")
+                    raise BuildError(f"{name}: {self} does not support it; compute capabilities choose its targets.")
         if options.hardware_compatibility != "none" and gpu.is_jetson():
             raise BuildError(
-                "hardware_compatibility: TensorRT does not have it on a Jetson; build the engine on each kind of board."
+                "hardware_compatibility: TensorRT does not support it on a Jetson; build the engine on each kind of "
+                "board."
             )
         same = options.hardware_compatibility == "same_compute_capability"
         self._need(_SAME_COMPUTE_CAPABILITY, "hardware_compatibility same_compute_capability", same)
@@ -142,7 +143,7 @@ class TensorRT:
 
     def _need(self, release: tuple[int, ...], option: str, chosen: bool) -> None:
         if chosen and self._release < release:
-            raise BuildError(f"{option}: {self} does not have it; {'.'.join(map(str, release))} and newer do.")
+            raise BuildError(f"{option}: {self} does not support it; {'.'.join(map(str, release))} and newer do.")
 
     def _target(self, config: Any, targets: Sequence[str]) -> None:
         known = self.module.ComputeCapability.__members__
@@ -205,7 +206,7 @@ class Network:
 
     @property
     def inputs(self) -> dict[str, tuple[int, ...]]:
-        """Shapes by name; -1 for an open size."""
+        """Return the shapes of the inputs by name; -1 for an open size."""
         tensors = map(self.definition.get_input, range(self.definition.num_inputs))
         return {tensor.name: tuple(tensor.shape) for tensor in tensors}
 

@@ -27,8 +27,8 @@ from panrt.errors import VerifyError
 from panrt.export.frames import Frame
 from panrt.export.onnx import prepared
 from panrt.formats import onnx_graph, onnx_runtime
-from panrt.formats.input_size import IMAGE, specialise
-from panrt.formats.metadata import ModelFile, Precision, sized
+from panrt.formats.input_size import specialise
+from panrt.formats.metadata import IMAGE, ModelFile, Precision, sized
 from panrt.formats.onnx_file import read_onnx
 from panrt.model.metric_table import text_table
 from panrt.model.panoptic_fpn import PanopticFPN, merge
@@ -71,12 +71,12 @@ class Runner(Protocol):
     @property
     def file(self) -> ModelFile: ...
     def __call__(self, image: Frame) -> Stages:
-        """(H, W, 3) uint8 BGR at the network's input size."""
+        """Run the network on an image, (H, W, 3) uint8 BGR at the network's input size."""
         ...
 
 
 class Limits(NamedTuple):
-    """How far apart two runs may be."""
+    """The largest differences that two runs may have."""
 
     features: float  # mean error over mean magnitude, of each stage before the ops
     pixels: float  # smallest share of the map that is the same
@@ -341,7 +341,7 @@ class _Error:
 
 
 class _Share:
-    """A number of items among all."""
+    """The share of equal items among all."""
 
     def __init__(self) -> None:
         self.same = self.all = 0

@@ -1,4 +1,4 @@
-"""Networks from weights: PanRT model files, detectron2's panoptic FPNs, ImageNet trunks.
+"""Networks with weights from PanRT model files, detectron2's panoptic FPNs, and ImageNet trunks.
 
 `weight_files` reads the files. For every tensor of a network a function returns its name in the file, so that all
 messages use the file's names.
@@ -94,8 +94,8 @@ def from_detectron2(
     """Return the network of `config` with the weights of a detectron2 panoptic FPN, in eval mode.
 
     Args:
-        state_dict: detectron2's names -> tensors or arrays; of a file: `read_weights(path).tensors`.
-        config: must describe the very network, e.g. `panoptic_fpn_r50()`.
+        state_dict: tensors or arrays by detectron2's names; from a file: `read_weights(path).tensors`.
+        config: must describe the same network, e.g. `panoptic_fpn_r50()`.
         source: names the weights in messages.
 
     Raises:
@@ -118,7 +118,7 @@ def from_detectron2(
 
 
 def _class_counts(tensors: Mapping[str, Tensor]) -> tuple[int | None, int | None]:
-    """Things and stuff that detectron2's weights were trained on; None where there is no such branch."""
+    """Return the numbers of things and stuff of detectron2's weights; None for a branch that is missing."""
     things, stuff = (
         found[0][0] - 1 if len(found) == 2 and found[0] and found[0][:1] == found[1] else None
         for found in (

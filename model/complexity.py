@@ -36,7 +36,7 @@ class PartComplexity(NamedTuple):
 
 
 def complexity(config: PanopticFPNConfig, *, height: int, width: int) -> tuple[PartComplexity, ...]:
-    """The parts that the network has, in order, and their total.
+    """Return the parts of the network, in order, and their total.
 
     Args:
         config: the network.
@@ -81,7 +81,7 @@ def _multiply_adds(module: nn.Module, x: Tensor, output: Tensor) -> int:
 
 
 class _ShapesOnly(CustomOps):
-    """The custom ops, on shapes alone."""
+    """The custom ops, computing only shapes."""
 
     def run(self, op: Op, inputs: Tensors, attributes: Mapping[str, Any]) -> Sequence[Tensor]:
         first = inputs[0] if isinstance(inputs[0], Tensor) else inputs[0][0]

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import dataclasses
 import types
-import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from panrt.formats import records
+from panrt.formats.decoding import decode, encode
 from panrt.model.data.classes import COCO, TABLETOP, VOID, ClassTable
 from panrt.plugins.schema import MAX_SIDE
 
@@ -38,7 +38,7 @@ def _check(condition: bool, message: str) -> None:
 
 
 def _within(low: float, high: float, default: T) -> T:
-    """A field whose numbers are from `low` to `high`: no configuration asks for more than a network can be."""
+    """Declare a field whose numbers are from `low` to `high`, so that no configuration is an impossible network."""
     value: T = field(default=default, metadata={"range": (low, high)})
     return value
 
@@ -103,7 +103,7 @@ class FpnConfig(_Bounded):
 
 @dataclass(frozen=True, kw_only=True)
 class RpnConfig(_Bounded):
-    anchor_sizes: tuple[float, ...] = _within(1, MAX_SIDE, (32.0, 64.0, 128.0, 256.0, 512.0))  # one a level, P2..P6
+    anchor_sizes: tuple[float, ...] = _within(1, MAX_SIDE, (32.0, 64.0, 128.0, 256.0, 512.0))  # one per level, P2..P6
     aspect_ratios: tuple[float, ...] = _within(0.01, 100, (0.5, 1.0, 2.0))  # height / width
     pre_nms_top_k: int = _within(1, 100_000, 1000)  # a level
     post_nms_top_k: int = _within(1, 100_000, 1000)  # an image
@@ -112,7 +112,7 @@ class RpnConfig(_Bounded):
 
 @dataclass(frozen=True, kw_only=True)
 class RoiConfig(_Bounded):
-    """Which level an RoI is pooled from: a box of side `canonical_size` belongs to level `canonical_level`."""
+    """Pooling of RoIs; a box of side `canonical_size` is pooled from level `canonical_level`."""
 
     canonical_size: float = _within(1, MAX_SIDE, 224.0)
     canonical_level: int = _within(0, 16, 4)
@@ -140,7 +140,7 @@ class MaskHeadConfig(_Bounded):
 
 @dataclass(frozen=True, kw_only=True)
 class InstanceConfig:
-    """Everything of Mask R-CNN behind the FPN."""
+    """The parts of Mask R-CNN that follow the FPN."""
 
     rpn: RpnConfig = RpnConfig()
     roi: RoiConfig = RoiConfig()
@@ -167,7 +167,7 @@ class MergeConfig(_Bounded):
 
 @dataclass(frozen=True, kw_only=True)
 class PanopticFPNConfig(_Bounded):
-    """One network. Without `instance` it predicts stuff only, without `semantic` things only.
+    """A network. Without `instance` it predicts stuff only, without `semantic` things only.
 
     `pixel_mean` and `pixel_std` are in B, G, R order and 0..255: every network here eats BGR, and weights that were
     trained on RGB have the input channels of their first convolution turned round when they are loaded.
@@ -226,17 +226,17 @@ def _check_classes(name: str, classes: ClassTable) -> None:
 
 
 def panoptic_fpn_r50() -> PanopticFPNConfig:
-    """detectron2 `panoptic_fpn_R_50_3x`."""
+    """Return the configuration of detectron2's `panoptic_fpn_R_50_3x`."""
     return PanopticFPNConfig(name="panoptic_fpn_r50")
 
 
 def panoptic_fpn_r101() -> PanopticFPNConfig:
-    """detectron2 `panoptic_fpn_R_101_3x`."""
+    """Return the configuration of detectron2's `panoptic_fpn_R_101_3x`."""
     return PanopticFPNConfig(name="panoptic_fpn_r101", trunk=ResNetConfig(depth=101))
 
 
 def panoptic_fpn_r50_torchvision() -> PanopticFPNConfig:
-    """The same on a trunk that takes torchvision's ImageNet weights."""
+    """Return `panoptic_fpn_r50` on a trunk that fits torchvision's ImageNet weights."""
     return PanopticFPNConfig(
         name="panoptic_fpn_r50_torchvision",
         pixel_std=(57.375, 57.120, 58.395),
@@ -245,7 +245,7 @@ def panoptic_fpn_r50_torchvision() -> PanopticFPNConfig:
 
 
 def panoptic_fpn_lite() -> PanopticFPNConfig:
-    """For small computers and small worlds: EfficientNet-Lite0, an 80-wide FPN, narrow heads, 320x256 frames.
+    """Return the configuration for small computers: EfficientNet-Lite0, an 80-wide FPN, narrow heads, 320x256 frames.
 
     RoI levels are half of COCO's, as the frames are about half as large; anchors are smaller still, as are the things.
     """
@@ -274,17 +274,17 @@ def panoptic_fpn_lite() -> PanopticFPNConfig:
 
 
 def semantic_fpn_r50() -> PanopticFPNConfig:
-    """The semantic half of "two separate networks" (table 3)."""
+    """Return the semantic half of "two separate networks" (table 3)."""
     return PanopticFPNConfig(name="semantic_fpn_r50", instance=None)
 
 
 def instance_fpn_r50() -> PanopticFPNConfig:
-    """The instance half of "two separate networks" (table 3): Mask R-CNN."""
+    """Return the instance half of "two separate networks" (table 3): Mask R-CNN."""
     return PanopticFPNConfig(name="instance_fpn_r50", semantic=None)
 
 
 def semantic_dilated_r50() -> PanopticFPNConfig:
-    """The dilated backbone at output stride 8 that FPN is compared with (figure 4)."""
+    """Return the dilated backbone at output stride 8 that FPN is compared with (figure 4)."""
     return PanopticFPNConfig(name="semantic_dilated_r50", trunk=ResNetConfig(output_stride=8), fpn=None, instance=None)
 
 
@@ -305,7 +305,7 @@ CONFIGS: Mapping[str, Callable[[], PanopticFPNConfig]] = types.MappingProxyType(
 
 
 def make_config(name: str, **overrides: Any) -> PanopticFPNConfig:
-    """The named configuration with some fields replaced: `make_config("panoptic_fpn_r50", merge=MergeConfig(...))`.
+    """Return a named configuration with fields replaced: `make_config("panoptic_fpn_r50", merge=MergeConfig(...))`.
 
     The paper's comparisons of the semantic branch are overrides: `semantic=SemanticConfig(width=64)` or
     `SemanticConfig(aggregation="concat")` (tables 1c and 1d).
@@ -320,8 +320,8 @@ def make_config(name: str, **overrides: Any) -> PanopticFPNConfig:
 
 
 def to_json(value: PanopticFPNConfig) -> dict[str, Any]:
-    """The configuration as plain JSON values; `from_json` reads it back equal."""
-    encoded = _encode(value)
+    """Return the configuration as plain JSON values; `from_json` reads it back equal."""
+    encoded = encode(value)
     assert isinstance(encoded, dict)
     return encoded
 
@@ -332,72 +332,6 @@ def from_json(data: Any) -> PanopticFPNConfig:
     Raises:
         ValueError: a field is missing, unknown or of the wrong type; the message names it.
     """
-    decoded = _decode(PanopticFPNConfig, data, "config")
+    decoded = decode(PanopticFPNConfig, data, source="config")
     assert isinstance(decoded, PanopticFPNConfig)
     return decoded
-
-
-def _encode(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: _encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {"type": type(value).__name__, **fields}
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return {name: _encode(item) for name, item in value._asdict().items()}
-    if isinstance(value, tuple):
-        return [_encode(item) for item in value]
-    return value
-
-
-def _decode(kind: Any, data: Any, where: str) -> Any:
-    """Build `kind` (a dataclass, NamedTuple, tuple, union, literal or plain type) from JSON values."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (types.UnionType, typing.Union):
-        if data is None and type(None) in arguments:
-            return None
-        return _decode(_alternative(arguments, data, where), data, where)
-    if origin is tuple:
-        many = len(arguments) == 2 and arguments[1] is Ellipsis
-        if not isinstance(data, list) or not (many or len(data) == len(arguments)):
-            length = "" if many else f" of {len(arguments)}"
-            raise ValueError(f"{where}: got {records.shown(data)}, expected a list{length}.")
-        kinds = [arguments[0]] * len(data) if many else arguments
-        items = zip(kinds, data, strict=True)
-        return tuple(_decode(item, value, f"{where}[{index}]") for index, (item, value) in enumerate(items))
-    if dataclasses.is_dataclass(kind) or hasattr(kind, "_fields"):
-        return _decode_fields(kind, data, where)
-    if origin is Literal:
-        expected, fits = " or ".join(map(repr, arguments)), data in arguments and type(data) in map(type, arguments)
-    else:
-        readers: dict[Any, Callable[[object], Any]] = {int: records.whole, float: records.real, str: records.line}
-        read = readers.get(kind)
-        value = read(data) if read is not None else data
-        expected, fits = kind.__name__, type(value) is kind
-        data = value if fits else data
-    if not fits:
-        raise ValueError(f"{where}: got {records.shown(data)}, expected {expected}.")
-    return data
-
-
-def _field_name(name: str) -> str:
-    return name if name.isidentifier() and len(name) < 100 else records.shown(name)
-
-
-def _alternative(alternatives: tuple[Any, ...], data: Any, where: str) -> Any:
-    """The member of a union that the "type" entry of an object names."""
-    choices = {choice.__name__: choice for choice in alternatives if choice is not type(None)}
-    name = data.get("type") if isinstance(data, dict) else None
-    if not isinstance(name, str) or name not in choices:
-        raise ValueError(f"{where}: got type {records.shown(name)}, expected one of {', '.join(choices)}.")
-    return choices[name]
-
-
-def _decode_fields(kind: Any, data: Any, where: str) -> Any:
-    hints = typing.get_type_hints(kind)
-    if not isinstance(data, dict):
-        raise ValueError(f"{where}: got {records.shown(data)}, expected an object with the fields of {kind.__name__}.")
-    found = {name: value for name, value in data.items() if name != "type"}
-    for problem, names in (("missing", hints.keys() - found.keys()), ("unknown", found.keys() - hints.keys())):
-        if names:
-            listed = ", ".join(map(_field_name, sorted(names)[:8]))
-            raise ValueError(f"{where}: {problem} field {listed} of {kind.__name__}.")
-    return kind(**{name: _decode(hint, found[name], f"{where}.{name}") for name, hint in hints.items()})

@@ -1,4 +1,4 @@
-"""The custom ops on torch tensors: what the network calls between its dense parts.
+"""The custom ops on torch tensors.
 
 `CustomOps` has the signatures. `KernelOps` computes on the CPU with `panrt.plugins.native` and as many threads as
 torch; the exporter's `SymbolicOps` records graph nodes instead. Nothing here is differentiable; training pools with
@@ -78,7 +78,7 @@ class CustomOps(ABC):
         deltas: Sequence[Tensor],
         **attributes: Unpack[_native.RpnProposalsAttributes],
     ) -> Proposals:
-        """Per level logits (N, A, Hl, Wl) and deltas (N, 4A, Hl, Wl) -> the R = `post_nms_top_k` best proposals."""
+        """Return the R = `post_nms_top_k` best proposals of each level's (N, A, Hl, Wl) and deltas (N, 4A, Hl, Wl)."""
         return Proposals(*self.run(RPN_PROPOSALS, (logits, deltas), complete(RPN_PROPOSALS, attributes)))
 
     @takes(PYRAMID_ROI_ALIGN)
@@ -88,7 +88,7 @@ class CustomOps(ABC):
         rois: Tensor,
         **attributes: Unpack[_native.PyramidRoiAlignAttributes],
     ) -> Tensor:
-        """Features P2.. (N, D, Hl, Wl), rois (N, R, 4) -> pooled (N * R, D, S, S) in the features' type."""
+        """Pool features P2.. (N, D, Hl, Wl) in rois (N, R, 4) to (N * R, D, S, S), in the features' type."""
         (pooled,) = self.run(PYRAMID_ROI_ALIGN, (features, rois), complete(PYRAMID_ROI_ALIGN, attributes))
         return pooled
 
@@ -101,7 +101,7 @@ class CustomOps(ABC):
         roi_count: Tensor,
         **attributes: Unpack[_native.BoxDetectionsAttributes],
     ) -> Detections:
-        """Class logits (N, R, C + 1), deltas (N, R, 4C) -> the K = `max_detections` best detections."""
+        """Return the K = `max_detections` best detections of class logits (N, R, C + 1) and deltas (N, R, 4C)."""
         return Detections(
             *self.run(BOX_DETECTIONS, (class_logits, box_deltas, rois, roi_count), complete(BOX_DETECTIONS, attributes))
         )
@@ -117,7 +117,7 @@ class CustomOps(ABC):
         mask_probs: Tensor,
         **attributes: Unpack[_native.PanopticMergeAttributes],
     ) -> PanopticSegments:
-        """Semantic logits (N, S, h, w), K detections and masks (N, K, G, G) -> panoptic maps at `output_hw`."""
+        """Merge semantic logits (N, S, h, w), K detections and masks (N, K, G, G) to panoptic maps at `output_hw`."""
         inputs = (semantic_logits, boxes, scores, classes, count, mask_probs)
         merged = self.run(
             PANOPTIC_MERGE, inputs, complete(PANOPTIC_MERGE, {"mask_threshold": self.mask_threshold, **attributes})

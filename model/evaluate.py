@@ -63,7 +63,7 @@ def measure(
     max_side: int = 1333,
     progress: Callable[[int], None] | None = None,
 ) -> Measures:
-    """Segment each image once and compare with the truth, at the truth's size.
+    """Measure a network: segment each image once and compare with the truth, at the truth's size.
 
     Args:
         model: in eval mode; its class table must be that of the truth.
@@ -160,7 +160,7 @@ def _true_instances(truth: PanopticMap, classes: ClassTable) -> list[TrueInstanc
 
 
 def _detections(detected: _Detected, classes: ClassTable, output_hw: tuple[int, ...]) -> list[Detection]:
-    """The masks of one image as the merge receives them, before overlaps are resolved."""
+    """Return the masks of one image as the merge receives them, before overlaps are resolved."""
     instances = detected.branches.instances
     assert instances is not None
     height, width = output_hw

@@ -18,7 +18,7 @@ ROI_LEVELS = 4  # RoIs and the semantic branch read P2..P5, P6 is for the RPN al
 
 
 class Fpn(nn.Module):
-    """(C2, .., C5) -> (P2, .., P6)."""
+    """The feature pyramid: (C2, .., C5) -> (P2, .., P6)."""
 
     def __init__(self, in_channels: Sequence[int], config: FpnConfig) -> None:
         super().__init__()

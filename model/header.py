@@ -96,7 +96,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
 
 
 def _exported_header(path: Path) -> Header:
-    """The same of a bundled ONNX file; its network has the configuration of its name."""
+    """Return the header of a bundled ONNX file; its network has the configuration of its name."""
     from panrt.formats.onnx_file import read_onnx  # noqa: PLC0415 - slow to import, and seldom needed
 
     exported = read_onnx(path)
@@ -105,7 +105,7 @@ def _exported_header(path: Path) -> Header:
 
 
 def _convert(path: Path) -> str:
-    """The command that makes a PanRT model file of weights."""
+    """Return the command that converts weights to a PanRT model file."""
     return f"panrt convert {shlex.quote(str(path))} -o model.safetensors --config CONFIG"
 
 
@@ -150,7 +150,7 @@ def read_tensors_header(path: Path) -> TensorsHeader:
 
 
 def _entry(where: str, entry: Any) -> tuple[tuple[int, ...], int, int]:
-    """Shape, begin and end of one tensor."""
+    """Return the shape, begin and end of one tensor."""
     if not isinstance(entry, dict):
         raise CheckpointError(f"{where}: got {records.shown(entry)}, expected an object.")
     dtype: Any = entry.get("dtype")

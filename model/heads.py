@@ -28,7 +28,7 @@ class BoxOutput(NamedTuple):
 
 
 class RpnHead(nn.Module):
-    """One small network, shared by all levels."""
+    """The RPN's head, shared by all levels."""
 
     def __init__(self, width: int, config: RpnConfig, activation: Activation) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class RpnHead(nn.Module):
 
 
 class BoxHead(nn.Module):
-    """Pooled RoIs (N * R, D, S, S) -> class logits and box deltas."""
+    """The box head: pooled RoIs (N * R, D, S, S) -> class logits and box deltas."""
 
     def __init__(self, width: int, thing_classes: int, config: BoxHeadConfig, activation: Activation) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class BoxHead(nn.Module):
 
 
 class MaskHead(nn.Module):
-    """Pooled RoIs (R, D, S, S) and a class for each -> mask logits (R, 2S, 2S) of that class."""
+    """The mask head: pooled RoIs (R, D, S, S) and a class for each -> mask logits (R, 2S, 2S) of that class."""
 
     def __init__(self, width: int, thing_classes: int, config: MaskHeadConfig, activation: Activation) -> None:
         super().__init__()

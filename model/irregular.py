@@ -18,7 +18,7 @@ __all__ = [
 ]
 
 warnings.warn(
-    "panrt.model.irregular is now panrt.model.custom_ops; its functions are methods of KERNELS",
+    "`panrt.model.irregular` is deprecated; use `panrt.model.custom_ops`, and the methods of its `KERNELS`.",
     DeprecationWarning,
     stacklevel=2,
 )

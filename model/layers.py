@@ -1,4 +1,4 @@
-"""The few layers that the backbones and heads share.
+"""The layers that the backbones and heads share.
 
 Shapes: maps are (N, C, H, W). Parameter names follow detectron2: a convolution owns the normalisation after it as
 `norm`.
@@ -74,7 +74,7 @@ class NormedConv2d(nn.Conv2d):
 
 
 class SeparableConv2d(nn.Sequential):
-    """A depthwise 3x3 and a pointwise 1x1, nothing between; `norm` (which replaces the bias) follows."""
+    """A depthwise 3x3 and a pointwise 1x1 convolution, nothing between them, then `norm` in place of a bias."""
 
     def __init__(self, in_channels: int, out_channels: int, *, norm: nn.Module | None = None) -> None:
         super().__init__()
@@ -83,14 +83,14 @@ class SeparableConv2d(nn.Sequential):
 
 
 def conv1x1(in_channels: int, out_channels: int, *, norm: nn.Module | None = None) -> nn.Module:
-    """A 1x1 convolution, with a bias or a norm after it."""
+    """Return a 1x1 convolution, with a bias or a norm after it."""
     if norm is None:
         return nn.Conv2d(in_channels, out_channels, 1)
     return NormedConv2d(in_channels, out_channels, 1, norm=norm)
 
 
 def conv3x3(in_channels: int, out_channels: int, *, separable: bool, norm: nn.Module | None = None) -> nn.Module:
-    """A 3x3 convolution that keeps the size, dense or separable, with a bias or a norm after it."""
+    """Return a 3x3 convolution that keeps the size, dense or separable, with a bias or a norm after it."""
     if separable:
         return SeparableConv2d(in_channels, out_channels, norm=norm)
     if norm is None:
@@ -99,7 +99,7 @@ def conv3x3(in_channels: int, out_channels: int, *, separable: bool, norm: nn.Mo
 
 
 def make_norm(kind: Norm, channels: int) -> nn.Module | None:
-    """Normalisation of pyramid and heads: 32 groups as in the paper, or a batch norm, which folds into convolutions."""
+    """Return the norm of pyramid and heads: 32 groups as in the paper, or a batch norm, which can be folded."""
     if kind == "none":
         return None
     return nn.GroupNorm(32, channels) if kind == "group" else nn.BatchNorm2d(channels)
@@ -110,7 +110,7 @@ def make_activation(kind: Activation) -> nn.Module:
 
 
 def init_msra(module: nn.Module) -> None:
-    """detectron2 `c2_msra_fill` on every convolution inside: normal, fan-out, ReLU gain; zero bias."""
+    """Initialise every convolution of a module as detectron2's `c2_msra_fill`: normal, fan-out, ReLU gain; bias 0."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             # counted within a group: for depthwise convolutions torch's own fan-out is off by the number of channels
@@ -121,7 +121,7 @@ def init_msra(module: nn.Module) -> None:
 
 
 def init_xavier(module: nn.Module) -> None:
-    """detectron2 `c2_xavier_fill` on every convolution and linear layer inside: U(+-sqrt(3 / fan_in)); zero bias."""
+    """Initialise convolutions and linear layers as `c2_xavier_fill` of detectron2: U(+-sqrt(3 / fan_in)); zero bias."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.kaiming_uniform_(layer.weight, a=1)
@@ -130,7 +130,7 @@ def init_xavier(module: nn.Module) -> None:
 
 
 def init_normal(module: nn.Module, std: float) -> None:
-    """N(0, std) weights and zero biases on every convolution and linear layer inside."""
+    """Initialise every convolution and linear layer of a module with N(0, std) weights and zero biases."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.normal_(layer.weight, std=std)

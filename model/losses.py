@@ -42,7 +42,7 @@ class Targets(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """Defaults are detectron2's for COCO."""
+    """The options of the losses; defaults are detectron2's for COCO."""
 
     instance_weight: float = 1.0
     semantic_weight: float = 0.5
@@ -57,7 +57,7 @@ class LossConfig:
 
 
 class Losses(NamedTuple):
-    """Scalars; None where the network (or the step, when losses alternate) has no such branch."""
+    """The losses, scalars; None if the network (or the step, when losses alternate) has no such branch."""
 
     rpn_cls: Tensor | None = None
     rpn_loc: Tensor | None = None
@@ -67,7 +67,7 @@ class Losses(NamedTuple):
     semantic: Tensor | None = None
 
     def total(self, config: LossConfig) -> Tensor:
-        """The weighted sum of those there are.
+        """Return the weighted sum of the losses that are not None.
 
         Raises:
             ValueError: there are none.
@@ -90,7 +90,7 @@ def joint_losses(
     instances: bool = True,
     semantic: bool = True,
 ) -> Losses:
-    """All losses of a batch.
+    """Compute all losses of a batch.
 
     Args:
         model: the network; of its branches those take part that it has.
@@ -117,7 +117,7 @@ def instance_losses(
     config: LossConfig,
     generator: torch.Generator,
 ) -> Losses:
-    """The five losses of Mask R-CNN."""
+    """Compute the five losses of Mask R-CNN."""
     rpn: RpnOutput = branch.rpn_head(pyramid)
     rpn_cls, rpn_loc = rpn_losses(rpn, targets, branch.config.rpn, config, generator)
 
@@ -139,7 +139,7 @@ def instance_losses(
 
 
 def _propose(branch: InstanceBranch, rpn: RpnOutput, targets: Sequence[Targets], config: LossConfig) -> list[Tensor]:
-    """The proposals of each image (R_n, 4), one image at a time as their valid sizes differ."""
+    """Return the proposals of each image (R_n, 4), one image at a time, as their valid sizes differ."""
     limits = dataclasses.replace(
         branch.config.rpn, pre_nms_top_k=config.pre_nms_top_k, post_nms_top_k=config.post_nms_top_k
     )
@@ -169,7 +169,7 @@ def _pool(branch: InstanceBranch, pyramid: Sequence[Tensor], rois: Sequence[Tens
 
 
 def anchors(pyramid_sizes: Sequence[tuple[int, int]], config: RpnConfig) -> list[Tensor]:
-    """Per level (Hl * Wl * A, 4), in the order of flattened (y, x, anchor)."""
+    """Return the anchors of each level (Hl * Wl * A, 4), in the order of flattened (y, x, anchor)."""
     return [
         torch.from_numpy(grid_anchors(size, stride, side, config.aspect_ratios)).view(-1, 4)
         for size, stride, side in zip(pyramid_sizes, STRIDES, config.anchor_sizes, strict=True)
@@ -179,7 +179,7 @@ def anchors(pyramid_sizes: Sequence[tuple[int, int]], config: RpnConfig) -> list
 def rpn_losses(
     rpn: RpnOutput, targets: Sequence[Targets], rpn_config: RpnConfig, config: LossConfig, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Objectness (binary cross-entropy) and box deltas (L1), both summed and divided by samples an image x N."""
+    """Return the losses of objectness (binary cross-entropy) and box deltas (L1): sums / (samples per image x N)."""
     sizes = [(int(x.shape[2]), int(x.shape[3])) for x in rpn.logits]
     all_anchors = torch.cat(anchors(sizes, rpn_config)).to(rpn.logits[0].device)
     logits = torch.cat([x.permute(0, 2, 3, 1).flatten(1) for x in rpn.logits], dim=1).float()  # (N, A)
@@ -206,7 +206,7 @@ def rpn_losses(
 
 
 class RoiSample(NamedTuple):
-    """The RoIs of one image that the heads learn from, and what each is."""
+    """The RoIs of one image that the heads learn from, with their targets."""
 
     rois: Tensor  # (R, 4)
     objects: Tensor  # (R,) int64, the object each overlaps most
@@ -214,7 +214,7 @@ class RoiSample(NamedTuple):
     boxes: Tensor  # (R, 4), the object's box; of no meaning for background
 
     def select(self, chosen: Tensor) -> RoiSample:
-        """Those RoIs for which `chosen` (R,) is true."""
+        """Return the RoIs for which `chosen` (R,) is true."""
         return RoiSample(*(field[chosen] for field in self))
 
 
@@ -239,7 +239,7 @@ def sample_rois(
 def box_losses(
     output: BoxOutput, sampled: Sequence[RoiSample], background: int, box_weights: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
-    """Classes (cross-entropy, mean over RoIs) and deltas of the true class (L1 over foreground, divided by all RoIs).
+    """Return the losses of classes (cross-entropy, mean over RoIs) and of the true class's deltas (L1, over all RoIs).
 
     Dividing by all RoIs and not by the foreground gives every foreground RoI of every image the same weight.
     """
@@ -256,7 +256,7 @@ def box_losses(
 
 
 def crop_masks(masks: Tensor, rois: Tensor, objects: Tensor, side: int) -> Tensor:
-    """The objects' masks (G, H, W) within the RoIs (F, 4), as (F, side, side) bool: RoIAlign, at least 0.5."""
+    """Return the objects' masks (G, H, W) within the RoIs (F, 4), as (F, side, side) bool: RoIAlign, at least 0.5."""
     if len(rois) == 0:
         return masks.new_zeros((0, side, side), dtype=torch.bool)
     image = masks.unsqueeze(1).float()
@@ -265,14 +265,14 @@ def crop_masks(masks: Tensor, rois: Tensor, objects: Tensor, side: int) -> Tenso
 
 
 def mask_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """Binary cross-entropy, mean over all pixels of all foreground RoIs: (F, M, M) logits and masks."""
+    """Return the binary cross-entropy, mean over all pixels of all foreground RoIs, of (F, M, M) logits and masks."""
     if len(logits) == 0:
         return logits.sum() * 0
     return functional.binary_cross_entropy_with_logits(logits.float(), masks.float())
 
 
 def semantic_loss(logits: Tensor, semantic: Tensor) -> Tensor:
-    """Cross-entropy at full resolution, mean over labelled pixels: logits (N, S, h, w) at 1/4, labels (N, 4h, 4w)."""
+    """Return the cross-entropy at full resolution, mean over labelled pixels, of (N, S, h, w) and (N, 4h, 4w)."""
     upsampled = functional.interpolate(logits.float(), scale_factor=4, mode="bilinear", align_corners=False)
     labelled = (semantic != VOID).sum().clamp(min=1)
     total = functional.cross_entropy(upsampled, semantic.long(), ignore_index=VOID, reduction="sum")

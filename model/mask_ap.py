@@ -42,7 +42,7 @@ class Detection(NamedTuple):
 
 
 class MaskAp(NamedTuple):
-    """Average precision as fractions; NaN where there is no ground truth to find."""
+    """Average precision as fractions; NaN if there is no ground truth."""
 
     ap: float  # IoU 0.50:0.95
     ap50: float
@@ -53,12 +53,12 @@ class MaskAp(NamedTuple):
     per_category: dict[int, float]  # AP by category id
 
     def table(self) -> str:
-        """Aligned text in percent."""
+        """Return aligned text in percent."""
         header = ("", "AP", "AP50", "AP75", "small", "medium", "large")
         return text_table(header, [("Masks", *map(percent, self[:6]))])
 
     def to_json(self) -> dict[str, object]:
-        """Plain data for `json.dumps`."""
+        """Return plain data for `json.dumps`."""
         per_category = nan_to_none({str(category): ap for category, ap in self.per_category.items()})
         return {**nan_to_none(self._asdict()), "per_category": per_category}
 
@@ -66,7 +66,7 @@ class MaskAp(NamedTuple):
 def mask_ap(
     images: Iterable[tuple[Sequence[TrueInstance], Sequence[Detection]]], category_ids: Sequence[int]
 ) -> MaskAp:
-    """Mask AP of a stream of (ground truth, detections), one image at a time.
+    """Compute the mask AP of a stream of (ground truth, detections), one image at a time.
 
     Args:
         images: the masks of an image are of its size.
@@ -112,7 +112,7 @@ def mask_ap(
 
 
 def _record(image_id: int, index: int, item: TrueInstance | Detection, category_ids: Sequence[int]) -> Record:
-    """A COCO annotation; its id is not 0, which pycocotools takes for unmatched."""
+    """Return a COCO annotation; its id is not 0, which pycocotools takes for unmatched."""
     where = f"image {image_id}, {type(item).__name__}"
     if item.mask.ndim != 2 or item.mask.dtype != np.bool_:
         raise ValueError(f"{where}: expected an (H, W) bool mask, got {item.mask.shape} {item.mask.dtype}.")
@@ -136,6 +136,6 @@ def _coco(images: list[Record], annotations: list[Record], category_ids: Sequenc
 
 
 def _mean(precision: npt.NDArray[np.float64]) -> float:
-    """Mean of the defined values; pycocotools marks the rest, categories without ground truth, by -1."""
+    """Return the mean of the defined values; pycocotools marks categories without ground truth by -1."""
     defined = precision[precision > -1]
     return float(defined.mean()) if defined.size else float("nan")

@@ -1,4 +1,4 @@
-"""Which prediction learns from which object: overlaps, matching, sampling, box deltas.
+"""Assignment of objects to predictions for training: overlaps, matching, sampling, box deltas.
 
 Shapes: P predictions (anchors or proposals), G objects of one image. Boxes are (x0, y0, x1, y1) in network-input
 pixels, width = x1 - x0. Semantics: detectron2 `Matcher`, `subsample_labels` and `Box2BoxTransform`.
@@ -26,7 +26,7 @@ class Sample(NamedTuple):
 
 
 def box_iou(a: Tensor, b: Tensor) -> Tensor:
-    """(G, 4), (P, 4) -> (G, P) intersection over union; 0 where both are empty."""
+    """Return the intersection over union (G, P) of boxes (G, 4) and (P, 4); 0 if both are empty."""
     low = torch.maximum(a[:, None, :2], b[None, :, :2])
     high = torch.minimum(a[:, None, 2:], b[None, :, 2:])
     intersection = (high - low).clamp(min=0).prod(-1)
@@ -79,7 +79,7 @@ def _draw(indices: Tensor, number: int, generator: torch.Generator) -> Tensor:
 
 
 def encode_boxes(source: Tensor, target: Tensor, weights: Sequence[float]) -> Tensor:
-    """The deltas (P, 4) that turn `source` (P, 4) into `target` (P, 4): offsets in sizes of the source, log scales."""
+    """Return the deltas (P, 4) from `source` (P, 4) to `target` (P, 4): offsets in sizes of the source, log scales."""
     source_size, target_size = source[:, 2:] - source[:, :2], target[:, 2:] - target[:, :2]
     offset = (target[:, :2] + 0.5 * target_size - source[:, :2] - 0.5 * source_size) / source_size
     return torch.cat([offset, (target_size / source_size).log()], dim=1) * source.new_tensor(weights)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lay out rows of equal length under a header."""
+    """Return rows of equal length under a header, as aligned text."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
@@ -18,10 +18,10 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def percent(fraction: float) -> str:
-    """A fraction in percent with one decimal; a dash for NaN, the mean of nothing."""
+    """Return a fraction in percent with one decimal; a dash for NaN, the mean of nothing."""
     return "-" if math.isnan(fraction) else f"{100 * fraction:.1f}"
 
 
 def nan_to_none(record: Mapping[str, object]) -> dict[str, object]:
-    """A record whose NaN fields are None, for JSON has no NaN."""
+    """Return the record with None for NaN fields, as JSON has no NaN."""
     return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in record.items()}

@@ -64,9 +64,9 @@ def evaluate_folders(
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> PanopticQuality:
-    """Panoptic quality of a set of predictions against the ground truth, both in the COCO panoptic format.
+    """Compute the panoptic quality of predictions against the ground truth, both in the COCO panoptic format.
 
-    Every image of the ground truth needs a prediction; predictions for other images are not looked at.
+    Every image of the ground truth needs a prediction; predictions for other images are ignored.
 
     Args:
         truth_json: ground truth, with the categories.
@@ -104,7 +104,7 @@ def pair_annotations(
     truth_folder: Path | str | None = None,
     prediction_folder: Path | str | None = None,
 ) -> tuple[tuple[Category, ...], list[tuple[Annotation, Annotation]]]:
-    """The categories, and each image's annotation with its prediction; arguments and errors as `evaluate_folders`."""
+    """Return the categories, and each image's annotation and prediction; arguments and errors as `evaluate_folders`."""
     categories, truths = read_ground_truth(truth_json, truth_folder)
     _, predicted = read_predictions(prediction_json, prediction_folder)
     predictions = {annotation.image_id: annotation for annotation in predicted}
@@ -118,7 +118,7 @@ def pair_annotations(
 
 
 def read_map(annotation: Annotation) -> PanopticMap:
-    """The map of an annotation with its segments; errors as `read_panoptic_png`."""
+    """Read the map of an annotation with its segments; errors as `read_panoptic_png`."""
     return PanopticMap(read_panoptic_png(within(annotation.folder, annotation.file_name)), annotation.segments)
 
 

@@ -28,7 +28,7 @@ MIN_LEVEL = 2  # P2 is the finest level
 
 
 class Instances(NamedTuple):
-    """What the instance branch found, and the steps on the way."""
+    """The result of the instance branch, and its intermediate steps."""
 
     rpn: RpnOutput
     proposals: Proposals
@@ -38,7 +38,7 @@ class Instances(NamedTuple):
 
 
 class Branches(NamedTuple):
-    """Everything before the merge, stage by stage, so that a difference can be named by its stage."""
+    """The results of all stages before the merge, so that a difference can be attributed to a stage."""
 
     pyramid: tuple[Tensor, ...]  # P2..P6, or C5 alone without an FPN
     semantic_logits: Tensor | None  # (N, S, Hp/4, Wp/4)
@@ -46,7 +46,7 @@ class Branches(NamedTuple):
 
 
 class Backbone(nn.Module):
-    """Normalised image (N, 3, Hp, Wp) -> P2..P6, or C5 alone where there is no FPN."""
+    """Trunk and FPN: normalised image (N, 3, Hp, Wp) -> P2..P6, or C5 alone without an FPN."""
 
     def __init__(self, config: PanopticFPNConfig) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Backbone(nn.Module):
         return self.pyramid(self.trunk(image))
 
     def pyramid(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """From the trunk's C2..C5, as they come or as they were cached."""
+        """Compute the pyramid from the trunk's C2..C5, computed now or cached."""
         if self.fpn is None:
             return (maps[-1],)
         levels: tuple[Tensor, ...] = self.fpn(maps)
@@ -75,7 +75,7 @@ class InstanceBranch(nn.Module):
         self.mask_head = MaskHead(width, thing_classes, instance.mask, config.activation)
 
     def forward(self, pyramid: Sequence[Tensor], *, input_hw: tuple[int, int], ops: CustomOps = KERNELS) -> Instances:
-        """`input_hw` is the valid size of the image, without its padding."""
+        """Find instances; `input_hw` is the valid size of the image, without its padding."""
         box_config = self.config.box
         images = pyramid[0].shape[0]
         rpn: RpnOutput = self.rpn_head(pyramid)
@@ -105,7 +105,7 @@ class InstanceBranch(nn.Module):
         ops: CustomOps = KERNELS,
         limits: RpnConfig | None = None,
     ) -> Proposals:
-        """The best proposals; training sets other `limits` than the configured ones."""
+        """Return the best proposals; training sets other `limits` than the configured ones."""
         config = limits or self.config.rpn
         return ops.rpn_proposals(
             [x.float() for x in rpn.logits],
@@ -133,9 +133,9 @@ class InstanceBranch(nn.Module):
 
 
 class PanopticFPN(nn.Module):
-    """The whole network: uint8 BGR pixels in, panoptic ids out.
+    """The whole network: uint8 BGR pixels in, panoptic IDs out.
 
-    Called on a batch (N, H, W, 3) it gives what the PanopticMerge op gives. Without a semantic branch all stuff is
+    Called on a batch (N, H, W, 3), it returns the outputs of PanopticMerge. Without a semantic branch all stuff is
     void, without an instance branch there are no things.
     """
 
@@ -174,9 +174,9 @@ class PanopticFPN(nn.Module):
 
         Args:
             image: (N, H, W, 3) uint8, BGR; padding to multiples of 32 happens inside.
-            valid_hw: the part of it, from the upper left, that holds the frame; the rest is never looked at. All of it
-                where not given.
-            output_hw: size of the panoptic map; that of the valid part where not given.
+            valid_hw: the part of it, from the upper left, that holds the frame; the rest is ignored. By default all
+                of it.
+            output_hw: size of the panoptic map; by default that of the valid part.
 
         Raises:
             ValueError: the image has another shape or type, or is smaller than its valid part.
@@ -191,13 +191,13 @@ class PanopticFPN(nn.Module):
         output_hw: tuple[int, int] | None = None,
         ops: CustomOps = KERNELS,
     ) -> PanopticSegments:
-        """As `forward`, with the custom ops of `ops`."""
+        """Segment a batch as `forward` does, with the custom ops of `ops`."""
         branches = self.branches(image, valid_hw=valid_hw, ops=ops)
         config = self.config.merge
         return merge(branches, config=config, image=image, valid_hw=valid_hw, output_hw=output_hw, ops=ops)
 
     def branches(self, image: Tensor, *, valid_hw: tuple[int, int] | None = None, ops: CustomOps = KERNELS) -> Branches:
-        """Everything before the merge; arguments and errors as in `forward`."""
+        """Compute everything before the merge; arguments and errors as in `forward`."""
         if image.dtype != torch.uint8 or image.dim() != 4 or image.shape[-1] != 3:
             raise ValueError(
                 f"image: got {tuple(image.shape)} {image.dtype}, expected (N, H, W, 3) torch.uint8 in BGR order; "
@@ -211,7 +211,7 @@ class PanopticFPN(nn.Module):
         return Branches(pyramid, self.semantic_logits(pyramid), instances)
 
     def prepare(self, image: Tensor, *, valid_hw: tuple[int, int] | None = None) -> Tensor:
-        """(N, H, W, 3) uint8 -> (N, 3, Hp, Wp): normalised, and zeros to the right of and below the valid part."""
+        """Normalise images, (N, H, W, 3) uint8 -> (N, 3, Hp, Wp), with zeros right of and below the valid part."""
         size = _size(image)
         height, width = valid_hw or size
         pixels = image.to(self.pixel_mean.dtype).permute(0, 3, 1, 2)  # TensorRT moves no axes of bytes, so cast first
@@ -220,7 +220,7 @@ class PanopticFPN(nn.Module):
         return functional.pad(normalised, (0, right, 0, below))
 
     def semantic_logits(self, pyramid: Sequence[Tensor]) -> Tensor | None:
-        """(N, S, Hp/4, Wp/4), or None without a semantic branch."""
+        """Return the semantic logits (N, S, Hp/4, Wp/4), or None without a semantic branch."""
         if self.semantic is None:
             return None
         logits: Tensor = self.semantic(pyramid[:ROI_LEVELS] if self.config.fpn is not None else pyramid[0])
@@ -242,7 +242,7 @@ class SeparateNetworks(nn.Module):
 
     @torch.no_grad()
     def forward(self, image: Tensor, *, output_hw: tuple[int, int] | None = None) -> PanopticSegments:
-        """As `PanopticFPN.forward`; the merge follows the instance network's configuration."""
+        """Segment a batch as `PanopticFPN.forward` does; the merge follows the instance network's configuration."""
         instances = self.instance.branches(image)
         both = instances._replace(semantic_logits=self.semantic.branches(image).semantic_logits)
         return merge(both, config=self.instance.config.merge, image=image, output_hw=output_hw)
@@ -257,7 +257,7 @@ def merge(
     output_hw: tuple[int, int] | None = None,
     ops: CustomOps = KERNELS,
 ) -> PanopticSegments:
-    """PanopticMerge; a branch that is missing found nothing. Sizes as in `PanopticFPN.forward`.
+    """Merge the branches by PanopticMerge; a missing branch has found nothing. Sizes as in `PanopticFPN.forward`.
 
     Raises:
         ValueError: both branches are missing.
@@ -297,7 +297,7 @@ def _size(image: Tensor) -> tuple[int, int]:
 
 
 def build(name: str, **overrides: Any) -> PanopticFPN:
-    """A freshly initialised network by the name of its configuration, some fields replaced; see `config.make_config`.
+    """Return a newly initialised network of a named configuration, with some fields replaced; see `config.make_config`.
 
     Raises:
         ValueError, TypeError: no such configuration, or an override does not fit.

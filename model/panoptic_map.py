@@ -1,4 +1,4 @@
-"""What the panoptic metrics compare: an id map with the list of its segments, and the categories of the data set.
+"""The input of the panoptic metrics: an id map with the list of its segments, and the categories of the data set.
 
 Shapes: H, W map size. A map holds one segment id per pixel; id 0 is void, the unlabelled rest.
 """
@@ -61,7 +61,7 @@ class Prediction(Protocol):
 
 
 def semantic_map(labelled: Prediction, categories: Sequence[Category]) -> npt.NDArray[np.int64]:
-    """(H, W): for each pixel the index in `categories` of what its segment is, -1 on void.
+    """Return for each pixel (H, W) the index in `categories` of its segment's category, -1 on void.
 
     Raises:
         PanopticFormatError: a pixel has an id that no segment has, or a segment an unknown category.
@@ -81,14 +81,14 @@ def semantic_map(labelled: Prediction, categories: Sequence[Category]) -> npt.ND
 
 
 def runs(panoptic: IdMap) -> tuple[npt.NDArray[np.integer[Any]], npt.NDArray[np.intp]]:
-    """A map row by row as runs of equal ids: the id and the length of each. They are far fewer than the pixels."""
+    """Return a map row by row as runs of equal ids, far fewer than pixels: the id and the length of each."""
     flat = panoptic.ravel()
     starts = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1)) if flat.size else np.zeros(0, np.intp)
     return flat[starts], np.diff(starts, append=flat.size)
 
 
 def areas(panoptic: IdMap) -> dict[int, int]:
-    """The pixels of each id of a map, void included."""
+    """Return the number of pixels of each id of a map, void included."""
     ids, lengths = runs(panoptic)
     found, places = np.unique(ids, return_inverse=True)
     pixels = np.bincount(places.ravel(), weights=lengths)  # exact: float64 holds 2**53 pixels
@@ -96,13 +96,13 @@ def areas(panoptic: IdMap) -> dict[int, int]:
 
 
 def some(ids: Iterable[int], limit: int = 8) -> str:
-    """The first of some ids, for messages."""
+    """Return the first of some ids, for messages."""
     ordered = sorted(ids)
     return ", ".join(map(str, ordered[:limit])) + (f" and {len(ordered) - limit} more" if len(ordered) > limit else "")
 
 
 def resized(panoptic: npt.NDArray[np.int32], size: tuple[int, int]) -> npt.NDArray[np.int32]:
-    """A map (H, W) at another size, each pixel taking the id under its centre."""
+    """Return a map (H, W) at another size; each pixel takes the id under its centre."""
     rows, columns = (
         ((np.arange(new) + 0.5) * (old / new)).astype(np.intp) for new, old in zip(size, panoptic.shape, strict=True)
     )

@@ -42,12 +42,12 @@ class PanopticStatistics:
 
     @classmethod
     def empty(cls, categories: int) -> PanopticStatistics:
-        """The statistics of no image."""
+        """Return the statistics of no image."""
         tp, fp, fn = np.zeros((3, categories), np.int64)
         return cls(0, tp, fp, fn, np.zeros(categories))
 
     def __add__(self, other: PanopticStatistics) -> PanopticStatistics:
-        """The statistics of both sets of images."""
+        """Return the statistics of both sets of images."""
         return PanopticStatistics(
             self.images + other.images,
             self.true_positives + other.true_positives,
@@ -89,7 +89,7 @@ class PanopticQuality:
     per_category: tuple[CategoryQuality, ...]
 
     def table(self, *, per_category: bool = False) -> str:
-        """Aligned text in percent; `per_category` adds a row for each category that occurs."""
+        """Return aligned text in percent; `per_category` adds a row for each category that occurs."""
         averages = (("All", self.all), ("Things", self.things), ("Stuff", self.stuff))
         rows = [(name, *map(percent, (a.pq, a.sq, a.rq)), str(a.categories)) for name, a in averages]
         text = text_table(("", "PQ", "SQ", "RQ", "N"), rows)
@@ -103,7 +103,7 @@ class PanopticQuality:
         return text
 
     def to_json(self) -> dict[str, object]:
-        """Plain data for `json.dumps`, qualities as fractions."""
+        """Return plain data for `json.dumps`, qualities as fractions."""
         return {
             "images": self.images,
             "all": nan_to_none(self.all._asdict()),
@@ -114,7 +114,7 @@ class PanopticQuality:
 
 
 def evaluate(pairs: Iterable[tuple[PanopticMap, Prediction]], categories: Sequence[Category]) -> PanopticQuality:
-    """Panoptic quality of a stream of (ground truth, prediction) pairs, one image at a time.
+    """Compute the panoptic quality of a stream of (ground truth, prediction) pairs, one image at a time.
 
     Args:
         pairs: consumed lazily, so that predictions may be made on the way.

@@ -1,6 +1,6 @@
 """The names that a pickle of weights may use, and the inert values that they build.
 
-A name that a pickle asks for is looked up in `KNOWN`. What it "builds" is a stand-in: which array, of what type and
+A name that a pickle requests is looked up in `KNOWN`. What it "builds" is a stand-in: which array, of what type and
 shape, from which bytes. Nothing is allocated for it.
 """
 
@@ -13,12 +13,12 @@ from typing import Any, TypeAlias
 
 
 class PickleProblem(Exception):  # noqa: N818 - internal: a reader raises an error that names the file in its place
-    """A pickle is damaged, asks for anything but data, or takes too much; the text continues "<file>: "."""
+    """A pickle is damaged, requests anything but data, or is too large; the text continues "<file>: "."""
 
 
 @dataclass(frozen=True, eq=False)
 class Name:
-    """A name that the pickle asked for; it can only be looked up in the table."""
+    """A name that the pickle requests; it can only be looked up in the table."""
 
     module: str
     name: str
@@ -99,7 +99,7 @@ def _reconstruct(arguments: Arguments) -> Array:
 
 
 def _frombuffer(arguments: Arguments) -> Array:
-    """How protocol 5 writes arrays."""
+    """Build the array that protocol 5 describes."""
     if len(arguments) != 4 or arguments[3] not in ("C", "F"):
         raise wrong("an array is built")
     raw, dtype, shape, order = arguments
@@ -119,7 +119,7 @@ def _encode(arguments: Arguments) -> Encoded:
 
 
 def _bytes(arguments: Arguments) -> object:
-    """`bytes()` of protocol 2, where they are empty, and `bytearray(bytes)`."""
+    """Build `bytes()`, as protocol 2 writes empty bytes, and `bytearray(bytes)`."""
     if not arguments:
         return memoryview(b"")
     if len(arguments) == 1 and isinstance(arguments[0], memoryview | Encoded):

@@ -65,7 +65,7 @@ _CODES = {opcode.code.encode("latin1")[0]: opcode.name for opcode in pickletools
 _STOP = ord(".")
 _REJECTED = {
     **dict.fromkeys(("INST", "OBJ", "NEWOBJ", "NEWOBJ_EX"), "it builds an object"),
-    **dict.fromkeys(("EXT1", "EXT2", "EXT4"), "it asks for an extension of Python's copyreg registry"),
+    **dict.fromkeys(("EXT1", "EXT2", "EXT4"), "it requests an extension of Python's copyreg registry"),
     **dict.fromkeys(("NEXT_BUFFER", "READONLY_BUFFER"), "its buffers are not in the file"),
     **dict.fromkeys(("EMPTY_SET", "ADDITEMS", "FROZENSET"), "it holds a set"),
 }
@@ -127,7 +127,7 @@ class _Machine:
         self.stack.append(str(self._take(self._unsigned(size)), "utf-8", "surrogatepass"))
 
     def _old_text(self, size: int) -> None:
-        """A `str` of Python 2, whose characters are bytes."""
+        """Push a `str` of Python 2, whose characters are bytes."""
         self.stack.append(str(self._take(self._unsigned(size)), "latin1"))
 
     def _bytes(self, size: int) -> None:
@@ -288,7 +288,7 @@ class _Machine:
 
     def _extend(self, items: list[Any]) -> None:
         if type(self.stack[-1]) is not list:
-            raise wrong("something is appended to what is no list,")
+            raise wrong("something is appended to something other than a list,")
         self.stack[-1].extend(items)
 
     def _setitem(self) -> None:
@@ -302,7 +302,7 @@ class _Machine:
     def _fill(self, items: list[Any]) -> None:
         target = self.stack[-1]
         if type(target) is not dict or len(items) % 2:
-            raise wrong("an entry is set in what is no dictionary,")
+            raise wrong("an entry is set in something other than a dictionary,")
         for key, value in zip(items[::2], items[1::2], strict=True):
             target[_checked_key(key)] = value
 
@@ -310,12 +310,12 @@ class _Machine:
 
     def _put_at(self, index: int) -> None:
         if index > self.steps:
-            raise PickleProblem(f"it remembers something under the number {index}, which no pickler writes")
+            raise PickleProblem(f"it stores a value under the number {index}, which no pickler does")
         self.memo[index] = self.stack[-1]
 
     def _get_at(self, index: int) -> None:
         if index not in self.memo:
-            raise PickleProblem("it is damaged: it recalls what it never remembered")
+            raise PickleProblem("it is damaged: it recalls a number that it never stored")
         self.stack.append(self.memo[index])
 
     def _put(self) -> None:
@@ -362,7 +362,7 @@ class _Machine:
         raise PickleProblem("it refers to something outside the file")
 
     def _binpersid(self) -> None:
-        """How PyTorch names the storages beside the pickle."""
+        """Look up a storage by the name that PyTorch gives it."""
         what = self.stack.pop()
         if type(what) is not tuple or len(what) not in (5, 6) or what[0] != "storage":
             raise PickleProblem("it refers to something outside the file")
@@ -392,7 +392,7 @@ class _Machine:
         self.stack.append(builder(arguments))
 
     def _entries(self, arguments: Arguments) -> list[Any]:
-        """Keys and values in turn, of the dictionary or the pairs that an OrderedDict is made of."""
+        """Return keys and values in turn, of the dictionary or the pairs that an OrderedDict is built from."""
         if not arguments:
             return []
         if len(arguments) != 1 or type(arguments[0]) not in (dict, list):

@@ -1,4 +1,4 @@
-"""RoIAlign that can be differentiated, in plain torch; the same values as the PyramidRoiAlign op.
+"""Differentiable RoIAlign in plain torch, with the same values as the op PyramidRoiAlign.
 
 Shapes: N images, R RoIs, D channels, S = `output_size`, Hl, Wl the size of level l. Boxes are (x0, y0, x1, y1) in image
 pixels.
@@ -22,7 +22,7 @@ MAX_ROI_COORDINATE = 65536.0
 
 
 class AxisWeights(NamedTuple):
-    """How much each cell along one axis weighs in each bin, for R RoIs."""
+    """The weight of each cell along one axis in each bin, for R RoIs."""
 
     weights: Tensor  # (R, S, cells)
     first: list[int]  # first cell with weight, by RoI
@@ -76,7 +76,7 @@ def pyramid_roi_align(
 
 
 def roi_level(boxes: Tensor, *, canonical_size: float, canonical_level: int) -> Tensor:
-    """(R, 4) -> (R,) pyramid level before clamping; int64."""
+    """Return the pyramid level (R,) of RoIs (R, 4) before clamping; int64."""
     width, height = (boxes[:, 2:] - boxes[:, :2]).float().clamp(min=0).unbind(1)
     level = canonical_level + torch.log2((width * height).sqrt() / canonical_size + 1e-8)
     return level.floor().long()
@@ -105,7 +105,7 @@ def roi_align(
 
 
 class _Kernel(NamedTuple):
-    """The op's own kernel, which runs on the CPU in float32 and has no gradient."""
+    """The op's CPU kernel, in float32 and without a gradient."""
 
     rois: Tensor  # (R, 4)
     images: Tensor  # (R,)
@@ -114,7 +114,7 @@ class _Kernel(NamedTuple):
     sampling_ratio: int
 
     def __call__(self, feature: Tensor) -> Tensor:
-        """The pooled RoIs (R, D, S, S). The op wants as many RoIs in every image: empty ones fill up."""
+        """Return the pooled RoIs (R, D, S, S). The op needs equally many RoIs per image: empty ones fill up."""
         counts = torch.bincount(self.images, minlength=feature.shape[0])
         order = self.images.argsort(stable=True)
         image = self.images[order]
@@ -174,7 +174,7 @@ class _SeparablePool(torch.autograd.Function):
 def _axis_weights(
     low: Tensor, high: Tensor, usable: Tensor, cells: int, stride: int, S: int, sampling_ratio: int
 ) -> AxisWeights:
-    """Bin weights along one axis: each bin is the mean of its bilinear samples."""
+    """Return the bin weights along one axis: each bin is the mean of its bilinear samples."""
     start = low / stride - 0.5
     size = torch.where(usable, high / stride - 0.5 - start, 0)
     bin_size = size / S

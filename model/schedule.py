@@ -21,7 +21,7 @@ class ScheduleConfig:
 
 
 def learning_rate(config: ScheduleConfig, iteration: int, iterations: int) -> float:
-    """The rate of an iteration 0..iterations-1."""
+    """Return the learning rate of an iteration 0..iterations-1."""
     warmup = 1.0
     if iteration < config.warmup_iterations:
         done = iteration / config.warmup_iterations

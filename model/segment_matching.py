@@ -1,4 +1,4 @@
-"""Matches predicted segments to the ground truth, by the rules of the COCO panoptic API.
+"""Match predicted segments to the ground truth, by the rules of the COCO panoptic API.
 
 Shapes: H, W map size. Areas and overlaps are in pixels. Source: Kirillov et al., "Panoptic Segmentation", CVPR 2019,
 section 4.1, and, where the paper leaves room, panopticapi's `evaluation.py`, by which published numbers are computed.
@@ -17,7 +17,9 @@ from panrt.model.panoptic_map import VOID, IdMap, PanopticMap, Prediction, some
 MATCH_IOU = 0.5  # exclusive: above one half, at most one prediction can match a segment
 IGNORED_FRACTION = 0.5  # exclusive: a prediction with a larger share than this in void and crowd is no false positive
 
-Overlaps = Mapping[tuple[int, int], int]  # (true id, predicted id) -> common pixels; pairs that do not meet are absent
+Overlaps = Mapping[
+    tuple[int, int], int
+]  # (true id, predicted id) -> common pixels; pairs that do not overlap are absent
 
 
 class Region(NamedTuple):
@@ -29,7 +31,7 @@ class Region(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """The segments of two maps, or tubes of two clips, and where they meet. Void (id 0) is in the overlaps alone."""
+    """The segments of two maps, or tubes of two clips, and their overlaps. Void (id 0) is in the overlaps alone."""
 
     truth: Mapping[int, Region]  # by id, in the order of the annotation
     prediction: Mapping[int, Region]  # by id
@@ -86,7 +88,7 @@ def compare(truth: PanopticMap, prediction: Prediction, known_categories: Contai
 
 
 def match_segments(comparison: Comparison) -> Matching:
-    """Judge every segment a true positive, a false negative, a false positive, or ignore it.
+    """Match the segments: each is a true positive, a false negative or a false positive, or is ignored.
 
     * A pair matches if the categories are equal, the truth is no crowd and IoU > 0.5. What the prediction puts on void
       does not count: IoU = overlap / (true area + predicted area - overlap - overlap of the prediction with void).
@@ -161,7 +163,7 @@ def count_overlaps(truth: IdMap, prediction: IdMap) -> dict[tuple[int, int], int
 
 
 def _sum_areas(overlaps: Overlaps) -> tuple[dict[int, int], dict[int, int]]:
-    """Area in pixels of every true and of every predicted id, void included."""
+    """Return the area in pixels of every true and of every predicted id, void included."""
     true_areas: dict[int, int] = {}
     predicted_areas: dict[int, int] = {}
     for (true_id, predicted_id), pixels in overlaps.items():
@@ -175,7 +177,7 @@ def _check(name: str, segments: list[tuple[int, int]], known_categories: Contain
     for segment_id, category_id in segments:
         if segment_id in seen:
             problem = "is void and cannot be a segment" if segment_id == VOID else "is listed twice"
-            raise PanopticFormatError(f"{name}: id {segment_id} {problem}; give every segment an id of its own.")
+            raise PanopticFormatError(f"{name}: id {segment_id} {problem}; give every segment its own id.")
         if category_id not in known_categories:
             raise PanopticFormatError(
                 f"{name}: segment {segment_id} has the unknown category {category_id}; "

@@ -30,13 +30,13 @@ class SemanticIou(NamedTuple):
     per_class: tuple[float, ...]  # (C,) NaN where a class does not occur
 
     def table(self, names: Sequence[str]) -> str:
-        """Aligned text in percent, a row for each class and for the means."""
+        """Return aligned text in percent, a row for each class and for the means."""
         rows = [(name, percent(iou)) for name, iou in zip(names, self.per_class, strict=True)]
         means = [("mIoU", self.miou), ("fwIoU", self.fwiou), ("pixel accuracy", self.pixel_accuracy)]
         return text_table(("", "IoU"), rows + [(name, percent(value)) for name, value in means])
 
     def to_json(self) -> dict[str, object]:
-        """Plain data for `json.dumps`."""
+        """Return plain data for `json.dumps`."""
         per_class = [None if math.isnan(iou) else iou for iou in self.per_class]
         return {**nan_to_none(self._asdict()), "per_class": per_class}
 
@@ -45,8 +45,8 @@ def confusion_matrix(truth: ClassMap, prediction: ClassMap, *, classes: int, ign
     """Count the pixels of one image by true and predicted class; the counts of several images add up.
 
     Args:
-        truth: (H, W) class indices, or `ignored` where there is no ground truth.
-        prediction: (H, W) class indices. Anything else is no class, and wrong wherever there is a ground truth.
+        truth: (H, W) class indices, or `ignored` for pixels without ground truth.
+        prediction: (H, W) class indices. Other values are not classes, and count as wrong on every labelled pixel.
         classes: C.
         ignored: label of pixels that do not count.
 
@@ -85,7 +85,7 @@ def semantic_iou(confusion: Confusion) -> SemanticIou:
 
 
 def evaluate(pairs: Iterable[tuple[ClassMap, ClassMap]], *, classes: int, ignored: int = IGNORED) -> SemanticIou:
-    """Semantic IoU of a stream of (ground truth, prediction) maps; see `confusion_matrix`."""
+    """Compute the semantic IoU of a stream of (ground truth, prediction) maps; see `confusion_matrix`."""
     confusion = np.zeros((classes, classes + 1), np.int64)
     for truth, prediction in pairs:
         confusion += confusion_matrix(truth, prediction, classes=classes, ignored=ignored)

@@ -40,7 +40,7 @@ Evaluation = Callable[[PanopticFPN], Mapping[str, float]]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Defaults are detectron2's `panoptic_fpn_R_50_1x`."""
+    """The recipe of a training; defaults are detectron2's `panoptic_fpn_R_50_1x`."""
 
     iterations: int = 90_000
     batch_size: int = 16
@@ -74,7 +74,7 @@ class TrainConfig:
 
 
 def lite_recipe(*, iterations: int = 5000, seed: int = 0) -> TrainConfig:
-    """For `panoptic_fpn_lite` on a small data set and two CPU cores: the ImageNet trunk is frozen and cached."""
+    """Return the recipe for `panoptic_fpn_lite` on two CPU cores: the ImageNet trunk is frozen and cached."""
     return TrainConfig(
         iterations=iterations,
         batch_size=6,
@@ -192,7 +192,7 @@ def _freeze(model: PanopticFPN, stages: int) -> None:
 
 
 def _read(steps: Steps, start: int, workers: int) -> Iterator[Step]:
-    """Steps from `start` on, read ahead by worker processes if there are any.
+    """Yield the steps from `start` on, read ahead by worker processes if there are any.
 
     Raises:
         PanrtError: a step's images cannot be read.
@@ -236,7 +236,7 @@ def _unchanged(step: Any) -> Any:
 def _train_step(
     model: PanopticFPN, state: _State, step: Step, cache: TrunkCache | None, iteration: int
 ) -> dict[str, float]:
-    """One update of the weights; its losses by name, the weighted sum as "total"."""
+    """Update the weights once; return the losses by name, the weighted sum as "total"."""
     config, device = state.config, state.device
     rate = learning_rate(config.schedule, iteration, config.iterations)
     for group in state.optimizer.param_groups:
@@ -308,7 +308,7 @@ class TrunkCache:
 
 
 class _State:
-    """Model, optimiser, scaler and average: everything that an update changes and a checkpoint holds."""
+    """The state of a training, which updates change and checkpoints hold: model, optimiser, scaler and average."""
 
     def __init__(self, model: PanopticFPN, config: TrainConfig, device: torch.device) -> None:
         self.model = model
@@ -412,7 +412,7 @@ def _optimizer(model: PanopticFPN, config: TrainConfig) -> torch.optim.Optimizer
 
 
 class _Log:
-    """`log.jsonl`; when resumed, lines that a killed run wrote after its last checkpoint are dropped."""
+    """The file `log.jsonl`; on resuming, lines that a killed run wrote after its last checkpoint are dropped."""
 
     def __init__(self, path: Path, start: int) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""What a network learns from, and how it is varied and batched.
+"""Training samples, their augmentation and batches.
 
 Shapes: H x W pixels of an image, G objects (things) in it, N images of a batch, Hp x Wp the largest of them padded to
 multiples of 32.
@@ -44,7 +44,7 @@ class TrainingData(Protocol):
 
 
 def flip(sample: TrainingSample) -> TrainingSample:
-    """The sample mirrored left to right."""
+    """Return the sample mirrored left to right."""
     x0, y0, x1, y1 = sample.boxes.T
     width = np.float32(sample.image_bgr.shape[1])
     return TrainingSample(
@@ -57,7 +57,7 @@ def flip(sample: TrainingSample) -> TrainingSample:
 
 
 def resize(sample: TrainingSample, *, short_side: int, max_side: int) -> TrainingSample:
-    """The sample with its shorter side as given, or smaller where the longer one would exceed `max_side`.
+    """Resize a sample to the given shorter side, or smaller if the longer one would exceed `max_side`.
 
     The image is low-pass filtered when it shrinks, labels take the nearest pixel. Objects left without pixels go.
     """
@@ -77,7 +77,7 @@ def resize(sample: TrainingSample, *, short_side: int, max_side: int) -> Trainin
 
 
 def resize_image(image_bgr: NDArray[np.uint8], *, short_side: int, max_side: int) -> NDArray[np.uint8]:
-    """The image (H, W, 3) with its shorter side as given, or smaller where the longer one would exceed `max_side`."""
+    """Resize an image (H, W, 3) to the given shorter side, or smaller if the longer one would exceed `max_side`."""
     height, width = image_bgr.shape[:2]
     scale = min(short_side / min(height, width), max_side / max(height, width))
     size = (int(height * scale + 0.5), int(width * scale + 0.5))
@@ -88,7 +88,7 @@ def resize_image(image_bgr: NDArray[np.uint8], *, short_side: int, max_side: int
 
 
 def _nearest(maps: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """(G, H, W) -> (G, *size), the pixel under each new pixel's centre."""
+    """Resize (G, H, W) to (G, *size) by the pixel under each new pixel's centre."""
     rows, columns = (
         ((np.arange(new) + 0.5) * (old / new)).astype(np.intp) for new, old in zip(size, maps.shape[1:], strict=True)
     )
@@ -97,7 +97,7 @@ def _nearest(maps: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8
 
 
 class CocoPanopticSamples:
-    """A data set in the COCO panoptic format as `TrainingData`; images and labels are read when they are asked for."""
+    """A data set in the COCO panoptic format as `TrainingData`; images and labels are read on access."""
 
     def __init__(self, dataset: CocoPanoptic, classes: ClassTable) -> None:
         """Check that the data set has the classes that the network was built for.
@@ -137,14 +137,14 @@ def check_classes(found: ClassTable, expected: ClassTable) -> None:
 
 
 class Step(NamedTuple):
-    """The samples of one training step, varied, and where each comes from."""
+    """The samples of one training step, augmented, and the origin of each."""
 
     samples: tuple[TrainingSample, ...]
     keys: tuple[tuple[int, bool], ...]  # index in the data, mirrored
 
 
 class Steps(Dataset[Step]):
-    """Item i holds the samples of step i, a pure function of the seed and i: resuming needs no state of a reader.
+    """The steps of a training: item i is a pure function of the seed and i, so resuming needs no state of a reader.
 
     Every epoch is a permutation of the data; a step may span two epochs.
     """
@@ -197,7 +197,7 @@ class Batch(NamedTuple):
 
 
 def collate(samples: Sequence[TrainingSample], model: PanopticFPN, device: torch.device) -> Batch:
-    """Samples of any sizes as one batch, normalised as `model` wants it."""
+    """Return samples of any sizes as one batch, normalised for `model`."""
     padded = [max(-(-s.image_bgr.shape[axis] // SIZE_DIVISOR) * SIZE_DIVISOR for s in samples) for axis in (0, 1)]
     images = torch.zeros((len(samples), 3, *padded), device=device)
     targets = []

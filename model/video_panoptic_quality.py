@@ -33,13 +33,13 @@ Clip = Sequence[tuple[PanopticMap, Prediction]]  # T pairs
 class VideoPanopticQuality:
     """VPQ of a set of clips."""
 
-    vpq: float  # the means over the window sizes; NaN where no category occurs
+    vpq: float  # the means over the window sizes; NaN if no category occurs
     vpq_things: float
     vpq_stuff: float
     per_window: dict[int, PanopticQuality]  # by window size; its `images` are the windows
 
     def table(self) -> str:
-        """Aligned text in percent, a row for each window size and one for the mean."""
+        """Return aligned text in percent, a row for each window size and one for the mean."""
         rows = [
             (f"VPQ {k}", *map(percent, (q.all.pq, q.things.pq, q.stuff.pq)), str(q.images))
             for k, q in self.per_window.items()
@@ -48,13 +48,13 @@ class VideoPanopticQuality:
         return text_table(("", "All", "Things", "Stuff", "Windows"), rows)
 
     def to_json(self) -> dict[str, object]:
-        """Plain data for `json.dumps`, qualities as fractions."""
+        """Return plain data for `json.dumps`, qualities as fractions."""
         means = {"vpq": self.vpq, "vpq_things": self.vpq_things, "vpq_stuff": self.vpq_stuff}
         return {**nan_to_none(means), "per_window": {str(k): q.to_json() for k, q in self.per_window.items()}}
 
 
 class IdentitySwitches(NamedTuple):
-    """How steadily things are tracked through a set of clips."""
+    """The identity switches of things through a set of clips."""
 
     switches: int  # a thing is matched by another predicted id than when it was last matched
     matched: int  # (thing, frame) pairs with a match: the most that could have switched
@@ -64,7 +64,7 @@ class IdentitySwitches(NamedTuple):
 def video_panoptic_quality(
     clips: Sequence[Clip], categories: Sequence[Category], *, windows: Sequence[int] = (1, 5, 10, 15)
 ) -> VideoPanopticQuality:
-    """VPQ of a set of clips.
+    """Compute the VPQ of a set of clips.
 
     Args:
         clips: labelled and predicted frames, in order.
@@ -131,7 +131,7 @@ class _Tubes:
         self._numbers: dict[tuple[int, int, bool], int] = {}
 
     def of(self, frame: Comparison) -> Comparison:
-        """The frame with tubes in place of segments; areas and overlaps of stuff add up."""
+        """Return the frame with tubes in place of segments; areas and overlaps of stuff add up."""
         truth = {i: self._number(i, region) for i, region in frame.truth.items()}
         prediction = {i: self._number(i, region) for i, region in frame.prediction.items()}
         overlaps: Counter[tuple[int, int]] = Counter()
@@ -150,7 +150,7 @@ class _Tubes:
 
 
 def _join(frames: Sequence[Comparison]) -> Comparison:
-    """The tubes of a window."""
+    """Return the tubes of a window."""
     overlaps: Counter[tuple[int, int]] = Counter()
     for frame in frames:
         overlaps.update(frame.overlaps)
@@ -162,7 +162,7 @@ def _join(frames: Sequence[Comparison]) -> Comparison:
 
 
 def _add_up(parts: Iterable[tuple[int, Region]]) -> dict[int, Region]:
-    """Regions by tube number, their areas summed."""
+    """Return the regions by tube number, their areas summed."""
     tubes: dict[int, Region] = {}
     for number, region in parts:
         seen = tubes.get(number)

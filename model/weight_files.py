@@ -41,7 +41,7 @@ class Weights(NamedTuple):
     tensors: dict[str, Tensor]  # under the file's own names, without what wrappers put before every one of them
     author: str  # "__author__" of a detectron2 file, else ""
     kind: str = "safetensors file"  # of file
-    prefix: str = ""  # what stood before every name
+    prefix: str = ""  # of every name
 
 
 def read_weights(path: str | os.PathLike[str], *, key: str | None = None) -> Weights:
@@ -78,7 +78,7 @@ def read_weights(path: str | os.PathLike[str], *, key: str | None = None) -> Wei
 
 
 def load_torch(path: Path) -> Any:
-    """Everything in a file that `torch.save` wrote: tensors, numbers, texts and containers of these.
+    """Read everything in a file that `torch.save` wrote: tensors, numbers, texts and containers of these.
 
     Raises:
         CheckpointError: a damaged file, or one that asks for anything else; OSError from the file system.
@@ -89,7 +89,7 @@ def load_torch(path: Path) -> Any:
 
 
 class _Mapped:
-    """The bytes of a file, which stay on the disk until they are looked at."""
+    """The bytes of a file, which are read from disk on access."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -104,7 +104,7 @@ class _Mapped:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def __exit__(self, *_: object) -> None:
-        """Nothing: it is unmapped when the last description that points into it is deleted."""
+        """Do nothing: the file is unmapped when the last description that points into it is deleted."""
 
 
 # Pickles and PyTorch's archives ---------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ _GROWTH = 4  # times its size is what a file may say it holds: archives may be c
 
 
 class _Builder:
-    """Makes tensors of what `pickles` describes, each once, and no more than the file has bytes for."""
+    """Builds the tensors that `pickles` describes, each once, and no more than the file has bytes for."""
 
     def __init__(self, path: Path, limit: int) -> None:
         self.path = path
@@ -181,7 +181,7 @@ class _Builder:
         return torch.as_strided(self._storage(name, storage), size, stride, offset)
 
     def _storage(self, name: str, storage: Storage) -> Tensor:
-        """The numbers, in the byte order of this machine; two tensors may share them."""
+        """Return the numbers, in the byte order of this machine; two tensors may share them."""
         dtype = _dtype(storage)
         if storage.key not in self._loaded:
             raw = self.storages.get(storage.key, memoryview(b""))
@@ -205,14 +205,14 @@ def _dtype(storage: Storage) -> torch.dtype:
 
 
 def _are_sizes(value: object) -> TypeGuard[Sequence[int]]:
-    """Whether it is a shape or strides; the product of the sides has to fit into a number of NumPy, zeros or not."""
+    """Return whether a value is a shape or strides; the product of the sides must fit NumPy's index type."""
     if not isinstance(value, tuple | list) or len(value) > 32:
         return False
     return all(type(x) is int and x >= 0 for x in value) and math.prod(max(x, 1) for x in value) < 2**58
 
 
 def _unpickled(path: Path, data: pickles.Buffer) -> tuple[Any, _Builder]:
-    """What is pickled in the file, described, and who builds its tensors."""
+    """Return a description of what is pickled in the file, and the builder of its tensors."""
     build = _Builder(path, _GROWTH * len(data) + 2**20)
     try:
         if data[:4] == b"PK\x03\x04":
@@ -229,7 +229,7 @@ def _unpickled(path: Path, data: pickles.Buffer) -> tuple[Any, _Builder]:
 
 
 def _archive(path: Path, data: pickles.Buffer, build: _Builder) -> Any:
-    """PyTorch's zip: `<name>/data.pkl`, and each storage in a file `<name>/data/<key>`, uncompressed."""
+    """Read PyTorch's zip: `<name>/data.pkl`, and each storage in a file `<name>/data/<key>`, uncompressed."""
     try:
         return _read_archive(path, data, build)
     except CheckpointError:
@@ -295,7 +295,7 @@ def _later(
 
 
 def _stored(data: pickles.Buffer, entry: zipfile.ZipInfo) -> memoryview:
-    """The bytes of an uncompressed entry, not copied."""
+    """Return the bytes of an uncompressed entry, not copied."""
     start = entry.header_offset
     if start < 0 or data[start : start + 4] != b"PK\x03\x04" or entry.flag_bits & 1:
         raise zipfile.BadZipFile
@@ -306,7 +306,7 @@ def _stored(data: pickles.Buffer, entry: zipfile.ZipInfo) -> memoryview:
 
 
 def _legacy(data: pickles.Buffer, position: int, build: _Builder) -> Any:
-    """torch.save before 1.6: version, system, content, keys of the storages, and each with its length before it."""
+    """Read the format of torch.save before 1.6: version, system, content, keys, each storage after its length."""
     version, position = pickles.load(data, position)
     system, position = pickles.load(data, position)
     content, position = pickles.load(data, position)
@@ -328,7 +328,7 @@ def _legacy(data: pickles.Buffer, position: int, build: _Builder) -> Any:
 
 
 def _storage_sizes(content: Any) -> Iterable[tuple[str, int]]:
-    """Key and bytes of a number, of every storage that the content names."""
+    """Return key and bytes per number of every storage that the content names."""
     seen, left = set(), [content]
     while left:
         value = left.pop()
@@ -346,7 +346,7 @@ def _storage_sizes(content: Any) -> Iterable[tuple[str, int]]:
 
 
 class _Resolver:
-    """Descriptions become what they describe, throughout; shared values are built once."""
+    """Replaces descriptions by what they describe, recursively; shared values are built once."""
 
     def __init__(self, build: _Builder) -> None:
         self.build = build
@@ -395,7 +395,7 @@ def _author(content: Any) -> str:
 
 
 def _weights_in(path: Path, content: Any, key: str | None) -> _Table:
-    """The dictionary of names and tensors that is the file's weights."""
+    """Return the dictionary of names and tensors that is the file's weights."""
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {_describe(content)}, expected a dictionary of names and tensors.")
     sets = _sets_of_tensors(content)
@@ -421,7 +421,7 @@ def _weights_in(path: Path, content: Any, key: str | None) -> _Table:
 
 
 def _sets_of_tensors(content: dict[Any, Any]) -> dict[str, dict[Any, Any]]:
-    """Entries that hold tensors themselves, or in an entry of theirs that weights are known to be under."""
+    """Return the entries that hold tensors themselves, or in an entry under which weights are usually stored."""
     found = {}
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, dict) or _NOT_WEIGHTS.fullmatch(name):
@@ -435,7 +435,7 @@ def _sets_of_tensors(content: dict[Any, Any]) -> dict[str, dict[Any, Any]]:
 
 
 def _checked(path: Path, table: dict[Any, Any]) -> _Table:
-    """The tensors of a table without counters and remarks beside them."""
+    """Return the tensors of a table without its counters and remarks."""
     tensors = {}
     for name, value in table.items():
         if isinstance(name, str) and isinstance(value, Array | TensorView):
@@ -452,7 +452,7 @@ def _checked(path: Path, table: dict[Any, Any]) -> _Table:
 
 
 def _contents(content: dict[Any, Any], sets: Mapping[str, dict[Any, Any]]) -> str:
-    """The entries of a file, for a message."""
+    """Return the entries of a file, for a message."""
     rows = []
     for name, value in itertools.islice(content.items(), SHOWN):
         count = sum(isinstance(item, Array | TensorView) for item in sets.get(name, {}).values())
@@ -476,7 +476,7 @@ _WRAPPERS = ("module.", "_orig_mod.", "model.", "ema_model.")
 
 
 def _common_prefix(names: Iterable[str]) -> str:
-    """The prefix of every name, of as many wrappers as there are."""
+    """Return the prefix that wrappers have given every name."""
     listed, prefix = list(names), ""
     while listed:
         found = next((w for w in _WRAPPERS if all(name.startswith(prefix + w) for name in listed)), None)
@@ -487,5 +487,5 @@ def _common_prefix(names: Iterable[str]) -> str:
 
 
 def _without_wrappers(name: str) -> str:
-    """torch.compile may also wrap a part of a network."""
+    """Return a name without wrappers; torch.compile may also wrap a part of a network."""
     return ".".join(part for part in name.split(".") if part != "_orig_mod")

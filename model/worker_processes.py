@@ -1,4 +1,4 @@
-"""Processes that share out work, and end with the process that started them."""
+"""Worker processes, which end with the process that started them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import cv2
 
 
 def worker_processes(count: int) -> ProcessPoolExecutor:
-    """A pool of processes with one thread each, which also end if this process is killed.
+    """Open a pool of processes with one thread each, which also end if this process is killed.
 
     A pool's own workers do not: each holds the other end of the queue that it waits on.
     """

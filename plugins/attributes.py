@@ -43,6 +43,8 @@ def takes(op: Op) -> Callable[[Function], Function]:
         tensors = [parameter for parameter in own if parameter.kind != inspect.Parameter.KEYWORD_ONLY]
         parameters = [*tensors, *named, *own[len(tensors) :]]
         function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        hints = {parameter.name: parameter.annotation for parameter in parameters if parameter.name != "self"}
+        function.__annotations__ = {**hints, "return": signature.return_annotation}
         return function
 
     return show

@@ -21,7 +21,7 @@ Mask = NDArray[np.bool_]
 
 
 def grid_anchors(size: tuple[int, int], stride: int, anchor_size: float, aspect_ratios: Sequence[float]) -> Float32:
-    """Anchors of one level, (H*W*A, 4), in order y, x, a; centred on each cell's top-left corner."""
+    """Return the anchors of one level, (H*W*A, 4), in order y, x, a; centred on each cell's top-left corner."""
     H, W = size
     area = float(np.float32(anchor_size)) ** 2
     widths = np.array([math.sqrt(area / float(np.float32(ratio))) for ratio in aspect_ratios])
@@ -56,12 +56,12 @@ def decode(deltas: Float32, boxes: Float32, weights: Sequence[float]) -> Float32
 
 
 def exp(x: Float32) -> Float32:
-    """In float64, rounded to float32."""
+    """Compute exp in float64, rounded to float32."""
     return np.exp(x.astype(np.float64)).astype(np.float32)
 
 
 def clip(boxes: Float32, hw: tuple[float, float]) -> Float32:
-    """Boxes cut to [0, width] x [0, height]; NaN stays."""
+    """Clip boxes to [0, width] x [0, height]; NaN stays."""
     limits = np.array([hw[1], hw[0], hw[1], hw[0]], np.float32)
     clipped: Float32 = np.minimum(np.maximum(boxes, np.float32(0)), limits)
     return clipped
@@ -76,7 +76,7 @@ def clip_real(boxes: Float32, input_hw: tuple[int, int]) -> tuple[Float32, Mask]
 
 
 def best_first(scores: Float32, candidates: Mask) -> Indices:
-    """Indices of the candidates by descending score; ties keep their order."""
+    """Return the indices of the candidates by descending score; ties keep their order."""
     indices = np.nonzero(candidates)[0]
     return indices[np.argsort(-scores[indices], kind="stable")]
 
@@ -84,7 +84,7 @@ def best_first(scores: Float32, candidates: Mask) -> Indices:
 def non_maximum_suppression(
     boxes: Float32, scores: Float32, groups: NDArray[np.integer], candidates: Mask, threshold: float
 ) -> Indices:
-    """Candidates kept, best first: one goes when a better kept one of its group overlaps it by more than threshold."""
+    """Return the kept candidates, best first; each suppresses those of its group above the threshold."""
     kept: list[int] = []
     for i in best_first(scores, candidates):
         rivals = np.array([k for k in kept if groups[k] == groups[i]], np.intp)
@@ -94,7 +94,7 @@ def non_maximum_suppression(
 
 
 def iou(box: Float32, others: Float32) -> Float32:
-    """Intersection over union of one box (4,) with (M, 4); not a number, hence never greater, where both are empty."""
+    """Return the intersection over union of one box (4,) with (M, 4); NaN, hence never greater, if both are empty."""
     width = np.minimum(box[2], others[:, 2]) - np.maximum(box[0], others[:, 0])
     height = np.minimum(box[3], others[:, 3]) - np.maximum(box[1], others[:, 1])
     intersection = np.maximum(width, np.float32(0)) * np.maximum(height, np.float32(0))

@@ -1,4 +1,4 @@
-"""What the ops accept and return: their results, and the checks that every Python form shares.
+"""The results of the ops, and the checks of arguments that every Python form shares.
 
 Shapes: N images, L pyramid levels, A anchors per cell, R RoIs, C thing classes, K detections, S semantic channels (0 is
 "things"), Gh x Gw mask cells. Boxes are (x0, y0, x1, y1) in pixels of the network input, continuous, no +1. `schema`
@@ -179,7 +179,7 @@ def check_overlay(
 
 
 def check_threads(threads: int | None) -> int:
-    """A thread count: None means every core this process may use; raises ValueError or TypeError."""
+    """Return a checked thread count; None means every core this process may use. Raises ValueError or TypeError."""
     return _cores() if threads is None else _integer("threads", threads, 1, 1024)
 
 
@@ -222,12 +222,12 @@ def _levels(op: Op, tensors: Sequence[Any], attributes: Mapping[str, Any]) -> in
     (name, values), *others = given
     L = _length(name, values)
     if L == 0:
-        raise ValueError(f"{name}: expected one array a pyramid level, got none")
+        raise ValueError(f"{name}: expected one array per pyramid level, got none")
     _at_most(name, L, MAX_LEVELS, "levels")
     others += [(attribute.name, attributes[attribute.name]) for attribute in op.attributes if attribute.length == "L"]
     for other, items in others:
         if _length(other, items) != L:
-            raise ValueError(f"{other}: expected {L} entries, one a level like {name}, got {len(items)}")
+            raise ValueError(f"{other}: expected {L} entries, one per level, like {name}, got {len(items)}")
     return L
 
 
@@ -350,7 +350,7 @@ def _array(
             "use np.ascontiguousarray"
         )
     if not value.flags.aligned:
-        raise ValueError(f"{name}: expected an aligned array, got one whose address no {value.dtype} has; use .copy()")
+        raise ValueError(f"{name}: expected an aligned array, got a misaligned {value.dtype} one; use .copy()")
     sizes.update(new)
     return new
 
@@ -366,7 +366,7 @@ def _dimensions(legend: str) -> tuple[tuple[int, str, int], ...]:
 
 
 def _shape(dimensions: tuple[tuple[int, str, int], ...], sizes: dict[str, int]) -> str:
-    """The expected shape for a message: sizes where they are known, letters where they are free."""
+    """Return the expected shape for a message: known sizes as numbers, free ones as letters."""
     words = []
     for factor, letter, offset in dimensions:
         if letter in sizes or letter == "":
@@ -427,7 +427,7 @@ def _number(
 
 @lru_cache(maxsize=64)
 def _rounded(value: float) -> float:
-    """To float32."""
+    """Round to float32."""
     with np.errstate(over="ignore"):
         return float(np.float32(value))
 

@@ -1,7 +1,7 @@
 """The argument structs of the CUDA kernels' C interface, for ctypes: those of ops from `schema`, the others as in C++.
 
-A function `panrt_cuda_x(args, sizeof(args), stream)` of the library takes a struct of device pointers and sizes, puts
-its kernels on the stream and gives a `Status`. It refuses a struct of another size.
+A function `panrt_cuda_x(args, sizeof(args), stream)` of the library takes a struct of device pointers and sizes,
+enqueues its kernels on the stream and returns a `Status`. A struct of another size is rejected.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _f32, _size, _pointer = ctypes.c_float, ctypes.c_size_t, ctypes.c_void_p
 
 
 class Code(IntEnum):
-    """Why a launch was refused; panrt/cuda/status.h."""
+    """The reason why a launch was rejected; panrt/cuda/status.h."""
 
     OK = 0
     INVALID_ARGUMENT = 1
@@ -28,14 +28,14 @@ class Code(IntEnum):
 
 
 class DataType(IntEnum):
-    """Elements of a tensor; panrt/cuda/types.h."""
+    """The element type of a tensor; panrt/cuda/types.h."""
 
     FLOAT32 = 0
     FLOAT16 = 1
 
 
 class MemoryLayout(IntEnum):
-    """Order of a tensor's axes; panrt/cuda/types.h."""
+    """The order of a tensor's axes; panrt/cuda/types.h."""
 
     NCHW = 0
     NHWC = 1
@@ -43,7 +43,7 @@ class MemoryLayout(IntEnum):
 
 
 class PixelFormat(IntEnum):
-    """Of a camera frame; panrt/cuda/preprocess.h."""
+    """The pixel format of a camera frame; panrt/cuda/preprocess.h."""
 
     BGR8 = 0
     RGB8 = 1
@@ -52,14 +52,14 @@ class PixelFormat(IntEnum):
 
 
 class YuvStandard(IntEnum):
-    """Of an NV12 or YUYV frame, limited range; panrt/cuda/preprocess.h."""
+    """The colour standard of an NV12 or YUYV frame, limited range; panrt/cuda/preprocess.h."""
 
     BT601 = 0
     BT709 = 1
 
 
 class Status(ctypes.Structure):
-    """What every function gives; plugins/cuda/c_api.h."""
+    """The result of every function; plugins/cuda/c_api.h."""
 
     _fields_ = (("code", ctypes.c_int), ("cuda_error", ctypes.c_int), ("message", ctypes.c_char_p))
 
@@ -150,7 +150,7 @@ def values(
 
 
 class PreprocessArgs(ctypes.Structure):
-    """panrt/cuda/preprocess.h."""
+    """The arguments of preprocessing; panrt/cuda/preprocess.h."""
 
     _fields_ = (
         ("frame", _pointer),
@@ -174,7 +174,7 @@ class PreprocessArgs(ctypes.Structure):
 
 
 class OverlayArgs(ctypes.Structure):
-    """panrt/cuda/overlay.h."""
+    """The arguments of the overlay; panrt/cuda/overlay.h."""
 
     _fields_ = (
         ("frame", _pointer),
@@ -193,6 +193,6 @@ class OverlayArgs(ctypes.Structure):
 
 
 class NarrowMapArgs(ctypes.Structure):
-    """panrt/cuda/narrow_map.h."""
+    """The arguments of compact maps; panrt/cuda/narrow_map.h."""
 
     _fields_ = (("ids", _pointer), ("narrow", _pointer), ("count", _i64), ("bytes_per_id", _i32))

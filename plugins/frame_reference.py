@@ -1,5 +1,5 @@
-"""A frame to the network's input, and its map made narrow, in NumPy: the specification of `cuda/preprocess.cu` and
-`cuda/narrow_map.cu`, which agree with it to the bit where no multiplication is fused with an addition.
+"""Preprocessing, compact maps and overlays in NumPy: the specification of `cuda/preprocess.cu`, `cuda/narrow_map.cu`
+and the overlay kernels, which agree with it to the bit if no multiplication is fused with an addition.
 
 Shapes: H x W a frame, h x w its resized size, OH x OW the network's input. Images are uint8 BGR.
 """
@@ -25,7 +25,7 @@ YUV_MATRICES = {
 
 
 class Letterbox(NamedTuple):
-    """How a resized frame lies in the network's input."""
+    """The place of a resized frame in the network's input."""
 
     resized_hw: tuple[int, int]  # (h, w) that the frame is resized to, antialiased
     output_hw: tuple[int, int]  # (OH, OW) of the input
@@ -34,7 +34,7 @@ class Letterbox(NamedTuple):
 
 
 def preprocess(frame: UInt8, letterbox: Letterbox, *, pixel_format: str, standard: str = "BT601") -> UInt8:
-    """A camera frame as the network's input.
+    """Convert a camera frame to the network's input.
 
     Args:
         frame: BGR8 and RGB8 (H, W, 3), NV12 (H * 3 / 2, W), YUYV (H, W, 2); uint8.
@@ -53,7 +53,7 @@ def preprocess(frame: UInt8, letterbox: Letterbox, *, pixel_format: str, standar
 
 
 def to_bgr(frame: UInt8, pixel_format: str, standard: str = "BT601") -> UInt8:
-    """(H, W, 3) BGR of a frame; each chroma sample serves the pixels that it covers."""
+    """Return a frame as (H, W, 3) BGR; each chroma sample serves the pixels that it covers."""
     match pixel_format:
         case "BGR8":
             return frame
@@ -70,7 +70,7 @@ def to_bgr(frame: UInt8, pixel_format: str, standard: str = "BT601") -> UInt8:
 
 
 def yuv_to_bgr(y: UInt8, u: UInt8, v: UInt8, standard: str) -> UInt8:
-    """Planes (H, W) of 8 bits to (H, W, 3)."""
+    """Convert planes (H, W) of 8 bits to (H, W, 3)."""
     scale, r_v, g_u, g_v, b_u = YUV_MATRICES[standard]
     luma = np.maximum(y.astype(np.int32) - 16, 0) * scale + (1 << 19)
     cb, cr = u.astype(np.int32) - 128, v.astype(np.int32) - 128
@@ -79,7 +79,7 @@ def yuv_to_bgr(y: UInt8, u: UInt8, v: UInt8, standard: str) -> UInt8:
 
 
 def resize_antialiased(image: UInt8, hw: tuple[int, int]) -> UInt8:
-    """(H, W, 3) to (h, w, 3): bilinear, a triangle as wide as the shrinking asks for, half-pixel centres."""
+    """Resize (H, W, 3) to (h, w, 3): bilinear, half-pixel centres, a triangle filter that widens when shrinking."""
     rows = weighted_sums(image.astype(np.float32), hw[0])
     columns = weighted_sums(rows.transpose(1, 0, 2), hw[1]).transpose(1, 0, 2)
     resized: UInt8 = np.minimum((columns + np.float32(0.5)).astype(np.int32), 255).astype(np.uint8)
@@ -101,7 +101,7 @@ def weighted_sums(lines: Float32, output: int) -> Float32:
 
 
 def antialias_weights(pixel: int, source: int, output: int) -> tuple[int, Float32]:
-    """First source pixel of an output pixel along an axis, and the weights from it on, not normalised."""
+    """Return the first source pixel of an output pixel along an axis, and the weights from it on, not normalised."""
     half, one = np.float32(0.5), np.float32(1)
     scale = np.float32(source) / np.float32(output)
     width = max(scale, one)
@@ -113,19 +113,19 @@ def antialias_weights(pixel: int, source: int, output: int) -> tuple[int, Float3
 
 
 def narrow_map(ids: Int32, dtype: DTypeLike) -> NDArray[Any]:
-    """Ids as uint8 or uint16; those that do not fit become the nearest that does."""
+    """Return ids as uint8 or uint16; those that do not fit become the nearest one that fits."""
     return np.clip(ids, 0, np.iinfo(np.dtype(dtype)).max).astype(dtype)
 
 
 def overlay(
     frame: NDArray[np.uint8], panoptic: Int32, colors: NDArray[np.uint8], *, opacity: float, border: int
 ) -> NDArray[np.uint8]:
-    """The colours of a panoptic map over a frame.
+    """Blend the colours of a panoptic map with a frame.
 
     Args:
         frame: (H, W, 3) uint8.
         panoptic: (h, w) int32 ids.
-        colors: (n, 3) uint8, the colour of each id; id 0 and ids from n on leave the frame as it is.
+        colors: (n, 3) uint8, the colour of each id; pixels of id 0 and of ids from n on keep the frame's colour.
         opacity: of the colours, 0 to 1, rounded to 1/256.
         border: a pixel whose id differs from the one this many pixels to its right or below (the last pixel stands for
             those beyond) gets its colour half way to white, opaque. 0: none does; at most 64.

@@ -1,4 +1,4 @@
-"""A small language for ONNX function bodies: values that know arithmetic, subgraphs that are Python functions.
+"""A builder of ONNX function bodies: values with arithmetic operators, and subgraphs as Python functions.
 
     op = FunctionBuilder("Scaled", inputs=("x",), attributes={"factor": FLOAT}, opset=18)
     (x,) = op.inputs
@@ -6,7 +6,7 @@
 
 Any ONNX operator is a method of the builder. Where an operand is a Python or NumPy value it becomes a constant: a bool
 or an int is bool or int64, a float is float32, a list of ints is an int64 vector, a NumPy value keeps its type.
-Inside the callable of a `loop` or a `branch` the same builder and all outer values are at hand, as ONNX subgraphs see
+Inside the callable of a `loop` or a `branch` the same builder and all outer values can be used, as ONNX subgraphs see
 the values around them.
 """
 
@@ -88,11 +88,11 @@ class Value:
         return self.op.Cast(self, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
     def size(self, axis: int) -> Value:
-        """Length of one axis, () int64."""
+        """Return the length of one axis, () int64."""
         return self.op.Squeeze(self.op.Shape(self, start=axis, end=axis + 1))
 
     def __getitem__(self, index: int) -> Value:
-        """Entry of the first axis."""
+        """Return an entry of the first axis."""
         return self.op.Gather(self, index, axis=0)
 
 
@@ -137,7 +137,7 @@ class FunctionBuilder:
         return results
 
     def value(self, operand: Operand) -> Value:
-        """The operand itself, or a constant."""
+        """Return the operand itself, or a constant."""
         if isinstance(operand, Value):
             return operand
         if isinstance(operand, (np.ndarray, np.generic)):
@@ -150,7 +150,7 @@ class FunctionBuilder:
         return self._constant(key, self._attribute("value", numpy_helper.from_array(array)))
 
     def attribute(self, name: str) -> Value:
-        """The function's attribute as a tensor: () or (length,), float32 or int64."""
+        """Return an attribute of the function as a tensor: () or (length,), float32 or int64."""
         field = CONSTANT_FIELDS[self._attributes[name]]
         return self._constant((name,), self._attribute(field, Reference(name)))
 
@@ -159,13 +159,13 @@ class FunctionBuilder:
         return self.attribute(name) if name in self._attributes else self.settings[name]()
 
     def size_attribute(self, name: str, open_size: bool) -> Value:
-        """The attribute of this name, (2,) int64; the last input instead if the size is open."""
+        """Return the attribute of this name, (2,) int64, or the last input if the size is open."""
         return self.inputs[-1] if open_size else self.attribute(name)
 
     def loop(
         self, trips: Value, state: Sequence[Operand], step: Callable[..., tuple[Sequence[Value], Sequence[Value]]]
     ) -> tuple[Value, ...]:
-        """ONNX Loop: step(i, *state) returns the next state, and values that are stacked over all trips.
+        """Append an ONNX Loop: step(i, *state) returns the next state, and values that are stacked over all trips.
 
         Returns the last state, then the stacks.
         """
@@ -186,7 +186,7 @@ class FunctionBuilder:
         return self.emit("Loop", (trips, True, *state), counts[0], {"body": graph})
 
     def branch(self, condition: Value, then: Callable[[], Value], otherwise: Callable[[], Value]) -> Value:
-        """ONNX If, with one result."""
+        """Append an ONNX If with one result."""
         blocks = {
             "then_branch": self._block("If_then", (), lambda: [self.Identity(then())]),
             "else_branch": self._block("If_else", (), lambda: [self.Identity(otherwise())]),
@@ -194,7 +194,7 @@ class FunctionBuilder:
         return self.emit("If", (condition,), 1, blocks)[0]
 
     def build(self, **outputs: Value) -> FunctionProto:
-        """The function, its outputs named and ordered as the keywords are."""
+        """Return the function, its outputs named and ordered as the keywords are."""
         for name, value in outputs.items():
             self._nodes.append(helper.make_node("Identity", [value.name], [name]))
         return helper.make_function(
@@ -237,29 +237,29 @@ class FunctionBuilder:
 
 
 def shape(op: FunctionBuilder, *sizes: Value | int) -> Value:
-    """Scalars as one vector."""
+    """Return scalars as one vector."""
     return op.Concat(*(op.Reshape(size, [1]) if isinstance(size, Value) else [size] for size in sizes), axis=0)
 
 
 def split(op: FunctionBuilder, boxes: Value) -> Columns:
-    """The four columns of the last axis."""
+    """Return the four columns of the last axis."""
     x0, y0, x1, y1 = op.emit("Split", (boxes,), 4, {"axis": -1, "num_outputs": 4})
     return x0, y0, x1, y1
 
 
 def top_k(op: FunctionBuilder, scores: Value, k: Value) -> tuple[Value, Value]:
-    """The best k of each row and their index; equal ones keep their order."""
+    """Return the best k of each row and their index; equal ones keep their order."""
     values, index = op.emit("TopK", (scores, op.Reshape(k, [1])), 2, {"axis": -1})
     return values, index
 
 
 def descending(op: FunctionBuilder, size: Value) -> Value:
-    """(size,) float32: size, size - 1 ... 1; exact up to 2^24."""
+    """Return size, size - 1 ... 1, (size,) float32; exact up to 2^24."""
     return (size - op.Range(0, size, 1)).cast(np.float32)
 
 
 def first_of(op: FunctionBuilder, size: Value, count: Value) -> Value:
-    """(N, size) bool: entries before each of the N counts."""
+    """Return whether entries are before each of the N counts, (N, size) bool."""
     return op.Range(0, size, 1) < op.Unsqueeze(count.cast(np.int64), [1])
 
 
@@ -268,15 +268,15 @@ def is_finite(op: FunctionBuilder, x: Value) -> Value:
 
 
 def at_least(op: FunctionBuilder, x: Value, limit: Operand) -> Value:
-    """The larger one; NaN stays NaN."""
+    """Return the larger one; NaN stays NaN."""
     return op.Where(x < limit, limit, x)
 
 
 def at_most(op: FunctionBuilder, x: Value, limit: Operand) -> Value:
-    """The smaller one; NaN stays NaN."""
+    """Return the smaller one; NaN stays NaN."""
     return op.Where(x > limit, limit, x)
 
 
 def exp(op: FunctionBuilder, x: Value) -> Value:
-    """In float64, rounded to float32."""
+    """Compute exp in float64, rounded to float32."""
     return op.Exp(x.cast(np.float64)).cast(np.float32)

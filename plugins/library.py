@@ -39,28 +39,30 @@ SOURCES = Path(__file__).resolve().parent
 _COMPILED = ("CMakeLists.txt", "defaults.cmake", "cuda", "include", "tensorrt")
 _SUFFIXES = {".cpp", ".cu", ".h", ".map", ".txt"}
 
-# TensorRT's headers for machines without its SDK, from a wheel that is unpacked and never imported.
+# TensorRT's headers for machines without its SDK: NVIDIA publishes none alone, so they are taken from another project's
+# wheel, which is unpacked and never imported. Wheel and headers are those of these digests, or there is an error.
 _HEADERS = "kernel-lens==2.0.1 --hash=sha256:07cc714e8b5e7f34b672f7c7fad93febe7c747be5837ba276b1527370134ffe0"
 _HEADERS_FOLDER = Path("kernel_lens/include/tensorrt")
+_HEADERS_SHA256 = "7476a417a8f4befd865e043fc956f8583e537c74faa29c2305c5ef9f898bd9b4"  # of names and contents, in order
 
 
 class PluginLibrary(NamedTuple):
-    """A library, and what it says about itself."""
+    """A library with its own description."""
 
     path: Path
     sha256: str  # of the file
-    sources_sha256: str  # of what it was compiled from; "" where that was done by hand
+    sources_sha256: str  # of what it was compiled from; "" if it was not compiled by `panrt plugins build`
     tensorrt_headers: str  # version, e.g. "10.3.0"
     cuda_architectures: tuple[str, ...]  # e.g. ("86", "87", "87-ptx"); none: no kernels; engines can be built, not run
 
     @property
     def rtx_loader(self) -> Path:
-        """What lets TensorRT for RTX's ONNX parser find its runtime; lies beside the library."""
+        """The library beside this one through which TensorRT for RTX's ONNX parser finds its runtime."""
         return self.path.parent / RTX_LOADER_NAME
 
 
 def sources_sha256() -> str:
-    """Of all that is compiled."""
+    """Return the SHA-256 of all sources that are compiled."""
     digest = hashlib.sha256()
     for root in _COMPILED:
         top = SOURCES / root
@@ -70,7 +72,7 @@ def sources_sha256() -> str:
 
 
 def cached_path() -> Path:
-    """Where a library of these sources lies once it is built.
+    """Return the path of a library built from these sources.
 
     Raises:
         PluginLibraryError: this user has no cache.
@@ -85,7 +87,7 @@ def cached_path() -> Path:
 
 
 def find() -> PluginLibrary:
-    """The library that engines are built and run with.
+    """Find the library that engines are built and run with.
 
     Raises:
         PluginLibraryError: there is none; the message says how to get one.
@@ -103,7 +105,7 @@ def find() -> PluginLibrary:
 
 
 def _expanded(path: Path) -> Path:
-    """A path without `~`."""
+    """Return a path without `~`."""
     try:
         return path.expanduser()
     except RuntimeError as error:
@@ -140,7 +142,7 @@ def inspect(path: Path) -> PluginLibrary:
 
 
 def load(registry: Any, library: PluginLibrary) -> None:
-    """Register the library's plugins with a TensorRT plugin registry; twice is fine.
+    """Register the library's plugins with a TensorRT plugin registry. Idempotent.
 
     Args:
         registry: `builder.get_plugin_registry()` or `runtime.get_plugin_registry()` of TensorRT or TensorRT for RTX.
@@ -157,7 +159,7 @@ def load(registry: Any, library: PluginLibrary) -> None:
         return
     if registry.load_library(str(library.path)) is None or not _registered(registry):
         raise PluginLibraryError(
-            f"{library.path}: TensorRT did not take all of its plugins ({', '.join(OPS)}); its log says why."
+            f"{library.path}: TensorRT did not accept all of its plugins ({', '.join(OPS)}); its log says why."
         )
     _loaded.append(library.path)
 
@@ -185,7 +187,7 @@ def load_rtx_loader(library: PluginLibrary) -> None:
 
 @contextmanager
 def refusals(library: PluginLibrary) -> Iterator[list[str]]:
-    """Collect why plugins said no, instead of on stderr; complete when the block ends."""
+    """Collect the errors of plugins instead of printing them; the list is complete when the block ends."""
     handle = _open(library.path)
     keep, take = handle.panrt_plugins_keep_refusals, _text_function(handle, "panrt_plugins_take_refusals")
     lines: list[str] = []
@@ -214,13 +216,13 @@ def build(
     fetch_headers: bool = False,
     progress: Callable[[str, str], None] = lambda step, text: None,
 ) -> PluginLibrary:
-    """Compile the library with the CMake, the compiler and, where there is one, the nvcc of this machine.
+    """Compile the library with the CMake, the compiler and, if it is installed, the nvcc of this machine.
 
     Args:
         output: the library to write; default: in the user's cache, where `find` looks.
         kernels: "auto" takes CUDA kernels in where nvcc is found. Without them engines can be built, not run.
         architectures: CUDA architectures, e.g. ("87",), or (ALL,), which takes minutes; default: that of this
-            machine's GPU, and all where it has none or nvcc does not know it.
+            machine's GPU, and all if it has none or nvcc does not know it.
         tensorrt_include: folder of NvInferRuntime.h; default: TENSORRT_HOME, or the system's.
         fetch_headers: where the system has no TensorRT headers take those of a PyPI package.
         progress: called with the name of a step and what there is to say of it.
@@ -260,11 +262,11 @@ def build(
 
 
 def this_machines_architecture() -> tuple[str, str]:
-    """The CUDA architecture of this machine's GPU, such as "87", and a sentence on it; "" without a GPU."""
+    """Return the CUDA architecture of this machine's GPU, such as "87", and a sentence on it; "" without a GPU."""
     try:
         found = gpu.find()
     except GpuError as error:
-        return "", f"all architectures, as the GPU does not say what it is ({error})"
+        return "", f"all architectures, as the GPU is unknown ({error})"
     if found is None:
         return "", "all architectures, as this machine has no GPU; --arch 87 compiles for one, and faster"
     architecture = found.compute_capability.replace(".", "")
@@ -272,13 +274,13 @@ def this_machines_architecture() -> tuple[str, str]:
 
 
 def build_jobs() -> int:
-    """Compilers at a time: as many as there are cores, and memory for."""
+    """Return the number of parallel compilers: one per core, as far as memory allows."""
     cores = len(os.sched_getaffinity(0))
     return max(1, min(cores, available_bytes() // BYTES_A_JOB))
 
 
 def available_bytes() -> int:
-    """Memory that this machine can give without swapping."""
+    """Return the memory that is available without swapping."""
     (line,) = (line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable:"))
     return int(line.split()[1]) * 1024
 
@@ -296,25 +298,41 @@ def _replace(source: Path, target: Path) -> None:
 
 
 def fetched_headers(folder: Path) -> Path:
-    """TensorRT's headers from PyPI, below this folder; fetched once."""
+    """Return the folder of TensorRT's headers from PyPI, below this folder; fetched once.
+
+    Raises:
+        PluginLibraryError: pip failed, or the headers are not those of the committed digest.
+    """
     headers = folder / _HEADERS_FOLDER
-    if not (headers / "NvInferRuntime.h").is_file():
+    if _headers_sha256(headers) != _HEADERS_SHA256:
         with tempfile.TemporaryDirectory() as scratch:
             requirements = Path(scratch, "headers.txt")
             requirements.write_text(_HEADERS + "\n")
             pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--require-hashes")
             _run(*pip, "--target", str(folder), "--requirement", str(requirements))
+        if (found := _headers_sha256(headers)) != _HEADERS_SHA256:
+            raise PluginLibraryError(
+                f"{headers}: the headers of {_HEADERS.split(maxsplit=1)[0]} have sha256 {found[:12]}..., expected "
+                f"{_HEADERS_SHA256[:12]}...; install TensorRT's headers (libnvinfer-headers-dev), or set TENSORRT_HOME."
+            )
     return headers
 
 
+def _headers_sha256(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for header in sorted(folder.glob("*.h")):
+        digest.update(header.name.encode() + b"\0" + header.read_bytes())
+    return digest.hexdigest()
+
+
 def _generator(folder: Path) -> tuple[str, ...]:
-    """Ninja where there is one; a build folder keeps what it began with."""
+    """Return CMake's generator: Ninja if it is installed; a build folder keeps its first one."""
     fresh = not (folder / "CMakeCache.txt").is_file()
     return ("-G", "Ninja") if fresh and shutil.which("ninja", path=tool_path()) else ()
 
 
 def tool_path() -> str:
-    """The cmake and ninja of this environment first."""
+    """Return the path of a tool, first of this environment."""
     return os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
 
 
@@ -349,7 +367,7 @@ def _run(*command: str, progress: Callable[[str, str], None] | None = None) -> N
 
 @contextmanager
 def _only_one_builds(folder: Path) -> Iterator[None]:
-    """Others who would build into this folder wait; the lock goes with the process."""
+    """Hold a lock on a build folder, which other builds wait for; it ends with the process."""
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -376,6 +394,6 @@ def _open(path: Path) -> ctypes.CDLL:
 
 
 def _text_function(library: ctypes.CDLL, name: str) -> Any:
-    function = library[name]  # a function object of its own, whose result type is nobody else's business
+    function = library[name]  # a new function object, whose result type is not shared
     function.restype = ctypes.c_char_p
     return lambda: function().decode()

@@ -47,7 +47,7 @@ def paint_stuff(panoptic: Int32, labels: Indices, area_limits: Int32, first_id: 
 
 
 def semantic_argmax(logits: Float32, input_hw: tuple[int, int], output_hw: tuple[int, int]) -> NDArray[np.intp]:
-    """Best channel of each output pixel, (H, W): bilinear x4, crop to valid, bilinear to the output, argmax."""
+    """Return the best channel per output pixel, (H, W): bilinear x4, crop to valid, bilinear to the output, argmax."""
     logits = np.where(np.isnan(logits), -LARGEST_LOGIT, np.clip(logits, -LARGEST_LOGIT, LARGEST_LOGIT))
     rows, row_weights = resize_taps(input_hw[0], output_hw[0], logits.shape[1])
     columns, column_weights = resize_taps(input_hw[1], output_hw[1], logits.shape[2])
@@ -60,7 +60,7 @@ def semantic_argmax(logits: Float32, input_hw: tuple[int, int], output_hw: tuple
 
 
 def resize_taps(valid: int, output: int, quarter: int) -> tuple[Indices, Float32]:
-    """Two successive bilinear resizes of one axis as one: for each output pixel 3 quarter-size cells and their weights.
+    """Return two bilinear resizes of one axis as one: for each output pixel 3 quarter-size cells and their weights.
 
     The first resize takes `quarter` cells to 4 times as many, of which `valid` are kept; the second takes those to
     `output`. Its two neighbours lie a quarter of a cell apart, hence 3 cells. Both clamp at the edges.
@@ -86,14 +86,14 @@ def resize_taps(valid: int, output: int, quarter: int) -> tuple[Indices, Float32
 
 
 def scale_box(box: Float32, input_hw: tuple[int, int], output_hw: tuple[int, int]) -> Float32:
-    """A box from network-input to output pixels, clipped to the output."""
+    """Scale a box from network-input to output pixels, clipped to the output."""
     scale_y, scale_x = (np.float32(output_hw[i] / input_hw[i]) for i in (0, 1))
     with np.errstate(over="ignore"):
         return clip(box * np.array([scale_x, scale_y, scale_x, scale_y], np.float32), output_hw)
 
 
 def paste_mask(probs: Float32, box: Float32, output_hw: tuple[int, int], threshold: float | np.float32) -> Mask:
-    """Pixels of the output, (H, W), where the (Gh, Gw) probabilities stretched over the box reach the threshold."""
+    """Return the output pixels, (H, W), where (Gh, Gw) probabilities stretched over the box reach the threshold."""
     if not (box[2] - box[0] > 0 and box[3] - box[1] > 0):  # false for NaN
         return np.zeros(output_hw, np.bool_)
     probs = np.pad(np.where(np.isfinite(probs), probs, np.float32(0)), 1)  # a border of zeros stands for "outside"
@@ -106,7 +106,7 @@ def paste_mask(probs: Float32, box: Float32, output_hw: tuple[int, int], thresho
 
 
 def paste_taps(low: np.float32, high: np.float32, output: int, G: int) -> tuple[Indices, Float32]:
-    """For each output pixel of one axis the lower of its two cells in the padded mask, and the upper one's share."""
+    """Return for each output pixel of an axis the lower of its two padded mask cells, and the upper one's share."""
     with np.errstate(over="ignore"):
         centre = np.arange(output, dtype=np.float32) + np.float32(0.5)
         u = (centre - low) / (high - low) * np.float32(G) - np.float32(0.5)
@@ -116,11 +116,11 @@ def paste_taps(low: np.float32, high: np.float32, output: int, G: int) -> tuple[
 
 
 def lerp(a: Float32, b: Float32, t: Float32) -> Float32:
-    """From a to b; exactly a where they are equal, so that a flat mask at the threshold stays whole."""
+    """Interpolate from a to b; exactly a if they are equal, so that a flat mask at the threshold stays whole."""
     return a + (b - a) * t
 
 
 def area_and_box(mask: Mask) -> AreaAndBox:
-    """area, x0, y0, x1, y1 of a mask that is not empty; the box is tight and half-open."""
+    """Return area, x0, y0, x1, y1 of a mask that is not empty; the box is tight and half-open."""
     rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
     return (int(np.count_nonzero(mask)), int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)

@@ -4,7 +4,7 @@
 the GIL released; None uses every core that this process may use. Results do not depend on the number of threads.
 
 Shapes: N images, L pyramid levels (Hl, Wl cells), A anchors per cell, R RoIs, C channels or thing classes,
-K detections, S bins a side; in the merge Gh x Gw a mask, S semantic channels (0 is "things"), H x W output, h x w
+K detections, S bins per side; in the merge Gh x Gw a mask, S semantic channels (0 is "things"), H x W output, h x w
 semantic map. Boxes are (x0, y0, x1, y1) in pixels of the network input.
 """
 
@@ -39,7 +39,7 @@ def skip_destructors() -> None:
 
 
 def default_threads() -> int:
-    """What threads=None takes: every core that this process may use."""
+    """Return the meaning of threads=None: every core that this process may use."""
     return contract.check_threads(None)
 
 
@@ -185,12 +185,12 @@ _WINOGRAD_G = np.array(
 
 
 def conv3x3_instructions() -> list[str]:
-    """The vector instructions that `Conv3x3` is compiled for and this processor has, the fastest first."""
+    """Return the vector instructions that `Conv3x3` is compiled for and this processor has, the fastest first."""
     return _native.conv3x3_variants()
 
 
 class Conv3x3:
-    """A convolution with 3 x 3 kernels, stride 1 and padding 1; not an op, but what networks spend most time in.
+    """A convolution with 3 x 3 kernels, stride 1 and padding 1. Not an op; networks spend most of their time in it.
 
     It keeps the memory that it works in for the next call, and takes more where several threads call it at once.
     """
@@ -236,7 +236,7 @@ class Conv3x3:
         self._workspaces = [np.zeros(self._workspace_shape, np.float32)]  # that no call is working in
 
     def __call__(self, x: Float32, out: Float32) -> Float32:
-        """The convolution of a picture.
+        """Compute the convolution of an image.
 
         Args:
             x: (N, H, W, C) float32.
@@ -268,7 +268,7 @@ class Conv3x3:
 
 
 def look_up(image: NDArray[np.uint8], table: Float32, *, out: Float32, threads: int | None = None) -> Float32:
-    """What a network begins with: for each byte of each channel a number, channel by channel.
+    """Normalise an image: look up a number for each byte, by channel.
 
     Args:
         image: (N, H, W, 3) uint8.
@@ -295,12 +295,12 @@ def overlay(
     border: int,
     threads: int | None = None,
 ) -> NDArray[np.uint8]:
-    """The colours of a panoptic map over a frame; not an op, but for people to look at. See `reference.overlay`.
+    """Blend the colours of a panoptic map with a frame, for display. Not an op; see `frame_reference.overlay`.
 
     Args:
         frame: (H, W, 3) uint8.
         panoptic: (h, w) int32 ids of any size; the frame's pixels show the cells that their centres lie in.
-        colors: (n, 3) uint8, the colour of each id; id 0 and ids from n on leave the frame as it is.
+        colors: (n, 3) uint8, the colour of each id; pixels of id 0 and of ids from n on keep the frame's colour.
         opacity: of the colours, 0 to 1, taken in steps of 1/256.
         border: width of the lines between segments in pixels; 0 draws none, more than 64 are 64.
         threads: how many to use; None takes `default_threads`.

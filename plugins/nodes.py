@@ -9,7 +9,7 @@ from .schema import ALL_OPS, INPUT_SIZE, OPS, SIZED, Op
 
 
 class Form(NamedTuple):
-    """Which of the ONNX functions of an op a node needs."""
+    """The form of an op's ONNX function that a node needs."""
 
     levels: int  # of the pyramid; 1 if the op has none
     open_size: bool  # the size of the network's input is an input

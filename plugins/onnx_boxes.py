@@ -16,7 +16,7 @@ NO_LIMIT = 2**31 - 1
 
 
 def decode(op: FunctionBuilder, codes: Columns, boxes: Columns, weights: Columns | None = None) -> Columns:
-    """1.1: apply (dx, dy, dw, dh), divided by the weights, to boxes."""
+    """Apply (dx, dy, dw, dh), divided by the weights, to boxes: 1.1."""
     dx, dy, dw, dh = codes if weights is None else (code / weight for code, weight in zip(codes, weights, strict=True))
     width, height = boxes[2] - boxes[0], boxes[3] - boxes[1]
     x = dx * width + (boxes[0] + width * 0.5)
@@ -27,7 +27,7 @@ def decode(op: FunctionBuilder, codes: Columns, boxes: Columns, weights: Columns
 
 
 def clip(op: FunctionBuilder, boxes: Columns, hw: Value) -> Columns:
-    """1.2: boxes cut to a size, (2,) of any type."""
+    """Clip boxes to a size, (2,) of any type: 1.2."""
     limits = hw.cast(np.float32)
     height, width = limits[0], limits[1]
     x0, y0, x1, y1 = (
@@ -38,13 +38,13 @@ def clip(op: FunctionBuilder, boxes: Columns, hw: Value) -> Columns:
 
 
 def has_area(op: FunctionBuilder, boxes: Columns) -> Value:
-    """False for empty, inverted and NaN boxes."""
+    """Return whether boxes have an area: False for empty, inverted and NaN boxes."""
     x0, y0, x1, y1 = boxes
     return (x1 - x0 > 0.0) & (y1 - y0 > 0.0)
 
 
 def suppress(op: FunctionBuilder, boxes: Value, ranks: Value, scores: Value) -> Value:
-    """1.2: the scores (B, M) of those of B groups of boxes (B, M, 4) that NMS keeps, -inf for the others.
+    """Return the scores (B, M) of the boxes (B, M, 4), in B groups, that NMS keeps, -inf for the others: 1.2.
 
     Ranks (B, M), the highest for the best and 0 for no candidate, stand in for the scores: they have no ties, and ONNX
     leaves the order of ties open.
@@ -55,7 +55,7 @@ def suppress(op: FunctionBuilder, boxes: Value, ranks: Value, scores: Value) -> 
 
 
 def first_k(op: FunctionBuilder, scores: Value, boxes: Value, K: Value) -> tuple[Value, Value, Value, Value]:
-    """The K best of (N, M) scores that are not -inf: boxes (N, K, 4), scores (N, K), index in M (N, K), count (N,)."""
+    """Return the K best of (N, M) scores above -inf: boxes (N, K, 4), scores (N, K), index in M (N, K), count (N,)."""
     N = scores.size(0)
     padded = op.Concat(scores, op.Expand(-math.inf, shape(op, N, K)), axis=1)  # M may be less than K
     boxes = op.Concat(boxes, op.Expand(0.0, shape(op, N, K, 4)), axis=1)

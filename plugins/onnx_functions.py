@@ -1,4 +1,4 @@
-"""The custom ops as ONNX model-local functions of standard operators: what makes a PanRT file run anywhere.
+"""The custom ops as ONNX model-local functions of standard operators, with which a PanRT file runs anywhere.
 
 A model that holds these functions runs in plain ONNX Runtime; a runtime that has kernels or plugins of the same names
 uses those instead. OPS.md is the contract, the step numbers in here are its own. In ONNX Runtime results equal those of
@@ -163,7 +163,7 @@ def _bind_settings(op: FunctionBuilder, declaration: Op) -> None:
 
 
 def rpn_proposals(op: FunctionBuilder, form: Form) -> FunctionProto:
-    """RpnProposals over pyramid levels."""
+    """Build the function of RpnProposals over pyramid levels."""
     levels = form.levels
     logits, deltas = op.inputs[:levels], op.inputs[levels : 2 * levels]
     strides, sizes, ratios = op.attribute("strides"), op.attribute("anchor_sizes"), op.attribute("aspect_ratios")
@@ -194,7 +194,7 @@ def rpn_proposals(op: FunctionBuilder, form: Form) -> FunctionProto:
 
 
 def anchors(op: FunctionBuilder, index: Value, W: Value, stride: Value, size: Value, ratios: Value) -> Columns:
-    """Anchors of these numbers, (N, k, 1), on a level that is W cells wide."""
+    """Return the anchors of these numbers, (N, k, 1), on a level that is W cells wide."""
     size64, ratios64 = size.cast(np.float64), ratios.cast(np.float64)
     widths = op.Sqrt(size64 * size64 / ratios64)  # (A,)
     half_widths = (widths / np.float64(2)).cast(np.float32)
@@ -210,7 +210,7 @@ def anchors(op: FunctionBuilder, index: Value, W: Value, stride: Value, size: Va
 
 
 def pyramid_roi_align(op: FunctionBuilder, form: Form) -> FunctionProto:
-    """PyramidRoiAlign over pyramid levels."""
+    """Build the function of PyramidRoiAlign over pyramid levels."""
     levels = form.levels
     *features, rois = op.inputs
     strides, S = op.attribute("strides"), op.attribute("output_size")
@@ -243,9 +243,9 @@ def pyramid_roi_align(op: FunctionBuilder, form: Form) -> FunctionProto:
 
 
 def roi_align(op: FunctionBuilder, feature: Value, boxes: Value, image: Value) -> Value:
-    """3.3 to 3.5 of boxes (m, 4) in cells, on images (m,): (m, C, S, S).
+    """Pool boxes (m, 4) in cells, on images (m,), to (m, C, S, S): 3.3 to 3.5.
 
-    ONNX Runtime takes a sample outside the level as 0 times cell (0, 0), which is not 0 where that cell is not finite.
+    ONNX Runtime takes a sample outside the level as 0 times cell (0, 0), which is not 0 if that cell is not finite.
     There the cell is set to 0, and put back into the bins that do touch it.
     """
 
@@ -282,7 +282,7 @@ def roi_align(op: FunctionBuilder, feature: Value, boxes: Value, image: Value) -
 
 
 def box_detections(op: FunctionBuilder, form: Form) -> FunctionProto:
-    """BoxDetections."""
+    """Build the function of BoxDetections."""
     class_logits, box_deltas, rois, roi_count = op.inputs[:4]
     N, R, C = class_logits.size(0), class_logits.size(1), class_logits.size(2) - 1
 

@@ -19,14 +19,14 @@ from .onnx_boxes import NO_LIMIT, clip, has_area
 
 
 class Taps(NamedTuple):
-    """Where each output pixel of one axis samples, in cells of the source."""
+    """The samples of each output pixel of one axis, in cells of the source."""
 
     cells: tuple[Value, ...]  # each (..., size) int64
     weights: tuple[Value, ...]  # each (..., size) float32
 
 
 def panoptic_merge(op: FunctionBuilder, form: Form) -> FunctionProto:
-    """PanopticMerge.
+    """Build the function of PanopticMerge.
 
     Maps lie as (W, H) on the way: what is gathered along their first axis are then whole rows.
     """
@@ -88,7 +88,7 @@ def panoptic_merge(op: FunctionBuilder, form: Form) -> FunctionProto:
 def paint_instances(
     op: FunctionBuilder, order: Value, box: Columns, probs: Value, H: Value, W: Value
 ) -> tuple[Value, Value, Value]:
-    """3, 4: instances in this order onto an empty map, each within the window its mask can reach.
+    """Paint instances in this order onto an empty map, each within the window its mask can reach: 3 and 4.
 
     Returns their ids from 1 on, (W, H) int32, and of each instance whether it was accepted and its free pixels, int32.
     """
@@ -97,7 +97,7 @@ def paint_instances(
     columns, left, right = paste_taps(op, box[0], box[2], W, probs.size(2) - 2)
 
     def lerp(values: Value, taps: Taps, k: Value, begin: Value, end: Value) -> Value:
-        """Along the first axis."""
+        """Interpolate along the first axis."""
         cell = op.Slice(op.Gather(taps.cells[0], k), begin, end)
         share = op.Unsqueeze(op.Slice(op.Gather(taps.weights[0], k), begin, end), [1])
         low, high = op.Gather(values, cell), op.Gather(values, cell + 1)
@@ -130,7 +130,7 @@ def paint_instances(
 
 
 def paste_taps(op: FunctionBuilder, low: Value, high: Value, size: Value, G: Value) -> tuple[Taps, Value, Value]:
-    """3: taps (K, size) of each zero-padded mask, and the pixels that it can reach, from begin (K,) to end (K,)."""
+    """Return taps (K, size) of each zero-padded mask, and the pixels that it can reach, begin (K,) to end (K,): 3."""
     limit = G.cast(np.float32)
     centre = op.Range(0, size, 1).cast(np.float32) + 0.5
     u = (centre - low) / (high - low) * limit - 0.5
@@ -142,7 +142,7 @@ def paste_taps(op: FunctionBuilder, low: Value, high: Value, size: Value, G: Val
 
 
 def semantic_argmax(op: FunctionBuilder, logits: Value, rows: Taps, columns: Taps) -> Value:
-    """5: best channel, (W, H) int32, of (S, h, w) logits; all channels of one output row at a time."""
+    """Return the best channel, (W, H) int32, of (S, h, w) logits; all channels of one output row at a time: 5."""
     limit = float(LARGEST_LOGIT)
     clamped = at_most(op, at_least(op, logits, -limit), limit)
     cells = op.Transpose(op.Where(op.IsNaN(logits), -limit, clamped), perm=[1, 2, 0])  # (h, w, S)
@@ -159,7 +159,7 @@ def semantic_argmax(op: FunctionBuilder, logits: Value, rows: Taps, columns: Tap
 
 
 def weighted_sum(values: Sequence[Value], weights: Sequence[Value]) -> Value:
-    """From left to right."""
+    """Return the weighted sum, evaluated from left to right."""
     total = weights[0] * values[0]
     for weight, value in zip(weights[1:], values[1:], strict=True):
         total = total + weight * value
@@ -167,7 +167,7 @@ def weighted_sum(values: Sequence[Value], weights: Sequence[Value]) -> Value:
 
 
 def resize_taps(op: FunctionBuilder, valid: Value, output: Value, quarter: Value) -> Taps:
-    """5: the two resizes of one axis as three taps."""
+    """Return the two resizes of one axis as three taps: 5."""
     scale = valid.cast(np.float32) / output.cast(np.float32)
     source = at_least(op, (op.Range(0, output, 1).cast(np.float32) + 0.5) * scale - 0.5, 0.0)
     first = op.Min(source.cast(np.int64), valid - 1)
@@ -187,7 +187,7 @@ def resize_taps(op: FunctionBuilder, valid: Value, output: Value, quarter: Value
 
 
 def extent(op: FunctionBuilder, panoptic: Value, size: Value, axis: int) -> tuple[Value, Value]:
-    """First and past-the-last position along this axis of every id but 0, in a (W, H) map that holds each id."""
+    """Return the first and past-the-last position along an axis of every id but 0, in a (W, H) map that has each id."""
     one = op.Expand(np.uint8(1), op.Shape(panoptic))
     seen = op.ScatterElements(op.Expand(np.uint8(0), size), panoptic, one, axis=1 - axis)  # id takes the other's place
     first, last = (op.ArgMax(seen, axis=axis, keepdims=0, select_last_index=end) for end in (0, 1))

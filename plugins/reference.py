@@ -1,4 +1,4 @@
-"""The custom ops in NumPy: slow, obvious, the specification. Read it beside OPS.md, whose step numbers it follows.
+"""The custom ops in NumPy: their specification, clear rather than fast. Step numbers are those of OPS.md.
 
 Shapes: N images, L pyramid levels, A anchors per cell, R RoIs, C thing classes, K detections, S semantic channels (0 is
 "things"), Gh x Gw a mask (28 x 28), H x W output size, h x w semantic map at a quarter of the padded network input.
@@ -57,7 +57,7 @@ def rpn_proposals(
     nms_threshold: float,
     input_hw: tuple[int, int],
 ) -> Proposals:
-    """Best anchors of each level, decoded, clipped, thinned by NMS within their level, and the best R of all levels.
+    """Return the best anchors, decoded, clipped and thinned by NMS within their level: the best R of all levels.
 
     Args:
         logits: per level (N, A, Hl, Wl) float32 objectness.
@@ -136,7 +136,7 @@ def pyramid_roi_align(
         features: per level (N, C, Hl, Wl), or (N, Hl, Wl, C) where layout is "NHWC"; float32 or float16.
         rois: (N, R, 4) float32.
         strides: per level, pixels of the network input per cell.
-        output_size: S, bins a side.
+        output_size: S, bins per side.
         sampling_ratio: samples per bin and axis; 0 takes ceil(RoI size / S), as detectron2's models do.
         canonical_size: a RoI of this side, in pixels, belongs to canonical_level.
         canonical_level: see canonical_size.
@@ -174,7 +174,7 @@ def pyramid_roi_align(
 
 
 def usable_rois(rois: Float32) -> Mask:
-    """RoIs that have an area and lie in any image at all; the others pool to zero."""
+    """Return which RoIs have an area and lie in bounds; the others pool to zero."""
     with np.errstate(invalid="ignore"):
         bounded = (np.abs(rois) <= MAX_ROI_COORDINATE).all(axis=-1)  # false for NaN
         usable: Mask = bounded & (rois[..., 2] > rois[..., 0]) & (rois[..., 3] > rois[..., 1])
@@ -182,7 +182,7 @@ def usable_rois(rois: Float32) -> Mask:
 
 
 def pyramid_level(roi: Float32, canonical_size: float, canonical_level: int) -> int:
-    """Level of a RoI before clamping: floor(canonical_level + log2(sqrt(area) / canonical_size + 1e-8))."""
+    """Return a RoI's level before clamping: floor(canonical_level + log2(sqrt(area) / canonical_size + 1e-8))."""
     area = (roi[2] - roi[0]) * (roi[3] - roi[1])
     relative = np.sqrt(area) / np.float32(canonical_size) + np.float32(1e-8)
     level: np.float32 = np.float32(canonical_level) + np.float32(np.log2(np.float64(relative)))
@@ -190,7 +190,7 @@ def pyramid_level(roi: Float32, canonical_size: float, canonical_level: int) -> 
 
 
 def roi_align(feature: Float32, roi: Float32, stride: int, S: int, sampling_ratio: int) -> Float32:
-    """One RoI from one level: feature (C, H, W), result (C, S, S)."""
+    """Pool one RoI from one level: feature (C, H, W), result (C, S, S)."""
     x, grid_w = sample_positions(roi[0], roi[2], stride, S, sampling_ratio)  # (S, grid_w)
     y, grid_h = sample_positions(roi[1], roi[3], stride, S, sampling_ratio)
     pooled = np.zeros((feature.shape[0], S, S), np.float32)
@@ -246,7 +246,7 @@ def box_detections(
     max_detections: int,
     input_hw: tuple[int, int],
 ) -> Detections:
-    """Softmax, decode, clip, threshold, NMS within each class, keep the best K.
+    """Return the K best detections: softmax, decode, clip, threshold, NMS within each class.
 
     Args:
         class_logits: (N, R, C + 1) float32, background last.
@@ -327,7 +327,7 @@ def box_detections_2(
 
 
 def softmax(logits: Float32) -> Float32:
-    """Over the last axis, in float64, rounded to float32."""
+    """Compute softmax over the last axis, in float64, rounded to float32."""
     with np.errstate(invalid="ignore"):
         exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True, initial=-np.inf))
         probabilities: Float32 = (exponentials / exponentials.sum(axis=-1, keepdims=True)).astype(np.float32)

@@ -92,7 +92,7 @@ class Attribute:
 
     @property
     def python_type(self) -> str:
-        """Its type in Python."""
+        """The type of the attribute in Python."""
         if self.name.endswith("_hw"):
             return f"tuple[{self.type}, {self.type}]"
         return f"Sequence[{self.type}]" if self.length else self.type
@@ -118,7 +118,7 @@ class Setting(NamedTuple):
 
 
 class Limit(NamedTuple):
-    """What a call has of something, and how much of it is supported."""
+    """A quantity of a call, and the largest that is supported."""
 
     name: str  # the argument to blame
     found: int
@@ -166,12 +166,12 @@ class Op:
 
     @cached_property
     def key(self) -> str:
-        """A name that no other version has."""
+        """Return a name that no other version of an op has."""
         return self.name if self.version == 1 else f"{self.name}{self.version}"
 
     @cached_property
     def plugin(self) -> dict[str, str]:
-        """The attributes of its nodes by which TensorRT finds the plugin."""
+        """Return the attributes of its nodes by which TensorRT finds the plugin."""
         return dict(zip(PLUGIN_ATTRIBUTES, (PLUGIN_NAMESPACE, str(self.version)), strict=True))
 
     @cached_property
@@ -212,12 +212,12 @@ class Letter(NamedTuple):
     unit: str = ""  # of what there may be `most`
 
 
-_SIDE = Letter(1, MAX_SIDE, "cells a side")
+_SIDE = Letter(1, MAX_SIDE, "cells per side")
 LETTERS = {
     "N": Letter(1, MAX_IMAGES, "images"),
     "L": Letter(1, MAX_LEVELS, "levels"),
-    "A": Letter(1, MAX_ANCHORS_PER_CELL, "anchors of a cell"),
-    "R": Letter(0, MAX_ROWS, "rows of an image"),  # RoIs
+    "A": Letter(1, MAX_ANCHORS_PER_CELL, "anchors per cell"),
+    "R": Letter(0, MAX_ROWS, "rows per image"),  # RoIs
     "C": Letter(1),  # channels, or classes of things
     "K": Letter(0),  # detections
     "S": Letter(1),  # semantic channels; bins per axis
@@ -261,7 +261,7 @@ def _rpn_proposals_limits(sizes: Sizes, attributes: Mapping[str, Any]) -> Iterat
         here = sizes["A"] * H * W
         anchors += here
         yield Limit(f"logits[{i}]", anchors, MAX_ANCHORS, "anchors of all levels so far")
-        yield Limit("pre_nms_top_k", min(here, attributes["pre_nms_top_k"]), MAX_CANDIDATES, "candidates of a level")
+        yield Limit("pre_nms_top_k", min(here, attributes["pre_nms_top_k"]), MAX_CANDIDATES, "candidates per level")
 
 
 RPN_PROPOSALS = Op(

@@ -1,1 +1,1 @@
-"""What tests and benchmarks share: simulators, the suite for a GPU, workloads, a session without a network, streams."""
+"""Tools of tests and benchmarks: simulators, the suite for a GPU, workloads, a session without a network, streams."""

@@ -10,7 +10,7 @@ PATIENCE = 60.0  # seconds of real time after which a thread that should wait on
 
 
 class ManualClock:
-    """Threads that wait on it sleep until `advance` brings the moment that they wait for.
+    """Threads that wait on it sleep until `advance` reaches the moment that they wait for.
 
     `advance` goes from one such moment to the next and lets the thread that waits for it work until it waits again, so
     that a test sees the same course of events on any machine, under any load.

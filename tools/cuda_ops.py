@@ -49,7 +49,7 @@ def rpn_proposals(
     order: Order = FORWARD,
     **attributes: Unpack[_native.RpnProposalsAttributes],
 ) -> Proposals:
-    """As `reference.rpn_proposals`."""
+    """Run `reference.rpn_proposals` on a GPU."""
     return Proposals(*run(RPN_PROPOSALS, (logits, deltas), attributes, gpu=gpu, order=order))
 
 
@@ -63,7 +63,7 @@ def pyramid_roi_align(
     order: Order = FORWARD,
     **attributes: Unpack[_native.PyramidRoiAlignAttributes],
 ) -> Array:
-    """As `reference.pyramid_roi_align`; layout may be "NHWC8" too, whose padding is added and taken off here."""
+    """Run `reference.pyramid_roi_align` on a GPU; for the layout "NHWC8" too, padding is added and removed here."""
     memory = MemoryLayout[layout]
     (pooled,) = run(PYRAMID_ROI_ALIGN, (features, rois), attributes, layout=memory, gpu=gpu, order=order)
     return pooled[..., : features[0].shape[-1]] if memory == MemoryLayout.NHWC8 else pooled
@@ -80,7 +80,7 @@ def box_detections(
     order: Order = FORWARD,
     **attributes: Unpack[_native.BoxDetectionsAttributes],
 ) -> Detections:
-    """As `reference.box_detections`."""
+    """Run `reference.box_detections` on a GPU."""
     tensors = (class_logits, box_deltas, rois, roi_count)
     return Detections(*run(BOX_DETECTIONS, tensors, attributes, gpu=gpu, order=order))
 
@@ -98,7 +98,7 @@ def panoptic_merge(
     order: Order = FORWARD,
     **attributes: Unpack[_native.PanopticMergeAttributes],
 ) -> PanopticSegments:
-    """As `reference.panoptic_merge`; logits and probabilities may be float16 too."""
+    """Run `reference.panoptic_merge` on a GPU; logits and probabilities may be float16 too."""
     tensors = (semantic_logits, boxes, scores, classes, count, mask_probs)
     return PanopticSegments(*run(PANOPTIC_MERGE, tensors, attributes, gpu=gpu, order=order))
 
@@ -115,7 +115,7 @@ def run(
     """Launch the kernels of an op; nothing is checked, so that they meet what is invalid.
 
     The workspace has just the size that they ask for, and an odd address. Features in NHWC8 are padded with NaN, which
-    nothing real may touch; their result is still padded.
+    must not reach a result; the result is still padded.
     """
     attributes = complete(op, attributes)
     checked: Layout = "NCHW" if layout == MemoryLayout.NCHW else "NHWC"
@@ -148,7 +148,7 @@ def run(
 
 
 def _pad_channels(features: Array) -> Array:
-    """(N, H, W, C) with C rounded up to 8."""
+    """Return (N, H, W, C) with C rounded up to 8."""
     missing = -features.shape[-1] % 8
     return np.pad(features, [(0, 0), (0, 0), (0, 0), (0, missing)], constant_values=np.nan)
 
@@ -159,7 +159,7 @@ def _library() -> ctypes.CDLL:
 
 
 def _workspace_bytes(op: Op, struct: Struct) -> int:
-    """What the kernels of an op ask for; sizes and attributes decide, so the struct goes without its arrays."""
+    """Return the workspace that an op's kernels need; it depends on sizes and attributes alone, not on arrays."""
     filled = _filled(struct)
     function = getattr(_library(), f"panrt_cuda_{op.launcher}_workspace_bytes")
     function.restype = ctypes.c_size_t
@@ -190,7 +190,7 @@ def preprocess(
     gpu: SimulatedGpu,
     order: Order = FORWARD,
 ) -> Array:
-    """As `frame_reference.preprocess` on frames (N, ...); rows are `padding` bytes longer than their pixels.
+    """Run `frame_reference.preprocess` on a GPU, on frames (N, ...); rows are `padding` bytes longer than their pixels.
 
     Planes and output begin `offset` bytes from where device memory is aligned.
     """
@@ -239,7 +239,7 @@ def overlay(
     gpu: SimulatedGpu,
     order: Order = FORWARD,
 ) -> Array:
-    """As `reference.overlay` on frames (N, H, W, 3) and maps (N, h, w); frames, colors and output begin at `offset`."""
+    """Run `frame_reference.overlay` on frames (N, H, W, 3) and maps (N, h, w); arrays begin at `offset`."""
     (output,) = gpu.launch(
         "panrt_cuda_overlay",
         Struct(
@@ -263,7 +263,7 @@ def overlay(
 
 
 def narrow_map(ids: Array, dtype: type[np.integer[Any]], *, gpu: SimulatedGpu, order: Order = FORWARD) -> Array:
-    """As `frame_reference.narrow_map`."""
+    """Run `frame_reference.narrow_map` on a GPU."""
     narrow = Out(ids.shape, dtype)
     struct = Struct(NarrowMapArgs, ids=ids, narrow=narrow, count=ids.size, bytes_per_id=np.dtype(dtype).itemsize)
     (result,) = gpu.launch("panrt_cuda_narrow_map", struct, order)

@@ -24,33 +24,54 @@ class Room(NamedTuple):
     name: str
     purpose: str
     modules: tuple[str, ...]  # without "panrt."; each with all that is inside it
-    floor: int  # from the ground
     left: int  # pixels
     width: int
+    floor: int = 0  # from the ground
 
 
 ENGINE = (300, 690)  # its left side and width
 _SMALL = ("frame", "slot", "uri", "clock", "threads", "forks", "preprocess", "pixel_formats", "nvtx_ranges")
-ROOMS = (
-    Room("cli", "the commands", ("cli", "__main__"), 9, 30, 640),
-    Room("panrt", "the public names", ("",), 9, 710, 280),
-    Room("bench, doctor", "measure, explain", ("engine.bench", "engine.doctor"), 8, 312, 136),
-    Room("load", "file to session", ("engine.load", "engine.bundled"), 8, 462, 106),
-    Room("pipeline", "source to session to sinks", ("engine.pipeline",), 8, 790, 180),
-    Room("export", "network to ONNX to engine", ("export",), 7, 30, 240),
-    Room("backends/tensorrt", "TensorRT and for RTX", ("engine.backends.tensorrt",), 7, 315, 170),
-    Room("backends/cpu", "ONNX Runtime, kernels", ("engine.backends.cpu",), 7, 500, 170),
-    Room("sinks, status", "where results go", ("engine.sinks", "engine.status"), 7, 790, 180),
-    Room("session", "one for all backends", ("engine.session", "engine.backends"), 6, 430, 310),
-    Room("sources", "where frames come from", ("engine.sources",), 6, 790, 180),
-    Room("model", "the network, training, metrics", ("model",), 5, 30, 240),
-    Room("results", "segments, overlay, tracks", ("engine.results",), 5, 430, 310),
-    Room("frame, slot, ...", "frames, URIs, threads, clocks", tuple(f"engine.{name}" for name in _SMALL), 4, 430, 540),
-    Room("formats", "files that are read and written, checked", ("formats",), 3, 30, 960),
-    Room("plugins", "the four ops in all their forms", ("plugins",), 2, 30, 960),
-    Room("gpu", "which GPU there is, TensorRT's logger", ("gpu",), 1, 30, 960),
-    Room("errors, files, version", "exceptions, complete files", ("errors", "files", "lazy", "version"), 0, 30, 960),
-)
+FLOORS = {  # by their number, from the ground
+    9: [
+        Room("cli", "the commands", ("cli", "__main__"), 30, 640),
+        Room("panrt", "the public names", ("",), 710, 280),
+    ],
+    8: [
+        Room("bench, doctor", "measure, explain", ("engine.bench", "engine.doctor"), 312, 136),
+        Room("load", "file to session", ("engine.load", "engine.bundled"), 462, 106),
+        Room("pipeline", "source to session to sinks", ("engine.pipeline",), 790, 180),
+    ],
+    7: [
+        Room("export", "network to ONNX to engine", ("export",), 30, 240),
+        Room("backends/tensorrt", "TensorRT and for RTX", ("engine.backends.tensorrt",), 315, 170),
+        Room("backends/cpu", "ONNX Runtime, kernels", ("engine.backends.cpu",), 500, 170),
+        Room("sinks, status", "where results go", ("engine.sinks", "engine.status"), 790, 180),
+    ],
+    6: [
+        Room("session", "one for all backends", ("engine.session", "engine.backends"), 430, 310),
+        Room("sources", "where frames come from", ("engine.sources",), 790, 180),
+    ],
+    5: [
+        Room("model", "the network, training, metrics", ("model",), 30, 240),
+        Room("results", "segments, overlay, tracks", ("engine.results",), 430, 310),
+    ],
+    4: [
+        Room("frame, slot, ...", "frames, URIs, threads, clocks", tuple(f"engine.{name}" for name in _SMALL), 430, 540),
+    ],
+    3: [
+        Room("formats", "files that are read and written, checked", ("formats",), 30, 960),
+    ],
+    2: [
+        Room("plugins", "the four ops in all their forms", ("plugins",), 30, 960),
+    ],
+    1: [
+        Room("gpu", "which GPU there is, TensorRT's logger", ("gpu",), 30, 960),
+    ],
+    0: [
+        Room("errors, files, version", "exceptions, complete files", ("errors", "files", "lazy", "version"), 30, 960),
+    ],
+}
+ROOMS = tuple(room._replace(floor=floor) for floor, rooms in FLOORS.items() for room in rooms)
 BY_NAME = (
     ("load", "backends/cpu"),
     ("load", "backends/tensorrt"),
@@ -104,7 +125,7 @@ def _room(module: str) -> str:
         if inside in ("", "engine"):
             if module == "panrt.engine":
                 return "frame, slot, ..."
-            raise ValueError(f"{module}: belongs to no room; add it to ROOMS in {Path(__file__).name}.")
+            raise ValueError(f"{module}: belongs to no room; add it to FLOORS in {Path(__file__).name}.")
     return homes[inside]
 
 
@@ -123,7 +144,7 @@ def without_shortcuts(imports: Mapping[str, set[str]]) -> list[tuple[str, str]]:
 
 
 def draw() -> str:
-    """Return the picture as SVG."""
+    """Return the diagram as SVG."""
     rooms = {room.name: room for room in ROOMS}
     height = _top(0) + ROOM_HEIGHT + 24 + 18 * len(NOTES)
     arrows = [*without_shortcuts(imports()), *BY_NAME]

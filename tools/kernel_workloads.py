@@ -47,7 +47,7 @@ class Workload:
     camera_hw: tuple[int, int]  # of frames that the GPU prepares and draws on
 
 
-# The demo model as it is, with as many instances as its clip shows, and a COCO network on the frame that its published
+# The demo model, with as many instances as its clip shows, and a COCO network on the frame that its published
 # figures are for.
 WORKLOADS = {
     "tabletop": Workload("tabletop", (256, 320), 8, 5, 300, 150, 32, 12, 80, (480, 640)),
@@ -56,7 +56,7 @@ WORKLOADS = {
 
 
 def rpn_proposals(load: Workload) -> Call:
-    """Five levels with three anchors a cell; a few objects stand out, and around each many anchors."""
+    """Five levels with three anchors per cell; a few objects stand out, and around each many anchors."""
     rng = np.random.default_rng(1)
     logits, deltas = [], []
     strides = [4, 8, 16, 32, 64]
@@ -169,7 +169,7 @@ def preprocess(load: Workload, *, pixel_format: Literal["BGR8", "YUYV", "NV12"])
 
 
 def overlay(load: Workload) -> Call:
-    """Segments in patches over a camera's frame: frame and map once, and the picture."""
+    """Segments in patches over a camera's frame: frame and map are read once, and the overlay is written."""
     height, width = load.camera_hw
     rng = np.random.default_rng(6)
     frame = rng.integers(0, 256, (1, height, width, 3), np.uint8)
@@ -216,5 +216,5 @@ OPS: dict[str, Callable[[Workload], Call]] = {
     "preprocess NV12": lambda load: preprocess(load, pixel_format="NV12"),
     "overlay": overlay,
 }
-# What one frame of a network runs: launches and bytes a frame are their sums.
+# What one frame of a network runs: launches and bytes per frame are their sums.
 FRAME = ("rpn_proposals", "roi_align 7x7, HWC fp16", "box_detections", "roi_align 14x14, HWC fp16", "panoptic_merge")

@@ -29,15 +29,15 @@ def map_of(image: NDArray[np.uint8]) -> NDArray[np.int32]:
 
 
 def model_file(batch: int = 1) -> ModelFile:
-    """What a file of this session would say about itself."""
+    """Return the metadata that a file of this session would have."""
     return model_files.make(
         name="null",
         things=(THING,),
         stuff=(STUFF,),
         batch=batch,
-        input_hw=(0, 0),
-        valid_hw=(0, 0),
-        output_hw=(0, 0),
+        input_hw=(32, 32),  # it takes frames of any size
+        valid_hw=None,
+        output_hw=None,
         precision="fp32",
     )
 

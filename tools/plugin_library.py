@@ -1,4 +1,4 @@
-"""The plugin library that tests use, compiled from this checkout into build/ where its sources changed."""
+"""The plugin library that tests use, compiled from this checkout into build/ if its sources changed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Kernels = Literal["auto", "off"]
 
 @lru_cache
 def plugin_library(kernels: Kernels) -> PluginLibrary:
-    """With kernels where there is nvcc; for one architecture, as all take minutes and no test runs them on a GPU."""
+    """Build the library for one architecture, as all take minutes; with kernels if nvcc is found."""
     architectures = (library.ALL,) if os.environ.get("PANRT_TEST_PROFILE") == "full" else ("75",)
     return library.build(
         output=folder(kernels) / library.NAME, kernels=kernels, architectures=architectures, fetch_headers=True

@@ -13,7 +13,8 @@ def random_thresholds(seed: int) -> Thresholds:
     rng = np.random.default_rng(seed)
 
     def share(*special: float) -> float | None:
-        choices = [None, rng.uniform(0, 1), rng.uniform(0, 1), rng.uniform(0, 1), rng.choice([*special])]
+        usual = rng.uniform(0, 1)
+        choices: list[float | None] = [None, usual, usual, usual, float(rng.choice([*special]))]
         return choices[rng.integers(len(choices))]
 
     areas = [

@@ -15,7 +15,7 @@ SETUP = (
 
 def serve(port: str, description: str, *login: str) -> None:
     """Serve until killed."""
-    import gi  # noqa: PLC0415  (this file is also imported where there is none)
+    import gi  # noqa: PLC0415  (this file is also imported where it is not installed)
 
     gi.require_version("Gst", "1.0")
     gi.require_version("GstRtspServer", "1.0")

@@ -38,7 +38,7 @@ def bikes() -> Path:
 
 
 def recorded(path: Path) -> str:
-    """What the RTSP server is to serve, from an H.264 file."""
+    """Return what the RTSP server serves, from an H.264 file."""
     return f"filesrc location={path} ! qtdemux ! h264parse ! rtph264pay name=pay0 pt=96 config-interval=-1"
 
 
@@ -54,7 +54,7 @@ def turned(file: Path, target: Path, matrix: tuple[int, int, int, int]) -> Path:
 
 
 def drain(source: Source, *, most: int = 10_000, seconds: float = PATIENCE) -> list[Frame]:
-    """Its frames until it ends or gave `most`."""
+    """Return the frames of a source until it ends or has delivered `most`."""
     frames: list[Frame] = []
     deadline = time.monotonic() + seconds
     while not source.exhausted and len(frames) < most:
@@ -74,7 +74,7 @@ def wait_for(condition: Callable[[], bool], *, seconds: float = PATIENCE) -> Non
 
 
 def free_port() -> int:
-    """A port that nobody listens on, below those that systems give to whoever asks for any, or calls somebody."""
+    """Return a port without a listener, below those that systems assign to clients and to servers on port 0."""
     ports = random.SystemRandom()  # Hypothesis gives every process the same seed
     while True:
         port = ports.randrange(12_000, 32_000)

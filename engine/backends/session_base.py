@@ -1,4 +1,4 @@
-"""What sessions of all backends share: whose turn it is, how many submissions wait in which order, and closing.
+"""The parts of a session that all backends share: turns of callers, number and order of submissions, and closing.
 
 A backend begins work, finishes it and frees itself; this module decides who may request that. The rules are in the
 docstring of `Session`.
@@ -160,12 +160,12 @@ class SessionBase(ABC, Generic[Work]):
             user = current_user()
             self._check_reserved(user)
             if not self._waiting:
-                raise SessionError("session: nothing was submitted that could be collected.")
+                raise SessionError("session: there is nothing to collect; submit first.")
             submission = self._waiting[0]
             owner = submission.user
             pairs = user in self._submitted and owner in self._collected  # both collect what they submit themselves
             if user is not owner and (pairs or user in self._refused):
-                raise SessionBusyError("session: what waits was submitted by another thread, which collects it itself.")
+                raise SessionBusyError("session: the waiting submission is another thread's, which has to collect it.")
             try:
                 results = self._finish(submission.work, submission.frames)
             except Exception:
@@ -197,19 +197,19 @@ class SessionBase(ABC, Generic[Work]):
         self.settings = settings(self.model, self._shapes, thresholds=self.settings.thresholds, classes=chosen)
 
     def wait_for(self, stream: object) -> None:
-        """See `panrt.engine.session.Session`; this one is for sessions without a GPU."""
+        """Raise SessionError: a session without a GPU has no stream; see `panrt.engine.session.Session`."""
         del stream
         raise SessionError(f"session: {self._name} runs on the CPU, which has no CUDA stream to wait for.")
 
     def reserve(self, user: object) -> None:
-        """See `panrt.engine.session.Reserves`."""
+        """Reserve the session; see `panrt.engine.session.Reserves`."""
         with self._inside(), self._submitting, self._collecting:
             self._check_usable()
             self._check_turn(user)
             self._reserved_for = weakref.ref(user)
 
     def release(self, user: object) -> None:
-        """See `panrt.engine.session.Reserves`; submissions that the user has not collected are awaited and dropped."""
+        """Release the session; uncollected submissions are awaited and dropped. See `panrt.engine.session.Reserves`."""
         if self._closing or self._forked:
             return
         with self._inside(), self._submitting, self._collecting:
@@ -239,7 +239,7 @@ class SessionBase(ABC, Generic[Work]):
         self.close()
 
     def after_fork(self) -> None:
-        """See `forks`."""
+        """Become unusable in a forked child; see `forks`."""
         self._forked = True
         self._make_locks()
 

@@ -1,8 +1,8 @@
 """Measure a session: a throughput run, and a fixed-rate run.
 
-In the throughput run every frame waits for the one before and nothing else; the figures show what the engine can do. In
-the fixed-rate run frames arrive at a fixed rate whether the session is ready or not, and the newest is taken; the
-figures show what a robot would see: how old a frame is when its result is ready, and how many frames were dropped.
+In the throughput run each frame starts when the previous one is done; the figures show what the engine can do. In the
+fixed-rate run frames arrive at a fixed rate, whether or not the session is ready, and the newest is taken; the figures
+show what a robot would see: the age of a frame when its result is ready, and the number of dropped frames.
 
 Times are in seconds, in reports in milliseconds.
 """
@@ -31,7 +31,7 @@ Progress = Callable[[int, int], None]  # frames done, frames in all
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkConfig:
-    """How long to measure, and at which rate."""
+    """The length of a measurement, and the rate of its fixed-rate run."""
 
     frames: int = 200  # of each run
     warm_up: int = 20  # frames before the runs, not measured
@@ -55,7 +55,7 @@ class Spread(NamedTuple):
 
     @staticmethod
     def of(values: Sequence[float]) -> Spread:
-        """Summarise at least one value; a percentile is the smallest value that so many percent do not exceed."""
+        """Summarise at least one value; a percentile is the smallest value that its share does not exceed."""
         ordered = sorted(values)
         p50, p90, p99 = (ordered[max(math.ceil(share * len(ordered)) - 1, 0)] for share in (0.5, 0.9, 0.99))
         return Spread(p50, p90, p99, ordered[-1], sum(ordered) / len(ordered))
@@ -86,7 +86,7 @@ class Run(NamedTuple):
 
 
 class Benchmark(NamedTuple):
-    """All that a report shows."""
+    """Everything that a report shows."""
 
     model: str  # file name
     model_sha256: str
@@ -146,7 +146,7 @@ def run_benchmark(
         name=model.name,
         precision=model.precision,
         backend=session.backend,
-        input_hw=model.input_hw,
+        input_hw=model.sizes.input_hw,
         frame_hw=(frames[0].shape[0], frames[0].shape[1]),
         config=config,
         throughput=throughput,
@@ -163,7 +163,7 @@ def run_benchmark(
 def _runs(
     session: Session, frames: Sequence[NDArray[np.uint8]], config: BenchmarkConfig, progress: Callable[[int], None]
 ) -> tuple[Run, Run | None]:
-    """Do both runs, with their power where a sensor reads it."""
+    """Measure both runs, with their power if a sensor exists."""
     sensor = open_sensor(session.backend)
     try:
         with PowerMeter(sensor) as meter:

@@ -1,4 +1,4 @@
-"""The machine of a measurement, so that two figures can be compared, or are seen to be incomparable."""
+"""The machine of a measurement, which decides whether two figures are comparable."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PACKAGES = ("panrt", "numpy", "onnxruntime", "opencv-python-headless", "av", "t
 
 
 class Machine(NamedTuple):
-    """What is known of a machine; empty fields are unknown."""
+    """The description of a machine; empty fields are unknown."""
 
     processor: str
     threads: int  # that this process may use

@@ -6,23 +6,22 @@ The page is one file: its plots are SVG written here, so that it needs neither a
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import UnionType
-from typing import TYPE_CHECKING, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from panrt.engine.bench.benchmark import Benchmark, BenchmarkConfig, Run, Spread
-from panrt.engine.bench.machine import Machine
-from panrt.engine.bench.power import Power
+from panrt.engine.bench.benchmark import Benchmark, Run, Spread
 from panrt.errors import BenchmarkFileError
 from panrt.files import read_whole
 from panrt.formats import records
+from panrt.formats.decoding import decode
 from panrt.formats.records import shown
 
 if TYPE_CHECKING:
     from panrt.engine.backends.tensorrt.profile import GpuProfile
 
 SCHEMA = 2
+ADDED = ("threads", "gpu_memory", "tf32", "power")  # fields that older files lack
 FORMER_NAMES = {"back_to_back": "throughput", "paced": "fixed_rate"}  # of the runs in schema 1
 LONGEST = 2**26  # bytes of a file; a million frames take a third
 BUSY = 0.25  # load per thread beyond which a measurement is unreliable
@@ -58,48 +57,14 @@ def from_json(data: Any, *, source: str) -> Benchmark:
     fields = {name: value for name, value in data.items() if name not in ("schema", "gpu_profile", "warnings")}
     if schema == 1:
         fields = {FORMER_NAMES.get(name, name): value for name, value in fields.items()}
-    benchmark: Benchmark = _decoded(Benchmark, fields, source)
+    try:
+        benchmark: Benchmark = decode(Benchmark, fields, source=source, least=0, optional=ADDED)
+    except ValueError as error:
+        raise BenchmarkFileError(f"{error}; this is not what `panrt bench` writes, measure again.") from error
     for name, run in _runs(benchmark):
         if run is not None and (not run.latencies or min(run.latencies) < 0 or run.seconds <= 0):
             raise BenchmarkFileError(f"{source}: {name}: holds no frame, or a time below 0; measure again.")
     return benchmark
-
-
-def _decoded(kind: Any, value: Any, where: str) -> Any:
-    """Decode a value of this type from JSON: a `Benchmark`, or a field of it."""
-    origin, inside = get_origin(kind), get_args(kind)
-    if origin in (UnionType, Union):
-        return None if value is None else _decoded(inside[0], value, where)
-    if kind in _PLAIN and (plain := _PLAIN[kind](value)) is not None:
-        return plain
-    if origin is tuple and isinstance(value, list) and (inside[1:] == (...,) or len(value) == len(inside)):
-        return tuple(_decoded(inside[0], item, f"{where}[{index}]") for index, item in enumerate(value))
-    if origin is dict and isinstance(value, dict) and all(records.line(name) is not None for name in value):
-        return {name: _decoded(inside[1], item, f"{where}: {name}") for name, item in value.items()}
-    if kind in (Benchmark, BenchmarkConfig, Run, Machine, Power) and isinstance(value, dict):
-        types = get_type_hints(kind)
-        optional = {"threads", "gpu_memory", "tf32", "power"} if kind in (Benchmark, Run) else set()
-        for problem, wrong in (
-            ("missing", types.keys() - optional - value.keys()),
-            ("unknown", value.keys() - types.keys()),
-        ):
-            if wrong:
-                raise BenchmarkFileError(
-                    f"{where}: not what `panrt bench` writes: {problem} field {records.names(wrong)}; measure again."
-                )
-        try:
-            return kind(**{name: _decoded(types[name], item, f"{where}: {name}") for name, item in value.items()})
-        except ValueError as error:
-            raise error if isinstance(error, BenchmarkFileError) else BenchmarkFileError(f"{where}: {error}") from error
-    raise BenchmarkFileError(f"{where}: got {shown(value)}, which `panrt bench` does not write; measure again.")
-
-
-_PLAIN: dict[Any, Callable[[object], Any]] = {
-    float: records.real,
-    int: lambda value: value if type(value) is int and 0 <= value <= records.LARGEST_WHOLE else None,
-    str: records.line,
-    bool: lambda value: value if isinstance(value, bool) else None,
-}
 
 
 def read_benchmark(path: Path) -> Benchmark:

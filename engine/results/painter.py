@@ -1,4 +1,4 @@
-"""Overlays that a GPU draws from the frame and the map that a session's memory still holds."""
+"""Overlays drawn by a GPU, from the frame and the map that a session's memory still holds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Drawing(Protocol):
     """An overlay that a GPU draws in the background."""
 
     def overlay(self) -> NDArray[np.uint8]:
-        """Wait for it: (H, W, 3) BGR, the frame with colours and borders but without names, read-only.
+        """Wait for the overlay, (H, W, 3) BGR: the frame with colours and borders but without names, read-only.
 
         May be called from any thread, repeatedly, and after the session took other frames or was closed.
         """
@@ -25,12 +25,12 @@ class Drawing(Protocol):
 
 
 class Painter:
-    """Draws one result where its frame and its map are; see `PanopticResult.start_overlay`."""
+    """Draws one result on the GPU that computed it; see `PanopticResult.start_overlay`."""
 
     def __init__(
         self, draw: Callable[[Mapping[int, Rgb]], Drawing | None], ids: Mapping[int, int] | None = None
     ) -> None:
-        """Draw by a function of a session.
+        """Wrap a function of a session that begins to draw.
 
         Args:
             draw: begins to draw in these colours, (R, G, B) by id of the map on the GPU; None if that is gone.

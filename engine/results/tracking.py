@@ -33,7 +33,7 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingConfig:
-    """What counts as the same thing.
+    """The parameters that decide whether two segments are the same thing.
 
     Raises:
         ValueError: a value is out of range; the message names it.
@@ -91,7 +91,7 @@ class Tracker:
 
         Args:
             categories: of the model, things and stuff: `(*model.things, *model.stuff)`.
-            config: what counts as the same thing.
+            config: decides which segments are the same thing.
         """
         self.config = config
         self._categories = {category.id: category for category in categories}

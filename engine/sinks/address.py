@@ -42,7 +42,7 @@ _CURES = {
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server listens and which requests it accepts, from its URI."""
+    """The place where a server listens, and the requests that it accepts, from its URI."""
 
     uri: str  # without options, so that messages show no token
     host: str  # "": this machine only

@@ -58,12 +58,12 @@ class Client:
         self._clock = clock
 
     def may_send(self, seconds: float, *, grace: float) -> None:
-        """Expect a request within so many seconds; within `grace` while others wait for a connection."""
+        """Expect a request within this many seconds; within `grace` while others wait for a connection."""
         now = self._clock()
         self.deadline, self.room_at, self.is_answered = now + seconds, now + grace, False
 
     def is_sent(self, seconds: float = _NEVER) -> None:
-        """Expect the client to receive data within so many seconds."""
+        """Expect the client to receive data within this many seconds."""
         self.deadline, self.room_at, self.is_answered = self._clock() + seconds, _NEVER, True
 
     def shut(self, how: int = socket.SHUT_RDWR) -> None:

@@ -1,4 +1,4 @@
-"""The pages that every server of a stream has for machines: /metrics for Prometheus and /healthz."""
+"""The pages for programs that every server of a stream has: /metrics for Prometheus and /healthz."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _lines(status: StreamStatus, counts: Counts) -> Iterator[str]:
 
 
 def _unique(names: Iterable[str], things: Iterable[Thing]) -> list[tuple[str, Thing]]:
-    """Pair things with unique names, repeated ones numbered: Prometheus rejects equal labels."""
+    """Return items with unique names, repeated ones numbered: Prometheus rejects equal labels."""
     seen: Counter[str] = Counter()
     pairs = []
     for name, thing in zip(names, things, strict=True):

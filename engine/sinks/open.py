@@ -111,7 +111,7 @@ class _CallWriter:
         self._function(item.result)
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing: a function needs no closing."""
 
 
 def _open(uri: str, scheme: str, target: str, options: Mapping[str, str]) -> Sink:

@@ -22,7 +22,7 @@ from panrt.formats.records import legible
 LOG = logging.getLogger("panrt.sinks")
 
 _EVERY = 1.0  # seconds between flushes to disk
-_SHARE = 20  # ... or longer: so many times the duration of the last one
+_SHARE = 20  # ... or longer: this multiple of the duration of the last one
 
 
 class Rhythm:

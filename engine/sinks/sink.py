@@ -50,7 +50,7 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class Context:
-    """The stream that a writer belongs to."""
+    """The properties of the stream that a writer belongs to."""
 
     model: ModelFile
     status: Callable[[], StreamStatus]
@@ -244,7 +244,7 @@ class Sink:
         _write(self._writer, item)
 
     def _attempt(self, action: Callable[[], None], *, results: int = 0, last: bool = False) -> None:
-        """Run an action of the writer that handles so many new results, and count the results that it loses."""
+        """Run an action of the writer that handles this many new results, and count the results that it loses."""
         before = self._pending
         try:
             action()

@@ -1,7 +1,7 @@
 """Annotated video, H.264 through PyAV, with the original times of the frames.
 
 A video consists of fragments of half a second: however the process ends, the file plays up to the last complete one.
-FFmpeg writes to memory, from which complete fragments are copied to the file. So FFmpeg never meets a full disk, after
+FFmpeg writes to memory, from which complete fragments are copied to the file. So FFmpeg never sees a full disk, after
 which PyAV would crash the process. After an error the next frame begins a new file; the old one plays up to the error.
 """
 
@@ -240,7 +240,7 @@ class _Video:
             raise SinkError(f"{legible(self.path)}: H.264: {error.strerror or error}") from error
 
     def _flush(self, frames: int) -> None:
-        """Write the output of the muxer, if any; afterwards so many frames are in the file."""
+        """Write the output of the muxer, if any; afterwards this many frames are in the file."""
         if not self._memory.pieces:
             return
         pieces = self._header + self._memory.pieces

@@ -19,7 +19,7 @@ class Buffers:
         self._free: deque[bytearray] = deque(maxlen=_KEPT)
 
     def take(self, size: int) -> NDArray[np.uint8]:
-        """Return an uninitialised array of so many bytes."""
+        """Return an uninitialised array of this many bytes."""
         if size != self._size:
             self._size, self._free = size, deque(maxlen=_KEPT)
         try:

@@ -135,7 +135,7 @@ class LaunchedPipeline:
         self._part, self._missing = self._header, _HEADER.size  # being read, and the bytes of it that are still missing
 
     def pull(self, seconds: float) -> Sample | None:
-        """See `Pipeline`; the time applies to each piece of a buffer."""
+        """Wait for a buffer, see `Pipeline`; the time applies to each piece of a buffer."""
         while True:
             if not self._read():
                 if not self._wait(seconds):
@@ -151,7 +151,7 @@ class LaunchedPipeline:
                     return Sample(part, self._caps, None if self._time == _NO_TIME else self._time / 1e9, None)
 
     def close(self) -> None:
-        """See `Pipeline`; the process has ended afterwards."""
+        """Close the pipeline, see `Pipeline`; the process has ended afterwards."""
         if self._closed:
             return
         self._closed = True

@@ -56,7 +56,7 @@ class Transition(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SourceOptions:
-    """How a source behaves; times in seconds.
+    """The options of a source; times in seconds.
 
     Raises:
         ValueError: a value is invalid; the message names it.
@@ -122,7 +122,7 @@ class Opening:
 
     @property
     def problem(self) -> SourceError | None:
-        """One error for all files that were not read in full; None if all were."""
+        """The error for all files that were not read in full; None if all were."""
         if not self.problems:
             return None
         first = next(iter(self.problems.values()))

@@ -15,7 +15,7 @@ from panrt.formats.video_files import open_video
 
 
 class ClipSegment(NamedTuple):
-    """What an id means, in every frame of the clip."""
+    """The segment of an id, in every frame of the clip."""
 
     id: int
     category_id: int  # see `classes.CLASSES`

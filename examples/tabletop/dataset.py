@@ -128,7 +128,7 @@ def generate_images(
             if progress is not None:
                 progress(len(images), count)
     record = {
-        "info": _info(f"Tabletop: {count} pictures, scenes {seed}..{seed + len(jobs) - 1}, {views} view(s) each"),
+        "info": _info(f"Tabletop: {count} images, scenes {seed}..{seed + len(jobs) - 1}, {views} view(s) each"),
         "licenses": _LICENSES,
         "images": images,
         "annotations": annotations,

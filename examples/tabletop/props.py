@@ -15,7 +15,7 @@ from examples.tabletop.textures import Rng, Texture
 
 
 class Finish(NamedTuple):
-    """How a surface shines."""
+    """The reflection of a surface."""
 
     specular: float
     shininess: float

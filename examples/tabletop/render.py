@@ -34,7 +34,7 @@ class Camera(NamedTuple):
     fov: float  # vertical
 
     def position(self) -> NDArray[np.float64]:
-        """(3,) metres."""
+        """The position of the camera, (3,) metres."""
         a, e = np.radians(self.azimuth), np.radians(self.elevation)
         sight = np.array([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), -np.sin(e)])
         return np.asarray(np.asarray(self.target) - self.distance * sight, np.float64)
@@ -132,7 +132,7 @@ class View:
 
 
 def ambient_occlusion(depth: Depth, fov: float, *, radius: float = 0.09, strength: float = 0.75) -> Depth:
-    """How much light from all around reaches each pixel, 0..1, estimated from the depth map alone.
+    """Return the ambient light that reaches each pixel, 0..1, estimated from the depth map alone.
 
     Horizon samples after the usual screen-space scheme: for points around the pixel, the cosine between the surface
     normal and the direction to the point counts, faded out with distance.

@@ -36,7 +36,7 @@ class Placed(NamedTuple):
 
 
 class Room(NamedTuple):
-    """What cameras and moving things have to respect."""
+    """The bounds of cameras and moving things."""
 
     x: tuple[float, float]  # the walls
     y: tuple[float, float]
@@ -370,7 +370,7 @@ def _lay_table(rng: Rng, room: Room, keep_free: list[Floats]) -> list[Placed]:
 
 
 def _stack(rng: Rng, prop: Prop, placed: list[Placed]) -> Placed | None:
-    """On top of something flat and free, if there is any."""
+    """Place a thing on top of something flat and free, if there is any."""
     if prop.name in ("ball", "rover", "bottle"):
         return None
     for below in placed:
@@ -476,7 +476,7 @@ def _turned(polygon: Floats, x: float, y: float, yaw: float) -> Floats:
 
 
 def _overlap(a: Floats, b: Floats) -> bool:
-    """Whether two convex polygons meet (separating axes)."""
+    """Return whether two convex polygons overlap (separating axes)."""
     for polygon in (a, b):
         edge = np.roll(polygon, -1, axis=0) - polygon
         normal = np.stack([edge[:, 1], -edge[:, 0]], -1)
@@ -487,7 +487,7 @@ def _overlap(a: Floats, b: Floats) -> bool:
 
 
 def _inside(inner: Floats, outer: Floats) -> bool:
-    """Whether every corner of `inner` lies in the convex, counter-clockwise polygon `outer`."""
+    """Return whether every corner of `inner` lies in the convex, counter-clockwise polygon `outer`."""
     edge = np.roll(outer, -1, axis=0) - outer
     offset = inner[:, None] - outer[None]
     return bool(np.all(edge[None, :, 0] * offset[..., 1] - edge[None, :, 1] * offset[..., 0] >= 0))

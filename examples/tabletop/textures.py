@@ -67,7 +67,7 @@ def fractal(rng: Rng, shape: tuple[int, int], cells: tuple[int, int], octaves: i
 
 
 def plain(color: Color, shape: tuple[int, int] = (64, 64)) -> Texture:
-    """One colour everywhere."""
+    """Return a texture of one colour."""
     return np.full((*shape, 3), color, np.float32)
 
 
@@ -83,7 +83,7 @@ def mix(a: Texture, b: Texture | Color, weight: Plane) -> Texture:
 
 
 def pick(rng: Rng, colors: Sequence[Color]) -> Color:
-    """One of `colors`, a little lighter or darker."""
+    """Return one of `colors`, a little lighter or darker."""
     red, green, blue = colors[int(rng.integers(len(colors)))]
     gain = float(rng.uniform(0.9, 1.08))
     return min(1.0, red * gain), min(1.0, green * gain), min(1.0, blue * gain)

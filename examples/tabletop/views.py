@@ -1,4 +1,4 @@
-"""Where the camera stands: still views that show something, and a smooth path with moving things for a clip."""
+"""Cameras: still views that show something, and a smooth path with moving things for a clip."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ _TRIES = 60
 
 
 class Pose(NamedTuple):
-    """Where a moving thing is."""
+    """The place of a moving thing."""
 
     position: tuple[float, float, float]
     quaternion: tuple[float, float, float, float]  # w, x, y, z
@@ -61,7 +61,7 @@ def _draw_camera(rng: Rng, scene: Scene) -> Camera:
 
 
 def _is_free(camera: Camera, room: Room) -> bool:
-    """Whether the camera is inside the room and neither in nor under the table."""
+    """Return whether the camera is inside the room and neither in nor under the table."""
     x, y, z = camera.position()
     inside = room.x[0] + 0.12 < x < room.x[1] - 0.12 and room.y[0] + 0.12 < y < room.y[1] - 0.12 and 0.1 < z < 2.2
     low, high = room.table.min(0) - 0.15, room.table.max(0) + 0.15
@@ -70,7 +70,7 @@ def _is_free(camera: Camera, room: Room) -> bool:
 
 
 def _faults(ids: Ids, depth: Depth, scene: Scene) -> int:
-    """How many of the wishes a view breaks."""
+    """Return the number of conditions that a view violates."""
     share = np.bincount(ids.ravel(), minlength=max(scene.categories) + 1) / ids.size
     things = share[1 : len(scene.placed) + 1]
     wall = share[len(scene.placed) + 2]
@@ -116,7 +116,7 @@ def clip_path(rng: Rng, scene: Scene, frames: int) -> tuple[list[Camera], list[d
 
 
 def _drive(angle: float, direction: float, rover: Placed, room: Room) -> Pose:
-    """On the circle round the table, facing along it."""
+    """Return a pose on the circle around the table, facing along it."""
     radius = float(np.hypot(*np.abs(room.table).max(0))) + 0.16
     x, y = radius * float(np.cos(angle)), radius * float(np.sin(angle))
     yaw = angle + direction * np.pi / 2
@@ -145,7 +145,7 @@ def roll_line(room: Room) -> tuple[float, float]:
 
 
 def _cover(footprint: NDArray[np.float64], outline: NDArray[np.float64]) -> float:
-    """How far a footprint has come onto a convex outline, 0..1, smoothly."""
+    """Return how far a footprint is on a convex outline, 0..1, smoothly."""
     edge = np.roll(outline, -1, axis=0) - outline
     edge /= np.linalg.norm(edge, axis=1, keepdims=True)
     offset = footprint.mean(0) - outline

@@ -72,7 +72,7 @@ class SameConv2d(NormedConv2d):
 
 
 class InvertedResidual(nn.Module):
-    """Expand 1x1, depthwise, project 1x1 without activation; added to its input where the shapes agree."""
+    """A 1x1 expansion, a depthwise convolution and a 1x1 projection, added to the input if shapes agree."""
 
     def __init__(self, in_channels: int, stage: Stage, *, stride: int) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class InvertedResidual(nn.Module):
 
 
 def _package_name(name: str) -> str:
-    """`blocks.1.0.project.norm.weight` -> `_blocks.1._bn2.weight`, as in `efficientnet_lite_pytorch`."""
+    """Return a name in `efficientnet_lite_pytorch`: `blocks.1.0.project.norm.weight` -> `_blocks.1._bn2.weight`."""
     stem = name.removeprefix("stem.")
     if stem != name:
         return f"_bn0.{stem.removeprefix('norm.')}" if stem.startswith("norm.") else f"_conv_stem.{stem}"
@@ -102,7 +102,7 @@ def _package_name(name: str) -> str:
 
 
 class EfficientNetLite(Trunk):
-    """image -> (C2, C3, C4, C5)."""
+    """The trunk: image -> (C2, C3, C4, C5)."""
 
     channels = (24, 40, 112, 320)
     weights = (
@@ -129,7 +129,7 @@ class EfficientNetLite(Trunk):
         init_msra(self)
 
     def stages(self) -> tuple[nn.Module, ...]:
-        """The stem and the seven stages in order; training freezes a prefix of them."""
+        """Return the stem and the seven stages in order; training freezes a prefix of them."""
         return (self.stem, *self.blocks)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

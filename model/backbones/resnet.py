@@ -20,7 +20,7 @@ BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
 class Stem(nn.Module):
-    """7x7 stride 2, then a 3x3 max-pool of stride 2: (N, 3, H, W) -> (N, 64, H/4, W/4)."""
+    """A 7x7 convolution of stride 2, then a 3x3 max-pool of stride 2: (N, 3, H, W) -> (N, 64, H/4, W/4)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Stem(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1 -> 3x3 -> 1x1 around a shortcut, which is a projection where the number of channels changes."""
+    """Convolutions 1x1, 3x3 and 1x1 beside a shortcut, which is a projection if the number of channels changes."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Bottleneck(nn.Module):
 
 
 def _torchvision_name(name: str) -> str:
-    """`res3.0.conv2.norm.weight` -> `layer2.0.bn2.weight`."""
+    """Return a tensor's name in torchvision: `res3.0.conv2.norm.weight` -> `layer2.0.bn2.weight`."""
     name = name.removeprefix("stem.")
     name = re.sub(r"^res(\d)", lambda match: f"layer{int(match[1]) - 1}", name)
     name = name.replace("shortcut.norm.", "downsample.1.").replace("shortcut.", "downsample.0.")
@@ -80,7 +80,7 @@ def _torchvision_name(name: str) -> str:
 
 
 def _caffe2_name(name: str) -> str:
-    """`res3.0.conv2.norm.weight` -> `res3_0_branch2b_bn_s`, as in detectron2's MSRA ResNets."""
+    """Return a tensor's name in detectron2's MSRA ResNets: `res3.0.conv2.norm.weight` -> `res3_0_branch2b_bn_s`."""
     suffixes = {
         "norm.weight": "bn_s",
         "norm.bias": "bn_b",
@@ -139,7 +139,7 @@ _CAFFE2 = TrunkWeights(
 
 
 class ResNet(Trunk):
-    """image -> (C2, C3, C4, C5)."""
+    """The trunk: image -> (C2, C3, C4, C5)."""
 
     channels = (256, 512, 1024, 2048)
     weights = (_TORCHVISION, _CONVERTED, _DETECTRON2, _CAFFE2)
@@ -171,7 +171,7 @@ class ResNet(Trunk):
         init_msra(self)
 
     def stages(self) -> tuple[nn.Module, ...]:
-        """Stem and res2..res5 in order; training freezes a prefix of them."""
+        """Return the stem and res2..res5 in order; training freezes a prefix of them."""
         return (self.stem, *(self.get_submodule(f"res{level}") for level in (2, 3, 4, 5)))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

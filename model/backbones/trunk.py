@@ -28,7 +28,7 @@ class TrunkWeights(NamedTuple):
 
 
 class Trunk(nn.Module):
-    """image -> (C2, C3, C4, C5), at strides 4, 8, 16, 32."""
+    """The base class of trunks: image -> (C2, C3, C4, C5), at strides 4, 8, 16, 32."""
 
     channels: ClassVar[tuple[int, int, int, int]]  # of C2..C5
     weights: ClassVar[tuple[TrunkWeights, ...]]  # that fit it

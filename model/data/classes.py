@@ -1,4 +1,4 @@
-"""Class tables: what a category index means, its id in the data set and its colour.
+"""Class tables: name, colour and data set id of each category index.
 
 A network has two index spaces. A thing class is 0..C-1 (box and mask heads, background last). A semantic channel is
 0..S-1 with S = 1 + number of stuff classes: channel 0 is "things", all thing classes merged; channel k is stuff class
@@ -28,25 +28,25 @@ class ClassTable(NamedTuple):
 
     @property
     def semantic_channels(self) -> int:
-        """S: the stuff classes and the one channel that all things share."""
+        """The number S of semantic channels: the stuff classes, and one channel that all things share."""
         return 1 + len(self.stuff)
 
     def thing_index(self) -> dict[int, int]:
-        """Category id of each thing -> class index 0..C-1."""
+        """Return the class index 0..C-1 of each thing, by category id."""
         return {category.id: index for index, category in enumerate(self.things)}
 
     def semantic_index(self) -> dict[int, int]:
-        """Category id -> semantic channel: 0 for things, 1..S-1 for stuff."""
+        """Return the semantic channel of each category id: 0 for things, 1..S-1 for stuff."""
         channels = {category.id: 0 for category in self.things}
         return channels | {category.id: channel for channel, category in enumerate(self.stuff, start=1)}
 
     def category(self, index: int, *, is_thing: bool) -> Category:
-        """Of a row of the merge's segments: the thing of a class index, or the stuff of a semantic channel."""
+        """Return the category of a segment of the merge: the thing of a class index, or the stuff of a channel."""
         return self.things[index] if is_thing else self.stuff[index - 1]
 
 
 def made_up_colors(ids: Sequence[int], taken: Iterable[tuple[int, int, int]] = ()) -> dict[int, tuple[int, int, int]]:
-    """Colours for categories that have none, by their ids: never black, and, for some thousands, no two alike.
+    """Return colours for categories without one, by their ids: never black, and all different for some thousands.
 
     An id has the same colour in every data set, unless another category there has that colour.
     """
@@ -68,7 +68,7 @@ def _on_the_wheel(place: int) -> tuple[int, int, int]:
 
 
 def _table(*, things: str, stuff: str) -> ClassTable:
-    """From one category a line: `<id> <name> #<rgb>`."""
+    """Parse a class table of one category per line: `<id> <name> #<rgb>`."""
 
     def parse(rows: str, is_thing: bool) -> tuple[Category, ...]:
         categories = []

@@ -39,7 +39,7 @@ class Segment(NamedTuple):
 
 
 class Record(NamedTuple):
-    """One image and where its files are."""
+    """An image of a data set, and its files."""
 
     image_id: int | str
     images: Path  # the folder, and the name in it
@@ -52,12 +52,12 @@ class Record(NamedTuple):
 
     @property
     def image_path(self) -> Path:
-        """The image."""
+        """The path of the image."""
         return self.images / self.image_name
 
     @property
     def label_path(self) -> Path:
-        """Its label map."""
+        """The path of the label map."""
         return self.labels / self.label_name
 
 
@@ -120,14 +120,14 @@ def read_coco_panoptic(
         if annotation.image_id not in listed:
             raise PanopticFormatError(
                 f"{where}: image_id {shown(annotation.image_id)} is not among the images (ids are compared as they are "
-                "written, a number is no text)."
+                "written, a number is not a text)."
             )
         records.append(_record(annotation, listed[annotation.image_id], known, images, labels, where))
     return CocoPanoptic(classes, tuple(records))
 
 
 def read_classes(annotations: Path | str) -> ClassTable:
-    """The classes of a data set alone; `annotations` and errors as for `read_coco_panoptic`."""
+    """Read the classes of a data set alone; `annotations` and errors as for `read_coco_panoptic`."""
     return _class_table(PanopticJson(annotations))
 
 
@@ -161,7 +161,7 @@ def load_sample(record: Record) -> Sample:
 
 
 def derive_targets(sample: Sample, classes: ClassTable, *, name: str = "image") -> Targets:
-    """Training targets of Panoptic FPN: instances without crowds, and stuff with all things merged to channel 0.
+    """Return the training targets of a sample: instances without crowds, and stuff with all things merged to channel 0.
 
     A crowd counts as a thing in the semantic map, as in detectron2's `prepare_panoptic_fpn`.
 
@@ -200,7 +200,7 @@ def check_masks(count: int, hw: tuple[int, ...], name: str) -> None:
 
 
 def tight_boxes(masks: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """The box (G, 4) of each mask (G, H, W); every mask has a pixel."""
+    """Return the box (G, 4) of each mask (G, H, W); every mask has a pixel."""
     rows, columns = np.asarray(masks.any(2)), np.asarray(masks.any(1))
     height, width = masks.shape[1:]
     edges = (columns.argmax(1), rows.argmax(1), width - columns[:, ::-1].argmax(1), height - rows[:, ::-1].argmax(1))
@@ -238,7 +238,7 @@ def _record(annotation: Annotation, image: Image, known: set[int], images: Path,
 
 
 def _image_name(image: Image) -> str:
-    """The file of an image; for Cityscapes' `ulm_0_1_gtFine_leftImg8bit.png` it is `ulm/ulm_0_1_leftImg8bit.png`."""
+    """Return the file of an image; `ulm/ulm_0_1_leftImg8bit.png` for Cityscapes' `ulm_0_1_gtFine_leftImg8bit.png`."""
     if isinstance(image.id, str) and image.file_name.endswith("_leftImg8bit.png") and "/" not in image.id:
         return f"{image.id.split('_')[0]}/{image.id}_leftImg8bit.png"
     return image.file_name

@@ -60,7 +60,7 @@ class Annotation(NamedTuple):
 
 
 class PanopticJson:
-    """A file that was parsed; its parts are checked when they are asked for."""
+    """A parsed file; its parts are checked when they are read."""
 
     def __init__(self, path: Path | str) -> None:
         """Read the file.
@@ -78,7 +78,7 @@ class PanopticJson:
             raise PanopticFormatError(f"{self.name}: expected an object with annotations, got {shown(self._root)}.")
 
     def categories(self) -> tuple[Category, ...]:
-        """Every category; those without a colour get one that depends on nothing but the JSON.
+        """Return every category; one without a colour gets one that depends on the JSON alone.
 
         Raises:
             PanopticFormatError: a field is missing or wrong, or an id is listed twice.
@@ -100,7 +100,7 @@ class PanopticJson:
         )
 
     def images(self) -> dict[ImageId, Image]:
-        """Every image by its id.
+        """Return every image by its id.
 
         Raises:
             PanopticFormatError: a field is missing or wrong, or an id is listed twice.
@@ -115,7 +115,7 @@ class PanopticJson:
         return images
 
     def annotations(self, *, of_truth: bool) -> tuple[Annotation, ...]:
-        """Every annotation.
+        """Return every annotation.
 
         Args:
             of_truth: read areas and crowds too; predictions have none.
@@ -135,7 +135,7 @@ class PanopticJson:
         return annotations
 
     def _label_names(self, entries: Sequence[Any]) -> Mapping[ImageId, str]:
-        """Names of label maps that annotations do not name: those of their images, as PNG."""
+        """Return the names of label maps that annotations do not name: those of their images, as PNG."""
         if all(isinstance(entry, dict) and entry.get("file_name") is not None for entry in entries):
             return {}
         if not isinstance(self._root, dict) or "images" not in self._root:
@@ -185,7 +185,7 @@ def _annotation(node: _Node, names: Mapping[ImageId, str], *, of_truth: bool) ->
 
 
 def _area(node: _Node) -> int | None:
-    """In pixels; None: to be counted, as the JSON does not say, or says that of a polygon, which is no whole number."""
+    """Return the area in pixels; None if the JSON has none, or that of a polygon, which is not a whole number."""
     value = node.fields.get("area")
     if value is None:
         return None
@@ -244,7 +244,7 @@ class _Node:
         return value
 
     def image_id(self, name: str) -> ImageId:
-        """COCO counts its images, Cityscapes names them."""
+        """Return the id of an image: COCO numbers its images, Cityscapes names them."""
         value = self.fields.get(name)
         found = records.line(value) if isinstance(value, str) else records.whole(value)
         if found is None:
@@ -252,7 +252,7 @@ class _Node:
         return found
 
     def file_name(self, name: str) -> str:
-        """The path of a file within its folder."""
+        """Return the path of a file within its folder."""
         value = self.text(name)
         path = PurePosixPath(value)
         if path.is_absolute() or ".." in path.parts or not path.name:
@@ -267,7 +267,7 @@ def _read_text(path: Path) -> bytes:
     name = legible(path)
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise PanopticNotFoundError(f"{name}: is no file; expected a COCO panoptic JSON.")
+            raise PanopticNotFoundError(f"{name}: is not a file; expected a COCO panoptic JSON.")
         return path.read_bytes()
     except PanopticFormatError:
         raise
@@ -280,7 +280,7 @@ def _read_text(path: Path) -> bytes:
 
 def _cure(path: Path) -> str:
     if path.suffix.lower() in (".jsonl", ".ndjson"):
-        return "JSON lines are no panoptic JSON; one is written by the sink coco://DIR"
+        return "JSON lines are not a panoptic JSON; the sink coco://DIR writes one"
     return "expected a COCO panoptic JSON; download or generate it again"
 
 
@@ -303,7 +303,7 @@ _ANNOTATIONS = {  # by a field of the first annotation
 
 
 def _kind(root: Any) -> str | None:
-    """What a JSON that is not panoptic is, if its content shows it."""
+    """Return what a JSON that is not panoptic is, if its content shows it."""
     if isinstance(root, list):
         return _first(root, _LISTS) or "a list, not an object with annotations"
     if "shapes" in root and "imagePath" in root:
@@ -340,7 +340,7 @@ def check_folder(folder: Path, role: str, path: Path) -> None:
 
 
 def within(folder: Path, name: str) -> Path:
-    """The file of that name in a folder; a link may not lead out of it.
+    """Return the path of a file in a folder; a link may not lead out of it.
 
     Raises:
         PanopticNotFoundError: there is no such file.

@@ -87,7 +87,7 @@ void rpn_proposals(std::vector<In<float, 4>> const& logits, std::vector<In<float
   }
   expect_at_most("logits", logits.size(), panrt::kMaxLevels, "levels");
   if (aspect_ratios.empty()) reject("aspect_ratios", "expected at least one");
-  expect_at_most("aspect_ratios", aspect_ratios.size(), panrt::kMaxAnchorsPerCell, "anchors of a cell");
+  expect_at_most("aspect_ratios", aspect_ratios.size(), panrt::kMaxAnchorsPerCell, "anchors per cell");
   for (float const ratio : aspect_ratios) expect_above_zero("aspect_ratios", ratio);
   expect_threads(threads);
   panrt::RpnProposalsArgs args{};
@@ -112,7 +112,7 @@ void rpn_proposals(std::vector<In<float, 4>> const& logits, std::vector<In<float
     all_anchors += here;
     expect_at_most("logits", all_anchors, panrt::kMaxAnchors, "anchors");
     expect_at_most("pre_nms_top_k", std::min(here, static_cast<std::size_t>(pre_nms_top_k)), panrt::kMaxCandidates,
-                   "candidates of a level");
+                   "candidates per level");
   }
   args.rois = arrays.write("rois", rois, {images, rois.shape(1), 4});
   args.roi_count = arrays.write("roi_count", roi_count, {images});
@@ -148,7 +148,8 @@ void box_detections_2(In<float, 3> const& class_logits, In<float, 3> const& box_
   auto const thing_classes = static_cast<std::size_t>(args.thing_classes);
   std::size_t const pairs = rows * thing_classes;
   expect_at_most("rois * thing classes", pairs, panrt::kMaxPairs, "pairs");
-  expect_at_most("boxes: rows", K, panrt::max_detections_of(static_cast<std::int64_t>(pairs)), "of so many pairs");
+  expect_at_most("boxes: rows", K, panrt::max_detections_of(static_cast<std::int64_t>(pairs)),
+                 "for this number of pairs");
   Arrays arrays;
   args.class_logits = arrays.read("class_logits", class_logits, {images, rows, thing_classes + 1});
   args.box_deltas = arrays.read("box_deltas", box_deltas, {images, rows, 4 * thing_classes});

@@ -168,7 +168,7 @@ struct LookUpArgs {
 // Throws std::bad_alloc only.
 void look_up(LookUpArgs const& args, int threads);
 
-// Not an op: the colours of a panoptic map over a frame, for display. `reference.overlay` defines it.
+// Not an op: the colours of a panoptic map over a frame, for display. `frame_reference.overlay` defines it.
 struct OverlayArgs {
   std::uint8_t const* frame;   // (height, width, 3)
   std::int32_t const* map;     // (map_height, map_width)

@@ -27,7 +27,7 @@ class BestFirst {
 
   std::vector<Rank> ranks_;
   std::size_t next_ = 0;
-  std::size_t sorted_ = 0;  // so many are in order, and no other is better than any of them
+  std::size_t sorted_ = 0;  // this many are in order, and no other is better than any of them
 };
 
 // Eight boxes, coordinate by coordinate. What is not filled is empty, and overlaps nothing.

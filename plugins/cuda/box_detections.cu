@@ -369,7 +369,8 @@ Status check_box_detections(BoxDetectionsArgs const& args) noexcept {
   std::int64_t const pairs = std::int64_t{args.rois_per_image} * args.thing_classes;
   checks.at_most("rois_per_image * thing_classes", pairs, kMaxPairs, "pairs");
   // The greedy rule compares each pair with what is kept.
-  if (checks.ok()) checks.at_most("max_detections", args.max_detections, max_detections_of(pairs), "of so many pairs");
+  if (checks.ok())
+    checks.at_most("max_detections", args.max_detections, max_detections_of(pairs), "for this number of pairs");
   return checks.status();
 }
 

@@ -17,7 +17,7 @@ constexpr int kChannelsAtOnce = 2;
 
 // --- Where a block's pixels read the map -----------------------------------------------------------------------------
 
-// How many of its three cells a pixel uses, from the first on.
+// The number of the three cells that a pixel uses, counted from the first.
 __device__ __forceinline__ int cells_used(ResizeTaps const& taps) {
   return taps.weight[2] != 0.0F ? 3 : taps.weight[1] != 0.0F ? 2 : 1;
 }

@@ -41,7 +41,7 @@ Status launch_as(NarrowMapArgs const& args, cudaStream_t stream) {
 }  // namespace
 
 Status launch_narrow_map(NarrowMapArgs const& args, cudaStream_t stream) noexcept {
-  Checks checks("narrow map");
+  Checks checks("compact map");
   checks.range("count", args.count, 0, kMaxImages * kMaxSide * kMaxSide);
   checks.that(args.bytes_per_id == 1 || args.bytes_per_id == 2, "bytes_per_id must be 1 or 2");
   if (!checks.ok() || args.count == 0) return checks.status();

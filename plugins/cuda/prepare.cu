@@ -73,7 +73,7 @@ Preparation::Preparation() noexcept {
     (void)cudaGetLastError();
     return;
   }
-  // Another thread may be capturing: what this one does is no part of that.
+  // Another thread may be capturing: what this one does is not part of that.
   (void)cudaThreadExchangeStreamCaptureMode(&mode_);
   status_ = check_device_arithmetic();
   ready_ = status_.ok();

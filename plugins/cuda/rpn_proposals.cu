@@ -387,7 +387,7 @@ Status check_rpn_proposals(RpnProposalsArgs const& args) noexcept {
     anchors += here;
     checks.at_most("levels", anchors, kMaxAnchors, "anchors");
     checks.at_most("pre_nms_top_k", std::min<std::int64_t>(here, args.pre_nms_top_k), kMaxCandidates,
-                   "candidates of a level");
+                   "candidates per level");
   }
   for (int a = 0; checks.ok() && a < args.anchor_count; ++a) checks.above_zero("aspect_ratios", args.aspect_ratios[a]);
   return checks.status();

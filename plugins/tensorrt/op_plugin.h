@@ -230,7 +230,7 @@ class OpPlugin final : public nvinfer1::IPluginV3,
   Signature signature_;
   std::string label_;
   std::string text_;                           // attributes
-  typename Op::Args arguments_{};              // of the shapes that onShapeChange told
+  typename Op::Args arguments_{};              // of the shapes that onShapeChange passed
   std::size_t workspace_bytes_ = 0;            // likewise
   bool prepared_ = false;                      // its kernels are loaded
   std::vector<nvinfer1::PluginField> fields_;  // of getFieldsToSerialize

@@ -1,4 +1,4 @@
-"""Every exception that PanRT raises for a reason its user can act on, in one tree.
+"""Every exception that PanRT raises for a reason its user can act on, in one hierarchy.
 
     PanrtError
     ├── model files        ModelFileError, InputSizeError, PlanMismatch
@@ -134,7 +134,7 @@ class SessionClosedError(SessionError):
 
 
 class SessionBusyError(SessionError):
-    """A session is used while it works for another thread or stream; later, or on another session, it would work."""
+    """A session is in use by another thread or stream; retry later, or use another session."""
 
 
 class SessionForkedError(SessionError):
@@ -179,7 +179,7 @@ class SourceError(PanrtError, OSError):
 
 
 class SourceNotFoundError(SourceError, FileNotFoundError):
-    """No such file, device, host or stream."""
+    """A file, device, host or stream does not exist."""
 
 
 class SourceRefusedError(SourceError, ConnectionError):
@@ -265,11 +265,11 @@ class ExportError(PanrtError, ValueError):
 
 
 class LintError(ExportError):
-    """No engine can be built of a file; `findings` holds every reason, each a `panrt.export.lint.Finding`."""
+    """No engine can be built from a file; `findings` holds every reason, each a `panrt.export.lint.Finding`."""
 
     def __init__(self, source: str, findings: Sequence[Any]) -> None:
         lines = "\n".join(f"  {finding}" for finding in findings)
-        super().__init__(f"{source}: no engine can be built of it:\n{lines}")
+        super().__init__(f"{source}: no engine can be built from it:\n{lines}")
         self.findings: tuple[Any, ...] = tuple(findings)
 
 
@@ -305,7 +305,7 @@ class OtherTrainingError(CheckpointError):
         self.path, self.fields = path, fields
         super().__init__(
             f"{path}: from a training with another {', '.join(fields)}; "
-            "go on with the same configuration, or choose another directory."
+            "continue with the same configuration, or choose another directory."
         )
 
 
@@ -346,11 +346,11 @@ class ImageFileError(PanrtError, ValueError):
 
 
 class ImageNotFoundError(PanrtError, FileNotFoundError):
-    """No such image."""
+    """An image does not exist."""
 
 
 class ImageDeniedError(PanrtError, PermissionError):
-    """An image that this user may not read."""
+    """An image exists, but this user has no permission to read it."""
 
 
 class BenchmarkFileError(PanrtError, ValueError):

@@ -65,7 +65,7 @@ def model(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def wide(folder: Path) -> Path:
     """Two images at a time, of which the left three quarters hold the frame, and maps larger than the input."""
-    return exported(folder / "wide.onnx", batch=2, valid_hw=(HEIGHT, 240), output_size=(2 * HEIGHT, 480))
+    return exported(folder / "wide.onnx", batch=2, valid_hw=(HEIGHT, 240), output_hw=(2 * HEIGHT, 480))
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_the_papers_network_gives_what_plain_onnx_runtime_gives(
 ) -> None:
     monkeypatch.setattr(winograd, "LEAST_CELLS", 300)  # the frame is small, for the network is slow
     path = tmp_path / "r50.onnx"
-    to_onnx(lively("panoptic_fpn_r50"), path, height=128, width=160, thresholds=THRESHOLDS)
+    to_onnx(lively("panoptic_fpn_r50"), path, input_hw=(128, 160), thresholds=THRESHOLDS)
     image = np.asarray(cv2.resize(frames(1)[0], (160, 128)), np.uint8)
     plain = by_onnx_runtime(path, image[None])
     with panrt.load(path, backend="cpu", threads=1) as opened:
@@ -332,7 +332,7 @@ def test_submit_does_not_wait_for_the_inference(session: CpuSession, monkeypatch
 def test_use_out_of_turn_is_refused(model: Path) -> None:
     opened = panrt.load(model, threads=1)
     frame = Frame(frames(1)[0])
-    with pytest.raises(SessionError, match="nothing was submitted"):
+    with pytest.raises(SessionError, match="there is nothing to collect"):
         opened.collect()
     with pytest.raises(ValueError, match="frames: got 2, expected 1 to 1"):
         opened.submit([frame, frame])

@@ -34,12 +34,12 @@ from tools.random_thresholds import random_classes, random_thresholds
 
 FULL = os.environ.get("PANRT_TEST_PROFILE") == "full"
 SETTINGS, CASES = (200, 20) if FULL else (4, 3)
-SIZE = {"height": 128, "width": 160}
+SIZE = (128, 160)
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return exported(tmp_path_factory.mktemp("exports") / "model.onnx", **SIZE)
+    return exported(tmp_path_factory.mktemp("exports") / "model.onnx", input_hw=SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +73,9 @@ def fixed(path: Path, target: Path, thresholds: FileThresholds) -> Path:
             for name, value in OPS[node.op_type].plugin.items():
                 node.attribute.append(helper.make_attribute(name, value))
     for field in (proto.graph.input, proto.graph.initializer):
-        kept = [value for value in field if value.name not in NAMES]  # type: ignore[attr-defined]
+        kept = [value for value in field if value.name not in NAMES]
         del field[:]
-        field.extend(kept)  # type: ignore[arg-type]
+        field.extend(kept)
     for opset in proto.opset_import:
         opset.version = 1 if opset.domain == "panrt" else opset.version
     _say(proto, thresholds)
@@ -140,7 +140,7 @@ def test_set_thresholds_give_what_a_file_with_them_gives_on_the_cpu_and_in_onnx_
 def test_an_export_with_other_thresholds_differs_in_defaults_alone(model: Path, tmp_path: Path) -> None:
     """So what holds for a file with other defaults holds for an export."""
     other = THRESHOLDS._replace(detection_score=0.25, instance_score=0.5, stuff_area=2**24 + 1, mask=0.3)
-    to_onnx(lively(), tmp_path / "other.onnx", **SIZE, thresholds=other)
+    to_onnx(lively(), tmp_path / "other.onnx", input_hw=SIZE, thresholds=other)
     changed, again = onnx.load(model), onnx.load(tmp_path / "other.onnx")
     named = settings_of(model, Thresholds(detection_score=0.25, instance_score=0.5, stuff_area=2**24 + 1, mask=0.3))
     for tensor in changed.graph.initializer:
@@ -262,6 +262,7 @@ def test_a_threshold_out_of_range_is_named_with_its_value_and_range(name: str, v
 
 def test_what_a_session_cannot_set_leaves_it_as_it_was(model: Path) -> None:
     with panrt.load(model, threads=1, classes=["mug"]) as session:
+        assert isinstance(session, CpuSession)
         before = session.settings
         for problem, value in (("'mgu' is not a class of .*mug", ["mug", "mgu"]), ("expected a list of names", "mug")):
             with pytest.raises(ValueError, match=problem):

@@ -207,7 +207,7 @@ def test_an_engine_of_an_open_file_is_that_of_the_static_export(tmp_path: Path) 
     ours, theirs = (plan_file.read(tmp_path / name) for name in ("a.plan", "b.plan"))
     assert ours.model == theirs.model
     assert ours.model.input_hw == (HEIGHT, WIDTH)
-    assert (ours.options.input_hw, theirs.options.input_hw) == ((HEIGHT, WIDTH), ())
+    assert (ours.options.input_hw, theirs.options.input_hw) == ((HEIGHT, WIDTH), None)
 
 
 def test_an_engine_has_one_size(tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_the_paper_s_network_builds_in_all_precisions(precision: Precision, tmp_
     torch.manual_seed(0)
     path = tmp_path / "r50.onnx"
     samples = [] if precision == "fp32" else [torch.randint(0, 256, (512, 1024, 3), dtype=torch.uint8).numpy()]
-    to_onnx(build("panoptic_fpn_r50"), path, height=512, width=1024, precision=precision, samples=samples)
+    to_onnx(build("panoptic_fpn_r50"), path, input_hw=(512, 1024), precision=precision, samples=samples)
     found = facts(path, tmp_path / "r50.plan", "--no-cache", cache=tmp_path / "cache")
     assert found["precisions"]["plugins"] == 5
     assert found["precisions"][precision] > 60

@@ -1,4 +1,4 @@
-"""Sample frames from folders and clips, spread evenly; what is no picture is named."""
+"""Sample frames from folders and clips, spread evenly; files that are not images are named."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def test_a_node_that_does_not_build_is_named(tmp_path: Path, nodes: list[NodePro
     with pytest.raises(LintError, match=problem) as caught:
         lint(path, **RTX)
     assert len(caught.value.findings) == 1
-    assert str(caught.value).startswith(f"{path}: no engine can be built of it:")
+    assert str(caught.value).startswith(f"{path}: no engine can be built from it:")
 
 
 def test_everything_is_named_at_once(tmp_path: Path) -> None:

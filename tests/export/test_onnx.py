@@ -29,7 +29,7 @@ from panrt.plugins.nodes import op_of, versions
 from panrt.plugins.onnx_functions import ATTRIBUTES, OUTPUTS
 from support.networks import frames, lively
 
-OPEN = {"height": 0, "width": 0}
+OPEN = {"input_hw": None}
 SAMPLES = [np.zeros((*size, 3), np.uint8) for size in ((64, 64), (64, 96), (64, 50))]
 OPS = ["RpnProposals", "PyramidRoiAlign", "BoxDetections", "PyramidRoiAlign", "PanopticMerge"]
 
@@ -51,7 +51,7 @@ class Export(NamedTuple):
 @pytest.fixture(scope="module")
 def lite(tmp_path_factory: pytest.TempPathFactory) -> Export:
     network, path = lively(), tmp_path_factory.mktemp("lite") / "lite.onnx"
-    return Export(network, path, to_onnx(network, path, height=256, width=320, provenance="seed 0").file)
+    return Export(network, path, to_onnx(network, path, input_hw=(256, 320), provenance="seed 0").file)
 
 
 def equal_share(found: PanopticSegments, expected: PanopticSegments) -> float:
@@ -116,7 +116,7 @@ def test_the_file_says_what_it_is(lite: Export) -> None:
 
 def test_the_same_network_gives_the_same_bytes_that_name_no_path(lite: Export, tmp_path: Path) -> None:
     again = tmp_path / "again.onnx"
-    to_onnx(lite.network, again, height=256, width=320, provenance="seed 0")
+    to_onnx(lite.network, again, input_hw=(256, 320), provenance="seed 0")
     content = again.read_bytes()
     assert content == lite.path.read_bytes()
     assert str(Path.cwd()).encode() not in content
@@ -125,7 +125,7 @@ def test_the_same_network_gives_the_same_bytes_that_name_no_path(lite: Export, t
 def test_the_network_that_was_exported_is_as_it_was(tmp_path: Path) -> None:
     network = lively().train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    to_onnx(network, tmp_path / "lite.onnx", height=64, width=64)
+    to_onnx(network, tmp_path / "lite.onnx", input_hw=(64, 64))
     assert network.training
     assert before.keys() == network.state_dict().keys()
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
@@ -148,7 +148,7 @@ def test_folding_batch_norms_changes_nothing_but_rounding() -> None:
 
 def test_padding_is_never_looked_at(tmp_path: Path) -> None:
     network, path = lively(), tmp_path / "padded.onnx"
-    file = to_onnx(network, path, height=192, width=256, valid_hw=(180, 250), output_size=(90, 125)).file
+    file = to_onnx(network, path, input_hw=(192, 256), valid_hw=(180, 250), output_hw=(90, 125)).file
     assert (file.input_hw, file.valid_hw, file.output_hw) == ((192, 256), (180, 250), (90, 125))
     image = np.full((1, 192, 256, 3), 255, np.uint8)
     image[:, :180, :250] = frames(1)[:, :180, :250]
@@ -159,7 +159,7 @@ def test_padding_is_never_looked_at(tmp_path: Path) -> None:
 def test_thresholds_reach_the_ops(tmp_path: Path) -> None:
     network, path = lively(), tmp_path / "strict.onnx"
     thresholds = default_thresholds(network)._replace(max_detections=5, instance_score=0.25, stuff_area=7, mask=0.4)
-    file = to_onnx(network, path, height=64, width=96, thresholds=thresholds).file
+    file = to_onnx(network, path, input_hw=(64, 96), thresholds=thresholds).file
     assert file.thresholds == thresholds
     graph = onnx.load(path).graph
     (detections,) = (node for node in graph.node if node.op_type == "BoxDetections")
@@ -174,13 +174,13 @@ def test_thresholds_reach_the_ops(tmp_path: Path) -> None:
 
 def test_thresholds_may_be_some_that_replace_the_networks(tmp_path: Path) -> None:
     network, path = lively(), tmp_path / "strict.onnx"
-    file = to_onnx(network, path, height=64, width=64, thresholds=Thresholds(instance_score=0.25)).file
+    file = to_onnx(network, path, input_hw=(64, 64), thresholds=Thresholds(instance_score=0.25)).file
     assert file.thresholds == default_thresholds(network)._replace(instance_score=0.25)
 
 
 def test_a_batch_is_its_images(tmp_path: Path) -> None:
     network, path = lively(), tmp_path / "two.onnx"
-    to_onnx(network, path, height=256, width=320, batch=2)
+    to_onnx(network, path, input_hw=(256, 320), batch=2)
     images = frames(2)
     found, expected = run(path, images), network(torch.from_numpy(images))
     assert equal_share(found, expected) >= 0.999
@@ -188,7 +188,7 @@ def test_a_batch_is_its_images(tmp_path: Path) -> None:
 
 def test_old_tensorrt_gets_an_older_opset_and_no_functions(tmp_path: Path) -> None:
     path = tmp_path / "jetpack.onnx"
-    file = to_onnx(lively(), path, height=64, width=64, target="tensorrt-10.3").file
+    file = to_onnx(lively(), path, input_hw=(64, 64), target="tensorrt-10.3").file
     proto = onnx.load(path)
     assert {entry.domain: entry.version for entry in proto.opset_import} == {"": 20, "panrt": 2}
     assert not proto.functions
@@ -202,10 +202,10 @@ def test_shapes_that_old_opsets_have_as_constants_are_opened_too(tmp_path: Path)
     network, size = build("semantic_fpn_r50").eval(), (96, 160)
     paths = tmp_path / "open.onnx", tmp_path / "static.onnx"
     exported = [
-        to_onnx(network, path, height=height, width=width, target="tensorrt-10.3")
-        for path, (height, width) in zip(paths, ((0, 0), size), strict=True)
+        to_onnx(network, path, input_hw=input_hw, target="tensorrt-10.3")
+        for path, input_hw in zip(paths, (None, size), strict=True)
     ]
-    assert exported[0].file.input_hw == exported[0].file.valid_hw == exported[0].file.output_hw == (0, 0)
+    assert exported[0].file.input_hw is exported[0].file.valid_hw is exported[0].file.output_hw is None
     proto = onnx.load(paths[0])
     assert sum(node.op_type == "Concat" for node in proto.graph.node) == 4  # a shape for each level's group norms
     specialise(proto, sized(exported[0].file, size, source="open.onnx"), source="open.onnx")
@@ -216,7 +216,7 @@ def test_shapes_that_old_opsets_have_as_constants_are_opened_too(tmp_path: Path)
 def test_half_a_network_is_exported_too(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network, path = build(name).eval(), tmp_path / "half.onnx"
-    to_onnx(network, path, height=64, width=96)
+    to_onnx(network, path, input_hw=(64, 96))
     image = frames(1)[:, :64, :96].copy()
     assert equal_share(run(path, image), network(torch.from_numpy(image))) >= 0.98
 
@@ -224,14 +224,17 @@ def test_half_a_network_is_exported_too(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"height": 500}, "height: got 500, expected a multiple of 32 from 32 to 32768; near it are 480 and 512."),
-        ({"width": 0}, "width: got 0, expected a multiple of 32"),
+        (
+            {"input_hw": (500, 320)},
+            "height: got 500, expected a multiple of 32 from 32 to 32768; near it are 480 and 512.",
+        ),
+        ({"input_hw": (256, 0)}, "width: got 0, expected a multiple of 32"),
         ({"batch": 0}, "batch: got 0, expected at least 1."),
         ({"valid_hw": (257, 320)}, "valid_hw: got (257, 320)"),
-        ({"output_size": (0, 4)}, "output_size: got (0, 4)"),
-        ({"height": 0}, "height: got 0, expected a multiple of 32"),
-        ({**OPEN, "valid_hw": (90, 120)}, "valid_hw: got (90, 120) for an input whose size is open; give height and"),
-        ({**OPEN, "output_size": (90, 120)}, "output_size: got (90, 120) for an input whose size is open"),
+        ({"output_hw": (0, 4)}, "output_hw: got (0, 4)"),
+        ({"input_hw": (0, 320)}, "height: got 0, expected a multiple of 32"),
+        ({**OPEN, "valid_hw": (90, 120)}, "valid_hw: got (90, 120) for an input whose size is open; give input_hw"),
+        ({**OPEN, "output_hw": (90, 120)}, "output_hw: got (90, 120) for an input whose size is open"),
         ({**OPEN, "precision": "int8", "samples": SAMPLES}, "int8 is calibrated at one input size"),
         ({**OPEN, "precision": "fp16", "samples": SAMPLES}, "samples[1]: got (64, 96, 3) uint8, expected (64, 64, 3)"),
         ({**OPEN, "precision": "fp16", "samples": SAMPLES[2:]}, "width: got 50, expected a multiple of 32"),
@@ -241,23 +244,23 @@ def test_what_does_not_fit_is_named_and_nothing_is_written(
     options: dict[str, object], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ExportError) as caught:
-        to_onnx(lively(), tmp_path / "no.onnx", **{"height": 256, "width": 320, **options})  # type: ignore[arg-type]
+        to_onnx(lively(), tmp_path / "no.onnx", **{"input_hw": (256, 320), **options})  # type: ignore[arg-type]
     assert message in str(caught.value)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_destination_that_cannot_be_is_refused_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"suffix '\.pt', expected '\.onnx'"):
-        to_onnx(lively(), tmp_path / "model.pt", height=64, width=64)
+        to_onnx(lively(), tmp_path / "model.pt", input_hw=(64, 64))
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        to_onnx(lively(), tmp_path / "nowhere" / "model.onnx", height=64, width=64)
+        to_onnx(lively(), tmp_path / "nowhere" / "model.onnx", input_hw=(64, 64))
 
 
 def test_a_share_beyond_one_is_refused(tmp_path: Path) -> None:
     network = lively()
     thresholds = default_thresholds(network)._replace(instance_overlap=1.5)
     with pytest.raises(ExportError, match=r"instance_overlap: got 1\.5, expected a share from 0 to 1\."):
-        to_onnx(network, tmp_path / "no.onnx", height=64, width=64, thresholds=thresholds)
+        to_onnx(network, tmp_path / "no.onnx", input_hw=(64, 64), thresholds=thresholds)
 
 
 @pytest.mark.parametrize("name", ["mug", ""])  # a configuration has no names that cannot be printed
@@ -268,3 +271,12 @@ def test_classes_that_no_reader_would_take_are_rejected_before_the_network_is_tr
     network: Any = SimpleNamespace(config=dataclasses.replace(config, classes=config.classes._replace(things=things)))
     with pytest.raises(ExportError, match=r"the file would not be readable: panoptic_fpn_lite: .*things\[1\]"):
         describe(network, input_hw=(64, 96))
+
+
+def test_the_sizes_are_accepted_under_their_former_names(tmp_path: Path) -> None:
+    network = lively()
+    to_onnx(network, tmp_path / "new.onnx", input_hw=(64, 96), output_hw=(32, 48))
+    former: Any = {"height": 64, "width": 96, "output_size": (32, 48)}
+    with pytest.warns(DeprecationWarning, match=r"height, output_size, width is deprecated; use input_hw=\(height"):
+        to_onnx(network, tmp_path / "old.onnx", **former)
+    assert (tmp_path / "new.onnx").read_bytes() == (tmp_path / "old.onnx").read_bytes()

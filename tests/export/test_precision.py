@@ -23,7 +23,7 @@ from panrt.model.config import SemanticConfig
 from support.networks import frames, lively
 from support.rounding import UNIT, likely
 
-SIZE: dict[str, Any] = {"height": 256, "width": 320}
+SIZE: dict[str, Any] = {"input_hw": (256, 320)}
 STAGES = ("p2", "p3", "p4", "p5", "semantic_logits")
 
 
@@ -107,7 +107,7 @@ def test_float16_is_in_weights_and_features_and_nowhere_else(fp16: onnx.ModelPro
 def test_group_norms_sum_in_float32_in_every_opset(tmp_path: Path) -> None:
     """For TensorRT 10.3 PyTorch makes them of InstanceNormalization, which sums in the type of its input."""
     network = build("panoptic_fpn_lite", instance=None, semantic=SemanticConfig(width=64))
-    shared: dict[str, Any] = {"height": 64, "width": 96, "precision": "fp16"}
+    shared: dict[str, Any] = {"input_hw": (64, 96), "precision": "fp16"}
     to_onnx(network, tmp_path / "new.onnx", **shared)
     to_onnx(network, tmp_path / "old.onnx", **shared, target="tensorrt-10.3")
     new, old = (onnx.load(tmp_path / name) for name in ("new.onnx", "old.onnx"))
@@ -242,5 +242,5 @@ def test_int8_without_frames_and_frames_of_another_size_are_refused(tmp_path: Pa
     with pytest.raises(ExportError, match="int8 is calibrated on sample frames, and there are none"):
         to_onnx(lively(), path, **SIZE, precision="int8")
     with pytest.raises(ExportError, match=r"samples\[0\]: got \(256, 320, 3\) uint8, expected \(64, 64, 3\) uint8"):
-        to_onnx(lively(), path, height=64, width=64, precision="int8", samples=list(frames(1)))
+        to_onnx(lively(), path, input_hw=(64, 64), precision="int8", samples=list(frames(1)))
     assert not list(tmp_path.iterdir())

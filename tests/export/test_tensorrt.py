@@ -68,14 +68,14 @@ def test_a_jetson_has_no_hardware_compatibility(
     tensorrt.check(options)
     release.write_text("# R38 (release), REVISION: 2.1")
     tensorrt.check(BuildOptions())
-    with pytest.raises(BuildError, match="hardware_compatibility: TensorRT does not have it on a Jetson; build the"):
+    with pytest.raises(BuildError, match="hardware_compatibility: TensorRT does not support it on a Jetson; build the"):
         tensorrt.check(options)
 
 
 @pytest.mark.parametrize(
     ("tensorrt", "options", "message"),
     [
-        ("11.4.0", BuildOptions(dla_core=0), r"dla_core: TensorRT 11\.4\.0 does not have it; 11\.4\.1 and newer do"),
+        ("11.4.0", BuildOptions(dla_core=0), r"dla_core: TensorRT 11\.4\.0 does not support it; 11\.4\.1 and newer do"),
         (
             "10.3.0",
             BuildOptions(hardware_compatibility="same_compute_capability"),

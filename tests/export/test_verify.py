@@ -41,7 +41,7 @@ from panrt.model import PanopticFPN, save
 from panrt.model.panoptic_map import PanopticMap, Segment
 from support.networks import FRAMES, frames, lively
 
-SIZE: dict[str, Any] = {"height": 128, "width": 160}
+SIZE: dict[str, Any] = {"input_hw": (128, 160)}
 
 
 class Form(NamedTuple):
@@ -56,7 +56,7 @@ def lite(tmp_path_factory: pytest.TempPathFactory) -> Form:
     """With frames in the upper left three quarters, two an inference, and maps of another size."""
     network, folder = lively(), tmp_path_factory.mktemp("lite")
     save(network, folder / "lite.safetensors")
-    file = to_onnx(network, folder / "lite.onnx", **SIZE, batch=2, valid_hw=(120, 160), output_size=(240, 320)).file
+    file = to_onnx(network, folder / "lite.onnx", **SIZE, batch=2, valid_hw=(120, 160), output_hw=(240, 320)).file
     return Form(network, folder / "lite.safetensors", folder / "lite.onnx", file)
 
 
@@ -249,7 +249,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_part_of_the_new(lite: Form, tmp_
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))  # as a disk that fills up while it is written to
     try:
         with pytest.raises(OSError, match="too large"):
-            to_onnx(lite.network, path, height=64, width=64)
+            to_onnx(lite.network, path, input_hw=(64, 64))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [entry.read_bytes() for entry in tmp_path.iterdir()] == [b"the old one"]
@@ -285,7 +285,7 @@ def test_the_command_ends_with_0_within_limits_and_with_1_past_them(lite: Form, 
     bad = run(other, f"cpu:{lite.path}", "--frames", pictures, "--max-frames", 1)
     assert bad.exit_code == 1, (bad.output, bad.exception)
     assert "FAILED" in bad.stdout
-    assert "PAST the limits on 1 frames" in bad.stdout
+    assert "BEYOND the limits on 1 frames" in bad.stdout
     lax = run(other, f"cpu:{lite.path}", "--frames", pictures, "--max-frames", 1, "--pixels", 0, "--pq", 0)
     assert lax.exit_code == 0
 

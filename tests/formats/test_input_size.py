@@ -59,7 +59,7 @@ def resized(size: tuple[int, int]) -> list[NDArray[np.uint8]]:
 @pytest.mark.parametrize("size", SIZES)
 def test_it_is_the_static_export_to_the_byte(size: tuple[int, int], tmp_path: Path) -> None:
     """What the next two tests call static is what this one has found to be."""
-    static = exported(tmp_path / "static.onnx", height=size[0], width=size[1])
+    static = exported(tmp_path / "static.onnx", input_hw=size)
     assert at(size).SerializeToString(deterministic=True) == static.read_bytes()
 
 

@@ -48,7 +48,7 @@ def test_what_is_not_ours_is_refused_by_the_name_of_the_field(text: str, message
         loads(text, source="a.onnx")
 
 
-OPEN = dataclasses.replace(FILE, input_hw=(0, 0), valid_hw=(0, 0), output_hw=(0, 0))
+OPEN = dataclasses.replace(FILE, input_hw=None, valid_hw=None, output_hw=None)
 
 
 def test_a_file_of_one_size_keeps_it() -> None:
@@ -135,7 +135,7 @@ THRESHOLDS = FILE.thresholds._asdict()
         ({"input_hw": [10**400, 32]}, r"metadata input_hw: got .* expected 2 integers from 0 to 32768"),
         ({"input_hw": [256, 100]}, r"metadata input_hw: width: got 100, expected a multiple of 32"),
         ({"input_hw": [0, 0]}, r"metadata valid_hw: got \[240, 320\], expected \[0, 0\]"),
-        ({"input_hw": [256, 0]}, r"metadata input_hw: got \[256, 0\], expected \[0, 0\]"),
+        ({"input_hw": [256, 0]}, r"metadata input_hw: width: got 0, expected a multiple of 32"),
         ({"valid_hw": [512, 512]}, r"metadata valid_hw: got \[512, 512\], expected sides from 1 to 256 and 320"),
         ({"valid_hw": [0, 5]}, r"metadata valid_hw: got \[0, 5\]"),
         ({"batch": 10**6}, r"metadata batch: got 1000000, expected an integer from 0 to 4096"),
@@ -166,3 +166,16 @@ def test_json_that_cannot_be_read_is_one_line(text: str | bytes) -> None:
 def test_many_classes_are_read_in_one_go() -> None:
     things = classes(*((number, f"class {number}") for number in range(10_000)))
     assert len(loads(changed(things=things, stuff=[]), source="a.onnx").things) == 10_000
+
+
+def test_an_open_size_is_two_zeros_in_the_file_and_none_in_python() -> None:
+    written = json.loads(dumps(OPEN))
+    assert written["input_hw"] == written["valid_hw"] == written["output_hw"] == [0, 0]
+    assert loads(dumps(OPEN), source="a.onnx") == OPEN
+    with pytest.raises(InputSizeError, match="its input size is open; choose one first"):
+        _ = OPEN.sizes
+
+
+def test_a_valid_part_and_a_map_that_are_not_given_are_all_of_the_input() -> None:
+    assert dataclasses.replace(FILE, valid_hw=None, output_hw=None).sizes == ((256, 320), (256, 320), (256, 320))
+    assert dataclasses.replace(FILE, output_hw=None).sizes == ((256, 320), (240, 320), (240, 320))

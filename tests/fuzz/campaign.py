@@ -274,7 +274,9 @@ class Worker:
         return self._stacks.read_text(errors="replace") if self._stacks.exists() else ""
 
     def _start(self) -> None:
-        path = os.pathsep.join([str(REPOSITORY / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])])
+        path = os.pathsep.join(
+            [str(REPOSITORY / "tests"), str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
+        )
         environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
         command = [sys.executable, "-m", "fuzz.worker", str(self._stacks), str(self._saved)]
         command += [str(self._limits.memory), *self._names]

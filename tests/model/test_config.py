@@ -27,12 +27,15 @@ def damaged(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
     ("change", "message"),
     [
         (lambda data: data.pop("trunk"), "config: missing field trunk of PanopticFPNConfig"),
-        (lambda data: data["fpn"].update(widht=9), "config.fpn: unknown field widht of FpnConfig"),
-        (lambda data: data["trunk"].update(depth=51), "config.trunk.depth: got 51, expected 50 or 101 or 152"),
-        (lambda data: data["trunk"].update(type="VGG"), "config.trunk: got type 'VGG', expected one of ResNetConfig"),
-        (lambda data: data["fpn"].update(width="256"), "config.fpn.width: got '256', expected int"),
-        (lambda data: data.update(pixel_std=[1, 2]), r"config.pixel_std: got \[1, 2\], expected a list of 3"),
-        (lambda data: data["merge"].update(score_threshold=float("nan")), "score_threshold: got nan, expected float"),
+        (lambda data: data["fpn"].update(widht=9), "config: fpn: unknown field widht of FpnConfig"),
+        (lambda data: data["trunk"].update(depth=51), "config: trunk.depth: got 51, expected 50 or 101 or 152"),
+        (lambda data: data["trunk"].update(type="VGG"), "config: trunk: got type 'VGG', expected one of ResNetConfig"),
+        (lambda data: data["fpn"].update(width="256"), "config: fpn.width: got '256', expected an integer"),
+        (lambda data: data.update(pixel_std=[1, 2]), r"config: pixel_std: got \[1, 2\], expected a list of 3"),
+        (
+            lambda data: data["merge"].update(score_threshold=float("nan")),
+            "score_threshold: got nan, expected a number",
+        ),
         (lambda data: data.update(instance=None, semantic=None), "neither instance nor semantic branch"),
     ],
 )

@@ -228,7 +228,7 @@ def test_a_picture_that_cannot_be_read_ends_a_training_with_one_line(workers: in
 
 def test_a_directory_of_another_training_is_refused(tmp_path: Path) -> None:
     train(network(), Rectangles(4), quick(2), out=tmp_path, progress=False)
-    with pytest.raises(CheckpointError, match=r"another batch_size, seed; go on with the same configuration"):
+    with pytest.raises(CheckpointError, match=r"another batch_size, seed; continue with the same configuration"):
         train(network(), Rectangles(4), quick(3, seed=5, batch_size=1), out=tmp_path, progress=False)
     with pytest.raises(RecipeError, match=r"iterations: .*training\.pt is of a training of 2 iterations, of which 2"):
         train(network(), Rectangles(4), quick(1), out=tmp_path, progress=False)

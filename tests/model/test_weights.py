@@ -57,7 +57,7 @@ def test_wheel_reads_the_network_from_its_onnx_file_and_exports_the_same_weights
     found = read_header(locate("tabletop"))
     assert (found.config, found.provenance) == (stated.config, stated.provenance)
     exported = tmp_path / "again.onnx"
-    to_onnx(load("tabletop"), exported, height=256, width=320, precision="fp16", provenance=found.provenance)
+    to_onnx(load("tabletop"), exported, input_hw=(256, 320), precision="fp16", provenance=found.provenance)
     again, bundled = (weights_of(path) for path in (exported, header.EXPORTED["tabletop"]))
     assert again.keys() == bundled.keys()
     assert all(again[name] == bundled[name] for name in bundled)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import typing
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -88,4 +89,5 @@ def test_given_attributes_replace_defaults() -> None:
 def test_the_signature_that_help_shows_has_each_attribute() -> None:
     shown = str(inspect.signature(native.pyramid_roi_align))
     assert "strides: 'Sequence[int]', output_size: 'int', sampling_ratio: 'int', canonical_size: 'float' = 224" in shown
+    assert typing.get_type_hints(native.pyramid_roi_align)["output_size"] is int
     assert "min_level: 'int' = 2, layout: 'Layout' = 'NCHW', threads: 'int | None' = None) ->" in shown

@@ -129,7 +129,7 @@ def array_faults(op: str, argument: str, legend: str) -> list[Bad]:
             rf"{wanted}, got \(1,|\S+: expected \(1,",
         ),  # where N is free, the next one differs
         (np.repeat(good, 2, axis=0)[::2], ValueError, f"{name}: expected a C-contiguous array, got strides "),
-        (misaligned(good), ValueError, f"{name}: expected an aligned array, got one whose address no {kind} has"),
+        (misaligned(good), ValueError, f"{name}: expected an aligned array, got a misaligned {kind} one"),
     ]
     if good.ndim > 1:
         faults.append((good[0], ValueError, rf"{wanted}, got \("))
@@ -202,10 +202,10 @@ def level_faults(op: str, argument: str, first: str) -> list[Bad]:
     ]
     for wrong in (good[:1], good * 2, []):
         if argument == first:
-            message = rf"\w+: expected {len(wrong)} entries, one a level like {first}, got 2$"
-            message = message if wrong else f"{first}: expected one array a pyramid level, got none$"
+            message = rf"\w+: expected {len(wrong)} entries, one per level, like {first}, got 2$"
+            message = message if wrong else f"{first}: expected one array per pyramid level, got none$"
         else:
-            message = f"{argument}: expected 2 entries, one a level like {first}, got {len(wrong)}$"
+            message = f"{argument}: expected 2 entries, one per level, like {first}, got {len(wrong)}$"
         faults.append(Bad(op, argument, wrong, ValueError, message))
     return faults
 

@@ -29,7 +29,7 @@ LEAST_BRANCH_COVERAGE = 95.0  # percent
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo model in float32, exported out here: what exports loads PyTorch, which may look for a GPU."""
     path = tmp_path_factory.mktemp("model") / "tabletop.onnx"
-    to_onnx(load("tabletop"), path, height=256, width=320)
+    to_onnx(load("tabletop"), path, input_hw=(256, 320))
     return path
 
 

@@ -55,7 +55,7 @@ def lively(name: str = "panoptic_fpn_lite") -> PanopticFPN:
 
 def exported(path: Path, **options: Any) -> Path:
     """An export of the lively network at (256, 320)."""
-    to_onnx(lively(), path, **{"height": HEIGHT, "width": WIDTH, "thresholds": THRESHOLDS, **options})
+    to_onnx(lively(), path, **{"input_hw": (HEIGHT, WIDTH), "thresholds": THRESHOLDS, **options})
     return path
 
 
@@ -64,4 +64,4 @@ def dynamic() -> Path:
     """An export of the lively network whose input size is open; exported once a process, as it takes two traces."""
     folder = Path(tempfile.mkdtemp(prefix="panrt-"))
     atexit.register(shutil.rmtree, folder)
-    return exported(folder / "dynamic.onnx", height=0, width=0)
+    return exported(folder / "dynamic.onnx", input_hw=None)

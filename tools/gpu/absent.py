@@ -17,7 +17,7 @@ def stand_in(*packages: str) -> list[str]:
     """Put something in the place of modules that do not import; return their names.
 
     Args:
-        packages: beside the CPU kernels and OpenCV; whoever uses something of theirs gets a MissingError.
+        packages: beside the CPU kernels and OpenCV; a use of anything in them raises MissingError.
     """
     replaced = []
     for name in (NATIVE, "cv2", *packages):
@@ -57,7 +57,7 @@ def _absent(package: str) -> ModuleType:
 
 
 class _Absent:
-    """Something of a package that is not there."""
+    """An attribute of a package that is not installed."""
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -84,7 +84,7 @@ class Stream:
         graph.finish(captured)
 
     def close(self) -> None:
-        """Its work must be done."""
+        """Destroy it; its work must be done."""
         call(cu.cuStreamDestroy, self.handle)
 
 
@@ -110,7 +110,7 @@ class Graph:
         call(cu.cuGraphLaunch, self._handle, self._stream.handle)
 
     def close(self) -> None:
-        """Its work must be done."""
+        """Destroy it; its work must be done."""
         call(cu.cuGraphExecDestroy, self._handle)
 
 
@@ -175,12 +175,12 @@ class Buffer:
         return inside
 
     def close(self) -> None:
-        """No work may use it any more."""
+        """Free the memory, which no work may use any more."""
         call(cu.cuMemFree, self._begin)
 
 
 def host_view(address: int, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-    """Return memory as an array; of the device only where it is simulated."""
+    """Return memory as an array; of the device only if it is simulated."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     raw = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
     return np.asarray(raw.view(dtype).reshape(shape))

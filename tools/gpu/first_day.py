@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the phases; 1 where anything failed, 2 where nothing could run."""
+    """Run the phases; return 1 if anything failed, 2 if nothing could run."""
     chosen = parser().parse_args(arguments)
     numbers = {int(number) for number in chosen.phases.split(",")} if chosen.phases else {p.number for p in PHASES}
     phases = [phase for phase in PHASES if phase.number in numbers]

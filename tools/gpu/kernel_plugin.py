@@ -44,7 +44,7 @@ class RealGpu(SimulatedGpu):
 
     @property
     def flavour(self) -> str:
-        """There is one library."""
+        """The flavour of the one library."""
         return "gpu"
 
     def _start(self) -> None:
@@ -64,7 +64,7 @@ def _library(flavour: Flavour) -> Path:
 
 
 absent.stand_in("torch")
-hostcuda.SimulatedGpu = RealGpu  # type: ignore[misc]  # whoever imports it from here on gets this one
+hostcuda.SimulatedGpu = RealGpu  # type: ignore[misc]  # later imports get this one
 hostcuda.kernels = _library
 
 
@@ -96,7 +96,7 @@ def pytest_runtest_call() -> Generator[None, object, object]:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Write a record for each test, and one more where its teardown fails."""
+    """Write a record for each test, and one more if its teardown fails."""
     if report.when != "call" and report.passed:
         return
     text = ""
@@ -115,7 +115,7 @@ def pytest_sessionfinish() -> None:
     """Say how many tests there was no time for."""
     if _cut_off:
         record = Record(PHASE, "all tests of the kernels")
-        record.note(f"{len(_cut_off)} tests did not run for want of time; give more --seconds")
+        record.note(f"{len(_cut_off)} tests did not run for lack of time; give more --seconds")
         checks.append(Path(_MACHINE.out) / REPORT, record)
 
 

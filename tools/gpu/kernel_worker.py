@@ -62,13 +62,13 @@ class Buffers(Device):
             buffer.write(before)
 
     def download(self) -> list[NDArray[Any]]:
-        """What the outputs hold; their canaries must be whole."""
+        """Return the contents of the outputs, after checking their canaries."""
         return [
             self.guarded[number][0].read().view(out.dtype).reshape(out.shape).copy() for number, out in self.outputs
         ]
 
     def check_inputs(self) -> None:
-        """Inputs must be as they were, and so must their canaries."""
+        """Check that inputs and their canaries are unchanged."""
         written = {number for number, _ in self.outputs}
         for number, (buffer, before) in enumerate(self.guarded):
             if number not in written:

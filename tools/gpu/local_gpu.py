@@ -31,7 +31,7 @@ class Launch(NamedTuple):
 
 
 def launch_of(machine: Machine, work: Work) -> Launch:
-    """Return what a function of support/cuda_ops.py would launch on the library under test."""
+    """Return what a function of tools/cuda_ops.py would launch on the library under test."""
     hostcuda.kernels = lambda flavour: Path(machine.kernels)
     from tools import cuda_ops  # noqa: PLC0415  # takes the name above when it is first imported
 
@@ -68,7 +68,7 @@ class Call:
         """Put its kernels on a stream.
 
         Raises:
-            LaunchError: they were refused.
+            LaunchError: they were rejected.
         """
         function = getattr(self._library, self.function)
         function.restype = Status
@@ -87,11 +87,11 @@ class Call:
         return [array for (_, out), array in outputs if out is not self._scratch]
 
     def check_inputs(self) -> None:
-        """Inputs must be as they were."""
+        """Check that inputs are unchanged."""
         self._buffers.check_inputs()
 
     def close(self) -> None:
-        """Its work must be done."""
+        """Free everything; its work must be done."""
         self._buffers.close()
 
 

@@ -26,7 +26,7 @@ Profile = Literal["full", "small"]
 
 
 class SetupError(Exception):
-    """Something that no phase can do without is missing."""
+    """Something that every phase needs is missing."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Machine:
 
     @property
     def folder(self) -> Path:
-        """Of the reports."""
+        """The folder of the reports."""
         return Path(self.out)
 
     def environment(self) -> dict[str, str]:

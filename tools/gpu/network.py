@@ -19,7 +19,7 @@ Precision = Literal["fp32", "tf32", "fp16"]
 
 
 class Found(NamedTuple):
-    """What the network found in an image."""
+    """The objects that the network found in an image."""
 
     panoptic: NDArray[np.int32]  # (h, w)
     segments: NDArray[np.int32]  # (rows, 8)
@@ -82,7 +82,7 @@ class Network:
         return Found(found.panoptic[0].cpu().numpy(), found.segments[0, : int(found.segment_count[0])].cpu().numpy())
 
     def some_images(self, count: int) -> list[NDArray[np.uint8]]:
-        """Return images of the network's size: of the evaluation set where there is a file of them, else grains."""
+        """Return images of the network's size: of the evaluation set if its file is there, else of random blocks."""
         if self._machine.expected and self._hw == HW:
             from tools.gpu import expected  # noqa: PLC0415
 
@@ -96,7 +96,7 @@ class Network:
 
 
 def _describe(module: Any, hw: tuple[int, int]) -> ModelFile:
-    """As `panrt.export` would, which needs ONNX."""
+    """Describe the network as `panrt.export` would, which needs ONNX."""
     config = module.config
     box, merge = config.instance.box, config.merge
     return ModelFile(

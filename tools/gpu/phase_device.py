@@ -21,7 +21,7 @@ ATTRIBUTES = ("COMPUTE_CAPABILITY_MAJOR", "COMPUTE_CAPABILITY_MINOR", "MULTIPROC
 
 
 def run(checks: Checks, machine: Machine) -> None:
-    """One record for each; writes facts.json, from which the simulated driver can learn this device."""
+    """Write one record per check, and facts.json, which describes this device for the simulated driver."""
     with checks.check("a context opens") as check:
         open_context()
         checks.lost = sticky_error

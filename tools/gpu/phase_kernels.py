@@ -14,12 +14,12 @@ RESERVE = 0.15  # of the time, for what is running when it is up
 SMALL = (  # of the tests, enough to touch each kernel
     "test_an_overlay_may_be_drawn_in_place or no_two_threads_race or narrow or test_proposals_take_five_launches or "
     "test_detections_take_two_launches or test_merging_takes_five_launches or merging_any_number_of_detections or "
-    "test_pooling_races_nowhere or refuse"
+    "test_pooling_races_nowhere or _refuse"
 )
 
 
 def run(checks: Checks, machine: Machine) -> None:
-    """One record for each test, and one for pytest itself."""
+    """Write one record per test, and one for pytest itself."""
     with checks.check("pytest runs the kernel tests"):
         for name in ("pytest", "hypothesis"):
             try:

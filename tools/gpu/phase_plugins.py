@@ -20,10 +20,10 @@ CAPTURE_SECONDS = 60.0  # at most, of a process
 
 
 def run(checks: Checks, machine: Machine) -> None:
-    """One record for each case, one for each way of loading."""
+    """Write one record per case, and one per way of loading."""
     with checks.check("the plugin classes can be called"):
         if not (machine.plugin_calls and machine.plugins):
-            raise MissingError("they could not be built, as was said when the run began; they need TensorRT's headers")
+            raise MissingError("they could not be built, as reported at the start; they need TensorRT's headers")
     if not (machine.plugin_calls and machine.plugins):
         return
     open_context()

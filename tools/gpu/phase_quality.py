@@ -24,7 +24,7 @@ RESERVE_SECONDS = 4.0
 
 
 def run(checks: Checks, machine: Machine) -> None:
-    """One record for each precision."""
+    """Write one record per precision."""
     with checks.check("the expected maps can be read"):
         if not machine.expected:
             raise MissingError("--expected was not given; python -m tools.gpu.expected FILE writes such a file")
@@ -74,7 +74,7 @@ def _compare(
     )
     assert abs(here - cpu) <= QUALITY[precision], f"PQ is {100 * here:.2f}, on the CPU {100 * cpu:.2f}"
     if len(found) < len(data.images):
-        check.note(f"{len(found)} of {len(data.images)} frames for want of time")
+        check.note(f"{len(found)} of {len(data.images)} frames for lack of time")
 
 
 def _names(segments: Sequence[Sequence[int]]) -> list[tuple[int, int]]:

@@ -30,7 +30,7 @@ TINY = replace(
 
 
 def run(checks: Checks, machine: Machine) -> None:
-    """One record for each op and workload."""
+    """Write one record per op and workload."""
     open_context()
     checks.lost = sticky_error
     for load in loads_of(machine):
@@ -64,7 +64,7 @@ def _repeat(checks: Checks, check: Record, call: Call, busy: Call, repeats: int)
     for done in range(repeats):
         check.figures["runs"] = done
         if checks.seconds_left < RESERVE_SECONDS:
-            check.note(f"stopped after {done} of {repeats} runs for want of time")
+            check.note(f"stopped after {done} of {repeats} runs for lack of time")
             break
         call.rewind()
         for _ in range(BUSY_LAUNCHES):

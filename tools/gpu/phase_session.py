@@ -38,7 +38,7 @@ RESERVE_SECONDS = 20.0
 
 
 def run(checks: Checks, machine: Machine) -> None:
-    """One record for each trait of a session."""
+    """Write one record per property of a session."""
     open_context()
     checks.lost = sticky_error
     suite = _Suite(checks, machine)
@@ -70,7 +70,7 @@ def run(checks: Checks, machine: Machine) -> None:
 
 
 class _Suite:
-    """What the checks do."""
+    """The checks of a session."""
 
     def __init__(self, checks: Checks, machine: Machine) -> None:
         self._checks, self._machine = checks, machine
@@ -98,7 +98,7 @@ class _Suite:
             session.collect()
 
     def drawing(self, in_mapped_memory: bool) -> None:
-        """On BGR of the network's size, and on NV12 of another size that the GPU prepares."""
+        """Draw on BGR of the network's size, and on NV12 of another size that the GPU prepares."""
         height, width = self._hw
         larger = np.random.default_rng(9).integers(0, 256, (height * 2 * 3 // 2, width * 2), np.uint8)
         frames = [Frame(self._image(7), 0), Frame(larger, 1, pixel_format="nv12", yuv_standard="bt709")]
@@ -121,7 +121,7 @@ class _Suite:
                 _assert_map(session(Frame(make(image), seed)).panoptic, standin.kernel_map(image))
 
     def foreign_context(self) -> None:
-        """Not the primary context: one that somebody has made."""
+        """Run in a context of the caller, not the primary one."""
         before = call(cu.cuCtxGetCurrent)
         context = call(cu.cuCtxCreate, None, 0, 0) if cu.CUDA_VERSION >= 13000 else call(cu.cuCtxCreate, 0, 0)
         try:
@@ -165,7 +165,7 @@ class _Suite:
                 if done == WARM_UP:
                     before = self._memory()
                 if self._checks.seconds_left < RESERVE_SECONDS:
-                    check.note(f"stopped after {done} of {wanted} frames for want of time")
+                    check.note(f"stopped after {done} of {wanted} frames for lack of time")
                     break
                 _assert_map(session(Frame(images[done % 4], done)).panoptic, maps[done % 4])
             after = self._memory()
@@ -188,8 +188,8 @@ class _Suite:
                 session.collect()
                 frames.append(time.perf_counter() - started)
         return {
-            "us a submit": round(1e6 * statistics.median(submits), 1),
-            "us a frame": round(1e6 * statistics.median(frames), 1),
+            "us per submit": round(1e6 * statistics.median(submits), 1),
+            "us per frame": round(1e6 * statistics.median(frames), 1),
         }
 
     def network(self, in_mapped_memory: bool) -> None:

@@ -39,7 +39,7 @@ LAYOUTS: dict[str, Callable[[Workload], Call]] = {
 
 
 def run(checks: Checks, machine: Machine) -> None:
-    """One record for each op and peer; writes measured.json, which `benchmarks.kernel_report --measured` reads."""
+    """Write one record per op and peer, and measured.json, which `benchmarks.kernel_report --measured` reads."""
     open_context()
     checks.lost = sticky_error
     name: bytes = call(cu.cuDeviceGetName, 256, call(cu.cuDeviceGet, 0))

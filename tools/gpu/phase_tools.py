@@ -12,7 +12,7 @@ from tools.gpu.checks import Checks, MissingError, Record
 from tools.gpu.machine import Machine
 
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
-FOUND = 86  # how compute-sanitizer ends where it found something
+FOUND = 86  # the exit status of compute-sanitizer if it found something
 UNABLE = re.compile(r"not supported|ERR_NVGPUCTRPERM|LibraryNotLoaded|Unable to|unable to|No CUDA|permission", re.ASCII)
 METRICS = (
     "gpu__time_duration.sum,dram__throughput.avg.pct_of_peak_sustained_elapsed,"
@@ -21,7 +21,7 @@ METRICS = (
 
 
 def run(checks: Checks, machine: Machine) -> None:
-    """One record for each tool."""
+    """Write one record per tool."""
     calls = [sys.executable, "-m", "tools.gpu.tool_calls", machine.out]
     with checks.check("the calls run without a tool"):
         status, text = _run(calls, checks.seconds_left)

@@ -20,7 +20,7 @@ POLL_SECONDS = 0.1
 
 
 class Phase(NamedTuple):
-    """One of the table in docs/gpu_validation.md."""
+    """A phase of the table in docs/gpu_validation.md."""
 
     number: int
     module: str  # whose run(checks, machine) does the work
@@ -69,7 +69,7 @@ def run_phase(
     progress: Callable[[Record], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Run one phase in a process of its own and add a record where that does not end well."""
+    """Run one phase in its own process, and add a record if that fails."""
     report, log = machine.folder / REPORT, machine.folder / f"phase_{phase.number}.log"
     command = [sys.executable, "-m", "tools.gpu.run_phase", str(phase.number), phase.module, str(machine.folder)]
     shown = len(checks.read(report))

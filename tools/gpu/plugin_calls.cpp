@@ -1,5 +1,5 @@
 // Holds TensorRT plugins as TensorRT does, for tests on a GPU: made from a node's attributes, asked for their
-// workspace, serialised, made again, attached, told their shapes; then enqueued on a stream with device pointers, any
+// workspace, serialised, made again, attached, given their shapes; then enqueued on a stream with device pointers, any
 // number of times. The plugin library is opened by its path, so this one links neither TensorRT nor CUDA.
 #include <NvInferRuntime.h>
 #include <dlfcn.h>
@@ -35,7 +35,7 @@ IPluginCreatorV3One* creator_of(char const* library, std::string const& op) {
   return nullptr;
 }
 
-// A plugin that is ready to be enqueued, and what it was told of its tensors.
+// A plugin that is ready to be enqueued, and the tensor descriptions that it was given.
 struct Ready {
   std::unique_ptr<IPluginV3> built, loaded, attached;
   std::vector<PluginTensorDesc> tensors;

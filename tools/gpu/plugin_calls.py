@@ -29,7 +29,7 @@ NAME = "libplugin_calls.so"
 
 
 class PluginError(Exception):
-    """A plugin refused a step."""
+    """A plugin rejected a step."""
 
 
 class Field(ctypes.Structure):
@@ -66,7 +66,7 @@ class Plugin:
             attributes: of the node.
 
         Raises:
-            PluginError: the plugin refuses a step.
+            PluginError: the plugin rejects a step.
         """
         self._library = _load(machine.plugin_calls)
         self.inputs = inputs
@@ -102,7 +102,7 @@ class Plugin:
             stream: a CUstream.
 
         Raises:
-            PluginError: it was refused.
+            PluginError: it was rejected.
         """
         inputs, outputs = addresses[: self.inputs], addresses[self.inputs :]
         pointers = [(ctypes.c_void_p * len(part))(*part) for part in (inputs, outputs)]
@@ -137,7 +137,7 @@ def find_simulated(kernels: Path) -> Path | None:
 
 
 def _made(make: Callable[[], Path]) -> Path | None:
-    """Say why where it cannot be built; phase 3 is then skipped."""
+    """Report why it cannot be built; phase 3 is then skipped."""
     try:
         return make()
     except PluginLibraryError as error:

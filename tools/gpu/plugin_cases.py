@@ -30,7 +30,7 @@ class PluginCase:
 
     @property
     def name(self) -> str:
-        """For reports."""
+        """The name of the case, for reports."""
         return f"{self.op} {self.inputs[0].dtype} {NAMES[self.layout]}"
 
     def layout_of(self, tensor: Array) -> int:

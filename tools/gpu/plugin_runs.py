@@ -65,7 +65,7 @@ class Node:
                 assert worst <= limit, f"output {number - count} is off by {worst:.3g}, allowed {limit:.3g}"
 
     def close(self) -> None:
-        """Its work must be done."""
+        """Free everything; its work must be done."""
         for buffer in (*self._buffers, self._workspace):
             buffer.close()
         self._plugin.close()

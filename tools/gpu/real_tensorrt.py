@@ -1,4 +1,4 @@
-"""The bundled model through TensorRT itself, where it is installed."""
+"""The bundled model through TensorRT itself, if it is installed."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class StandIn:
         raise NotImplementedError
 
     def keep_kernels(self) -> None:
-        """Nothing was compiled that the next start could use."""
+        """Do nothing: nothing was compiled for the next start."""
 
     def close(self) -> None:
         """Free what it holds; idempotent."""
@@ -120,7 +120,7 @@ class KernelEngine(StandIn):
         self._library = load_kernels(machine)
         self.function = self._library.panrt_cuda_panoptic_merge
         self.function.restype = Status
-        height, width = model.input_hw
+        height, width = model.sizes.input_hw
         sizes = {"boxes": 16, "scores": 4, "classes": 4, "count": 4, "mask_probs": 4 * MASK_SIDE**2}
         self._zeros = Buffer(sum(256 * -(-size // 256) for size in sizes.values()), canary=0)
         self._zeros.write(np.zeros(self._zeros.size, np.uint8))
@@ -189,7 +189,7 @@ class KernelExecution:
             raise EngineError(f"stand-in: {status.message.decode()} (CUDA error {status.cuda_error})")
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: nothing is held."""
 
 
 def kernel_map(image: NDArray[np.uint8]) -> NDArray[np.int32]:
@@ -312,7 +312,7 @@ class SimulatedTorchExecution:
             raise EngineError(f"stand-in: the launch gives {error}")
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: nothing is held."""
 
     def _run(self, _: int) -> int:
         import torch  # noqa: PLC0415

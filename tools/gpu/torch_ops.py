@@ -25,11 +25,11 @@ ALIGNMENT = 256
 
 
 class KernelRefusedError(Exception):
-    """A launch was refused."""
+    """A launch was rejected."""
 
 
 class TorchOps(CustomOps):
-    """See `panrt.model.custom_ops.CustomOps`; arguments as there."""
+    """The custom ops by CUDA kernels; see `panrt.model.custom_ops.CustomOps`."""
 
     def __init__(self, machine: Machine) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class TorchOps(CustomOps):
         self._library = ctypes.CDLL(_unhooked(machine) if machine.simulated else machine.kernels)
 
     def run(self, op: Op, inputs: Tensors, attributes: Mapping[str, Any]) -> Sequence[Tensor]:
-        """As the kernels do, on channels first."""
+        """Run the kernels of an op, with channels first."""
         given = [x.contiguous() if isinstance(x, Tensor) else [level.contiguous() for level in x] for x in inputs]
         first = given[0] if isinstance(given[0], Tensor) else given[0][0]
         dtypes = {"int32": torch.int32, "features": first.dtype}

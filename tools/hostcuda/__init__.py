@@ -63,6 +63,7 @@ LINK: dict[Flavour, list[str]] = {
     "tsan": ["-fsanitize=thread"],
     "trace": [],
 }
+RUNTIME = ("hostcuda", "fibers", "meetings", "runtime")  # the simulation's sources
 PRELOADED = {"asan": "libasan.so", "tsan": "libtsan.so"}
 # Symbols are looked up in the worker; nothing that it leaves behind is a leak of a kernel.
 SANITIZER_OPTIONS = {
@@ -80,7 +81,7 @@ FOLDER = ROOT / "build" / "hostcuda"
 
 def build(name: str, sources: Sequence[Path], flavour: Flavour) -> Path:
     """A shared library of kernel sources and the simulation; what has been compiled from the same content is reused."""
-    runtime = [HOSTCUDA / "hostcuda.cpp", *([HOSTCUDA / "trace.cpp"] if flavour == "trace" else [])]
+    runtime = [HOSTCUDA / f"{part}.cpp" for part in (*RUNTIME, *(["trace"] if flavour == "trace" else []))]
     objects = [_object(source, FLAGS[flavour]) for source in sources]
     objects += [_object(source, RUNTIME_FLAGS[flavour]) for source in runtime]
     digest = hashlib.sha256("".join(path.name for path in objects).encode())
@@ -142,7 +143,7 @@ def _runtime_library(name: str) -> str:
 
 
 class Out(NamedTuple):
-    """A device buffer that the kernel writes. It holds 0xCD bytes before, `copy` where that is given."""
+    """A device buffer that the kernel writes. It holds 0xCD bytes before, or `copy` if given."""
 
     shape: tuple[int, ...]
     dtype: DTypeLike
@@ -228,7 +229,7 @@ class Trace:
 
 
 class LaunchError(Exception):
-    """A launch was refused or failed: the status code, its message, and the simulation's report."""
+    """A launch was rejected or failed: the status code, its message, and the simulation's report."""
 
     def __init__(self, code: int, message: str, report: str) -> None:
         super().__init__(f"status {code}: {message}" + (f"\n{report}" if report else ""))
@@ -241,7 +242,7 @@ class CrashError(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """What goes to the worker."""
+    """A request to the worker."""
 
     function: str
     arguments: tuple[Any, ...]
@@ -251,7 +252,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What comes back."""
+    """A reply of the worker."""
 
     outputs: list[NDArray[Any]]
     code: int
@@ -277,7 +278,7 @@ class SimulatedGpu:
 
     @property
     def flavour(self) -> str:
-        """Of the library."""
+        """The flavour of the library."""
         return self.library.name.split("-")[-2]
 
     def launch(self, function: str, struct: Struct, order: tuple[str, int] = ("forward", 0)) -> list[NDArray[Any]]:
@@ -298,7 +299,7 @@ class SimulatedGpu:
         self._outputs(Request("panrt_cuda_prepare", (), True, ("forward", 0)))
 
     def close(self) -> None:
-        """End the process; twice is fine."""
+        """End the process. Idempotent."""
         if self._worker is not None:
             assert self._worker.stdin is not None
             assert self._worker.stdout is not None

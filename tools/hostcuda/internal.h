@@ -1,4 +1,4 @@
-// Between hostcuda.cpp and trace.cpp.
+// Between the simulation and trace.cpp.
 #pragma once
 
 #include <cstddef>

@@ -42,7 +42,7 @@ class Device:
         return pointer
 
     def download(self) -> list[NDArray[Any]]:
-        """What the outputs hold."""
+        """Return the contents of the outputs."""
         results = []
         for pointer, out in self.outputs:
             array = np.empty(out.shape, out.dtype)
@@ -102,13 +102,13 @@ def argument(value: Any) -> Any:
 
 
 def traffic_of(counts: Any) -> dict[int, Traffic]:
-    """By buffer, those that were touched."""
+    """Return the traffic of each buffer that was accessed."""
     rows = [Traffic(*(getattr(counts[i], name) for name, *_ in counts[i]._fields_)) for i in range(MAX_BUFFERS)]
     return {i: row for i, row in enumerate(rows) if row.requests}
 
 
 def kernel_names(library: ctypes.CDLL) -> dict[int, str]:
-    """By where their code lies in the library: from its symbol table, since kernels are not exported."""
+    """Return the kernels' names by address, from the library's symbol table, as kernels are not exported."""
     listed = subprocess.run(["nm", "-C", "--defined-only", library._name], capture_output=True, text=True, check=True)
     rows = (line.split(" ", 2) for line in listed.stdout.splitlines())
     return {int(address, 16): name for address, kind, name in rows if kind in "tTW"}

@@ -27,7 +27,7 @@ OPSET = 18
 
 
 class Graph:
-    """Nodes one after another; an operator is a method call that returns the names of its outputs."""
+    """A graph under construction; an operator is a method call that returns the names of its outputs."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -71,7 +71,7 @@ def roi_align_per_level(
     sampling_ratio: int,
     threads: int,
 ) -> Run:
-    """One RoiAlign a level, each on the RoIs of its level, (Rl, 4); the results are left where they are."""
+    """Build one RoiAlign per level, each on the RoIs of its level, (Rl, 4); results are not gathered."""
     graph = Graph()
     inputs: dict[str, NDArray[np.generic]] = {}
     outputs: list[str] = []
@@ -99,7 +99,7 @@ def rpn_proposals(
     threads: int,
     **attributes: Unpack[_native.RpnProposalsAttributes],
 ) -> Run:
-    """TopK a level, decode what it chose, NonMaxSuppression with the level as class, TopK."""
+    """Build TopK per level, decoding of the selection, NonMaxSuppression with the level as class, TopK."""
     graph = Graph()
     op, constant = graph.op, graph.constant
     inputs: dict[str, NDArray[np.generic]] = {}
@@ -149,7 +149,7 @@ def box_detections(
     threads: int,
     **attributes: Unpack[_native.BoxDetectionsAttributes],
 ) -> Run:
-    """Softmax, decode every class, NonMaxSuppression with the class as batch item, TopK. One image."""
+    """Build softmax, decoding of every class, NonMaxSuppression with the class as batch item, TopK. One image."""
     graph = Graph()
     op, constant = graph.op, graph.constant
     R, C = class_logits.shape[1], class_logits.shape[2] - 1

@@ -12,14 +12,14 @@ from torch.nn.functional import grid_sample, interpolate
 
 
 def semantic_argmax(logits: Tensor, input_hw: tuple[int, int], output_hw: tuple[int, int]) -> Tensor:
-    """(1, S, h, w) logits at a quarter to (H, W) labels: x4, crop, resize, argmax."""
+    """Return (H, W) labels of (1, S, h, w) logits at a quarter: x4, crop, resize, argmax."""
     full = interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)
     valid = full[..., : input_hw[0], : input_hw[1]]
     return interpolate(valid, size=output_hw, mode="bilinear", align_corners=False)[0].argmax(0)
 
 
 def paste_masks(probs: Tensor, boxes: Tensor, output_hw: tuple[int, int]) -> Tensor:
-    """(K, 28, 28) probabilities and boxes in output pixels to (K, H, W) boolean masks, one crop at a time.
+    """Paste (K, 28, 28) probabilities into (K, H, W) boolean masks, one crop at a time; boxes are in output pixels.
 
     Only the box's own region is sampled, as detectron2 does on a CPU: far faster than whole canvases.
     """
@@ -48,7 +48,7 @@ def merge(
     overlap_threshold: float,
     stuff_area_limit: int,
 ) -> Tensor:
-    """One image: (H, W) int32 panoptic ids. Boxes are in network-input pixels, scores descend."""
+    """Merge one image to (H, W) int32 panoptic ids. Boxes are in network-input pixels, scores descend."""
     with torch.inference_mode():
         labels = semantic_argmax(logits, input_hw, output_hw)
         scale = torch.tensor([output_hw[1] / input_hw[1], output_hw[0] / input_hw[0]]).repeat(2)

@@ -35,12 +35,12 @@ NVCC_FLAGS = [
     *("-std=c++17", "-O3", "--fmad=false", "-lineinfo"),
     *("-gencode", "arch=compute_87,code=compute_87", "--no-compress", "-cudart", "none", "-Xcompiler", "-fPIC"),
 ]
-# Arithmetic is the GPU's: one rounding an operation.
+# Arithmetic is the GPU's: one rounding per operation.
 CXX_FLAGS = ["-std=c++17", "-O2", "-fPIC", "-fno-strict-aliasing", "-ffp-contract=off", "-Wall", "-Wextra"]
 
 
 def has_nvcc() -> bool:
-    """Whether kernels can be compiled here."""
+    """Return whether kernels can be compiled here."""
     return shutil.which("nvcc") is not None
 
 
@@ -111,7 +111,7 @@ def _once(target: Path, command: list[str]) -> Path:
 
 
 class PtxError(Exception):
-    """A module or launch was refused, or a kernel stopped; the text is the interpreter's report."""
+    """A module or launch was rejected, or a kernel stopped; the text is the interpreter's report."""
 
 
 class Machine:
@@ -143,7 +143,7 @@ class Machine:
         weak: int = -1,
         patience: int = 200_000,
     ) -> list[NDArray[Any]]:
-        """Launch the kernel `k` of a module: arrays go in as buffers of their size and come back, scalars as they are.
+        """Launch the kernel `k` of a module: with arrays as buffers, which are returned, and scalars by value.
 
         Raises:
             PtxError: as the class says.
@@ -210,7 +210,7 @@ ret;
 
 
 def evaluate(machine: Machine, instruction: str, result: DTypeLike, *sources: NDArray[Any]) -> NDArray[Any]:
-    """What one instruction, with {d}, {a}, {b}, {c} for its registers, makes of numbers: one thread for each."""
+    """Run one instruction, with {d}, {a}, {b}, {c} for its registers, on numbers: one thread for each."""
     count, made = len(sources[0]), np.dtype(result)
     registers = {"d": f"%{_REGISTERS[made]}10"}
     body = ["mov.u32 %r30, %tid.x; mov.u32 %r31, %ctaid.x; mad.lo.u32 %r30, %r31, 32, %r30;"]

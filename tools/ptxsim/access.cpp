@@ -1,4 +1,4 @@
-// Loads, stores, atomics and fences: addresses are checked to the byte, accesses told to the order.
+// Loads, stores, atomics and fences: addresses are checked to the byte, accesses reported to the order.
 
 #include <algorithm>
 

@@ -39,7 +39,7 @@ PTXSIM_EXPORT bool hc_set_order(char const* name, unsigned seed) {
 
 // --- PTX by hand -----------------------------------------------------------------------------------------------------
 
-// A module, null where it is refused; hc_report says why.
+// A module, null if it is rejected; hc_report says why.
 PTXSIM_EXPORT void* px_load(char const* text) {
   try {
     return &Device::get().load(text);

@@ -44,7 +44,7 @@ void Machine::run() {
   }
   while (!blocks_.empty()) {
     Warp* const warp = choose_warp();
-    if (warp == nullptr) report_stop("deadlock: no thread can go on");
+    if (warp == nullptr) report_stop("deadlock: no thread can continue");
     step(*warp);
     if (clock_ - quiet_since_ > schedule_.patience) {
       report_stop("livelock: for long no thread has changed memory, met others or left");
@@ -245,7 +245,7 @@ void Machine::step(Warp& warp) {
         }
         break;
       default:
-        // Whoever does not take part goes on.
+        // Lanes that do not take part continue.
         put(lanes & ~mask, pc + 1);
         if (mask == 0) {
           ++pc;

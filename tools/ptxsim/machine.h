@@ -19,7 +19,7 @@
 // Schedules: "forward" takes the lowest lanes, warps and blocks, stays with the lowest program counter, as a compiler's
 // reconvergence would, and keeps memory strong: the counts of this one are those to report. "reverse" is the same from
 // the other end. "random" chooses everything by a seed: blocks, how many are resident, warps, lanes - also some of
-// those that could go on together - and how long a step lasts; memory is weak.
+// those that could continue together - and how long a step lasts; memory is weak.
 //
 // What it does not show: time, caches, limits of registers; approximate instructions are those of the host's libm.
 #pragma once
@@ -109,7 +109,7 @@ class Machine {
   std::vector<std::uint8_t>& parameters() { return parameters_; }
   std::uint64_t era() const { return era_; }
   Actor actor(Warp& warp, unsigned lane) const;
-  // Warp instructions until something last went on.
+  // Warp instructions until something last made progress.
   std::uint64_t quiet_since() const { return quiet_since_; }
   void progressed() { quiet_since_ = clock_; }
   void progressed(std::uint64_t since) { quiet_since_ = since; }

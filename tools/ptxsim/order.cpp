@@ -233,7 +233,7 @@ std::uint64_t Order::load(Actor const& actor, std::uint64_t address, std::uint64
            !(lane.in_order != nullptr && is_before(location.messages[oldest].writer, actor, lane.in_order))) {
       --oldest;
     }
-    // Half of the loads are up to date, so that whoever waits goes on.
+    // Half of the loads are up to date, so that a waiting thread continues.
     if (oldest < newest && random_() % 2 != 0) chosen = oldest + random_() % (newest - oldest + 1);
     seen = location.dropped + chosen;
   }

@@ -157,7 +157,7 @@ class Opcode {
 // What operands are: one letter each, destinations first.
 //   d destination, p predicate destination, q predicate destination after '|' (may be absent)
 //   s source of type `source`, t source of type `destination`, i source of 32 bits, P predicate source
-//   n a constant number that is left as it is: a barrier's, which must be 0
+//   n a constant number, unchanged: a barrier's, which must be 0
 //   D, S destination or source that may be a list {..}; a address
 struct Form {
   Execute execute = nullptr;

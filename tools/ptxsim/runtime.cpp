@@ -1,4 +1,4 @@
-// The CUDA runtime's entry points, for code that nvcc compiled with -cudart none: PTX comes out of the fat binaries
+// The CUDA runtime's entry points, for code that nvcc compiled with -cudart none: PTX is read from the fat binaries
 // that such code registers, a launch is executed on the spot, streams and events are all in order already.
 
 #include <cuda_runtime_api.h>
@@ -126,7 +126,7 @@ PTXSIM_EXPORT void** __cudaRegisterFatBinary(void* wrapper) {
   try {
     binary->ptx = ptx_of(*static_cast<FatBinaryWrapper const*>(wrapper));
   } catch (ptxsim::Fault const& fault) {
-    binary->error = fault.what();  // whoever launches a kernel of it is told
+    binary->error = fault.what();  // reported when a kernel of it is launched
   }
   runtime().binaries.push_back(std::move(binary));
   return reinterpret_cast<void**>(runtime().binaries.back().get());

@@ -19,7 +19,16 @@ from tools.simcuda.exports import exports
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-SOURCES = ("simcuda.cpp", "simcuda.h", "facts.h", "kernels.cpp", "exports.py")
+PARTS = ("simcuda", "driver", "work", "contexts", "streams", "graphs", "memory", "copies", "launches")  # of the driver
+SOURCES = (
+    *(f"{part}.cpp" for part in PARTS),
+    "driver.h",
+    "entry_points.h",
+    "simcuda.h",
+    "facts.h",
+    "kernels.cpp",
+    "exports.py",
+)
 USUAL_FACTS = HERE / "facts" / "rtx4090.json"  # where SIMCUDA_FACTS names no other file
 COMPILER = os.environ.get("CXX", "g++")
 
@@ -49,7 +58,8 @@ def build() -> Path:
             symbols = folder / "symbols.cpp"
             symbols.write_text(exports(headers))
             usual = f'-DSIMCUDA_USUAL_FACTS="{USUAL_FACTS}"'
-            _compile([HERE / "simcuda.cpp", symbols], folder / "libcuda.so.1", "-isystem", str(headers), usual)
+            sources = [*(HERE / f"{part}.cpp" for part in PARTS), symbols]
+            _compile(sources, folder / "libcuda.so.1", "-isystem", str(headers), usual)
             _compile([HERE / "kernels.cpp"], folder / "libkernels.so")
             (folder / "done").touch()
     return folder
@@ -62,7 +72,7 @@ def _compile(sources: Sequence[Path], library: Path, *options: str) -> None:
 
 
 def run(arguments: Sequence[str], **environment: str) -> subprocess.CompletedProcess[str]:
-    """`python arguments` from the root of the repository, with the simulation for a driver."""
+    """Run `python arguments` in the root of the repository, with the simulation as its driver."""
     folder = build()
     env = os.environ | environment
     env |= {

@@ -30,7 +30,7 @@ DONE = FOLDER / "done"
 
 
 def environment() -> dict[str, str] | None:
-    """Variables with which a process of the tests finds PyCUDA; None where it is neither installed nor built."""
+    """Variables with which a process of the tests finds PyCUDA; None if it is neither installed nor built."""
     if importlib.util.find_spec("pycuda") is not None:
         return {}
     if not DONE.exists():
@@ -39,7 +39,7 @@ def environment() -> dict[str, str] | None:
 
 
 def make() -> None:
-    """Build it, where that was not done before."""
+    """Build PyCUDA, unless it was built before."""
     if DONE.exists():
         return
     venv.create(FOLDER, with_pip=True, clear=True)

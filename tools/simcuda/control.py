@@ -66,7 +66,7 @@ def reset() -> None:
 
 
 def schedule(kind: Schedule, seed: int = 0) -> None:
-    """When queued work runs."""
+    """Choose when queued work runs."""
     _library.simcuda_schedule(SCHEDULES.index(kind), ctypes.c_uint(seed))
 
 
@@ -76,7 +76,7 @@ def fail(entry_point: str, error: int = UNKNOWN, *, nth: int = 1, sticks: bool =
 
 
 def failed() -> bool:
-    """Whether that has happened."""
+    """Return whether that has happened."""
     return bool(_library.simcuda_failed())
 
 
@@ -96,13 +96,13 @@ def set_fact(name: str, value: object) -> None:
 
 
 def fact(name: str) -> str:
-    """What the device does, as its file has it."""
+    """Return a fact of the device, from its file."""
     (value,) = _lines(lambda buffer, size: int(_library.simcuda_fact(name.encode(), buffer, size)))
     return value
 
 
 def set_memory(size: int) -> None:
-    """Bytes of device memory."""
+    """Set the bytes of device memory."""
     set_fact("memory_bytes", size)
 
 
@@ -127,7 +127,7 @@ def watch_mapped() -> None:
 
 
 def mapped_accesses() -> int:
-    """Bytes of host memory that the device has worked in since the last reset."""
+    """Return the bytes of host memory that the device has accessed since the last reset."""
     return int(_library.simcuda_mapped_accesses())
 
 
@@ -147,13 +147,13 @@ def count_calls() -> Counter[str]:
 
 
 def alive() -> dict[str, int]:
-    """How many of each kind of resource there are."""
+    """Return the number of live resources of each kind."""
     pairs = (line.rsplit(" ", 1) for line in _lines(_library.simcuda_alive))
     return {kind: int(count) for kind, count in pairs}
 
 
 def findings() -> list[str]:
-    """What was misused."""
+    """Return the misuses that were found."""
     return _lines(_library.simcuda_findings)
 
 
@@ -163,12 +163,12 @@ def contexts() -> list[int]:
 
 
 def busy_seconds() -> float:
-    """How long the device has worked."""
+    """Return how long the device has worked."""
     return float(_library.simcuda_busy_seconds())
 
 
 def address_of(function: str) -> int:
-    """Of an entry point of simcuda.h, for libraries that call it."""
+    """Return the address of an entry point of simcuda.h, for libraries that call it."""
     return ctypes.cast(getattr(_library, function), ctypes.c_void_p).value or 0
 
 

@@ -40,7 +40,7 @@ class OnDevice:
 
 
 class CudaArray(OnDevice):
-    """As CuPy and Numba have it; PyCUDA's names no stream."""
+    """An array with the interface of CuPy and Numba; PyCUDA's names no stream."""
 
     names_stream = True
 
@@ -57,7 +57,7 @@ class CudaArray(OnDevice):
 
 
 class DlpackArray(OnDevice):
-    """As PyTorch and JAX have it."""
+    """An array with the interface of PyTorch and JAX."""
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return CUDA, 0
@@ -70,7 +70,7 @@ class DlpackArray(OnDevice):
             cu.cuEventDestroy(event)
         rows = np.empty((self.shape[0], self.pitch), self.dtype)[:, : math.prod(self.shape[1:])]
         array = np.lib.stride_tricks.as_strided(rows, self.shape, (self.pitch, *self.shape[2:], 1))
-        capsule = array.__dlpack__()  # a right one but for where its memory is
+        capsule = array.__dlpack__()  # valid except for the place of its memory
         tensor = _pointer_of(capsule, b"dltensor")
         ctypes.c_uint64.from_address(tensor).value = self.memory
         ctypes.c_int32.from_address(tensor + 8).value = CUDA

@@ -8,7 +8,7 @@ alignment           bytes: of addresses of cuMemAlloc (device) and cuMemHostAllo
 fresh_memory        "zeros", or "undefined": whatever was there; of device, pinned and mapped memory
 module_loading      "LAZY" or "EAGER", where CUDA_MODULE_LOADING says nothing
 capture             what a thread-local capture does to an allocation, to the loading of a module, and to the first
-                    launch of a kernel that is loaded lazily: "refused" or "allowed"
+                    launch of a kernel that is loaded lazily: `refused` or `allowed`
 seconds_per_work    that a copy or launch takes beside its bytes
 bytes_per_second    of a copy to the device, of the device's own memory, and of mapped memory that a kernel reads
 """
@@ -73,7 +73,7 @@ def path(name: str) -> Path:
 
 
 def read(name: str) -> dict[str, Any]:
-    """What is known of a device."""
+    """Read the facts of a device."""
     return cast(dict[str, Any], json.loads(path(name).read_text()))
 
 
@@ -85,7 +85,7 @@ def write(facts: dict[str, Any], file: Path) -> None:
 def measure_facts() -> dict[str, Any]:
     """Measure the first device that the CUDA driver shows, which takes about a second and half a gigabyte at most.
 
-    The thread's current context stays as it is. A CUDA error that is no finding is a RuntimeError.
+    The thread's current context is unchanged. A CUDA error that is not a finding raises RuntimeError.
     """
     from cuda.bindings import driver as cu  # noqa: PLC0415  # it needs a driver
 
@@ -191,13 +191,13 @@ class _Device:
         return addresses & -addresses
 
     def pitch(self) -> int:
-        """Bytes from one row of one byte to the next."""
+        """Return the bytes from one row of one byte to the next."""
         memory, pitch = _ok(self.cu.cuMemAllocPitch(1, 2, 4))
         self.cu.cuMemFree(memory)
         return int(pitch)
 
     def fresh(self, allocate: Callable[[int], Any]) -> str:
-        """What a block holds that was used, freed and allocated again, or that is new."""
+        """Return the contents of a block that was used, freed and allocated again, or that is new."""
         found = set()
         for _ in range(3):
             with allocate(MEBIBYTE) as memory:
@@ -215,7 +215,7 @@ class _Device:
         return "LAZY" if _ok(self.cu.cuModuleGetLoadingMode()) == lazy else "EAGER"
 
     def captured(self, attempt: Callable[[ExitStack], Callable[[], Any]]) -> str:
-        """Whether the driver lets a call that `attempt` prepares pass while this thread captures."""
+        """Return whether the driver allows a call that `attempt` prepares while this thread captures."""
         cu = self.cu
         with ExitStack() as resources:
             call = attempt(resources)
@@ -265,7 +265,7 @@ class _Device:
     # Speed
 
     def rate(self, prepare: Callable[[ExitStack], Callable[[int], None]]) -> tuple[float, float]:
-        """Bytes per second of what queues work on so many bytes, and the seconds that it takes beside them."""
+        """Return the bytes per second of work on so many bytes, and its constant seconds."""
         with ExitStack() as resources:
             queue = prepare(resources)
             queue(BYTES)  # loads what is loaded lazily

@@ -47,11 +47,11 @@ built: list[IBuilderConfig] = []  # the configuration of each engine
 
 
 class IProgressMonitor:
-    """What is told of a build's progress."""
+    """The interface that reports a build's progress."""
 
 
 class IBuilderConfig:
-    """How an engine is built."""
+    """The options of a build."""
 
     __slots__ = (
         "DLA_core",
@@ -93,7 +93,7 @@ class IBuilderConfig:
 
 
 class INetworkDefinition:
-    """What a parser fills."""
+    """The network that a parser fills."""
 
     __slots__ = ("_layers", "inputs", "model")
 
@@ -159,7 +159,7 @@ class OnnxParser:
         return SimpleNamespace(node_name=str, node_operator=str, desc=lambda: self._errors[index])
 
     def parse(self, model: bytes) -> bool:
-        """Whether it can be read."""
+        """Return whether the file can be read."""
         proto = onnx.load_from_string(model)
         opset = next(entry.version for entry in proto.opset_import if entry.domain == "")
         if opset > NEWEST_OPSET:

@@ -1,8 +1,8 @@
 """A stand-in for the Python modules `tensorrt` and `tensorrt_rtx`, whose engines run as work of the simulated device.
 
 It has what PanRT uses, with the signatures of TensorRT 10.3, and the traits that a runtime stumbles over: an engine has
-weights on the device, an execution allocates when it first runs (which spoils a capture), addresses are baked into what
-is captured, a context that is gone takes its work down with it, and what fails returns None or False and logs why.
+weights on the device, an execution allocates when it first runs (which invalidates a capture), a captured graph keeps
+its addresses, the end of a context ends its work, and a call that fails returns None or False and logs the reason.
 
 A plan is `plan(...)`: MAGIC and JSON. Its network is "pattern", a small function of the input; "nothing", which finds
 none and takes little time; or the path of an ONNX file, which runs on PanRT's CPU backend.
@@ -59,17 +59,17 @@ def nptype(dtype: int) -> type[Any]:
 
 
 class ILogger:
-    """What TensorRT logs to."""
+    """The interface that TensorRT logs to."""
 
     INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
 
     def log(self, severity: int, text: str) -> None:
-        """Of those who derive from this."""
+        """Log a message; subclasses override it."""
         raise NotImplementedError
 
 
 class IProfiler:
-    """What layer times are told to."""
+    """The interface that receives layer times."""
 
 
 class PluginRegistry:
@@ -80,11 +80,11 @@ class PluginRegistry:
 
     @property
     def all_creators(self) -> list[SimpleNamespace]:
-        """Those of the four ops, where their library is loaded."""
+        """The creators of the four ops, if their library is loaded."""
         return [SimpleNamespace(plugin_namespace="panrt", name=name) for name in OPS if self.loaded]
 
     def load_library(self, path: str) -> object | None:
-        """A handle; None where it is loaded already, or there is no such file."""
+        """Return a handle; None if the library is loaded already, or the file does not exist."""
         if path in self.loaded or not Path(path).is_file():
             return None
         self.loaded.append(path)
@@ -116,7 +116,7 @@ def plan(
         network: "pattern", "nothing", or the path of an ONNX file.
         scratch_bytes: of activations.
         replays_differ: what is captured gives other results than what is not.
-        replays_do_nothing: what is captured leaves the outputs as they are.
+        replays_do_nothing: what is captured does not write the outputs.
         uncapturable: it allocates whenever it runs.
         has_host_code: as version-compatible engines have.
     """
@@ -141,7 +141,7 @@ class Runtime:
         self.engine_host_code_allowed = False
 
     def deserialize_cuda_engine(self, data: bytes) -> ICudaEngine | None:
-        """None where it is not a plan, or the device has no room for its weights."""
+        """Return an engine; None if this is not a plan, or the device has no room for its weights."""
         if not data.startswith(MAGIC):
             self.logger.log(ILogger.ERROR, "Serialization assertion stdVersionRead == kSERIALIZATION_VERSION failed.")
             return None
@@ -192,7 +192,7 @@ class ICudaEngine:
         return int(TensorIOMode.INPUT if self._tensors[name][3] else TensorIOMode.OUTPUT)
 
     def create_execution_context(self, strategy: int = 0) -> IExecutionContext | None:
-        """None where the device has no room for it."""
+        """Return a context; None if the device has no room for it."""
         assert strategy == ExecutionContextAllocationStrategy.USER_MANAGED
         persistent = _allocate(PERSISTENT_BYTES, self.logger)
         return IExecutionContext(self, persistent) if persistent else None
@@ -219,13 +219,13 @@ class IExecutionContext:
         cu.cuMemFree(self._persistent)
 
     def set_device_memory(self, memory: int, size: int) -> None:
-        """Where activations live, "aligned with cuda memory alignment property"."""
+        """Set the memory of activations, "aligned with cuda memory alignment property"."""
         assert memory % int(control.fact("attributes.TEXTURE_ALIGNMENT")) == 0
         assert size >= self.engine.device_memory_size_v2
         self._scratch = memory
 
     def set_tensor_address(self, name: str, address: int) -> bool:
-        """Whether there is such a tensor and it may lie there."""
+        """Return whether there is such a tensor and its address is valid."""
         if name not in self.engine._tensors or address % 256:
             self.engine.logger.log(ILogger.ERROR, f"IExecutionContext::setTensorAddress: {name} at {address:#x}")
             return False
@@ -233,7 +233,7 @@ class IExecutionContext:
         return True
 
     def execute_async_v3(self, stream: int) -> bool:
-        """Whether a run was queued."""
+        """Return whether a run was queued."""
         description = self.engine.description
         if set(self.addresses) != set(self.engine._tensors) or (description["scratch_bytes"] and not self._scratch):
             self.engine.logger.log(ILogger.ERROR, "IExecutionContext::enqueueV3: Neither address or allocator is set")
@@ -304,7 +304,7 @@ failures: list[str] = []  # of Python while the device worked
 
 
 def array_bytes(shape: Sequence[int], dtype: str) -> int:
-    """Of a tensor."""
+    """Return the bytes of a tensor."""
     return math.prod(shape) * np.dtype(_DTYPES[getattr(DataType, dtype)]).itemsize
 
 

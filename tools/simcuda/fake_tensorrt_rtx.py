@@ -51,7 +51,7 @@ class IRuntimeCache:
         return json.dumps([_MAGIC, _environment(), self.kernels]).encode()
 
     def deserialize(self, blob: bytes) -> bool:
-        """Whether they were for this environment; TensorRT would not survive a damaged blob."""
+        """Return whether they were for this environment; TensorRT would not survive a damaged blob."""
         magic, environment, kernels = json.loads(blob)
         assert magic == _MAGIC
         if environment != _environment():
@@ -69,7 +69,7 @@ def _environment() -> str:
 
 
 class IRuntimeConfig:
-    """How execution contexts are set up."""
+    """The configuration of execution contexts."""
 
     def __init__(self) -> None:
         self.strategy = ExecutionContextAllocationStrategy.STATIC

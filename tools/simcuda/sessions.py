@@ -28,7 +28,7 @@ HW = (32, 64)
 MODEL = model_files.make(
     name="pattern",
     input_hw=HW,
-    valid_hw=(0, 0),
+    valid_hw=None,
     output_hw=(HW[0] // 2, HW[1] // 2),
     thresholds=FileThresholds(0.05, 0.5, 4, 0.5, 0.5, 0, 0.5),
     precision="fp32",
@@ -41,7 +41,7 @@ _NAMES = {np.dtype(np.uint8): "UINT8", np.dtype(np.int32): "INT32", np.dtype(np.
 
 
 def tensors(model: ModelFile) -> list[Row]:
-    """Those of a right engine, as the fake describes them."""
+    """Return the tensors of a valid engine, as the fake describes them."""
     return [(t.name, t.shape, _NAMES[t.dtype], t.is_input) for t in wanted_tensors(model)]
 
 
@@ -86,13 +86,16 @@ def contexts_unchanged() -> Iterator[None]:
 
 
 def picture(seed: int, hw: tuple[int, int] = HW) -> NDArray[np.uint8]:
-    """Noise."""
+    """Return an image of noise."""
     return np.random.default_rng(seed).integers(0, 256, (*hw, 3), np.uint8)
 
 
 def expected(image: NDArray[np.uint8], model: ModelFile = MODEL) -> NDArray[np.int32]:
-    """The panoptic map of a picture of the network's size."""
-    assert place((image.shape[0], image.shape[1]), model.input_hw, model.output_hw).content_hw == image.shape[:2]
+    """Return the panoptic map of an image of the network's size."""
+    assert (
+        place((image.shape[0], image.shape[1]), model.sizes.input_hw, model.sizes.output_hw).content_hw
+        == image.shape[:2]
+    )
     return np.asarray(fake_tensorrt.pattern(image[None]).panoptic[0])
 
 
@@ -102,7 +105,7 @@ def start_drawing(result: PanopticResult, colors: Mapping[int, Rgb] = COLORS) ->
 
 
 def check(result: PanopticResult, image: NDArray[np.uint8]) -> None:
-    """The result is that of the picture."""
+    """Check that a result is that of the image."""
     np.testing.assert_array_equal(result.panoptic, expected(image))
     assert [(s.name, s.area) for s in result.segments] == [
         (name, int(np.count_nonzero(result.panoptic == number)))

@@ -27,8 +27,8 @@ SIMCUDA_API void simcuda_fail(char const* entry_point, int nth, int error, int s
 SIMCUDA_API int simcuda_failed();
 // The device is lost: from now on every call returns `error`.
 SIMCUDA_API void simcuda_kill(int error);
-// What the device does: all of a file, or one of its facts by its name, "alignment.device". What is alive stays as it
-// is.
+// What the device does: all of a file, or one of its facts by its name, "alignment.device". Live objects
+// are unchanged.
 SIMCUDA_API void simcuda_use_facts(char const* path);
 SIMCUDA_API void simcuda_set_fact(char const* name, char const* value);
 // Of what memory holds that nobody has written; every block of it moves on by one.

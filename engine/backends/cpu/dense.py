@@ -1,11 +1,11 @@
-"""The seam where the runtime of subgraphs stands: open, bind, run.
+"""The interface to the runtime of subgraphs: open, bind, run.
 
     opened = open_subgraph(model, threads=4, source="street.onnx")
     opened.bind_input("features", features)
     opened.bind_output("logits", logits)
     opened.run_bound()
 
-ONNX Runtime stands here. Another runtime is another class of the form of `OpenSubgraph`, and another `open_subgraph`.
+The runtime is ONNX Runtime. Another one needs a class with the interface of `OpenSubgraph`, and an `open_subgraph`.
 """
 
 from __future__ import annotations

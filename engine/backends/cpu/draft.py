@@ -1,4 +1,4 @@
-"""A graph on its way to a `Partition`, first whole, then cut at its ops: what the passes change."""
+"""The graph that passes change before it becomes a `Partition`: first whole, then cut at its ops."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from panrt.engine.backends.cpu.dense import open_subgraph
 from panrt.engine.backends.cpu.steps import Convolution, LookUpTable, Op, Partition, Subgraph
-from panrt.formats.input_size import IMAGE
+from panrt.formats.metadata import IMAGE
 from panrt.formats.onnx_graph import RESULTS
 from panrt.formats.thresholds import INSTANCE, Arrays
 from panrt.plugins import native

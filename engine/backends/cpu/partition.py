@@ -62,8 +62,8 @@ def partition(path: Path, *, input_hw: tuple[int, int] | None = None) -> Partiti
         if isinstance(error, PanrtError):
             raise
         raise UnsupportedModelError(  # valid, but not what the passes were written for
-            f"{path}: its graph is not built as panrt export builds one ({type(error).__name__}: {error}); export the "
-            "model again."
+            f"{path}: its graph is not of the form that panrt export writes ({type(error).__name__}: {error}); export "
+            "the model again."
         ) from error
 
 

@@ -81,10 +81,9 @@ class CpuSession(SessionBase["Future[tuple[PanopticResult, ...]]"]):
             )
         shapes = {name: array.shape for name, array in self._executor.settings.items()}
         super().__init__(name=str(path), capacity=CAPACITY, batch=model.batch, model=model, shapes=shapes)
-        self._valid_hw = self.model.valid_hw if all(self.model.valid_hw) else self.model.input_hw
-        self._output_hw = self.model.output_hw if all(self.model.output_hw) else self._valid_hw
+        self._sizes = self.model.sizes
         self._free_pixel = np.clip(np.rint(self.model.pixel_mean), 0, 255).astype(np.uint8)
-        shape = (self.model.batch, *self.model.input_hw, 3)
+        shape = (self.model.batch, *self._sizes.input_hw, 3)
         self._slots: deque[NDArray[np.uint8]] = deque(
             np.broadcast_to(self._free_pixel, shape).copy() for _ in range(self.capacity + 1)
         )
@@ -128,7 +127,7 @@ class CpuSession(SessionBase["Future[tuple[PanopticResult, ...]]"]):
         slot = self._slots[0]
         placements = []
         for image, target in zip(images, slot, strict=False):
-            placements.append(place((image.shape[0], image.shape[1]), self._valid_hw, self._output_hw))
+            placements.append(place((image.shape[0], image.shape[1]), self._sizes.valid_hw, self._sizes.output_hw))
             fill(image, placements[-1], self._free_pixel, target)
         return _Prepared(slot, tuple(frames), tuple(placements), self.settings.arrays, time.perf_counter() - started)
 

@@ -1,4 +1,4 @@
-"""Cut a graph at its ops: what runs before which of them."""
+"""Cut a graph at its ops, and assign the other nodes to the sections between them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from onnx import NodeProto
 from panrt.engine.backends.cpu.draft import OP_DOMAINS, Draft, Sections
 from panrt.engine.backends.cpu.steps import CONVOLUTION_DOMAIN, Convolution, Op
 from panrt.errors import UnsupportedModelError
-from panrt.formats.input_size import IMAGE
+from panrt.formats.metadata import IMAGE
 from panrt.formats.onnx_nodes import attributes
 
 CONSTANT = -1  # level of a value that depends on no input

@@ -1,4 +1,4 @@
-"""What the CPU executes: a model as a sequence of subgraphs, custom ops and 3 x 3 convolutions.
+"""The steps that the CPU executes: a model as a sequence of subgraphs, custom ops and 3 x 3 convolutions.
 
 Shapes: N images, H x W cells, C channels in, O filters.
 """

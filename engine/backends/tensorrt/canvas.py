@@ -1,4 +1,4 @@
-"""Overlays of results, drawn where frame and map are: on the GPU, in the memory of a slot.
+"""Overlays drawn on the GPU, from the frame and the map in the memory of a slot.
 
 An overlay is drawn after its result was collected, with the colours that tracking gave it, and before the slot takes
 other frames. It has its own stream, beside the network's work on later frames; the network's stream waits only if the
@@ -43,7 +43,7 @@ class MapOnDevice(NamedTuple):
 
 
 class Canvas:
-    """Where one image of a slot is drawn: memory that never moves, and the work on it.
+    """The memory in which one image of a slot is drawn, which never moves, and the work on it.
 
     Host and device have the same layout: the colours, which are uploaded, the overlay, which is downloaded, and, on the
     device alone, a copy of the map if that has gaps between its rows or lies in host memory.
@@ -135,7 +135,7 @@ class Canvas:
         return overlay
 
     def close(self) -> None:
-        """Hand the overlay to its drawing, and free everything."""
+        """Pass the overlay to its drawing, and free everything."""
         try:
             self.settle()
         except CudaError as error:
@@ -188,7 +188,7 @@ class GpuDrawing:
 
     def picture(self) -> NDArray[np.uint8]:
         """Return `overlay()`. Deprecated."""
-        warnings.warn("picture() of a drawing is deprecated; use overlay().", DeprecationWarning, stacklevel=2)
+        warnings.warn("`picture()` of a drawing is deprecated; use `overlay()`.", DeprecationWarning, stacklevel=2)
         return self.overlay()
 
 

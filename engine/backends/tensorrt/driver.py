@@ -240,7 +240,7 @@ class Stream:
             _release(driver.cuGraphDestroy, graph)
 
     def close(self) -> None:
-        """Its work must be done."""
+        """Destroy it; its work must be done."""
         _release(driver.cuStreamDestroy, self.handle)
 
 
@@ -283,7 +283,7 @@ class Graph:
         _call(driver.cuGraphLaunch, self._handle, self._stream)
 
     def close(self) -> None:
-        """Its work must be done."""
+        """Destroy it; its work must be done."""
         _release(driver.cuGraphExecDestroy, self._handle)
 
 
@@ -318,7 +318,7 @@ class DeviceMemory:
         self.address = -(-int(self._handle) // alignment) * alignment
 
     def close(self) -> None:
-        """No work may use it any more."""
+        """Free the memory, which no work may use any more."""
         _release(driver.cuMemFree, self._handle)
 
 
@@ -338,7 +338,7 @@ class PinnedMemory:
         self.array: NDArray[np.uint8] = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(self.address))
 
     def close(self) -> None:
-        """No work may use it any more."""
+        """Free the memory, which no work may use any more."""
         _release(driver.cuMemFreeHost, self.address)
 
 
@@ -375,7 +375,7 @@ def device_array(thing: object, stream: Stream) -> DeviceArray:
     try:
         view = StridedMemoryView.from_any_interface(thing, stream_ptr=stream.address)
     except Exception as error:  # it is the other library's code that runs here
-        raise FrameError(f"frame on the GPU: {name} does not lend its memory ({error}).") from error
+        raise FrameError(f"frame on the GPU: {name} does not share its memory ({error}).") from error
     shape = tuple(view.shape)
     rows = tuple(view.strides or _dense(shape))  # in elements; None: without gaps
     wanted = _dense(shape)

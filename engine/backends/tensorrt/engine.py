@@ -1,4 +1,4 @@
-"""A deserialised engine of TensorRT or TensorRT for RTX, whose interfaces are the same as far as they are used here.
+"""A deserialised engine of TensorRT or TensorRT for RTX; the code uses only interfaces that both have.
 
 That is what TensorRT 10.3 (JetPack 6) has, and 11 and RTX still have; in addition, RTX's cache of kernels.
 """
@@ -15,8 +15,7 @@ import numpy as np
 
 from panrt.engine.backends.tensorrt.runtime_cache import RuntimeCache
 from panrt.errors import EngineError
-from panrt.formats.input_size import IMAGE
-from panrt.formats.metadata import ModelFile
+from panrt.formats.metadata import IMAGE, ModelFile
 from panrt.formats.thresholds import DETECTION, INSTANCE, STUFF
 from panrt.gpu.tensorrt_logger import tensorrt_logger
 
@@ -195,8 +194,8 @@ def wanted_tensors(model: ModelFile, found: Sequence[Tensor] = ()) -> tuple[Tens
     has no inputs for them.
     """
     n = model.batch or -1
-    height, width = model.input_hw if all(model.input_hw) else (-1, -1)
-    out_height, out_width = model.output_hw if all(model.output_hw) else (-1, -1)
+    height, width = model.input_hw or (-1, -1)
+    out_height, out_width = model.output_hw or (-1, -1)
     detections, channels = model.thresholds.max_detections, len(model.stuff) + 1
     has = next((tensor.shape[1] for tensor in found if tensor.name == "segments" and len(tensor.shape) == 3), None)
     rows = has if has in (detections + 1, channels) else detections + channels

@@ -1,4 +1,4 @@
-"""Frames on their way into a slot, and the canvases over those that the GPU holds.
+"""The input of a slot: feeds of frames, and canvases over those that the GPU holds.
 
 BGR frames are resized by the host straight into the slot's images. Others go to a feed of their layout, or, if they are
 on the GPU already, are read where they lie; a kernel converts and resizes them. Feeds and canvases are made when the
@@ -136,7 +136,7 @@ class Inputs:
         self._origins.clear()
 
     def _prepare_from_device(self, slot: GpuSlot, frames: Sequence[Frame]) -> Prepared:
-        """Have a kernel read frames where they are, each in an array of another library."""
+        """Let a kernel read frames in place, each in an array of another library."""
         kernels = self._kernels
         if kernels is None:
             raise FrameError("frame on the GPU: without PanRT's plugin library the GPU cannot prepare frames.")

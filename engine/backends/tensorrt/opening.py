@@ -1,4 +1,4 @@
-"""Opening a session's slots: where network inputs and outputs lie, and their work as CUDA graphs."""
+"""Opening the slots of a session: placing network inputs and outputs, and capturing their work as CUDA graphs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ IoMemory: TypeAlias = Literal["mapped", "device"]  # of network inputs and outpu
 
 @dataclass(frozen=True)
 class SlotOpener:
-    """What all slots of a session share."""
+    """The parts that all slots of a session share."""
 
     path: Path  # of the engine, for messages
     engine: Engine

@@ -1,4 +1,4 @@
-"""The backend of TensorRT and TensorRT for RTX: opens an engine file if this machine has what it was built for.
+"""The backend of TensorRT and TensorRT for RTX: opens an engine file if it was built for this machine.
 
 Everything is checked before TensorRT sees the engine: the sidecar states what it needs. Whether the file is whole is
 known once it is read, which `open_session` does and `obstacle` does not.
@@ -177,6 +177,6 @@ def _gpu() -> tuple[str, str]:
         raise MissingError(
             f"cuda-python does not import ({error}); pip install 'panrt[{machine.cuda_extra()}]'."
         ) from error
-    except RuntimeError as error:  # cuda-python's own, where there is no driver to load
+    except RuntimeError as error:  # raised by cuda-python if there is no driver to load
         raise MissingError(f"there is no GPU to run it on ({error}).") from error
     return device.name, device.compute_capability

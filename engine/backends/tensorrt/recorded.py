@@ -1,4 +1,4 @@
-"""Resources that are closed together, and work that becomes a CUDA graph."""
+"""Resources that are closed together, and work that is captured as a CUDA graph."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def opened(resources: ExitStack, resource: _Resource) -> _Resource:
 
 
 class Recorded:
-    """Work on a stream; a graph from its second run on: CUDA loads kernels on the first, which a capture forbids."""
+    """Work on a stream, a graph from its second run on: CUDA loads kernels in the first, which capture forbids."""
 
     def __init__(
         self, resources: ExitStack, stream: driver.Stream, work: Callable[[], None], *, captures: bool, what: str

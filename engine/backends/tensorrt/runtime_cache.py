@@ -29,7 +29,7 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 class _CacheFileError(PanrtError, RuntimeError):
-    """Not a cache file."""
+    """A file is not a cache file."""
 
 
 def root() -> Path:

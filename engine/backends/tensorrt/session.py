@@ -45,8 +45,7 @@ from panrt.engine.results.painter import Painter
 from panrt.engine.results.result import PanopticResult, Timings, panoptic_result
 from panrt.engine.session import GpuMemory, Preprocess, current_user
 from panrt.errors import CudaError, SessionBusyError, SessionError
-from panrt.formats.input_size import IMAGE
-from panrt.formats.metadata import ModelFile
+from panrt.formats.metadata import IMAGE, ModelFile
 from panrt.formats.thresholds import NAMES
 
 log = logging.getLogger("panrt")
@@ -151,7 +150,7 @@ class TensorRTSession(SessionBase["_Submission"]):
             (self.stream, draw_stream),
             kernels,
             self._slots,
-            valid_hw=model.valid_hw if all(model.valid_hw) else (height, width),
+            valid_hw=model.valid_hw or (height, width),
             output_hw=(tensors["panoptic"].shape[1], tensors["panoptic"].shape[2]),
             free_pixel=free_pixel,
             preprocess=preprocess,
@@ -214,7 +213,7 @@ class TensorRTSession(SessionBase["_Submission"]):
         return tuple(results)
 
     def wait_for(self, stream: object) -> None:
-        """See `panrt.engine.session.Session`."""
+        """Make the next submit wait for a stream; see `panrt.engine.session.Session`."""
         with self._inside(), self._submitting:
             self._check_usable()
             with self._context:
@@ -291,7 +290,7 @@ class TensorRTSession(SessionBase["_Submission"]):
             slot.lease.end(why)
 
     def after_fork(self) -> None:
-        """See `forks`."""
+        """Become unusable in a forked child; see `forks`."""
         super().after_fork()
         self._end_leases("its session belongs to the process from which this one was forked")
 

@@ -20,7 +20,7 @@ from panrt.engine.backends.tensorrt.recorded import Recorded, opened
 from panrt.engine.frame import Frame
 from panrt.engine.preprocess import Placement
 from panrt.engine.results.device_map import Lease
-from panrt.formats.input_size import IMAGE
+from panrt.formats.metadata import IMAGE
 from panrt.formats.thresholds import NAMES, Arrays
 from panrt.plugins.contract import PanopticSegments
 from panrt.plugins.cuda_api import NarrowMapArgs, PixelFormat, PreprocessArgs
@@ -33,7 +33,7 @@ Origin: TypeAlias = tuple[Literal["feed", "input"], Layout]
 
 
 class Held(NamedTuple):
-    """What a slot's memory holds of the frames of a submission."""
+    """The frames of a submission, as a slot's memory holds them."""
 
     placements: tuple[Placement, ...] = ()
     is_on_device: tuple[bool, ...] = ()  # whether the GPU has the frame in its own size
@@ -41,7 +41,7 @@ class Held(NamedTuple):
 
 
 class GpuSlot:
-    """Buffers that never move, and the work on them.
+    """Buffers at fixed addresses, and the work on them.
 
     If they are mapped, the network reads its input and writes its outputs in host memory, each byte once, and nothing
     is copied. A GPU may not cache that memory, so everything that is read repeatedly lies in device memory.

@@ -95,7 +95,7 @@ PANRT_HD Box anchor_at(Box const& cell_anchor, int y, int x, float stride) {
 }
 
 // A place in the order "best first": smaller is better, by descending score, then by ascending index. -0 equals +0; the
-// score is no NaN.
+// score is not NaN.
 using Rank = std::uint64_t;
 
 PANRT_HD Rank rank_of(float score, std::uint32_t index) {

@@ -23,13 +23,13 @@ constexpr std::int64_t kMaxCodes = 65535;          // detections and channels to
 constexpr std::int64_t kMaxMaskCells = 1 << 24;    // of a mask
 constexpr std::int64_t kMaxPasted = 1LL << 38;     // detections times pixels of the output
 
-// The most pixels of the network input along an axis of so many cells of the semantic map.
+// The most pixels of the network input along an axis of this many cells of the semantic map.
 constexpr std::int64_t max_input_side(std::int64_t cells) { return 4 * cells < kMaxSide ? 4 * cells : kMaxSide; }
 
-// The most detections whose masks may be pasted into an output of so many pixels.
+// The most detections whose masks may be pasted into an output of this many pixels.
 constexpr std::int64_t max_pasted_of(std::int64_t pixels) { return kMaxPasted / pixels; }
 
-// The most that may be kept of so many pairs.
+// The most detections that may be kept of this many pairs.
 constexpr std::int64_t max_detections_of(std::int64_t pairs) { return kMaxPairsKept / (pairs > 0 ? pairs : 1); }
 
 }  // namespace panrt

@@ -26,7 +26,7 @@ struct LinearTaps {
   float low_weight, high_weight;
 };
 
-// Coordinates beyond this are no part of any image.
+// Coordinates beyond this are outside every image.
 constexpr float kMaxRoiCoordinate = 65536.0F;
 
 // Whether a RoI has an area and lies in any image at all; the others pool to zero. False for NaN.

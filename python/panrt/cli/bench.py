@@ -61,11 +61,11 @@ def run(
         Path | None,
         typer.Option("--output", "-o", metavar="NAME", help="Write, or replace, NAME.json, .md and .html."),
     ] = None,
-    frames: Annotated[int, typer.Option(min=1, help="Of each run.")] = 200,
+    frames: Annotated[int, typer.Option(min=1, help="Frames of each run.")] = 200,
     warm_up: Annotated[int, typer.Option(min=0, help="Frames before the runs, not measured.")] = 20,
     rate: Annotated[float, typer.Option(min=0, help="Frames per second of the fixed-rate run; 0: none.")] = 30.0,
     backend: Annotated[str, typer.Option(help="auto, cpu, tensorrt or rtx.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU backend; default: all.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU backend; default: all cores.")] = None,
     preprocess: PreprocessOption = "host",
     gpu_memory: GpuMemoryOption = "auto",
     height: HeightOption = None,
@@ -81,7 +81,8 @@ def run(
 ) -> None:
     """Measure a throughput run, then a fixed-rate run.
 
-    Frames are decoded before, so sources cost nothing. Close other programs: the load is reported, not corrected.
+    Frames are decoded beforehand, so that reading them costs nothing. Close other programs: the load is reported, not
+    corrected.
     """
     import panrt
     from panrt.engine.bench.benchmark import BenchmarkConfig, run_benchmark

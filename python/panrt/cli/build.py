@@ -85,15 +85,15 @@ def build(
     height: HeightOption = None,
     width: WidthOption = None,
     no_cache: Annotated[
-        bool, typer.Option("--no-cache", help="Build even what was built before, and do not keep it.")
+        bool, typer.Option("--no-cache", help="Build even if the cache has this engine, and do not cache the result.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Build a TensorRT engine from an ONNX file.
 
     TensorRT builds on the GPU that runs the engine later, which takes minutes. The same engine is never built twice:
-    see panrt cache. An engine has one input size, as it is then faster and its memory is known; a file of panrt export
-    --dynamic gives one for each --height and --width.
+    see panrt cache. An engine has one input size, as it is then faster and its memory is known; from a file of panrt
+    export --dynamic, build one engine for each --height and --width.
     """
     from panrt.export.build import build_engine
     from panrt.formats.plan_file import BuildOptions
@@ -110,7 +110,7 @@ def build(
         hardware_compatibility=hardware_compatibility,
         compute_capabilities=tuple(compute_capability or ()),
         dla_core=-1 if dla is None else dla,
-        input_hw=chosen_size(height, width) or (),
+        input_hw=chosen_size(height, width),
     )
     with _phases() as show:
         built = build_engine(model, output, flavour=flavour, options=options, cache=not no_cache, progress=show)

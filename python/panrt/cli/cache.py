@@ -17,7 +17,7 @@ cache = typer.Typer(
 
 @cache.command("ls")
 def ls(as_json: JsonOption = False) -> None:
-    """List the cache, the last used first."""
+    """List the cache, most recently used first."""
     from panrt.engine.backends.tensorrt import runtime_cache
     from panrt.export.cache import entries, root
     from panrt.formats.plan_file import PRODUCTS
@@ -55,7 +55,7 @@ def ls(as_json: JsonOption = False) -> None:
 @cache.command()
 def prune(
     unused_days: Annotated[
-        float, typer.Option(metavar="DAYS", min=0, help="Remove what was unused for so many days; 0: everything.")
+        float, typer.Option(metavar="DAYS", min=0, help="Remove what was unused for this many days; 0: everything.")
     ] = 30.0,
     as_json: JsonOption = False,
 ) -> None:

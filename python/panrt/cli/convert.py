@@ -68,7 +68,7 @@ def convert(
 
 
 def _converted(weights: Weights, network: PanopticFPNConfig, classes: Path | None, *, source: Path) -> PanopticFPN:
-    """The network with these weights, for the classes of the JSON if one is given."""
+    """Return the network with these weights, for the classes of the JSON if one is given."""
     from panrt.errors import ClassesError
     from panrt.model.checkpoints import from_detectron2
     from panrt.model.data.coco_panoptic import read_classes
@@ -83,7 +83,7 @@ def _converted(weights: Weights, network: PanopticFPNConfig, classes: Path | Non
 
 
 def _shown(ignored: list[str]) -> str:
-    """The names of ignored tensors, with counters of batch normalisation counted."""
+    """Return the names of ignored tensors, with the number of batch normalisation counters."""
     shown = [name for name in ignored if not name.endswith(".num_batches_tracked")]
     if counters := len(ignored) - len(shown):
         shown.append(f"{counters} counters num_batches_tracked")

@@ -10,7 +10,7 @@ BROKEN = 1
 
 
 def doctor(as_json: JsonOption = False) -> None:
-    """Report what works on this machine, what does not, and the cure.
+    """Report what works on this machine, what does not, and how to fix it.
 
     Exit code 1 if PanRT itself cannot run; merely missing parts do not count.
     """

@@ -45,9 +45,9 @@ def evaluate(
         Path | None, typer.Option(help="Their label maps; default: the folder of the JSON's name without .json.")
     ] = None,
     metrics: Annotated[
-        str, typer.Option(help="Some of pq, ap, miou, with commas. Mask AP needs scores, so a model.")
+        str, typer.Option(help="Any of pq, ap and miou, separated by commas. Mask AP needs scores, hence a model.")
     ] = "pq",
-    per_class: Annotated[bool, typer.Option("--per-class", help="A row for each class too.")] = False,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Add a row for each class.")] = False,
     short_side: Annotated[
         int | None,
         typer.Option(min=32, help="Resize images to this shorter side (800 on COCO); default: their own size."),
@@ -81,7 +81,7 @@ def evaluate(
             raise ValueError("--model needs --images, the folder of the images.")
         if model.suffix in (".onnx", ".plan"):
             if short_side is not None or device is not None:
-                raise ValueError(f"{model}: has a size and a device of its own; leave --short-side and --device out.")
+                raise ValueError(f"{model}: has a fixed size and device; leave --short-side and --device out.")
             results = _of_session(model, size, settings, truth, images, labels, chosen)
         else:
             results = _of_model(model, truth, images, labels, chosen, short_side, max_side, device)
@@ -103,7 +103,7 @@ def _metrics(text: str) -> tuple[str, ...]:
 
 
 class Results:
-    """The measures that were asked for."""
+    """The requested measures."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class Results:
         self.miou = miou
 
     def tables(self, *, per_class: bool) -> list[str]:
-        """Aligned text, one table a measure."""
+        """Return aligned text, one table per measure."""
         from panrt.model.metric_table import percent, text_table
 
         names = [category.name for category in self.categories]
@@ -141,7 +141,7 @@ class Results:
         return tables
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data by metric."""
+        """Return plain data by metric."""
         measured = {"pq": self.pq, "ap": self.ap, "miou": self.miou}
         facts: dict[str, Any] = {name: value.to_json() for name, value in measured.items() if value is not None}
         if self.miou is not None:
@@ -189,7 +189,7 @@ def _of_session(
     labels: Path | None,
     metrics: tuple[str, ...],
 ) -> Results:
-    """As the runtime processes the images: fitted into the file's input, maps compared at the images' original size."""
+    """Measure in the runtime: images are fitted into the file's input, maps compared at the images' original size."""
     import numpy as np
 
     import panrt

@@ -55,7 +55,7 @@ InstanceScoreOption = Annotated[float | None, typer.Option(help="Detections belo
 InstanceOverlapOption = Annotated[float | None, typer.Option(help="Share of a mask that may be hidden.")]
 StuffAreaOption = Annotated[int | None, typer.Option(help="Smallest stuff region, in output pixels.")]
 MaskThresholdOption = Annotated[
-    float | None, typer.Option(help="Mask probability above which a pixel belongs to an instance.")
+    float | None, typer.Option(help="Smallest mask probability of a pixel that belongs to an instance.")
 ]
 TargetOption = Annotated[
     str, typer.Option(help="portable, or tensorrt-10.3 for JetPack 6: an older opset, and no ONNX functions.")
@@ -123,8 +123,8 @@ def export(
     )  # fmt: skip
     with progress_bar("calibrate" if chosen_precision == "int8" else "check") as show:
         exported = to_onnx(
-            network, output, height=0 if dynamic else input_hw[0], width=0 if dynamic else input_hw[1], batch=batch,
-            valid_hw=valid_hw, output_size=_size("--output-size", output_size) if output_size is not None else None,
+            network, output, input_hw=None if dynamic else input_hw, batch=batch, valid_hw=valid_hw,
+            output_hw=_size("--output-size", output_size) if output_size is not None else None,
             thresholds=thresholds, precision=chosen_precision, target=chosen_target, samples=frames,
             int8_heads=int8_heads, provenance=provenance, progress=show,
         )  # fmt: skip
@@ -134,7 +134,7 @@ def export(
 def _input_size(
     network: PanopticFPN, camera: str | None, height: int | None, width: int | None
 ) -> tuple[tuple[int, int], tuple[int, int] | None]:
-    """The size of the input, and the part of it that a camera's frame fills."""
+    """Return the size of the input, and the part of it that a camera's frame fills."""
     from panrt.export.onnx import fit_camera
 
     default = network.config.input_hw
@@ -146,7 +146,7 @@ def _input_size(
 
 
 def _network(model: str, *, untrained: bool) -> tuple[PanopticFPN, str]:
-    """The network and where its weights come from."""
+    """Return the network and the origin of its weights."""
     import torch
 
     from panrt.model.checkpoints import load, locate, read_header
@@ -162,7 +162,7 @@ def _network(model: str, *, untrained: bool) -> tuple[PanopticFPN, str]:
 
 
 def _check_dynamic(precision: str, **sizes: object) -> None:
-    """Sizes contradict an open one, and int8 is calibrated at one."""
+    """Reject options that contradict an open size: other sizes, and int8, which is calibrated at one."""
     for name, value in sizes.items():
         if value is not None:
             raise ValueError(
@@ -176,7 +176,7 @@ def _check_dynamic(precision: str, **sizes: object) -> None:
 
 
 def _size(option: str, text: str) -> tuple[int, int]:
-    """`1920x1080` -> (1080, 1920)."""
+    """Parse `1920x1080` to (1080, 1920)."""
     match = re.fullmatch(r"(\d+)x(\d+)", text)
     if match is None:
         raise ValueError(f"{option}: got {text!r}, expected width x height, such as 1920x1080.")
@@ -194,13 +194,13 @@ def _report(exported: Exported, output: Path, *, model: str | None, as_json: boo
     from panrt.export.precision import LARGEST_HALF
 
     file = exported.file
-    height, width = file.input_hw
-    is_open = not all(file.input_hw)
     report = Report(as_json=as_json)
-    padded = "" if file.valid_hw == file.input_hw else f", the frame in its upper left {_text(file.valid_hw)}"
-    size = "of dynamic height and width" if is_open else f"{_text(file.input_hw)} (height x width){padded}"
+    size, maps = "of dynamic height and width", "the input's size"
+    if file.input_hw is not None:
+        input_hw, valid_hw, output_hw = file.sizes
+        padded = "" if valid_hw == input_hw else f", the frame in its upper left {_text(valid_hw)}"
+        size, maps = f"{_text(input_hw)} (height x width){padded}", _text(output_hw)
     report.line("traced", f"{file.name} {size}, {exported.nodes} nodes")
-    maps = "the input's size" if is_open else _text(file.output_hw)
     report.line("outputs", f"panoptic maps of {maps}, {len(file.things)} things, {len(file.stuff)} stuff")
     report.line("weights", file.provenance or "provenance not recorded")
     if exported.peak is not None:
@@ -215,10 +215,9 @@ def _report(exported: Exported, output: Path, *, model: str | None, as_json: boo
         "nodes": exported.nodes,
         "name": file.name,
         "batch": file.batch,
-        "height": height,
-        "width": width,
-        "valid_hw": list(file.valid_hw),
-        "output_hw": list(file.output_hw),
+        "input_hw": file.input_hw,
+        "valid_hw": file.valid_hw,
+        "output_hw": file.output_hw,
         "thresholds": file.thresholds._asdict(),
         "precision": file.precision,
         "largest_feature": exported.peak._asdict() if exported.peak is not None else None,
@@ -226,7 +225,7 @@ def _report(exported: Exported, output: Path, *, model: str | None, as_json: boo
         "opset": file.opset,
         "provenance": file.provenance,
     }
-    chosen = " --height H --width W" if is_open else ""
+    chosen = " --height H --width W" if file.input_hw is None else ""
     written, plan = argument(output), argument(output.with_suffix(".plan"))
     verify = [f"panrt verify {argument(model)} {written} --frames DIR{chosen}"] if model is not None else []
     report.end(facts, next_commands=[*verify, f"panrt build {written} -o {plan}{chosen}"])

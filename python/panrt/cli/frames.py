@@ -1,4 +1,4 @@
-"""Frames of a folder or a clip, as a network of ours sees them."""
+"""Frames of a folder or a clip, as a PanRT network receives them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def network_frames(
     valid_hw: tuple[int, int] | None,
     free: Sequence[float],
 ) -> list[Frame]:
-    """At most `limit` frames (*input_hw, 3) uint8 BGR, each placed as a session places it.
+    """Return at most `limit` frames (*input_hw, 3) uint8 BGR, each placed as a session places it.
 
     Args:
-        path: a folder of pictures, one picture, or a clip.
+        path: a folder of images, one image, or a clip.
         limit: frames are taken evenly.
         input_hw: of the network.
         valid_hw: its part that holds the frame; None: all of it.

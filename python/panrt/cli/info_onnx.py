@@ -23,7 +23,7 @@ def info_onnx(path: Path, size: tuple[int, int] | None, *, as_json: bool) -> Non
     from panrt.formats.onnx_file import read_onnx
 
     file = read_onnx(locate(path)).file
-    is_open = not all(file.input_hw)
+    is_open = file.input_hw is None
     steps = _steps(partition(locate(path), input_hw=size)) if size is not None or not is_open else []
     report = Report(as_json=as_json)
     report.line("network", f"{file.name}, {file.precision}, opset {file.opset}, target {file.target}")
@@ -49,14 +49,15 @@ def report_model(report: Report, file: ModelFile) -> None:
     """Report input, output, classes and thresholds."""
     from panrt.formats.metadata import SIZE_DIVISOR
 
-    if not all(file.input_hw):
+    if file.input_hw is None:
         report.line("input", f"{_images(file)} of dynamic height and width, multiples of {SIZE_DIVISOR}, BGR, uint8")
         report.line("frame", "in all of it; any size is resized to it")
         report.line("map", "of the input's size")
     else:
-        report.line("input", f"{_images(file)} of {_size(file.input_hw)} (height x width), BGR, uint8")
-        report.line("frame", f"in the upper left {_size(file.valid_hw)} of it; any size is resized to it")
-        report.line("map", f"{_size(file.output_hw)}")
+        input_hw, valid_hw, output_hw = file.sizes
+        report.line("input", f"{_images(file)} of {_size(input_hw)} (height x width), BGR, uint8")
+        report.line("frame", f"in the upper left {_size(valid_hw)} of it; any size is resized to it")
+        report.line("map", _size(output_hw))
     report.line("things", _names(file.things))
     report.line("stuff", _names(file.stuff))
     report.line("thresholds", ", ".join(f"{name} {value:g}" for name, value in file.thresholds._asdict().items()))

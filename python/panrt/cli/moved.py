@@ -11,11 +11,7 @@ MOVED = {  # command -> what to run instead
 
 
 def moved(ctx: typer.Context) -> None:
-    """Report where the command has moved.
-
-    Raises:
-        ValueError: always, as nothing was done.
-    """
+    """Report where the command has moved."""
     raise ValueError(
         f"'panrt {ctx.info_name}' has moved to examples/tabletop of the repository; in a clone, run: "
         f"{MOVED[str(ctx.info_name)]}"

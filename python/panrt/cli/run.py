@@ -68,11 +68,11 @@ PolicyOption = Annotated[
 PixelFormatOption = Annotated[
     Literal["auto", "bgr8", "nv12", "yuyv"],
     typer.Option(
-        help="Of frames. nv12 and yuyv leave the conversion of colours to the GPU. auto: the camera's own format if it "
-        "is known and a GPU converts it, else bgr8."
+        help="Format of frames. nv12 and yuyv leave the conversion of colours to the GPU. auto: the camera's own "
+        "format if it is known and a GPU converts it, else bgr8."
     ),
 ]
-TransportOption = Annotated[Literal["tcp", "udp"], typer.Option(help="Of RTSP streams.")]
+TransportOption = Annotated[Literal["tcp", "udp"], typer.Option(help="Transport of RTSP streams.")]
 
 
 def run(
@@ -88,8 +88,8 @@ def run(
     min_stuff: MinStuffOption = None,
     classes: ClassesOption = None,
     policy: PolicyOption = None,
-    seconds: Annotated[float | None, typer.Option(min=0.0, help="Stop after so many seconds.")] = None,
-    frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many results.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.0, help="Stop after this many seconds.")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Stop after this many results.")] = None,
     loop: Annotated[bool, typer.Option("--loop", help="Play files repeatedly.")] = False,
     track: Annotated[bool, typer.Option(help="Give things IDs that persist from frame to frame.")] = True,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds after which a silent source is lost.")] = 5.0,
@@ -184,7 +184,7 @@ def _check_sinks(sinks: tuple[SinkStatus, ...]) -> None:
 
 @contextmanager
 def _output_kept_apart() -> Iterator[None]:
-    """Redirect what libraries print to standard error: Argus logs to standard output, where the results go."""
+    """Redirect the output of libraries to standard error: Argus logs to standard output, where the results go."""
     ours = sys.stdout
     try:
         kept = os.dup(ours.fileno())

@@ -1,4 +1,4 @@
-"""How SIGINT, SIGTERM and SIGHUP end a command: with one line, an exit code of 128 + the signal's, and no traceback.
+"""Signals: SIGINT, SIGTERM and SIGHUP end a command with one line, exit code 128 + the signal's, and no traceback.
 
     start-up        no command runs yet: the process ends at once
     a command       it is interrupted as by Ctrl-C, cleans up and ends; a second signal ends it at once

@@ -42,16 +42,14 @@ HeightOption = Annotated[
 WidthOption = Annotated[int | None, typer.Option(help="Width of the network's input, likewise.")]
 ConfOption = Annotated[
     float | None,
-    typer.Option(
-        "--conf", min=0.0, max=1.0, help="Least score of a thing; default, here and below: the model file's threshold."
-    ),
+    typer.Option("--conf", help="Least score of a thing; default, here and below: the model file's threshold."),
 ]
 OverlapOption = Annotated[
     float | None,
-    typer.Option("--overlap", min=0.0, max=1.0, help="Largest share of a thing that better ones may hide."),
+    typer.Option("--overlap", help="Largest share of a thing that better ones may hide."),
 ]
 MinStuffOption = Annotated[
-    int | None, typer.Option("--min-stuff", min=0, max=2**31 - 1, help="Smallest stuff segment, in pixels of the map.")
+    int | None, typer.Option("--min-stuff", help="Smallest stuff segment, in pixels of the map.")
 ]
 ClassesOption = Annotated[
     str | None,
@@ -109,9 +107,18 @@ class Chosen(TypedDict):
 
 
 def chosen_thresholds(conf: float | None, overlap: float | None, min_stuff: int | None, classes: str | None) -> Chosen:
-    """Return what --conf, --overlap, --min-stuff and --classes choose, as options of `panrt.load`."""
-    from panrt.formats.thresholds import Thresholds
+    """Return what --conf, --overlap, --min-stuff and --classes choose, as options of `panrt.load`.
 
+    Raises:
+        ValueError: one is out of range.
+    """
+    from panrt.formats.thresholds import MOST_PIXELS, Thresholds
+
+    for option, share in (("--conf", conf), ("--overlap", overlap)):
+        if share is not None and not 0 <= share <= 1:
+            raise ValueError(f"{option}: got {share}, expected a number from 0 to 1.")
+    if min_stuff is not None and not 0 <= min_stuff <= MOST_PIXELS:
+        raise ValueError(f"--min-stuff: got {min_stuff}, expected an integer from 0 to {MOST_PIXELS}.")
     given = (conf, overlap, min_stuff) != (None, None, None)
     return Chosen(
         thresholds=Thresholds(instance_score=conf, instance_overlap=overlap, stuff_area=min_stuff) if given else None,

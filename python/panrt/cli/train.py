@@ -61,8 +61,8 @@ TrunkOption = Annotated[
 IterationsOption = Annotated[int | None, typer.Option(help="Updates of the weights.")]
 BatchSizeOption = Annotated[int | None, typer.Option(help="Images per update.")]
 LearningRateOption = Annotated[float | None, typer.Option(help="Learning rate after the warm-up.")]
-OptimizerOption = Annotated[Literal["sgd", "adamw"] | None, typer.Option()]
-WeightDecayOption = Annotated[float | None, typer.Option(help="Not applied to normalisation layers.")]
+OptimizerOption = Annotated[Literal["sgd", "adamw"] | None, typer.Option(help="Optimizer of the weights.")]
+WeightDecayOption = Annotated[float | None, typer.Option(help="Weight decay; normalisation layers have none.")]
 ScheduleOption = Annotated[Literal["step", "cosine"] | None, typer.Option(help="How the learning rate decays.")]
 DecayAtOption = Annotated[
     list[int] | None,
@@ -85,7 +85,7 @@ MaxSideOption = Annotated[int | None, typer.Option(help="Longest side of a resiz
 MirrorOption = Annotated[bool | None, typer.Option(help="Mirror every other image.")]
 SemanticWeightOption = Annotated[float | None, typer.Option(help="Weight of the semantic loss.")]
 InstanceWeightOption = Annotated[float | None, typer.Option(help="Weight of the instance losses.")]
-AlternateOption = Annotated[bool | None, typer.Option(help="Instance and semantic losses in turn instead of together.")]
+AlternateOption = Annotated[bool | None, typer.Option(help="Alternate between the instance and the semantic losses.")]
 ClipNormOption = Annotated[float | None, typer.Option(help="Clip gradients to this norm; 0: no clipping.")]
 EmaOption = Annotated[float | None, typer.Option(help="Decay of the averaged weights, e.g. 0.999; 0: no average.")]
 AmpOption = Annotated[bool | None, typer.Option(help="Mixed precision: float16 on a GPU, bfloat16 on a CPU.")]
@@ -152,7 +152,7 @@ def train(
 
 
 class _Task(NamedTuple):
-    """What a training starts from, what it reads and what it writes."""
+    """The start, the inputs and the outputs of a training."""
 
     network: PanopticFPNConfig
     start: Path | None  # the model that is trained further
@@ -168,7 +168,7 @@ class _Task(NamedTuple):
 def _start(
     config: str, *, val: Path | None, val_images: Path | None, trunk: str | None
 ) -> tuple[Path | None, PanopticFPNConfig]:
-    """The model that is trained further, if it is one, and the network."""
+    """Return the model that is trained further, if any, and the network."""
     if val is not None and val_images is None:
         raise ValueError("--val needs --val-images, the folder of its images.")
     from panrt.model.header import BUNDLED, locate, read_header
@@ -218,7 +218,7 @@ def _run(task: _Task, val: Path | None, val_images: Path | None, val_labels: Pat
 
 
 def _initial_model(task: _Task, classes: ClassTable) -> tuple[PanopticFPN, str]:
-    """The network before its first update, and where its weights come from."""
+    """Return the network before its first update, and the origin of its weights."""
     import torch
 
     from panrt.model.checkpoints import load_for_training
@@ -264,7 +264,7 @@ _OPTIONS = {"learning_rate": "--lr", "short_sides": "--short-side", "ema_decay":
 
 
 def _option(field: str) -> str:
-    """The option that sets a field of the recipe."""
+    """Return the option that sets a field of the recipe."""
     return _OPTIONS.get(field, f"--{field.replace('_', '-')}")
 
 
@@ -287,7 +287,7 @@ def _in_options() -> Iterator[None]:
 
 
 def _reinitialised(new: tuple[str, ...]) -> str:
-    """Which layers of a model that is trained further are reinitialised."""
+    """Describe the layers that fine-tuning reinitialises."""
     layers = sorted({name.rpartition(".")[0] for name in new})
     return f"reinitialised for other classes: {', '.join(layers)}" if layers else "all layers"
 
@@ -307,7 +307,7 @@ def _recipe(
     ema: float | None,
     **others: Any,
 ) -> TrainConfig:
-    """The network's recipe with the given options in place of its defaults; `others` are fields by their names."""
+    """Return the network's recipe with the given options in place of its defaults; `others` are fields by name."""
     from panrt.model.config import EfficientNetLiteConfig
     from panrt.model.train import TrainConfig, lite_recipe
 
@@ -339,7 +339,7 @@ def _recipe(
 
 
 def _replace(options: Any, **changes: Any) -> Any:
-    """A frozen dataclass with those fields replaced that are not None."""
+    """Return a frozen dataclass with those fields replaced that are not None."""
     return dataclasses.replace(options, **{name: value for name, value in changes.items() if value is not None})
 
 
@@ -360,7 +360,7 @@ def _network(config: PanopticFPNConfig, trunk: str, recipe: TrainConfig) -> Pano
 
 
 def _imagenet(config: PanopticFPNConfig) -> Path:
-    """The trunk's ImageNet weights, if they are installed."""
+    """Return the trunk's ImageNet weights, if they are installed."""
     from panrt.model.config import EfficientNetLiteConfig
 
     if not isinstance(config.trunk, EfficientNetLiteConfig):
@@ -383,7 +383,7 @@ def _describe(recipe: TrainConfig, device: str) -> str:
 
 
 class _Judge:
-    """Evaluates at the end of the training, and keeps the whole result beside the figures that are logged."""
+    """Evaluates at the end of the training, and keeps the complete result beside the logged figures."""
 
     def __init__(self, dataset: CocoPanoptic, recipe: TrainConfig) -> None:
         self.dataset = dataset

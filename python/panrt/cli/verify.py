@@ -24,8 +24,8 @@ _FORMS = (
 
 def verify(
     a: Annotated[str, typer.Argument(metavar="A", help=f"The reference: {_FORMS}.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="What is judged, likewise.")],
-    frames: Annotated[Path, typer.Option(help="Pictures or a clip to compare on.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="What is compared with it, likewise.")],
+    frames: Annotated[Path, typer.Option(help="Images or a clip to compare on.")],
     max_frames: Annotated[int, typer.Option(min=1, help="Frames that are taken from --frames, evenly.")] = 64,
     height: HeightOption = None,
     width: WidthOption = None,
@@ -40,7 +40,7 @@ def verify(
     """Compare two forms of one network stage by stage.
 
     Without --pixels and --pq the limits are those of the coarser precision of the two. Exit codes: 0 within the limits,
-    1 past them, 2 the two cannot be compared.
+    1 beyond them, 2 the two cannot be compared.
     """
     from panrt.errors import VerifyError
     from panrt.export.verify import compare, limits_of
@@ -52,7 +52,7 @@ def verify(
     runners = [_runner(form, files[0], size) for form in (a, b)]
     file = files[0]
     images = network_frames(
-        frames, limit=max_frames, input_hw=file.input_hw, valid_hw=file.valid_hw, free=file.pixel_mean
+        frames, limit=max_frames, input_hw=file.sizes.input_hw, valid_hw=file.valid_hw, free=file.pixel_mean
     )
     limits = limits_of(runners[0].file, runners[1].file)
     limits = limits._replace(
@@ -65,14 +65,14 @@ def verify(
     report.line("B", found.b)
     report.table(found.table())
     report.line("segments", f"{found.matched} matched, of {found.segments[0]} of A and {found.segments[1]} of B")
-    report.line("verdict", f"{'within' if found.passed else 'PAST'} the limits on {found.images} frames")
+    report.line("verdict", f"{'within' if found.passed else 'BEYOND'} the limits on {found.images} frames")
     report.end(found.to_json())
     if not found.passed:
         raise typer.Exit(PAST_LIMITS)
 
 
 def _described(form: str, size: tuple[int, int] | None) -> ModelFile | None:
-    """What the file says about itself; None for a PyTorch model, which takes what the other has."""
+    """Return the metadata of a file; None for a PyTorch model, which takes that of the other one."""
     from panrt.formats.metadata import sized
     from panrt.formats.onnx_file import read_onnx
 
@@ -103,7 +103,7 @@ def _runner(form: str, file: ModelFile, size: tuple[int, int] | None) -> Runner:
 
 
 def _split(form: str) -> tuple[str | None, Path]:
-    """`cpu:street.onnx` -> ("cpu", street.onnx); a .plan file needs no backend, the best one takes it."""
+    """Split `cpu:street.onnx` into ("cpu", street.onnx); a .plan file needs no backend, the best one is used."""
     from panrt.engine.load import AUTO, BACKENDS
 
     backend, colon, rest = form.partition(":")
@@ -113,7 +113,7 @@ def _split(form: str) -> tuple[str | None, Path]:
 
 
 def _has_tf32(path: Path) -> bool:
-    """Whether an engine may round float32 to TF32, so that it differs by more than another order of sums."""
+    """Return whether an engine may use TF32, so that it differs by more than another order of sums."""
     from panrt.formats import plan_file
 
     return path.suffix == plan_file.SUFFIX and plan_file.read(path).options.tf32
@@ -126,7 +126,7 @@ def _open(backend: str, path: Path, size: tuple[int, int] | None) -> Session:
 
 
 class SessionRunner:
-    """A file in a session of PanRT, which tells of the panoptic map alone."""
+    """A file in a PanRT session, which reports the panoptic map alone."""
 
     def __init__(self, session: Session, name: str) -> None:
         self.name = f"{name} in PanRT ({session.backend})"
@@ -137,6 +137,6 @@ class SessionRunner:
         from panrt.export.verify import Stages
         from panrt.model.panoptic_map import PanopticMap, Segment
 
-        height, width = self.file.valid_hw
+        height, width = self.file.sizes.valid_hw
         result = self._session(image[:height, :width])
         return Stages(PanopticMap(result.panoptic, [Segment(s.id, s.category_id) for s in result.segments]))

@@ -24,12 +24,10 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TensorShapeProt
 
 from panrt.errors import InputSizeError, ModelFileError
 from panrt.formats import metadata
-from panrt.formats.metadata import SIZE_DIVISOR, ModelFile
+from panrt.formats.metadata import IMAGE, SIZE_DIVISOR, ModelFile
 from panrt.formats.records import shown
 from panrt.plugins.onnx_functions import add_functions
 from panrt.plugins.schema import DOMAIN, INPUT_SIZE, SIZED
-
-IMAGE = "image"
 
 Size = tuple[int, int]
 
@@ -64,14 +62,15 @@ def specialise(proto: ModelProto, file: ModelFile, *, source: str) -> None:
 
 
 def _fix(graph: GraphProto, file: ModelFile) -> None:
+    input_hw, valid_hw, output_hw = file.sizes
     for dimension in _dimensions(graph):
         if dimension.dim_param:
-            dimension.dim_value = _evaluated(dimension.dim_param, file.input_hw)
+            dimension.dim_value = _evaluated(dimension.dim_param, input_hw)
     for node in _sized_nodes(graph):
         if not node.input or node.input.pop() != INPUT_SIZE:
             raise InputSizeError(f"node {shown(node.name)} does not read {INPUT_SIZE}")
-        _set_sizes(node, input_hw=file.valid_hw, output_hw=file.output_hw)
-    _fold(graph, file.input_hw)
+        _set_sizes(node, input_hw=valid_hw, output_hw=output_hw)
+    _fold(graph, input_hw)
 
 
 def _evaluated(symbol: str, input_hw: Size) -> int:
@@ -139,7 +138,7 @@ def open_size(one: Static, other: Static) -> GraphProto:
     """
     opened = GraphProto()
     opened.CopyFrom(one.graph)
-    sizes = one.file.input_hw, other.file.input_hw
+    sizes = one.file.sizes.input_hw, other.file.sizes.input_hw
     dimensions = (_dimensions(graph) for graph in (opened, one.graph, other.graph))
     for dimension, a, b in zip(*dimensions, strict=True):
         if a.dim_value != b.dim_value:

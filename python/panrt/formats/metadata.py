@@ -17,6 +17,7 @@ from panrt.formats.records import shown
 from panrt.plugins.schema import MAX_ROWS, MAX_SIDE
 
 KEY = "panrt"  # of metadata_props
+IMAGE = "image"  # name of the input of a file
 SCHEMA = 1
 SIZE_DIVISOR = 32  # of the sides of a network's input
 MAX_BATCH = 4096
@@ -51,6 +52,14 @@ class FileThresholds(NamedTuple):
     mask: float
 
 
+class Sizes(NamedTuple):
+    """The sizes (height, width) of a network's input and map."""
+
+    input_hw: tuple[int, int]
+    valid_hw: tuple[int, int]
+    output_hw: tuple[int, int]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelFile:
     """The metadata of one exported network.
@@ -62,9 +71,9 @@ class ModelFile:
     things: tuple[Category, ...]  # thing class 0..C-1
     stuff: tuple[Category, ...]  # semantic channel 1..S-1
     batch: int  # images per inference; 0: any
-    input_hw: tuple[int, int]  # of the input `image`, multiples of 32; (0, 0): any
-    valid_hw: tuple[int, int]  # the part of it that holds the frame, from the upper left; (0, 0): all of it
-    output_hw: tuple[int, int]  # of the panoptic map; (0, 0): that of the input
+    input_hw: tuple[int, int] | None  # of the input `image`, multiples of 32; None: open
+    valid_hw: tuple[int, int] | None  # the part of it that holds the frame, from the upper left; None: all of it
+    output_hw: tuple[int, int] | None  # of the panoptic map; None: that of the valid part
     pixel_format: Literal["bgr8"] = "bgr8"
     pixel_mean: tuple[float, float, float]  # BGR, 0..255; applied in the graph
     pixel_std: tuple[float, float, float]
@@ -78,6 +87,18 @@ class ModelFile:
         """Return the class that a row of the merge's segments names."""
         return self.things[index] if is_thing else self.stuff[index - 1]
 
+    @property
+    def sizes(self) -> Sizes:
+        """The sizes of a file whose input size is fixed.
+
+        Raises:
+            InputSizeError: it is open; `sized` returns the metadata at a chosen size.
+        """
+        if self.input_hw is None:
+            raise InputSizeError(f"{self.name}: its input size is open; choose one first.")
+        valid_hw = self.valid_hw or self.input_hw
+        return Sizes(self.input_hw, valid_hw, self.output_hw or valid_hw)
+
 
 def sized(file: ModelFile, input_hw: tuple[int, int] | None, *, source: str) -> ModelFile:
     """Return the metadata at an input size: the file's, or the chosen one if it is open.
@@ -90,7 +111,7 @@ def sized(file: ModelFile, input_hw: tuple[int, int] | None, *, source: str) -> 
     Raises:
         InputSizeError: it has another size, or it is open and none is chosen, or an invalid one.
     """
-    if all(file.input_hw):
+    if file.input_hw is not None:
         if input_hw not in (None, file.input_hw):
             raise InputSizeError(
                 f"{source}: its input is {_text(file.input_hw)} (height x width) and cannot be {_text(input_hw)}; "
@@ -129,6 +150,8 @@ def dumps(file: ModelFile) -> str:
     for name in ("things", "stuff"):
         fields[name] = [category._asdict() for category in getattr(file, name)]
     fields["thresholds"] = file.thresholds._asdict()
+    for name in Sizes._fields:  # [0, 0] in the file
+        fields[name] = fields[name] or (0, 0)
     return json.dumps({"schema": SCHEMA, **fields})
 
 
@@ -184,18 +207,18 @@ def from_json(data: Any, *, source: str) -> ModelFile:
 
 def _conflict(file: ModelFile) -> str | None:
     """Return which fields contradict each other or have a value that no network can have; None if none."""
-    if not all(file.input_hw):
-        for name in ("input_hw", "valid_hw", "output_hw"):
-            if any(getattr(file, name)):
-                return f"{name}: got {list(getattr(file, name))}, expected [0, 0], as input_hw has a side of 0: open"
+    if file.input_hw is None:
+        for name in ("valid_hw", "output_hw"):
+            if (size := getattr(file, name)) is not None:
+                return f"{name}: got {list(size)}, expected [0, 0], as input_hw is [0, 0]: open"
     else:
         for name, side in zip(("height", "width"), file.input_hw, strict=True):
             if (problem := side_problem(name, side)) is not None:
                 return f"input_hw: {problem.rstrip('.')}"
-    for name, limits in (("valid_hw", file.input_hw), ("output_hw", (MAX_SIDE, MAX_SIDE))):
-        size = getattr(file, name)
-        if any(size) and not all(1 <= side <= limit for side, limit in zip(size, limits, strict=True)):
-            return f"{name}: got {list(size)}, expected sides from 1 to {limits[0]} and {limits[1]}"
+        for name, limits in (("valid_hw", file.input_hw), ("output_hw", (MAX_SIDE, MAX_SIDE))):
+            size = getattr(file, name)
+            if size is not None and not all(1 <= side <= limit for side, limit in zip(size, limits, strict=True)):
+                return f"{name}: got {list(size)}, expected sides from 1 to {limits[0]} and {limits[1]}"
     if not all(std > 0 for std in file.pixel_std):
         return f"pixel_std: got {list(file.pixel_std)}, expected numbers above 0, as pixels are divided by them"
     for what in ("id", "name"):
@@ -258,9 +281,9 @@ class _Reader:
             raise self._wrong(name, " or ".join(map(repr, choices)))
         return value
 
-    def size(self, name: str) -> tuple[int, int]:
+    def size(self, name: str) -> tuple[int, int] | None:
         height, width = self._integers(name, 2, MAX_SIDE)
-        return height, width
+        return (height, width) if height or width else None
 
     def channels(self, name: str) -> tuple[float, float, float]:
         values = self._list(name, 3, "numbers")

@@ -25,8 +25,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 
 from panrt.errors import ModelFileError, UnsupportedModelError
 from panrt.formats import input_size, metadata
-from panrt.formats.input_size import IMAGE
-from panrt.formats.metadata import ModelFile
+from panrt.formats.metadata import IMAGE, ModelFile
 from panrt.formats.onnx_cost import check_size
 from panrt.formats.onnx_file import AGAIN, read_onnx
 from panrt.formats.onnx_nodes import MAX_OPERANDS, attributes, bad_attribute, check_node, label
@@ -211,7 +210,7 @@ def _check_image(graph: GraphProto, file: ModelFile, source: str) -> None:
         )
     image = graph.input[0].type.tensor_type
     dims = [dim.dim_value if dim.HasField("dim_value") else -1 for dim in image.shape.dim]
-    expected = [file.batch or -1, *file.input_hw, 3]
+    expected = [file.batch or -1, *file.sizes.input_hw, 3]
     if image.elem_type != TensorProto.UINT8:
         raise UnsupportedModelError(
             f"{source}: its input {IMAGE}: data type {image.elem_type}, expected uint8 pixels (N, H, W, 3); {AGAIN}."
@@ -247,8 +246,7 @@ def _settings(graph: GraphProto, source: str) -> list[str]:
 
 def _check_file(graph: GraphProto, file: ModelFile, tensors: Mapping[str, Tensor], source: str) -> None:
     """Raise if the graph contradicts the metadata."""
-    valid = file.valid_hw if all(file.valid_hw) else file.input_hw
-    output = file.output_hw if all(file.output_hw) else valid
+    _, valid, output = file.sizes
     thresholds = file.thresholds
     expected: dict[str, dict[str, tuple[str, Any]]] = {
         "RpnProposals": {"input_hw": ("valid_hw", valid)},

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the one module that imports it, but for the quantiser of `panrt.export.precision`.
+"""ONNX Runtime on the CPU. Only this module and the quantiser of `panrt.export.precision` import it.
 
 Two rooms that may not import each other run models in it: the CPU backend its subgraphs, in
 `panrt.engine.backends.cpu.dense`, and `panrt verify` whole files. They share its options and the errors that it raises.
@@ -84,5 +84,5 @@ class Model:
 
 
 def problem(error: Exception) -> str:
-    """Return what ONNX Runtime said, on one line."""
+    """Return ONNX Runtime's message on one line."""
     return " ".join(str(error).split())[:500]

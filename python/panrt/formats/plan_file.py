@@ -11,14 +11,14 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args
 
-from panrt.errors import PlanFileError, PlanMismatch
+from panrt.errors import ModelFileError, PlanFileError, PlanMismatch
 from panrt.files import kind_of, read_whole
 from panrt.formats import metadata, records
+from panrt.formats.decoding import Reader, decode
 from panrt.formats.metadata import ModelFile
 from panrt.formats.records import argument, shown
 
@@ -40,7 +40,7 @@ OLDEST: dict[Flavour, tuple[int, ...]] = {"tensorrt": (10, 3), "rtx": (1, 7)}  #
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """What a user can choose about an engine. With the ONNX file, TensorRT and the GPU it decides all about it."""
+    """The options of a build. With the ONNX file, TensorRT and the GPU, they determine the engine."""
 
     optimization_level: int = 3  # 0..5, TensorRT's; higher takes longer to build
     workspace_bytes: int = 0  # scratch memory that tactics may use; 0: half of the GPU's memory, less if it is short
@@ -50,12 +50,12 @@ class BuildOptions:
     hardware_compatibility: HardwareCompatibility = "none"  # also for other GPUs
     compute_capabilities: tuple[str, ...] = ()  # TensorRT-RTX: of the GPUs it is for, e.g. "8.6"; (): 8.0 and newer
     dla_core: int = -1  # of a Jetson; -1: the GPU alone
-    input_hw: tuple[int, ...] = ()  # (height, width) of the input where the ONNX file leaves it open
+    input_hw: tuple[int, int] | None = None  # of the input where the ONNX file leaves it open
 
 
 @dataclass(frozen=True, kw_only=True)
 class Precisions:
-    """How many layers of the network compute in which type, as parsed."""
+    """The number of layers that compute in each type, as parsed."""
 
     fp32: int
     fp16: int
@@ -92,7 +92,7 @@ class PlanFile:
 
 
 class Process(NamedTuple):
-    """What an engine meets where it is to run."""
+    """The environment in which an engine is to run."""
 
     flavour: Flavour
     tensorrt: str  # version
@@ -104,15 +104,21 @@ class Process(NamedTuple):
 
 
 def sidecar(plan: str | os.PathLike[str]) -> Path:
-    """The JSON file that belongs to an engine."""
+    """Return the path of an engine's JSON file."""
     return Path(f"{os.fspath(plan)}.json")
 
 
 def dumps(file: PlanFile) -> str:
-    """As JSON, with the schema version first."""
+    """Return the metadata as JSON, with the schema version first."""
     fields = dataclasses.asdict(file)
     fields["model"] = json.loads(metadata.dumps(file.model))
+    fields["options"] = options_to_json(file.options)
     return json.dumps({"schema": SCHEMA, **fields}, indent=2)
+
+
+def options_to_json(options: BuildOptions) -> dict[str, Any]:
+    """Return the options as they are written: an open size is an empty list."""
+    return dataclasses.asdict(options) | {"input_hw": list(options.input_hw or ())}
 
 
 def read(plan: str | os.PathLike[str]) -> PlanFile:
@@ -150,11 +156,15 @@ def loads(text: str | bytes, *, source: str) -> PlanFile:
         )
     if type(schema) is not int or schema != SCHEMA:
         raise PlanFileError(f"{source}: schema: got {shown(schema)}, expected {SCHEMA}; build the engine again.")
-    file: PlanFile = _record(PlanFile, data, source)
-    if len(size := file.options.input_hw) not in (0, 2):
-        raise PlanFileError(
-            f"{source}: options: input_hw: got {shown(list(size))}, expected none or 2 numbers; build the engine again."
-        )
+    model: dict[Any, Reader] = {ModelFile: lambda value, where: metadata.from_json(value, source=where)}
+    if isinstance(options := data.get("options"), dict) and options.get("input_hw") == []:
+        data["options"] = options | {"input_hw": None}
+    try:
+        file: PlanFile = decode(PlanFile, data, source=source, least=-1, readers=model)  # -1: no DLA core
+    except ModelFileError:
+        raise
+    except ValueError as error:
+        raise PlanFileError(f"{error}; build the engine again.") from error
     if file.onnx != Path(file.onnx).name or file.onnx in ("", ".."):
         raise PlanFileError(
             f"{source}: onnx: got {shown(file.onnx)}, expected the name of a file without a folder; build the engine "
@@ -164,7 +174,7 @@ def loads(text: str | bytes, *, source: str) -> PlanFile:
 
 
 def check(plan: str | os.PathLike[str], file: PlanFile, process: Process) -> None:
-    """Whether an engine fits the process that wants to run it; of the engine itself, only the size is looked at.
+    """Check that an engine fits the process that runs it; of the engine itself, only the size is examined.
 
     Raises:
         PlanMismatch: it was built with another TensorRT, for another GPU, or with other plugins.
@@ -187,7 +197,7 @@ def check(plan: str | os.PathLike[str], file: PlanFile, process: Process) -> Non
 
 
 def check_engine(path: Path, file: PlanFile) -> None:
-    """Whether an engine is the one that its sidecar describes.
+    """Check that an engine is the one that its sidecar describes.
 
     Raises:
         PlanFileError: it is not, or it is damaged.
@@ -198,7 +208,7 @@ def check_engine(path: Path, file: PlanFile) -> None:
 
 
 def read_engine(path: Path, file: PlanFile) -> bytes:
-    """An engine, found to be the one that its sidecar describes; errors as in `check_engine`."""
+    """Read an engine, and check that its sidecar describes it; errors as in `check_engine`."""
     _check_size(path, file)
     engine = read_whole(path, longest=file.plan_bytes, error=PlanFileError, expected=_ENGINE)
     _check_sha256(path, file, hashlib.sha256(engine).hexdigest())
@@ -206,7 +216,7 @@ def read_engine(path: Path, file: PlanFile) -> bytes:
 
 
 def rebuild_command(plan: Path, file: PlanFile, process: Process) -> str:
-    """What builds this engine for a process; the ONNX file is looked for beside the engine.
+    """Return the command that builds this engine for a process; the ONNX file is expected beside the engine.
 
     It has the options that are about the engine, not those about the machine that it was built on or for.
     """
@@ -220,19 +230,19 @@ def rebuild_command(plan: Path, file: PlanFile, process: Process) -> str:
         ("--tf32", options.tf32),
         (f"--aux-streams {options.aux_streams}", options.aux_streams != 0),
         ("--version-compatible", options.version_compatible and not is_rtx),
-        ("--height {} --width {}".format(*options.input_hw or (0, 0)), options.input_hw != ()),
+        ("--height {} --width {}".format(*options.input_hw or ("", "")), options.input_hw is not None),
     )
     given = "".join(f" {option}" for option, is_chosen in chosen if is_chosen)
     return f"panrt build {argument(plan.parent / file.onnx)} -o {argument(plan)}{given}"
 
 
 def version_of(text: str) -> tuple[int, ...]:
-    """`10.3.0` -> (10, 3, 0)."""
+    """Parse `10.3.0` to (10, 3, 0)."""
     return tuple(int(part) for part in text.split(".") if part.isascii() and part.isdigit() and len(part) < 10)
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file, in pieces."""
+    """Return the SHA-256 of a file, read in pieces."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while piece := stream.read(1 << 20):
@@ -261,7 +271,7 @@ def _check_sha256(path: Path, file: PlanFile, found: str) -> None:
 
 
 def _fits_version(file: PlanFile, process: Process) -> bool:
-    """The version that built it, or a later one of its major version: about others NVIDIA's documents disagree."""
+    """Return whether the version is the builder's, or a later one of the same major version."""
     if not file.options.version_compatible:
         return file.tensorrt == process.tensorrt
     built, found = version_of(file.tensorrt), version_of(process.tensorrt)
@@ -275,7 +285,7 @@ def _built_with(file: PlanFile) -> str:
 
 
 def _fits_plugins(file: PlanFile, process: Process) -> bool:
-    """The same library, or one of the same sources, compiled elsewhere."""
+    """Return whether the library is the same, or was compiled elsewhere from the same sources."""
     if file.plugins_sha256 == process.plugins_sha256:
         return True
     return file.plugins_sources_sha256 != "" and file.plugins_sources_sha256 == process.plugins_sources_sha256
@@ -296,7 +306,7 @@ def _fits_gpu(file: PlanFile, process: Process) -> bool:
 
 
 def built_for(file: PlanFile) -> str:
-    """The GPUs that an engine is for."""
+    """Return the GPUs that an engine is for."""
     if file.flavour == "rtx":
         return f"compute capability {' or '.join(file.options.compute_capabilities) or '8.0 and newer'} as target"
     if file.options.hardware_compatibility == "ampere_plus":
@@ -308,53 +318,3 @@ def built_for(file: PlanFile) -> str:
 
 def _gpu(name: str, compute_capability: str) -> str:
     return f"{name!r} (compute capability {compute_capability})"
-
-
-# Reading --------------------------------------------------------------------------------------------------------------
-
-
-def _record(kind: type[Any], data: Any, source: str) -> Any:
-    """A dataclass from a JSON object with exactly its fields."""
-    if not isinstance(data, dict):
-        raise PlanFileError(f"{source}: got {shown(data)}, expected an object; build the engine again.")
-    fields = {field.name for field in dataclasses.fields(kind)}
-    for problem, wrong in (("missing", fields - data.keys()), ("unknown", data.keys() - fields)):
-        if wrong:
-            raise PlanFileError(f"{source}: {problem} field {records.names(wrong)}; build the engine again.")
-    types = get_type_hints(kind)
-    return kind(**{name: _value(types[name], data[name], f"{source}: {name}") for name in data})
-
-
-def _value(kind: Any, value: Any, source: str) -> Any:
-    if kind is ModelFile:
-        return metadata.from_json(value, source=source)
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return _record(kind, value, source)
-    if kind in _PLAIN and (plain := _PLAIN[kind](value)) is not None:
-        return plain
-    if kind in (tuple[int, ...], tuple[str, ...]) and isinstance(value, list):
-        return tuple(_value(get_args(kind)[0], item, f"{source}[{index}]") for index, item in enumerate(value))
-    if isinstance(value, str) and get_origin(kind) is Literal and value in get_args(kind):
-        return value
-    expected = " or ".join(map(repr, get_args(kind))) if get_origin(kind) is Literal else _EXPECTED[kind]
-    raise PlanFileError(f"{source}: got {shown(value)}, expected {expected}; build the engine again.")
-
-
-def _integer(value: object) -> int | None:
-    return value if type(value) is int and -1 <= value <= records.LARGEST_WHOLE else None  # -1: no DLA core
-
-
-_PLAIN: dict[Any, Callable[[object], Any]] = {
-    bool: lambda value: value if type(value) is bool else None,
-    float: records.real,
-    int: _integer,
-    str: records.line,
-}
-_EXPECTED: dict[Any, str] = {
-    bool: "true or false",
-    float: "a number",
-    int: "an integer",
-    str: "one line of printable text",
-    tuple[int, ...]: "a list of integers",
-    tuple[str, ...]: "a list of texts",
-}

@@ -146,7 +146,7 @@ def _arrays(
     file: ModelFile, shapes: Mapping[str, tuple[int, ...]], used: FileThresholds, chosen: tuple[str, ...] | None
 ) -> Arrays:
     def scores(count: int) -> list[float]:
-        """By class."""
+        """Return the threshold of each class."""
         if chosen is None or count != len(file.things):
             if chosen is not None and any(thing.name not in chosen for thing in file.things):
                 raise ThresholdsFixedError(
@@ -157,7 +157,7 @@ def _arrays(
         return [used.detection_score if thing.name in chosen else math.inf for thing in file.things]
 
     def limits(count: int) -> list[int]:
-        """By channel, of which the first is "things"."""
+        """Return the limit of each channel, of which the first is "things"."""
         stuff = [used.stuff_area if chosen is None or c.name in chosen else MOST_PIXELS for c in file.stuff]
         return [used.stuff_area, *stuff][:count]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import av
 
-# Titles may have any encoding. Before version 19, PyAV raises an error for one that is not UTF-8 unless it is told to
-# replace it; newer versions never raise it, and have no such option.
+# Titles may have any encoding. Before version 19, PyAV raises an error for one that is not UTF-8 unless an option makes
+# it replace the title; newer versions never raise it, and have no such option.
 _LENIENT = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 LARGEST_BLOCK = 1 << 29  # bytes; the largest frame, 8192 x 4320, takes 212 MB with 16 bits per channel
 _open: Any = av.open  # noqa: TID251

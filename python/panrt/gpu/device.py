@@ -22,7 +22,7 @@ _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 
 
 class Identity(NamedTuple):
-    """What a GPU is, known without a context on it."""
+    """The identity of a GPU, known without a context on it."""
 
     name: str
     compute_capability: str  # e.g. "8.7"

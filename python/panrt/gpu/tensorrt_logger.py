@@ -1,4 +1,4 @@
-"""TensorRT's logger. TensorRT uses the first of a process and ignores others, so builder and runtime share this one."""
+"""TensorRT's logger, one per process for builder and runtime, as TensorRT ignores all but the first."""
 
 from __future__ import annotations
 

@@ -113,11 +113,11 @@ def main() -> None:
     rng = np.random.default_rng(0)
     samples = list(rng.integers(0, 256, (2, SIDE, SIDE, 3), dtype=np.uint8))
     model = network()
-    fixed: dict[str, Any] = {"height": SIDE, "width": SIDE}
-    to_onnx(model, FOLDER / "fp32.onnx", **fixed, valid_hw=(48, 64), output_size=(36, 48))
+    fixed: dict[str, Any] = {"input_hw": (SIDE, SIDE)}
+    to_onnx(model, FOLDER / "fp32.onnx", **fixed, valid_hw=(48, 64), output_hw=(36, 48))
     to_onnx(model, FOLDER / "fp16.onnx", **fixed, precision="fp16", target="tensorrt-10.3")
     to_onnx(model, FOLDER / "int8.onnx", **fixed, precision="int8", samples=samples, int8_heads=True)
-    to_onnx(model, FOLDER / "open.onnx", height=0, width=0)
+    to_onnx(model, FOLDER / "open.onnx", input_hw=None)
     for path in FOLDER.glob("*.onnx"):
         proto = onnx.load(path)
         del proto.functions[:]  # two thirds of a file; `add_functions` gives them back

@@ -265,7 +265,7 @@ def test_what_does_not_do_is_one_line_that_names_file_and_field(name: str, folde
 def test_json_lines_are_told_what_they_are(folder: Path) -> None:
     path = folder / "results.jsonl"
     path.write_text('{"a": 1}\n{"a": 2}\n')
-    with pytest.raises(PanopticFormatError, match=r"JSON lines are no panoptic JSON; .*coco://DIR"):
+    with pytest.raises(PanopticFormatError, match=r"JSON lines are not a panoptic JSON; .*coco://DIR"):
         read_coco_panoptic(path, images=folder)
 
 

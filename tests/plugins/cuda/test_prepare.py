@@ -86,7 +86,8 @@ def test_device_code_that_fuses_multiply_adds_is_refused() -> None:
         pytest.skip("this processor has no fused multiply-add")
     fused = ["-O2", "-ffp-contract=fast", *(["-mfma"] if platform.machine() == "x86_64" else [])]
     folder = ROOT / "plugins" / "cuda"
-    sources = [*sorted(folder.glob("*.cu")), folder / "c_api.cpp", hostcuda.HOSTCUDA / "hostcuda.cpp"]
+    simulation = [hostcuda.HOSTCUDA / f"{part}.cpp" for part in hostcuda.RUNTIME]
+    sources = [*sorted(folder.glob("*.cu")), folder / "c_api.cpp", *simulation]
     objects = [hostcuda._object(s, fused if s.name == "prepare.cu" else FLAGS["plain"]) for s in sources]
     library = ctypes.CDLL(str(hostcuda._once(FOLDER / "fused.so", ["-shared", *map(str, objects)])))
     for function in ("panrt_cuda_prepare", "_ZN5panrt4cuda15prepare_overlayEv"):  # asks the host too; the device alone

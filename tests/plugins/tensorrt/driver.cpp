@@ -655,7 +655,7 @@ void workspace_is_that_of_the_largest_shapes(Library& library) {
   Plugin const plugin(library, "RpnProposals", rpn_fields().ints("pre_nms_top_k", {20000}));
   Shapes const large = {{2, 3, 320, 240}, {2, 3, 160, 120}, {2, 12, 320, 240}, {2, 12, 160, 120}};
   EXPECT(plugin.configure(descs(large, kRpnTypes)) != 0);
-  EXPECT_SAID("candidates of a level, got ");
+  EXPECT_SAID("candidates per level, got ");
 }
 
 // Nothing here has a GPU: with kernels CUDA refuses the launch, without them the library does.

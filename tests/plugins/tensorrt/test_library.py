@@ -131,7 +131,7 @@ class Build:
             broken_driver,
             (),
             "|",
-            "target: all architectures, as the GPU does not say what it is (cuDeviceGet: CUDA error",
+            "target: all architectures, as the GPU is unknown (cuDeviceGet: CUDA error",
         ),
         (lambda: ORIN, ("all",), "|", ""),
         (lambda: ORIN, ("86", "89"), "86;89|", ""),
@@ -294,7 +294,7 @@ def test_plugins_are_found_where_tensorrt_lists_no_creators() -> None:
     assert registry.inner.loaded == [str(built.path)]
     other = UnlistedRegistry()
     other.inner.brings = library.OPS[:3]
-    with pytest.raises(PluginLibraryError, match="TensorRT did not take all of its plugins"):
+    with pytest.raises(PluginLibraryError, match="TensorRT did not accept all of its plugins"):
         library.load(other, built)
 
 
@@ -308,7 +308,7 @@ def test_a_second_library_in_one_process_is_refused() -> None:
 
 @pytest.mark.parametrize("brings", [(), library.OPS[:3]])
 def test_a_library_that_brings_too_little_is_refused(brings: tuple[str, ...]) -> None:
-    with pytest.raises(PluginLibraryError, match="TensorRT did not take all of its plugins"):
+    with pytest.raises(PluginLibraryError, match="TensorRT did not accept all of its plugins"):
         library.load(Registry(brings=brings), plugin_library("off"))
 
 
@@ -358,3 +358,30 @@ def test_the_command_tells_which_library_is_used(monkeypatch: pytest.MonkeyPatch
     assert found.exit_code == 0
     assert str(plugin_library("off").path) in found.stdout
     assert "none: engines can be built, not run" in found.stdout
+
+
+def test_fetched_headers_are_those_of_the_committed_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin_library("off")  # fetches them where the machine has none
+    original = folder("off") / "tensorrt-headers" / library._HEADERS_FOLDER
+    if not original.is_dir():
+        pytest.skip("this machine has TensorRT's headers, so that none were fetched")
+    fetched = tmp_path / library._HEADERS_FOLDER
+    runs: list[tuple[str, ...]] = []
+
+    def fetch(*command: str) -> None:
+        runs.append(command)
+        shutil.copytree(original, fetched, dirs_exist_ok=True)
+
+    monkeypatch.setattr(library, "_run", fetch)
+    for _ in range(2):
+        assert library.fetched_headers(tmp_path) == fetched
+    assert len(runs) == 1
+    assert "--require-hashes" in runs[0]
+    (fetched / "NvInferRuntime.h").write_text("#error")  # changed afterwards: fetched again
+    library.fetched_headers(tmp_path)
+    assert len(runs) == 2
+    (fetched / "NvInferExtra.h").touch()  # what pip unpacked is not what was committed
+    with pytest.raises(
+        PluginLibraryError, match=r"the headers of kernel-lens==2\.0\.1 have sha256 \w{12}\.\.\., expected"
+    ):
+        library.fetched_headers(tmp_path)

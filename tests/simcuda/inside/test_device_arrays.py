@@ -147,10 +147,10 @@ class Odd(CudaArray):
         ({"strides": (-192, 3, 1)}, "bgr8", r"rows from top to bottom"),
         ({"strides": (0, 3, 1)}, "bgr8", r"rows from top to bottom"),
         ({"shape": (32, 64, 2), "strides": (130, 2, 1)}, "yuyv", r"rows 130 bytes apart, expected multiples of 4"),
-        ({"stream": 0}, "bgr8", "Odd does not lend its memory"),
-        ({"version": 2}, "bgr8", "Odd does not lend its memory"),
-        ({"mask": object()}, "bgr8", "Odd does not lend its memory"),
-        ({"data": (4096, False)}, "bgr8", "Odd does not lend its memory"),
+        ({"stream": 0}, "bgr8", "Odd does not share its memory"),
+        ({"version": 2}, "bgr8", "Odd does not share its memory"),
+        ({"mask": object()}, "bgr8", "Odd does not share its memory"),
+        ({"data": (4096, False)}, "bgr8", "Odd does not share its memory"),
     ],
 )  # fmt: skip
 def test_an_array_that_does_not_fit_is_refused_by_what_it_is(
@@ -188,7 +188,7 @@ def test_an_array_whose_library_raises_is_refused_with_its_reason(tmp_path: Path
 
     with open_session(tmp_path, kernels=kernels) as session:
         array = Grad(picture(0))
-        with pytest.raises(FrameError, match=r"Grad does not lend its memory \(Can't export .* tensor.detach\(\)\)"):
+        with pytest.raises(FrameError, match=r"Grad does not share its memory \(Can't export .* tensor.detach\(\)\)"):
             session(array)
         with pytest.raises(FrameError, match="expected a NumPy array"):
             session([1, 2, 3])

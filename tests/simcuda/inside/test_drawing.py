@@ -195,7 +195,7 @@ def test_a_result_draws_from_any_thread_and_keeps_no_session_open(
     assert result.start_overlay() is None
 
 
-@pytest.mark.filterwarnings("ignore:session.draw is deprecated", "ignore:picture.. of a drawing")
+@pytest.mark.filterwarnings("ignore:session.draw is deprecated", "ignore:`picture..` of a drawing")
 def test_the_former_call_of_the_session_draws_between_collect_and_the_next_submit(
     tmp_path: Path, kernels: Kernels
 ) -> None:
@@ -208,7 +208,7 @@ def test_the_former_call_of_the_session_draws_between_collect_and_the_next_submi
         result = session(picture(0))
         drawing = session.draw(0, COLORS)
         assert drawing is not None
-        with pytest.warns(DeprecationWarning, match=r"use overlay\(\)"):
+        with pytest.warns(DeprecationWarning, match=r"use `overlay\(\)`"):
             drawn = drawing.picture()
         np.testing.assert_array_equal(drawn, drawn_by_host(Frame(picture(0)), result, COLORS))
         session.submit([Frame(picture(1))])

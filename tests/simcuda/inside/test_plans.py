@@ -418,7 +418,7 @@ def test_a_plugin_library_that_is_missing_or_does_not_load_is_named(
             panrt.load(engine(), backend="tensorrt")
     monkeypatch.setattr(fake_tensorrt.registry, "load_library", lambda path: None)
     before = gpu.alive()
-    with pytest.raises(PluginLibraryError, match="TensorRT did not take all of its plugins"):
+    with pytest.raises(PluginLibraryError, match="TensorRT did not accept all of its plugins"):
         panrt.load(engine(), backend="tensorrt")
     assert gpu.alive() == before
 

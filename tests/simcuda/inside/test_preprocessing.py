@@ -44,7 +44,7 @@ def raw(kind: Kind, hw: tuple[int, int], seed: int) -> Frame:
 def expected(image: NDArray[np.uint8] | Frame, hw: tuple[int, int]) -> NDArray[np.int32]:
     """The map of a frame, by the kernels' references."""
     frame = image if isinstance(image, Frame) else Frame(image)
-    placement = place(hw, HW, MODEL.output_hw)
+    placement = place(hw, HW, MODEL.sizes.output_hw)
     input_image = frame_reference.preprocess(
         frame.image,
         frame_reference.Letterbox(placement.content_hw, HW, border=FREE),

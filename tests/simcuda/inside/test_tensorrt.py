@@ -74,7 +74,7 @@ def test_a_result_is_the_users_own(tmp_path: Path) -> None:
 
 def test_frames_of_any_size_come_to_the_network_as_they_do_on_the_cpu(tmp_path: Path) -> None:
     image = picture(3, (50, 40))
-    placement = place((50, 40), HW, MODEL.output_hw)
+    placement = place((50, 40), HW, MODEL.sizes.output_hw)
     target = np.empty((*HW, 3), np.uint8)
     fill(image, placement, np.array([104, 116, 123], np.uint8), target)
     with open_session(tmp_path) as session:
@@ -320,7 +320,7 @@ def test_a_capture_leaves_the_garbage_collector_as_it_was(enabled: bool) -> None
 
 def test_a_session_used_out_of_turn_says_so(tmp_path: Path) -> None:
     session = open_session(tmp_path)
-    with pytest.raises(SessionError, match="nothing was submitted"):
+    with pytest.raises(SessionError, match="there is nothing to collect"):
         session.collect()
     session.submit([Frame(picture(0))])
     with pytest.raises(SessionError, match="called while submissions wait"):

@@ -1,15 +1,15 @@
 // CUDA kernels on the CPU, unmodified: a test double for the device half of CUDA. Needs no CUDA toolkit.
 //
 // Each CUDA thread of a block is a fiber; blocks run one after another. A fiber runs until it meets a barrier or a warp
-// operation, and goes on when all whom that concerns have come. What is reported instead of run, with block, thread and
-// line: a barrier that some threads do not reach, two barriers at once, a warp operation whose mask lacks its own lane
-// or names a lane that has left or waits elsewhere, a shuffle from a lane outside the mask, a thread that sleeps for
-// ever (as it would for a block that comes after its own), a launch shape that no GPU takes. A launch that fails gives
-// cudaErrorLaunchFailure; hc_report() has the text.
+// operation, and continues when all threads that take part have arrived. What is reported instead of run, with block,
+// thread and line: a barrier that some threads do not reach, two barriers at once, a warp operation whose mask lacks
+// its own lane or names a lane that has left or waits elsewhere, a shuffle from a lane outside the mask, a thread that
+// sleeps for ever (as it would for a block that comes after its own), a launch shape that no GPU takes. A launch that
+// fails gives cudaErrorLaunchFailure; hc_report() has the text.
 //
 // How kernels are compiled:
 //   g++ -std=c++17 -x c++ -I tools/hostcuda/include -I plugins/cuda -I plugins/cuda/include -I plugins/include ...
-// together with hostcuda.cpp, as tools/hostcuda/__init__.py does, in one of four flavours:
+// together with the sources beside this folder, as tools/hostcuda/__init__.py does, in one of four flavours:
 //   plain    -O2
 //   asan     AddressSanitizer and UndefinedBehaviorSanitizer; device buffers and shared memory have redzones
 //   tsan     a race check: ThreadSanitizer with a fiber of its own for each CUDA thread. Only barriers, __syncwarp and
@@ -412,7 +412,7 @@ int hc_require_loaded(int required);
 int hc_loaded(int* kernels, int* capture_mode);
 // Devices that cudaGetDeviceCount finds; 1 at first.
 int hc_set_devices(int count);
-// Asked before a kernel is launched on a stream for the first time; a cudaError_t refuses, as a capture may where
+// Asked before a kernel is launched on a stream for the first time; a cudaError_t rejects it, as a capture may where
 // kernels are loaded lazily. All count as never launched from now on.
 void hc_set_load_hook(int (*refuses)(cudaStream_t stream));
 void* hc_malloc(std::size_t bytes);

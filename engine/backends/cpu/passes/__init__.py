@@ -1,8 +1,8 @@
-"""Rewrites of a graph for the CPU: the same function with less work.
+"""Rewrites of a graph for the CPU that keep its function and reduce its work.
 
 The file stays the reference, and other runtimes read it unchanged. `PASSES` lists the passes in the order in which they
-run; each module says why it stands where it stands. A pass changes the graph in place and returns None, or returns why
-it does not apply. The environment variable PANRT_CPU_PASSES switches passes off, to find the one that is to blame for a
+run; each module gives the reason for its place. A pass changes the graph in place and returns None, or returns why
+it does not apply. The environment variable PANRT_CPU_PASSES switches passes off, to find the one that causes a
 wrong pixel: `-winograd,-free_rows`, or `-all`.
 """
 

@@ -1,10 +1,10 @@
-"""A transposed convolution becomes 1 x 1 convolutions and a permutation of pixels.
+"""Replace a transposed convolution by 1 x 1 convolutions and a permutation of pixels.
 
 The one in the mask head has a stride of its kernel's size, so that its kernels do not overlap. It equals a 1 x 1
 convolution to a group of channels for each place in the kernel; the prediction that follows is made in each group, and
 DepthToSpace then moves the pixels to their places. Results differ by rounding in float32.
 
-Stands before shapes are inferred, because it adds values. It does not depend on `predict_before_upsampling`, which
+Runs before shapes are inferred, because it adds values. It does not depend on `predict_before_upsampling`, which
 changes another branch.
 
 Shapes: C channels in, D between, E out, s stride.

@@ -1,6 +1,6 @@
-"""Float16 becomes float32: CPUs convert to it for every convolution anyway.
+"""Convert float16 to float32, as CPUs would do for every convolution anyway.
 
-Stands first, because every later pass computes with constants in float32 and leaves those of another type alone.
+Runs first, because every later pass computes with constants in float32 and ignores those of another type.
 """
 
 from __future__ import annotations

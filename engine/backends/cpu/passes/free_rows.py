@@ -1,6 +1,6 @@
-"""The mask head accepts any number of detections, so that only those that can enter the merge pass through it.
+"""Let the mask head accept any number of detections, so that it computes only those that can enter the merge.
 
-Stands last, after `nhwc_pooling`: it holds only if every node of the section, also those that other passes added,
+Runs last, after `nhwc_pooling`: it holds only if every node of the section, also those that other passes added,
 treats detections separately. Results do not change.
 
 Shapes: N images, K detections.

@@ -1,4 +1,4 @@
-"""What the passes share: a graph by its values, and what kind of convolution a node is."""
+"""Helpers of the passes: a graph by its values, and the kinds of convolutions."""
 
 from __future__ import annotations
 

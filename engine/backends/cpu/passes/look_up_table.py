@@ -1,10 +1,10 @@
-"""The normalisation of pixels becomes a table.
+"""Replace the normalisation of pixels by a table.
 
 A PanRT file begins with casts, the transpose to NCHW and the normalisation of each channel: four passes over floats,
 which ONNX Runtime hardly parallelises. Each result depends on one byte and its channel, so there are 768 of them. The
 table is computed by the same operations, so results are equal to the bit.
 
-Stands last of the passes on the whole graph, because shapes are inferred from the image, which no node reads any more.
+Runs last of the passes on the whole graph, because shapes are inferred from the image, which no node reads any more.
 
 Shapes: image (N, H, W, 3) uint8, values (N, 3, H, W) float32.
 """
@@ -21,7 +21,7 @@ from onnx import GraphProto, NodeProto
 from panrt.engine.backends.cpu.draft import Draft
 from panrt.engine.backends.cpu.passes.graph_index import Index, cast_to, ints
 from panrt.engine.backends.cpu.steps import LookUpTable
-from panrt.formats.input_size import IMAGE
+from panrt.formats.metadata import IMAGE
 
 _ARITHMETIC: dict[str, Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]] = {
     "Add": np.add,

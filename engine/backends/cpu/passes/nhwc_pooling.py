@@ -1,9 +1,9 @@
-"""RoIs are pooled from NHWC features, where the channels of a cell are neighbours in memory.
+"""Pool RoIs from NHWC features, where the channels of a cell are adjacent in memory.
 
 ONNX Runtime keeps features in a blocked layout of its own and writes NHWC as readily as NCHW, so this saves a transpose
 of the whole pyramid. Values do not change, but a fully connected layer sums its products in another order.
 
-Stands after the split, because the transposes belong at the end of the section that computes the features, and before
+Runs after the split, because the transposes belong at the end of the section that computes the features, and before
 `free_rows`, which looks at all nodes of a section.
 
 Shapes: N images, R RoIs, C channels, S bins per side.

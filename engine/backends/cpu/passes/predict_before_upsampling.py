@@ -3,7 +3,7 @@
 The semantic branch sums upsampled features and predicts classes from the sum by a 1 x 1 convolution. Both steps are
 linear, so they can change places; results differ by rounding in float32.
 
-Stands before shapes are inferred and before `winograd`, because it adds and removes convolutions.
+Runs before shapes are inferred and before `winograd`, because it adds and removes convolutions.
 """
 
 from __future__ import annotations

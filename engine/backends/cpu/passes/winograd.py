@@ -1,11 +1,11 @@
-"""The largest convolutions leave the runtime for `native.Conv3x3`.
+"""Compute the largest convolutions with `native.Conv3x3` instead of the runtime.
 
 ONNX Runtime computes a 3 x 3 convolution in as many multiplications as it has weights and pixels, near the peak of the
-processor. Winograd's algorithm takes a quarter of them, at the price of a few more roundings in float32. It pays where
-there are many pixels: in the convolutions that give a level of the pyramid, and in those that read one (the RPN's, and
-the first of the semantic branch). They follow one another before the first op, so that they split the graph just once.
+processor. Winograd's algorithm takes a quarter of them, at the price of a few more roundings in float32. It pays on
+large maps: in the convolutions that compute a level of the pyramid, and in those that read one (the RPN's, and the
+first of the semantic branch). They follow one another before the first op, so that they split the graph just once.
 
-Stands after the passes that add and remove convolutions, and is the first to need shapes: which convolutions are large
+Runs after the passes that add and remove convolutions, and is the first to need shapes: which convolutions are large
 depends on the input size.
 
 Shapes: N images, H x W cells, C channels in, O filters.
@@ -25,7 +25,7 @@ from panrt.formats.onnx_shapes import Tensor
 from panrt.plugins.schema import DOMAIN
 
 LEAST_CELLS = 1000  # H x W below which leaving ONNX Runtime costs more than it saves
-SIDE_BY_SIDE = 16  # channels and filters come in so many, see `native.Conv3x3`
+SIDE_BY_SIDE = 16  # channels and filters are multiples of it, see `native.Conv3x3`
 
 
 def apply(draft: Draft) -> str | None:

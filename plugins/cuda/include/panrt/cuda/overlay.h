@@ -1,4 +1,4 @@
-// The colours of a panoptic map over a frame, as `reference.overlay` has it.
+// The colours of a panoptic map over a frame, as `frame_reference.overlay` defines it.
 //
 // Each pixel shows the cell of the map that its centre lies in: with c the colour of the id, out = (frame * (256 -
 // opacity)

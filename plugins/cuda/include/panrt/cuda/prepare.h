@@ -10,7 +10,7 @@ char const* host_arithmetic_fault() noexcept;
 
 // Checks the same of the current device's code, once in a process, and loads every kernel of the library into the
 // current context. CUDA loads a kernel at its first launch otherwise, which cannot be captured. Nothing is captured,
-// and nothing that is being captured is disturbed. Does nothing if there is no device.
+// and no capture in progress is disturbed. Does nothing if there is no device.
 //
 // An op's prepare_x(), beside its launch_x(), does so for its kernels alone.
 Status prepare() noexcept;
