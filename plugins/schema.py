@@ -87,7 +87,7 @@ class Attribute:
 
     @property
     def unread(self) -> int:
-        """What kernels are given for it if they read it from an input: a number within its range."""
+        """Return what kernels are given for it if they read it from an input: a number within its range."""
         return 0 if self.above is None else 1
 
     @property

@@ -270,7 +270,7 @@ def test_files_that_are_no_plugin_libraries_are_refused(
 
 
 def test_a_library_that_rounds_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    info = r"{\"plugin_version\": \"1\"}"
+    info = r"{\"plugin_version\": \"2\"}"
     source = f'''const char* panrt_plugins_info(void) {{ return "{info}"; }}
     const char* panrt_plugins_arithmetic_fault(void) {{ return "it was compiled with fused multiply-adds"; }}'''
     path = tmp_path / library.NAME
