@@ -19,6 +19,7 @@ from panrt.errors import GpuError, PluginLibraryError
 from panrt.gpu import device as gpu
 from panrt.gpu.device import Gpu
 from panrt.plugins import _native, library
+from panrt.plugins.nodes import versions
 from support import homes
 from tools.plugin_library import folder, plugin_library
 
