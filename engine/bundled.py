@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from panrt.errors import ModelFileError
+from panrt.errors import ModelFileError, UnknownModelError
 from panrt.files import PACKAGE, kind_of
 from panrt.formats.records import argument
+from panrt.hub import catalogue
 
 MODELS = {"tabletop": PACKAGE / "models" / "tabletop.onnx"}
 
@@ -16,19 +17,26 @@ def locate(model: str | os.PathLike[str]) -> Path:
     """Return the file of a bundled model by its name; anything else is a path already, such as `./tabletop`.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        UnknownModelError: there is no such file; it is a FileNotFoundError.
         ModelFileError: the path is a folder, a pipe or a device.
     """
     name = os.fspath(model)
     path = MODELS.get(name, Path(name))
     if not _is_file(path):
         if name in MODELS:
-            raise FileNotFoundError(
+            raise UnknownModelError(
                 f"{path}: this installation lacks the bundled model {name!r}; "
                 f"'panrt export {name} --precision fp16 -o {argument(path)}' creates it."
             )
-        raise FileNotFoundError(f"{path}: no such file; bundled models are {', '.join(MODELS)}.")
+        raise UnknownModelError(f"{path}: no such file{_hint(name)}")
     return path
+
+
+def _hint(name: str) -> str:
+    """Return what a name may have meant, for one that looks like no file."""
+    if Path(name).suffix or os.sep in name:
+        return "."
+    return f", and no model of that name; {catalogue.suggestion(name)}"
 
 
 def _is_file(path: Path) -> bool:

@@ -28,3 +28,14 @@ class _Monotonic:
 
 
 MONOTONIC: Clock = _Monotonic()
+
+
+def epoch_of(moment: float) -> float | None:
+    """Return the seconds since 1970 of a moment of `time.monotonic()`, by the time of day as it is set now.
+
+    Returns:
+        None for 0.0, which stands for an unknown moment.
+    """
+    if not moment:
+        return None
+    return moment + (time.time() - time.monotonic())  # noqa: TID251  # the time of day is what is asked for

@@ -29,6 +29,7 @@ class Frame:
     source: str = ""  # the name of the source
     pixel_format: PixelFormat = "bgr8"
     yuv_standard: YuvStandard = "bt601"  # of nv12 and yuyv, limited range
+    file_name: str = ""  # of an image file, without its folder
 
     @property
     def hw(self) -> tuple[int, int]:

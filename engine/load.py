@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypedDict, get_args
 
-from panrt.engine import backends
+from panrt.engine import backends, named
 from panrt.engine.bundled import locate
 from panrt.engine.session import GpuMemory, Preprocess, Session
 from panrt.errors import BackendError
 from panrt.formats.metadata import FileThresholds
 from panrt.formats.thresholds import Thresholds
+from panrt.hub import models
 from panrt.version import version
 
 log = logging.getLogger("panrt")
@@ -75,8 +76,10 @@ def load(
     """Open a model file.
 
     Args:
-        path: an .onnx file of `panrt export`, a .plan file of `panrt build`, or the name of a bundled model:
-            "tabletop".
+        path: an .onnx file of `panrt export`, a .plan file of `panrt build`, the name of a model, such as "tabletop"
+            (bundled) or "coco" (`panrt models` lists them), or a file of PanRT on the Hugging Face hub,
+            "hf://OWNER/NAME/FILE". The first use of a name that is not bundled downloads weights and exports them,
+            which needs PyTorch, and reports progress on standard error; later ones use the cache and no network.
         backend: "cpu", "tensorrt", "rtx", or "auto" for the best one that works; the choice and its reason are logged.
         threads: of the CPU; None takes every core that this process may use.
         preprocess: what resizes BGR frames, "host" or "gpu". The GPU relieves the CPU of that work; its kernel rounds
@@ -86,12 +89,15 @@ def load(
             "auto" for the faster. On a GPU that shares the host's memory (Jetson) both are measured when the session
             opens, which takes some runs; any other GPU gets "device". `session.gpu_memory` is the choice.
         input_hw: (height, width) of the network's input, multiples of 32, for a file with an open input size (`panrt
-            export --dynamic`). A file with a fixed size needs none, and accepts only its own.
+            export --dynamic`) and for a model of the catalogue, where it is (384, 512) if not given. A file with a
+            fixed size needs none, and accepts only its own.
         thresholds: that replace the file's own, such as panrt.Thresholds(instance_score=0.6); see `Session.thresholds`.
         classes: names of the classes to find; None: all. See `Session.classes`.
 
     Raises:
-        FileNotFoundError: the file does not exist.
+        UnknownModelError: the file does not exist, and no model has that name; it is a FileNotFoundError.
+        DownloadError: the weights of a model by name cannot be downloaded.
+        MissingError: they cannot be exported without PyTorch, which is not installed; nothing was downloaded.
         ModelFileError: the file is not a PanRT file, is damaged, or is from a newer PanRT.
         BackendError: the backend does not work here or not with this file. An explicit one is never replaced.
         InputSizeError: the file needs an input size and got none, or has another one.
@@ -101,6 +107,8 @@ def load(
         ValueError: unknown backend, preprocessing, memory or class, or threads below 1.
     """
     _check(backend, threads, preprocess, gpu_memory)
+    if models.is_remote(os.fspath(path)):
+        path, input_hw = named.locate(os.fspath(path), backend=backend, input_hw=input_hw)
     options = _Options(threads=threads, preprocess=preprocess, gpu_memory=gpu_memory, input_hw=input_hw)
     session = _opened(locate(path), backend, options)
     try:
@@ -125,6 +133,11 @@ def _opened(path: Path, backend: str, options: _Options) -> Session:
         if found.obstacle is not None:
             raise BackendError(f"{path}: the backend {backend!r} cannot run it: {found.obstacle}")
         return _imported(backend).open_session(path, **options)
+    return _best(path, options)
+
+
+def _best(path: Path, options: _Options) -> Session:
+    """Open a file with the best backend that works; the choice and its reason are logged."""
     passed: list[Verdict] = []
     for name in BACKENDS:
         found = verdict(name, path)

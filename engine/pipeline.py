@@ -39,7 +39,7 @@ LOOK_EVERY = 0.1  # seconds between checks of silent sources
 
 
 def stream(
-    source: str | os.PathLike[str] | Iterable[Any],
+    source: str | os.PathLike[str] | Iterable[Any] | Spec,
     session: Session,
     *,
     sinks: SinkTarget | Sequence[SinkTarget] = (),

@@ -96,8 +96,12 @@ class Session(Protocol):
     @classes.setter
     def classes(self, chosen: Sequence[str] | None) -> None: ...
 
-    def __call__(self, frame: Frame | NDArray[np.uint8]) -> PanopticResult:
-        """Return the result of one frame of any size; an array is (H, W, 3) uint8 BGR."""
+    def __call__(self, frame: Frame | NDArray[np.uint8] | Any) -> PanopticResult:
+        """Return the result of one frame of any size; an array is BGR, `Frame(image, pixel_format="rgb8")` is RGB.
+
+        Grey and RGBA arrays, floats from 0 to 1, images of Pillow and tensors are converted; see
+        `panrt.engine.conversion`.
+        """
         ...
 
     def submit(self, frames: Sequence[Frame]) -> None:

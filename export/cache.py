@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from panrt import files
 from panrt.errors import ModelFileError, NoCacheFolderError
 from panrt.files import cache_folder, write_atomically
 from panrt.formats import plan_file
@@ -103,12 +104,8 @@ def locked(key: Key) -> Iterator[Path]:
     """
     folder = root() / key.digest()[:32]
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            yield folder / _ENGINE
-        finally:
-            fcntl.flock(lock, fcntl.LOCK_UN)  # closing does not free it while a forked process has it open too
+    with files.locked(folder / _LOCK):
+        yield folder / _ENGINE
 
 
 def get(plan: Path) -> PlanFile | None:

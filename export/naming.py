@@ -45,9 +45,7 @@ def name_graph(graph: GraphProto, *, module: str) -> None:
     for node in graph.node:
         node.name = _node_name(node, module, seen)
         edges.update({name: f"{node.name}:{index}" for index, name in enumerate(node.output) if name})
-    for node in graph.node:
-        if node.domain == DOMAIN:
-            edges.update(_op_edges(node))
+    edges.update(_named_edges(graph))
     for node in graph.node:
         if node.op_type == "PyramidRoiAlign":
             head = _HEADS[edges[node.input[-1]]]
@@ -65,6 +63,12 @@ def _node_name(node: NodeProto, module: str, seen: Counter[str]) -> str:
     name = f"{scope}/{node.op_type}" if scope else node.op_type
     seen[name] += 1
     return name if seen[name] == 1 else f"{name}_{seen[name]}"
+
+
+def _named_edges(graph: GraphProto) -> dict[str, str]:
+    """Names of the edges around all ops; of two edges with one name, the later is used and the earlier is not."""
+    by_name = {name: edge for node in graph.node if node.domain == DOMAIN for edge, name in _op_edges(node).items()}
+    return {edge: name for name, edge in by_name.items()}
 
 
 def _op_edges(node: NodeProto) -> dict[str, str]:

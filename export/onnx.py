@@ -169,7 +169,7 @@ def describe(
 ) -> ModelFile:
     """Return the metadata of a file of the network; arguments and errors as in `to_onnx`."""
     if input_hw is None:
-        _check_open(precision, valid_hw, output_hw)
+        _check_open(model, precision, valid_hw, output_hw)
     else:
         valid_hw = _checked_valid(valid_hw, _checked_input(*input_hw))
         output_hw = _checked_size("output_hw", output_hw or valid_hw)
@@ -183,7 +183,7 @@ def describe(
         output_hw=output_hw,
         pixel_mean=model.config.pixel_mean,
         pixel_std=model.config.pixel_std,
-        thresholds=_checked_thresholds(_complete(thresholds, model)),
+        thresholds=_checked_thresholds(model, _complete(thresholds, model)),
         precision=precision,
         target=target,
         opset=OPSETS[target],
@@ -275,13 +275,20 @@ def _checked_input(height: int, width: int) -> tuple[int, int]:
     return height, width
 
 
-def _check_open(precision: Precision, valid_hw: tuple[int, int] | None, output_hw: tuple[int, int] | None) -> None:
+def _check_open(
+    model: PanopticFPN, precision: Precision, valid_hw: tuple[int, int] | None, output_hw: tuple[int, int] | None
+) -> None:
     """Reject options that follow from the input size, or are measured at one, if it is open."""
     for name, size in (("valid_hw", valid_hw), ("output_hw", output_hw)):
         if size is not None:
             raise ExportError(f"{name}: got {size} for an input whose size is open; give input_hw too.")
     if precision == "int8":
         raise ExportError("int8 is calibrated at one input size, so that cannot be open; give input_hw.")
+    if _suppresses_all_classes(model):
+        raise ExportError(
+            f"{model.config.name}: boxes suppress those of all classes, for which the input size must be known; give "
+            "input_hw."
+        )
 
 
 def _checked_valid(valid_hw: tuple[int, int] | None, input_hw: tuple[int, int]) -> tuple[int, int]:
@@ -298,7 +305,16 @@ def _checked_size(name: str, size: tuple[int, int]) -> tuple[int, int]:
     return size
 
 
-def _checked_thresholds(thresholds: FileThresholds) -> FileThresholds:
+def _suppresses_all_classes(model: PanopticFPN) -> bool:
+    return model.config.instance is not None and model.config.instance.box.suppression == "all_classes"
+
+
+def _checked_thresholds(model: PanopticFPN, thresholds: FileThresholds) -> FileThresholds:
+    if _suppresses_all_classes(model) and thresholds.detection_score < 0.5:
+        raise ExportError(
+            f"detection_score: got {thresholds.detection_score}, expected at least 0.5, as boxes of "
+            f"{model.config.name} suppress those of all classes."
+        )
     for name in ("detection_nms", "instance_overlap", "mask"):
         value = getattr(thresholds, name)
         if not 0 <= value <= 1:

@@ -1,4 +1,4 @@
-"""Networks with weights from PanRT model files, detectron2's panoptic FPNs, and ImageNet trunks.
+"""Networks from weights: PanRT model files, panoptic FPNs of detectron2 and mmdetection, ImageNet trunks.
 
 `weight_files` reads the files. For every tensor of a network a function returns its name in the file, so that all
 messages use the file's names.
@@ -26,9 +26,12 @@ from torch import Tensor, nn
 from panrt.errors import CheckpointError, ClassesError
 from panrt.files import write_atomically
 from panrt.formats import records
+from panrt.hub.weights import entry_of
 from panrt.model.backbones import TRUNKS
 from panrt.model.backbones.trunk import TrunkWeights
 from panrt.model.config import PanopticFPNConfig, to_json
+from panrt.model.conversion.structure import class_counts
+from panrt.model.conversion.tensor_names import detectron2_name, mmdetection_name
 from panrt.model.data.classes import ClassTable
 from panrt.model.exported import load_exported
 from panrt.model.header import BUNDLED, EXPORTED, SCHEMA, Header, locate, read_header
@@ -43,6 +46,7 @@ __all__ = [
     "Weights",
     "detectron2_name",
     "from_detectron2",
+    "from_mmdetection",
     "load",
     "load_for_training",
     "load_torch",
@@ -54,56 +58,80 @@ __all__ = [
 ]
 
 
-# Names in other files -------------------------------------------------------------------------------------------------
-
-# PanRT's prefix -> detectron2's; the first match counts.
-_DETECTRON2_PREFIXES = {
-    "backbone.trunk.": "backbone.bottom_up.",
-    **{f"backbone.fpn.lateral.{level - 2}.": f"backbone.fpn_lateral{level}." for level in (2, 3, 4, 5)},
-    **{f"backbone.fpn.output.{level - 2}.": f"backbone.fpn_output{level}." for level in (2, 3, 4, 5)},
-    "instance.rpn_head.": "proposal_generator.rpn_head.",
-    "instance.box_head.fc": "roi_heads.box_head.fc",
-    "instance.box_head.": "roi_heads.box_predictor.",
-    **{f"instance.mask_head.fcn.{index}.": f"roi_heads.mask_head.mask_fcn{index + 1}." for index in range(4)},
-    "instance.mask_head.": "roi_heads.mask_head.",
-    **{
-        f"semantic.p{level}.{step}.0.": f"sem_seg_head.p{level}.{step}." for level in (2, 3, 4, 5) for step in (0, 2, 4)
-    },
-    "semantic.": "sem_seg_head.",
-}
 # Not weights: constants of the configuration, in files of 2019, and the counters of batch normalisation.
 _COUNTERS = r".*\.num_batches_tracked"
 _DETECTRON2_CONSTANTS = re.compile(rf"pixel_(mean|std)|proposal_generator\.anchor_generator\..*|{_COUNTERS}")
-_TRUNK = "backbone.trunk."
-
-
-def detectron2_name(name: str) -> str:
-    """Return the name of a tensor of `PanopticFPN` in a detectron2 checkpoint."""
-    for ours, theirs in _DETECTRON2_PREFIXES.items():
-        if name.startswith(ours):
-            return theirs + name.removeprefix(ours)
-    return name
 
 
 # Networks from weights ------------------------------------------------------------------------------------------------
 
 
 def from_detectron2(
-    state_dict: Mapping[str, Tensor | NDArray[Any]], config: PanopticFPNConfig, *, source: str = "state dict"
+    state_dict: Mapping[str, Tensor | NDArray[Any]],
+    config: PanopticFPNConfig,
+    *,
+    source: str = "state dict",
+    rgb: bool = False,
 ) -> PanopticFPN:
     """Return the network of `config` with the weights of a detectron2 panoptic FPN, in eval mode.
+
+    Class-agnostic boxes or masks become the same ones for every class.
 
     Args:
         state_dict: tensors or arrays by detectron2's names; from a file: `read_weights(path).tensors`.
         config: must describe the same network, e.g. `panoptic_fpn_r50()`.
         source: names the weights in messages.
+        rgb: the weights were trained on RGB (`INPUT.FORMAT`); the network takes BGR all the same.
 
     Raises:
         ClassesError: the weights are of a network with other numbers of classes.
         CheckpointError: a tensor is missing, superfluous or of another shape; the message names it and similar names.
     """
     tensors = {name: torch.as_tensor(value) for name, value in state_dict.items()}
-    found, expected = _class_counts(tensors), (len(config.classes.things), len(config.classes.stuff))
+    return _imported(tensors, config, detectron2_name, ignored=_DETECTRON2_CONSTANTS, source=source, rgb=rgb)
+
+
+def from_mmdetection(
+    state_dict: Mapping[str, Tensor | NDArray[Any]],
+    config: PanopticFPNConfig,
+    *,
+    source: str = "state dict",
+    rgb: bool = True,
+) -> PanopticFPN:
+    """Return the network of `config` with the weights of an mmdetection Panoptic FPN, in eval mode.
+
+    The semantic channel of the things, mmdetection's last, becomes PanRT's first.
+
+    Args:
+        state_dict: mmdetection's names -> tensors or arrays; of a file: `read_weights(path).tensors`.
+        config: must describe the very network; `conversion.mmdetection_config` reads mmdetection's.
+        source: names the weights in messages.
+        rgb: the weights were trained on RGB, as mmdetection's own are; the network takes BGR all the same.
+
+    Raises:
+        ClassesError, CheckpointError: as for `from_detectron2`.
+    """
+    tensors = {name: torch.as_tensor(value) for name, value in state_dict.items()}
+    their_name = mmdetection_name(config)
+    for part in ("weight", "bias"):
+        name = their_name(f"semantic.predictor.{part}")
+        if name in tensors and tensors[name].dim():
+            tensors[name] = tensors[name].roll(1, 0)
+    return _imported(tensors, config, their_name, ignored=re.compile(_COUNTERS), source=source, rgb=rgb)
+
+
+def _imported(
+    tensors: Mapping[str, Tensor],
+    config: PanopticFPNConfig,
+    their_name: Callable[[str], str],
+    *,
+    ignored: re.Pattern[str],
+    source: str,
+    rgb: bool,
+) -> PanopticFPN:
+    """The network of `config` with tensors of another framework."""
+    found = class_counts({name: tuple(tensor.shape) for name, tensor in tensors.items()}, their_name)
+    expected = len(config.classes.things), len(config.classes.stuff)
     differing = [f for f, e in zip(found, expected, strict=True) if f is not None and f != e]
     if differing:
         things, stuff = ("no" if count is None else str(count) for count in found)
@@ -111,22 +139,24 @@ def from_detectron2(
             f"{source}: trained on {things} things and {stuff} stuff, while {config.name} has {expected[0]} and "
             f"{expected[1]}"
         )
+    changed = _for_every_class(tensors, len(config.classes.things), their_name)
+    stem = their_name("backbone.trunk.stem.conv1.weight")
+    if rgb and stem in changed and changed[stem].shape[1:2] == (3,):
+        changed[stem] = changed[stem].flip(1)
     model = PanopticFPN(config)
-    counters = re.compile(_COUNTERS)
-    _fill(model, tensors, detectron2_name, ignored=_DETECTRON2_CONSTANTS, optional=counters, source=source)
+    _fill(model, changed, their_name, ignored=ignored, optional=re.compile(_COUNTERS), source=source)
     return model.eval()
 
 
-def _class_counts(tensors: Mapping[str, Tensor]) -> tuple[int | None, int | None]:
-    """Return the numbers of things and stuff of detectron2's weights; None for a branch that is missing."""
-    things, stuff = (
-        found[0][0] - 1 if len(found) == 2 and found[0] and found[0][:1] == found[1] else None
-        for found in (
-            [tuple(tensors[f"{layer}.{part}"].shape) for part in ("weight", "bias") if f"{layer}.{part}" in tensors]
-            for layer in ("roi_heads.box_predictor.cls_score", "sem_seg_head.predictor")
-        )
-    )
-    return things, stuff
+def _for_every_class(tensors: Mapping[str, Tensor], things: int, their_name: Callable[[str], str]) -> dict[str, Tensor]:
+    """Repeat the rows of class-agnostic boxes and masks for every class."""
+    changed = dict(tensors)
+    for layer, rows in (("instance.box_head.bbox_pred", 4), ("instance.mask_head.predictor", 1)):
+        for part in ("weight", "bias"):
+            name = their_name(f"{layer}.{part}")
+            if name in changed and changed[name].dim() and len(changed[name]) == rows:
+                changed[name] = changed[name].repeat(things, *[1] * (changed[name].dim() - 1))
+    return changed
 
 
 def load_trunk(model: PanopticFPN, path: str | os.PathLike[str]) -> None:
@@ -261,7 +291,7 @@ def load(path: str | os.PathLike[str]) -> PanopticFPN:
     """Return the network that `save` wrote, in eval mode and float32.
 
     Args:
-        path: a model file, or the name of a bundled model: "tabletop".
+        path: a model file, or the name of a model: "tabletop", or one of the catalogue, such as "coco".
 
     Raises:
         CheckpointError: not a PanRT model file, of a later schema, or its tensors do not fit its configuration.
@@ -271,6 +301,8 @@ def load(path: str | os.PathLike[str]) -> PanopticFPN:
     if path in EXPORTED.values():
         return load_exported(path)
     header = read_header(path)
+    if entry_of(path) is not None:
+        return from_detectron2(read_weights(path).tensors, header.config, source=os.fspath(path))
     _check_shapes(header.shapes, header.config, source=os.fspath(path))
     model = PanopticFPN(header.config)
     _fill(model, read_weights(path).tensors, lambda name: name, source=os.fspath(path))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import types
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -22,6 +23,9 @@ from panrt.plugins.schema import MAX_SIDE
 
 Activation = Literal["relu", "relu6"]
 Norm = Literal["none", "group", "batch"]
+TrunkNorm = Literal["frozen_batch", "group"]
+Fusion = Literal["sum", "average"]
+Suppression = Literal["per_class", "all_classes"]
 Aggregation = Literal["sum", "concat"]
 
 
@@ -43,15 +47,28 @@ def _within(low: float, high: float, default: T) -> T:
     return value
 
 
+def _added(default: T, low: float | None = None, high: float | None = None) -> T:
+    """Declare a field that files of earlier releases lack; see `panrt.formats.decoding`."""
+    bounds = {} if low is None else {"range": (low, high)}
+    value: T = field(default=default, metadata={"added": True, **bounds})
+    return value
+
+
 class _Bounded:
-    """Checks the ranges that `_within` declares."""
+    """Checks the ranges that `_within` and `_added` declare, and the choices of a `Literal`."""
 
     def __post_init__(self) -> None:
         for one in dataclasses.fields(self):  # type: ignore[arg-type]  # all that inherit from it are dataclasses
+            value = getattr(self, one.name)
+            if one.metadata.get("added") and isinstance(one.default, str):
+                choices = typing.get_args(typing.get_type_hints(type(self))[one.name])
+                _check(
+                    value in choices,
+                    f"{type(self).__name__}.{one.name}: got {records.shown(value)}, expected {' or '.join(choices)}.",
+                )
             if "range" not in one.metadata:
                 continue
             low, high = one.metadata["range"]
-            value = getattr(self, one.name)
             numbers = value if isinstance(value, tuple) else (value,)
             where = f"{type(self).__name__}.{one.name}"
             _check(
@@ -69,6 +86,7 @@ class ResNetConfig(_Bounded):
     groups: int = _within(1, 256, 1)
     width_per_group: int = _within(1, 1024, 64)
     output_stride: Literal[8, 16, 32] = 32  # below 32: dilated convolutions instead of strides, no FPN
+    norm: TrunkNorm = _added("frozen_batch")  # noqa: RUF009 - a field, as of `_within`
 
     @property
     def label(self) -> str:
@@ -79,6 +97,11 @@ class ResNetConfig(_Bounded):
         super().__post_init__()
         _check(self.depth in (50, 101, 152), f"trunk depth: got {self.depth}, expected 50, 101 or 152.")
         _check(self.output_stride in (8, 16, 32), f"output_stride: got {self.output_stride}, expected 8, 16 or 32.")
+        width = self.groups * self.width_per_group
+        _check(
+            self.norm != "group" or width % 32 == 0,
+            f"trunk norm: group norm needs a multiple of 32 channels, groups * width_per_group are {width}.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +122,7 @@ class FpnConfig(_Bounded):
     width: int = _within(1, LARGEST_WIDTH, 256)
     norm: Norm = "none"  # after every convolution
     separable: bool = False  # depthwise-separable output convolutions
+    fusion: Fusion = _added("sum")  # noqa: RUF009  # of a lateral map and the one above
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +132,13 @@ class RpnConfig(_Bounded):
     pre_nms_top_k: int = _within(1, 100_000, 1000)  # a level
     post_nms_top_k: int = _within(1, 100_000, 1000)  # an image
     nms_threshold: float = _within(0, 1, 0.7)
+    conv_widths: tuple[int, ...] = _added((0,), 0, LARGEST_WIDTH)  # of the shared 3x3 layers; 0: the pyramid's width
+    min_scale: float = _added(0.0, 0, 1)  # a delta shrinks a side of an anchor at most to this share; 0: to any
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        layers = len(self.conv_widths)
+        _check(1 <= layers <= 16, f"RpnConfig.conv_widths: got {layers} values, expected 1 to 16.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +158,20 @@ class BoxHeadConfig(_Bounded):
     score_threshold: float = _within(0, 1, 0.05)
     nms_threshold: float = _within(0, 1, 0.5)
     max_detections: int = _within(1, 10_000, 100)
+    convolutions: int = _added(0, 0, 16)  # 3x3, before the linear layers
+    width: int = _added(256, 1, LARGEST_WIDTH)  # of the convolutions
+    norm: Norm = _added("none")  # noqa: RUF009  # of the convolutions
+    layers: int = _added(2, 1, 8)  # linear layers of `hidden` channels
+    min_scale: float = _added(0.0, 0, 1)  # a delta shrinks a side of an RoI at most to this share; 0: to any
+    suppression: Suppression = _added("per_class")  # noqa: RUF009
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(
+            self.suppression == "per_class" or self.score_threshold >= 0.5,
+            f"BoxHeadConfig.score_threshold: got {self.score_threshold:g}, expected at least 0.5 where boxes suppress "
+            "those of all classes, as each RoI then has one class at most.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +233,8 @@ class PanopticFPNConfig(_Bounded):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_classes(self.name, self.classes)
-        for part in (self.fpn, self.instance.mask if self.instance is not None else None, self.semantic):
+        instance = () if self.instance is None else (self.instance.mask, self.instance.box)
+        for part in (self.fpn, *instance, self.semantic):
             fits = part is None or part.norm != "group" or part.width % 32 == 0
             _check(fits, f"{self.name}: {type(part).__name__}: group norm needs a width that is a multiple of 32.")
         _check(

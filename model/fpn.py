@@ -23,6 +23,7 @@ class Fpn(nn.Module):
     def __init__(self, in_channels: Sequence[int], config: FpnConfig) -> None:
         super().__init__()
         width = config.width
+        self.fusion = config.fusion
         self.lateral = nn.ModuleList(conv1x1(c, width, norm=make_norm(config.norm, width)) for c in in_channels)
         self.output = nn.ModuleList(
             conv3x3(width, width, separable=config.separable, norm=make_norm(config.norm, width)) for _ in in_channels
@@ -34,7 +35,10 @@ class Fpn(nn.Module):
         pyramid: list[Tensor] = []
         for c, lateral, output in zip(reversed(maps), reversed(self.lateral), reversed(self.output), strict=True):
             x: Tensor = lateral(c)
-            merged = x if merged is None else x + functional.interpolate(merged, scale_factor=2.0, mode="nearest")
+            if merged is not None:
+                x = x + functional.interpolate(merged, scale_factor=2.0, mode="nearest")
+                x = x / 2 if self.fusion == "average" else x
+            merged = x
             pyramid.insert(0, output(merged))
         # P6 takes every second cell of P5 and computes nothing
         return (*pyramid, functional.max_pool2d(pyramid[-1], kernel_size=1, stride=2))

@@ -18,6 +18,9 @@ from typing import Any, NamedTuple
 from panrt.errors import CheckpointError
 from panrt.files import PACKAGE
 from panrt.formats import records
+from panrt.hub import catalogue
+from panrt.hub import weights as hub_weights
+from panrt.hub.watch import StandardError
 from panrt.model.config import PanopticFPNConfig, from_json, make_config
 
 SCHEMA = 1
@@ -40,7 +43,7 @@ class Header(NamedTuple):
 
     config: PanopticFPNConfig
     provenance: str  # where the weights come from, as text; "" if unknown
-    shapes: Mapping[str, tuple[int, ...]]  # of its tensors
+    shapes: Mapping[str, tuple[int, ...]]  # of its tensors; empty for weights of the catalogue
 
 
 class TensorsHeader(NamedTuple):
@@ -51,8 +54,16 @@ class TensorsHeader(NamedTuple):
 
 
 def locate(model: str | os.PathLike[str]) -> Path:
-    """Return the file of a bundled model by its name; anything else is a path already, `./tabletop` too."""
+    """Return the file of a model by its name; anything else is a path already, `./tabletop` too.
+
+    The weights of a model of the catalogue are downloaded if they are not in the cache.
+
+    Raises:
+        DownloadError, NoCacheFolderError: they cannot be.
+    """
     name = os.fspath(model)
+    if (entry := catalogue.find(name)) is not None:
+        return hub_weights.obtain(entry, StandardError()).path
     if name in BUNDLED and not BUNDLED[name].is_file():
         return EXPORTED[name]
     return BUNDLED.get(name, Path(name))
@@ -68,6 +79,8 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     path = Path(path)
     if path in EXPORTED.values():
         return _exported_header(path)
+    if (entry := hub_weights.entry_of(path)) is not None:
+        return Header(make_config(entry.config), catalogue.provenance(entry), {})
     if path.suffix.lower() in OTHERS and path.is_file():
         raise CheckpointError(f"{path}: not a PanRT model file; make one of it: {_convert(path)}")
     header = read_tensors_header(path)

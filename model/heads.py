@@ -6,6 +6,7 @@ the size of level l, D the pyramid's width. Architectures and initialisations ar
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -28,16 +29,27 @@ class BoxOutput(NamedTuple):
 
 
 class RpnHead(nn.Module):
-    """The RPN's head, shared by all levels."""
+    """One small network, shared by all levels: 3x3 convolutions, then logits and deltas."""
 
     def __init__(self, width: int, config: RpnConfig, activation: Activation) -> None:
         super().__init__()
         anchors = len(config.aspect_ratios)
-        self.conv = nn.Conv2d(width, width, 3, padding=1)
+        widths = [width, *(own or width for own in config.conv_widths)]
+        layers = [nn.Conv2d(before, after, 3, padding=1) for before, after in itertools.pairwise(widths)]
         self.activation = make_activation(activation)
-        self.objectness_logits = nn.Conv2d(width, anchors, 1)
-        self.anchor_deltas = nn.Conv2d(width, 4 * anchors, 1)
+        self.conv = layers[0] if len(layers) == 1 else self._stacked(layers)
+        self.objectness_logits = nn.Conv2d(widths[-1], anchors, 1)
+        self.anchor_deltas = nn.Conv2d(widths[-1], 4 * anchors, 1)
         init_normal(self, std=0.01)
+
+    def _stacked(self, layers: Sequence[nn.Module]) -> nn.Module:
+        """The layers as conv0, conv1, ..., with activations between them."""
+        stack = nn.Sequential()
+        for index, layer in enumerate(layers):
+            if index:
+                stack.add_module(f"activation{index}", self.activation)
+            stack.add_module(f"conv{index}", layer)
+        return stack
 
     def forward(self, pyramid: Sequence[Tensor]) -> RpnOutput:
         hidden = [self.activation(self.conv(level)) for level in pyramid]
@@ -48,22 +60,33 @@ class RpnHead(nn.Module):
 
 
 class BoxHead(nn.Module):
-    """The box head: pooled RoIs (N * R, D, S, S) -> class logits and box deltas."""
+    """Pooled RoIs (N * R, D, S, S) -> class logits and box deltas, by convolutions, if any, and linear layers."""
 
     def __init__(self, width: int, thing_classes: int, config: BoxHeadConfig, activation: Activation) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width * config.pooled_size**2, config.hidden)
-        self.fc2 = nn.Linear(config.hidden, config.hidden)
         self.activation = make_activation(activation)
+        self.convolutions, self.layers = config.convolutions, config.layers
+        for index in range(config.convolutions):
+            norm = make_norm(config.norm, config.width)
+            convolution = conv3x3(config.width if index else width, config.width, separable=False, norm=norm)
+            self.add_module(f"conv{index + 1}", convolution)
+        pooled = (config.width if config.convolutions else width) * config.pooled_size**2
+        for index in range(config.layers):
+            self.add_module(f"fc{index + 1}", nn.Linear(config.hidden if index else pooled, config.hidden))
         self.cls_score = nn.Linear(config.hidden, thing_classes + 1)
         self.bbox_pred = nn.Linear(config.hidden, 4 * thing_classes)
         init_xavier(self)
+        init_msra(self)  # the convolutions
         init_normal(self.cls_score, std=0.01)
         init_normal(self.bbox_pred, std=0.001)
 
     def forward(self, pooled: Tensor) -> BoxOutput:
-        x = self.activation(self.fc1(pooled.flatten(1)))
-        x = self.activation(self.fc2(x))
+        x = pooled
+        for index in range(self.convolutions):
+            x = self.activation(self.get_submodule(f"conv{index + 1}")(x))
+        x = x.flatten(1)
+        for index in range(self.layers):
+            x = self.activation(self.get_submodule(f"fc{index + 1}")(x))
         return BoxOutput(self.cls_score(x), self.bbox_pred(x))
 
 
@@ -83,7 +106,7 @@ class MaskHead(nn.Module):
             for index in range(config.convolutions)
         )
         self.activation = make_activation(activation)
-        self.deconv = nn.ConvTranspose2d(config.width, config.width, 2, stride=2)
+        self.deconv = nn.ConvTranspose2d(config.width if config.convolutions else width, config.width, 2, stride=2)
         self.predictor = nn.Conv2d(config.width, thing_classes, 1)
         init_msra(self)
         init_normal(self.predictor, std=0.001)

@@ -23,6 +23,7 @@ from panrt.model.config import InstanceConfig, MergeConfig, PanopticFPNConfig, R
 from panrt.model.custom_ops import KERNELS, CustomOps, Detections, PanopticSegments, Proposals
 from panrt.model.fpn import ROI_LEVELS, STRIDES, Fpn
 from panrt.model.heads import BoxHead, BoxOutput, DilatedSemanticHead, MaskHead, RpnHead, RpnOutput, SemanticHead
+from panrt.model.suppression import choose_classes, classes_of, decode, lowest_deltas
 
 MIN_LEVEL = 2  # P2 is the finest level
 
@@ -67,9 +68,16 @@ class Backbone(nn.Module):
 class InstanceBranch(nn.Module):
     """RPN, box head and mask head: P2..P6 -> instances."""
 
+    rpn_floor: Tensor  # (4A, 1, 1), the lowest deltas
+    box_floor: Tensor  # (4C,)
+
     def __init__(self, width: int, thing_classes: int, config: PanopticFPNConfig, instance: InstanceConfig) -> None:
         super().__init__()
         self.config = instance
+        rpn_floor = lowest_deltas(len(instance.rpn.aspect_ratios), instance.rpn.min_scale, (1.0, 1.0))
+        box_floor = lowest_deltas(thing_classes, instance.box.min_scale, instance.box.box_weights[2:])
+        self.register_buffer("rpn_floor", rpn_floor.view(-1, 1, 1), persistent=False)
+        self.register_buffer("box_floor", box_floor, persistent=False)
         self.rpn_head = RpnHead(width, instance.rpn, config.activation)
         self.box_head = BoxHead(width, thing_classes, instance.box, config.activation)
         self.mask_head = MaskHead(width, thing_classes, instance.mask, config.activation)
@@ -81,16 +89,12 @@ class InstanceBranch(nn.Module):
         rpn: RpnOutput = self.rpn_head(pyramid)
         proposals = self.propose(rpn, input_hw=input_hw, ops=ops)
         box: BoxOutput = self.box_head(self._pool(pyramid, proposals.rois, box_config.pooled_size, ops))
-        detections = ops.box_detections(
+        detections = self._detect(
             box.logits.reshape(images, -1, box.logits.shape[-1]).float(),
             box.deltas.reshape(images, -1, box.deltas.shape[-1]).float(),
-            proposals.rois,
-            proposals.roi_count,
-            box_weights=box_config.box_weights,
-            score_threshold=box_config.score_threshold,
-            nms_threshold=box_config.nms_threshold,
-            max_detections=box_config.max_detections,
-            input_hw=input_hw,
+            proposals,
+            input_hw,
+            ops,
         )
         pooled = self._pool(pyramid, detections.boxes, self.config.mask.pooled_size, ops)
         mask_logits: Tensor = self.mask_head(pooled, detections.classes)
@@ -107,9 +111,12 @@ class InstanceBranch(nn.Module):
     ) -> Proposals:
         """Return the best proposals; training sets other `limits` than the configured ones."""
         config = limits or self.config.rpn
+        deltas = [x.float() for x in rpn.deltas]
+        if config.min_scale:
+            deltas = [torch.maximum(x, self.rpn_floor) for x in deltas]
         return ops.rpn_proposals(
             [x.float() for x in rpn.logits],
-            [x.float() for x in rpn.deltas],
+            deltas,
             strides=STRIDES,
             anchor_sizes=config.anchor_sizes,
             aspect_ratios=config.aspect_ratios,
@@ -118,6 +125,33 @@ class InstanceBranch(nn.Module):
             nms_threshold=config.nms_threshold,
             input_hw=input_hw,
         )
+
+    def _detect(
+        self, logits: Tensor, deltas: Tensor, proposals: Proposals, input_hw: tuple[int, int], ops: CustomOps
+    ) -> Detections:
+        """Class logits (N, R, C + 1) and deltas (N, R, 4C) -> detections."""
+        config = self.config.box
+        if config.min_scale:
+            deltas = torch.maximum(deltas, self.box_floor)
+        choice = None
+        if config.suppression == "all_classes":
+            choice = choose_classes(logits, deltas)
+            logits, deltas = choice.logits, choice.deltas
+        detections = ops.box_detections(
+            logits,
+            deltas,
+            proposals.rois,
+            proposals.roi_count,
+            box_weights=config.box_weights,
+            score_threshold=config.score_threshold,
+            nms_threshold=config.nms_threshold,
+            max_detections=config.max_detections,
+            input_hw=input_hw,
+        )
+        if choice is None:
+            return detections
+        boxes = decode(choice.deltas, proposals.rois, box_weights=config.box_weights, input_hw=input_hw)
+        return detections._replace(classes=classes_of(detections, boxes, choice))
 
     def _pool(self, pyramid: Sequence[Tensor], rois: Tensor, size: int, ops: CustomOps) -> Tensor:
         return ops.pyramid_roi_align(

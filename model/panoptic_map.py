@@ -99,12 +99,3 @@ def some(ids: Iterable[int], limit: int = 8) -> str:
     """Return the first of some ids, for messages."""
     ordered = sorted(ids)
     return ", ".join(map(str, ordered[:limit])) + (f" and {len(ordered) - limit} more" if len(ordered) > limit else "")
-
-
-def resized(panoptic: npt.NDArray[np.int32], size: tuple[int, int]) -> npt.NDArray[np.int32]:
-    """Return a map (H, W) at another size; each pixel takes the id under its centre."""
-    rows, columns = (
-        ((np.arange(new) + 0.5) * (old / new)).astype(np.intp) for new, old in zip(size, panoptic.shape, strict=True)
-    )
-    taken: npt.NDArray[np.int32] = panoptic[rows[:, None], columns[None]]
-    return taken

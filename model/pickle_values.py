@@ -77,6 +77,11 @@ class TensorView:
     stride: object
 
 
+@dataclass(frozen=True, eq=False)
+class Opaque:
+    """An object that a framework keeps beside the weights; it was not built, and its content is dropped."""
+
+
 # Names ----------------------------------------------------------------------------------------------------------------
 
 Arguments: TypeAlias = "tuple[Any, ...]"
@@ -145,6 +150,13 @@ def _size(arguments: Arguments) -> object:
     return arguments[0]
 
 
+def _getattr(arguments: Arguments) -> Opaque:
+    """Stand in for a method of an inert class, which protocol 2 names in this way; nothing is looked up."""
+    if len(arguments) != 2 or not is_inert(arguments[0]):
+        raise PickleProblem("it asks for builtins.getattr")
+    return Opaque()
+
+
 _Builder: TypeAlias = Callable[[Arguments], object]
 
 # None: may be named, not called. OrderedDict and Counter are built by the machine, as they hold many things.
@@ -152,6 +164,7 @@ _DATA: Mapping[str, _Builder | None] = {
     "_codecs.encode": _encode,
     "builtins.bytearray": _bytes,
     "builtins.bytes": _bytes,
+    "builtins.getattr": _getattr,
     "numpy.core.multiarray._reconstruct": _reconstruct,
     "numpy.core.multiarray.scalar": lambda _: Scalar(),
     "numpy.core.numeric._frombuffer": _frombuffer,
@@ -182,6 +195,15 @@ _TORCH: Mapping[str, _Builder | None] = {
 }
 CONTAINERS = ("collections.OrderedDict", "collections.Counter")
 KNOWN = {**_DATA, **_TORCH, **dict.fromkeys(CONTAINERS)}
+
+
+# mmdetection's training checkpoints hold their logs and configurations as objects of these packages.
+INERT = ("addict", "mmcv", "mmdet", "mmengine")
+
+
+def is_inert(value: object) -> bool:
+    """Return whether it is a name of an `INERT` package, or what such a name built."""
+    return isinstance(value, Opaque) or (isinstance(value, Name) and value.module.split(".", 1)[0] in INERT)
 
 
 def canonical(module: str) -> str:

@@ -26,9 +26,11 @@ from panrt.model.pickle_values import (
     Array,
     Dtype,
     Name,
+    Opaque,
     PickleProblem,
     Storage,
     canonical,
+    is_inert,
     wrong,
 )
 
@@ -64,7 +66,7 @@ def load(data: Buffer, start: int = 0) -> tuple[Any, int]:
 _CODES = {opcode.code.encode("latin1")[0]: opcode.name for opcode in pickletools.opcodes}
 _STOP = ord(".")
 _REJECTED = {
-    **dict.fromkeys(("INST", "OBJ", "NEWOBJ", "NEWOBJ_EX"), "it builds an object"),
+    **dict.fromkeys(("INST", "OBJ", "NEWOBJ_EX"), "it builds an object"),
     **dict.fromkeys(("EXT1", "EXT2", "EXT4"), "it requests an extension of Python's copyreg registry"),
     **dict.fromkeys(("NEXT_BUFFER", "READONLY_BUFFER"), "its buffers are not in the file"),
     **dict.fromkeys(("EMPTY_SET", "ADDITEMS", "FROZENSET"), "it holds a set"),
@@ -287,6 +289,8 @@ class _Machine:
         self._extend(items)
 
     def _extend(self, items: list[Any]) -> None:
+        if type(self.stack[-1]) is Opaque:
+            return
         if type(self.stack[-1]) is not list:
             raise wrong("something is appended to something other than a list,")
         self.stack[-1].extend(items)
@@ -301,6 +305,8 @@ class _Machine:
 
     def _fill(self, items: list[Any]) -> None:
         target = self.stack[-1]
+        if type(target) is Opaque:
+            return
         if type(target) is not dict or len(items) % 2:
             raise wrong("an entry is set in something other than a dictionary,")
         for key, value in zip(items[::2], items[1::2], strict=True):
@@ -353,7 +359,7 @@ class _Machine:
 
     def _name(self, module: str, name: str) -> None:
         found = Name(canonical(module), name)
-        if str(found) not in KNOWN or "." in name:
+        if not is_inert(found) and (str(found) not in KNOWN or "." in name):
             asked = f"{module}.{name}"[:LONGEST_LINE]
             raise PickleProblem(f"it asks for {asked.encode('unicode_escape').decode()}")
         self.stack.append(found)
@@ -382,6 +388,9 @@ class _Machine:
         arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, Name) or type(arguments) is not tuple:
             raise wrong("something is called")
+        if is_inert(function):
+            self.stack.append(Opaque())
+            return
         if str(function) in CONTAINERS:
             self.stack.append({})
             self._fill(self._entries(arguments))
@@ -390,6 +399,12 @@ class _Machine:
         if builder is None:
             raise PickleProblem(f"it calls {function}, which is not how weights are written")
         self.stack.append(builder(arguments))
+
+    def _newobj(self) -> None:
+        arguments, kind = self.stack.pop(), self.stack.pop()
+        if not is_inert(kind) or type(arguments) is not tuple:
+            raise PickleProblem("it builds an object")
+        self.stack.append(Opaque())
 
     def _entries(self, arguments: Arguments) -> list[Any]:
         """Return keys and values in turn, of the dictionary or the pairs that an OrderedDict is built from."""
@@ -416,7 +431,10 @@ class _Machine:
             if type(state) is not tuple or not 8 <= len(state) <= 9 or any(x is not None for x in state[2:5]):
                 raise PickleProblem("it holds an array of records, expected numbers")
             target.order = state[1]
-        elif type(target) is not dict:  # attributes of an OrderedDict, such as a state_dict's _metadata, are dropped
+        elif type(target) not in (
+            dict,
+            Opaque,
+        ):  # attributes of an OrderedDict, such as a state_dict's _metadata, are dropped
             raise wrong("a state is set")
 
 

@@ -19,6 +19,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
@@ -42,6 +43,7 @@ class Weights(NamedTuple):
     author: str  # "__author__" of a detectron2 file, else ""
     kind: str = "safetensors file"  # of file
     prefix: str = ""  # of every name
+    meta: Mapping[str, Any] = MappingProxyType({})  # mmdetection's, beside the weights; unchecked
 
 
 def read_weights(path: str | os.PathLike[str], *, key: str | None = None) -> Weights:
@@ -65,16 +67,16 @@ def read_weights(path: str | os.PathLike[str], *, key: str | None = None) -> Wei
     with _Mapped(path) as data:
         if data[:4] == b"PK\x03\x04" or path.suffix.lower() != ".safetensors":
             content, build = _unpickled(path, data)
-            table, author = _weights_in(path, content, key), _author(content)
+            table, author, meta = _weights_in(path, content, key), _author(content), _meta(content)
             tensors = {name: build(name, value) for name, value in table.items()}
             kind = "PyTorch checkpoint" if build.of_torch else "detectron2 pickle"
         else:
             if key is not None:
                 raise CheckpointError(f"{path}: a safetensors file has no entries to choose from, got {key!r}.")
-            tensors, author, kind = _read_safetensors(path), "", "safetensors file"
+            tensors, author, meta, kind = _read_safetensors(path), "", {}, "safetensors file"
     prefix = _common_prefix(tensors)
     short = {_without_wrappers(name.removeprefix(prefix)): tensor for name, tensor in tensors.items()}
-    return Weights(short if len(short) == len(tensors) else tensors, author, kind, prefix)
+    return Weights(short if len(short) == len(tensors) else tensors, author, kind, prefix, meta)
 
 
 def load_torch(path: Path) -> Any:
@@ -392,6 +394,11 @@ _Table = Mapping[str, "Array | TensorView"]
 def _author(content: Any) -> str:
     author = content.get("__author__") if isinstance(content, dict) else None
     return author if isinstance(author, str) and records.line(author) else ""
+
+
+def _meta(content: Any) -> dict[str, Any]:
+    meta = content.get("meta") if isinstance(content, dict) else None
+    return {key: value for key, value in meta.items() if isinstance(key, str)} if isinstance(meta, dict) else {}
 
 
 def _weights_in(path: Path, content: Any, key: str | None) -> _Table:

@@ -11,7 +11,9 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,6 +21,10 @@ from hypothesis import HealthCheck, settings
 from support import argus
 from support.rendering import cannot_draw
 from tools.rtsp_server import SETUP as RTSP_SETUP
+
+if TYPE_CHECKING:
+    from support.hub_server import Hub
+    from support.named_models import Small
 
 # A case is built from a drawn seed, so one example may take long and most of its size is not drawn: neither is a fault.
 _slow_is_fine = (HealthCheck.too_slow, HealthCheck.data_too_large)
@@ -31,6 +37,8 @@ settings.register_profile(
 # What a developer or a CI service has set must not reach servers and terminals of the tests.
 for name in (
     "PANRT_TOKEN",
+    "PANRT_HUB",
+    "PANRT_OFFLINE",
     "COLUMNS",
     "LINES",
     "TERMINAL_WIDTH",
@@ -40,6 +48,7 @@ for name in (
     "GITHUB_ACTIONS",
 ):
     os.environ.pop(name, None)
+os.environ["no_proxy"] = "127.0.0.1,localhost"
 # A job in the background of a shell, or under nohup, ignores signals, and so would the processes that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -58,6 +67,23 @@ def csi_camera(csi_elements: dict[str, str], monkeypatch: pytest.MonkeyPatch) ->
     """Give this process and its children a CSI camera, csi://0."""
     for name, value in csi_elements.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="session")
+def small() -> Small:
+    """The small model that stands in the catalogue for a large one."""
+    from support.named_models import small_model  # noqa: PLC0415  # imports PyTorch
+
+    return small_model()
+
+
+@pytest.fixture
+def small_hub(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub that has its weights; the cache is in the folder of the test."""
+    from support.named_models import served  # noqa: PLC0415  # imports PyTorch
+
+    with served(small, tmp_path / "cache", monkeypatch) as hub:
+        yield hub
 
 
 settings.load_profile(os.environ.get("PANRT_TEST_PROFILE", "short"))

@@ -7,12 +7,13 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from panrt.errors import NoCacheFolderError
-from panrt.files import cache_folder, write_atomically
+from panrt.files import cache_folder, locked, move_into_place, write_atomically
 from support import homes
 
 
@@ -127,3 +128,26 @@ def test_a_cache_without_a_home_folder_is_where_the_environment_says(
         cache_folder()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "panrt"
+
+
+def test_lock_is_held_by_one_at_a_time_and_announced_to_the_other(tmp_path: Path) -> None:
+    waits, order = threading.Event(), list[str]()
+
+    def other() -> None:
+        with locked(tmp_path / "lock", waiting=waits.set):
+            order.append("other")
+
+    thread = threading.Thread(target=other)
+    with locked(tmp_path / "lock", waiting=lambda: order.append("never")):
+        thread.start()
+        assert waits.wait(30)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "other"]
+
+
+def test_file_that_is_moved_into_place_replaces_the_one_there(tmp_path: Path) -> None:
+    (tmp_path / "part").write_bytes(b"new")
+    (tmp_path / "file").write_bytes(b"old")
+    move_into_place(tmp_path / "part", tmp_path / "file")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"new")]

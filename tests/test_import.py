@@ -34,5 +34,10 @@ def test_what_a_file_says_about_itself_is_read_without_numpy(name: str) -> None:
     assert "numpy" not in modules_after(f"import panrt.{name}")
 
 
+def test_looking_up_a_model_by_name_loads_no_network_library() -> None:
+    found = "from panrt.engine.bundled import locate; locate('tabletop'); import panrt.hub.models"
+    assert modules_after(found).isdisjoint({"http", "ssl", "requests", *HEAVY})
+
+
 def test_the_probe_sees_what_is_loaded() -> None:
     assert "onnx" in modules_after("import onnx")

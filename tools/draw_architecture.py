@@ -30,15 +30,29 @@ class Room(NamedTuple):
 
 
 ENGINE = (300, 690)  # its left side and width
-_SMALL = ("frame", "slot", "uri", "clock", "threads", "forks", "preprocess", "pixel_formats", "nvtx_ranges")
+_SMALL = (
+    "conversion",
+    "frame",
+    "slot",
+    "uri",
+    "clock",
+    "threads",
+    "forks",
+    "preprocess",
+    "pixel_formats",
+    "nvtx_ranges",
+)
 FLOORS = {  # by their number, from the ground
-    9: [
+    10: [
         Room("cli", "the commands", ("cli", "__main__"), 30, 640),
         Room("panrt", "the public names", ("",), 710, 280),
     ],
+    9: [
+        Room("predict", "images to results", ("engine.predict",), 600, 170),
+    ],
     8: [
         Room("bench, doctor", "measure, explain", ("engine.bench", "engine.doctor"), 312, 136),
-        Room("load", "file to session", ("engine.load", "engine.bundled"), 462, 106),
+        Room("load", "file to session", ("engine.load", "engine.bundled", "engine.named"), 462, 106),
         Room("pipeline", "source to session to sinks", ("engine.pipeline",), 790, 180),
     ],
     7: [
@@ -59,7 +73,7 @@ FLOORS = {  # by their number, from the ground
         Room("frame, slot, ...", "frames, URIs, threads, clocks", tuple(f"engine.{name}" for name in _SMALL), 430, 540),
     ],
     3: [
-        Room("formats", "files that are read and written, checked", ("formats",), 30, 960),
+        Room("formats, hub", "files that are read and written, checked; models by name", ("formats", "hub"), 30, 960),
     ],
     2: [
         Room("plugins", "the four ops in all their forms", ("plugins",), 30, 960),

@@ -89,4 +89,7 @@ class NullSession(SessionBase[float]):
             frame.media_time,
             frame.source,
             {1: THING.color, 2: STUFF.color},
+            frame_hw=frame.hw,
+            categories=self.model.categories,
+            file_name=frame.file_name,
         )

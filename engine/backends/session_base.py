@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 import weakref
 from abc import ABC, abstractmethod
 from collections import deque
@@ -22,6 +21,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from panrt.engine import forks
+from panrt.engine.conversion import as_frame
 from panrt.engine.frame import Frame
 from panrt.engine.nvtx_ranges import nvtx_range
 from panrt.engine.results.result import PanopticResult
@@ -106,7 +106,7 @@ class SessionBase(ABC, Generic[Work]):
     # What users call
 
     def __call__(self, frame: Any) -> PanopticResult:
-        """Return the result of one frame of any size, BGR if it is an array; other formats are converted first.
+        """Return the result of one frame of any size: a `Frame`, or an image as `panrt.engine.conversion` lists them.
 
         Raises:
             SessionError: submissions wait for their collect; SessionBusyError if they are another user's.
@@ -117,7 +117,7 @@ class SessionBase(ABC, Generic[Work]):
             self._check_turn(current_user())
             if self._waiting:
                 raise SessionError("session: called while submissions wait for their collect; collect them first.")
-            return self._compute(frame if isinstance(frame, Frame) else Frame(frame, captured_at=time.monotonic()))
+            return self._compute(as_frame(frame))
 
     @nvtx_range("submit")
     def submit(self, frames: Sequence[Frame]) -> None:

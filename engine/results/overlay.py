@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from panrt.engine.preprocess import check_frame
+from panrt.engine.conversion import to_bgr
 from panrt.engine.results.colors import Rgb
 from panrt.engine.results.painter import OPACITY
 from panrt.engine.results.segment import Segment
@@ -37,7 +37,7 @@ def draw(
     threads: int | None = None,
 ) -> NDArray[np.uint8]:
     """Return the frame with the colours and borders of the segments, as `PanopticResult.overlay` describes it."""
-    check_frame(frame)
+    frame = to_bgr(frame)
     return native.overlay(
         np.ascontiguousarray(frame),
         np.ascontiguousarray(panoptic),

@@ -105,7 +105,7 @@ class Tracker:
         Raises:
             KeyError: a segment has a class that is not among the tracker's categories.
         """
-        things = [segment for segment in result.segments if segment.is_thing]
+        things = [segment for segment in result.map_segments if segment.is_thing]
         self._move()
         matched = self._match(result.panoptic, things)
         ids: dict[int, int] = {}
@@ -116,7 +116,7 @@ class Tracker:
             ids[segment.id] = track.id
             categories[segment.id] = max(track.votes, key=lambda category: track.votes[category])
         self._tracks = [track for track in self._tracks if track.age <= self.config.max_age]
-        for segment in result.segments:
+        for segment in result.map_segments:
             if not segment.is_thing:
                 ids[segment.id] = self._stuff_id(segment.category_id)
                 categories[segment.id] = segment.category_id
@@ -220,7 +220,7 @@ class Tracker:
             table[old] = new
         segments = []
         colors = {}
-        for segment in result.segments:
+        for segment in result.map_segments:
             category = self._categories[categories[segment.id]]
             new = ids[segment.id]
             segments.append(segment._replace(id=new, category_id=category.id, name=category.name))
@@ -228,7 +228,7 @@ class Tracker:
         return dataclasses.replace(
             result,
             panoptic=table[result.panoptic],
-            segments=tuple(segments),
+            map_segments=tuple(segments),
             colors=colors,
             device_map=None,
             painter=None if result.painter is None else result.painter.renumbered(ids),

@@ -8,14 +8,15 @@ import filecmp
 import json
 import logging
 import os
-import re
 import stat
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import cv2
 
+from panrt.engine.clock import epoch_of
+from panrt.engine.results.coco import image_number
 from panrt.engine.sinks.folders import FileFolder, claim_folder, existing_folders
 from panrt.engine.sinks.json_lines import json_line
 from panrt.engine.sinks.output import (
@@ -29,16 +30,22 @@ from panrt.engine.sinks.output import (
 from panrt.engine.sinks.sink import Item
 from panrt.errors import SinkError
 from panrt.formats.metadata import ModelFile
-from panrt.formats.records import legible
+from panrt.formats.records import legible, line
 
 LOG = logging.getLogger("panrt.sinks")
 
 JOURNAL = ".panrt-journal.jsonl"  # in a coco:// folder that is being written, or whose process was interrupted
+SCHEMA = 2  # of `panoptic.json`, as `info.schema`; without one, PNGs had the size of the map
+_INFO = {"description": "panoptic segmentation by PanRT", "schema": SCHEMA}
+_LONGEST_NAME = 240  # bytes of the name of a PNG
 _PNG_END = b"IEND\xaeB`\x82"
 
 
 class CocoWriter:
-    """Writes `panoptic.json` and `panoptic/000001.png`, ... in the COCO panoptic format; images are numbered from 1.
+    """Writes `panoptic.json` and `panoptic/000001.png`, ... in the COCO panoptic format; frames are numbered from 1.
+
+    The results of image files keep the names, `panoptic/street.png` for street.jpg, and the numbers, 139 for
+    000000000139.jpg, as far as these are unique.
 
     Annotations go to a journal, from which the JSON is assembled at the end: memory does not grow with the stream, and
     the next run completes the folder of an interrupted one. A folder with results is never written to; a new one is
@@ -50,26 +57,23 @@ class CocoWriter:
     def __init__(self, folder: Path, model: ModelFile) -> None:
         self._wanted = folder
         self._categories = [
-            {"id": c.id, "name": c.name, "isthing": int(c.is_thing), "color": list(c.color)}
-            for c in (*model.things, *model.stuff)
+            {"id": c.id, "name": c.name, "isthing": int(c.is_thing), "color": list(c.color)} for c in model.categories
         ]
         self._journal: OutputFile | None = None
         self._folder = FileFolder(folder)
-        self._count = 0
+        self._numbers = _Numbers()
         self._begun()
 
     def write(self, item: Item) -> None:
-        """Write the PNG of one result."""
+        """Write the PNG of one result, of the frame's size."""
         journal = self._begun()
-        number = self._count + 1
-        name = f"{number:06d}.png"
+        file_name = item.result.file_name
+        number, name = self._numbers.of(file_name)
         annotation, png = item.result.to_coco(image_id=number, file_name=name)
-        height, width = png.shape[:2]
-        image = {"id": number, "file_name": name, "height": height, "width": width}
-        image |= {"source": item.frame.source, "frame_index": item.frame.index}
         # The journal is written first: an entry without its PNG is omitted at the end.
         length = journal.length
         try:
+            image = _image(item, number, file_name or name)
             journal.append(json_line({"image": image, "annotation": annotation}))
         except SinkError as error:
             if is_finished(error):
@@ -82,7 +86,7 @@ class CocoWriter:
                 journal.cut(length)
             make_folder(self._folder.path / "panoptic", self._folder.path)  # in case the folder was removed
             raise
-        self._count = number
+        self._numbers.take(number, name, is_file=bool(file_name))
 
     def idle(self) -> None:
         """Flush to disk if it is due."""
@@ -117,7 +121,7 @@ class CocoWriter:
                 journal.cut(0)
                 journal.drop()
                 raise
-            self._journal, self._count, self._folder = journal, 0, FileFolder(folder)
+            self._journal, self._numbers, self._folder = journal, _Numbers(), FileFolder(folder)
             self.files = (str(folder),)
         return self._journal
 
@@ -125,6 +129,56 @@ class CocoWriter:
         """Complete this folder, so that the next result begins another."""
         with contextlib.suppress(OSError):
             self.close()
+
+
+def _image(item: Item, number: int, file_name: str) -> dict[str, Any]:
+    """Return the entry of an image."""
+    (height, width), (map_height, map_width) = item.result.frame_hw, item.result.map_hw
+    return {
+        "id": number,
+        "file_name": file_name,
+        "height": height,
+        "width": width,
+        "map_height": map_height,
+        "map_width": map_width,
+        "source": item.frame.source,
+        "frame_index": item.frame.index,
+        "captured_at": item.frame.captured_at,
+        "captured_at_epoch": epoch_of(item.frame.captured_at),
+    }
+
+
+class _Numbers:
+    """Numbers and names of images in a folder: those of their files, as far as these are unique.
+
+    Only names and numbers of image files are remembered, so that memory does not grow with a video.
+    """
+
+    def __init__(self) -> None:
+        self._last = 0  # number that was counted
+        self._numbers: set[int] = set()  # of image files
+        self._stems: set[str] = set()  # of their PNGs
+
+    def of(self, file_name: str) -> tuple[int, str]:
+        """Return the number of the next image, and the name of its PNG."""
+        number = image_number(file_name)
+        if number is None or number <= self._last or number in self._numbers:
+            number = self._last + 1
+            while number in self._numbers:
+                number += 1
+        stem, counted = PurePath(file_name).stem, f"{number:06d}"
+        is_another = stem.isdecimal() and stem != counted and f"{int(stem):06d}" == stem  # the name of another number
+        if is_another or not _is_png_name(f"{stem}.png") or stem in self._stems:
+            stem = counted
+        return number, f"{stem}.png"
+
+    def take(self, number: int, name: str, *, is_file: bool) -> None:
+        """Mark a number and the name of a PNG as used, by an image file or by another frame."""
+        if is_file:
+            self._numbers.add(number)
+            self._stems.add(PurePath(name).stem)
+        else:
+            self._last = number
 
 
 def put_together(folder: Path) -> int:
@@ -139,7 +193,7 @@ def put_together(folder: Path) -> int:
     journal, part = _Journal(folder), folder / ".panoptic.json.part"
     try:
         with part.open("w", encoding="utf-8") as file:
-            file.write(f'{{"categories": {json.dumps(journal.categories)}')
+            file.write(f'{{"info": {json.dumps(_INFO)},\n"categories": {json.dumps(journal.categories)}')
             for key in ("image", "annotation"):
                 file.write(f',\n"{key}s": [')
                 for index, entry in enumerate(journal):
@@ -177,28 +231,34 @@ class _Journal:
         self.path = folder / JOURNAL
         self.categories: list[Any] = []
         self.good = bytearray()  # by entry: whether its PNG is complete
-        for line in self._lines():
-            self.categories = line.get("categories", self.categories)
+        for entry in self._lines():
+            self.categories = entry.get("categories", self.categories)
         for entry in self._entries():
-            self.good.append(_is_whole(folder / "panoptic" / entry["image"]["file_name"]))
+            self.good.append(_is_whole(folder / "panoptic" / entry["annotation"]["file_name"]))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (entry for entry, good in zip(self._entries(), self.good, strict=True) if good)
 
     def _entries(self) -> Iterator[dict[str, Any]]:
-        return (line for line in self._lines() if "annotation" in line and _is_image(line.get("image")))
+        return (entry for entry in self._lines() if "image" in entry and _is_annotation(entry.get("annotation")))
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         with self.path.open("rb") as file:
-            for line in file:
+            for text in file:
                 with contextlib.suppress(ValueError, RecursionError):
-                    if isinstance(facts := json.loads(line), dict):
+                    if isinstance(facts := json.loads(text), dict):
                         yield facts
 
 
-def _is_image(value: object) -> bool:
-    name = value.get("file_name") if isinstance(value, dict) else None
-    return isinstance(name, str) and re.fullmatch(r"[0-9]{6,12}\.png", name) is not None
+def _is_annotation(value: object) -> bool:
+    return isinstance(value, dict) and _is_png_name(value.get("file_name"))
+
+
+def _is_png_name(name: object) -> bool:
+    """Return whether it is the name of a PNG that PanRT writes: of a visible file in the folder itself."""
+    if line(name) is None or not isinstance(name, str) or len(name.encode()) > _LONGEST_NAME:
+        return False
+    return name.endswith(".png") and not name.startswith(".") and "/" not in name
 
 
 def _is_whole(path: Path) -> bool:
@@ -229,7 +289,7 @@ def _complete(folder: Path) -> None:
             LOG.warning("%s: completed the folder of an interrupted run, %d images", legible(folder), count)
         else:  # the run ended before its first entry
             (folder / JOURNAL).unlink(missing_ok=True)
-        for part in (folder / "panoptic").glob(".[0-9]*.png.part"):
+        for part in (folder / "panoptic").glob(".*.png.part"):
             part.unlink(missing_ok=True)
     except OSError as error:
         LOG.warning("%s", error)  # new results can be written nevertheless

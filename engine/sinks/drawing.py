@@ -17,7 +17,7 @@ def annotated(item: Item, *, scale: int = 1) -> NDArray[np.uint8]:
     """Return the frame, enlarged `scale` times, with its segments drawn over it, (H, W, 3) BGR."""
     if item.drawing is not None and scale == 1:
         image: NDArray[np.uint8] = item.drawing.overlay().copy()
-        write_names(image, item.result.panoptic, item.result.segments)
+        write_names(image, item.result.panoptic, item.result.map_segments)
         return image
     frame: NDArray[Any] = bgr(item.frame)
     if scale > 1:  # before drawing, so that names and borders stay sharp

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from panrt.engine.clock import epoch_of
 from panrt.engine.sinks.output import (
     OutputFile,
     claim,
@@ -22,18 +23,15 @@ from panrt.engine.sinks.sink import Item
 from panrt.errors import ReaderLeftError, SinkError
 
 
-def record(item: Item) -> dict[str, Any]:
-    """Return a result as plain data, without its map."""
-    result, frame = item.result, item.frame
-    return {
+def record(item: Item, *, rle: bool = False) -> dict[str, Any]:
+    """Return a result as plain data, without its map; see `PanopticResult.to_json`."""
+    frame = item.frame
+    return item.result.to_json(rle=rle) | {
         "source": frame.source,
         "frame_index": frame.index,
         "captured_at": frame.captured_at,
+        "captured_at_epoch": epoch_of(frame.captured_at),
         "media_time": frame.media_time,
-        "height": result.panoptic.shape[0],
-        "width": result.panoptic.shape[1],
-        "timings": result.timings._asdict(),
-        "segments": [segment._asdict() for segment in result.segments],
     }
 
 
@@ -47,14 +45,15 @@ class JsonLinesWriter:
 
     pending = 0
 
-    def __init__(self, path: Path, *, overwrite: bool = False) -> None:
+    def __init__(self, path: Path, *, overwrite: bool = False, rle: bool = False) -> None:
         self._path = path
+        self._rle = rle
         self._file: OutputFile | None = claim(path, overwrite=overwrite)
         self.files = (str(self._file.path),)
 
     def write(self, item: Item) -> None:
         """Write and flush one line, so that a reader of the file sees it at once."""
-        line = json_line(record(item))
+        line = json_line(record(item, rle=self._rle))
         try:
             self._begun().append(line)
         except SinkError as error:
@@ -96,7 +95,8 @@ class StandardOutputWriter:
     pending = 0
     files = ()
 
-    def __init__(self) -> None:
+    def __init__(self, *, rle: bool = False) -> None:
+        self._rle = rle
         if sys.stdout is None or sys.stdout.closed:
             raise SinkError("-: standard output is closed; give the sink a file, out.jsonl.")
         self._stream = sys.stdout
@@ -110,7 +110,7 @@ class StandardOutputWriter:
         Raises:
             ReaderLeftError: nobody reads standard output any more.
         """
-        line = json_line(record(item))
+        line = json_line(record(item, rle=self._rle))
         try:
             if self._descriptor is None:
                 self._stream.write(line.decode())

@@ -18,7 +18,10 @@ from panrt.errors import SinkError
 
 
 class NumpyWriter:
-    """Writes each panoptic map, (H, W) int32, to `000001.npy`, ... and its segments to `results.jsonl`.
+    """Writes each panoptic map, (h, w) int32, to `000001.npy`, ... and its segments to `results.jsonl`.
+
+    Maps have the size that the network gave them, `map_height` and `map_width`; areas and boxes are in pixels of the
+    frame, `height` and `width`.
 
     A folder with results is never written to; a new one is created instead.
     """

@@ -1,7 +1,10 @@
 """Open a sink by its URI.
 
     out.mp4  out.mkv        annotated video, H.264; ?crf=23&preset=veryfast&scale=1
-    out.jsonl  -            a line of JSON for each result, in a file or on standard output
+    out.jsonl  -            a line of JSON for each result, in a file or on standard output; ?masks=rle
+    out.jpg  out.png        an annotated image for each result, out.jpg, out-2.jpg, ...
+    images://FOLDER         annotated images by the names of their files; ?format=png
+    masks://FOLDER          the segment ID of each pixel, as PNG images of 16 bits
     coco://FOLDER           a folder in the COCO panoptic format
     npy://FOLDER            panoptic maps as NumPy arrays, and results.jsonl
     shm://NAME              shared memory, for `SharedMemoryReader` in another process
@@ -29,6 +32,7 @@ from panrt.engine.results.result import PanopticResult
 from panrt.engine.sinks.address import OPTIONS, parse_address
 from panrt.engine.sinks.coco import CocoWriter
 from panrt.engine.sinks.http import MetricsWriter
+from panrt.engine.sinks.images import ImageFolderWriter, ImageWriter, render_ids, render_overlay
 from panrt.engine.sinks.json_lines import JsonLinesWriter, StandardOutputWriter
 from panrt.engine.sinks.numpy_arrays import NumpyWriter
 from panrt.engine.sinks.shared_memory import SharedMemoryWriter
@@ -42,8 +46,11 @@ from panrt.errors import UnknownSinkError
 from panrt.formats.records import legible
 
 _VIDEO = (".mp4", ".mkv", ".mov")
+_IMAGES = (".jpg", ".jpeg", ".png")
 _LINES = (".jsonl", ".ndjson")
 _OVERWRITE = ("no", "yes")
+_FORMATS = ("jpg", "png")  # of annotated images in a folder
+_MASKS = ("none", "rle")  # of segments in JSON lines
 _PRESETS = (
     *("ultrafast", "superfast", "veryfast", "faster", "fast"),
     *("medium", "slow", "slower", "veryslow", "placebo"),
@@ -169,10 +176,13 @@ def _file(path: str) -> tuple[str, str]:
     suffix = Path(path).suffix.lower()
     if suffix in _VIDEO:
         return "video", path
+    if suffix in _IMAGES:
+        return "image", path
     if suffix in _LINES:
         return "jsonl", path
     raise UnknownSinkError(
-        f"{legible(redact(path))}: unknown kind of file; expected a name that ends in {', '.join((*_VIDEO, *_LINES))}, "
+        f"{legible(redact(path))}: unknown kind of file; expected a name that ends in "
+        f"{', '.join((*_VIDEO, *_IMAGES, *_LINES))}, "
         f"or one of {', '.join(f'{name}://' for name in _KINDS)}."
     )
 
@@ -193,9 +203,24 @@ def _video(target: str, options: Mapping[str, str], context: Context) -> Writer:
 
 
 def _lines(target: str, options: Mapping[str, str], _: Context) -> Writer:
+    masks = options.get("masks", "none")
+    if masks not in _MASKS:
+        raise UnknownSinkError(f"{target or '-'}: masks: got {legible(masks)!r}, expected {' or '.join(_MASKS)}.")
     if not target:
-        return StandardOutputWriter()
-    return JsonLinesWriter(Path(target), overwrite=options.get("overwrite") == "yes")
+        return StandardOutputWriter(rle=masks == "rle")
+    return JsonLinesWriter(Path(target), overwrite=options.get("overwrite") == "yes", rle=masks == "rle")
+
+
+def _images(target: str, options: Mapping[str, str], _: Context) -> Writer:
+    kind = options.get("format", "jpg")
+    if kind not in _FORMATS:
+        raise UnknownSinkError(f"images://{target}: format: got {legible(kind)!r}, expected {' or '.join(_FORMATS)}.")
+    overwrite = options.get("overwrite") == "yes"
+    return ImageFolderWriter(Path(target), render_overlay, suffix=f".{kind}", overwrite=overwrite)
+
+
+def _mask_images(target: str, options: Mapping[str, str], _: Context) -> Writer:
+    return ImageFolderWriter(Path(target), render_ids, suffix=".png", overwrite=options.get("overwrite") == "yes")
 
 
 def _server(scheme: str, writer: type[WebWriter] | type[MetricsWriter], *, overlays: bool = False) -> _Kind:
@@ -215,7 +240,23 @@ def _later(
 
 _KINDS: dict[str, _Kind] = {
     "video": _Kind(_later(_video), recording=True, options=("crf", "preset", "scale", "overwrite"), overlays=True),
-    "jsonl": _Kind(_later(_lines), recording=True, options=("overwrite",)),
+    "image": _Kind(
+        _later(lambda target, options, _: ImageWriter(Path(target), overwrite=options.get("overwrite") == "yes")),
+        recording=True,
+        options=("overwrite",),
+        overlays=True,
+        needs_target=True,
+    ),
+    "images": _Kind(
+        _later(_images),
+        recording=True,
+        options=("format", "overwrite"),
+        overlays=True,
+        is_folder=True,
+        needs_target=True,
+    ),
+    "masks": _Kind(_later(_mask_images), recording=True, options=("overwrite",), is_folder=True, needs_target=True),
+    "jsonl": _Kind(_later(_lines), recording=True, options=("overwrite", "masks")),
     "coco": _Kind(
         _later(lambda target, _, context: CocoWriter(Path(target), context.model)),
         recording=True,

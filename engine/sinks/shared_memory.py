@@ -1,9 +1,14 @@
 """Results in shared memory: one process writes, others read the newest without synchronising with it.
 
-Shapes: H x W the panoptic map. The memory is a file on the system's RAM disk, with a header and a ring of slots:
+Shapes: H x W pixels of the panoptic map. The memory is a file on the system's RAM disk, a header and a ring of slots:
 
     header   8s magic, u32 version, u32 slots, u64 bytes of a slot, u64 results published, u32 state (0 open, 1 closed)
     slot     u64 number set before writing, u64 number set after, u32 H, u32 W, u32 n, n bytes of JSON, the map int32
+
+The JSON holds `frame_hw` (height and width of the frame, which the map shows whole), `segments` (rows of id, category
+id, name, is_thing, score, area and box, in pixels of the map), `captured_at` (seconds of CLOCK_MONOTONIC),
+`captured_at_epoch` (seconds since 1970; null if unknown), `media_time`, `frame_index`, `source`, `file_name`, `colors`
+and `timings`. Version 3 added `frame_hw`, `captured_at_epoch` and `file_name`.
 
 A reader copies the newest slot, then checks that both its numbers are still the expected one: no side ever waits.
 
@@ -36,7 +41,7 @@ from panrt.engine.sinks.sink import Item
 from panrt.errors import SharedMemoryError, SinkError, WriterGoneError
 from panrt.formats.records import parse, real, shown, whole
 
-_MAGIC, _VERSION = b"PANRTSHM", 2
+_MAGIC, _VERSION = b"PANRTSHM", 3
 _HEADER = struct.Struct("<8sIIQQI")
 _PUBLISHED = struct.Struct("<Q"), 24  # and its offset in the header
 _STATE = struct.Struct("<I"), 32
@@ -49,6 +54,7 @@ _SLOTS = 4
 _MOST_SLOTS = 64
 _SPARE_TEXT = 1 << 14  # bytes reserved for more segments than the first result has
 _ALIGN = 64
+_MOST_PIXELS = 1 << 28  # of a frame
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _LOOK_EVERY = 32  # polls for a result, a millisecond apart, between checks of the writer
 
@@ -401,12 +407,15 @@ def _place(descriptor: int, path: Path) -> Literal["here", "absent", "replaced"]
 
 def _dump(result: PanopticResult) -> bytes:
     fields: dict[str, Any] = {
-        "segments": result.segments,
+        "frame_hw": result.frame_hw,
+        "segments": result.map_segments,
         "timings": result.timings,
         "frame_index": result.frame_index,
         "captured_at": result.captured_at,
+        "captured_at_epoch": result.captured_at_epoch,
         "media_time": result.media_time,
         "source": result.source,
+        "file_name": result.file_name,
         "colors": list(result.colors.items()),
     }
     return json.dumps(fields, separators=(",", ":")).encode()
@@ -425,6 +434,8 @@ def _load(path: Path, text: bytes, panoptic: NDArray[np.int32]) -> PanopticResul
             None if fields["media_time"] is None else _real(fields["media_time"]),
             _text(fields["source"]),
             {_whole(key): (_whole(red), _whole(green), _whole(blue)) for key, (red, green, blue) in fields["colors"]},
+            frame_hw=_size(fields["frame_hw"]),
+            file_name=_text(fields["file_name"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise SharedMemoryError(f"{path}: got {shown(fields)}, expected the fields of a result; {cure}.") from error
@@ -436,6 +447,13 @@ def _segment(row: Any) -> Segment:
         raise TypeError("is_thing")
     box = _whole(x0), _whole(y0), _whole(x1), _whole(y1)
     return Segment(_whole(number), _whole(category), _text(name), is_thing, _real(score), _whole(area), box)
+
+
+def _size(value: Any) -> tuple[int, int]:
+    height, width = map(_whole, value)
+    if min(height, width) < 0 or height * width > _MOST_PIXELS:
+        raise ValueError("a size")
+    return height, width
 
 
 def _whole(value: object) -> int:

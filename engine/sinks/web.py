@@ -71,7 +71,7 @@ class WebWriter:
     def write(self, item: Item) -> None:
         """Send one result to its viewers."""
         source = item.frame.source
-        segments = Counter(segment.category_id for segment in item.result.segments)
+        segments = Counter(segment.category_id for segment in item.result.map_segments)
         with self._changed:
             self._seen[source] = _Seen(item.frame.captured_at, segments)
             if not self._viewers[source]:

@@ -43,7 +43,7 @@ def frames(paths: Sequence[Path], opening: Opening) -> Generator[Captured, None,
             if opening.stop.is_set():
                 return
             try:
-                for captured in _frames(path, opening):
+                for captured in captures(path, opening):
                     shown += 1
                     yield captured
             except SourceError as error:
@@ -54,9 +54,14 @@ def frames(paths: Sequence[Path], opening: Opening) -> Generator[Captured, None,
             return
 
 
-def _frames(path: Path, opening: Opening) -> Generator[Captured, None, None]:
+def captures(path: Path, opening: Opening) -> Generator[Captured, None, None]:
+    """Yield the image of a file, or the frames of a video.
+
+    Raises:
+        SourceError: it cannot be read, or is damaged.
+    """
     if image_files.is_image_name(path.name):
-        yield Captured(read_image(path))
+        yield Captured(read_image(path), file_name=legible(path.name))
     else:
         yield from file_frames(path, opening)
 

@@ -1,4 +1,4 @@
-"""Images of a program as a source: arrays from an iterable."""
+"""Images of a program as a source: frames, arrays, tensors and images of Pillow from an iterable."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Generator, Iterable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from panrt.engine.conversion import ColorOrder, to_bgr
+from panrt.engine.frame import Frame
 from panrt.engine.sources.source import Captured, Opening
-from panrt.errors import SourceUndecodableError
-from panrt.formats.records import shown
+from panrt.errors import FrameError, SourceUndecodableError
 
 
 def image_frames(images: Iterable[Any], opening: Opening) -> Generator[Captured, None, None]:
@@ -24,17 +24,32 @@ def image_frames(images: Iterable[Any], opening: Opening) -> Generator[Captured,
         for count, image in enumerate(images, start=1):
             if opening.stop.is_set():
                 return
-            yield Captured(_checked(image, count - 1))
+            yield captured(image, name=f"images: number {count - 1}")
         if count == 0 or not opening.options.loop:
             return
 
 
-def _checked(image: object, index: int) -> NDArray[np.uint8]:
-    """Return a copy of an image, so that the program may reuse its array."""
-    if not isinstance(image, np.ndarray):
-        found = f"got {shown(image)}"
-    elif image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        found = f"got {image.shape} {image.dtype}"
-    else:
-        return np.array(image, order="C")
-    raise SourceUndecodableError(f"images: number {index}: {found}, expected an array of (H, W, 3) uint8 in BGR.")
+def captured(image: object, *, name: str, pixel_format: ColorOrder = "bgr8") -> Captured:
+    """Return a copy of an image, so that the program may reuse its array.
+
+    Args:
+        image: a `Frame`, or what `panrt.engine.conversion` converts.
+        name: of the image in messages.
+        pixel_format: the order of an array's colours.
+
+    Raises:
+        SourceUndecodableError: it is not an image.
+    """
+    if isinstance(image, Frame):
+        return Captured(
+            np.array(image.image, order="C"),
+            image.media_time,
+            image.captured_at or None,
+            image.pixel_format,
+            image.yuv_standard,
+            image.file_name,
+        )
+    try:
+        return Captured(np.array(to_bgr(image, pixel_format=pixel_format, name=name), order="C"))
+    except FrameError as error:
+        raise SourceUndecodableError(str(error)) from error

@@ -67,6 +67,8 @@ def specify(source: object) -> Spec:
     Raises:
         UnknownSourceError, SourceError, TypeError: as `open_source`.
     """
+    if isinstance(source, Spec):
+        return source
     if isinstance(source, str):
         return parse(source)
     if isinstance(source, os.PathLike):

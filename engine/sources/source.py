@@ -96,6 +96,7 @@ class Captured(NamedTuple):
     captured_at: float | None = None  # seconds of the clock; None: now
     pixel_format: PixelFormat = "bgr8"
     yuv_standard: YuvStandard = "bt601"
+    file_name: str = ""  # of an image file, without its folder
 
 
 @dataclass
@@ -355,6 +356,7 @@ class Source:
             self.name,
             captured.pixel_format,
             captured.yuv_standard,
+            captured.file_name,
         )
         if not self._slot.put(frame):
             return False

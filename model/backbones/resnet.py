@@ -13,18 +13,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from panrt.model.backbones.trunk import Trunk, TrunkWeights
-from panrt.model.config import PanopticFPNConfig, ResNetConfig
+from panrt.model.config import PanopticFPNConfig, ResNetConfig, TrunkNorm
 from panrt.model.layers import FrozenBatchNorm2d, NormedConv2d, init_msra
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
+def _norm(kind: TrunkNorm, channels: int) -> nn.Module:
+    return FrozenBatchNorm2d(channels) if kind == "frozen_batch" else nn.GroupNorm(32, channels)
+
+
 class Stem(nn.Module):
     """A 7x7 convolution of stride 2, then a 3x3 max-pool of stride 2: (N, 3, H, W) -> (N, 64, H/4, W/4)."""
 
-    def __init__(self) -> None:
+    def __init__(self, norm: TrunkNorm) -> None:
         super().__init__()
-        self.conv1 = NormedConv2d(3, 64, 7, stride=2, padding=3, norm=FrozenBatchNorm2d(64))
+        self.conv1 = NormedConv2d(3, 64, 7, stride=2, padding=3, norm=_norm(norm, 64))
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.max_pool2d(functional.relu(self.conv1(x)), kernel_size=3, stride=2, padding=1)
@@ -43,15 +47,16 @@ class Bottleneck(nn.Module):
         stride_in_1x1: bool,
         groups: int,
         dilation: int,
+        norm: TrunkNorm,
     ) -> None:
         super().__init__()
         stride_1x1, stride_3x3 = (stride, 1) if stride_in_1x1 else (1, stride)
         self.shortcut = (
-            NormedConv2d(in_channels, out_channels, 1, stride=stride, norm=FrozenBatchNorm2d(out_channels))
+            NormedConv2d(in_channels, out_channels, 1, stride=stride, norm=_norm(norm, out_channels))
             if in_channels != out_channels
             else None
         )
-        self.conv1 = NormedConv2d(in_channels, mid_channels, 1, stride=stride_1x1, norm=FrozenBatchNorm2d(mid_channels))
+        self.conv1 = NormedConv2d(in_channels, mid_channels, 1, stride=stride_1x1, norm=_norm(norm, mid_channels))
         self.conv2 = NormedConv2d(
             mid_channels,
             mid_channels,
@@ -60,9 +65,9 @@ class Bottleneck(nn.Module):
             padding=dilation,
             dilation=dilation,
             groups=groups,
-            norm=FrozenBatchNorm2d(mid_channels),
+            norm=_norm(norm, mid_channels),
         )
-        self.conv3 = NormedConv2d(mid_channels, out_channels, 1, norm=FrozenBatchNorm2d(out_channels))
+        self.conv3 = NormedConv2d(mid_channels, out_channels, 1, norm=_norm(norm, out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.shortcut is None else self.shortcut(x)
@@ -71,8 +76,8 @@ class Bottleneck(nn.Module):
         return functional.relu(self.conv3(x) + shortcut)
 
 
-def _torchvision_name(name: str) -> str:
-    """Return a tensor's name in torchvision: `res3.0.conv2.norm.weight` -> `layer2.0.bn2.weight`."""
+def torchvision_name(name: str) -> str:
+    """Return torchvision's name of a tensor of the trunk: `res3.0.conv2.norm.weight` -> `layer2.0.bn2.weight`."""
     name = name.removeprefix("stem.")
     name = re.sub(r"^res(\d)", lambda match: f"layer{int(match[1]) - 1}", name)
     name = name.replace("shortcut.norm.", "downsample.1.").replace("shortcut.", "downsample.0.")
@@ -115,7 +120,7 @@ def _torchvision_problem(config: PanopticFPNConfig) -> str | None:
 _TORCHVISION = TrunkWeights(
     "torchvision ResNet",
     "conv1.weight",
-    _torchvision_name,
+    torchvision_name,
     rgb=True,
     ignored=re.compile(r"fc\..*|.*\.num_batches_tracked"),
     problem=_torchvision_problem,
@@ -146,7 +151,7 @@ class ResNet(Trunk):
 
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
-        self.stem = Stem()
+        self.stem = Stem(config.norm)
         in_channels, total_stride, dilation = 64, 4, 1
         for stage, (blocks, out_channels) in enumerate(zip(BLOCKS[config.depth], self.channels, strict=True)):
             stride = 1 if stage == 0 else 2
@@ -164,6 +169,7 @@ class ResNet(Trunk):
                         stride_in_1x1=config.stride_in_1x1,
                         groups=config.groups,
                         dilation=dilation,
+                        norm=config.norm,
                     )
                 )
                 in_channels = out_channels

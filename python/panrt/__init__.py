@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from panrt.engine.load import load as load
     from panrt.engine.pipeline import Stream as Stream
     from panrt.engine.pipeline import stream as stream
+    from panrt.engine.predict import predict as predict
     from panrt.engine.results.result import PanopticResult as PanopticResult
     from panrt.engine.results.segment import Segment as Segment
     from panrt.engine.results.tracking import Tracker as Tracker
@@ -44,6 +45,7 @@ _LAZY = {
     "Tracker": "panrt.engine.results.tracking",
     "TrackingConfig": "panrt.engine.results.tracking",
     "load": "panrt.engine.load",
+    "predict": "panrt.engine.predict",
     "stream": "panrt.engine.pipeline",
 }
 
@@ -59,6 +61,7 @@ __all__ = [
     "TrackingConfig",
     "__version__",
     "load",
+    "predict",
     "stream",
 ]
 __all__ += errors.__all__

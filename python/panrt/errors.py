@@ -2,6 +2,7 @@
 
     PanrtError
     ├── model files        ModelFileError, InputSizeError, PlanMismatch
+    ├── models by name     UnknownModelError, DownloadError, ChecksumError, OfflineError
     ├── sessions           BackendError, SessionError, FrameError, DeviceMapError, ThreadLimitError,
     │                      ThresholdsFixedError
     ├── streams            StreamError, SourceError, UnknownSourceError, SinkError, UnknownSinkError, SameFileError
@@ -29,11 +30,14 @@ __all__ = [
     "BenchmarkFileError",
     "BuildError",
     "CheckpointError",
+    "ChecksumError",
     "ClassMismatchError",
     "ClassesError",
+    "ConfigFileError",
     "CudaError",
     "CudaStreamError",
     "DeviceMapError",
+    "DownloadError",
     "EngineError",
     "ExportError",
     "FrameError",
@@ -47,6 +51,7 @@ __all__ = [
     "MissingError",
     "ModelFileError",
     "NoCacheFolderError",
+    "OfflineError",
     "OtherTrainingError",
     "PanopticFormatError",
     "PanopticNotFoundError",
@@ -73,6 +78,7 @@ __all__ = [
     "ThreadLimitError",
     "ThresholdsFixedError",
     "TrainingError",
+    "UnknownModelError",
     "UnknownSinkError",
     "UnknownSourceError",
     "UnsupportedModelError",
@@ -116,6 +122,25 @@ class PlanMismatch(PanrtError, RuntimeError):  # noqa: N818  # the word that the
 
 class InputSizeError(PanrtError, ValueError):
     """The size chosen for a network's input is invalid, or a model of open size was given none."""
+
+
+# Models by name
+
+
+class UnknownModelError(PanrtError, FileNotFoundError):
+    """No file and no model of the catalogue has this name; the message lists the nearest."""
+
+
+class DownloadError(PanrtError, OSError):
+    """A file cannot be downloaded: the server does not have it, the disk is full, the connection is cut too often."""
+
+
+class ChecksumError(DownloadError):
+    """A downloaded file is not the one that was expected."""
+
+
+class OfflineError(DownloadError):
+    """A file is not in the cache, and the server cannot be reached or may not be asked."""
 
 
 # Sessions
@@ -296,6 +321,10 @@ class ClassesError(CheckpointError):
         super().__init__(
             f"{problem}; pass a configuration with classes=read_classes('panoptic.json') of their data set."
         )
+
+
+class ConfigFileError(CheckpointError):
+    """A configuration of another framework cannot be read, or describes a network that PanRT does not have."""
 
 
 class OtherTrainingError(CheckpointError):

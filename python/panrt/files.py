@@ -43,10 +43,33 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
         if path.exists():
             temporary.chmod(path.stat().st_mode & 0o7777)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync(path.parent)
+        move_into_place(temporary, path)
+
+
+def move_into_place(temporary: Path, path: Path) -> None:
+    """Give a complete file its final name; its content is on the disk before, and the name before this returns."""
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    _sync(path.parent)
+
+
+@contextmanager
+def locked(path: Path, *, waiting: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Hold a lock that one process at a time can hold; it ends with the process.
+
+    Args:
+        path: of the lock's file, which is created and stays.
+        waiting: called once if another process holds the lock.
+    """
+    with path.open("w") as lock:
+        if not _lock(lock.fileno()):
+            waiting()
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(lock, fcntl.LOCK_UN)  # closing does not free it while a forked process has it open too
 
 
 @contextmanager

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.abc
 import json
-import os
-import pickle
 import re
 import subprocess
 import sys
@@ -19,33 +17,13 @@ import torch
 from typer.testing import CliRunner, Result
 
 import panrt
-from data.golden import recipe
 from panrt.cli import app, support
 from panrt.errors import CheckpointError, PanopticFormatError, PanrtError, TrainingError
 from panrt.model import build, load, save
 from panrt.model.checkpoints import read_header
+from support.command_line import fail, run, succeed
 
 EVAL = Path(__file__).parents[1] / "data" / "tabletop" / "eval"
-
-
-def run(*arguments: object) -> Result:
-    torch.set_num_threads(1)
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def succeed(*arguments: object) -> str:
-    result = run(*arguments)
-    assert result.exit_code == 0, (result.output, result.exception)
-    return result.stdout
-
-
-def fail(*arguments: object) -> str:
-    """What a command that must fail says; it says so on stderr alone, in one voice."""
-    result = run(*arguments)
-    assert result.exit_code == 2, (result.output, result.exception)
-    assert result.stdout == ""
-    assert "Traceback" not in result.stderr
-    return result.stderr
 
 
 @pytest.fixture(scope="module")
@@ -224,58 +202,6 @@ def test_weights_in_place_of_a_model_are_answered_with_the_command(model: Path, 
     spaced.write_bytes(b"x")
     said = fail("bench", spaced)
     assert f"panrt convert '{spaced}' -o '{tmp_path}/my model.safetensors' --config CONFIG && panrt export '" in said
-
-
-# convert
-
-
-@pytest.fixture(scope="module")
-def zoo_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The golden weights as detectron2's model zoo would ship them."""
-    path = tmp_path_factory.mktemp("zoo") / "model_final.pkl"
-    content = {"model": recipe.state_dict(50) | {"pixel_mean": np.zeros((3, 1, 1), np.float32)}}
-    path.write_bytes(pickle.dumps(content | {"__author__": "Detectron2 Model Zoo"}, protocol=4))
-    return path
-
-
-def test_convert_takes_every_tensor_of_detectron2(zoo_file: Path, tmp_path: Path) -> None:
-    output = tmp_path / "model.safetensors"
-    shown = succeed("convert", zoo_file, "-o", output, "--config", "panoptic_fpn_r50", "--half", "--json")
-    facts = json.loads(shown)
-    found = load(output).state_dict()
-    assert facts["kind"] == "detectron2 pickle by Detectron2 Model Zoo"
-    assert facts["ignored"] == ["pixel_mean"]
-    assert facts["tensors"] == len(found) == facts["renamed"]
-    weight = recipe.state_dict(50)["sem_seg_head.predictor.weight"]
-    assert torch.equal(found["semantic.predictor.weight"], torch.from_numpy(weight).half().float())
-    assert (
-        read_header(output).provenance == "converted from model_final.pkl, a detectron2 pickle by Detectron2 Model Zoo"
-    )
-
-
-def test_convert_names_what_does_not_fit_and_writes_nothing(zoo_file: Path, few: Path, tmp_path: Path) -> None:
-    output = tmp_path / "model.safetensors"
-    said = fail("convert", zoo_file, "-o", output, "--config", "panoptic_fpn_r50", "--classes", few)
-    assert "trained on 80 things and 53 stuff, while panoptic_fpn_r50 has 8 and 4; give the classes of another" in said
-    assert said.rstrip().endswith("few.json: --classes panoptic.json.")
-    assert "suffix '.txt'" in fail("convert", EVAL / "notes.txt", "-o", output, "--config", "panoptic_fpn_r50")
-    assert list(tmp_path.iterdir()) == []
-
-
-class Payload:
-    def __init__(self, victim: Path) -> None:
-        self.victim = victim
-
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return os.mkdir, (str(self.victim),)
-
-
-def test_convert_refuses_a_malicious_pickle_and_writes_nothing(tmp_path: Path) -> None:
-    source, victim, output = tmp_path / "evil.pkl", tmp_path / "victim", tmp_path / "model.safetensors"
-    source.write_bytes(pickle.dumps({"model": {"weight": Payload(victim)}}))
-    said = fail("convert", source, "-o", output, "--config", "panoptic_fpn_r50")
-    assert "not unpickled: it asks for posix.mkdir" in said
-    assert list(tmp_path.iterdir()) == [source]
 
 
 # eval

@@ -85,7 +85,7 @@ def by_onnx_runtime(path: Path, image: NDArray[np.uint8]) -> Outputs:
 
 
 def rows(result: PanopticResult) -> list[tuple[int, bool, int, tuple[int, int, int, int]]]:
-    return [(s.id, s.is_thing, s.area, s.box) for s in result.segments]
+    return [(s.id, s.is_thing, s.area, s.box) for s in result.map_segments]
 
 
 def expected_rows(outputs: Outputs, image: int) -> list[tuple[int, bool, int, tuple[int, int, int, int]]]:
@@ -242,8 +242,8 @@ def test_the_map_is_the_part_that_holds_the_frame(
     assert result.panoptic.shape == shown
     ids, areas = np.unique(result.panoptic, return_counts=True)
     found = {int(i): int(area) for i, area in zip(ids, areas, strict=True) if i}
-    assert {s.id: s.area for s in result.segments} == found
-    for s in result.segments:
+    assert {s.id: s.area for s in result.map_segments} == found
+    for s in result.map_segments:
         ys, xs = np.nonzero(result.panoptic == s.id)
         assert s.box == (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
 
@@ -258,7 +258,7 @@ def test_a_frame_of_the_input_size_reaches_the_network_as_it_is(session: CpuSess
 
 @pytest.mark.parametrize(
     "frame",
-    [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3), np.float32),
+    [np.zeros((4, 4, 2), np.uint8), np.zeros((3, 4, 5), np.uint8), np.zeros((4, 4, 3), np.int32),
      np.zeros((0, 4, 3), np.uint8), "frame.jpg"],
 )  # fmt: skip
 def test_what_is_no_frame_is_refused(session: CpuSession, frame: Any) -> None:
@@ -414,7 +414,7 @@ def test_a_model_that_comes_with_panrt_goes_by_its_name(
     monkeypatch.setitem(bundled.MODELS, "tabletop", tmp_path / "tabletop.onnx")
     with pytest.raises(FileNotFoundError, match="lacks the bundled model 'tabletop'; 'panrt export tabletop"):
         panrt.load("tabletop")
-    with pytest.raises(FileNotFoundError, match="no such file; bundled models are tabletop"):
+    with pytest.raises(FileNotFoundError, match="no such file, and no model of that name; did you mean tabletop"):
         panrt.load("tabeltop")
 
 

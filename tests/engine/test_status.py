@@ -15,7 +15,7 @@ INFERENCE = 0.01
 def result(captured_at: float) -> PanopticResult:
     return PanopticResult(
         panoptic=np.zeros((1, 1), np.int32),
-        segments=(),
+        map_segments=(),
         frame_index=0,
         captured_at=captured_at,
         timings=Timings(0.0, INFERENCE, 0.0),

@@ -15,10 +15,12 @@ def check_result(result: PanopticResult, model: ModelFile | None = None) -> None
     areas = dict(zip(ids.tolist(), counts.tolist(), strict=True))
     areas.pop(0, None)
     require(result.panoptic.dtype == np.int32 and result.panoptic.ndim == 2, "the map is int32 (H, W)")
-    require(len({segment.id for segment in result.segments}) == len(result.segments), "ids of segments are unique")
-    require(areas.keys() == {segment.id for segment in result.segments}, "the map has the ids of the segments")
+    require(
+        len({segment.id for segment in result.map_segments}) == len(result.map_segments), "ids of segments are unique"
+    )
+    require(areas.keys() == {segment.id for segment in result.map_segments}, "the map has the ids of the segments")
     classes = None if model is None else {(c.id, c.name, c.is_thing) for c in (*model.things, *model.stuff)}
-    for segment in result.segments:
+    for segment in result.map_segments:
         require(segment.area == areas[segment.id], "an area is the number of pixels")
         rows, columns = np.nonzero(result.panoptic == segment.id)
         box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)

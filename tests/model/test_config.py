@@ -8,7 +8,18 @@ from typing import Any
 
 import pytest
 
-from panrt.model.config import CONFIGS, EfficientNetLiteConfig, FpnConfig, ResNetConfig, from_json, make_config, to_json
+from panrt.model.config import (
+    CONFIGS,
+    BoxHeadConfig,
+    EfficientNetLiteConfig,
+    FpnConfig,
+    InstanceConfig,
+    ResNetConfig,
+    RpnConfig,
+    from_json,
+    make_config,
+    to_json,
+)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -42,6 +53,53 @@ def damaged(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
 def test_a_damaged_configuration_is_refused_by_field(change: Callable[[dict[str, Any]], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         from_json(damaged(change))
+
+
+def test_a_file_of_an_earlier_release_lacks_later_fields() -> None:
+    data = json.loads(json.dumps(to_json(make_config("panoptic_fpn_r50"))))
+    assert "norm" not in data["trunk"]
+    assert set(data["instance"]["box"]) == {
+        "type", "pooled_size", "hidden", "box_weights", "score_threshold", "nms_threshold", "max_detections",
+    }  # fmt: skip
+    assert from_json(data) == make_config("panoptic_fpn_r50")
+
+
+def test_a_later_field_is_written_where_it_is_used() -> None:
+    config = make_config(
+        "panoptic_fpn_r50",
+        trunk=ResNetConfig(norm="group"),
+        instance=InstanceConfig(
+            rpn=RpnConfig(conv_widths=(0, 64), min_scale=0.016),
+            box=BoxHeadConfig(convolutions=4, norm="group", suppression="all_classes", score_threshold=0.6),
+        ),
+    )
+    data = json.loads(json.dumps(to_json(config)))
+    assert data["trunk"]["norm"] == "group"
+    assert data["instance"]["rpn"]["conv_widths"] == [0, 64]
+    assert from_json(data) == config
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: RpnConfig(conv_widths=()), "conv_widths: got 0 values, expected 1 to 16"),
+        (lambda: RpnConfig(conv_widths=(0,) * 17), "conv_widths: got 17 values"),
+        (lambda: RpnConfig(min_scale=2), "min_scale: got 2, expected 0 to 1"),
+        (lambda: BoxHeadConfig(suppression="all_classes"), "score_threshold: got 0.05, expected at least 0.5"),
+        (lambda: BoxHeadConfig(suppression="none"),  # type: ignore[arg-type]
+         "suppression: got 'none', expected per_class or all_classes"),
+        (lambda: ResNetConfig(norm="group", width_per_group=48), "a multiple of 32 channels, .* are 48"),
+        (lambda: ResNetConfig(norm="layer"),  # type: ignore[arg-type]
+         "norm: got 'layer', expected frozen_batch or group"),
+        (lambda: FpnConfig(fusion="max"),  # type: ignore[arg-type]
+         "fusion: got 'max', expected sum or average"),
+        (lambda: make_config("panoptic_fpn_r50", instance=InstanceConfig(box=BoxHeadConfig(width=48, norm="group"))),
+         "BoxHeadConfig: group norm needs a width that is a multiple of 32"),
+    ],
+)  # fmt: skip
+def test_later_fields_are_checked(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:

@@ -1,4 +1,4 @@
-"""Our network with detectron2's weights computes what detectron2 computes, stage by stage.
+"""A converted network with detectron2's weights computes what detectron2 computes, stage by stage.
 
 The expected arrays come from detectron2 itself (`tests/data/golden/README.md`). Each stage has its own test, so that
 the first one to fail names where the two part.
@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from data.golden import recipe
-from panrt.model.checkpoints import from_detectron2
-from panrt.model.config import MergeConfig, make_config
+from panrt.model.conversion.convert import convert
 from panrt.model.panoptic_fpn import Branches, merge
+from panrt.model.weight_files import Weights
 
 GOLDEN = Path(recipe.__file__).parent
 CASES = ("r50_coffee", "r50_chelsea_rescaled", "r101_rocket")
@@ -40,18 +40,30 @@ class Run(NamedTuple):
     segment_scores: Array
 
 
+# A configuration as people derive one from detectron2's.
+CONFIG = """
+_BASE_: Base-Panoptic-FPN.yaml
+MODEL:
+  RESNETS:
+    DEPTH: {depth}
+  PANOPTIC_FPN:
+    COMBINE:
+      INSTANCES_CONFIDENCE_THRESH: {instance_score_threshold}
+      OVERLAP_THRESH: {overlap_threshold}
+      STUFF_AREA_LIMIT: {stuff_area_limit}
+"""
+
+
 @pytest.fixture(scope="module", params=CASES)
-def run(request: pytest.FixtureRequest) -> Run:
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     torch.set_num_threads(2)
     facts = json.loads((GOLDEN / f"{request.param}.json").read_text())
     golden = dict(np.load(GOLDEN / f"{request.param}.npz"))
-    thresholds = MergeConfig(
-        score_threshold=facts["instance_score_threshold"],
-        overlap_threshold=facts["overlap_threshold"],
-        stuff_area_limit=facts["stuff_area_limit"],
-    )
-    config = make_config(f"panoptic_fpn_r{facts['depth']}", merge=thresholds)
-    model = from_detectron2(recipe.state_dict(facts["depth"]), config)
+    written = tmp_path_factory.mktemp("golden") / "config.yaml"
+    written.write_text(CONFIG.format(**facts))
+    tensors = {name: torch.from_numpy(array) for name, array in recipe.state_dict(facts["depth"]).items()}
+    model = convert(Weights(tensors, author=""), Path("model_final.pth"), config=str(written)).model
+    config = model.config
     image = torch.from_numpy(golden["image_bgr"])[None]
     with torch.inference_mode():
         branches = model.branches(image)

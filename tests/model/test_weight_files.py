@@ -10,6 +10,8 @@ import os
 import pickle
 import resource
 import struct
+import sys
+import types
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -143,7 +145,7 @@ HOSTILE = {
     "append to a dictionary": (b"}K\x01a", "appended to something other than a list"),
     "subarrays": (name("numpy.dtype") + text("f4") + b"\x85R(K\x03" + text("<") + b"}NNK\x04K\x04K\x00tb", "records"),
     # names
-    "getattr": (name("builtins.getattr"), "it asks for builtins.getattr"),
+    "getattr": (name("builtins.getattr") + NDARRAY + text("data") + b"\x86R", "it asks for builtins.getattr"),
     "dots": (text("numpy") + text("core.multiarray.scalar") + b"\x93", "it asks for numpy.core.multiarray.scalar"),
     "unprintable": (text("os\n\x1b[31m\ud800".encode("utf-8", "ignore").decode()) + text("x") + b"\x93", "it asks for"),
     "object": (name("collections.OrderedDict") + b")\x81", "it builds an object"),
@@ -364,6 +366,81 @@ def test_a_file_without_weights_in_it_is_refused_by_name(tmp_path: Path) -> None
 SET = {"a.weight": torch.ones(2), "b.weight": torch.zeros(3)}
 OTHER = {"c.weight": torch.ones(4)}
 OPTIMIZER = {"state": {0: {"momentum_buffer": torch.ones(9)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
+
+
+def _mean(self: object) -> float:
+    return 0.0
+
+
+_mean.__module__, _mean.__qualname__ = "mmengine.logging", "HistoryBuffer.mean"
+
+
+class _Framework:
+    """Classes as mmengine's and addict's are pickled: by name, state and items."""
+
+    def __init__(self) -> None:
+        self.modules = {name: types.ModuleType(name) for name in ("mmengine", "mmengine.logging", "mmengine.config")}
+        self.log: Any = type("HistoryBuffer", (), {"__module__": "mmengine.logging", "mean": _mean})
+        self.config: Any = type("ConfigDict", (dict,), {"__module__": "mmengine.config"})
+        vars(self.modules["mmengine.logging"])["HistoryBuffer"] = self.log
+        vars(self.modules["mmengine.config"])["ConfigDict"] = self.config
+
+    def content(self) -> dict[str, Any]:
+        buffer = self.log()
+        buffer.__dict__.update(
+            max_length=5, _log_history=np.arange(3.0), _count_history=np.ones(3), method=self.log.mean
+        )
+        config = self.config(a=[1, 2], b=self.config(c=3))
+        config.attribute = 5
+        return {
+            "meta": {
+                "cfg": "model = dict()",
+                "epoch": 12,
+                "config_dict": config,
+                "dataset_meta": {"classes": ("a", "b")},
+            },
+            "state_dict": collections.OrderedDict(weight=torch.arange(4.0)),
+            "message_hub": {"log_scalars": collections.OrderedDict(loss=buffer), "runtime_info": {"iter": 3}},
+            "param_schedulers": [config],
+        }
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_objects_of_mmengine_beside_the_weights_are_not_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: int
+) -> None:
+    framework = _Framework()
+    path = tmp_path / "epoch_12.pth"
+    with monkeypatch.context() as patched:
+        for name, module in framework.modules.items():
+            patched.setitem(sys.modules, name, module)
+        torch.save(framework.content(), path, pickle_protocol=protocol)
+    weights = read_weights(path)  # where there is no mmengine
+    assert torch.equal(weights.tensors["weight"], torch.arange(4.0))
+    assert weights.meta["cfg"] == "model = dict()"
+    assert weights.meta["dataset_meta"] == {"classes": ("a", "b")}
+    assert "mmengine" not in sys.modules
+    with pytest.raises(CheckpointError, match="expected tensors, numbers and texts"):
+        load_torch(path)
+
+
+@pytest.mark.parametrize(
+    ("program", "named"),
+    [
+        (b"cbuiltins\ngetattr\n(cposix\nsystem\n", "posix.system"),
+        (b"cbuiltins\ngetattr\n(cnumpy\nndarray\nVx\ntR.", "builtins.getattr"),
+        (b"cbuiltins\ngetattr\n(cmmengine\nX\nVx\nVy\ntR.", "builtins.getattr"),
+        (b"ccollections\nOrderedDict\n)\x81.", "builds an object"),
+        (b"cmmengineering\nX\n)\x81.", "mmengineering.X"),
+        (b"cposix\nmmengine\n)\x81.", "posix.mmengine"),
+        (b"cmmengine\nX\nN\x81.", "builds an object"),
+    ],
+)
+def test_no_other_object_is_let_through(tmp_path: Path, program: bytes, named: str) -> None:
+    path = tmp_path / "model.pkl"
+    path.write_bytes(b"\x80\x02" + program)
+    with pytest.raises(CheckpointError, match=named):
+        read_weights(path)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".PTH", ".pt", ".ckpt", ".bin", ".Ckpt"])

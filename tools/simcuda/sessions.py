@@ -107,7 +107,7 @@ def start_drawing(result: PanopticResult, colors: Mapping[int, Rgb] = COLORS) ->
 def check(result: PanopticResult, image: NDArray[np.uint8]) -> None:
     """Check that a result is that of the image."""
     np.testing.assert_array_equal(result.panoptic, expected(image))
-    assert [(s.name, s.area) for s in result.segments] == [
+    assert [(s.name, s.area) for s in result.map_segments] == [
         (name, int(np.count_nonzero(result.panoptic == number)))
         for number, name in enumerate(("mug", "bottle", "floor"), 1)
     ]

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from panrt.cli.support import (
+    MODEL_HELP,
     ClassesOption,
     ConfOption,
     GpuMemoryOption,
@@ -22,6 +23,8 @@ from panrt.cli.support import (
     WidthOption,
     chosen_size,
     chosen_thresholds,
+    find_model,
+    open_found,
     progress_bar,
 )
 from panrt.formats.records import argument
@@ -55,7 +58,7 @@ bench = typer.Typer(
 
 @bench.command("run")
 def run(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx or .plan file, or tabletop.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
     source: Annotated[str, typer.Option(help="Where the frames come from: a file, folder or URI.")] = "demo://tabletop",
     output: Annotated[
         Path | None,
@@ -84,26 +87,22 @@ def run(
     Frames are decoded beforehand, so that reading them costs nothing. Close other programs: the load is reported, not
     corrected.
     """
-    import panrt
     from panrt.engine.bench.benchmark import BenchmarkConfig, run_benchmark
     from panrt.engine.bundled import locate
 
     config = BenchmarkConfig(frames=frames, warm_up=warm_up, rate=rate)
-    model = locate(model)
+    size = chosen_size(height, width)
+    settings = chosen_thresholds(conf, overlap, min_stuff, classes)
+    found = find_model(Report(as_json=as_json), str(model), backend=backend, threads=threads, input_hw=size)
+    path = locate(found.path)
     images = _read(source, frames)
-    loaded = panrt.load(
-        model,
-        backend=backend,
-        threads=threads,
-        preprocess=preprocess,
-        gpu_memory=gpu_memory,
-        input_hw=chosen_size(height, width),
-        **chosen_thresholds(conf, overlap, min_stuff, classes),
+    loaded = open_found(
+        found, backend=backend, threads=threads, preprocess=preprocess, gpu_memory=gpu_memory, settings=settings
     )
     with loaded as session, progress_bar("measure") as show:
         if profile and not hasattr(session, "profile"):
             raise ValueError(f"--profile: the backend {session.backend!r} has no GPU to profile; leave it out.")
-        measured = run_benchmark(session, images, config, path=model, progress=show)
+        measured = run_benchmark(session, images, config, path=path, progress=show)
         gpu = session.profile() if profile else None  # type: ignore[attr-defined]  # of GPU sessions alone
     _report(measured, gpu, output, as_json=as_json)
 

@@ -70,7 +70,12 @@ DlaOption = Annotated[
 
 
 def build(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file of panrt export.")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL", help="An .onnx file of panrt export, or a name of 'panrt models' such as coco."
+        ),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .plan file to write, with a .plan.json beside.")],
     flavour: FlavourOption = "tensorrt",
     rtx: RtxOption = False,
@@ -84,6 +89,9 @@ def build(
     dla: DlaOption = None,
     height: HeightOption = None,
     width: WidthOption = None,
+    precision: Annotated[
+        Literal["fp32", "fp16"] | None, typer.Option(help="Of a model by name; default: fp32. A file has its own.")
+    ] = None,
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Build even if the cache has this engine, and do not cache the result.")
     ] = False,
@@ -101,6 +109,8 @@ def build(
     if rtx:
         typer.echo("warning: --rtx is deprecated; use --flavour rtx", err=True)
         flavour = "rtx"
+    size = chosen_size(height, width)
+    path, size = _located(Report(as_json=as_json), model, precision, size)
     options = BuildOptions(
         optimization_level=optimization_level,
         workspace_bytes=round(workspace * 1e9),
@@ -110,11 +120,28 @@ def build(
         hardware_compatibility=hardware_compatibility,
         compute_capabilities=tuple(compute_capability or ()),
         dla_core=-1 if dla is None else dla,
-        input_hw=chosen_size(height, width),
+        input_hw=size,
     )
     with _phases() as show:
-        built = build_engine(model, output, flavour=flavour, options=options, cache=not no_cache, progress=show)
+        built = build_engine(path, output, flavour=flavour, options=options, cache=not no_cache, progress=show)
     _report(built, output, as_json=as_json)
+
+
+def _located(
+    report: Report, model: Path, precision: Literal["fp32", "fp16"] | None, size: tuple[int, int] | None
+) -> tuple[Path, tuple[int, int] | None]:
+    """The ONNX file of a model, and the size of its engine; a model of the catalogue gets the default of a GPU."""
+    from panrt.engine.named import GPU_HW
+    from panrt.hub import catalogue, models
+
+    if not models.is_remote(str(model)):
+        if precision is not None:
+            raise ValueError(f"--precision is for a model by name; {model} has the one that it was exported with.")
+        return model, size
+    if (entry := catalogue.find(str(model))) is not None:
+        default, size = " (the default for a GPU)" if size is None else "", size or GPU_HW
+        report.line("size", f"{entry.name} at {size[0]}x{size[1]}{default}; others: --height H --width W")
+    return models.onnx_file(str(model), precision=precision or "fp32"), size
 
 
 @contextmanager

@@ -19,8 +19,10 @@ from panrt.cli.doctor import doctor
 from panrt.cli.evaluate import evaluate
 from panrt.cli.export import export
 from panrt.cli.info import info
+from panrt.cli.models import models, pull
 from panrt.cli.moved import MOVED, moved
 from panrt.cli.plugins import plugins
+from panrt.cli.predict import predict
 from panrt.cli.run import run
 from panrt.cli.support import Commands
 from panrt.cli.train import train
@@ -43,11 +45,14 @@ app.command("verify")(verify)
 app.command("build")(build)
 app.command("info")(info)
 app.command("run")(run)
+app.command("predict")(predict)
+app.command("pull")(pull)
 app.command("train")(train)
 app.command("eval")(evaluate)
 app.command("doctor")(doctor)
 app.add_typer(bench, name="bench")
 app.add_typer(cache, name="cache")
+app.add_typer(models, name="models")
 app.add_typer(plugins, name="plugins")
 for former in MOVED:
     app.command(

@@ -1,8 +1,7 @@
-"""`panrt convert`: convert weights of detectron2 to a PanRT model file."""
+"""`panrt convert`: convert weights of detectron2 or mmdetection to a PanRT model file."""
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,21 +11,33 @@ from panrt.cli.support import JsonOption, Report, megabytes, named_config
 from panrt.formats.records import argument
 
 if TYPE_CHECKING:
-    from panrt.model.config import PanopticFPNConfig
-    from panrt.model.panoptic_fpn import PanopticFPN
+    from panrt.model.conversion.convert import Conversion
     from panrt.model.weight_files import Weights
 
 
 def convert(
     source: Annotated[
         Path,
-        typer.Argument(metavar="SOURCE", help="Weights of detectron2: .pkl, .pth, .pt, .ckpt, .bin or .safetensors."),
+        typer.Argument(metavar="SOURCE", help="The weights: .pkl, .pth, .pt, .ckpt, .bin or .safetensors."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")],
-    config: Annotated[str, typer.Option(help="The network that the weights were trained in, e.g. panoptic_fpn_r50.")],
-    classes: Annotated[
+    config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|NAME",
+            help="What describes the network: detectron2's config.yaml, mmdetection's config.py, or a name, e.g. "
+            "panoptic_fpn_r50 or mmdetection. Not needed for weights of detectron2's model zoo, and for checkpoints "
+            "of mmdetection that hold their configuration.",
+        ),
+    ] = None,
+    names: Annotated[
         Path | None,
-        typer.Option(help="A COCO panoptic JSON with its categories, in order; default: those of the configuration."),
+        typer.Option(
+            "--names",
+            "--classes",
+            help="The names of the classes: a text with a name on each line, or a JSON: a list, {id: name}, "
+            "thing_classes and stuff_classes, or COCO's categories. Things first, in the order of the training.",
+        ),
     ] = None,
     key: Annotated[
         str | None,
@@ -35,51 +46,64 @@ def convert(
     half: Annotated[bool, typer.Option("--half", help="Store matrices and kernels as float16.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Convert weights of a detectron2 panoptic FPN to a model file.
+    """Convert weights of a panoptic FPN of detectron2 or mmdetection to a model file.
 
-    The file is read as data; nothing in it is executed. Every tensor of the network must be present in the right
-    shape, or nothing is written.
-    """
-    network = named_config(config)
+    \b
+    detectron2's own models:
+      panrt convert model_final_c10459.pkl -o r50.safetensors
+    a model that was trained with detectron2:
+      panrt convert model_final.pth --config config.yaml --names names.txt -o mine.safetensors
+    a model of mmdetection:
+      panrt convert epoch_12.pth -o mine.safetensors
 
-    from panrt.model.checkpoints import detectron2_name, read_weights, save
+    detectron2 writes config.yaml beside its checkpoints; its bases (_BASE_) are read too. The numbers of classes are
+    those of the weights. The files are read as data; nothing in them is executed. Every tensor of the network must be
+    present in the right shape, and the configuration must describe a network that PanRT has, or nothing is written.
+    """  # noqa: D301 - the backslash is click's sign that the lines of a paragraph stay
+    if config is not None and not _is_file(config):
+        named_config(config)
+
+    from panrt.model.checkpoints import read_weights, save
+    from panrt.model.conversion.convert import convert as converted
 
     weights = read_weights(source, key=key)
+    conversion = converted(weights, source, config=config, names=names)
     kind = f"{weights.kind}{f' by {weights.author}' if weights.author else ''}"
-    model = _converted(weights, network, classes, source=source)
-    save(model, output, half=half, provenance=f"converted from {source.name}, a {kind}")
-    names = {name: detectron2_name(name) for name in model.state_dict()}
+    save(conversion.model, output, half=half, provenance=f"converted from {source.name}, a {kind}")
+    _report(conversion, weights, source, output, kind=kind, half=half, report=Report(as_json=as_json))
+
+
+def _is_file(config: str) -> bool:
+    """Return whether it is a file of another framework, or the name of one of mmdetection's networks."""
+    return Path(config).suffix.lower() in (".yaml", ".yml", ".py") or config in ("mmdetection", "mmdetection-caffe")
+
+
+def _report(
+    conversion: Conversion, weights: Weights, source: Path, output: Path, *, kind: str, half: bool, report: Report
+) -> None:
+    model, names = conversion.model, conversion.names
     renamed = sum(ours != theirs for ours, theirs in names.items())
     ignored = sorted(weights.tensors.keys() - set(names.values()))
-    report = Report(as_json=as_json)
+    classes = model.config.classes
     report.line("read", f"{source}: {kind}, {len(weights.tensors)} tensors, {megabytes(source.stat().st_size)}")
     prefix = f", all without the prefix {weights.prefix!r}" if weights.prefix else ""
     report.line("took", f"{len(names)} tensors for {model.config.name}, {renamed} under another name{prefix}")
+    report.line("network", f"of {conversion.framework}, described by {conversion.description}")
+    report.line("classes", f"{len(classes.things)} things, {len(classes.stuff)} stuff")
+    for note in conversion.notes:
+        report.line("assumed", note)
     report.line("ignored", _shown(ignored))
     report.line("wrote", f"{output}, {megabytes(output.stat().st_size)}, {'float16' if half else 'float32'}")
     facts = {
-        "source": str(source), "kind": kind, "prefix": weights.prefix, "config": model.config.name,
+        "source": str(source), "kind": kind, "prefix": weights.prefix, "framework": conversion.framework,
+        "config": model.config.name, "described_by": conversion.description, "assumed": list(conversion.notes),
+        "things": len(classes.things), "stuff": len(classes.stuff),
         "tensors": len(names), "renamed": renamed, "ignored": ignored,
         "output": str(output), "half": half, "bytes": output.stat().st_size,
     }  # fmt: skip
     written = argument(output)
-    next_commands = [f"panrt info {written}", f"panrt eval --model {written} --truth panoptic.json --images DIR"]
+    next_commands = [f"panrt info {written}", f"panrt export {written} -o {argument(output.with_suffix('.onnx'))}"]
     report.end(facts, next_commands=next_commands)
-
-
-def _converted(weights: Weights, network: PanopticFPNConfig, classes: Path | None, *, source: Path) -> PanopticFPN:
-    """Return the network with these weights, for the classes of the JSON if one is given."""
-    from panrt.errors import ClassesError
-    from panrt.model.checkpoints import from_detectron2
-    from panrt.model.data.coco_panoptic import read_classes
-
-    if classes is not None:
-        network = dataclasses.replace(network, classes=read_classes(classes))
-    try:
-        return from_detectron2(weights.tensors, network, source=str(source))
-    except ClassesError as error:
-        advice = "of the data set they were trained on" if classes is None else f"of another data set than {classes}"
-        raise ValueError(f"{error.problem}; give the classes {advice}: --classes panoptic.json.") from error
 
 
 def _shown(ignored: list[str]) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from panrt.cli.support import (
+    MODEL_HELP,
     BackendOption,
     HeightOption,
     JsonOption,
@@ -18,6 +19,7 @@ from panrt.cli.support import (
     ThreadsOption,
     WidthOption,
     chosen_size,
+    find_model,
     progress_bar,
 )
 from panrt.formats.records import argument
@@ -37,7 +39,7 @@ def demo(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for video and figures; existing ones are kept.")
     ] = Path("out"),
-    model: Annotated[str, typer.Option("--model", "-m", help="An .onnx or .plan file, or tabletop.")] = "tabletop",
+    model: Annotated[str, typer.Option("--model", "-m", help=MODEL_HELP)] = "tabletop",
     source: Annotated[str, typer.Option(help="Another clip, or a folder of images of one size.")] = CLIP,
     backend: BackendOption = "auto",
     threads: ThreadsOption = None,
@@ -57,9 +59,10 @@ def demo(
     from panrt.engine.sinks.output import claim
 
     report = Report(as_json=as_json)
-    path = locate(model)
+    located = find_model(report, model, backend=backend, threads=threads, input_hw=chosen_size(height, width))
+    path = locate(located.path)
     out.mkdir(parents=True, exist_ok=True)
-    with panrt.load(path, backend=backend, threads=threads, input_hw=chosen_size(height, width)) as session:
+    with panrt.load(path, backend=backend, threads=threads, input_hw=located.input_hw) as session:
         report.line("model", f"{path.name}: {session.model.name}, {session.model.precision}, backend {session.backend}")
         seen, video = _segment(source, session, out / "demo.mp4")
         config = BenchmarkConfig(frames=MEASURED, warm_up=WARM_UP, rate=0)

@@ -37,7 +37,8 @@ def evaluate(
         Path | None, typer.Option(help="Its label maps; default: the folder of the JSON's name without .json.")
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(help="A .safetensors, .onnx or .plan file, or tabletop; run on --images.")
+        Path | None,
+        typer.Option(help="A .safetensors, .onnx or .plan file, or a name of 'panrt models'; run on --images."),
     ] = None,
     images: Annotated[Path | None, typer.Option(help="The images of the ground truth.")] = None,
     predictions: Annotated[Path | None, typer.Option(help="Instead of a model: predictions as such a JSON.")] = None,
@@ -194,7 +195,7 @@ def _of_session(
 
     import panrt
     from panrt.model.data.coco_panoptic import load_sample, read_coco_panoptic
-    from panrt.model.panoptic_map import Category, PanopticMap, Segment, resized, semantic_map
+    from panrt.model.panoptic_map import Category, PanopticMap, Segment, semantic_map
     from panrt.model.panoptic_quality import PanopticStatistics, image_statistics, panoptic_quality
     from panrt.model.semantic_iou import confusion_matrix, semantic_iou
 
@@ -210,9 +211,7 @@ def _of_session(
             found = session(sample.image)
             segments = [Segment(s.id, s.category_id, s.area, s.is_crowd) for s in sample.segments]
             expected = PanopticMap(sample.panoptic, segments)
-            shown = resized(found.panoptic, (sample.image.shape[0], sample.image.shape[1]))
-            left = set(np.unique(shown).tolist())  # the smallest may lose their last pixel on the way
-            predicted = PanopticMap(shown, [Segment(s.id, s.category_id) for s in found.segments if s.id in left])
+            predicted = PanopticMap(found.ids(), [Segment(s.id, s.category_id) for s in found.segments])
             statistics += image_statistics(expected, predicted, categories)
             classes = (semantic_map(labelled, categories) for labelled in (expected, predicted))
             confusion += confusion_matrix(*classes, classes=len(categories), ignored=-1)

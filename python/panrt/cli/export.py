@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 ModelArgument = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="A .safetensors file, or tabletop; with --untrained a configuration."),
+    typer.Argument(
+        metavar="MODEL", help="A .safetensors file, or a name of 'panrt models'; with --untrained a configuration."
+    ),
 ]
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="The .onnx file to write.")]
 HeightOption = Annotated[

@@ -13,6 +13,7 @@ from panrt.cli.support import JsonOption, Report, chosen_size, megabytes, named_
 from panrt.formats.records import argument
 
 if TYPE_CHECKING:
+    from panrt.hub.catalogue import Entry
     from panrt.model.complexity import PartComplexity
     from panrt.model.config import PanopticFPNConfig
     from panrt.model.header import Header
@@ -23,7 +24,7 @@ def info(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="A .safetensors, .onnx or .plan file, tabletop (bundled), or a configuration.",
+            help="A .safetensors, .onnx or .plan file, a name of 'panrt models', or a configuration.",
         ),
     ],
     height: Annotated[
@@ -45,12 +46,15 @@ def info(
         info_plan(Path(model), as_json=as_json)
         return
 
+    from panrt.hub import catalogue
+    from panrt.hub.weights import path_of
     from panrt.model.header import locate
 
-    path = locate(model)
+    entry = catalogue.find(model)
+    path = locate(model) if entry is None else path_of(entry)
     is_file = path.suffix == ".safetensors" or path.exists()
     header = _header(path) if is_file else None
-    config = header.config if header is not None else named_config(model)
+    config = header.config if header is not None else named_config(model if entry is None else entry.config)
 
     size = height or config.input_hw[0], width or config.input_hw[1]
     rows = _complexity(config, size)
@@ -58,11 +62,7 @@ def info(
     report.line("network", f"{config.name}: {_trunk(config)}")
     report.line("classes", f"{len(config.classes.things)} things, {len(config.classes.stuff)} stuff")
     report.line("input", f"{size[0]}x{size[1]} (height x width), BGR, uint8")
-    if header is not None:
-        report.line("file", f"{path}, {megabytes(path.stat().st_size)}")
-        report.line("weights", header.provenance or "of unknown provenance")
-    else:
-        report.line("weights", "none: this is a configuration")
+    _report_weights(report, model, entry, header, path)
     if rows is not None:
         report.table(_table(rows))
     else:
@@ -70,11 +70,25 @@ def info(
     report.end(
         _facts(config, header, path, size, rows),
         next_commands=[
-            f"panrt eval --model {argument(path)} --truth panoptic.json --images DIR"
+            f"panrt eval --model {argument(path if entry is None else model)} --truth panoptic.json --images DIR"
             if header is not None
             else f"panrt train {config.name} --data panoptic.json --images DIR -o out"
         ],
     )
+
+
+def _report_weights(report: Report, model: str, entry: Entry | None, header: Header | None, path: Path) -> None:
+    """Report the file and where its weights come from."""
+    from panrt.hub import catalogue
+
+    if header is not None:
+        report.line("file", f"{path}, {megabytes(path.stat().st_size)}")
+        report.line("weights", header.provenance or "of unknown provenance")
+    elif entry is not None:
+        size_text = megabytes(entry.size)
+        report.line("weights", f"{catalogue.provenance(entry)}; not downloaded, {size_text}: panrt pull {model}")
+    else:
+        report.line("weights", "none: this is a configuration")
 
 
 def _complexity(config: PanopticFPNConfig, size: tuple[int, int]) -> tuple[PartComplexity, ...] | None:

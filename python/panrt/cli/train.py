@@ -38,7 +38,7 @@ ConfigArgument = Annotated[
     typer.Argument(
         metavar="CONFIG",
         help="The network, e.g. panoptic_fpn_r50 or panoptic_fpn_lite; or a model to train further: a .safetensors "
-        "file of PanRT, or tabletop.",
+        "file of PanRT, or a name of 'panrt models'.",
     ),
 ]
 DataOption = Annotated[Path, typer.Option(help="Labels to train on: a COCO panoptic JSON.")]
@@ -171,9 +171,10 @@ def _start(
     """Return the model that is trained further, if any, and the network."""
     if val is not None and val_images is None:
         raise ValueError("--val needs --val-images, the folder of its images.")
-    from panrt.model.header import BUNDLED, locate, read_header
+    from panrt.hub import catalogue
+    from panrt.model.header import locate, read_header
 
-    if config not in BUNDLED and not config.endswith(".safetensors"):
+    if config not in catalogue.names() and not config.endswith(".safetensors"):
         return None, named_config(config)
     if trunk is not None:
         raise ValueError(f"--trunk: {config} has a trunk already; omit --trunk.")

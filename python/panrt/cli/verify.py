@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 PAST_LIMITS = 1
 _FORMS = (
-    "a .safetensors file (PyTorch), an .onnx file (plain ONNX Runtime), or cpu:FILE, tensorrt:FILE, rtx:FILE (PanRT)"
+    "a .safetensors file or a name of 'panrt models' (PyTorch), an .onnx file (plain ONNX Runtime), or cpu:FILE, "
+    "tensorrt:FILE, rtx:FILE (PanRT)"
 )
 
 
@@ -139,4 +140,4 @@ class SessionRunner:
 
         height, width = self.file.sizes.valid_hw
         result = self._session(image[:height, :width])
-        return Stages(PanopticMap(result.panoptic, [Segment(s.id, s.category_id) for s in result.segments]))
+        return Stages(PanopticMap(result.panoptic, [Segment(s.id, s.category_id) for s in result.map_segments]))

@@ -1,7 +1,8 @@
 """JSON values as dataclasses and named tuples: one decoder for the files that PanRT writes.
 
 The type annotations of a class are the schema: every field must be there, none may be added, and each must have its
-type. Ranges are the business of the class, or of who reads the file.
+type. Ranges are the business of the class, or of who reads the file. A dataclass field with the metadata entry "added"
+is newer than its schema: it may be missing, and is not written at its default, so that earlier releases read the file.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ class _Decoder(NamedTuple):
             raise self._wrong(path, data, f"an object with the fields of {kind.__name__}")
         hints = typing.get_type_hints(kind)
         found = {name: value for name, value in data.items() if (name, value) != ("type", kind.__name__)}
-        missing = hints.keys() - found.keys() - self.optional
+        missing = hints.keys() - found.keys() - self.optional - _added(kind)
         for problem, names in (("missing", missing), ("unknown", found.keys() - hints.keys())):
             if names:
                 raise ValueError(f"{self._where(path)}: {problem} field {records.names(names)} of {kind.__name__}")
@@ -147,10 +148,21 @@ def _joined(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
+def _added(kind: Any) -> set[str]:
+    """Return the fields that are newer than the schema of their class."""
+    fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+    return {field.name for field in fields if "added" in field.metadata}
+
+
 def encode(value: Any) -> Any:
     """Return a value that `decode` reads back equal: each dataclass as an object with its name as "type"."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        added = _added(value)
+        fields = {
+            field.name: encode(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+            if field.name not in added or getattr(value, field.name) != field.default
+        }
         return {"type": type(value).__name__, **fields}
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return {name: encode(item) for name, item in value._asdict().items()}

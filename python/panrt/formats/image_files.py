@@ -68,7 +68,15 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         ImageFileError: it is not an image that PanRT reads; the message says what it is and how to fix it.
         ImageNotFoundError, ImageDeniedError: it does not exist, or may not be read.
     """
-    data = read_file(path)
+    return decode_image(read_file(path), path)
+
+
+def decode_image(data: bytes, path: Path) -> NDArray[np.uint8]:
+    """Return the image of a file's content, as `read_image` does; `path` is for messages.
+
+    Raises:
+        ImageFileError: it is not an image that PanRT reads; the message says what it is and how to fix it.
+    """
     header = read_header(data, path)
     check_size(header, path, most=MAX_PIXELS)
     if header.orientation_at is not None:  # OpenCV always rotates a TIFF, whatever the flags

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, NamedTuple, get_args
 
 from panrt.errors import InputSizeError, ModelFileError
@@ -82,6 +83,11 @@ class ModelFile:
     target: Target = "portable"
     opset: int
     provenance: str  # of the weights, and what exported them
+
+    @cached_property
+    def categories(self) -> tuple[Category, ...]:
+        """Things, then stuff."""
+        return (*self.things, *self.stuff)
 
     def category(self, index: int, *, is_thing: bool) -> Category:
         """Return the class that a row of the merge's segments names."""

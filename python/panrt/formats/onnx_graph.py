@@ -276,7 +276,7 @@ def _check_file(graph: GraphProto, file: ModelFile, tensors: Mapping[str, Tensor
                 raise _conflict(source, field, said, f"{values[name]} ({node.op_type}'s {name})")
         if node.op_type == "BoxDetections":
             C = tensors[node.input[0]].shape[-1] - 1
-            if len(file.things) != C:
+            if C not in (1, len(file.things)):  # 1: boxes suppress those of all classes
                 raise _conflict(source, "things", f"{len(file.things)} classes", C)
     S = tensors[ops[-1].input[0]].shape[1]
     if S not in (1, len(file.stuff) + 1):  # 1: no semantic branch

@@ -27,6 +27,9 @@ OPERATORS = frozenset(
         *("GlobalAveragePool", "GroupNormalization", "HardSigmoid", "HardSwish", "Identity", "InstanceNormalization"),
         *("LeakyRelu", "MatMul", "MaxPool", "Mul", "Pad", "QuantizeLinear", "Relu", "Reshape", "Resize", "Sigmoid"),
         *("Slice", "Softmax", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze"),
+        # limits of deltas, and suppression over all classes
+        *("Abs", "ArgMax", "ArgMin", "Equal", "Exp", "GatherElements", "Less", "LessOrEqual", "Max", "Min"),
+        *("ReduceLogSumExp", "ReduceMax", "ReduceSum", "Where"),
     )
 )
 

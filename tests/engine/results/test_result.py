@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import sys
 import types
-from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from panrt.engine.frame import Frame
 from panrt.engine.results.colors import segment_color
@@ -20,6 +18,7 @@ from panrt.errors import FrameError
 from panrt.formats.metadata import Category
 from panrt.plugins import reference
 from panrt.plugins.contract import PanopticSegments
+from support.supervision import Detections
 from tools import model_files
 
 MODEL = model_files.make(
@@ -59,10 +58,10 @@ def test_a_result_names_its_segments_in_the_words_of_the_model() -> None:
 def test_segments_are_cropped_with_their_map() -> None:
     found = result(map_hw=(2, 5))
     np.testing.assert_array_equal(found.panoptic, MAP[:2, :5])
-    assert [(s.id, s.area, s.box) for s in found.segments] == [(1, 4, (0, 0, 2, 2)), (2, 4, (3, 0, 5, 2))]
+    assert [(s.id, s.area, s.box) for s in found.map_segments] == [(1, 4, (0, 0, 2, 2)), (2, 4, (3, 0, 5, 2))]
     assert set(found.colors) == {1, 2}
     taller = result(map_hw=(3, 6))
-    assert [(s.area, s.box) for s in taller.segments] == [(4, (0, 0, 2, 2)), (7, (3, 0, 6, 3)), (5, (0, 2, 5, 3))]
+    assert [(s.area, s.box) for s in taller.map_segments] == [(4, (0, 0, 2, 2)), (7, (3, 0, 6, 3)), (5, (0, 2, 5, 3))]
 
 
 def test_coco_gets_ids_as_colours_and_boxes_as_sizes() -> None:
@@ -79,21 +78,9 @@ def test_coco_gets_ids_as_colours_and_boxes_as_sizes() -> None:
     assert found.to_coco(file_name="a.png").annotation["file_name"] == "a.png"
 
 
-@dataclass
-class _Detections:
-    """The fields of supervision's class, which is no dependency of the tests."""
-
-    xyxy: NDArray[Any]
-    mask: NDArray[Any]
-    confidence: NDArray[Any]
-    class_id: NDArray[Any]
-    tracker_id: NDArray[Any]
-    data: dict[str, NDArray[Any]]
-
-
 def test_supervision_gets_boxes_masks_and_names(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("supervision")
-    module.Detections = _Detections  # type: ignore[attr-defined]
+    module.Detections = Detections  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "supervision", module)
     found: Any = result().to_supervision()
     assert found.xyxy.tolist() == [[0, 0, 2, 2], [3, 0, 6, 3], [0, 2, 6, 4]]
@@ -132,7 +119,7 @@ def test_a_result_without_segments_leaves_the_frame_as_it_is() -> None:
     empty = PanopticResult(np.zeros((4, 6), np.int32), (), result().timings)
     np.testing.assert_array_equal(empty.overlay(frame), frame)
     with pytest.raises(FrameError, match="expected"):
-        empty.overlay(frame[..., 0])
+        empty.overlay(frame[..., :2])
 
 
 def test_things_of_one_class_differ_in_colour_and_an_id_keeps_its_own() -> None:

@@ -344,7 +344,7 @@ class FullDisk(Behaviour):
     ("target", "said"),
     [
         ("wep://:8080", "no sink has the scheme 'wep'; did you mean web"),
-        ("out.avi", r"expected a name that ends in \.mp4, \.mkv, \.mov, \.jsonl, \.ndjson"),
+        ("out.avi", r"expected a name that ends in \.mp4, \.mkv, \.mov, \.jpg, \.jpeg, \.png, \.jsonl, \.ndjson"),
         ("out.mp4?cfr=3", "unknown option 'cfr'; did you mean crf"),
         ("out.jsonl?policy=drop", "policy: got 'drop', expected latest or block"),
         ("web://", "expected HOST:PORT or :PORT"),

@@ -174,7 +174,7 @@ def test_a_tracked_result_is_drawn_in_its_own_colours(tmp_path: Path, kernels: K
     tracker, frame = Tracker((*MODEL.things, *MODEL.stuff)), frame_of("nv12", 0)
     with open_session(tmp_path, kernels=kernels) as session:
         result = session(frame)
-        once = tracker.update(dataclasses.replace(result, segments=result.segments[::-1]))
+        once = tracker.update(dataclasses.replace(result, map_segments=result.map_segments[::-1]))
         assert [segment.id for segment in once.segments] != [segment.id for segment in result.segments[::-1]]
         for tracked in (once, Tracker((*MODEL.things, *MODEL.stuff)).update(once)):
             np.testing.assert_array_equal(tracked.overlay(labels=False), drawn_by_host(frame, tracked, tracked.colors))
@@ -240,7 +240,7 @@ def test_the_third_picture_of_a_size_costs_a_graph(tmp_path: Path, gpu: ModuleTy
 
 def test_only_the_most_recent_sizes_are_kept(tmp_path: Path, gpu: ModuleType, kernels: Kernels) -> None:
     sizes = [(40 + 2 * n, 64) for n in range(LAYOUTS + 2)]
-    model = dataclasses.replace(MODEL, valid_hw=(0, 0))
+    model = dataclasses.replace(MODEL, valid_hw=None)
     with open_session(tmp_path, model, kernels=kernels) as session:
         before = gpu.alive()["host memory"]
         for _ in range(2):
