@@ -6,6 +6,7 @@ import difflib
 import logging
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypedDict, get_args
 
@@ -13,6 +14,8 @@ from panrt.engine import backends, named
 from panrt.engine.bundled import locate
 from panrt.engine.session import GpuMemory, Preprocess, Session
 from panrt.errors import BackendError
+from panrt.formats.metadata import FileThresholds
+from panrt.formats.thresholds import Thresholds
 from panrt.hub import models
 from panrt.version import version
 
@@ -67,6 +70,8 @@ def load(
     preprocess: Preprocess = "host",
     gpu_memory: GpuMemory = "auto",
     input_hw: tuple[int, int] | None = None,
+    thresholds: Thresholds | FileThresholds | None = None,
+    classes: Sequence[str] | None = None,
 ) -> Session:
     """Open a model file.
 
@@ -86,6 +91,8 @@ def load(
         input_hw: (height, width) of the network's input, multiples of 32, for a file with an open input size (`panrt
             export --dynamic`) and for a model of the catalogue, where it is (384, 512) if not given. A file with a
             fixed size needs none, and accepts only its own.
+        thresholds: that replace the file's own, such as panrt.Thresholds(instance_score=0.6); see `Session.thresholds`.
+        classes: names of the classes to find; None: all. See `Session.classes`.
 
     Raises:
         UnknownModelError: the file does not exist, and no model has that name; it is a FileNotFoundError.
@@ -96,13 +103,27 @@ def load(
         InputSizeError: the file needs an input size and got none, or has another one.
         ThreadLimitError: the system starts no more threads.
         SessionError: an option that this GPU does not support, or a GPU option on the CPU.
-        ValueError: unknown backend, preprocessing or memory, or threads below 1.
+        ThresholdsFixedError: a threshold or class that this file or engine cannot change.
+        ValueError: unknown backend, preprocessing, memory or class, or threads below 1.
     """
     _check(backend, threads, preprocess, gpu_memory)
     if models.is_remote(os.fspath(path)):
         path, input_hw = named.locate(os.fspath(path), backend=backend, input_hw=input_hw)
     options = _Options(threads=threads, preprocess=preprocess, gpu_memory=gpu_memory, input_hw=input_hw)
-    path = locate(path)
+    session = _opened(locate(path), backend, options)
+    try:
+        if thresholds is not None:
+            session.thresholds = thresholds
+        if classes is not None:
+            session.classes = classes
+    except BaseException:
+        session.close()
+        raise
+    return session
+
+
+def _opened(path: Path, backend: str, options: _Options) -> Session:
+    """Open a file on this backend, or on the best one that works."""
     if path.suffix.lower() in WEIGHTS:
         raise BackendError(
             f"{path}: holds weights, and the runtime takes .onnx and .plan files; make one: {_way_in(path)}"

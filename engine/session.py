@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from panrt import errors
 from panrt.engine.frame import Frame
 from panrt.engine.results.result import PanopticResult
-from panrt.formats.metadata import ModelFile
+from panrt.formats.metadata import FileThresholds, ModelFile
+from panrt.formats.thresholds import Thresholds
 
 Preprocess: TypeAlias = Literal["host", "gpu"]
 GpuMemory: TypeAlias = Literal["auto", "mapped", "device"]
@@ -67,6 +68,33 @@ class Session(Protocol):
     def stages(self) -> Mapping[str, float]:
         """Seconds that each part of the last inference took, by name; empty if the backend does not report them."""
         ...
+
+    @property
+    def thresholds(self) -> FileThresholds:
+        """The thresholds in effect for the next submission: the file's own, or those that were set.
+
+        They may be set at any time, from any thread, while a stream runs too: `session.thresholds =
+        panrt.Thresholds(instance_score=0.6)`. Thresholds that are not given, and all with None, are the file's own.
+        Frames that were submitted before keep those with which they were submitted. Setting them raises ValueError if
+        one is out of range, and ThresholdsFixedError if the file or engine cannot change it.
+        """
+        ...
+
+    @thresholds.setter
+    def thresholds(self, chosen: Thresholds | FileThresholds | None) -> None: ...
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The names of the classes that the next submission finds, things and stuff; None: all.
+
+        They may be set as `thresholds` may. A thing of another class is dropped before suppression, as if the network
+        had not detected it: it takes no place among the detections, and no pixels. Pixels of other stuff stay void.
+        Setting them raises ValueError for a name that is not a class of the file.
+        """
+        ...
+
+    @classes.setter
+    def classes(self, chosen: Sequence[str] | None) -> None: ...
 
     def __call__(self, frame: Frame | NDArray[np.uint8] | Any) -> PanopticResult:
         """Return the result of one frame of any size; an array is BGR, `Frame(image, pixel_format="rgb8")` is RGB.

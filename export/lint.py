@@ -18,7 +18,9 @@ from panrt.formats import input_size, metadata, onnx_graph
 from panrt.formats.metadata import ModelFile
 from panrt.formats.onnx_file import read_onnx
 from panrt.formats.plan_file import Flavour
-from panrt.plugins.schema import DOMAIN, OPS, PLUGIN
+from panrt.formats.settable import without_defaults
+from panrt.plugins.nodes import op_of
+from panrt.plugins.schema import DOMAIN, OPS
 
 MAX_TOP_K = 3840  # TensorRT's
 
@@ -83,7 +85,10 @@ def lint(path: Path, *, flavour: Flavour, release: Release, input_hw: tuple[int,
     if errors:
         raise LintError(str(path), errors)
     if tuple(output.name for output in model.graph.output) == onnx_graph.RESULTS:  # others are not PanRT's
-        onnx_graph.check(model, file, source=str(path))
+        tensors = onnx_graph.check(model, file, source=str(path))
+        onnx_graph.settable(onnx_graph.Graph(model, file, tensors))
+        without_defaults(model)
+        content = model.SerializeToString(deterministic=True)
     return Linted(file, content, findings)
 
 
@@ -129,7 +134,11 @@ def _plugin(node: NodeProto, constants: dict[str, TensorProto]) -> str | None:
         return f"operator {node.domain}::{node.op_type} is neither ONNX's nor PanRT's."
     if node.op_type not in OPS:
         return f"PanRT has no operator {node.op_type!r}, it has {', '.join(OPS)}; upgrade panrt, or export again."
-    for name, wanted in PLUGIN.items():
+    try:
+        plugin = op_of(node.op_type, node.input).plugin
+    except ValueError:  # the number of inputs is invalid, which `onnx_graph.check` reports
+        plugin = OPS[node.op_type].plugin
+    for name, wanted in plugin.items():
         found = _text(node, name, "")
         if found != wanted:
             return f"{name}: got {found!r}, expected {wanted!r}, which is what this PanRT has; export the model again."

@@ -40,7 +40,9 @@ from panrt.export.symbolic import SymbolicOps
 from panrt.files import write_atomically
 from panrt.formats import metadata
 from panrt.formats.input_size import Static, open_size
-from panrt.formats.metadata import IMAGE, SIZE_DIVISOR, ModelFile, Precision, Target, Thresholds, side_problem
+from panrt.formats.metadata import IMAGE, SIZE_DIVISOR, FileThresholds, ModelFile, Precision, Target, side_problem
+from panrt.formats.settable import make_settable
+from panrt.formats.thresholds import INPUTS, Thresholds
 from panrt.model.panoptic_fpn import PanopticFPN
 from panrt.plugins.onnx_functions import OUTPUTS, add_functions
 from panrt.plugins.schema import DOMAIN, MAX_SIDE
@@ -102,7 +104,7 @@ def to_onnx(
     batch: int = 1,
     precision: Precision = "fp32",
     target: Target = "portable",
-    thresholds: Thresholds | None = None,
+    thresholds: Thresholds | FileThresholds | None = None,
     samples: Sequence[Frame] = (),
     int8_heads: bool = False,
     provenance: str = "",
@@ -120,7 +122,8 @@ def to_onnx(
         valid_hw: the part of the input, from the upper left, that holds the frame; by default, and if the size is
             open, all of it.
         output_hw: (height, width) of the panoptic map; by default, and if the size is open, `valid_hw`.
-        thresholds: of scores, areas and masks; by default those of the model's configuration.
+        thresholds: of scores, areas and masks, unless others are set where the file runs; by default those of the
+            model's configuration.
         target: "portable" runs everywhere; "tensorrt-10.3" (JetPack 6) has an older opset and no functions.
         samples: frames of the kind that the network will see, each of the input's size, or of one size if that
             is open: int8 is calibrated on them, fp16 is checked on them for overflow.
@@ -160,7 +163,7 @@ def describe(
     precision: Precision = "fp32",
     valid_hw: tuple[int, int] | None = None,
     output_hw: tuple[int, int] | None = None,
-    thresholds: Thresholds | None = None,
+    thresholds: Thresholds | FileThresholds | None = None,
     target: Target = "portable",
     provenance: str = "",
 ) -> ModelFile:
@@ -180,7 +183,7 @@ def describe(
         output_hw=output_hw,
         pixel_mean=model.config.pixel_mean,
         pixel_std=model.config.pixel_std,
-        thresholds=_checked_thresholds(model, thresholds or default_thresholds(model)),
+        thresholds=_checked_thresholds(model, _complete(thresholds, model)),
         precision=precision,
         target=target,
         opset=OPSETS[target],
@@ -193,10 +196,10 @@ def describe(
     return file
 
 
-def default_thresholds(model: PanopticFPN) -> Thresholds:
+def default_thresholds(model: PanopticFPN) -> FileThresholds:
     """Return those of the model's configuration; without an instance branch those of detections accept everything."""
     instance, merge = model.config.instance, model.config.merge
-    return Thresholds(
+    return FileThresholds(
         detection_score=instance.box.score_threshold if instance is not None else 0.0,
         detection_nms=instance.box.nms_threshold if instance is not None else 1.0,
         max_detections=instance.box.max_detections if instance is not None else 0,
@@ -205,6 +208,13 @@ def default_thresholds(model: PanopticFPN) -> Thresholds:
         stuff_area=merge.stuff_area_limit,
         mask=MASK_THRESHOLD,
     )
+
+
+def _complete(thresholds: Thresholds | FileThresholds | None, model: PanopticFPN) -> FileThresholds:
+    if isinstance(thresholds, FileThresholds):
+        return thresholds
+    own = default_thresholds(model)
+    return own if thresholds is None else thresholds.over(own)
 
 
 def fit_camera(camera_hw: tuple[int, int], *, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -222,7 +232,7 @@ def fit_camera(camera_hw: tuple[int, int], *, height: int) -> tuple[tuple[int, i
 
 
 def finish(proto: ModelProto, file: ModelFile) -> None:
-    """Add the functions of its ops and the file's metadata to a graph, and check the whole; in place.
+    """Make thresholds inputs of a graph, add the functions of its ops and the file's metadata, and check it; in place.
 
     Raises:
         onnx.checker.ValidationError: the graph is not valid ONNX, a bug of this exporter.
@@ -232,6 +242,10 @@ def finish(proto: ModelProto, file: ModelFile) -> None:
     proto.ClearField("metadata_props")
     helper.set_model_props(proto, {metadata.KEY: metadata.dumps(file)})
     del proto.functions[:]
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in (*proto.graph.value_info, *proto.graph.input)}
+    read = {node.op_type: shapes[node.input[0]] for node in proto.graph.node if node.op_type in INPUTS}
+    classes = read["BoxDetections"][-1].dim_value - 1 if "BoxDetections" in read else 0
+    make_settable(proto, thing_classes=classes, channels=read["PanopticMerge"][1].dim_value)
     if file.target == "portable":
         add_functions(proto)
     onnx.checker.check_model(proto)
@@ -295,7 +309,7 @@ def _suppresses_all_classes(model: PanopticFPN) -> bool:
     return model.config.instance is not None and model.config.instance.box.suppression == "all_classes"
 
 
-def _checked_thresholds(model: PanopticFPN, thresholds: Thresholds) -> Thresholds:
+def _checked_thresholds(model: PanopticFPN, thresholds: FileThresholds) -> FileThresholds:
     if _suppresses_all_classes(model) and thresholds.detection_score < 0.5:
         raise ExportError(
             f"detection_score: got {thresholds.detection_score}, expected at least 0.5, as boxes of "
@@ -346,7 +360,7 @@ class _Traced(nn.Module):
         return self.network.infer(image, valid_hw=self.valid_hw, output_hw=self.output_hw, ops=self.ops)
 
 
-def prepared(model: PanopticFPN, thresholds: Thresholds) -> PanopticFPN:
+def prepared(model: PanopticFPN, thresholds: FileThresholds) -> PanopticFPN:
     """Return a copy on the CPU, for inference alone, with these thresholds."""
     network = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
     fold_batch_norms(network)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from panrt.model.custom_ops import CustomOps, Tensors, output_shapes
-from panrt.plugins.schema import DOMAIN, PLUGIN, VERSION, Op
+from panrt.plugins.schema import DOMAIN, Op
 
 _DTYPES = {"float32": torch.float32, "floating": torch.float32, "int32": torch.int32}
 
@@ -28,10 +28,10 @@ class SymbolicOps(CustomOps):
         results: Sequence[Tensor] = torch.onnx.ops.symbolic_multi_out(
             f"{DOMAIN}::{op.name}",
             flat,
-            {**typed, **PLUGIN},
+            {**typed, **op.plugin},
             dtypes=[_DTYPES.get(tensor.type, flat[0].dtype) for tensor in op.outputs],
             shapes=output_shapes(op, inputs, attributes),
-            version=VERSION,
+            version=op.version,
         )
         return results
 

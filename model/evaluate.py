@@ -25,7 +25,7 @@ from panrt.model.panoptic_map import Category, PanopticMap, Segment, semantic_ma
 from panrt.model.panoptic_quality import PanopticQuality, PanopticStatistics, image_statistics, panoptic_quality
 from panrt.model.semantic_iou import SemanticIou, confusion_matrix, semantic_iou
 from panrt.model.training_data import resize_image
-from panrt.plugins.reference import paste_mask, scale_box
+from panrt.plugins.merge_reference import paste_mask, scale_box
 
 LabelledImage = tuple[NDArray[np.uint8], PanopticMap]  # (H, W, 3) BGR and its annotation (H, W)
 METRICS = ("pq", "ap", "miou")

@@ -40,6 +40,15 @@ class PanopticMergeAttributes(TypedDict):
     stuff_area_limit: int  # smallest stuff segment
     mask_threshold: NotRequired[float]  # smallest probability inside a mask; 0.5
 
+class BoxDetections2Attributes(TypedDict):
+    box_weights: Sequence[float]  # by which the deltas are divided
+    max_detections: int  # detections per image
+    input_hw: tuple[int, int]  # valid size of the network input
+
+class PanopticMerge2Attributes(TypedDict):
+    input_hw: tuple[int, int]  # valid size of the network input
+    output_hw: tuple[int, int]  # size of the panoptic map
+
 def rpn_proposals(
     logits: Sequence[Float32],  # (N, A, H, W)
     deltas: Sequence[Float32],  # (N, 4A, H, W)
@@ -104,6 +113,40 @@ def panoptic_merge(
     overlap_threshold: float,
     stuff_area_limit: int,
     mask_threshold: float,
+    threads: int,
+) -> None: ...
+def box_detections_2(
+    class_logits: Float32,  # (N, R, C+1)
+    box_deltas: Float32,  # (N, R, 4C)
+    rois: Float32,  # (N, R, 4)
+    roi_count: Int32,  # (N,)
+    thresholds: Float32,  # (C+1,)
+    boxes: Float32,  # (N, K, 4)
+    scores: Float32,  # (N, K)
+    classes: Int32,  # (N, K)
+    count: Int32,  # (N,)
+    *,
+    box_weights: Sequence[float],
+    input_height: int,
+    input_width: int,
+    threads: int,
+) -> None: ...
+def panoptic_merge_2(
+    semantic_logits: Float32,  # (N, S, h, w)
+    boxes: Float32,  # (N, K, 4)
+    scores: Float32,  # (N, K)
+    classes: Int32,  # (N, K)
+    count: Int32,  # (N,)
+    mask_probs: Float32,  # (N, K, Gh, Gw)
+    thresholds: Float32,  # (3,)
+    stuff_area_limits: Int32,  # (S,)
+    panoptic: Int32,  # (N, H, W)
+    segments: Int32,  # (N, K+S, 8)
+    segment_scores: Float32,  # (N, K+S)
+    segment_count: Int32,  # (N,)
+    *,
+    input_height: int,
+    input_width: int,
     threads: int,
 ) -> None: ...
 def conv3x3_variants() -> list[str]: ...

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from . import legends, schema
-from .schema import LETTERS, MAX_LEVELS, Attribute, Op, Sizes, Tensor
+from .schema import LETTERS, MAX_LEVELS, OPS, Attribute, Op, Sizes, Tensor
 
 Float32: TypeAlias = NDArray[np.float32]
 Floating: TypeAlias = NDArray[np.float32] | NDArray[np.float16]
@@ -62,6 +62,8 @@ class PanopticSegments(NamedTuple):
 def check(op: Op, tensors: Sequence[Any], attributes: Mapping[str, Any], *, layout: Layout = "NCHW") -> Sizes:
     """Check the arguments of an op against its declaration and return its sizes.
 
+    Only the shapes and types of tensors are checked, but for those that hold settings: their numbers too.
+
     Args:
         op: its declaration.
         tensors: one entry per input; a list with an array per level if the input is one per level.
@@ -71,6 +73,14 @@ def check(op: Op, tensors: Sequence[Any], attributes: Mapping[str, Any], *, layo
     Raises:
         ValueError, TypeError: an argument is invalid; the message names it.
     """
+    sizes = check_shapes(op, tensors, attributes, layout=layout)
+    if op.version > 1:
+        _settings(op, dict(zip((tensor.name for tensor in op.inputs), tensors, strict=True)))
+    return sizes
+
+
+def check_shapes(op: Op, tensors: Sequence[Any], attributes: Mapping[str, Any], *, layout: Layout = "NCHW") -> Sizes:
+    """Do as `check`, with tensors whose numbers mean nothing."""
     if layout not in ("NCHW", "NHWC"):
         raise ValueError(f"layout: expected 'NCHW' or 'NHWC', got {layout!r}")
     letters: dict[str, int] = {}
@@ -85,6 +95,24 @@ def check(op: Op, tensors: Sequence[Any], attributes: Mapping[str, Any], *, layo
     for limit in op.limits(sizes, attributes):
         _at_most(*limit)
     return sizes
+
+
+def settings(op: Op, sizes: Mapping[str, int], attributes: Mapping[str, Any]) -> list[Array]:
+    """Return the inputs that version 2 of an op has, with the numbers that version 1 has as attributes.
+
+    Args:
+        op: its declaration.
+        sizes: of the letters in their legends.
+        attributes: at least those that become inputs. The first of each input may be a list, with a number per entry.
+    """
+    arrays = []
+    for tensor, (first, *others) in op.settings:
+        array = np.empty(legends.shape(tensor.legend, sizes), _DTYPES[tensor.type][0])
+        array[: len(array) - len(others)] = attributes[first]
+        for i, name in enumerate(others, start=len(array) - len(others)):
+            array[i] = attributes[name]
+        arrays.append(array)
+    return arrays
 
 
 def sizes_of(op: Op, tensors: Sequence[Any], attributes: Mapping[str, Any], *, layout: Layout = "NCHW") -> Sizes:
@@ -157,6 +185,35 @@ def check_threads(threads: int | None) -> int:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _settings(op: Op, tensors: Mapping[str, Array]) -> None:
+    """Check the numbers in inputs against the ranges of the attributes that version 1 has in their place."""
+    ranges = OPS[op.name]
+    for tensor, (first, *others) in op.settings:
+        array = tensors[tensor.name]
+        split = len(array) - len(others)
+        _entries(tensor.name, ranges.attribute(first), 0, array[:split])
+        for i, name in enumerate(others, start=split):
+            _entries(tensor.name, ranges.attribute(name), i, array[i : i + 1])
+
+
+def _entries(name: str, attribute: Attribute, start: int, array: Array) -> None:
+    """Check numbers of an input; those of an attribute without bounds may be infinite."""
+    least = -math.inf if attribute.least is None else attribute.least
+    fits = array >= least if attribute.above is None else array > attribute.above  # false for NaN
+    if attribute.most is not None:
+        fits &= array <= attribute.most
+    if not fits.all():
+        index = int(fits.argmin())
+        bounds = [
+            f"{word} {bound:g}"
+            for word, bound in (("above", attribute.above), ("at least", attribute.least), ("at most", attribute.most))
+            if bound is not None
+        ] or ["not NaN"]
+        raise ValueError(
+            f"{name}[{start + index}]: expected a {attribute.name} {' and '.join(bounds)}, got {array[index]!r}"
+        )
 
 
 def _levels(op: Op, tensors: Sequence[Any], attributes: Mapping[str, Any]) -> int:

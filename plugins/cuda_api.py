@@ -97,7 +97,7 @@ BoxDetectionsArgs, PanopticMergeArgs = _ARGS["BoxDetections"], _ARGS["PanopticMe
 
 
 def arguments(op: Op) -> Structure:
-    """Return the argument struct of an op; its `levels` are an array of another struct."""
+    """Return the argument struct of an op, the same for all its versions; its `levels` are an array of another one."""
     return _ARGS[op.name]
 
 
@@ -117,6 +117,8 @@ def values(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return the members of each level's struct and of the op's, all but the workspace.
 
+    A tensor that this version of the op does not have is null, an attribute is `unread`.
+
     Args:
         op: its declaration.
         tensors: what becomes of a pointer, by the tensor's name; a list with an entry per level.
@@ -125,6 +127,7 @@ def values(
         types: of inputs that may be float16, by name.
         layout: of its features.
     """
+    attributes = {attribute.name: attribute.unread for attribute in OPS[op.name].attributes} | dict(attributes)
 
     def value(field: Field, level: int | None = None) -> Any:
         if field.source == "size":
@@ -134,7 +137,7 @@ def values(
         if field.source == "layout":
             return layout
         name, _, index = field.of.partition("[")
-        found = tensors[name] if field.source == "tensor" else attributes[name]
+        found: Any = tensors.get(name) if field.source == "tensor" else attributes[name]
         if index:
             return found[int(index[:-1])]
         if field.length:

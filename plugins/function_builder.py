@@ -107,6 +107,7 @@ class FunctionBuilder:
     ) -> None:
         self.name = name
         self.inputs = tuple(Value(self, name) for name in inputs)
+        self.settings: dict[str, Callable[[], Value]] = {}  # values of attributes that this version has as inputs
         self._attributes = attributes
         self._opset = opset
         self._nodes: list[NodeProto] = []  # of the block under construction
@@ -152,6 +153,10 @@ class FunctionBuilder:
         """Return an attribute of the function as a tensor: () or (length,), float32 or int64."""
         field = CONSTANT_FIELDS[self._attributes[name]]
         return self._constant((name,), self._attribute(field, Reference(name)))
+
+    def setting(self, name: str) -> Value:
+        """The attribute of this name, or its value in an input: (), or one that broadcasts."""
+        return self.attribute(name) if name in self._attributes else self.settings[name]()
 
     def size_attribute(self, name: str, open_size: bool) -> Value:
         """Return the attribute of this name, (2,) int64, or the last input if the size is open."""

@@ -381,7 +381,8 @@ _loaded: list[Path] = []  # at most one library, for each of TensorRT's registri
 def _registered(registry: Any) -> bool:
     creators = registry.all_creators
     if creators is None:  # TensorRT to 10.7 gives no list where someone else's creator is of a kind new to its Python
-        return all(registry.get_creator(name, VERSION, NAMESPACE) is not None for name in OPS)
+        versions = ((op.name, str(op.version)) for op in schema.ALL_OPS)
+        return all(registry.get_creator(name, version, NAMESPACE) is not None for name, version in versions)
     there = {(creator.plugin_namespace, creator.name) for creator in creators}
     return all((NAMESPACE, name) in there for name in OPS)
 

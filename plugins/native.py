@@ -19,7 +19,15 @@ from numpy.typing import DTypeLike, NDArray
 from . import _native, contract
 from .attributes import NHWC, complete, kernel_options, takes
 from .contract import Array, Detections, Float32, Floating, Int32, Layout, PanopticSegments, Proposals
-from .schema import BOX_DETECTIONS, PANOPTIC_MERGE, PYRAMID_ROI_ALIGN, RPN_PROPOSALS, Op
+from .schema import (
+    BOX_DETECTIONS,
+    BOX_DETECTIONS_2,
+    PANOPTIC_MERGE,
+    PANOPTIC_MERGE_2,
+    PYRAMID_ROI_ALIGN,
+    RPN_PROPOSALS,
+    Op,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -126,6 +134,41 @@ def panoptic_merge(
     """Paint instances by descending score, then stuff on what is left; see `reference.panoptic_merge`, and `run`."""
     tensors = (semantic_logits, boxes, scores, classes, count, mask_probs)
     return PanopticSegments(*run(PANOPTIC_MERGE, tensors, attributes, threads=threads))
+
+
+@takes(BOX_DETECTIONS_2)
+def box_detections_2(
+    class_logits: Float32,
+    box_deltas: Float32,
+    rois: Float32,
+    roi_count: Int32,
+    thresholds: Float32,
+    *,
+    threads: int | None = None,
+    **attributes: Unpack[_native.BoxDetections2Attributes],
+) -> Detections:
+    """Return the best detections, with thresholds from an input; see `reference.box_detections_2`, and `run`."""
+    tensors = (class_logits, box_deltas, rois, roi_count, thresholds)
+    return Detections(*run(BOX_DETECTIONS_2, tensors, attributes, threads=threads))
+
+
+@takes(PANOPTIC_MERGE_2)
+def panoptic_merge_2(
+    semantic_logits: Float32,
+    boxes: Float32,
+    scores: Float32,
+    classes: Int32,
+    count: Int32,
+    mask_probs: Float32,
+    thresholds: Float32,
+    stuff_area_limits: Int32,
+    *,
+    threads: int | None = None,
+    **attributes: Unpack[_native.PanopticMerge2Attributes],
+) -> PanopticSegments:
+    """Paint instances, then stuff, with thresholds from inputs; see `reference.panoptic_merge_2`, and `run`."""
+    tensors = (semantic_logits, boxes, scores, classes, count, mask_probs, thresholds, stuff_area_limits)
+    return PanopticSegments(*run(PANOPTIC_MERGE_2, tensors, attributes, threads=threads))
 
 
 # Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, equation 15.

@@ -49,7 +49,7 @@ def suppress(op: FunctionBuilder, boxes: Value, ranks: Value, scores: Value) -> 
     Ranks (B, M), the highest for the best and 0 for no candidate, stand in for the scores: they have no ties, and ONNX
     leaves the order of ties open.
     """
-    kept = op.NonMaxSuppression(boxes, op.Unsqueeze(ranks, [1]), NO_LIMIT, op.attribute("nms_threshold"), 0.0)
+    kept = op.NonMaxSuppression(boxes, op.Unsqueeze(ranks, [1]), NO_LIMIT, op.setting("nms_threshold"), 0.0)
     kept = op.Gather(kept, [0, 2], axis=1)  # (kept, 2): batch, box
     return op.ScatterND(op.Expand(-math.inf, op.Shape(scores)), kept, op.GatherND(scores, kept))
 

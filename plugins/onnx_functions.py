@@ -38,17 +38,18 @@ from .function_builder import (
     split,
     top_k,
 )
+from .nodes import Form, declared, form, input_names, op_of
 from .onnx_boxes import clip, decode, first_k, has_area, suppress
 from .onnx_merge import panoptic_merge
-from .schema import DOMAIN, MAX_ROI_COORDINATE, OPS, PLUGIN, VERSION, Form, form, input_names
+from .schema import ALL_OPS, DOMAIN, MAX_ROI_COORDINATE, OPS, PLUGIN_ATTRIBUTES, Op
 
 SMALLEST_OPSET = 18  # of the default domain: reductions take their axes as inputs, ScatterElements reduces
 LARGEST_OPSET = 21  # ONNX Runtime has no RoiAlign of opset 22 for the CPU (as of 1.31)
 
 ONNX_TYPES = {("int", False): INT, ("int", True): INTS, ("float", False): FLOAT, ("float", True): FLOATS}
-ATTRIBUTES = {
-    op.name: {attribute.name: ONNX_TYPES[attribute.type, bool(attribute.length)] for attribute in op.attributes}
-    for op in OPS.values()
+ATTRIBUTES = {  # by the op's key
+    op.key: {attribute.name: ONNX_TYPES[attribute.type, bool(attribute.length)] for attribute in op.attributes}
+    for op in ALL_OPS
 }
 OUTPUTS = {op.name: tuple(tensor.name for tensor in op.outputs) for op in OPS.values()}
 
@@ -74,15 +75,15 @@ def make_node(
     Raises:
         ValueError: no such op, or an input, output or attribute is missing or unknown.
     """
-    form(op_type, inputs)
-    types = ATTRIBUTES[op_type]
+    op = op_of(op_type, inputs)
+    types = ATTRIBUTES[op.key]
     if attributes.keys() != types.keys():
         raise ValueError(
             f"{op_type}: expected the attributes {', '.join(types)}, got {', '.join(attributes) or 'none'}"
         )
     if len(outputs) != len(OUTPUTS[op_type]):
         raise ValueError(f"{op_type}: expected names for {', '.join(OUTPUTS[op_type])}, got {list(outputs)}")
-    node = helper.make_node(op_type, list(inputs), list(outputs), name=name, domain=DOMAIN, **PLUGIN)
+    node = helper.make_node(op_type, list(inputs), list(outputs), name=name, domain=DOMAIN, **op.plugin)
     for attribute, value in attributes.items():
         number = float if types[attribute] in (FLOAT, FLOATS) else int
         typed = [number(entry) for entry in value] if isinstance(value, Sequence) else number(value)
@@ -116,19 +117,46 @@ def add_functions(model: ModelProto) -> None:
     others = [function for function in model.functions if function.domain != DOMAIN]
     del model.functions[:]
     model.functions.extend(others)
-    for op_type, node in nodes.items():
-        model.functions.append(function(op_type, form(op_type, node.input), opset=opset))
-    if DOMAIN not in opsets:
-        model.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
+    forms = {op_type: form(op_type, node.input) for op_type, node in nodes.items()}
+    model.functions.extend(function(op_type, each, opset=opset) for op_type, each in forms.items())
+    import_ops(model, max((each.version for each in forms.values()), default=1))
+
+
+def import_ops(model: ModelProto, version: int) -> None:
+    """Import the domain of the ops into a model, in place, in at least this version."""
+    for entry in model.opset_import:
+        if entry.domain == DOMAIN:
+            entry.version = max(entry.version, version)
+            return
+    model.opset_import.append(helper.make_opsetid(DOMAIN, version))
 
 
 def function(op_type: str, form: Form, *, opset: int = SMALLEST_OPSET) -> FunctionProto:
     """Return the function of an op, for nodes of this form in models of this default opset."""
     if form.levels < 1:
         raise ValueError(f"levels: expected at least 1, got {form.levels}")
-    attributes = {**ATTRIBUTES[op_type], **dict.fromkeys(PLUGIN, STRING)}
+    version = declared(op_type, form.version)
+    attributes = {**ATTRIBUTES[version.key], **dict.fromkeys(PLUGIN_ATTRIBUTES, STRING)}
     op = FunctionBuilder(op_type, inputs=input_names(op_type, form), attributes=attributes, opset=opset)
+    if version.version > 1:
+        _bind_settings(op, version)
     return BODIES[op_type](op, form)
+
+
+def _bind_settings(op: FunctionBuilder, declaration: Op) -> None:
+    """Let `op.setting` read inputs: the first attribute of each has all entries but one for each other."""
+    inputs = {value.name: value for value in op.inputs}
+
+    def entry(tensor: Value, index: int) -> Callable[[], Value]:
+        return lambda: op.Gather(tensor, index)
+
+    def leading(tensor: Value, others: int) -> Callable[[], Value]:
+        return lambda: op.Slice(tensor, [0], [-others], [0]) if others else tensor.cast(np.int64)
+
+    for setting in declaration.settings:
+        tensor, (first, *others) = inputs[setting.tensor.name], setting.attributes
+        op.settings[first] = leading(tensor, len(others))
+        op.settings |= {name: entry(tensor, i - len(others)) for i, name in enumerate(others)}
 
 
 # --- RpnProposals -----------------------------------------------------------------------------------------------------
@@ -272,7 +300,7 @@ def box_detections(op: FunctionBuilder, form: Form) -> FunctionProto:
     valid = valid & op.Unsqueeze(first_of(op, R, roi_count), [2])
     columns = clip(op, columns, op.size_attribute("input_hw", form.open_size))
     scores = op.Slice(probabilities, [0], shape(op, C), [2])
-    scores = op.Where(valid & (scores > op.attribute("score_threshold")), scores, -math.inf)  # (N, R, C)
+    scores = op.Where(valid & (scores > op.setting("score_threshold")), scores, -math.inf)  # (N, R, C)
 
     # An NMS of its own for each image and class. An inverted box overlaps nothing, but ONNX would turn it over.
     boxes = op.Concat(*columns, axis=3)  # (N, R, C, 4)

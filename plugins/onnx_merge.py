@@ -13,9 +13,9 @@ import numpy as np
 from onnx import FunctionProto
 
 from .function_builder import Columns, FunctionBuilder, Value, at_least, at_most, is_finite, shape, split, top_k
+from .merge_reference import LARGEST_LOGIT
+from .nodes import Form
 from .onnx_boxes import NO_LIMIT, clip, has_area
-from .reference import LARGEST_LOGIT
-from .schema import Form
 
 
 class Taps(NamedTuple):
@@ -44,7 +44,7 @@ def panoptic_merge(op: FunctionBuilder, form: Form) -> FunctionProto:
         x0, y0, x1, y1 = split(op, op.Gather(boxes, n))  # each (K, 1)
         box = clip(op, (x0 * scale[1], y0 * scale[0], x1 * scale[1], y1 * scale[0]), output_hw)
         score = op.Gather(scores, n)
-        real = (op.Range(0, K, 1) < op.Gather(count, n).cast(np.int64)) & (score >= op.attribute("score_threshold"))
+        real = (op.Range(0, K, 1) < op.Gather(count, n).cast(np.int64)) & (score >= op.setting("score_threshold"))
         real = real & op.Squeeze(has_area(op, box), [1])
         _, order = top_k(op, op.Where(real, score, -math.inf), K)
         order = op.Slice(order, [0], op.ReduceSum(real.cast(np.int64), keepdims=1))  # (instances,)
@@ -59,7 +59,7 @@ def panoptic_merge(op: FunctionBuilder, form: Form) -> FunctionProto:
         one = op.Expand(np.int32(1), op.Shape(stuff))
         by_column = op.ScatterElements(op.Expand(np.int32(0), shape(op, W, S)), stuff, one, axis=1, reduction="add")
         areas = op.ReduceSum(by_column, [0], keepdims=0).cast(np.int64)  # (S,)
-        found = (areas >= op.Max(op.attribute("stuff_area_limit"), 1)) & (op.Range(0, S, 1) > 0)
+        found = (areas >= op.Max(op.setting("stuff_area_limit"), 1)) & (op.Range(0, S, 1) > 0)
         ids = op.Where(found, T + op.CumSum(found.cast(np.int64), 0), 0).cast(np.int32)
         panoptic = op.Where(unowned, op.Gather(ids, stuff), things)  # (W, H)
         channels = op.Compress(op.Range(0, S, 1), found)
@@ -108,14 +108,14 @@ def paint_instances(
         y0, y1, x0, x1 = (op.Reshape(op.Gather(bound, k), [1]) for bound in (top, bottom, left, right))
         by_row = lerp(op.Gather(probs, k), rows, k, y0, y1)  # (y1 - y0, G + 2)
         value = lerp(op.Transpose(by_row, perm=[1, 0]), columns, k, x0, x1)  # (x1 - x0, y1 - y0)
-        mask = value >= op.attribute("mask_threshold")
+        mask = value >= op.setting("mask_threshold")
 
         strip = op.Slice(canvas, x0, x1, [0])
         window = op.Slice(strip, y0, y1, [1])
         free = mask & op.Equal(window, np.int32(0))
         mask_area, free_area = (op.ReduceSum(pixels.cast(np.int32), keepdims=0) for pixels in (mask, free))
         taken = (mask_area - free_area).cast(np.float64) / mask_area.cast(np.float64)
-        accepted = (free_area > np.int32(0)) & ~(taken.cast(np.float32) > op.attribute("overlap_threshold"))
+        accepted = (free_area > np.int32(0)) & ~(taken.cast(np.float32) > op.setting("overlap_threshold"))
 
         painted = painted + accepted.cast(np.int32)
         window = op.Where(free & accepted, painted, window)

@@ -11,21 +11,35 @@ that every form of an op can agree with this one to the bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import contract
-from .box_reference import Indices, Mask, best_first, clip, clip_real, decode, grid_anchors, non_maximum_suppression
+from .box_reference import Mask, best_first, clip, clip_real, decode, grid_anchors, non_maximum_suppression
 from .contract import Detections, Float32, Floating, Int32, Layout, PanopticSegments, Proposals
 from .frame_reference import overlay
-from .schema import BOX_DETECTIONS, MAX_ROI_COORDINATE, PANOPTIC_MERGE, PYRAMID_ROI_ALIGN, RPN_PROPOSALS
+from .merge_reference import paint_instances, paint_stuff, paste_mask, scale_box, semantic_argmax
+from .schema import (
+    BOX_DETECTIONS,
+    BOX_DETECTIONS_2,
+    MAX_ROI_COORDINATE,
+    PANOPTIC_MERGE,
+    PANOPTIC_MERGE_2,
+    PYRAMID_ROI_ALIGN,
+    RPN_PROPOSALS,
+)
 
-__all__ = ["box_detections", "overlay", "panoptic_merge", "pyramid_roi_align", "rpn_proposals"]
-
-LARGEST_LOGIT = np.float32(1e30)
+__all__ = [
+    "box_detections",
+    "box_detections_2",
+    "overlay",
+    "panoptic_merge",
+    "panoptic_merge_2",
+    "pyramid_roi_align",
+    "rpn_proposals",
+]
 
 
 # --- RpnProposals -----------------------------------------------------------------------------------------------------
@@ -261,8 +275,39 @@ def box_detections(
         "input_hw": input_hw,
     }
     sizes = contract.check(BOX_DETECTIONS, (class_logits, box_deltas, rois, roi_count), attributes)
-    result = Detections(*contract.outputs(BOX_DETECTIONS, sizes, make=np.zeros))
+    (thresholds,) = contract.settings(BOX_DETECTIONS, sizes.letters, attributes)
+    return box_detections_2(
+        class_logits,
+        box_deltas,
+        rois,
+        roi_count,
+        thresholds,
+        box_weights=box_weights,
+        max_detections=max_detections,
+        input_hw=input_hw,
+    )
+
+
+def box_detections_2(
+    class_logits: Float32,
+    box_deltas: Float32,
+    rois: Float32,
+    roi_count: Int32,
+    thresholds: Float32,
+    *,
+    box_weights: Sequence[float],
+    max_detections: int,
+    input_hw: tuple[int, int],
+) -> Detections:
+    """Version 2: `thresholds`, (C + 1,) float32, are the score threshold of each class, then that of the IoU.
+
+    Other arguments, result and errors are those of `box_detections`.
+    """
+    attributes = {"box_weights": box_weights, "max_detections": max_detections, "input_hw": input_hw}
+    sizes = contract.check(BOX_DETECTIONS_2, (class_logits, box_deltas, rois, roi_count, thresholds), attributes)
+    result = Detections(*contract.outputs(BOX_DETECTIONS_2, sizes, make=np.zeros))
     N, R, C = sizes["N"], sizes["R"], sizes["C"]
+    score_thresholds, nms_threshold = np.tile(thresholds[:C], R), thresholds[C]
     for n in range(N):
         real = np.arange(R) < roi_count[n]
         probabilities = softmax(class_logits[n])  # (R, C + 1)
@@ -272,7 +317,7 @@ def box_detections(
         boxes = clip(boxes.reshape(-1, 4), input_hw)
         classes = np.tile(np.arange(C), R)
         candidates = np.repeat(valid, C)
-        candidates[candidates] = scores[candidates] > np.float32(score_threshold)
+        candidates[candidates] = scores[candidates] > score_thresholds[candidates]
         kept = non_maximum_suppression(boxes, scores, classes, candidates, nms_threshold)[:max_detections]
         result.boxes[n, : len(kept)] = boxes[kept]
         result.scores[n, : len(kept)] = scores[kept]
@@ -341,10 +386,42 @@ def panoptic_merge(
     }
     tensors = (semantic_logits, boxes, scores, classes, count, mask_probs)
     sizes = contract.check(PANOPTIC_MERGE, tensors, attributes)
-    result = PanopticSegments(*contract.outputs(PANOPTIC_MERGE, sizes, make=np.zeros))
+    settings = contract.settings(PANOPTIC_MERGE, sizes.letters, attributes)
+    return panoptic_merge_2(*tensors, *settings, input_hw=input_hw, output_hw=output_hw)
+
+
+def panoptic_merge_2(
+    semantic_logits: Float32,
+    boxes: Float32,
+    scores: Float32,
+    classes: Int32,
+    count: Int32,
+    mask_probs: Float32,
+    thresholds: Float32,
+    stuff_area_limits: Int32,
+    *,
+    input_hw: tuple[int, int],
+    output_hw: tuple[int, int],
+) -> PanopticSegments:
+    """Version 2: `thresholds`, (3,) float32, of score, overlap and mask; `stuff_area_limits`, (S,) int32, by channel.
+
+    Other arguments, result and errors are those of `panoptic_merge`.
+    """
+    tensors = (semantic_logits, boxes, scores, classes, count, mask_probs, thresholds, stuff_area_limits)
+    sizes = contract.check(PANOPTIC_MERGE_2, tensors, {"input_hw": input_hw, "output_hw": output_hw})
+    result = PanopticSegments(*contract.outputs(PANOPTIC_MERGE_2, sizes, make=np.zeros))
     for n in range(sizes["N"]):
         detections = Detections(boxes[n], scores[n], classes[n], count[n])
-        found = merge_image(result.panoptic[n], semantic_logits[n], detections, mask_probs[n], **attributes)
+        found = merge_image(
+            result.panoptic[n],
+            semantic_logits[n],
+            detections,
+            mask_probs[n],
+            thresholds,
+            stuff_area_limits,
+            input_hw=input_hw,
+            output_hw=output_hw,
+        )
         for i, (row, score) in enumerate(found):
             result.segments[n, i] = [i + 1, *row]
             result.segment_scores[n, i] = score
@@ -357,18 +434,17 @@ def merge_image(
     semantic_logits: Float32,
     detections: Detections,
     mask_probs: Float32,
+    thresholds: Float32,
+    stuff_area_limits: Int32,
     *,
     input_hw: tuple[int, int],
     output_hw: tuple[int, int],
-    score_threshold: float,
-    mask_threshold: float,
-    overlap_threshold: float,
-    stuff_area_limit: int,
 ) -> list[tuple[list[int], float]]:
     """Paint an empty (H, W) map with one image; return row, without the ID, and score of each segment."""
     boxes, scores, classes, count = detections
+    score_threshold, overlap_threshold, mask_threshold = thresholds
     real = np.arange(len(scores)) < count
-    real[real] = scores[real] >= np.float32(score_threshold)  # false for NaN
+    real[real] = scores[real] >= score_threshold  # false for NaN
     order = best_first(scores, real)
     masks = (
         paste_mask(mask_probs[k], scale_box(boxes[k], input_hw, output_hw), output_hw, mask_threshold) for k in order
@@ -376,117 +452,5 @@ def merge_image(
     owned = paint_instances(panoptic, masks, overlap_threshold)
     found = [([int(classes[k]), 1, *own], float(scores[k])) for k, own in zip(order, owned, strict=True) if own]
     labels = semantic_argmax(semantic_logits, input_hw, output_hw)
-    stuff = paint_stuff(panoptic, labels, len(semantic_logits), len(found) + 1, stuff_area_limit)
+    stuff = paint_stuff(panoptic, labels, stuff_area_limits, len(found) + 1)
     return found + [([channel, 0, *own], 0.0) for channel, own in stuff]
-
-
-AreaAndBox = tuple[int, int, int, int, int]  # pixels, then the tight half-open box
-
-
-def paint_instances(panoptic: Int32, masks: Iterable[Mask], overlap_threshold: float) -> list[AreaAndBox | None]:
-    """Paint masks onto an empty (H, W) map, each where it is free; return what each got, None if it was dropped."""
-    owned: list[AreaAndBox | None] = []
-    accepted = 0
-    for mask in masks:
-        free = mask & (panoptic == 0)
-        area = np.count_nonzero(mask)
-        if not free.any() or np.float32((area - np.count_nonzero(free)) / area) > np.float32(overlap_threshold):
-            owned.append(None)
-            continue
-        accepted += 1
-        panoptic[free] = accepted
-        owned.append(area_and_box(free))
-    return owned
-
-
-def paint_stuff(
-    panoptic: Int32, labels: Indices, channels: int, first_id: int, area_limit: int
-) -> list[tuple[int, AreaAndBox]]:
-    """Paint each channel but 0 on the free pixels that it labels, if they are enough; return those painted."""
-    painted: list[tuple[int, AreaAndBox]] = []
-    for channel in range(1, channels):
-        free = (labels == channel) & (panoptic == 0)
-        if np.count_nonzero(free) >= max(area_limit, 1):
-            panoptic[free] = first_id + len(painted)
-            painted.append((channel, area_and_box(free)))
-    return painted
-
-
-def semantic_argmax(logits: Float32, input_hw: tuple[int, int], output_hw: tuple[int, int]) -> NDArray[np.intp]:
-    """Return the best channel per output pixel, (H, W): bilinear x4, crop to valid, bilinear to the output, argmax."""
-    logits = np.where(np.isnan(logits), -LARGEST_LOGIT, np.clip(logits, -LARGEST_LOGIT, LARGEST_LOGIT))
-    rows, row_weights = resize_taps(input_hw[0], output_hw[0], logits.shape[1])
-    columns, column_weights = resize_taps(input_hw[1], output_hw[1], logits.shape[2])
-    w0, w1, w2 = row_weights.T[:, :, None]  # each (H, 1)
-    by_row = w0 * logits[:, rows[:, 0]] + w1 * logits[:, rows[:, 1]] + w2 * logits[:, rows[:, 2]]  # (S, H, w)
-    w0, w1, w2 = column_weights.T  # each (W,)
-    full = w0 * by_row[..., columns[:, 0]] + w1 * by_row[..., columns[:, 1]] + w2 * by_row[..., columns[:, 2]]
-    labels: Indices = full.argmax(axis=0)
-    return labels
-
-
-def resize_taps(valid: int, output: int, quarter: int) -> tuple[Indices, Float32]:
-    """Return two bilinear resizes of one axis as one: for each output pixel 3 quarter-size cells and their weights.
-
-    The first resize takes `quarter` cells to 4 times as many, of which `valid` are kept; the second takes those to
-    `output`. Its two neighbours lie a quarter of a cell apart, hence 3 cells. Both clamp at the edges.
-    """
-    scale = np.float32(valid) / np.float32(output)
-    source = np.maximum(
-        (np.arange(output, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5), np.float32(0)
-    )
-    first = np.minimum(source.astype(np.int64), valid - 1)
-    fraction = np.minimum(source - first.astype(np.float32), np.float32(1))
-    cells, weights = np.zeros(output, np.int64), np.zeros((output, 3), np.float32)
-    everywhere = np.arange(output)
-    for step, share in ((0, np.float32(1) - fraction), (1, fraction)):
-        neighbour = np.minimum(first + step, valid - 1).astype(np.float32)
-        position = np.maximum((neighbour + np.float32(0.5)) * np.float32(0.25) - np.float32(0.5), np.float32(0))
-        cell = position.astype(np.int64)
-        part = position - cell.astype(np.float32)
-        if step == 0:
-            cells = cell
-        weights[everywhere, cell - cells] += share * (np.float32(1) - part)
-        weights[everywhere, cell - cells + 1] += share * part
-    return np.minimum(cells[:, None] + np.arange(3), quarter - 1), weights
-
-
-def scale_box(box: Float32, input_hw: tuple[int, int], output_hw: tuple[int, int]) -> Float32:
-    """Scale a box from network-input to output pixels, clipped to the output."""
-    scale_y, scale_x = (np.float32(output_hw[i] / input_hw[i]) for i in (0, 1))
-    with np.errstate(over="ignore"):
-        return clip(box * np.array([scale_x, scale_y, scale_x, scale_y], np.float32), output_hw)
-
-
-def paste_mask(probs: Float32, box: Float32, output_hw: tuple[int, int], threshold: float) -> Mask:
-    """Return the output pixels, (H, W), where (Gh, Gw) probabilities stretched over the box reach the threshold."""
-    if not (box[2] - box[0] > 0 and box[3] - box[1] > 0):  # false for NaN
-        return np.zeros(output_hw, np.bool_)
-    probs = np.pad(np.where(np.isfinite(probs), probs, np.float32(0)), 1)  # a border of zeros stands for "outside"
-    rows, fy = paste_taps(box[1], box[3], output_hw[0], probs.shape[0] - 2)
-    columns, fx = paste_taps(box[0], box[2], output_hw[1], probs.shape[1] - 2)
-    with np.errstate(over="ignore", invalid="ignore"):  # probabilities may be any finite number
-        by_row = lerp(probs[rows], probs[rows + 1], fy[:, None])  # (H, Gw + 2)
-        mask: Mask = lerp(by_row[:, columns], by_row[:, columns + 1], fx) >= np.float32(threshold)
-    return mask
-
-
-def paste_taps(low: np.float32, high: np.float32, output: int, G: int) -> tuple[Indices, Float32]:
-    """Return for each output pixel of an axis the lower of its two padded mask cells, and the upper one's share."""
-    with np.errstate(over="ignore"):
-        centre = np.arange(output, dtype=np.float32) + np.float32(0.5)
-        u = (centre - low) / (high - low) * np.float32(G) - np.float32(0.5)
-    u = np.clip(u, np.float32(-1), np.float32(G))
-    cell = np.minimum(np.floor(u), np.float32(G - 1))
-    return cell.astype(np.intp) + 1, u - cell
-
-
-def lerp(a: Float32, b: Float32, t: Float32) -> Float32:
-    """Interpolate from a to b; exactly a if they are equal, so that a flat mask at the threshold stays whole."""
-    return a + (b - a) * t
-
-
-def area_and_box(mask: Mask) -> AreaAndBox:
-    """Return area, x0, y0, x1, y1 of a mask that is not empty; the box is tight and half-open."""
-    rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
-    return (int(np.count_nonzero(mask)), int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)

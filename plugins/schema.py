@@ -11,15 +11,14 @@ W of a tensor per pyramid level, which are the level's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 DOMAIN = "panrt"  # of the ops in ONNX
-VERSION = 1  # of that domain
-PLUGIN_NAMESPACE, PLUGIN_VERSION = "panrt", "1"  # by which TensorRT finds the plugin of a node
-PLUGIN = {"plugin_namespace": PLUGIN_NAMESPACE, "plugin_version": PLUGIN_VERSION}  # attributes of every node
+PLUGIN_NAMESPACE, PLUGIN_VERSION = "panrt", "2"  # of the plugins in PanRT's library; the newest of them
+PLUGIN_ATTRIBUTES = ("plugin_namespace", "plugin_version")  # of every node, by which TensorRT finds its plugin
 
 # The limits of OPS.md 1.3; include/panrt/limits.h has the same for compiled code. Real networks stay far below them.
 # Within them no 32-bit count overflows, and no launch takes more than seconds.
@@ -87,6 +86,11 @@ class Attribute:
     default: float | None = None  # of Python's keyword argument; nodes have every attribute
 
     @property
+    def unread(self) -> int:
+        """Return what kernels are given for it if they read it from an input: a number within its range."""
+        return 0 if self.above is None else 1
+
+    @property
     def python_type(self) -> str:
         """The type of the attribute in Python."""
         if self.name.endswith("_hw"):
@@ -104,6 +108,13 @@ class Field:
     type: Literal["", "int64", "float32"] = ""  # instead of int32 for a size and of its own for an attribute
     length: int = 0  # of an array
     note: str = ""
+
+
+class Setting(NamedTuple):
+    """An input of version 2 of an op, for numbers that version 1 has as attributes."""
+
+    tensor: Tensor
+    attributes: tuple[str, ...]  # whose numbers it holds, in order; the first has all entries but one for each other
 
 
 class Limit(NamedTuple):
@@ -145,6 +156,23 @@ class Op:
     level_fields: tuple[Field, ...] = ()
     limits: Callable[[Sizes, Mapping[str, Any]], Iterator[Limit]] = no_limits  # on what letters and attributes give
     own_cpu_arguments: bool = False  # the CPU kernel has a struct of its own, in cpu/kernels.h
+    settings: tuple[Setting, ...] = ()  # what version 2 reads from inputs in place of attributes
+    version: int = 1
+    launcher: str = ""  # the `function` of version 1, by which the CUDA kernels of all versions are called
+
+    def __post_init__(self) -> None:
+        if not self.launcher:
+            object.__setattr__(self, "launcher", self.function)
+
+    @cached_property
+    def key(self) -> str:
+        """Return a name that no other version of an op has."""
+        return self.name if self.version == 1 else f"{self.name}{self.version}"
+
+    @cached_property
+    def plugin(self) -> dict[str, str]:
+        """Return the attributes of its nodes by which TensorRT finds the plugin."""
+        return dict(zip(PLUGIN_ATTRIBUTES, (PLUGIN_NAMESPACE, str(self.version)), strict=True))
 
     @cached_property
     def has_levels(self) -> bool:
@@ -195,59 +223,6 @@ LETTERS = {
     "S": Letter(1),  # semantic channels; bins per axis
     **dict.fromkeys(("H", "W", "h", "w", "Gh", "Gw"), _SIDE),
 }
-
-
-# --- nodes ------------------------------------------------------------------------------------------------------------
-
-
-class Form(NamedTuple):
-    """The form of an op's ONNX function that a node needs."""
-
-    levels: int  # of the pyramid; 1 if the op has none
-    open_size: bool  # the size of the network's input is an input
-
-
-def form(op_type: str, inputs: Sequence[str]) -> Form:
-    """Return the form of a node with these inputs.
-
-    Raises:
-        ValueError: no such op, or an input is missing or unknown.
-    """
-    if op_type not in OPS:
-        raise ValueError(f"op_type: expected one of {', '.join(OPS)}, got {op_type!r}")
-    op = OPS[op_type]
-    per_level = sum(tensor.per_level for tensor in op.inputs)
-    fixed = len(op.inputs) - per_level
-    open_size = op_type in SIZED and list(inputs[-1:]) == [INPUT_SIZE]
-    found = len(inputs) - open_size
-    levels, rest = divmod(found - fixed, per_level) if per_level else (1, found - fixed)
-    if levels < 1 or rest:
-        wanted = ", ".join(tensor.name + ("_0 ..." if tensor.per_level else "") for tensor in op.inputs)
-        raise ValueError(f"{op_type}: expected names for {wanted}, got {list(inputs)}")
-    return Form(levels, open_size)
-
-
-def input_names(op_type: str, form: Form) -> list[str]:
-    """Return the names of a node's inputs in OPS.md: those of all levels of a tensor, then the next tensor."""
-    names = [
-        f"{tensor.name}_{i}" if tensor.per_level else tensor.name
-        for tensor in OPS[op_type].inputs
-        for i in range(form.levels if tensor.per_level else 1)
-    ]
-    return [*names, INPUT_SIZE] if form.open_size else names
-
-
-def by_tensor(op: Op, values: Sequence[Any]) -> list[Any]:
-    """Return one entry per input of an op, a list for a tensor per level, of a node's inputs one after the other."""
-    per_level = sum(tensor.per_level for tensor in op.inputs)
-    levels = (len(values) - len(op.inputs) + per_level) // per_level if per_level else 0
-    grouped: list[Any] = []
-    rest = list(values)
-    for tensor in op.inputs:
-        size = levels if tensor.per_level else 1
-        grouped.append(rest[:size] if tensor.per_level else rest[0])
-        rest = rest[size:]
-    return grouped
 
 
 # --- the ops ----------------------------------------------------------------------------------------------------------
@@ -397,6 +372,7 @@ BOX_DETECTIONS = Op(
         *_tensors("roi_count"),
         *_tensors("boxes", note=_ALIGNED),
         *_tensors("scores", "classes", "count"),
+        *_tensors("thresholds", note="or null: the attributes"),
         *_WORKSPACE,
         *_sizes(images="N"),
         Field("rois_per_image", "size", "R", note="may be 0"),
@@ -407,6 +383,7 @@ BOX_DETECTIONS = Op(
         *_INPUT_SIDES,
     ),
     own_cpu_arguments=True,
+    settings=(Setting(Tensor("thresholds", "C+1"), ("score_threshold", "nms_threshold")),),
 )
 
 
@@ -452,6 +429,7 @@ PANOPTIC_MERGE = Op(
         *_tensors("semantic_logits", "boxes", "scores", "classes", "count", "mask_probs"),
         *_tensors("panoptic", "segments", note=_ALIGNED),
         *_tensors("segment_scores", "segment_count"),
+        *_tensors("thresholds", "stuff_area_limits", note="or null: the attributes"),
         *_WORKSPACE,
         Field("logit_type", "type", "semantic_logits"),
         Field("mask_type", "type", "mask_probs"),
@@ -465,7 +443,27 @@ PANOPTIC_MERGE = Op(
         *_attributes("score_threshold", "overlap_threshold", "stuff_area_limit", "mask_threshold"),
     ),
     own_cpu_arguments=True,
+    settings=(
+        Setting(Tensor("thresholds", "3"), ("score_threshold", "overlap_threshold", "mask_threshold")),
+        Setting(Tensor("stuff_area_limits", "S", "int32"), ("stuff_area_limit",)),
+    ),
 )
 
-OPS = {op.name: op for op in (RPN_PROPOSALS, PYRAMID_ROI_ALIGN, BOX_DETECTIONS, PANOPTIC_MERGE)}
+
+def _settable(op: Op) -> Op:
+    """Return version 2 of an op: its settings are inputs. Its kernels and their struct are those of version 1."""
+    replaced = {name for setting in op.settings for name in setting.attributes}
+    return replace(
+        op,
+        function=f"{op.function}_2",
+        inputs=(*op.inputs, *(setting.tensor for setting in op.settings)),
+        attributes=tuple(attribute for attribute in op.attributes if attribute.name not in replaced),
+        version=2,
+    )
+
+
+BOX_DETECTIONS_2, PANOPTIC_MERGE_2 = _settable(BOX_DETECTIONS), _settable(PANOPTIC_MERGE)
+
+OPS = {op.name: op for op in (RPN_PROPOSALS, PYRAMID_ROI_ALIGN, BOX_DETECTIONS, PANOPTIC_MERGE)}  # in version 1
+ALL_OPS = (*OPS.values(), BOX_DETECTIONS_2, PANOPTIC_MERGE_2)
 SIZED = tuple(op.name for op in OPS.values() if any(attribute.name == "input_hw" for attribute in op.attributes))

@@ -138,12 +138,13 @@ def run(
         layout=layout,
     )
     kind = cuda_api.arguments(op)
+    fields = {name: value for name, value in fields.items() if value is not None}  # null
     if op.has_levels:
         fields["levels"] = [Struct(cuda_api.level_arguments(op), **level) for level in levels]
     if op.has_workspace:
         size = _workspace_bytes(op, Struct(kind, **fields))
         fields |= {"workspace": Out((size,), np.uint8, offset=WORKSPACE_OFFSET), "workspace_bytes": size}
-    return gpu.launch(f"panrt_cuda_{op.function}", Struct(kind, **fields), order)[: len(outputs)]
+    return gpu.launch(f"panrt_cuda_{op.launcher}", Struct(kind, **fields), order)[: len(outputs)]
 
 
 def _pad_channels(features: Array) -> Array:
@@ -160,7 +161,7 @@ def _library() -> ctypes.CDLL:
 def _workspace_bytes(op: Op, struct: Struct) -> int:
     """Return the workspace that an op's kernels need; it depends on sizes and attributes alone, not on arrays."""
     filled = _filled(struct)
-    function = getattr(_library(), f"panrt_cuda_{op.function}_workspace_bytes")
+    function = getattr(_library(), f"panrt_cuda_{op.launcher}_workspace_bytes")
     function.restype = ctypes.c_size_t
     size: int = function(ctypes.byref(filled), ctypes.c_size_t(ctypes.sizeof(filled)))
     return size

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from panrt.plugins import cuda_api, schema
 from panrt.plugins.attributes import kernel_arguments
-from panrt.plugins.schema import MAX_LEVELS, OPS, Attribute, Field, Op, Tensor
+from panrt.plugins.schema import ALL_OPS, MAX_LEVELS, OPS, Attribute, Field, Op, Tensor
 
 PLUGINS = Path(__file__).resolve().parents[1] / "plugins"
 NUMBERS = {"int": "std::int32_t", "float": "float"}
@@ -56,12 +56,20 @@ def files() -> dict[Path, str]:
 
 def header() -> str:
     """Return include/panrt/ops.h."""
-    return "\n".join([HEADER, *(line for op in OPS.values() for line in _op(op)), *_lists()]) + "\n"
+    return "\n".join([HEADER, *(line for op in ALL_OPS for line in _op(op)), *_lists()]) + "\n"
 
 
 def _op(op: Op) -> Iterator[str]:
-    yield f"// --- {op.name}"
+    yield f"// --- {op.name}" + (f", version {op.version}" if op.version > 1 else "")
     yield ""
+    yield from _kernels(op) if op.version == 1 else []
+    yield "namespace panrt::ops {"
+    yield from _description(op)
+    yield "}  // namespace panrt::ops"
+    yield ""
+
+
+def _kernels(op: Op) -> Iterator[str]:
     if not op.own_cpu_arguments:
         yield "namespace panrt {"
         yield from _args(op)
@@ -79,10 +87,6 @@ def _op(op: Op) -> Iterator[str]:
     yield f"Status prepare_{op.function}() noexcept;  // panrt/cuda/prepare.h"
     yield f"Status launch_{op.function}({args}, Stream stream) noexcept;"
     yield "}  // namespace panrt::cuda"
-    yield ""
-    yield "namespace panrt::ops {"
-    yield from _description(op)
-    yield "}  // namespace panrt::ops"
     yield ""
 
 
@@ -116,7 +120,7 @@ def _member(op: Op, field: Field) -> str:
     array = f"[{field.length}]" if field.length else ""
     if field.source == "tensor":
         tensor = _tensor(op, field.of)
-        kind = ELEMENTS[tensor.type] + (" const*" if tensor in op.inputs else "*")
+        kind = ELEMENTS[tensor.type] + ("*" if tensor in op.outputs else " const*")
         notes.insert(0, f"({', '.join(tensor.legend.split())})")
     elif field.source == "size":
         kind = NUMBERS["int"] if field.type == "" else f"std::{field.type}_t"
@@ -133,12 +137,14 @@ def _member(op: Op, field: Field) -> str:
 
 
 def _tensor(op: Op, name: str) -> Tensor:
-    return next(tensor for tensor in (*op.inputs, *op.outputs) if tensor.name == name)
+    settings = (setting.tensor for setting in op.settings)
+    return next(tensor for tensor in (*op.inputs, *op.outputs, *settings) if tensor.name == name)
 
 
 def _description(op: Op) -> Iterator[str]:
-    yield f"struct {op.name} {{"
+    yield f"struct {op.key} {{"
     yield f'  static constexpr char const* kName = "{op.name}";'
+    yield f'  static constexpr char const* kVersion = "{op.version}";'
     yield f"  using Args = cuda::{op.name}Args;"
     yield ""
     yield from (f"  {_storage(attribute)} {attribute.name}{{}};" for attribute in op.attributes)
@@ -168,13 +174,13 @@ def _description(op: Op) -> Iterator[str]:
     yield from _point(op)
     yield "  }"
     yield ""
-    yield f"  static cuda::Status check(Args const& args) {{ return cuda::check_{op.function}(args); }}"
-    found = f"cuda::{op.function}_workspace_bytes(args)" if op.has_workspace else "0"
+    yield f"  static cuda::Status check(Args const& args) {{ return cuda::check_{op.launcher}(args); }}"
+    found = f"cuda::{op.launcher}_workspace_bytes(args)" if op.has_workspace else "0"
     parameter = "args" if op.has_workspace else "/*args*/"
     yield f"  static std::size_t workspace_bytes(Args const& {parameter}) {{ return {found}; }}"
-    yield f"  static cuda::Status prepare() {{ return cuda::prepare_{op.function}(); }}"
+    yield f"  static cuda::Status prepare() {{ return cuda::prepare_{op.launcher}(); }}"
     yield "  static cuda::Status launch(Args const& args, cuda::Stream stream) {"
-    yield f"    return cuda::launch_{op.function}(args, stream);"
+    yield f"    return cuda::launch_{op.launcher}(args, stream);"
     yield "  }"
     yield "};"
 
@@ -246,7 +252,7 @@ def _arguments(op: Op) -> Iterator[str]:
                 value = f"static_cast<float>({value})" if field.type == "float32" else value
                 yield f"      args.levels[i].{field.name} = {value};"
         yield "    }"
-    for field in op.fields:
+    for field in _own(op):
         if field.length:
             yield f"    std::copy({field.of}.begin(), {field.of}.end(), args.{field.name});"
         elif field.source == "size" and field.of == "L":
@@ -258,6 +264,9 @@ def _arguments(op: Op) -> Iterator[str]:
         elif field.source in ("type", "layout"):
             index = [tensor.name for tensor in op.inputs].index(field.of)
             yield f"    args.{field.name} = sizes.{field.source}({index});"
+    for attribute in OPS[op.name].attributes:
+        if attribute.name not in op.attribute_names and attribute.unread:
+            yield f"    args.{attribute.name} = {attribute.unread};  // read from an input"
     yield "    return args;"
 
 
@@ -275,7 +284,7 @@ def _point(op: Op) -> Iterator[str]:
         yield "    }"
     fixed = [tensor.name for tensor in op.inputs if not tensor.per_level]
     outputs = [tensor.name for tensor in op.outputs]
-    for field in op.fields:
+    for field in _own(op):
         if field.source == "tensor" and field.of in fixed:
             before = {0: "", 1: "levels + "}.get(len(levels), f"{len(levels)} * levels + ")
             yield f"    args.{field.name} = {_cast(op, field.of, f'inputs[{before}{fixed.index(field.of)}]')};"
@@ -285,6 +294,15 @@ def _point(op: Op) -> Iterator[str]:
             yield f"    args.{field.name} = workspace;"
         elif field.source == "workspace_bytes":
             yield f"    args.{field.name} = bytes;"
+
+
+def _own(op: Op) -> Iterator[Field]:
+    """Yield the members of the struct that this version of the op fills in; the others stay null or 0."""
+    tensors = {tensor.name for tensor in (*op.inputs, *op.outputs)}
+    for field in op.fields:
+        known = {"tensor": tensors, "attribute": op.attribute_names}.get(field.source, {field.of})
+        if field.of.split("[")[0] in known:
+            yield field
 
 
 def _level_place(tensor: int) -> str:
@@ -300,9 +318,10 @@ def _cast(op: Op, name: str, pointer: str) -> str:
 
 
 def _lists() -> Iterator[str]:
-    yield "// X(name, function) for each op; the second for those whose kernels need a workspace."
+    yield "// X(name, function) for each op, for each version of one, and for each whose kernels need a workspace."
     yield "// A template cannot name functions of C."
     yield "#define PANRT_FOR_EACH_OP(X) " + " ".join(f"X({op.name}, {op.function})" for op in OPS.values())
+    yield "#define PANRT_FOR_EACH_PLUGIN(X) " + " ".join(f"X({op.key}, {op.function})" for op in ALL_OPS)
     workspaces = (op for op in OPS.values() if op.has_workspace)
     yield "#define PANRT_FOR_EACH_WORKSPACE(X) " + " ".join(f"X({op.name}, {op.function})" for op in workspaces)
 
@@ -353,13 +372,12 @@ def overlay(
 
 def stub() -> str:
     """Return _native.pyi."""
-    ops = OPS.values()
-    return STUB + "".join(map(_attributes, ops)) + "".join(map(_kernel, ops)) + OTHERS
+    return STUB + "".join(map(_attributes, ALL_OPS)) + "".join(map(_kernel, ALL_OPS)) + OTHERS
 
 
 def _attributes(op: Op) -> str:
     members = "".join(f"    {attribute.name}: {_required(attribute)}\n" for attribute in op.attributes)
-    return f"class {op.name}Attributes(TypedDict):\n{members}\n"
+    return f"class {op.key}Attributes(TypedDict):\n{members}\n"
 
 
 def _required(attribute: Attribute) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from panrt.formats.metadata import Category, ModelFile, Thresholds
+from panrt.formats.metadata import Category, FileThresholds, ModelFile
 
 _USUAL = ModelFile(
     name="panoptic_fpn_lite",
@@ -17,7 +17,7 @@ _USUAL = ModelFile(
     output_hw=(480, 640),
     pixel_mean=(103.5, 116.25, 123.0),
     pixel_std=(1.0, 1.0, 1.0),
-    thresholds=Thresholds(0.05, 0.5, 100, 0.5, 0.5, 4096, 0.5),
+    thresholds=FileThresholds(0.05, 0.5, 100, 0.5, 0.5, 4096, 0.5),
     precision="fp16",
     opset=21,
     provenance="random weights",

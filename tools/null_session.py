@@ -46,8 +46,7 @@ class NullSession(SessionBase[float]):
     """Takes `seconds` for a submission, one after the other as a device would."""
 
     def __init__(self, *, seconds: float = 0.0, batch: int = 1, capacity: int = 1, fixed_map: bool = False) -> None:
-        super().__init__(name="null", capacity=capacity, batch=batch)
-        self.model = model_file(batch)
+        super().__init__(name="null", capacity=capacity, batch=batch, model=model_file(batch))
         self.backend = "cpu"
         self.stages: dict[str, float] = {}
         self.batches: list[int] = []  # how many frames each submission held

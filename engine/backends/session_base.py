@@ -15,9 +15,9 @@ import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from panrt.engine import forks
@@ -27,6 +27,8 @@ from panrt.engine.nvtx_ranges import nvtx_range
 from panrt.engine.results.result import PanopticResult
 from panrt.engine.session import current_user
 from panrt.errors import SessionBusyError, SessionClosedError, SessionError, SessionForkedError
+from panrt.formats.metadata import FileThresholds, ModelFile
+from panrt.formats.thresholds import Thresholds, settings
 
 log = logging.getLogger("panrt")
 
@@ -47,14 +49,27 @@ class SessionBase(ABC, Generic[Work]):
 
     converts_frames = False
 
-    def __init__(self, *, name: str, capacity: int, batch: int) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        capacity: int,
+        batch: int,
+        model: ModelFile,
+        shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
+    ) -> None:
         """Begin a session, ready once the backend's part is set up.
 
         Args:
             name: its file, for messages.
             capacity: how many submissions may wait.
             batch: frames per submission, at most; 0 for any number.
+            model: the metadata of the file.
+            shapes: of the network's inputs for thresholds, by name; none if they are fixed.
         """
+        self.model = model
+        self._shapes = shapes
+        self.settings = settings(model, shapes)  # replaced as a whole; `_begin` reads it once
         self.capacity = capacity
         self._name = name
         self._most_frames = batch
@@ -160,6 +175,26 @@ class SessionBase(ABC, Generic[Work]):
             if user is owner:
                 self._collected.add(user)
             return results
+
+    @property
+    def thresholds(self) -> FileThresholds:
+        """See `panrt.engine.session.Session`."""
+        return self.settings.thresholds
+
+    @thresholds.setter
+    def thresholds(self, chosen: Thresholds | FileThresholds | None) -> None:
+        self._check_usable()
+        self.settings = settings(self.model, self._shapes, thresholds=chosen, classes=self.settings.classes)
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """See `panrt.engine.session.Session`."""
+        return self.settings.classes
+
+    @classes.setter
+    def classes(self, chosen: Sequence[str] | None) -> None:
+        self._check_usable()
+        self.settings = settings(self.model, self._shapes, thresholds=self.settings.thresholds, classes=chosen)
 
     def wait_for(self, stream: object) -> None:
         """Raise SessionError: a session without a GPU has no stream; see `panrt.engine.session.Session`."""

@@ -36,6 +36,7 @@ template <typename T, int rank>
 using Out = nb::ndarray<T, nb::ndim<rank>, nb::c_contig, nb::device::cpu>;
 
 constexpr float kLargest = std::numeric_limits<float>::max();
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // Bounds of plugins/contract.py; with them no product below overflows.
 constexpr int kMaxThreads = 1024;

@@ -16,6 +16,14 @@
 namespace panrt::python {
 namespace {
 
+constexpr int kMaxChannels = panrt::kMaxCodes + 1;  // classes of things, and background
+
+// An array on the numbers of a vector, for a call that ends before it does.
+template <typename T>
+In<T, 1> borrowed(std::vector<T>& numbers) {
+  return In<T, 1>(numbers.data(), {numbers.size()});
+}
+
 template <typename T>
 void pyramid_roi_align(std::vector<In<T, 4>> const& features, In<float, 3> const& rois, Out<T, 4> const& pooled,
                        std::vector<float> const& strides, int output_size, int sampling_ratio, float canonical_size,
@@ -121,23 +129,21 @@ void define_rpn_proposals(nb::module_& module) {
              nb::arg("input_height"), nb::arg("input_width"), nb::arg("threads"));
 }
 
-void box_detections(In<float, 3> const& class_logits, In<float, 3> const& box_deltas, In<float, 3> const& rois,
-                    In<std::int32_t, 1> const& roi_count, Out<float, 3> const& boxes, Out<float, 2> const& scores,
-                    Out<std::int32_t, 2> const& classes, Out<std::int32_t, 1> const& count,
-                    std::array<float, 4> const& box_weights, float score_threshold, float nms_threshold,
-                    int input_height, int input_width, int threads) {
+// Version 2, which reads its thresholds from an input.
+void box_detections_2(In<float, 3> const& class_logits, In<float, 3> const& box_deltas, In<float, 3> const& rois,
+                      In<std::int32_t, 1> const& roi_count, In<float, 1> const& thresholds, Out<float, 3> const& boxes,
+                      Out<float, 2> const& scores, Out<std::int32_t, 2> const& classes,
+                      Out<std::int32_t, 1> const& count, std::array<float, 4> const& box_weights, int input_height,
+                      int input_width, int threads) {
   std::size_t const images = rois.shape(0), rows = rois.shape(1), K = boxes.shape(1);
   expect_threads(threads);
   for (float const weight : box_weights) expect_above_zero("box_weights", weight);
   panrt::BoxDetectionsArgs args{};
-  args.score_threshold = expect_number("score_threshold", score_threshold, -kLargest, kLargest);
-  args.nms_threshold = expect_number("nms_threshold", nms_threshold, 0.0F, 1.0F);
   args.input_height = expect_int("input_height", input_height, 1, panrt::kMaxSide);
   args.input_width = expect_int("input_width", input_width, 1, panrt::kMaxSide);
   args.images = expect_int("rois: images", images, 1, panrt::kMaxImages);
   args.rois_per_image = expect_int("rois: rows", rows, 0, panrt::kMaxRows);
-  args.thing_classes =
-      expect_int("class_logits: classes and background", class_logits.shape(2), 2, panrt::kMaxCodes + 1) - 1;
+  args.thing_classes = expect_int("class_logits: classes and background", class_logits.shape(2), 2, kMaxChannels) - 1;
   args.max_detections = expect_int("boxes: rows", K, 1, panrt::kMaxRows);
   auto const thing_classes = static_cast<std::size_t>(args.thing_classes);
   std::size_t const pairs = rows * thing_classes;
@@ -149,17 +155,41 @@ void box_detections(In<float, 3> const& class_logits, In<float, 3> const& box_de
   args.box_deltas = arrays.read("box_deltas", box_deltas, {images, rows, 4 * thing_classes});
   args.rois = arrays.read("rois", rois, {images, rows, 4});
   args.roi_count = arrays.read("roi_count", roi_count, {images});
+  args.score_thresholds = arrays.read("thresholds", thresholds, {thing_classes + 1});
   args.boxes = arrays.write("boxes", boxes, {images, K, 4});
   args.scores = arrays.write("scores", scores, {images, K});
   args.classes = arrays.write("classes", classes, {images, K});
   args.count = arrays.write("count", count, {images});
   arrays.expect_apart();
   args.box_weights = {box_weights[0], box_weights[1], box_weights[2], box_weights[3]};
+  for (std::size_t c = 0; c < thing_classes; ++c) {
+    expect_number("thresholds: of a score", args.score_thresholds[c], -kInfinity, kInfinity);
+  }
+  args.nms_threshold = expect_number("thresholds: of the IoU", args.score_thresholds[thing_classes], 0.0F, 1.0F);
   nb::gil_scoped_release const release;
   panrt::box_detections(args, threads);
 }
 
+void box_detections(In<float, 3> const& class_logits, In<float, 3> const& box_deltas, In<float, 3> const& rois,
+                    In<std::int32_t, 1> const& roi_count, Out<float, 3> const& boxes, Out<float, 2> const& scores,
+                    Out<std::int32_t, 2> const& classes, Out<std::int32_t, 1> const& count,
+                    std::array<float, 4> const& box_weights, float score_threshold, float nms_threshold,
+                    int input_height, int input_width, int threads) {
+  expect_number("score_threshold", score_threshold, -kLargest, kLargest);
+  expect_number("nms_threshold", nms_threshold, 0.0F, 1.0F);
+  int const channels = expect_int("class_logits: classes and background", class_logits.shape(2), 2, kMaxChannels);
+  std::vector<float> thresholds(static_cast<std::size_t>(channels), score_threshold);
+  thresholds.back() = nms_threshold;
+  box_detections_2(class_logits, box_deltas, rois, roi_count, borrowed(thresholds), boxes, scores, classes, count,
+                   box_weights, input_height, input_width, threads);
+}
+
 void define_box_detections(nb::module_& module) {
+  module.def("box_detections_2", &box_detections_2, nb::arg("class_logits").noconvert(),
+             nb::arg("box_deltas").noconvert(), nb::arg("rois").noconvert(), nb::arg("roi_count").noconvert(),
+             nb::arg("thresholds").noconvert(), nb::arg("boxes").noconvert(), nb::arg("scores").noconvert(),
+             nb::arg("classes").noconvert(), nb::arg("count").noconvert(), nb::kw_only(), nb::arg("box_weights"),
+             nb::arg("input_height"), nb::arg("input_width"), nb::arg("threads"));
   module.def("box_detections", &box_detections, nb::arg("class_logits").noconvert(), nb::arg("box_deltas").noconvert(),
              nb::arg("rois").noconvert(), nb::arg("roi_count").noconvert(), nb::arg("boxes").noconvert(),
              nb::arg("scores").noconvert(), nb::arg("classes").noconvert(), nb::arg("count").noconvert(), nb::kw_only(),
@@ -167,21 +197,18 @@ void define_box_detections(nb::module_& module) {
              nb::arg("input_width"), nb::arg("threads"));
 }
 
-void panoptic_merge(In<float, 4> const& semantic_logits, In<float, 3> const& boxes, In<float, 2> const& scores,
-                    In<std::int32_t, 2> const& classes, In<std::int32_t, 1> const& count,
-                    In<float, 4> const& mask_probs, Out<std::int32_t, 3> const& panoptic,
-                    Out<std::int32_t, 3> const& segments, Out<float, 2> const& segment_scores,
-                    Out<std::int32_t, 1> const& segment_count, int input_height, int input_width, float score_threshold,
-                    float overlap_threshold, int stuff_area_limit, float mask_threshold, int threads) {
+// Version 2, which reads its thresholds from inputs.
+void panoptic_merge_2(In<float, 4> const& semantic_logits, In<float, 3> const& boxes, In<float, 2> const& scores,
+                      In<std::int32_t, 2> const& classes, In<std::int32_t, 1> const& count,
+                      In<float, 4> const& mask_probs, In<float, 1> const& thresholds,
+                      In<std::int32_t, 1> const& stuff_area_limits, Out<std::int32_t, 3> const& panoptic,
+                      Out<std::int32_t, 3> const& segments, Out<float, 2> const& segment_scores,
+                      Out<std::int32_t, 1> const& segment_count, int input_height, int input_width, int threads) {
   std::size_t const N = scores.shape(0), K = scores.shape(1), S = semantic_logits.shape(1);
   std::size_t const h = semantic_logits.shape(2), w = semantic_logits.shape(3);
   std::size_t const H = panoptic.shape(1), W = panoptic.shape(2);
   expect_threads(threads);
   panrt::PanopticMergeArgs args{};
-  args.score_threshold = expect_number("score_threshold", score_threshold, -kLargest, kLargest);
-  args.overlap_threshold = expect_number("overlap_threshold", overlap_threshold, 0.0F, 1.0F);
-  args.stuff_area_limit = expect_int("stuff_area_limit", stuff_area_limit, 0);
-  args.mask_threshold = expect_number("mask_threshold", mask_threshold, std::numeric_limits<float>::denorm_min(), 1.0F);
   args.images = expect_int("scores: images", N, 1, panrt::kMaxImages);
   args.detections = expect_int("scores: detections", K, 0, panrt::kMaxCodes);
   args.channels = expect_int("semantic_logits: channels", S, 1, panrt::kMaxCodes);
@@ -205,16 +232,46 @@ void panoptic_merge(In<float, 4> const& semantic_logits, In<float, 3> const& box
   args.classes = arrays.read("classes", classes, {N, K});
   args.count = arrays.read("count", count, {N});
   args.mask_probs = arrays.read("mask_probs", mask_probs, {N, K, mask_probs.shape(2), mask_probs.shape(3)});
+  float const* const numbers = arrays.read("thresholds", thresholds, {3});
+  args.stuff_area_limits = arrays.read("stuff_area_limits", stuff_area_limits, {S});
   args.panoptic = arrays.write("panoptic", panoptic, {N, H, W});
   args.segments = arrays.write("segments", segments, {N, K + S, 8});
   args.segment_scores = arrays.write("segment_scores", segment_scores, {N, K + S});
   args.segment_count = arrays.write("segment_count", segment_count, {N});
   arrays.expect_apart();
+  args.score_threshold = expect_number("thresholds: of a score", numbers[0], -kInfinity, kInfinity);
+  args.overlap_threshold = expect_number("thresholds: of an overlap", numbers[1], 0.0F, 1.0F);
+  args.mask_threshold =
+      expect_number("thresholds: of a mask", numbers[2], std::numeric_limits<float>::denorm_min(), 1.0F);
+  for (std::size_t s = 0; s < S; ++s) expect_int("stuff_area_limits", args.stuff_area_limits[s], 0);
   nb::gil_scoped_release const release;
   panrt::panoptic_merge(args, threads);
 }
 
+void panoptic_merge(In<float, 4> const& semantic_logits, In<float, 3> const& boxes, In<float, 2> const& scores,
+                    In<std::int32_t, 2> const& classes, In<std::int32_t, 1> const& count,
+                    In<float, 4> const& mask_probs, Out<std::int32_t, 3> const& panoptic,
+                    Out<std::int32_t, 3> const& segments, Out<float, 2> const& segment_scores,
+                    Out<std::int32_t, 1> const& segment_count, int input_height, int input_width, float score_threshold,
+                    float overlap_threshold, int stuff_area_limit, float mask_threshold, int threads) {
+  expect_number("score_threshold", score_threshold, -kLargest, kLargest);
+  expect_number("overlap_threshold", overlap_threshold, 0.0F, 1.0F);
+  expect_int("stuff_area_limit", stuff_area_limit, 0);
+  expect_number("mask_threshold", mask_threshold, std::numeric_limits<float>::denorm_min(), 1.0F);
+  int const channels = expect_int("semantic_logits: channels", semantic_logits.shape(1), 1, panrt::kMaxCodes);
+  std::vector<float> thresholds{score_threshold, overlap_threshold, mask_threshold};
+  std::vector<std::int32_t> limits(static_cast<std::size_t>(channels), stuff_area_limit);
+  panoptic_merge_2(semantic_logits, boxes, scores, classes, count, mask_probs, borrowed(thresholds), borrowed(limits),
+                   panoptic, segments, segment_scores, segment_count, input_height, input_width, threads);
+}
+
 void define_panoptic_merge(nb::module_& module) {
+  module.def("panoptic_merge_2", &panoptic_merge_2, nb::arg("semantic_logits").noconvert(),
+             nb::arg("boxes").noconvert(), nb::arg("scores").noconvert(), nb::arg("classes").noconvert(),
+             nb::arg("count").noconvert(), nb::arg("mask_probs").noconvert(), nb::arg("thresholds").noconvert(),
+             nb::arg("stuff_area_limits").noconvert(), nb::arg("panoptic").noconvert(), nb::arg("segments").noconvert(),
+             nb::arg("segment_scores").noconvert(), nb::arg("segment_count").noconvert(), nb::kw_only(),
+             nb::arg("input_height"), nb::arg("input_width"), nb::arg("threads"));
   module.def("panoptic_merge", &panoptic_merge, nb::arg("semantic_logits").noconvert(), nb::arg("boxes").noconvert(),
              nb::arg("scores").noconvert(), nb::arg("classes").noconvert(), nb::arg("count").noconvert(),
              nb::arg("mask_probs").noconvert(), nb::arg("panoptic").noconvert(), nb::arg("segments").noconvert(),

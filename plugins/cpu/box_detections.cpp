@@ -76,7 +76,8 @@ class Image {
         count_(std::clamp<std::int64_t>(args.roi_count[image], 0, args.rois_per_image)),
         logits_(args.class_logits + image * args.rois_per_image * (args.thing_classes + 1)),
         deltas_(args.box_deltas + image * args.rois_per_image * args.thing_classes * 4),
-        rois_(args.rois + image * args.rois_per_image * 4) {}
+        rois_(args.rois + image * args.rois_per_image * 4),
+        least_threshold_(*std::min_element(args.score_thresholds, args.score_thresholds + args.thing_classes)) {}
 
   // Appends the ranks of all (RoI, class) in [first, end) that score more than the threshold, of valid RoIs.
   // `exponentials` is scratch, C + 1.
@@ -84,7 +85,7 @@ class Image {
                          std::vector<Rank>& candidates) const {
     // A score is at most exp(logit - maximum). The margin is far more than rounding; -inf or NaN where nothing can be
     // left out.
-    double const least_logit = std::log(static_cast<double>(args_.score_threshold)) - 1e-6;
+    double const least_logit = std::log(static_cast<double>(least_threshold_)) - 1e-6;
     for (auto r = static_cast<std::size_t>(first); r < static_cast<std::size_t>(std::min(end, count_)); ++r) {
       float const* const logits = logits_ + r * (C_ + 1);
       float const best_thing = largest(logits, C_);
@@ -95,7 +96,8 @@ class Image {
       std::size_t const known = candidates.size();
       for (std::size_t c = 0; c < C_; ++c) {
         auto const score = static_cast<float>(exponentials[c] / total);
-        if (score > args_.score_threshold) candidates.push_back(rank_of(score, static_cast<std::uint32_t>(r * C_ + c)));
+        if (score > args_.score_thresholds[c])
+          candidates.push_back(rank_of(score, static_cast<std::uint32_t>(r * C_ + c)));
       }
       if (candidates.size() > known && !all_boxes_finite(r)) candidates.resize(known);
     }
@@ -149,6 +151,7 @@ class Image {
   float const* logits_;
   float const* deltas_;
   float const* rois_;
+  float least_threshold_;  // of all classes
 };
 
 }  // namespace

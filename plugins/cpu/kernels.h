@@ -85,8 +85,8 @@ struct BoxDetectionsArgs {
   std::int64_t images;
   std::int64_t rois_per_image;
   int thing_classes;
-  BoxDeltas box_weights;  // by which the deltas are divided
-  float score_threshold;
+  BoxDeltas box_weights;          // by which the deltas are divided
+  float const* score_thresholds;  // (C)
   float nms_threshold;
   int max_detections;
   int input_height;
@@ -120,8 +120,8 @@ struct PanopticMergeArgs {
   int output_width;
   float score_threshold;
   float overlap_threshold;
-  int stuff_area_limit;
   float mask_threshold;
+  std::int32_t const* stuff_area_limits;  // (S); that of channel 0 is not read
 };
 
 // Throws std::bad_alloc only.

@@ -114,7 +114,7 @@ void panoptic_merge(PanopticMergeArgs const& args, int threads) {
       std::vector<std::int32_t> ids(index(S), 0);
       for (int channel = 1; channel < S; ++channel) {
         Region const& region = regions[index(channel)];
-        if (!is_large_enough(region.area, args.stuff_area_limit)) continue;
+        if (!is_large_enough(region.area, args.stuff_area_limits[channel])) continue;
         ids[index(channel)] = segments.next_id();
         segments.add(channel, false, region, 0.0F);
       }

@@ -44,9 +44,32 @@ struct View {
   std::int32_t rois_per_image, chunks;
   std::uint32_t thing_classes, most;
   BoxDeltas weights;
-  double least_logit;  // below the row's maximum by more than this no class reaches the threshold
+  float const* thresholds;  // (C + 1), or null: those below
+  double least_logit;       // below the row's maximum by more than this no class reaches its threshold
   float score_threshold, nms_threshold, width, height, sane_delta;
 };
+
+__device__ __forceinline__ float score_threshold_of(View const& view, std::uint32_t c) {
+  return view.thresholds == nullptr ? view.score_threshold : __ldg(view.thresholds + c);
+}
+
+__device__ __forceinline__ float nms_threshold_of(View const& view) {
+  return view.thresholds == nullptr ? view.nms_threshold : __ldg(view.thresholds + view.thing_classes);
+}
+
+// Far more than rounding; -inf or NaN, and so below nothing, where no class may be left out.
+PANRT_HD double least_logit_of(float threshold) { return std::log(static_cast<double>(threshold)) - 1e-6; }
+
+// As `view.least_logit`, of the lowest threshold of all classes; called by a warp.
+__device__ __forceinline__ double least_logit_of(View const& view) {
+  if (view.thresholds == nullptr) return view.least_logit;
+  float least = INFINITY;  // NaN is skipped: nothing is greater
+  for (std::uint32_t c = lane_id(); c < view.thing_classes; c += 32) least = fminf(least, __ldg(view.thresholds + c));
+  for (unsigned step = 16; step > 0; step /= 2) {
+    least = fminf(least, __shfl_xor_sync(kAllLanes, least, static_cast<int>(step)));
+  }
+  return least_logit_of(least);
+}
 
 __device__ __forceinline__ std::int32_t real_rois(View const& view, std::int64_t image) {
   std::int32_t const count = view.roi_count[image];
@@ -95,6 +118,7 @@ __global__ __launch_bounds__(256, 4) void score_rois(View const view) {
   std::int64_t const chunk = image * view.chunks + blockIdx.x;
   Rank* const list = view.listed + chunk * kRoisPerChunk * C;
   std::int32_t const count = real_rois(view, image);
+  double const least_logit = least_logit_of(view);
   if (threadIdx.x == 0) listed = 0;
   __syncthreads();
 
@@ -108,7 +132,7 @@ __global__ __launch_bounds__(256, 4) void score_rois(View const view) {
       best_thing = fmaxf(best_thing, __shfl_xor_sync(kAllLanes, best_thing, static_cast<int>(step)));
     }
     double const maximum = static_cast<double>(fmaxf(best_thing, logits[C]));
-    if (static_cast<double>(best_thing) - maximum < view.least_logit) continue;
+    if (static_cast<double>(best_thing) - maximum < least_logit) continue;
 
     double total = 0.0;  // NaN if a logit is NaN or +inf, or all are -inf: then no score is greater than anything
     for (std::uint32_t c = lane_id(); c <= C; c += 32) total += exp(static_cast<double>(logits[c]) - maximum);
@@ -120,9 +144,9 @@ __global__ __launch_bounds__(256, 4) void score_rois(View const view) {
       bool wanted = false;
       if (c < C) {
         double const logit = static_cast<double>(logits[c]) - maximum;
-        if (!(logit < view.least_logit)) {
+        if (!(logit < least_logit)) {
           score = static_cast<float>(exp(logit) / total);
-          wanted = score > view.score_threshold;
+          wanted = score > score_threshold_of(view, c);
         }
       }
       if (!__any_sync(kAllLanes, wanted)) continue;
@@ -148,6 +172,7 @@ struct RoundScratch {
 __device__ void thin_by_kept(View const& view, RoundScratch& round, std::uint32_t size, std::int64_t row,
                              std::uint32_t kept) {
   if (threadIdx.x < kRound) {
+    float const threshold = nms_threshold_of(view);
     bool alive = threadIdx.x < size;
     if (alive) {
       Box const box = round.boxes[threadIdx.x];
@@ -156,7 +181,7 @@ __device__ void thin_by_kept(View const& view, RoundScratch& round, std::uint32_
       for (std::uint32_t k = 0; k < kept && alive; ++k) {
         if (view.classes[row + k] != group) continue;
         Box const better = as_box(view.boxes[row + k]);
-        alive = !(iou(better, box_area(better), box, area) > view.nms_threshold);
+        alive = !(iou(better, box_area(better), box, area) > threshold);
       }
     }
     unsigned const bits = __ballot_sync(kAllLanes, alive);
@@ -167,13 +192,14 @@ __device__ void thin_by_kept(View const& view, RoundScratch& round, std::uint32_
 // Which candidates of the round suppress which; a warp owns a word, a lane a bit of it.
 template <int kThreads>
 __device__ void compare_round(View const& view, RoundScratch& round, std::uint32_t size) {
+  float const threshold = nms_threshold_of(view);
   for (std::uint32_t at = warp_id(); at < size * kRoundWords; at += kThreads / 32) {
     std::uint32_t const row = at / kRoundWords, word = at % kRoundWords, column = word * 32 + lane_id();
     if (word < row / 32) continue;  // never read
     bool suppressed = column > row && column < size && round.classes[row] == round.classes[column];
     if (suppressed) {
       Box const better = round.boxes[row], box = round.boxes[column];
-      suppressed = iou(better, box_area(better), box, box_area(box)) > view.nms_threshold;
+      suppressed = iou(better, box_area(better), box, box_area(box)) > threshold;
     }
     unsigned const bits = __ballot_sync(kAllLanes, suppressed);
     if (lane_id() == 0) round.suppresses[row][word] = bits;
@@ -373,8 +399,8 @@ Status launch_box_detections(BoxDetectionsArgs const& args, cudaStream_t stream)
   view.count = args.count;
   float const* const w = args.box_weights;
   view.weights = {w[0], w[1], w[2], w[3]};
-  // Far more than rounding; -inf or NaN, and so below nothing, where no class may be left out.
-  view.least_logit = std::log(static_cast<double>(args.score_threshold)) - 1e-6;
+  view.thresholds = args.thresholds;
+  view.least_logit = least_logit_of(args.score_threshold);
   view.sane_delta = std::min(1e6F * std::min({w[0], w[1], w[2], w[3]}), FLT_MAX);
   view.score_threshold = args.score_threshold;
   view.nms_threshold = args.nms_threshold;

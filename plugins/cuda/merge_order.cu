@@ -37,6 +37,7 @@ __device__ __forceinline__ bool place_detection(MergeView const& view, std::int6
 __device__ __forceinline__ std::uint32_t rank_detections(MergeView const& view, std::int64_t image, Rank* ranks,
                                                          std::uint32_t padded, std::uint32_t (&warp_sums)[32]) {
   std::int64_t const first = image * view.K;
+  float const threshold = score_threshold_of(view);
   auto const K = static_cast<std::uint32_t>(view.K);
   std::uint32_t mine = 0;
   for (std::uint32_t k = threadIdx.x; k < padded; k += kOrderThreads) {
@@ -44,7 +45,7 @@ __device__ __forceinline__ std::uint32_t rank_detections(MergeView const& view, 
     if (k < K && static_cast<std::int64_t>(k) < view.count[image]) {
       float const score = view.scores[first + k];
       Extent y, x;
-      if (is_candidate(score, view.score_threshold) && place_detection(view, first + k, y, x)) rank = rank_of(score, k);
+      if (is_candidate(score, threshold) && place_detection(view, first + k, y, x)) rank = rank_of(score, k);
     }
     ranks[k] = rank;
     mine += rank != kNoRank ? 1U : 0U;
@@ -61,8 +62,9 @@ __device__ __forceinline__ std::uint32_t place_instance(MergeView const& view, s
                                                         Instance& item) {
   place_detection(view, image * view.K + k, item.y, item.x);
   item.detection = static_cast<std::int32_t>(k);
-  item.rows = paste_support(item.y, view.Gh, view.H, view.mask_threshold);
-  item.columns = paste_support(item.x, view.Gw, view.W, view.mask_threshold);
+  float const threshold = mask_threshold_of(view);
+  item.rows = paste_support(item.y, view.Gh, view.H, threshold);
+  item.columns = paste_support(item.x, view.Gw, view.W, threshold);
   std::uint32_t const units = units_of(item);
   return units == 1 ? 1 : 2 * units;
 }

@@ -49,6 +49,7 @@ __device__ std::uint32_t covered_bits(MergeView const& view, Instance const& ite
   PasteTaps const rows = paste_taps(paste_position(y, item.y, mask.Gh), mask.Gh);
   int const begin = item.rows.begin > top ? item.rows.begin - top : 0;
   int const end = item.rows.end < top + kTile ? item.rows.end - top : kTile;
+  float const threshold = mask_threshold_of(view);
   std::uint32_t covered = 0;
   int cell = -2;  // none yet: cells start at -1
   float a = 0.0F, b = 0.0F, c = 0.0F, d = 0.0F;
@@ -63,7 +64,7 @@ __device__ std::uint32_t covered_bits(MergeView const& view, Instance const& ite
       cell = row;
     }
     float const value = lerp(lerp(a, c, fraction), lerp(b, d, fraction), columns.fraction);
-    unsigned const bits = __ballot_sync(kAllLanes, inside && value >= view.mask_threshold);
+    unsigned const bits = __ballot_sync(kAllLanes, inside && value >= threshold);
     if (static_cast<int>(lane_id()) == r) covered = bits;
   }
   return covered;
@@ -137,7 +138,7 @@ __device__ __forceinline__ void wait_for_turn(MergeView const& view, Instance co
     if (threadIdx.x == 0) unit.wanted = true;
   } else if (threadIdx.x == 0) {
     wait_until(state->counted, unit.units);
-    unit.wanted = is_accepted(state->area, state->taken, view.overlap_threshold);
+    unit.wanted = is_accepted(state->area, state->taken, overlap_threshold_of(view));
   }
   __syncthreads();  // what one thread has waited for is visible to all
 }
@@ -179,7 +180,7 @@ __device__ __forceinline__ void count_tiles(MergeView const& view, UnitTiles con
   if (threadIdx.x == 0) {
     atomicAdd(&state->area, unit.area);
     atomicAdd(&state->taken, unit.taken);
-    unit.wanted = unit.paints && is_accepted(unit.area, unit.taken, view.overlap_threshold);
+    unit.wanted = unit.paints && is_accepted(unit.area, unit.taken, overlap_threshold_of(view));
   }
   __syncthreads();
 }

@@ -71,9 +71,24 @@ struct MergeView {
   std::int32_t input_height, input_width;
   std::int32_t label_width, label_height, label_shift;  // pixels of a block of label_pixels; rows that it starts above
   std::int32_t label_across, label_down;                // blocks of label_pixels per image
+  float const* thresholds;                // (3): score, overlap, mask; or null, as is the next: those below
+  std::int32_t const* stuff_area_limits;  // (S)
   float score_threshold, overlap_threshold, mask_threshold;
   std::int32_t stuff_area_limit;
 };
+
+__device__ __forceinline__ float score_threshold_of(MergeView const& view) {
+  return view.thresholds == nullptr ? view.score_threshold : __ldg(view.thresholds);
+}
+__device__ __forceinline__ float overlap_threshold_of(MergeView const& view) {
+  return view.thresholds == nullptr ? view.overlap_threshold : __ldg(view.thresholds + 1);
+}
+__device__ __forceinline__ float mask_threshold_of(MergeView const& view) {
+  return view.thresholds == nullptr ? view.mask_threshold : __ldg(view.thresholds + 2);
+}
+__device__ __forceinline__ std::int32_t stuff_area_limit_of(MergeView const& view, std::int32_t channel) {
+  return view.stuff_area_limits == nullptr ? view.stuff_area_limit : __ldg(view.stuff_area_limits + channel);
+}
 
 // The stages, in the order of their launches. Each prepare_* loads the kernels of its file (prepare.h).
 Status launch_order_instances(PanopticMergeArgs const& args, MergeView const& view, cudaStream_t stream) noexcept;

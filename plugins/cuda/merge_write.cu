@@ -32,11 +32,11 @@ __global__ __launch_bounds__(kNumberThreads, 4) void number_segments(MergeView c
     Region region{0, 0, 0, 0, 0};
     if (thing) {
       InstanceState const* const state = view.states + image * view.K + i;
-      exists = is_accepted(state->area, state->taken, view.overlap_threshold);
+      exists = is_accepted(state->area, state->taken, overlap_threshold_of(view));
       region = state->region;
     } else if (channel > 0 && channel < view.S) {
       region = view.stuff[image * view.S + channel];
-      exists = is_large_enough(region.area, view.stuff_area_limit);
+      exists = is_large_enough(region.area, stuff_area_limit_of(view, channel));
     }
     std::uint32_t total;
     auto const place = static_cast<std::int32_t>(exclusive_sum<kNumberThreads>(exists ? 1U : 0U, warp_sums, total));

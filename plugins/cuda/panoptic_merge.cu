@@ -130,6 +130,9 @@ Status launch_panoptic_merge(PanopticMergeArgs const& args, cudaStream_t stream)
   if (!is_aligned(args.panoptic, 16) || !is_aligned(args.segments, 16)) {
     return invalid("PanopticMerge: panoptic and segments: expected memory aligned to 16 bytes");
   }
+  if ((args.thresholds == nullptr) != (args.stuff_area_limits == nullptr)) {
+    return invalid("PanopticMerge: thresholds and stuff_area_limits: expected both or neither");
+  }
   MergeView view;
   if (plan(args, args.workspace, view) > args.workspace_bytes) {
     return workspace_too_small("PanopticMerge: workspace: smaller than panoptic_merge_workspace_bytes");
@@ -144,6 +147,8 @@ Status launch_panoptic_merge(PanopticMergeArgs const& args, cudaStream_t stream)
   view.segments = args.segments;
   view.segment_scores = args.segment_scores;
   view.segment_count = args.segment_count;
+  view.thresholds = args.thresholds;
+  view.stuff_area_limits = args.stuff_area_limits;
   view.score_threshold = args.score_threshold;
   view.overlap_threshold = args.overlap_threshold;
   view.stuff_area_limit = args.stuff_area_limit;

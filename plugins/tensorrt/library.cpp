@@ -14,9 +14,9 @@
 PANRT_EXPORT nvinfer1::IPluginCreatorInterface* const* getCreators(std::int32_t& count) {
   using namespace panrt::tensorrt;
 #define PANRT_CREATOR(Name, function) static OpCreator<panrt::ops::Name> function;
-  PANRT_FOR_EACH_OP(PANRT_CREATOR)
+  PANRT_FOR_EACH_PLUGIN(PANRT_CREATOR)
 #define PANRT_ADDRESS(Name, function) &function,
-  static nvinfer1::IPluginCreatorInterface* const creators[] = {PANRT_FOR_EACH_OP(PANRT_ADDRESS)};
+  static nvinfer1::IPluginCreatorInterface* const creators[] = {PANRT_FOR_EACH_PLUGIN(PANRT_ADDRESS)};
   count = static_cast<std::int32_t>(std::size(creators));
   return creators;
 }
@@ -38,7 +38,7 @@ PANRT_EXPORT char const* panrt_plugins_arithmetic_fault() {
 
 // JSON. PANRT_CUDA_ARCHITECTURES is empty if the library has no kernels.
 PANRT_EXPORT char const* panrt_plugins_info() {
-  return "{\"plugin_version\": \"1\", \"tensorrt_headers\": \"" PANRT_TEXT_OF(NV_TENSORRT_MAJOR) "." PANRT_TEXT_OF(
+  return "{\"plugin_version\": \"2\", \"tensorrt_headers\": \"" PANRT_TEXT_OF(NV_TENSORRT_MAJOR) "." PANRT_TEXT_OF(
       NV_TENSORRT_MINOR) "." PANRT_TEXT_OF(NV_TENSORRT_PATCH) "\", \"cuda_architectures\": \"" PANRT_CUDA_ARCHITECTURES
                                                               "\", \"sources_sha256\": \"" PANRT_SOURCES_SHA256 "\"}";
 }

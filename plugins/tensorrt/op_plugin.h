@@ -22,7 +22,6 @@
 namespace panrt::tensorrt {
 
 constexpr char const* kNamespace = "panrt";
-constexpr char const* kVersion = "1";
 constexpr std::int32_t kOk = 0;
 constexpr std::int32_t kFailed = 1;
 
@@ -101,7 +100,7 @@ class OpPlugin final : public nvinfer1::IPluginV3,
   // --- core
 
   nvinfer1::AsciiChar const* getPluginName() const noexcept override { return Op::kName; }
-  nvinfer1::AsciiChar const* getPluginVersion() const noexcept override { return kVersion; }
+  nvinfer1::AsciiChar const* getPluginVersion() const noexcept override { return Op::kVersion; }
   nvinfer1::AsciiChar const* getPluginNamespace() const noexcept override { return kNamespace; }
 
   // --- build
@@ -260,7 +259,7 @@ class OpCreator final : public nvinfer1::IPluginCreatorV3One {
 
   nvinfer1::PluginFieldCollection const* getFieldNames() noexcept override { return &collection_; }
   nvinfer1::AsciiChar const* getPluginName() const noexcept override { return Op::kName; }
-  nvinfer1::AsciiChar const* getPluginVersion() const noexcept override { return kVersion; }
+  nvinfer1::AsciiChar const* getPluginVersion() const noexcept override { return Op::kVersion; }
   nvinfer1::AsciiChar const* getPluginNamespace() const noexcept override { return kNamespace; }
 
  private:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from panrt.engine.results.tracking import TrackingConfig as TrackingConfig
     from panrt.engine.session import Session as Session
     from panrt.engine.sources.source import SourceOptions as SourceOptions
+    from panrt.formats.thresholds import Thresholds as Thresholds
 
     __version__: str
 
@@ -40,6 +41,7 @@ _LAZY = {
     "Session": "panrt.engine.session",
     "SourceOptions": "panrt.engine.sources.source",
     "Stream": "panrt.engine.pipeline",
+    "Thresholds": "panrt.formats.thresholds",
     "Tracker": "panrt.engine.results.tracking",
     "TrackingConfig": "panrt.engine.results.tracking",
     "load": "panrt.engine.load",
@@ -54,6 +56,7 @@ __all__ = [
     "Session",
     "SourceOptions",
     "Stream",
+    "Thresholds",
     "Tracker",
     "TrackingConfig",
     "__version__",

@@ -3,7 +3,8 @@
     PanrtError
     ├── model files        ModelFileError, InputSizeError, PlanMismatch
     ├── models by name     UnknownModelError, DownloadError, ChecksumError, OfflineError
-    ├── sessions           BackendError, SessionError, FrameError, DeviceMapError, ThreadLimitError
+    ├── sessions           BackendError, SessionError, FrameError, DeviceMapError, ThreadLimitError,
+    │                      ThresholdsFixedError
     ├── streams            StreamError, SourceError, UnknownSourceError, SinkError, UnknownSinkError, SameFileError
     ├── GPU                GpuError, CudaError, CudaStreamError, EngineError, KernelError, MissingError,
     │                      PluginLibraryError
@@ -75,6 +76,7 @@ __all__ = [
     "SourceUndecodableError",
     "StreamError",
     "ThreadLimitError",
+    "ThresholdsFixedError",
     "TrainingError",
     "UnknownModelError",
     "UnknownSinkError",
@@ -170,6 +172,10 @@ class FrameError(PanrtError, ValueError):
 
 class DeviceMapError(PanrtError, RuntimeError):
     """The panoptic map of a result is not, or no longer, in GPU memory."""
+
+
+class ThresholdsFixedError(PanrtError, ValueError):
+    """A threshold or class is to change that a file or engine has fixed."""
 
 
 class ThreadLimitError(PanrtError, RuntimeError):

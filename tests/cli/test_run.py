@@ -148,6 +148,10 @@ def test_a_gpu_gets_frames_of_cameras_as_these_have_them(
         ("--gpu-memory", "mapped", "the backend 'cpu' has no GPU with memory to choose"),
         ("--gpu-memory", "fast", "'fast' is not one of"),
         ("--pixel-format", "p010", "'p010' is not one of"),
+        ("--conf", "1.5", "--conf: got 1.5, expected a number from 0 to 1"),
+        ("--overlap", "-1", "--overlap: got -1.0, expected a number from 0 to 1"),
+        ("--min-stuff", "-1", "--min-stuff: got -1, expected an integer from 0 to 2147483647"),
+        ("--classes", "sofa", "'sofa' is not a class of panoptic_fpn_lite"),
         ("--pixel-format", "yuyv", "gives no frames in yuyv, but in bgr8 or nv12"),
     ],
 )
@@ -169,6 +173,8 @@ def test_the_end_of_a_run_is_told_for_people(null_model: list[dict[str, Any]], t
             "preprocess": "host",
             "gpu_memory": "auto",
             "input_hw": None,
+            "thresholds": None,
+            "classes": None,
         }
     ]
     lines = {line.split()[0]: line for line in result.stdout.splitlines()}
@@ -206,6 +212,29 @@ def test_what_does_not_do_is_told_in_one_line_with_exit_code_2(arguments: list[s
     assert result.exit_code == 2
     assert said in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_thresholds_and_classes_reach_the_session(null_model: list[dict[str, Any]]) -> None:
+    options = "--conf", 0.6, "--overlap", 0.25, "--min-stuff", 4096, "--classes", "person, traffic light"
+    assert run(URI, *options).exit_code == 0
+    assert null_model[0]["thresholds"] == panrt.Thresholds(instance_score=0.6, instance_overlap=0.25, stuff_area=4096)
+    assert null_model[0]["classes"] == ["person", "traffic light"]
+    assert run(URI, "--min-stuff", 0).exit_code == 0
+    assert null_model[1]["thresholds"] == panrt.Thresholds(stuff_area=0)
+    assert null_model[1]["classes"] is None
+
+
+def test_only_the_chosen_classes_are_in_the_results(lively: Path) -> None:
+    def names(*options: object) -> set[str]:
+        arguments = "run", "demo://tabletop", "-m", lively, "-s", "-", "--frames", 2, "--threads", 1, *options
+        result = CliRunner().invoke(app, list(map(str, arguments)))
+        assert result.exit_code == 0, result.output
+        found = [json.loads(line) for line in result.stdout.splitlines()]
+        return {segment["name"] for row in found for segment in row["segments"]}
+
+    everything = names()
+    one = min(everything)
+    assert names("--classes", one) == {one} != everything
 
 
 @pytest.mark.usefixtures("null_model")

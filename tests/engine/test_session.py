@@ -441,11 +441,11 @@ def test_an_op_that_this_version_lacks_is_named(model: Path, tmp_path: Path) -> 
     proto = onnx.load(model)
     node = next(node for node in proto.graph.node if node.op_type == "BoxDetections")
     path = tmp_path / "newer.onnx"
-    kept = [attribute for attribute in node.attribute if attribute.name != "nms_threshold"]
+    kept = [attribute for attribute in node.attribute if attribute.name != "box_weights"]
     del node.attribute[:]
     node.attribute.extend(kept)
     onnx.save(proto, path)
-    with pytest.raises(UnsupportedModelError, match=r"BoxDetections' lacks attribute nms_threshold"):
+    with pytest.raises(UnsupportedModelError, match=r"BoxDetections' lacks attribute box_weights"):
         panrt.load(path)
     node.op_type = "RotatedDetections"
     onnx.save(proto, path)

@@ -26,6 +26,7 @@ from panrt.formats.metadata import PRECISIONS, Precision
 from panrt.formats.plan_file import BuildOptions, Process
 from panrt.gpu.device import Gpu
 from panrt.model import build
+from panrt.plugins.schema import PLUGIN_VERSION
 from support.engines import PLAIN, demo, layers, ours, panrt, tiny_model
 from support.networks import HEIGHT, WIDTH, dynamic
 from tools.plugin_library import plugin_library
@@ -81,7 +82,9 @@ def test_the_demo_network_builds_and_its_sidecar_fits_the_engine(precision: Prec
     assert file.precisions.plugins == 5  # proposals, two poolings, detections, merge
     assert getattr(file.precisions, precision) > 60
     library = plugin_library("auto")
-    here = Process("rtx", file.tensorrt, "NVIDIA RTX 4090", "8.9", "1", library.sha256, library.sources_sha256)
+    here = Process(
+        "rtx", file.tensorrt, "NVIDIA RTX 4090", "8.9", PLUGIN_VERSION, library.sha256, library.sources_sha256
+    )
     plan_file.check(plan, file, here)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lite.plan", "lite.plan.json"]
 

@@ -12,6 +12,8 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from panrt.errors import LintError, ModelFileError
 from panrt.export.lint import lint
+from panrt.formats.settable import without_defaults
+from panrt.formats.thresholds import NAMES
 from support.engines import demo, tiny_model
 
 RTX: dict[str, Any] = {"flavour": "rtx", "release": (1, 7)}
@@ -42,7 +44,11 @@ def test_what_panrt_exports_has_nothing_to_complain_about() -> None:
     linted = lint(path, **RTX)
     assert linted.warnings == ()
     assert linted.file.name == "panoptic_fpn_lite"
-    assert linted.model == path.read_bytes()
+    proto = onnx.load(path)
+    without_defaults(proto)  # or TensorRT would take thresholds for constants
+    assert linted.model == proto.SerializeToString(deterministic=True)
+    assert {*NAMES} <= {value.name for value in proto.graph.input}
+    assert {*NAMES}.isdisjoint(tensor.name for tensor in proto.graph.initializer)
     assert lint(path, flavour="tensorrt", release=(10, 7)).warnings == ()
 
 

@@ -21,9 +21,11 @@ from panrt.export.onnx import default_thresholds, describe
 from panrt.formats import metadata
 from panrt.formats.input_size import specialise
 from panrt.formats.metadata import ModelFile, sized
+from panrt.formats.thresholds import DETECTION, INSTANCE, NAMES, STUFF, Thresholds
 from panrt.model import PanopticFPN, build
 from panrt.model.config import make_config
 from panrt.model.custom_ops import PanopticSegments
+from panrt.plugins.nodes import op_of, versions
 from panrt.plugins.onnx_functions import ATTRIBUTES, OUTPUTS
 from support.networks import frames, lively
 
@@ -70,7 +72,7 @@ def test_plain_onnxruntime_gives_what_pytorch_gives(lite: Export) -> None:
 def test_the_graph_is_the_network_and_nothing_else(lite: Export) -> None:
     graph = onnx.load(lite.path).graph
     assert [node.op_type for node in graph.node if node.domain == "panrt"] == OPS
-    assert [node.name for node in graph.input] == ["image"]
+    assert [node.name for node in graph.input] == ["image", *NAMES]
     assert [node.name for node in graph.output] == list(OUTPUTS["PanopticMerge"])
     kinds = {node.op_type for node in graph.node}
     assert kinds.isdisjoint({"Shape", "If", "Loop", "NonZero", "NonMaxSuppression", "BatchNormalization", "Identity"})
@@ -81,10 +83,12 @@ def test_every_node_of_ours_has_all_its_attributes_and_names_the_plugin(lite: Ex
     for node in onnx.load(lite.path).graph.node:
         if node.domain == "panrt":
             found = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-            assert list(found) == [*ATTRIBUTES[node.op_type], "plugin_namespace", "plugin_version"]
-            assert (found["plugin_namespace"], found["plugin_version"]) == (b"panrt", b"1")
+            op = op_of(node.op_type, node.input)
+            assert op == versions(op.name)[-1], "the newest"
+            assert list(found) == [*ATTRIBUTES[op.key], "plugin_namespace", "plugin_version"]
+            assert (found["plugin_namespace"], found["plugin_version"]) == (b"panrt", b"%d" % op.version)
             types = {a.name: a.type for a in node.attribute}
-            assert {name: types[name] for name in ATTRIBUTES[node.op_type]} == ATTRIBUTES[node.op_type]
+            assert {name: types[name] for name in ATTRIBUTES[op.key]} == ATTRIBUTES[op.key]
 
 
 def test_edges_are_named_after_what_they_carry(lite: Export) -> None:
@@ -157,16 +161,21 @@ def test_thresholds_reach_the_ops(tmp_path: Path) -> None:
     thresholds = default_thresholds(network)._replace(max_detections=5, instance_score=0.25, stuff_area=7, mask=0.4)
     file = to_onnx(network, path, input_hw=(64, 96), thresholds=thresholds).file
     assert file.thresholds == thresholds
-    values = {
-        node.op_type: {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        for node in onnx.load(path).graph.node
-        if node.domain == "panrt"
-    }
-    assert values["BoxDetections"]["max_detections"] == 5
-    merge = values["PanopticMerge"]
-    assert merge["score_threshold"] == 0.25
-    assert merge["stuff_area_limit"] == 7
-    assert merge["mask_threshold"] == np.float32(0.4)
+    graph = onnx.load(path).graph
+    (detections,) = (node for node in graph.node if node.op_type == "BoxDetections")
+    assert next(a.i for a in detections.attribute if a.name == "max_detections") == 5
+    defaults = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer if tensor.name in NAMES}
+    things, stuff = len(file.things), len(file.stuff)
+    by_class = [thresholds.detection_score] * things
+    np.testing.assert_array_equal(defaults[DETECTION], np.array([*by_class, thresholds.detection_nms], np.float32))
+    np.testing.assert_array_equal(defaults[INSTANCE], np.array([0.25, thresholds.instance_overlap, 0.4], np.float32))
+    np.testing.assert_array_equal(defaults[STUFF], [7] * (stuff + 1))
+
+
+def test_thresholds_may_be_some_that_replace_the_networks(tmp_path: Path) -> None:
+    network, path = lively(), tmp_path / "strict.onnx"
+    file = to_onnx(network, path, input_hw=(64, 64), thresholds=Thresholds(instance_score=0.25)).file
+    assert file.thresholds == default_thresholds(network)._replace(instance_score=0.25)
 
 
 def test_a_batch_is_its_images(tmp_path: Path) -> None:
@@ -181,7 +190,7 @@ def test_old_tensorrt_gets_an_older_opset_and_no_functions(tmp_path: Path) -> No
     path = tmp_path / "jetpack.onnx"
     file = to_onnx(lively(), path, input_hw=(64, 64), target="tensorrt-10.3").file
     proto = onnx.load(path)
-    assert {entry.domain: entry.version for entry in proto.opset_import} == {"": 20, "panrt": 1}
+    assert {entry.domain: entry.version for entry in proto.opset_import} == {"": 20, "panrt": 2}
     assert not proto.functions
     assert (file.target, file.opset) == ("tensorrt-10.3", 20)
     assert [node.op_type for node in proto.graph.node if node.domain == "panrt"] == OPS

@@ -14,7 +14,7 @@ import panrt
 from panrt.errors import ExportError
 from panrt.export import to_onnx
 from panrt.export.lint import lint
-from panrt.formats.metadata import Thresholds
+from panrt.formats.metadata import FileThresholds
 from panrt.model import PanopticFPN
 from panrt.model.config import panoptic_fpn_lite
 from support import networks
@@ -71,7 +71,7 @@ def test_what_the_file_cannot_hold_is_an_error(network: PanopticFPN, tmp_path: P
         ExportError, match="boxes suppress those of all classes, for which the input size must be known"
     ):
         to_onnx(network, tmp_path / "open.onnx", input_hw=None)
-    thresholds = Thresholds(
+    thresholds = FileThresholds(
         detection_score=0.3, detection_nms=0.5, max_detections=32, instance_score=0.5, instance_overlap=0.5,
         stuff_area=200, mask=0.5,
     )  # fmt: skip

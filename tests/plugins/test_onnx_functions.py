@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper
 
-from panrt.plugins import onnx_functions, reference, schema
+from panrt.plugins import nodes, onnx_functions, reference, schema
 from panrt.plugins.contract import Detections, PanopticSegments, Proposals
 from support import onnx_ops
 
@@ -488,7 +488,7 @@ def test_functions_are_refused_to_models_that_cannot_hold_them() -> None:
 
 def test_a_node_needs_every_input_output_and_attribute_of_its_op() -> None:
     options = detections_call()[1]
-    inputs = schema.input_names("BoxDetections", schema.Form(1, False))
+    inputs = nodes.input_names("BoxDetections", nodes.Form(1, False))
     outputs = onnx_functions.OUTPUTS["BoxDetections"]
     with pytest.raises(ValueError, match=r"BoxDetections: expected names for class_logits, .*got \['rois'\]"):
         onnx_functions.make_node("BoxDetections", ["rois"], outputs, **options)

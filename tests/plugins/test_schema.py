@@ -10,25 +10,25 @@ import pytest
 
 from panrt.model.custom_ops import CustomOps
 from panrt.plugins import contract, legends, native, reference, schema
-from panrt.plugins.schema import OPS, Op
+from panrt.plugins.schema import ALL_OPS, OPS, Op
 from tools import cuda_ops, generate_ops
 
 PYTHON_ONLY = {"layout", "threads", "gpu", "order", "self"}  # of no node
 RESULTS = {"RpnProposals": "Proposals", "BoxDetections": "Detections", "PanopticMerge": "PanopticSegments"}
 
-every_op = pytest.mark.parametrize("op", OPS.values(), ids=list(OPS))
+every_op = pytest.mark.parametrize("op", ALL_OPS, ids=[op.key for op in ALL_OPS])
 
 
 FORMS = [
     (form, op)
     for form in (reference, native, cuda_ops, CustomOps)  # the network calls the last
-    for op in OPS.values()
+    for op in ALL_OPS
     if hasattr(form, op.function)
 ]
 
 
 def test_the_reference_has_every_op_and_other_forms_have_some() -> None:
-    assert {op.name for form, op in FORMS if form is reference} == OPS.keys()
+    assert [op.key for form, op in FORMS if form is reference] == [op.key for op in ALL_OPS]
     assert {form for form, _ in FORMS} == {reference, native, cuda_ops, CustomOps}
 
 
@@ -62,9 +62,12 @@ def test_every_letter_has_bounds_and_every_output_a_size(op: Op) -> None:
 
 @every_op
 def test_kernel_arguments_are_filled_from_what_the_op_has(op: Op) -> None:
-    tensors = {tensor.name: tensor for tensor in (*op.inputs, *op.outputs)}
+    # All versions of an op have one struct: that of the first, with what the second reads from inputs.
+    first = OPS[op.name]
+    settings = [setting.tensor for setting in first.settings]
+    tensors = {tensor.name: tensor for tensor in (*first.inputs, *first.outputs, *settings)}
     letters = {"L", *schema.LETTERS}
-    attributes = {attribute.name for attribute in op.attributes}
+    attributes = first.attribute_names
     for field in (*op.fields, *op.level_fields):
         known = {"tensor": tensors, "type": tensors, "layout": tensors, "size": letters, "attribute": attributes}
         if field.source in known:

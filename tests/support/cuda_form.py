@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from panrt.plugins.contract import Detections, PanopticSegments, Proposals
+from panrt.plugins.schema import BOX_DETECTIONS_2, PANOPTIC_MERGE_2
 from tools import cuda_ops
 from tools.hostcuda import SimulatedGpu, kernels
 
@@ -41,3 +42,13 @@ def box_detections(*inputs: Any, **options: Any) -> Detections:
 def panoptic_merge(*inputs: Any, **options: Any) -> PanopticSegments:
     """As `reference.panoptic_merge`."""
     return cuda_ops.panoptic_merge(*inputs, **options, gpu=_gpu(), order=ORDER)
+
+
+def box_detections_2(*inputs: Any, **options: Any) -> Detections:
+    """As `reference.box_detections_2`."""
+    return Detections(*cuda_ops.run(BOX_DETECTIONS_2, inputs, options, gpu=_gpu(), order=ORDER))
+
+
+def panoptic_merge_2(*inputs: Any, **options: Any) -> PanopticSegments:
+    """As `reference.panoptic_merge_2`."""
+    return PanopticSegments(*cuda_ops.run(PANOPTIC_MERGE_2, inputs, options, gpu=_gpu(), order=ORDER))

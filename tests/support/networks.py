@@ -15,13 +15,13 @@ import torch
 from numpy.typing import NDArray
 
 from panrt.export import to_onnx
-from panrt.formats.metadata import Thresholds
+from panrt.formats.metadata import FileThresholds
 from panrt.model import PanopticFPN, build
 
 FRAMES = Path(__file__).parents[1] / "data" / "tabletop" / "eval" / "images"
 HEIGHT, WIDTH = 256, 320
 # The lively network is sure of what it finds: only so high a score leaves some of its detections out of the merge.
-THRESHOLDS = Thresholds(
+THRESHOLDS = FileThresholds(
     detection_score=0.05,
     detection_nms=0.5,
     max_detections=32,

@@ -16,7 +16,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import helper
 
-from panrt.plugins import onnx_functions
+from panrt.plugins import contract, onnx_functions, schema
 from panrt.plugins.contract import Detections, Float32, Floating, Int32, PanopticSegments, Proposals
 
 Shape = tuple[int, ...]
@@ -156,6 +156,34 @@ def panoptic_merge(
         ("segment_count", np.int32, (N,)),
     )
     return PanopticSegments(*run("PanopticMerge", inputs, attributes, outputs, opset))
+
+
+def box_detections_2(
+    class_logits: Float32,
+    box_deltas: Float32,
+    rois: Float32,
+    roi_count: Int32,
+    thresholds: Float32,
+    *,
+    opset: int = OPSET,
+    **attributes: Any,
+) -> Detections:
+    tensors = (class_logits, box_deltas, rois, roi_count, thresholds)
+    return Detections(*run_declared(schema.BOX_DETECTIONS_2, tensors, attributes, opset))
+
+
+def panoptic_merge_2(*tensors: NDArray[Any], opset: int = OPSET, **attributes: Any) -> PanopticSegments:
+    return PanopticSegments(*run_declared(schema.PANOPTIC_MERGE_2, tensors, attributes, opset))
+
+
+def run_declared(
+    op: schema.Op, tensors: Sequence[NDArray[Any]], attributes: dict[str, Any], opset: int
+) -> list[NDArray[Any]]:
+    """Of an op without levels or features."""
+    inputs = {tensor.name: array for tensor, array in zip(op.inputs, tensors, strict=True)}
+    made = contract.outputs(op, contract.sizes_of(op, tensors, attributes))
+    outputs = tuple((t.name, array.dtype.type, array.shape) for t, array in zip(op.outputs, made, strict=True))
+    return run(op.name, inputs, attributes, outputs, opset)
 
 
 def run(

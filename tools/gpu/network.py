@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from panrt.formats.metadata import Category, ModelFile, Thresholds
+from panrt.formats.metadata import Category, FileThresholds, ModelFile
 from tools.gpu.checks import MissingError
 from tools.gpu.machine import ROOT, Machine
 
@@ -109,7 +109,7 @@ def _describe(module: Any, hw: tuple[int, int]) -> ModelFile:
         output_hw=hw,
         pixel_mean=config.pixel_mean,
         pixel_std=config.pixel_std,
-        thresholds=Thresholds(
+        thresholds=FileThresholds(
             box.score_threshold,
             box.nms_threshold,
             box.max_detections,

@@ -23,7 +23,8 @@ from panrt.engine.backends.tensorrt.kernels import Kernels
 from panrt.engine.backends.tensorrt.session import TensorRTSession
 from panrt.engine.session import Preprocess
 from panrt.errors import EngineError
-from panrt.formats.metadata import Category, ModelFile, Thresholds
+from panrt.formats.metadata import Category, FileThresholds, ModelFile
+from panrt.formats.thresholds import INSTANCE, NAMES, STUFF
 from panrt.plugins import reference
 from panrt.plugins.contract import PanopticSegments
 from panrt.plugins.cuda_api import DataType, PanopticMergeArgs, Status
@@ -106,7 +107,7 @@ def kernel_model(hw: tuple[int, int]) -> ModelFile:
         input_hw=hw,
         valid_hw=hw,
         output_hw=hw,
-        thresholds=Thresholds(0.05, 0.5, 1, 0.5, 0.5, 0, 0.5),
+        thresholds=FileThresholds(0.05, 0.5, 1, 0.5, 0.5, 0, 0.5),
         precision="fp32",
     )
 
@@ -156,6 +157,7 @@ class KernelEngine(StandIn):
         """Return the arguments of a run."""
         args = PanopticMergeArgs(**self._fields, workspace=scratch, workspace_bytes=self.scratch_bytes)
         args.semantic_logits = addresses["image"]
+        args.thresholds, args.stuff_area_limits = addresses[INSTANCE], addresses[STUFF]
         for name in PanopticSegments._fields:
             setattr(args, name, addresses[name])
         return args
@@ -223,6 +225,7 @@ class TorchEngine(StandIn):
         super().__init__(model)
         from tools.gpu.torch_ops import TorchOps  # noqa: PLC0415  # PyTorch may be missing
 
+        self.tensors = tuple(tensor for tensor in self.tensors if tensor.name not in NAMES)  # its thresholds are fixed
         self._machine = machine
         ops = TorchOps(machine)
         self.run: Callable[[Any], Any] = lambda image: network.infer(image, output_hw=model.output_hw, ops=ops)

@@ -19,15 +19,18 @@ import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from cuda.bindings import driver as cu
 from numpy.typing import NDArray
 
+from panrt.formats.thresholds import INSTANCE, NAMES, Arrays
 from panrt.plugins.contract import PanopticSegments
 from panrt.plugins.library import OPS
 from tools.simcuda import control
+
+Network: TypeAlias = Callable[[NDArray[np.uint8], Arrays | None], PanopticSegments]
 
 MAGIC = b"fake plan 1\n"
 WEIGHTS_BYTES = 1 << 16
@@ -276,14 +279,15 @@ class _Run:
             ranges.append((self.scratch, self.description["scratch_bytes"]))
         return [*ranges, (self.weights, WEIGHTS_BYTES)]
 
-    def execute(self, network: Callable[[NDArray[np.uint8]], PanopticSegments]) -> None:
+    def execute(self, network: Network) -> None:
         views: dict[str, NDArray[Any]] = {
             name: np.ctypeslib.as_array((ctypes.c_uint8 * array_bytes(shape, dtype)).from_address(self.addresses[name]))
             .view(_DTYPES[getattr(DataType, dtype)])
             .reshape(shape)
             for name, shape, dtype, _ in self._tensors()
         }
-        found = network(views["image"])
+        settings = {name: views[name] for name in NAMES if name in views}
+        found = network(views["image"], settings or None)
         for name, array in zip(found._fields, found, strict=True):
             views[name][...] = 0  # the CPU backend leaves out rows that it does not need
             views[name][tuple(map(slice, array.shape))] = array
@@ -323,7 +327,7 @@ def _execute(number: int) -> int:
     return 0
 
 
-def _network(name: str) -> Callable[[NDArray[np.uint8]], PanopticSegments]:
+def _network(name: str) -> Network:
     if name in ("pattern", "nothing"):
         return pattern if name == "pattern" else nothing
     from panrt.engine.backends.cpu.executor import Executor  # noqa: PLC0415  # only where a network is asked for
@@ -333,8 +337,9 @@ def _network(name: str) -> Callable[[NDArray[np.uint8]], PanopticSegments]:
     return Executor(partition(path), path, threads=1).run
 
 
-def nothing(images: NDArray[np.uint8]) -> PanopticSegments:
+def nothing(images: NDArray[np.uint8], settings: Arrays | None = None) -> PanopticSegments:
     """Finds none."""
+    del settings
     n = len(images)
     ids = np.zeros((n, 1, 1), np.int32)  # the rest of an output is zero
     return PanopticSegments(ids, np.zeros((n, 1, 8), np.int32), np.zeros((n, 1), np.float32), np.zeros(n, np.int32))
@@ -343,11 +348,13 @@ def nothing(images: NDArray[np.uint8]) -> PanopticSegments:
 PATTERN_ROWS = 6  # of segments
 
 
-def pattern(images: NDArray[np.uint8]) -> PanopticSegments:
+def pattern(images: NDArray[np.uint8], settings: Arrays | None = None) -> PanopticSegments:
     """Three segments by the blue of each pixel: a thing below 85, a second one below 170, stuff from there on.
 
-    The map is half the input's size.
+    The map is half the input's size. Things score 0.75; with a higher threshold of instances all is stuff.
     """
+    if settings is not None and INSTANCE in settings and settings[INSTANCE][0] > 0.75:
+        images = np.full_like(images, 255)
     n = len(images)
     blue = images[:, ::2, ::2, 0]
     panoptic = (1 + blue // 85).clip(max=3).astype(np.int32)

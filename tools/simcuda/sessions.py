@@ -20,7 +20,7 @@ from panrt.engine.results.colors import Rgb
 from panrt.engine.results.painter import Drawing
 from panrt.engine.results.result import PanopticResult
 from panrt.engine.session import GpuMemory, Preprocess
-from panrt.formats.metadata import ModelFile, Thresholds
+from panrt.formats.metadata import FileThresholds, ModelFile
 from tools import model_files
 from tools.simcuda import control, fake_tensorrt
 
@@ -30,7 +30,7 @@ MODEL = model_files.make(
     input_hw=HW,
     valid_hw=None,
     output_hw=(HW[0] // 2, HW[1] // 2),
-    thresholds=Thresholds(0.05, 0.5, 4, 0.5, 0.5, 0, 0.5),
+    thresholds=FileThresholds(0.05, 0.5, 4, 0.5, 0.5, 0, 0.5),
     precision="fp32",
 )
 

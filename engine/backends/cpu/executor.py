@@ -20,8 +20,11 @@ from panrt.engine.backends.cpu.dense import open_subgraph
 from panrt.engine.backends.cpu.steps import Convolution, LookUpTable, Op, Partition, Subgraph
 from panrt.formats.metadata import IMAGE
 from panrt.formats.onnx_graph import RESULTS
+from panrt.formats.thresholds import INSTANCE, Arrays
 from panrt.plugins import native
 from panrt.plugins.contract import Layout, PanopticSegments
+from panrt.plugins.nodes import by_tensor, op_of
+from panrt.plugins.schema import BOX_DETECTIONS
 
 DENSE = "dense"  # the stage of subgraphs, convolutions and the look-up table
 
@@ -47,15 +50,19 @@ class Executor:
         self.stages: dict[str, float] = {}  # seconds of the last run: DENSE, and each op by its name
         self._values: Values = {}
         self._table = None if plan.table is None else _LookUp(plan.table, threads)
-        merge = plan.steps[-1]
-        assert isinstance(merge, Op)
-        least_score = np.float32(merge.attributes["score_threshold"]) if plan.free_rows else None
-        self._steps = [_ready(step, str(path), threads, least_score) for step in plan.steps]
+        self._steps = [_ready(step, str(path), threads, free_rows=plan.free_rows) for step in plan.steps]
+        self.settings = plan.settings  # the file's own thresholds, by the name of the graph's input
 
-    def run(self, image: NDArray[np.uint8]) -> PanopticSegments:
-        """Run all steps: (N, H, W, 3) uint8 BGR at network size -> the panoptic maps."""
+    def run(self, image: NDArray[np.uint8], settings: Arrays | None = None) -> PanopticSegments:
+        """Run all steps: (N, H, W, 3) uint8 BGR at network size -> the panoptic maps.
+
+        Args:
+            image: of the network's size.
+            settings: thresholds in place of the file's own; see `panrt.formats.thresholds`.
+        """
         values = self._values
         values[IMAGE] = image
+        values.update(self.settings if settings is None else settings)
         stages: dict[str, float] = {}
         for step in (*([self._table] if self._table is not None else []), *self._steps):
             started = time.perf_counter()
@@ -70,9 +77,9 @@ class Executor:
         self._values.clear()
 
 
-def _ready(step: Subgraph | Op | Convolution, source: str, threads: int, least_score: np.float32 | None) -> _Step:
+def _ready(step: Subgraph | Op | Convolution, source: str, threads: int, *, free_rows: bool) -> _Step:
     if isinstance(step, Op):
-        return _CustomOp(step, threads, least_score)
+        return _CustomOp(step, threads, free_rows=free_rows and step.type == BOX_DETECTIONS.name)
     if isinstance(step, Convolution):
         return _Conv3x3(step, threads)
     is_fixed = all(size >= 0 for tensor in (*step.inputs, *step.outputs) for size in tensor.shape)
@@ -161,27 +168,21 @@ class _Conv3x3:
 class _CustomOp:
     """A custom op in its native kernel."""
 
-    def __init__(self, op: Op, threads: int, least_score: np.float32 | None) -> None:
+    def __init__(self, op: Op, threads: int, *, free_rows: bool) -> None:
         self.stage = op.name or op.type
         self._op = op
+        self._declaration = op_of(op.type, op.inputs)
+        self._layout: Layout = "NHWC" if op.nhwc else "NCHW"
         self._threads = threads
-        self._least_score = least_score  # of the merge, if BoxDetections may give fewer rows; else None
+        self._free_rows = free_rows  # it is BoxDetections, and may give fewer rows
 
     def run(self, values: Values) -> None:
-        values.update(zip(self._op.outputs, self._compute([values[name] for name in self._op.inputs]), strict=True))
-
-    def _compute(self, inputs: list[Any]) -> Sequence[NDArray[Any]]:
-        op, attributes, threads = self._op, self._op.attributes, self._threads
-        if op.type == "RpnProposals":
-            levels = len(inputs) // 2
-            return native.rpn_proposals(inputs[:levels], inputs[levels:], **attributes, threads=threads)
-        if op.type == "PyramidRoiAlign":
-            layout: Layout = "NHWC" if op.nhwc else "NCHW"
-            return [native.pyramid_roi_align(inputs[:-1], inputs[-1], **attributes, layout=layout, threads=threads)]
-        if op.type == "BoxDetections":
-            found = native.box_detections(*inputs, **attributes, threads=threads)
-            return found if self._least_score is None else _kept(found, self._least_score)
-        return native.panoptic_merge(*inputs, **attributes, threads=threads)
+        declaration = self._declaration
+        inputs = by_tensor(declaration, [values[name] for name in self._op.inputs])
+        found = native.run(declaration, inputs, self._op.attributes, layout=self._layout, threads=self._threads)
+        if self._free_rows:
+            found = _kept(found, values[INSTANCE][0])
+        values.update(zip(self._op.outputs, found, strict=True))
 
 
 _Step = _FixedSubgraph | _FreeSubgraph | _LookUp | _Conv3x3 | _CustomOp

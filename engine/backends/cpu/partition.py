@@ -15,6 +15,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+from onnx.numpy_helper import to_array
 
 from panrt.engine.backends.cpu.draft import Draft, Sections
 from panrt.engine.backends.cpu.passes import PASSES, VARIABLE, GraphPass, SectionPass, switched_off
@@ -23,6 +24,7 @@ from panrt.engine.backends.cpu.steps import Convolution, Op, Partition, Subgraph
 from panrt.engine.backends.cpu.subgraphs import subgraph
 from panrt.errors import PanrtError, UnsupportedModelError
 from panrt.formats.onnx_graph import read_graph
+from panrt.formats.thresholds import NAMES
 
 log = logging.getLogger("panrt")
 
@@ -45,6 +47,7 @@ def partition(path: Path, *, input_hw: tuple[int, int] | None = None) -> Partiti
     if off:
         log.warning("%s: %s switches off the passes %s", source, VARIABLE, ", ".join(sorted(off)))
     model, file, _ = read_graph(path, input_hw=input_hw)
+    own = {tensor.name: to_array(tensor) for tensor in model.graph.initializer if tensor.name in NAMES}
     draft = Draft(source, model)
     active = [each for each in PASSES if each.name not in off]
     try:
@@ -54,7 +57,7 @@ def partition(path: Path, *, input_hw: tuple[int, int] | None = None) -> Partiti
             sections = split(draft)
             for on_sections in (each for each in active if isinstance(each, SectionPass)):
                 _report(source, on_sections.name, on_sections.apply(sections))
-            return Partition(file, _steps(sections), sections.free_rows is not None, draft.table)
+            return Partition(file, _steps(sections), own, sections.free_rows is not None, draft.table)
     except (LookupError, ValueError, TypeError, ArithmeticError) as error:
         if isinstance(error, PanrtError):
             raise

@@ -28,7 +28,7 @@ from panrt.engine.preprocess import Placement, fill, place
 from panrt.engine.results.result import PanopticResult, Timings, panoptic_result
 from panrt.engine.session import GpuMemory, Preprocess, Session
 from panrt.errors import SessionError, ThreadLimitError, UnsupportedModelError
-from panrt.formats.metadata import ModelFile
+from panrt.formats.thresholds import Arrays
 from panrt.plugins import native
 from panrt.plugins.contract import PanopticSegments
 
@@ -74,12 +74,13 @@ class CpuSession(SessionBase["Future[tuple[PanopticResult, ...]]"]):
         self.threads = threads
         self._executor = Executor(partition(path, input_hw=input_hw), path, threads=threads)
         self._executor_lock = threading.Lock()  # held during an inference, in any thread
-        self.model: ModelFile = self._executor.file
-        if self.model.batch == 0:
+        model = self._executor.file
+        if model.batch == 0:
             raise UnsupportedModelError(
                 f"{path}: the CPU backend runs files of one batch, this one leaves it open; export it with one."
             )
-        super().__init__(name=str(path), capacity=CAPACITY, batch=self.model.batch)
+        shapes = {name: array.shape for name, array in self._executor.settings.items()}
+        super().__init__(name=str(path), capacity=CAPACITY, batch=model.batch, model=model, shapes=shapes)
         self._sizes = self.model.sizes
         self._free_pixel = np.clip(np.rint(self.model.pixel_mean), 0, 255).astype(np.uint8)
         shape = (self.model.batch, *self._sizes.input_hw, 3)
@@ -128,12 +129,12 @@ class CpuSession(SessionBase["Future[tuple[PanopticResult, ...]]"]):
         for image, target in zip(images, slot, strict=False):
             placements.append(place((image.shape[0], image.shape[1]), self._sizes.valid_hw, self._sizes.output_hw))
             fill(image, placements[-1], self._free_pixel, target)
-        return _Prepared(slot, tuple(frames), tuple(placements), time.perf_counter() - started)
+        return _Prepared(slot, tuple(frames), tuple(placements), self.settings.arrays, time.perf_counter() - started)
 
     def _infer(self, prepared: _Prepared) -> tuple[PanopticResult, ...]:
         started = time.perf_counter()
         with self._executor_lock:  # an inference whose caller was interrupted may still run
-            segments = self._executor.run(prepared.images)
+            segments = self._executor.run(prepared.images, prepared.settings)
             inferred = time.perf_counter()
             return self._results(prepared, segments, inferred - started)
 
@@ -151,4 +152,5 @@ class _Prepared(NamedTuple):
     images: NDArray[np.uint8]  # (N, H, W, 3)
     frames: tuple[Frame, ...]  # at most N
     placements: tuple[Placement, ...]
+    settings: Arrays  # the thresholds at the time of `submit`
     seconds: float

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from panrt.formats.metadata import ModelFile
 from panrt.formats.onnx_shapes import Tensor
+from panrt.formats.thresholds import Arrays
 
 NHWC = ":nhwc"  # suffix of the name of a value whose channels come last
 CONVOLUTION_DOMAIN = "panrt.cpu"  # of graph nodes that stand for a Convolution
@@ -68,5 +69,6 @@ class Partition:
 
     file: ModelFile
     steps: tuple[Subgraph | Op | Convolution, ...]
+    settings: Arrays  # the file's own thresholds, by the name of the graph's input
     free_rows: bool  # the steps after BoxDetections accept any number of detections
     table: LookUpTable | None  # what precedes the steps; None: the first one reads the image

@@ -16,6 +16,7 @@ import numpy as np
 from panrt.engine.backends.tensorrt.runtime_cache import RuntimeCache
 from panrt.errors import EngineError
 from panrt.formats.metadata import IMAGE, ModelFile
+from panrt.formats.thresholds import DETECTION, INSTANCE, STUFF
 from panrt.gpu.tensorrt_logger import tensorrt_logger
 
 
@@ -189,7 +190,8 @@ def wanted_tensors(model: ModelFile, found: Sequence[Tensor] = ()) -> tuple[Tens
     """Return the inputs and outputs of an engine of a model; -1 for a size that the model leaves open.
 
     Without an instance branch there are no rows of detections, and without a semantic branch all stuff is one channel;
-    the tensors that an engine was found to have tell which branches the model has.
+    the tensors that an engine was found to have tell which branches the model has. An engine whose thresholds are fixed
+    has no inputs for them.
     """
     n = model.batch or -1
     height, width = model.input_hw or (-1, -1)
@@ -198,12 +200,21 @@ def wanted_tensors(model: ModelFile, found: Sequence[Tensor] = ()) -> tuple[Tens
     has = next((tensor.shape[1] for tensor in found if tensor.name == "segments" and len(tensor.shape) == 3), None)
     rows = has if has in (detections + 1, channels) else detections + channels
     int32, float32 = np.dtype(np.int32), np.dtype(np.float32)
+    sizes = {DETECTION: (len(model.things) + 1, 2), INSTANCE: (3,), STUFF: (channels, 1)}  # usual, and possible
+    shapes = {tensor.name: tensor.shape for tensor in found}
+    settings = tuple(
+        Tensor(name, (size,), int32 if name == STUFF else float32, True)
+        for name, (usual, *others) in sizes.items()
+        if not found or name in shapes
+        for size in [next((other for other in others if shapes.get(name) == (other,)), usual)]
+    )
     return (
         Tensor(IMAGE, (n, height, width, 3), np.dtype(np.uint8), True),
         Tensor("panoptic", (n, out_height, out_width), int32, False),
         Tensor("segments", (n, rows, 8), int32, False),
         Tensor("segment_scores", (n, rows), float32, False),
         Tensor("segment_count", (n,), int32, False),
+        *settings,
     )
 
 

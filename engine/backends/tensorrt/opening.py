@@ -21,6 +21,7 @@ from panrt.engine.backends.tensorrt.recorded import opened
 from panrt.engine.backends.tensorrt.slot import GpuSlot
 from panrt.engine.session import GpuMemory
 from panrt.errors import CudaError, EngineError, KernelError, SessionError
+from panrt.formats.thresholds import Arrays
 
 log = logging.getLogger("panrt")
 
@@ -43,11 +44,14 @@ class SlotOpener:
     scratch: int  # address of the engine's scratch memory
     kernels: Kernels | None
     free_pixel: NDArray[np.uint8]  # (3,) BGR of network input that no frame covers
+    settings: Arrays  # the thresholds
 
     def open(self, resources: ExitStack, memory: IoMemory) -> GpuSlot:
         """Open a slot, to be closed with `resources`."""
         execution = opened(resources, self.engine.execution(self.scratch))
-        return GpuSlot(resources, self.stream, execution, self.tensors, self.kernels, mapped=memory == "mapped")
+        slot = GpuSlot(resources, self.stream, execution, self.tensors, self.kernels, mapped=memory == "mapped")
+        slot.use(self.settings)
+        return slot
 
     def memory(self, wanted: GpuMemory) -> IoMemory:
         """Return where network inputs and outputs lie; if that is open and mapping may pay, both are measured.

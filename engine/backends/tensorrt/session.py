@@ -32,7 +32,7 @@ from panrt.engine import forks
 from panrt.engine.backends.session_base import SessionBase
 from panrt.engine.backends.tensorrt import driver, profile
 from panrt.engine.backends.tensorrt.canvas import GpuDrawing
-from panrt.engine.backends.tensorrt.engine import Engine, expect, wanted_tensors
+from panrt.engine.backends.tensorrt.engine import Engine, Tensor, expect, wanted_tensors
 from panrt.engine.backends.tensorrt.inputs import Inputs, Prepared
 from panrt.engine.backends.tensorrt.kernels import Kernels
 from panrt.engine.backends.tensorrt.opening import SlotOpener, drain
@@ -46,6 +46,7 @@ from panrt.engine.results.result import PanopticResult, Timings, panoptic_result
 from panrt.engine.session import GpuMemory, Preprocess, current_user
 from panrt.errors import CudaError, SessionBusyError, SessionError
 from panrt.formats.metadata import IMAGE, ModelFile
+from panrt.formats.thresholds import NAMES
 
 log = logging.getLogger("panrt")
 
@@ -98,7 +99,7 @@ class TensorRTSession(SessionBase["_Submission"]):
             CudaError: a call of the driver failed, most likely for lack of memory. Nothing is left allocated.
             SessionError: mapped memory was requested, and the GPU cannot map host memory.
         """
-        self.model, self.backend, self.path = model, backend, engine.path
+        self.backend, self.path = backend, engine.path
         self.converts_frames = kernels is not None
         self._context, self._engine = context, engine
         self._last: tuple[object, Lease] | None = None  # of what was collected last, and by whom; until the next submit
@@ -108,8 +109,11 @@ class TensorRTSession(SessionBase["_Submission"]):
         given.callback(engine.close)  # idempotent, and needed if the context cannot be entered
         with given, context, ExitStack() as resources:
             resources.callback(engine.close)
-            self._open(resources, kernels, preprocess, gpu_memory, slots)
-            super().__init__(name=str(engine.path), capacity=slots, batch=self._tensors[IMAGE].shape[0])
+            tensors = expect(engine.tensors, wanted_tensors(model, engine.tensors), path=self.path)
+            shapes = {name: tensors[name].shape for name in NAMES if name in tensors}
+            batch = tensors[IMAGE].shape[0]
+            super().__init__(name=str(engine.path), capacity=slots, batch=batch, model=model, shapes=shapes)
+            self._open(resources, tensors, kernels, preprocess, gpu_memory, slots)
             self._resources = resources.pop_all()
             given.pop_all()
         self._is_open = True
@@ -119,6 +123,7 @@ class TensorRTSession(SessionBase["_Submission"]):
     def _open(
         self,
         resources: ExitStack,
+        tensors: dict[str, Tensor],
         kernels: Kernels | None,
         preprocess: Preprocess,
         gpu_memory: GpuMemory,
@@ -126,7 +131,6 @@ class TensorRTSession(SessionBase["_Submission"]):
     ) -> None:
         """Allocate everything and capture the slots' work, within the context."""
         engine, device, model = self._engine, self._context.device, self.model
-        self._tensors = tensors = expect(engine.tensors, wanted_tensors(model, engine.tensors), path=self.path)
         free_pixel = np.clip(np.rint(model.pixel_mean), 0, 255).astype(np.uint8)
         self.stream = opened(resources, driver.Stream())
         self._awaited = opened(resources, driver.Event())  # of other streams, in `wait_for`
@@ -134,7 +138,9 @@ class TensorRTSession(SessionBase["_Submission"]):
         if engine.scratch_bytes:
             memory = driver.DeviceMemory(engine.scratch_bytes, alignment=device.alignment)
             self._scratch = opened(resources, memory).address
-        opener = SlotOpener(self.path, engine, tensors, device, self.stream, self._scratch, kernels, free_pixel)
+        opener = SlotOpener(
+            self.path, engine, tensors, device, self.stream, self._scratch, kernels, free_pixel, self.settings.arrays
+        )
         self.gpu_memory = opener.memory(gpu_memory)
         self._slots = [opener.open(resources, self.gpu_memory) for _ in range(slots)]
         draw_stream = opened(resources, driver.Stream()) if kernels is not None else None
@@ -175,6 +181,7 @@ class TensorRTSession(SessionBase["_Submission"]):
             prepared = self._inputs.prepare(slot, frames)
             seconds = time.perf_counter() - started
             slot.held = prepared.held
+            slot.use(self.settings.arrays)
             slot.begun.record(self.stream)
             prepared.run()
             slot.done.record(self.stream)

@@ -21,6 +21,7 @@ from panrt.engine.frame import Frame
 from panrt.engine.preprocess import Placement
 from panrt.engine.results.device_map import Lease
 from panrt.formats.metadata import IMAGE
+from panrt.formats.thresholds import NAMES, Arrays
 from panrt.plugins.contract import PanopticSegments
 from panrt.plugins.cuda_api import NarrowMapArgs, PixelFormat, PreprocessArgs
 
@@ -44,6 +45,9 @@ class GpuSlot:
 
     If they are mapped, the network reads its input and writes its outputs in host memory, each byte once, and nothing
     is copied. A GPU may not cache that memory, so everything that is read repeatedly lies in device memory.
+
+    Thresholds have memory of their own, which is uploaded when they change, before the work that is to read them: so
+    graphs stay valid, and frames that were submitted before keep those of their time.
 
     Host and device have the same layout: image, panoptic, the other outputs, and the compact map if there is one. So
     the upload is one copy, and so is the download: all outputs, or all but the int32 map.
@@ -85,6 +89,8 @@ class GpuSlot:
         self._host = pinned.address
         self._device = pinned.device_address if mapped else opened(resources, driver.DeviceMemory(size)).address
         self.addresses = {name: self._device + offsets[name] for name in (IMAGE, PANOPTIC, *REST)}
+        self._settings = _SettingsMemory(resources, stream, [tensors[name] for name in NAMES if name in tensors])
+        self.addresses |= self._settings.addresses
         execution.bind(self.addresses)
         self.begun = opened(resources, driver.Event())
         self.done = opened(resources, driver.Event())
@@ -127,6 +133,10 @@ class GpuSlot:
             self._downloaded[...] = value
         self.stream.fill(*self._outputs, value)
 
+    def use(self, settings: Arrays) -> None:
+        """Queue the upload of the thresholds for all later runs, if they differ from those that are there."""
+        self._settings.use(settings)
+
     def settle(self) -> None:
         """End the lease and finish overlays, so that the slot's memory can be written to again."""
         self.lease.end("the session has used its memory for another frame")
@@ -156,6 +166,35 @@ class GpuSlot:
         if not self.is_mapped:
             begin, end = self._down
             self.stream.download(self._host + begin, self._device + begin, end - begin)
+
+
+class _SettingsMemory:
+    """The inputs for thresholds, on host and device."""
+
+    def __init__(self, resources: ExitStack, stream: driver.Stream, tensors: Sequence[Tensor]) -> None:
+        self.addresses: dict[str, int] = {}
+        self._stream = stream
+        self._current: Arrays = {}
+        self._views: dict[str, NDArray[Any]] = {}
+        self._size = driver.ALIGNMENT * sum(-(-tensor.bytes // driver.ALIGNMENT) for tensor in tensors)
+        if not tensors:
+            return
+        pinned = opened(resources, driver.PinnedMemory(self._size))
+        self._host = pinned.address
+        self._device = opened(resources, driver.DeviceMemory(self._size)).address
+        offset = 0
+        for tensor in tensors:
+            self.addresses[tensor.name] = self._device + offset
+            self._views[tensor.name] = pinned.array[offset:][: tensor.bytes].view(tensor.dtype)
+            offset += -(-tensor.bytes // driver.ALIGNMENT) * driver.ALIGNMENT
+
+    def use(self, settings: Arrays) -> None:
+        if settings is self._current or not self._views:
+            return
+        for name, view in self._views.items():
+            view[...] = settings[name]
+        self._stream.upload(self._device, self._host, self._size)
+        self._current = settings
 
 
 class Feed:

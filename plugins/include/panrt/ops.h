@@ -84,6 +84,7 @@ Status launch_rpn_proposals(RpnProposalsArgs const& args, Stream stream) noexcep
 namespace panrt::ops {
 struct RpnProposals {
   static constexpr char const* kName = "RpnProposals";
+  static constexpr char const* kVersion = "1";
   using Args = cuda::RpnProposalsArgs;
 
   std::vector<std::int32_t> strides{};
@@ -226,6 +227,7 @@ Status launch_pyramid_roi_align(PyramidRoiAlignArgs const& args, Stream stream) 
 namespace panrt::ops {
 struct PyramidRoiAlign {
   static constexpr char const* kName = "PyramidRoiAlign";
+  static constexpr char const* kVersion = "1";
   using Args = cuda::PyramidRoiAlignArgs;
 
   std::vector<std::int32_t> strides{};
@@ -318,6 +320,7 @@ struct BoxDetectionsArgs {
   float* scores;                  // (N, K)
   std::int32_t* classes;          // (N, K)
   std::int32_t* count;            // (N)
+  float const* thresholds;        // (C+1), or null: the attributes
   void* workspace;                // of any alignment
   std::size_t workspace_bytes;
   std::int32_t images;          // N
@@ -331,7 +334,7 @@ struct BoxDetectionsArgs {
   std::int32_t input_width;     // valid size of the network input
 };
 
-static_assert(sizeof(BoxDetectionsArgs) == 128);
+static_assert(sizeof(BoxDetectionsArgs) == 136);
 static_assert(offsetof(BoxDetectionsArgs, class_logits) == 0);
 static_assert(offsetof(BoxDetectionsArgs, box_deltas) == 8);
 static_assert(offsetof(BoxDetectionsArgs, rois) == 16);
@@ -340,17 +343,18 @@ static_assert(offsetof(BoxDetectionsArgs, boxes) == 32);
 static_assert(offsetof(BoxDetectionsArgs, scores) == 40);
 static_assert(offsetof(BoxDetectionsArgs, classes) == 48);
 static_assert(offsetof(BoxDetectionsArgs, count) == 56);
-static_assert(offsetof(BoxDetectionsArgs, workspace) == 64);
-static_assert(offsetof(BoxDetectionsArgs, workspace_bytes) == 72);
-static_assert(offsetof(BoxDetectionsArgs, images) == 80);
-static_assert(offsetof(BoxDetectionsArgs, rois_per_image) == 84);
-static_assert(offsetof(BoxDetectionsArgs, thing_classes) == 88);
-static_assert(offsetof(BoxDetectionsArgs, max_detections) == 92);
-static_assert(offsetof(BoxDetectionsArgs, box_weights) == 96);
-static_assert(offsetof(BoxDetectionsArgs, score_threshold) == 112);
-static_assert(offsetof(BoxDetectionsArgs, nms_threshold) == 116);
-static_assert(offsetof(BoxDetectionsArgs, input_height) == 120);
-static_assert(offsetof(BoxDetectionsArgs, input_width) == 124);
+static_assert(offsetof(BoxDetectionsArgs, thresholds) == 64);
+static_assert(offsetof(BoxDetectionsArgs, workspace) == 72);
+static_assert(offsetof(BoxDetectionsArgs, workspace_bytes) == 80);
+static_assert(offsetof(BoxDetectionsArgs, images) == 88);
+static_assert(offsetof(BoxDetectionsArgs, rois_per_image) == 92);
+static_assert(offsetof(BoxDetectionsArgs, thing_classes) == 96);
+static_assert(offsetof(BoxDetectionsArgs, max_detections) == 100);
+static_assert(offsetof(BoxDetectionsArgs, box_weights) == 104);
+static_assert(offsetof(BoxDetectionsArgs, score_threshold) == 120);
+static_assert(offsetof(BoxDetectionsArgs, nms_threshold) == 124);
+static_assert(offsetof(BoxDetectionsArgs, input_height) == 128);
+static_assert(offsetof(BoxDetectionsArgs, input_width) == 132);
 
 // Whether sizes and attributes are within the limits of panrt/limits.h; pointers are not checked.
 Status check_box_detections(BoxDetectionsArgs const& args) noexcept;
@@ -363,6 +367,7 @@ Status launch_box_detections(BoxDetectionsArgs const& args, Stream stream) noexc
 namespace panrt::ops {
 struct BoxDetections {
   static constexpr char const* kName = "BoxDetections";
+  static constexpr char const* kVersion = "1";
   using Args = cuda::BoxDetectionsArgs;
 
   std::array<float, 4> box_weights{};
@@ -443,17 +448,19 @@ struct BoxDetections {
 
 namespace panrt::cuda {
 struct PanopticMergeArgs {
-  void const* semantic_logits;  // (N, S, h, w)
-  float const* boxes;           // (N, K, 4)
-  float const* scores;          // (N, K)
-  std::int32_t const* classes;  // (N, K)
-  std::int32_t const* count;    // (N)
-  void const* mask_probs;       // (N, K, Gh, Gw)
-  std::int32_t* panoptic;       // (N, H, W), aligned to 16 bytes
-  std::int32_t* segments;       // (N, K+S, 8), aligned to 16 bytes
-  float* segment_scores;        // (N, K+S)
-  std::int32_t* segment_count;  // (N)
-  void* workspace;              // of any alignment
+  void const* semantic_logits;            // (N, S, h, w)
+  float const* boxes;                     // (N, K, 4)
+  float const* scores;                    // (N, K)
+  std::int32_t const* classes;            // (N, K)
+  std::int32_t const* count;              // (N)
+  void const* mask_probs;                 // (N, K, Gh, Gw)
+  std::int32_t* panoptic;                 // (N, H, W), aligned to 16 bytes
+  std::int32_t* segments;                 // (N, K+S, 8), aligned to 16 bytes
+  float* segment_scores;                  // (N, K+S)
+  std::int32_t* segment_count;            // (N)
+  float const* thresholds;                // (3), or null: the attributes
+  std::int32_t const* stuff_area_limits;  // (S), or null: the attributes
+  void* workspace;                        // of any alignment
   std::size_t workspace_bytes;
   DataType logit_type;
   DataType mask_type;
@@ -474,7 +481,7 @@ struct PanopticMergeArgs {
   float mask_threshold;           // smallest probability inside a mask
 };
 
-static_assert(sizeof(PanopticMergeArgs) == 168);
+static_assert(sizeof(PanopticMergeArgs) == 184);
 static_assert(offsetof(PanopticMergeArgs, semantic_logits) == 0);
 static_assert(offsetof(PanopticMergeArgs, boxes) == 8);
 static_assert(offsetof(PanopticMergeArgs, scores) == 16);
@@ -485,25 +492,27 @@ static_assert(offsetof(PanopticMergeArgs, panoptic) == 48);
 static_assert(offsetof(PanopticMergeArgs, segments) == 56);
 static_assert(offsetof(PanopticMergeArgs, segment_scores) == 64);
 static_assert(offsetof(PanopticMergeArgs, segment_count) == 72);
-static_assert(offsetof(PanopticMergeArgs, workspace) == 80);
-static_assert(offsetof(PanopticMergeArgs, workspace_bytes) == 88);
-static_assert(offsetof(PanopticMergeArgs, logit_type) == 96);
-static_assert(offsetof(PanopticMergeArgs, mask_type) == 100);
-static_assert(offsetof(PanopticMergeArgs, images) == 104);
-static_assert(offsetof(PanopticMergeArgs, detections) == 108);
-static_assert(offsetof(PanopticMergeArgs, channels) == 112);
-static_assert(offsetof(PanopticMergeArgs, height) == 116);
-static_assert(offsetof(PanopticMergeArgs, width) == 120);
-static_assert(offsetof(PanopticMergeArgs, mask_height) == 124);
-static_assert(offsetof(PanopticMergeArgs, mask_width) == 128);
-static_assert(offsetof(PanopticMergeArgs, input_height) == 132);
-static_assert(offsetof(PanopticMergeArgs, input_width) == 136);
-static_assert(offsetof(PanopticMergeArgs, output_height) == 140);
-static_assert(offsetof(PanopticMergeArgs, output_width) == 144);
-static_assert(offsetof(PanopticMergeArgs, score_threshold) == 148);
-static_assert(offsetof(PanopticMergeArgs, overlap_threshold) == 152);
-static_assert(offsetof(PanopticMergeArgs, stuff_area_limit) == 156);
-static_assert(offsetof(PanopticMergeArgs, mask_threshold) == 160);
+static_assert(offsetof(PanopticMergeArgs, thresholds) == 80);
+static_assert(offsetof(PanopticMergeArgs, stuff_area_limits) == 88);
+static_assert(offsetof(PanopticMergeArgs, workspace) == 96);
+static_assert(offsetof(PanopticMergeArgs, workspace_bytes) == 104);
+static_assert(offsetof(PanopticMergeArgs, logit_type) == 112);
+static_assert(offsetof(PanopticMergeArgs, mask_type) == 116);
+static_assert(offsetof(PanopticMergeArgs, images) == 120);
+static_assert(offsetof(PanopticMergeArgs, detections) == 124);
+static_assert(offsetof(PanopticMergeArgs, channels) == 128);
+static_assert(offsetof(PanopticMergeArgs, height) == 132);
+static_assert(offsetof(PanopticMergeArgs, width) == 136);
+static_assert(offsetof(PanopticMergeArgs, mask_height) == 140);
+static_assert(offsetof(PanopticMergeArgs, mask_width) == 144);
+static_assert(offsetof(PanopticMergeArgs, input_height) == 148);
+static_assert(offsetof(PanopticMergeArgs, input_width) == 152);
+static_assert(offsetof(PanopticMergeArgs, output_height) == 156);
+static_assert(offsetof(PanopticMergeArgs, output_width) == 160);
+static_assert(offsetof(PanopticMergeArgs, score_threshold) == 164);
+static_assert(offsetof(PanopticMergeArgs, overlap_threshold) == 168);
+static_assert(offsetof(PanopticMergeArgs, stuff_area_limit) == 172);
+static_assert(offsetof(PanopticMergeArgs, mask_threshold) == 176);
 
 // Whether sizes and attributes are within the limits of panrt/limits.h; pointers are not checked.
 Status check_panoptic_merge(PanopticMergeArgs const& args) noexcept;
@@ -516,6 +525,7 @@ Status launch_panoptic_merge(PanopticMergeArgs const& args, Stream stream) noexc
 namespace panrt::ops {
 struct PanopticMerge {
   static constexpr char const* kName = "PanopticMerge";
+  static constexpr char const* kVersion = "1";
   using Args = cuda::PanopticMergeArgs;
 
   std::array<std::int32_t, 2> input_hw{};
@@ -609,10 +619,178 @@ struct PanopticMerge {
 };
 }  // namespace panrt::ops
 
-// X(name, function) for each op; the second for those whose kernels need a workspace.
+// --- BoxDetections, version 2
+
+namespace panrt::ops {
+struct BoxDetections2 {
+  static constexpr char const* kName = "BoxDetections";
+  static constexpr char const* kVersion = "2";
+  using Args = cuda::BoxDetectionsArgs;
+
+  std::array<float, 4> box_weights{};
+  std::int32_t max_detections{};
+  std::array<std::int32_t, 2> input_hw{};
+
+  template <typename Visit>
+  void attributes(Visit&& visit) {
+    visit("box_weights", box_weights);
+    visit("max_detections", max_detections);
+    visit("input_hw", input_hw);
+  }
+
+  template <typename Expect>
+  void check_attributes(Expect const& expect) const {
+    for (auto const number : box_weights) expect.above_zero("box_weights", number);
+    expect.integer("max_detections", max_detections, 1, 1048576, "");
+    for (auto const number : input_hw) expect.integer("input_hw", number, 1, 32768, "sides");
+  }
+
+  template <typename Signature>
+  void tensors(Signature& signature) const {
+    signature.input("class_logits", "N R C+1", Signature::kFloat32);
+    signature.input("box_deltas", "N R 4C", Signature::kFloat32);
+    signature.input("rois", "N R 4", Signature::kFloat32);
+    signature.input("roi_count", "N", Signature::kInt32);
+    signature.input("thresholds", "C+1", Signature::kFloat32);
+    signature.output("boxes", "N K 4", Signature::kFloat32);
+    signature.output("scores", "N K", Signature::kFloat32);
+    signature.output("classes", "N K", Signature::kInt32);
+    signature.output("count", "N", Signature::kInt32);
+    signature.constant("K", max_detections);
+  }
+
+  template <typename Sizes>
+  Args arguments(Sizes const& sizes) const {
+    Args args{};
+    args.images = sizes("N");
+    args.rois_per_image = sizes("R");
+    args.thing_classes = sizes("C");
+    args.max_detections = max_detections;
+    std::copy(box_weights.begin(), box_weights.end(), args.box_weights);
+    args.input_height = input_hw[0];
+    args.input_width = input_hw[1];
+    return args;
+  }
+
+  static void point(Args& args, void const* const* inputs, void* const* outputs, void* workspace, std::size_t bytes) {
+    args.class_logits = static_cast<float const*>(inputs[0]);
+    args.box_deltas = static_cast<float const*>(inputs[1]);
+    args.rois = static_cast<float const*>(inputs[2]);
+    args.roi_count = static_cast<std::int32_t const*>(inputs[3]);
+    args.boxes = static_cast<float*>(outputs[0]);
+    args.scores = static_cast<float*>(outputs[1]);
+    args.classes = static_cast<std::int32_t*>(outputs[2]);
+    args.count = static_cast<std::int32_t*>(outputs[3]);
+    args.thresholds = static_cast<float const*>(inputs[4]);
+    args.workspace = workspace;
+    args.workspace_bytes = bytes;
+  }
+
+  static cuda::Status check(Args const& args) { return cuda::check_box_detections(args); }
+  static std::size_t workspace_bytes(Args const& args) { return cuda::box_detections_workspace_bytes(args); }
+  static cuda::Status prepare() { return cuda::prepare_box_detections(); }
+  static cuda::Status launch(Args const& args, cuda::Stream stream) {
+    return cuda::launch_box_detections(args, stream);
+  }
+};
+}  // namespace panrt::ops
+
+// --- PanopticMerge, version 2
+
+namespace panrt::ops {
+struct PanopticMerge2 {
+  static constexpr char const* kName = "PanopticMerge";
+  static constexpr char const* kVersion = "2";
+  using Args = cuda::PanopticMergeArgs;
+
+  std::array<std::int32_t, 2> input_hw{};
+  std::array<std::int32_t, 2> output_hw{};
+
+  template <typename Visit>
+  void attributes(Visit&& visit) {
+    visit("input_hw", input_hw);
+    visit("output_hw", output_hw);
+  }
+
+  template <typename Expect>
+  void check_attributes(Expect const& expect) const {
+    for (auto const number : input_hw) expect.integer("input_hw", number, 1, 32768, "sides");
+    for (auto const number : output_hw) expect.integer("output_hw", number, 1, 32768, "sides");
+  }
+
+  template <typename Signature>
+  void tensors(Signature& signature) const {
+    signature.input("semantic_logits", "N S h w", Signature::kFloating);
+    signature.input("boxes", "N K 4", Signature::kFloat32);
+    signature.input("scores", "N K", Signature::kFloat32);
+    signature.input("classes", "N K", Signature::kInt32);
+    signature.input("count", "N", Signature::kInt32);
+    signature.input("mask_probs", "N K Gh Gw", Signature::kFloating);
+    signature.input("thresholds", "3", Signature::kFloat32);
+    signature.input("stuff_area_limits", "S", Signature::kInt32);
+    signature.output("panoptic", "N H W", Signature::kInt32);
+    signature.output("segments", "N K+S 8", Signature::kInt32);
+    signature.output("segment_scores", "N K+S", Signature::kFloat32);
+    signature.output("segment_count", "N", Signature::kInt32);
+    signature.constant("H", output_hw[0]);
+    signature.constant("W", output_hw[1]);
+  }
+
+  template <typename Sizes>
+  Args arguments(Sizes const& sizes) const {
+    sizes.expect_within("input_hw", input_hw, 4, {sizes("h"), sizes("w")}, "four times the semantic logits'");
+    Args args{};
+    args.logit_type = sizes.type(0);
+    args.mask_type = sizes.type(5);
+    args.images = sizes("N");
+    args.detections = sizes("K");
+    args.channels = sizes("S");
+    args.height = sizes("h");
+    args.width = sizes("w");
+    args.mask_height = sizes("Gh");
+    args.mask_width = sizes("Gw");
+    args.input_height = input_hw[0];
+    args.input_width = input_hw[1];
+    args.output_height = output_hw[0];
+    args.output_width = output_hw[1];
+    args.mask_threshold = 1;  // read from an input
+    return args;
+  }
+
+  static void point(Args& args, void const* const* inputs, void* const* outputs, void* workspace, std::size_t bytes) {
+    args.semantic_logits = inputs[0];
+    args.boxes = static_cast<float const*>(inputs[1]);
+    args.scores = static_cast<float const*>(inputs[2]);
+    args.classes = static_cast<std::int32_t const*>(inputs[3]);
+    args.count = static_cast<std::int32_t const*>(inputs[4]);
+    args.mask_probs = inputs[5];
+    args.panoptic = static_cast<std::int32_t*>(outputs[0]);
+    args.segments = static_cast<std::int32_t*>(outputs[1]);
+    args.segment_scores = static_cast<float*>(outputs[2]);
+    args.segment_count = static_cast<std::int32_t*>(outputs[3]);
+    args.thresholds = static_cast<float const*>(inputs[6]);
+    args.stuff_area_limits = static_cast<std::int32_t const*>(inputs[7]);
+    args.workspace = workspace;
+    args.workspace_bytes = bytes;
+  }
+
+  static cuda::Status check(Args const& args) { return cuda::check_panoptic_merge(args); }
+  static std::size_t workspace_bytes(Args const& args) { return cuda::panoptic_merge_workspace_bytes(args); }
+  static cuda::Status prepare() { return cuda::prepare_panoptic_merge(); }
+  static cuda::Status launch(Args const& args, cuda::Stream stream) {
+    return cuda::launch_panoptic_merge(args, stream);
+  }
+};
+}  // namespace panrt::ops
+
+// X(name, function) for each op, for each version of one, and for each whose kernels need a workspace.
 // A template cannot name functions of C.
 #define PANRT_FOR_EACH_OP(X)     \
   X(RpnProposals, rpn_proposals) \
   X(PyramidRoiAlign, pyramid_roi_align) X(BoxDetections, box_detections) X(PanopticMerge, panoptic_merge)
+#define PANRT_FOR_EACH_PLUGIN(X)                                                                          \
+  X(RpnProposals, rpn_proposals)                                                                          \
+  X(PyramidRoiAlign, pyramid_roi_align) X(BoxDetections, box_detections) X(PanopticMerge, panoptic_merge) \
+      X(BoxDetections2, box_detections_2) X(PanopticMerge2, panoptic_merge_2)
 #define PANRT_FOR_EACH_WORKSPACE(X) \
   X(RpnProposals, rpn_proposals) X(BoxDetections, box_detections) X(PanopticMerge, panoptic_merge)

@@ -11,13 +11,18 @@ from typer.core import TyperGroup
 
 from panrt.cli.support import (
     MODEL_HELP,
+    ClassesOption,
+    ConfOption,
     GpuMemoryOption,
     HeightOption,
     JsonOption,
+    MinStuffOption,
+    OverlapOption,
     PreprocessOption,
     Report,
     WidthOption,
     chosen_size,
+    chosen_thresholds,
     find_model,
     open_found,
     progress_bar,
@@ -68,6 +73,10 @@ def run(
     gpu_memory: GpuMemoryOption = "auto",
     height: HeightOption = None,
     width: WidthOption = None,
+    conf: ConfOption = None,
+    overlap: OverlapOption = None,
+    min_stuff: MinStuffOption = None,
+    classes: ClassesOption = None,
     profile: Annotated[
         bool, typer.Option("--profile", help="On a GPU: also measure the parts of a frame, and every layer.")
     ] = False,
@@ -83,10 +92,13 @@ def run(
 
     config = BenchmarkConfig(frames=frames, warm_up=warm_up, rate=rate)
     size = chosen_size(height, width)
+    settings = chosen_thresholds(conf, overlap, min_stuff, classes)
     found = find_model(Report(as_json=as_json), str(model), backend=backend, threads=threads, input_hw=size)
     path = locate(found.path)
     images = _read(source, frames)
-    loaded = open_found(found, backend=backend, threads=threads, preprocess=preprocess, gpu_memory=gpu_memory)
+    loaded = open_found(
+        found, backend=backend, threads=threads, preprocess=preprocess, gpu_memory=gpu_memory, settings=settings
+    )
     with loaded as session, progress_bar("measure") as show:
         if profile and not hasattr(session, "profile"):
             raise ValueError(f"--profile: the backend {session.backend!r} has no GPU to profile; leave it out.")

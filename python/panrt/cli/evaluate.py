@@ -8,13 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from panrt.cli.support import (
+    Chosen,
+    ClassesOption,
+    ConfOption,
     DeviceOption,
     HeightOption,
     JsonOption,
+    MinStuffOption,
+    OverlapOption,
     Report,
     WidthOption,
     choose_device,
     chosen_size,
+    chosen_thresholds,
     progress_bar,
 )
 
@@ -51,6 +57,10 @@ def evaluate(
     device: DeviceOption = None,
     height: HeightOption = None,
     width: WidthOption = None,
+    conf: ConfOption = None,
+    overlap: OverlapOption = None,
+    min_stuff: MinStuffOption = None,
+    classes: ClassesOption = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that compare --predictions.")] = 1,
     as_json: JsonOption = False,
 ) -> None:
@@ -60,6 +70,9 @@ def evaluate(
     """
     chosen = _metrics(metrics)
     size = chosen_size(height, width)
+    settings = chosen_thresholds(conf, overlap, min_stuff, classes)
+    if settings != Chosen(thresholds=None, classes=None) and (model is None or model.suffix not in (".onnx", ".plan")):
+        raise ValueError("--conf, --overlap, --min-stuff and --classes are for an .onnx or .plan file; leave them out.")
     if size is not None and (model is None or model.suffix != ".onnx"):
         raise ValueError("--height and --width are for an .onnx file whose input size is open; leave them out.")
     if (model is None) == (predictions is None):
@@ -70,7 +83,7 @@ def evaluate(
         if model.suffix in (".onnx", ".plan"):
             if short_side is not None or device is not None:
                 raise ValueError(f"{model}: has a fixed size and device; leave --short-side and --device out.")
-            results = _of_session(model, size, truth, images, labels, chosen)
+            results = _of_session(model, size, settings, truth, images, labels, chosen)
         else:
             results = _of_model(model, truth, images, labels, chosen, short_side, max_side, device)
     else:
@@ -169,7 +182,13 @@ def _of_model(
 
 
 def _of_session(
-    path: Path, size: tuple[int, int] | None, truth: Path, images: Path, labels: Path | None, metrics: tuple[str, ...]
+    path: Path,
+    size: tuple[int, int] | None,
+    settings: Chosen,
+    truth: Path,
+    images: Path,
+    labels: Path | None,
+    metrics: tuple[str, ...],
 ) -> Results:
     """Measure in the runtime: images are fitted into the file's input, maps compared at the images' original size."""
     import numpy as np
@@ -183,7 +202,7 @@ def _of_session(
     if "ap" in metrics:
         raise ValueError(f"--metrics: ap is taken before the merge, which is inside {path}; evaluate the .safetensors.")
     dataset = read_coco_panoptic(truth, images=images, labels=labels)
-    with panrt.load(path, input_hw=size) as session, progress_bar("evaluate") as show:
+    with panrt.load(path, input_hw=size, **settings) as session, progress_bar("evaluate") as show:
         categories = tuple(Category(c.id, c.name, c.is_thing) for c in (*session.model.things, *session.model.stuff))
         statistics = PanopticStatistics.empty(len(categories))
         confusion = np.zeros((len(categories), len(categories) + 1), np.int64)

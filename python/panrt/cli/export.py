@@ -15,7 +15,7 @@ from panrt.formats.records import argument
 if TYPE_CHECKING:
     from panrt.export.frames import Frame
     from panrt.export.onnx import Exported
-    from panrt.formats.metadata import Thresholds
+    from panrt.formats.metadata import FileThresholds
     from panrt.model.panoptic_fpn import PanopticFPN
 
 
@@ -185,7 +185,7 @@ def _size(option: str, text: str) -> tuple[int, int]:
     return int(match[2]), int(match[1])
 
 
-def _thresholds(network: PanopticFPN, **chosen: float | None) -> Thresholds:
+def _thresholds(network: PanopticFPN, **chosen: float | None) -> FileThresholds:
     from panrt.export.onnx import default_thresholds
 
     given: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}

@@ -16,14 +16,19 @@ from panrt.cli import signals
 from panrt.cli.support import (
     MODEL_HELP,
     BackendOption,
+    ClassesOption,
+    ConfOption,
     GpuMemoryOption,
     HeightOption,
     JsonOption,
+    MinStuffOption,
+    OverlapOption,
     PreprocessOption,
     Report,
     ThreadsOption,
     WidthOption,
     chosen_size,
+    chosen_thresholds,
     find_model,
     interactive,
     open_found,
@@ -80,6 +85,10 @@ def run(
     threads: ThreadsOption = None,
     height: HeightOption = None,
     width: WidthOption = None,
+    conf: ConfOption = None,
+    overlap: OverlapOption = None,
+    min_stuff: MinStuffOption = None,
+    classes: ClassesOption = None,
     policy: PolicyOption = None,
     seconds: Annotated[float | None, typer.Option(min=0.0, help="Stop after this many seconds.")] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Stop after this many results.")] = None,
@@ -110,9 +119,12 @@ def run(
         pixel_format="bgr8" if pixel_format == "auto" else pixel_format,
     )
     report = Report(as_json=as_json, to_stderr="-" in sinks)
+    settings = chosen_thresholds(conf, overlap, min_stuff, classes)
     found = find_model(report, model, backend=backend, threads=threads, input_hw=chosen_size(height, width))
     tracker = panrt.TrackingConfig() if track else None
-    with open_found(found, backend=backend, threads=threads, preprocess=preprocess, gpu_memory=gpu_memory) as session:
+    with open_found(
+        found, backend=backend, threads=threads, preprocess=preprocess, gpu_memory=gpu_memory, settings=settings
+    ) as session:
         alike = len(sources) == 1 or session.model.batch == 1  # frames that share a batch need one format
         options = replace(options, native=pixel_format == "auto" and session.converts_frames and alike)
         stream = panrt.stream(sources, session, sinks=sinks, options=options, tracker=tracker, limit=frames)

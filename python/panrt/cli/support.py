@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, TypeVar
 
 import typer
 from typer.core import TyperGroup
@@ -21,6 +21,7 @@ from panrt.formats.records import legible_lines
 if TYPE_CHECKING:
     from panrt.engine.named import Located
     from panrt.engine.session import GpuMemory, Preprocess, Session
+    from panrt.formats.thresholds import Thresholds
     from panrt.model.config import PanopticFPNConfig
 
 Choice = TypeVar("Choice", bound=str)
@@ -43,6 +44,21 @@ HeightOption = Annotated[
     int | None, typer.Option(help="Height of the network's input, a multiple of 32, if the .onnx file leaves it open.")
 ]
 WidthOption = Annotated[int | None, typer.Option(help="Width of the network's input, likewise.")]
+ConfOption = Annotated[
+    float | None,
+    typer.Option("--conf", help="Least score of a thing; default, here and below: the model file's threshold."),
+]
+OverlapOption = Annotated[
+    float | None,
+    typer.Option("--overlap", help="Largest share of a thing that better ones may hide."),
+]
+MinStuffOption = Annotated[
+    int | None, typer.Option("--min-stuff", help="Smallest stuff segment, in pixels of the map.")
+]
+ClassesOption = Annotated[
+    str | None,
+    typer.Option("--classes", metavar="NAME,...", help="Find only these things and stuff, such as person,floor."),
+]
 PreprocessOption = Annotated[Literal["host", "gpu"], typer.Option(help="Where BGR frames are resized.")]
 GpuMemoryOption = Annotated[
     Literal["auto", "mapped", "device"],
@@ -102,7 +118,13 @@ def find_model(
 
 
 def open_found(
-    found: Located, *, backend: str, threads: int | None, preprocess: Preprocess, gpu_memory: GpuMemory
+    found: Located,
+    *,
+    backend: str,
+    threads: int | None,
+    preprocess: Preprocess,
+    gpu_memory: GpuMemory,
+    settings: Chosen,
 ) -> Session:
     """Open what `find_model` found; arguments and errors are those of `panrt.load`."""
     import panrt
@@ -114,6 +136,7 @@ def open_found(
         preprocess=preprocess,
         gpu_memory=gpu_memory,
         input_hw=found.input_hw,
+        **settings,
     )
 
 
@@ -124,6 +147,33 @@ def chosen_size(height: int | None, width: int | None) -> tuple[int, int] | None
     if height is None or width is None:
         raise ValueError("give both of --height and --width, or neither; together they choose the input size.")
     return height, width
+
+
+class Chosen(TypedDict):
+    """The thresholds and classes of `panrt.load`."""
+
+    thresholds: Thresholds | None
+    classes: list[str] | None
+
+
+def chosen_thresholds(conf: float | None, overlap: float | None, min_stuff: int | None, classes: str | None) -> Chosen:
+    """Return what --conf, --overlap, --min-stuff and --classes choose, as options of `panrt.load`.
+
+    Raises:
+        ValueError: one is out of range.
+    """
+    from panrt.formats.thresholds import MOST_PIXELS, Thresholds
+
+    for option, share in (("--conf", conf), ("--overlap", overlap)):
+        if share is not None and not 0 <= share <= 1:
+            raise ValueError(f"{option}: got {share}, expected a number from 0 to 1.")
+    if min_stuff is not None and not 0 <= min_stuff <= MOST_PIXELS:
+        raise ValueError(f"--min-stuff: got {min_stuff}, expected an integer from 0 to {MOST_PIXELS}.")
+    given = (conf, overlap, min_stuff) != (None, None, None)
+    return Chosen(
+        thresholds=Thresholds(instance_score=conf, instance_overlap=overlap, stuff_area=min_stuff) if given else None,
+        classes=None if classes is None else [name.strip() for name in classes.split(",")],
+    )
 
 
 def message(error: Exception) -> str:

@@ -41,8 +41,8 @@ class Category(NamedTuple):
     color: tuple[int, int, int]  # RGB
 
 
-class Thresholds(NamedTuple):
-    """Thresholds that decide which segments a map has; the ops in the graph have the same as attributes."""
+class FileThresholds(NamedTuple):
+    """Thresholds that decide which segments a map has, unless others are set where the file runs."""
 
     detection_score: float  # a detection below it is dropped before NMS
     detection_nms: float
@@ -78,7 +78,7 @@ class ModelFile:
     pixel_format: Literal["bgr8"] = "bgr8"
     pixel_mean: tuple[float, float, float]  # BGR, 0..255; applied in the graph
     pixel_std: tuple[float, float, float]
-    thresholds: Thresholds
+    thresholds: FileThresholds
     precision: Precision
     target: Target = "portable"
     opset: int
@@ -299,9 +299,9 @@ class _Reader:
         blue, green, red = numbers
         return blue, green, red
 
-    def thresholds(self, name: str) -> Thresholds:
-        reader = self._inner(name, self.data[name], Thresholds._fields)
-        return Thresholds(
+    def thresholds(self, name: str) -> FileThresholds:
+        reader = self._inner(name, self.data[name], FileThresholds._fields)
+        return FileThresholds(
             detection_score=reader.number("detection_score"),
             detection_nms=reader.share("detection_nms"),
             max_detections=reader.integer("max_detections", at_most=MAX_ROWS),

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from panrt.errors import ModelFileError, UnsupportedModelError
 from panrt.formats import input_size, metadata
@@ -31,6 +31,9 @@ from panrt.formats.onnx_file import AGAIN, read_onnx
 from panrt.formats.onnx_nodes import MAX_OPERANDS, attributes, bad_attribute, check_node, label
 from panrt.formats.onnx_shapes import Tensor, infer, shape_text
 from panrt.formats.records import shown
+from panrt.formats.settable import make_settable
+from panrt.formats.thresholds import INPUTS, NAMES
+from panrt.plugins.nodes import op_of
 from panrt.plugins.onnx_functions import LARGEST_OPSET, OUTPUTS, SMALLEST_OPSET, add_functions
 from panrt.plugins.schema import DOMAIN, OPS
 
@@ -64,7 +67,23 @@ def read_graph(path: Path, *, input_hw: tuple[int, int] | None = None) -> Graph:
     if file != said:
         check_structure(proto, source=str(path))
         input_size.specialise(proto, file, source=str(path))
-    return Graph(proto, file, check(proto, file, source=str(path)))
+    return settable(Graph(proto, file, check(proto, file, source=str(path))))
+
+
+def settable(graph: Graph) -> Graph:
+    """Return a checked graph whose thresholds are inputs; that of a file from before is changed in place."""
+    nodes = {node.op_type: node for node in graph.proto.graph.node if node.domain == DOMAIN}
+    classes = nodes["BoxDetections"].input[0] if "BoxDetections" in nodes else None
+    make_settable(
+        graph.proto,
+        thing_classes=graph.tensors[classes].shape[-1] - 1 if classes is not None else 0,
+        channels=graph.tensors[nodes["PanopticMerge"].input[0]].shape[1],
+    )
+    inputs = {
+        tensor.name: numpy_helper.to_array(tensor) for tensor in graph.proto.graph.initializer if tensor.name in NAMES
+    }
+    added = {name: Tensor(name, array.dtype, array.shape) for name, array in inputs.items()}
+    return graph._replace(tensors=graph.tensors | added)
 
 
 def check(proto: ModelProto, file: ModelFile, *, source: str) -> dict[str, Tensor]:
@@ -82,9 +101,9 @@ def check(proto: ModelProto, file: ModelFile, *, source: str) -> dict[str, Tenso
     check_structure(proto, source=source)
     graph = proto.graph
     opset = _opset(proto, file, source)
-    _check_image(graph, file, source)
     for node in graph.node:
         check_node(node, opset, source)
+    _check_image(graph, file, source)
     tensors = infer(graph, opset, source=source)
     check_size(graph, tensors, proto.ByteSize(), source)
     _check_file(graph, file, tensors, source)
@@ -112,7 +131,7 @@ def check_structure(proto: ModelProto, *, source: str) -> None:
             raise UnsupportedModelError(f"{source}: has {found} {what}, PanRT runs up to {most}; {AGAIN}.")
     made = {""}
     for name in (*(value.name for value in graph.input), *(tensor.name for tensor in graph.initializer)):
-        if not name or (name in made and name != IMAGE):
+        if not name or (name in made and name not in (IMAGE, *NAMES)):
             raise ModelFileError(f"{source}: tensor {shown(name)}: its name is empty or not unique; {AGAIN}.")
         made.add(name)
     for node in graph.node:
@@ -182,11 +201,12 @@ def _opset(proto: ModelProto, file: ModelFile, source: str) -> int:
 
 def _check_image(graph: GraphProto, file: ModelFile, source: str) -> None:
     inputs = [value.name for value in graph.input]
+    expected_inputs = [IMAGE, *_settings(graph, source)]
     results = tuple(value.name for value in graph.output)
-    if inputs != [IMAGE] or results != RESULTS:
+    if inputs != expected_inputs or results != RESULTS:
         raise UnsupportedModelError(
             f"{source}: its graph has the inputs {shown(', '.join(inputs))} and outputs {shown(', '.join(results))}; "
-            f"expected {IMAGE}, and {', '.join(RESULTS)}."
+            f"expected {', '.join(expected_inputs)}, and {', '.join(RESULTS)}."
         )
     image = graph.input[0].type.tensor_type
     dims = [dim.dim_value if dim.HasField("dim_value") else -1 for dim in image.shape.dim]
@@ -197,6 +217,28 @@ def _check_image(graph: GraphProto, file: ModelFile, source: str) -> None:
         )
     if dims != expected:
         raise _conflict(source, "batch and input_hw", f"an input of {shape_text(expected)}", shape_text(dims))
+
+
+def _settings(graph: GraphProto, source: str) -> list[str]:
+    """Return the inputs that the graph's ops of version 2 read, each of which has a default of its shape and type."""
+    names: list[str] = []
+    for node in graph.node:
+        if node.domain == DOMAIN and op_of(node.op_type, node.input).version > 1:
+            wanted = INPUTS[node.op_type]
+            if tuple(node.input[-len(wanted) :]) != wanted:
+                raise UnsupportedModelError(
+                    f"{source}: {label(node)} reads {shown(', '.join(node.input))}, expected {', '.join(wanted)} last; "
+                    f"{AGAIN}."
+                )
+            names += [name for name in wanted if name not in names]
+    defaults = {tensor.name: tensor for tensor in graph.initializer}
+    for value in graph.input:
+        if value.name in names:
+            found, default = value.type.tensor_type, defaults.get(value.name)
+            dims = [dim.dim_value for dim in found.shape.dim]
+            if default is None or (found.elem_type, dims) != (default.data_type, list(default.dims)):
+                raise ModelFileError(f"{source}: input {value.name} lacks a default of its type and shape; {AGAIN}.")
+    return names
 
 
 # The metadata ---------------------------------------------------------------------------------------------------------
@@ -226,8 +268,9 @@ def _check_file(graph: GraphProto, file: ModelFile, tensors: Mapping[str, Tensor
     ops = [node for node in graph.node if node.domain == DOMAIN]
     if not ops or ops[-1].op_type != "PanopticMerge" or tuple(ops[-1].output) != RESULTS:
         raise UnsupportedModelError(f"{source}: its graph does not end in PanopticMerge; {AGAIN}.")
+    constants = {tensor.name: tensor for tensor in graph.initializer}
     for node in ops:
-        values = attributes(node)
+        values = attributes(node) | _defaults(node, constants)
         for name, (field, said) in expected.get(node.op_type, {}).items():
             if not _same(said, values[name]):
                 raise _conflict(source, field, said, f"{values[name]} ({node.op_type}'s {name})")
@@ -238,10 +281,22 @@ def _check_file(graph: GraphProto, file: ModelFile, tensors: Mapping[str, Tensor
     S = tensors[ops[-1].input[0]].shape[1]
     if S not in (1, len(file.stuff) + 1):  # 1: no semantic branch
         raise _conflict(source, "stuff", f"{len(file.stuff)} classes", f"{S - 1}, and a channel of things")
-    constants = {tensor.name: tensor for tensor in graph.initializer}
     for name in ("pixel_mean", "pixel_std"):
         if name in constants and not _same(getattr(file, name), _numbers(constants[name])):
             raise _conflict(source, name, getattr(file, name), _numbers(constants[name]))
+
+
+def _defaults(node: NodeProto, constants: Mapping[str, TensorProto]) -> dict[str, Any]:
+    """Return the numbers that a node of version 2 reads by default, by the attribute of version 1; the same of all."""
+    found: dict[str, Any] = {}
+    for name, setting in zip(INPUTS.get(node.op_type, ()), OPS[node.op_type].settings, strict=False):
+        if name in node.input:
+            numbers = numpy_helper.to_array(constants[name]).tolist()
+            first, *others = setting.attributes
+            leading = numbers[: len(numbers) - len(others)]
+            found[first] = leading[0] if len(set(leading)) == 1 else leading
+            found.update(zip(others, numbers[len(leading) :], strict=True))
+    return found
 
 
 def _numbers(tensor: TensorProto) -> list[float]:

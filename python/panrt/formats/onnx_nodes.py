@@ -12,8 +12,9 @@ from onnx import AttributeProto, NodeProto, TensorProto, helper
 from panrt.errors import ModelFileError, UnsupportedModelError
 from panrt.formats.onnx_file import AGAIN
 from panrt.formats.records import shown
+from panrt.plugins.nodes import form, op_of
 from panrt.plugins.onnx_functions import ATTRIBUTES, OUTPUTS
-from panrt.plugins.schema import DOMAIN, INPUT_SIZE, MAX_SIDE, OPS, form
+from panrt.plugins.schema import DOMAIN, INPUT_SIZE, MAX_SIDE, OPS
 
 MAX_OPERANDS = 64  # inputs, outputs or attributes of a node
 MAX_RANK = 8
@@ -127,26 +128,27 @@ def _check_op(node: NodeProto, source: str) -> None:
             f"{source}: {label(node)} is {DOMAIN}.{shown(node.op_type)[1:-1]}, this PanRT has {', '.join(OPS)}; "
             "upgrade panrt, or export the model again with this version."
         )
-    wanted = ATTRIBUTES[node.op_type]
     names = Counter(attribute.name for attribute in node.attribute)
+    if len(node.output) != len(OUTPUTS[node.op_type]) or len(node.input) < len(OPS[node.op_type].inputs):
+        raise UnsupportedModelError(f"{source}: {label(node)} lacks an input or output; {AGAIN}.")
+    try:
+        has_size = form(node.op_type, node.input).open_size
+        wanted = ATTRIBUTES[op_of(node.op_type, node.input).key]
+    except ValueError as error:
+        raise UnsupportedModelError(f"{source}: {label(node)}: {error}; {AGAIN}.") from error
     missing = wanted.keys() - names.keys()
-    if missing or len(node.output) != len(OUTPUTS[node.op_type]) or len(node.input) < len(OPS[node.op_type].inputs):
-        what = f"attribute {', '.join(sorted(missing))}" if missing else "an input or output"
-        raise UnsupportedModelError(f"{source}: {label(node)} lacks {what}; {AGAIN}.")
+    if missing:
+        raise UnsupportedModelError(f"{source}: {label(node)} lacks attribute {', '.join(sorted(missing))}; {AGAIN}.")
     for attribute in node.attribute:
         if attribute.name in wanted and (attribute.type != wanted[attribute.name] or names[attribute.name] > 1):
             raise bad_attribute(node, attribute, "a value of the type that OPS.md gives, once", source)
-    try:
-        has_size = form(node.op_type, node.input).open_size
-    except ValueError as error:
-        raise UnsupportedModelError(f"{source}: {label(node)}: {error}; {AGAIN}.") from error
     if has_size or not all((*node.input, *node.output)):
         raise ModelFileError(f"{source}: {label(node)} lacks an input or output, or reads {INPUT_SIZE}; {AGAIN}.")
 
 
 def attributes(node: NodeProto) -> dict[str, Any]:
     """Return the attributes of a custom op by name, without those that its schema does not have."""
-    wanted = ATTRIBUTES[node.op_type]
+    wanted = ATTRIBUTES[op_of(node.op_type, node.input).key]
     return {a.name: helper.get_attribute_value(a) for a in node.attribute if a.name in wanted}
 
 

@@ -15,7 +15,8 @@ from panrt.formats.onnx_file import AGAIN
 from panrt.formats.onnx_nodes import MAX_RANK, TYPES, attributes, label
 from panrt.formats.records import shown
 from panrt.plugins import contract
-from panrt.plugins.schema import DOMAIN, OPS, by_tensor
+from panrt.plugins.nodes import by_tensor, op_of
+from panrt.plugins.schema import DOMAIN
 
 _SMALL = 64  # numbers, at most, in a constant that shapes may depend on
 _SAME_SHAPE = {
@@ -130,8 +131,8 @@ def _op_outputs(node: NodeProto, known: Mapping[str, Tensor], source: str) -> di
     try:
         # the contract checks arrays; nothing touches these, so they take no memory
         arrays: list[Any] = [np.empty(tensor.shape, tensor.dtype) for tensor in given]
-        op = OPS[node.op_type]
-        sizes = contract.check(op, by_tensor(op, arrays), values)
+        op = op_of(node.op_type, node.input)
+        sizes = contract.check_shapes(op, by_tensor(op, arrays), values)
         outputs = contract.outputs(op, sizes, arrays[0].dtype)
     except (ValueError, TypeError, MemoryError) as error:
         raise ModelFileError(f"{source}: {label(node)}: {_first_line(error)}; {AGAIN}.") from error

@@ -245,6 +245,7 @@ Case panoptic_merge_case(MergeCase const& item, int count) {
             Bytes rows = filled<std::int32_t>(images * segments * 8, filling);
             Bytes segment_scores = filled<float>(images * segments, filling);
             Bytes segment_count = filled<std::int32_t>(images, filling);
+            std::vector<std::int32_t> const area_limits(static_cast<std::size_t>(S), 4);
             panrt::PanopticMergeArgs args{};
             args.semantic_logits = logits.data();
             args.boxes = boxes.data();
@@ -269,7 +270,7 @@ Case panoptic_merge_case(MergeCase const& item, int count) {
             args.output_width = item.output_width;
             args.score_threshold = 0.2F;
             args.overlap_threshold = 0.5F;
-            args.stuff_area_limit = 4;
+            args.stuff_area_limits = area_limits.data();
             args.mask_threshold = item.mask_threshold;
             panrt::panoptic_merge(args, threads);
             for (Bytes const& more : {rows, segment_scores, segment_count}) {
@@ -442,6 +443,8 @@ Case box_detections_case(DetectionCase const& item) {
             std::size_t const kept = images * static_cast<std::size_t>(item.max_detections);
             Bytes boxes = filled<float>(4 * kept, filling), scores = filled<float>(kept, filling);
             Bytes classes = filled<std::int32_t>(kept, filling), count = filled<std::int32_t>(images, filling);
+            std::vector<float> const score_thresholds(static_cast<std::size_t>(item.thing_classes),
+                                                      item.score_threshold);
             panrt::BoxDetectionsArgs args{};
             args.class_logits = logits.data();
             args.box_deltas = deltas.data();
@@ -455,7 +458,7 @@ Case box_detections_case(DetectionCase const& item) {
             args.rois_per_image = item.rois;
             args.thing_classes = item.thing_classes;
             args.box_weights = {10.0F, 10.0F, 5.0F, 5.0F};
-            args.score_threshold = item.score_threshold;
+            args.score_thresholds = score_thresholds.data();
             args.nms_threshold = 0.5F;
             args.max_detections = item.max_detections;
             args.input_height = 240;

@@ -19,6 +19,7 @@ from panrt.errors import GpuError, PluginLibraryError
 from panrt.gpu import device as gpu
 from panrt.gpu.device import Gpu
 from panrt.plugins import _native, library
+from panrt.plugins.nodes import versions
 from support import homes
 from tools.plugin_library import folder, plugin_library
 
@@ -49,7 +50,8 @@ class UnlistedRegistry:
         return self.inner.load_library(path)
 
     def get_creator(self, name: str, version: str, namespace: str) -> object:
-        assert (version, namespace) == ("1", "panrt")
+        assert namespace == "panrt"
+        assert version in [str(op.version) for op in versions(name)], "TensorRT knows no other"
         return next((creator for creator in self.inner.all_creators if creator.name == name), None)
 
 
@@ -270,7 +272,7 @@ def test_files_that_are_no_plugin_libraries_are_refused(
 
 
 def test_a_library_that_rounds_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    info = r"{\"plugin_version\": \"1\"}"
+    info = r"{\"plugin_version\": \"2\"}"
     source = f'''const char* panrt_plugins_info(void) {{ return "{info}"; }}
     const char* panrt_plugins_arithmetic_fault(void) {{ return "it was compiled with fused multiply-adds"; }}'''
     path = tmp_path / library.NAME

@@ -310,7 +310,7 @@ def test_the_plugin_library_is_loaded_once_in_a_process(engine: Engine) -> None:
         ({"gpu": "Orin (nvgpu)", "compute_capability": "8.7"}, r"GPU: built with 'Orin \(nvgpu\)' .*8\.7.*, this "
          r"process has 'NVIDIA GeForce RTX 4090' \(compute capability 8\.9\)"),
         ({"plugins_sha256": "3" * 64, "plugins_sources_sha256": "4" * 64}, "plugin library: built with sha256 33333"),
-        ({"plugin_version": "0"}, "plugin version: built with 0, this process has 1"),
+        ({"plugin_version": "0"}, "plugin version: built with 0, this process has 2"),
     ],
 )  # fmt: skip
 def test_an_engine_of_something_else_is_refused_before_tensorrt_sees_it(

@@ -159,8 +159,8 @@ def test_a_gpu_that_shares_memory_gets_no_copies_and_no_memory_of_its_own(tmp_pa
     gpu.use_facts("orin_jetpack6")
     with open_session(tmp_path) as session:
         assert session.gpu_memory == "mapped"
-        assert gpu.alive()["host memory"] == 2
-        assert gpu.alive()["device memory"] == 4  # weights, scratch, and what the two contexts keep
+        assert gpu.alive()["host memory"] == 4  # of each slot that of its work, and that of its thresholds
+        assert gpu.alive()["device memory"] == 6  # weights, scratch; of both slots: what a context keeps, thresholds
         gpu.take_log()
         for index in range(4):
             with session._context:
@@ -410,7 +410,7 @@ def test_memory_may_run_out_at_every_allocation_and_nothing_is_left_over(tmp_pat
                 session.close()
                 assert not gpu.failed()
                 break
-    assert sites == 10  # weights, scratch, 2 x (context, device, pinned, first run)
+    assert sites == 14  # weights, scratch, 2 x (context, 2 x (device, pinned), first run)
 
 
 def test_a_device_that_is_too_small_says_so(tmp_path: Path, gpu: ModuleType) -> None:
