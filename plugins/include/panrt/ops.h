@@ -788,9 +788,10 @@ struct PanopticMerge2 {
 #define PANRT_FOR_EACH_OP(X)     \
   X(RpnProposals, rpn_proposals) \
   X(PyramidRoiAlign, pyramid_roi_align) X(BoxDetections, box_detections) X(PanopticMerge, panoptic_merge)
-#define PANRT_FOR_EACH_PLUGIN(X)                                                                          \
-  X(RpnProposals, rpn_proposals)                                                                          \
-  X(PyramidRoiAlign, pyramid_roi_align) X(BoxDetections, box_detections) X(PanopticMerge, panoptic_merge) \
-      X(BoxDetections2, box_detections_2) X(PanopticMerge2, panoptic_merge_2)
+#define PANRT_FOR_EACH_PLUGIN(X)                                                                        \
+  X(RpnProposals, rpn_proposals)                                                                        \
+  X(PyramidRoiAlign, pyramid_roi_align)                                                                 \
+  X(BoxDetections, box_detections) X(PanopticMerge, panoptic_merge) X(BoxDetections2, box_detections_2) \
+      X(PanopticMerge2, panoptic_merge_2)
 #define PANRT_FOR_EACH_WORKSPACE(X) \
   X(RpnProposals, rpn_proposals) X(BoxDetections, box_detections) X(PanopticMerge, panoptic_merge)
