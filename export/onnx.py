@@ -42,7 +42,7 @@ from panrt.formats import metadata
 from panrt.formats.input_size import Static, open_size
 from panrt.formats.metadata import IMAGE, SIZE_DIVISOR, FileThresholds, ModelFile, Precision, Target, side_problem
 from panrt.formats.settable import make_settable
-from panrt.formats.thresholds import INPUTS, Thresholds
+from panrt.formats.thresholds import INPUTS, LEAST_JOINT_SCORE, Thresholds
 from panrt.model.panoptic_fpn import PanopticFPN
 from panrt.plugins.onnx_functions import OUTPUTS, add_functions
 from panrt.plugins.schema import DOMAIN, MAX_SIDE
@@ -310,9 +310,9 @@ def _suppresses_all_classes(model: PanopticFPN) -> bool:
 
 
 def _checked_thresholds(model: PanopticFPN, thresholds: FileThresholds) -> FileThresholds:
-    if _suppresses_all_classes(model) and thresholds.detection_score < 0.5:
+    if _suppresses_all_classes(model) and thresholds.detection_score < LEAST_JOINT_SCORE:
         raise ExportError(
-            f"detection_score: got {thresholds.detection_score}, expected at least 0.5, as boxes of "
+            f"detection_score: got {thresholds.detection_score}, expected at least {LEAST_JOINT_SCORE}, as boxes of "
             f"{model.config.name} suppress those of all classes."
         )
     for name in ("detection_nms", "instance_overlap", "mask"):

@@ -92,3 +92,13 @@ def test_limits_of_deltas_change_nothing_above_them(network: PanopticFPN) -> Non
     other = PanopticFPN(dataclasses.replace(config, instance=unlimited)).eval()
     other.load_state_dict(network.state_dict())
     assert np.array_equal(other(frame).panoptic.numpy(), network(frame).panoptic.numpy())
+
+
+def test_a_session_cannot_be_set_to_what_the_file_cannot_do(path: Path) -> None:
+    with panrt.load(path, threads=1) as session:
+        with pytest.raises(panrt.ThresholdsFixedError, match=r"detection_score: got 0\.3, expected at least 0\.5"):
+            session.thresholds = panrt.Thresholds(detection_score=0.3)
+        with pytest.raises(panrt.ThresholdsFixedError, match="suppresses detections over all classes together"):
+            session.classes = [session.model.things[0].name]
+        session.thresholds = panrt.Thresholds(detection_score=0.7)
+        session.classes = [category.name for category in session.model.things]

@@ -27,6 +27,7 @@ DETECTION, INSTANCE, STUFF = "detection_thresholds", "instance_thresholds", "stu
 # The names of the graph's inputs, in the order of the op's settings.
 INPUTS = {BOX_DETECTIONS.name: (DETECTION,), PANOPTIC_MERGE.name: (INSTANCE, STUFF)}
 NAMES = tuple(name for names in INPUTS.values() for name in names)
+LEAST_JOINT_SCORE = 0.5  # from here on an RoI has one class at most, so that all classes may be suppressed as one
 MOST_PIXELS = 2**31 - 1  # a limit that no segment reaches
 
 Arrays = Mapping[str, NDArray[Any]]  # by the name of the graph's input
@@ -146,15 +147,11 @@ def _arrays(
     file: ModelFile, shapes: Mapping[str, tuple[int, ...]], used: FileThresholds, chosen: tuple[str, ...] | None
 ) -> Arrays:
     def scores(count: int) -> list[float]:
-        """Return the threshold of each class."""
-        if chosen is None or count != len(file.things):
-            if chosen is not None and any(thing.name not in chosen for thing in file.things):
-                raise ThresholdsFixedError(
-                    f"classes: {file.name} suppresses detections over all classes together, so that none of its things "
-                    "can be switched off; filter its results instead."
-                )
+        """Return the threshold of each class; one that suppresses over all classes together counts them as one."""
+        if count != len(file.things):
+            _check_joint(file, used, chosen)
             return [used.detection_score] * count
-        return [used.detection_score if thing.name in chosen else math.inf for thing in file.things]
+        return [used.detection_score if chosen is None or c.name in chosen else math.inf for c in file.things]
 
     def limits(count: int) -> list[int]:
         """Return the limit of each channel, of which the first is "things"."""
@@ -170,6 +167,20 @@ def _arrays(
         S = shapes[STUFF][0]
         found.update(filled(PANOPTIC_MERGE, {"S": S}, _merge_values(used) | {"stuff_area_limit": limits(S)}))
     return found
+
+
+def _check_joint(file: ModelFile, used: FileThresholds, chosen: tuple[str, ...] | None) -> None:
+    """Reject what a file that suppresses over all classes together cannot do."""
+    if chosen is not None and any(thing.name not in chosen for thing in file.things):
+        raise ThresholdsFixedError(
+            f"classes: {file.name} suppresses detections over all classes together, so that none of its things can be "
+            "switched off; filter its results instead."
+        )
+    if used.detection_score < LEAST_JOINT_SCORE:
+        raise ThresholdsFixedError(
+            f"detection_score: got {used.detection_score}, expected at least {LEAST_JOINT_SCORE}, as {file.name} "
+            "suppresses detections over all classes together."
+        )
 
 
 def _merge_values(thresholds: FileThresholds) -> dict[str, Any]:
