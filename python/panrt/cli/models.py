@@ -64,7 +64,7 @@ def listing(ctx: typer.Context, as_json: JsonOption = False) -> None:
     report.line("weights", "trained on COCO by the authors of detectron2; PanRT distributes none of them")
     report.end(
         {"cache": str(weights.root()), "models": facts},
-        next_commands=["panrt run photo.jpg --model coco --sink -", "panrt pull coco", "panrt models rm coco"],
+        next_commands=["panrt predict photo.jpg --model coco", "panrt pull coco", "panrt models rm coco"],
     )
 
 
@@ -142,7 +142,7 @@ def pull(
     report.end(
         {"name": name, "file": str(path), "bytes": path.stat().st_size, "precision": precision},
         next_commands=[
-            f"panrt run photo.jpg --model {argument(name)} --sink -",
+            f"panrt predict photo.jpg --model {argument(name)}",
             f"panrt build {argument(name)} -o {argument(_plan(name))} --precision {precision}     (TensorRT)",
         ],
     )
