@@ -654,7 +654,7 @@ def test_a_sink_whose_reader_left_ends_without_complaint(monkeypatch: pytest.Mon
         other = panrt.stream(uri(3), NullSession(), sinks=["-", "out.jsonl"])
         for number, _ in enumerate(stream):
             if number == 0:
-                assert os.read(reader, 1 << 16).startswith(b'{"source"')
+                assert os.read(reader, 1 << 16).startswith(b'{"version":2,"source"')
                 os.close(reader)
             if stream.unread:
                 stream.stop()
