@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from panrt.engine.frame import Frame
+from panrt.engine.frame import Frame, is_on_device
 from panrt.errors import FrameError
 from panrt.formats.records import shown
 
@@ -45,7 +45,7 @@ def as_frame(image: object, *, pixel_format: ColorOrder = "bgr8", name: str = "f
     """
     if isinstance(image, Frame):
         return image
-    if hasattr(image, "__cuda_array_interface__"):
+    if is_on_device(image):
         return Frame(image, captured_at=time.monotonic(), pixel_format=pixel_format)  # type: ignore[arg-type]
     return Frame(to_bgr(image, pixel_format=pixel_format, name=name), captured_at=time.monotonic())
 

@@ -36,3 +36,13 @@ class Frame:
         """Height and width of the image."""
         rows, width = self.image.shape[:2]
         return (rows * 2 // 3 if self.pixel_format == "nv12" else rows), width
+
+
+def is_on_device(thing: object) -> bool:
+    """Return whether another library's array is on a GPU."""
+    if hasattr(thing, "__cuda_array_interface__"):
+        return True
+    if isinstance(thing, np.ndarray) or not hasattr(thing, "__dlpack_device__"):
+        return False
+    kind, _ = thing.__dlpack_device__()
+    return int(kind) in (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged

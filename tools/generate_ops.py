@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from panrt.plugins import cuda_api, schema
@@ -320,10 +320,16 @@ def _cast(op: Op, name: str, pointer: str) -> str:
 def _lists() -> Iterator[str]:
     yield "// X(name, function) for each op, for each version of one, and for each whose kernels need a workspace."
     yield "// A template cannot name functions of C."
-    yield "#define PANRT_FOR_EACH_OP(X) " + " ".join(f"X({op.name}, {op.function})" for op in OPS.values())
-    yield "#define PANRT_FOR_EACH_PLUGIN(X) " + " ".join(f"X({op.key}, {op.function})" for op in ALL_OPS)
-    workspaces = (op for op in OPS.values() if op.has_workspace)
-    yield "#define PANRT_FOR_EACH_WORKSPACE(X) " + " ".join(f"X({op.name}, {op.function})" for op in workspaces)
+    yield "// clang-format off"
+    yield from _list("OP", ((op.name, op.function) for op in OPS.values()))
+    yield from _list("PLUGIN", ((op.key, op.function) for op in ALL_OPS))
+    yield from _list("WORKSPACE", ((op.name, op.function) for op in OPS.values() if op.has_workspace))
+    yield "// clang-format on"
+
+
+def _list(kind: str, items: Iterable[tuple[str, str]]) -> Iterator[str]:
+    yield f"#define PANRT_FOR_EACH_{kind}(X) \\"
+    yield " \\\n".join(f"  X({name}, {function})" for name, function in items)
 
 
 # --- _native.pyi ------------------------------------------------------------------------------------------------------

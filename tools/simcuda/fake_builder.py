@@ -14,7 +14,10 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import onnx
+from onnx import ModelProto
 
+from panrt.formats.metadata import KEY, loads
+from panrt.formats.thresholds import NAMES, settings
 from tools.simcuda import fake_tensorrt
 
 NEWEST_OPSET = 20
@@ -203,10 +206,21 @@ class Builder:
         config.progress_monitor.phase_finish("Building Engine")
         graph = network.model.graph
         path = self.folder / f"network-{len(built)}.onnx"
-        path.write_bytes(network.model.SerializeToString())
+        path.write_bytes(_with_defaults(network.model).SerializeToString())
         tensors = [(_tensor(value), value in graph.input) for value in itertools.chain(graph.input, graph.output)]
         rows = [(tensor.name, tensor.shape, tensor.dtype.name, is_input) for tensor, is_input in tensors]
         return fake_tensorrt.plan(rows, network=str(path))
+
+
+def _with_defaults(model: ModelProto) -> ModelProto:
+    """Return a copy that PanRT reads: the inputs for thresholds have their defaults, which a build takes away."""
+    found = ModelProto()
+    found.CopyFrom(model)
+    metadata = next(entry.value for entry in model.metadata_props if entry.key == KEY)
+    shapes = {value.name: _tensor(value).shape for value in model.graph.input if value.name in NAMES}
+    for name, array in settings(loads(metadata, source="network"), shapes).arrays.items():
+        found.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    return found
 
 
 def tensorrt(folder: Path) -> ModuleType:

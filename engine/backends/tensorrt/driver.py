@@ -21,6 +21,7 @@ import numpy as np
 from cuda.bindings import driver
 from numpy.typing import NDArray
 
+from panrt.engine.frame import is_on_device
 from panrt.errors import CudaError, CudaStreamError, FrameError
 
 log = logging.getLogger("panrt")
@@ -425,13 +426,3 @@ def stream_address(stream: object) -> int:
             f"stream: got {type(stream).__name__}, expected an object with __cuda_stream__ or the handle as an int, "
             "such as handle of pycuda.driver.Stream."
         ) from error
-
-
-def is_on_device(thing: object) -> bool:
-    """Return whether another library's array is on a GPU."""
-    if hasattr(thing, "__cuda_array_interface__"):
-        return True
-    if isinstance(thing, np.ndarray) or not hasattr(thing, "__dlpack_device__"):
-        return False
-    kind, _ = thing.__dlpack_device__()
-    return int(kind) in (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged

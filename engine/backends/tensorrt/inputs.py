@@ -22,7 +22,7 @@ from panrt.engine.backends.tensorrt.canvas import Canvas
 from panrt.engine.backends.tensorrt.kernels import Kernels, Layout, layout_of, layout_on_device
 from panrt.engine.backends.tensorrt.recorded import opened
 from panrt.engine.backends.tensorrt.slot import Feed, GpuSlot, Held, Origin
-from panrt.engine.frame import Frame
+from panrt.engine.frame import Frame, is_on_device
 from panrt.engine.nvtx_ranges import nvtx_range
 from panrt.engine.preprocess import Placement, fill, place
 from panrt.engine.session import Preprocess
@@ -81,7 +81,7 @@ class Inputs:
         Raises:
             FrameError: they are no frames, differ in layout, or lie where the GPU cannot read them.
         """
-        if any(driver.is_on_device(frame.image) for frame in frames):
+        if any(is_on_device(frame.image) for frame in frames):
             return self._prepare_from_device(slot, frames)
         layouts = [layout_of(frame) for frame in frames]
         sizes = tuple(place(layout.hw, self._valid_hw, self._output_hw) for layout in layouts)

@@ -785,13 +785,21 @@ struct PanopticMerge2 {
 
 // X(name, function) for each op, for each version of one, and for each whose kernels need a workspace.
 // A template cannot name functions of C.
-#define PANRT_FOR_EACH_OP(X)     \
+// clang-format off
+#define PANRT_FOR_EACH_OP(X) \
   X(RpnProposals, rpn_proposals) \
-  X(PyramidRoiAlign, pyramid_roi_align) X(BoxDetections, box_detections) X(PanopticMerge, panoptic_merge)
-#define PANRT_FOR_EACH_PLUGIN(X)                                                                        \
-  X(RpnProposals, rpn_proposals)                                                                        \
-  X(PyramidRoiAlign, pyramid_roi_align)                                                                 \
-  X(BoxDetections, box_detections) X(PanopticMerge, panoptic_merge) X(BoxDetections2, box_detections_2) \
-      X(PanopticMerge2, panoptic_merge_2)
+  X(PyramidRoiAlign, pyramid_roi_align) \
+  X(BoxDetections, box_detections) \
+  X(PanopticMerge, panoptic_merge)
+#define PANRT_FOR_EACH_PLUGIN(X) \
+  X(RpnProposals, rpn_proposals) \
+  X(PyramidRoiAlign, pyramid_roi_align) \
+  X(BoxDetections, box_detections) \
+  X(PanopticMerge, panoptic_merge) \
+  X(BoxDetections2, box_detections_2) \
+  X(PanopticMerge2, panoptic_merge_2)
 #define PANRT_FOR_EACH_WORKSPACE(X) \
-  X(RpnProposals, rpn_proposals) X(BoxDetections, box_detections) X(PanopticMerge, panoptic_merge)
+  X(RpnProposals, rpn_proposals) \
+  X(BoxDetections, box_detections) \
+  X(PanopticMerge, panoptic_merge)
+// clang-format on

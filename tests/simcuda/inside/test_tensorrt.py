@@ -338,7 +338,7 @@ def test_a_session_used_out_of_turn_says_so(tmp_path: Path) -> None:
 def test_what_is_no_frame_is_refused_and_the_session_goes_on(tmp_path: Path) -> None:
     with open_session(tmp_path) as session:
         with pytest.raises(FrameError, match="expected"):
-            session(np.zeros((4, 4), np.uint8))
+            session(np.zeros((4, 4, 2), np.uint8))
         check(session(picture(0)), picture(0))
 
 
