@@ -44,7 +44,8 @@ def test_every_exception_has_a_built_in_base_too() -> None:
 
 def test_naming_an_exception_loads_no_framework() -> None:
     loaded = modules_after("import panrt\nfor name in panrt.errors.__all__: getattr(panrt, name)")
-    assert loaded.isdisjoint(HEAVY | {"numpy", "cuda"})
+    at_start = modules_after("pass")  # a .pth file of an installed package may import something
+    assert (loaded - at_start).isdisjoint(HEAVY | {"numpy", "cuda"})
 
 
 def test_star_import_does_not_need_pytorch() -> None:

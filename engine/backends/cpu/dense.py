@@ -28,11 +28,11 @@ class OpenSubgraph(Protocol):
     """
 
     def bind_input(self, name: str, array: NDArray[Any]) -> None:
-        """Let `run_bound` read an input from this memory, from now on; the array's contents may change between runs."""
+        """Let `run_bound` read an input from this memory, which the caller keeps; its contents may change between runs."""
         ...
 
     def bind_output(self, name: str, array: NDArray[Any]) -> None:
-        """Let `run_bound` write an output to this memory, from now on."""
+        """Let `run_bound` write an output to this memory, which the caller keeps."""
         ...
 
     def run_bound(self) -> None:

@@ -30,8 +30,9 @@ def products_per_second(threads: int) -> float:
     graph = helper.make_graph([node], "speed", [x], [y], [weight])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=8)
     opened = open_subgraph(model.SerializeToString(), threads=threads, source="speed measurement")
-    opened.bind_input("x", np.ones(shape, np.float32))
-    opened.bind_output("y", np.empty(shape, np.float32))
+    ones, results = np.ones(shape, np.float32), np.empty(shape, np.float32)  # alive as long as they are bound
+    opened.bind_input("x", ones)
+    opened.bind_output("y", results)
     opened.run_bound()
     seconds = []
     for _ in range(_RUNS):
