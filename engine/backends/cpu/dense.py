@@ -28,7 +28,7 @@ class OpenSubgraph(Protocol):
     """
 
     def bind_input(self, name: str, array: NDArray[Any]) -> None:
-        """Let `run_bound` read an input from this memory, which the caller keeps; its contents may change between runs."""
+        """Let `run_bound` read an input from this memory, which the caller keeps and may write to between runs."""
         ...
 
     def bind_output(self, name: str, array: NDArray[Any]) -> None:

@@ -71,12 +71,7 @@ def evaluate(
     chosen = _metrics(metrics)
     size = chosen_size(height, width)
     settings = chosen_thresholds(conf, overlap, min_stuff, classes)
-    if settings != Chosen(thresholds=None, classes=None) and (model is None or model.suffix not in (".onnx", ".plan")):
-        raise ValueError("--conf, --overlap, --min-stuff and --classes are for an .onnx or .plan file; leave them out.")
-    if size is not None and (model is None or model.suffix != ".onnx"):
-        raise ValueError("--height and --width are for an .onnx file whose input size is open; leave them out.")
-    if (model is None) == (predictions is None):
-        raise ValueError("give one of --model (with --images) and --predictions.")
+    _check_options(model, predictions, size, settings)
     if model is not None:
         if images is None:
             raise ValueError("--model needs --images, the folder of the images.")
@@ -93,6 +88,16 @@ def evaluate(
     for text in results.tables(per_class=per_class):
         report.table(text)
     report.end(results.to_json())
+
+
+def _check_options(model: Path | None, predictions: Path | None, size: tuple[int, int] | None, chosen: Chosen) -> None:
+    """Raise ValueError for options that do not go together."""
+    if chosen != Chosen(thresholds=None, classes=None) and (model is None or model.suffix not in (".onnx", ".plan")):
+        raise ValueError("--conf, --overlap, --min-stuff and --classes are for an .onnx or .plan file; leave them out.")
+    if size is not None and (model is None or model.suffix != ".onnx"):
+        raise ValueError("--height and --width are for an .onnx file whose input size is open; leave them out.")
+    if (model is None) == (predictions is None):
+        raise ValueError("give one of --model (with --images) and --predictions.")
 
 
 def _metrics(text: str) -> tuple[str, ...]:

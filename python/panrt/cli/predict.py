@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -21,6 +21,9 @@ from panrt.cli.support import (
 )
 from panrt.errors import PanrtError, SourceError
 from panrt.formats.records import legible
+
+if TYPE_CHECKING:
+    from panrt.engine.results.result import PanopticResult
 
 SAVES = ("json", "coco", "masks")
 
@@ -74,10 +77,7 @@ def predict(
     with predictions:
         try:
             for _, result in predictions:
-                size = "x".join(map(str, result.frame_hw))
-                name = result.file_name or str(result.frame_index)
-                seen = result.findings() or "nothing"
-                report.line("image", f"{name}: {seen}  ({size}, {1000 * sum(result.timings):.0f} ms)")
+                report.line("image", _line(result))
                 results.append(result.to_json())
         except SourceError as error:  # the images before it are reported first
             problem = error
@@ -89,6 +89,13 @@ def predict(
     if problem is not None:
         raise problem
     check_sinks(status.sinks)
+
+
+def _line(result: PanopticResult) -> str:
+    """Return what an image shows."""
+    size = "x".join(map(str, result.frame_hw))
+    name = result.file_name or str(result.frame_index)
+    return f"{name}: {result.findings() or 'nothing'}  ({size}, {1000 * sum(result.timings):.0f} ms)"
 
 
 def _targets(out: Path, image_format: str, save: str, *, overwrite: bool) -> list[str]:
