@@ -128,7 +128,7 @@ def to_onnx(
         samples: frames of the kind that the network will see, each of the input's size, or of one size if that
             is open: int8 is calibrated on them, fp16 is checked on them for overflow.
         int8_heads: in an int8 file the RPN, box and mask heads are int8 too.
-        provenance: of the weights, a line for people.
+        provenance: of the weights, one readable line.
         progress: called with the samples that are done and their number.
 
     Raises:

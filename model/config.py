@@ -90,7 +90,7 @@ class ResNetConfig(_Bounded):
 
     @property
     def label(self) -> str:
-        """The trunk's name for people."""
+        """The display name of the trunk."""
         return f"ResNet-{self.depth}"
 
     def __post_init__(self) -> None:
@@ -110,7 +110,7 @@ class EfficientNetLiteConfig:
 
     @property
     def label(self) -> str:
-        """The trunk's name for people."""
+        """The display name of the trunk."""
         return "EfficientNet-Lite0"
 
 

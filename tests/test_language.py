@@ -58,6 +58,7 @@ GLOSSARY = (
     (r"\bdense (?:parts?|ones?)\b", "the dense part", "subgraph"),
     (r"\birregular\b", "the irregular ops", "custom ops"),
     (r"\blasting (?:track )?ids?\b", "lasting ids", "persistent track ID"),
+    (r"\bfor people\b", "a line for people", "readable, display name"),
     (r"\bnarrow maps?\b", "a narrow map", "compact map"),
     (r"\bg(?:ive|ives|ave|iving) way\b", "old results give way", "are dropped, yields"),
     (r"\blook(?:s|ed|ing)? out for\b", "threads look out for work", "spins"),

@@ -281,7 +281,7 @@ def _tf32(benchmark: Benchmark) -> str:
 
 
 def _runs(benchmark: Benchmark) -> tuple[tuple[str, Run | None], ...]:
-    """Return the runs by their names for people."""
+    """Return the runs by their display names."""
     return ("throughput run", benchmark.throughput), ("fixed-rate run", benchmark.fixed_rate)
 
 

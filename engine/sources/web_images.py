@@ -87,7 +87,7 @@ def _opener() -> OpenerDirector:
 
 
 def _problem(uri: Uri, error: Exception) -> errors.SourceError:
-    """Return the error of a download for people."""
+    """Return the error to raise for a failed download."""
     if isinstance(error, HTTPError):
         error.close()
         kind: type[errors.SourceError] = errors.SourceRefusedError

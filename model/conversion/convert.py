@@ -43,7 +43,7 @@ class Conversion(NamedTuple):
     framework: Framework
     description: str  # what described the network
     names: dict[str, str]  # PanRT's name of each tensor -> the checkpoint's
-    notes: tuple[str, ...]  # what was assumed, for people
+    notes: tuple[str, ...]  # what was assumed, each one readable line
 
 
 class _Found(NamedTuple):

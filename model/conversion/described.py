@@ -12,4 +12,4 @@ class Described(NamedTuple):
 
     config: PanopticFPNConfig
     rgb: bool  # it was trained on RGB: its first convolution expects red first
-    notes: tuple[str, ...]  # what was assumed, for people
+    notes: tuple[str, ...]  # what was assumed, each one readable line

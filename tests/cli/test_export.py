@@ -45,7 +45,7 @@ def test_a_model_file_becomes_an_onnx_file_for_a_camera(weights: Path, tmp_path:
     result = run("export", weights, "-o", path, *options, *thresholds, "--json")
     assert result.exit_code == 0, (result.output, result.exception)
     facts = json.loads(result.stdout)
-    assert (facts["input_hw"], facts["valid_hw"], facts["output_hw"]) == ([96, 128], [96, 128], [48, 64])
+    assert (facts["height"], facts["width"], facts["valid_hw"], facts["output_hw"]) == (96, 128, [96, 128], [48, 64])
     given = facts["thresholds"]
     assert (given["max_detections"], given["detection_nms"], given["mask"]) == (7, 0.4, 0.6)
     assert facts["provenance"] == "seed 0, not trained"
@@ -65,7 +65,7 @@ def test_a_dynamic_file_gets_its_size_where_it_is_used(weights: Path, tmp_path: 
     assert "1 image of dynamic height and width, multiples of 32, BGR, uint8" in told.stdout
     assert "steps       depend on the size; --height and --width show them" in told.stdout
     assert "op           PanopticMerge" in run("info", path, *size).stdout
-    assert json.loads(run("info", path, "--json").stdout)["model"]["input_hw"] is None
+    assert json.loads(run("info", path, "--json").stdout)["model"]["input_hw"] == [0, 0]
 
     commands = (
         ("run", FRAMES, "--model", path, "--frames", 2, "--threads", 1),

@@ -135,10 +135,12 @@ def _segment(source: str, session: Session, wanted: Path) -> tuple[_Seen, Path]:
 
 def _next_commands(model: str) -> list[str]:
     model = argument(model)
-    return [
-        "panrt predict photo.jpg --model coco                       (your photo; downloads a model of the real world)",
-        f"panrt run camera://0 --model {model} --sink web://:8080     (your camera, live on a page)",
-        f"panrt run clip.mp4 --model {model} --sink out.mp4           (your video)",
-        f"panrt bench {model}                                        (figures with plots)",
-        "panrt doctor                                               (what else this machine supports)",
-    ]
+    commands = (
+        ("panrt predict photo.jpg --model coco", "your photo; downloads a model of the real world"),
+        (f"panrt run camera://0 --model {model} --sink web://:8080", "your camera, live on a page"),
+        (f"panrt run clip.mp4 --model {model} --sink out.mp4", "your video"),
+        (f"panrt bench {model}", "figures with plots"),
+        ("panrt doctor", "what else this machine supports"),
+    )
+    width = max(len(command) for command, _ in commands)
+    return [f"{command:{width}}   ({purpose})" for command, purpose in commands]

@@ -194,6 +194,7 @@ def _thresholds(network: PanopticFPN, **chosen: float | None) -> FileThresholds:
 
 def _report(exported: Exported, output: Path, *, model: str | None, as_json: bool) -> None:
     from panrt.export.precision import LARGEST_HALF
+    from panrt.formats import metadata
 
     file = exported.file
     report = Report(as_json=as_json)
@@ -211,15 +212,17 @@ def _report(exported: Exported, output: Path, *, model: str | None, as_json: boo
     elif file.precision == "fp16":
         report.line("checked", "the weights fit float16; give --samples to check the features too")
     report.line("wrote", f"{output}  {megabytes(exported.bytes)}  {file.precision}  opset {file.opset}  {file.target}")
+    described = metadata.to_json(file)
     facts = {
         "output": str(output),
         "bytes": exported.bytes,
         "nodes": exported.nodes,
         "name": file.name,
         "batch": file.batch,
-        "input_hw": file.input_hw,
-        "valid_hw": file.valid_hw,
-        "output_hw": file.output_hw,
+        "height": described["input_hw"][0],
+        "width": described["input_hw"][1],
+        "valid_hw": described["valid_hw"],
+        "output_hw": described["output_hw"],
         "thresholds": file.thresholds._asdict(),
         "precision": file.precision,
         "largest_feature": exported.peak._asdict() if exported.peak is not None else None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ def info_onnx(path: Path, size: tuple[int, int] | None, *, as_json: bool) -> Non
     """Report on a file; the size is for a file with an open one."""
     from panrt.engine.backends.cpu.partition import partition
     from panrt.engine.bundled import locate
+    from panrt.formats import metadata
     from panrt.formats.onnx_file import read_onnx
 
     file = read_onnx(locate(path)).file
@@ -36,7 +36,7 @@ def info_onnx(path: Path, size: tuple[int, int] | None, *, as_json: bool) -> Non
     facts = {
         "file": str(path),
         "bytes": path.stat().st_size,
-        "model": model_facts(file),
+        "model": metadata.to_json(file),
         "steps": steps,
     }
     chosen = " --height 256 --width 320" if is_open else ""
@@ -62,15 +62,6 @@ def report_model(report: Report, file: ModelFile) -> None:
     report.line("stuff", _names(file.stuff))
     report.line("thresholds", ", ".join(f"{name} {value:g}" for name, value in file.thresholds._asdict().items()))
     report.line("weights", file.provenance or "of unknown provenance")
-
-
-def model_facts(file: ModelFile) -> dict[str, Any]:
-    """Return all metadata, for JSON."""
-    return dataclasses.asdict(file) | {
-        "things": [category._asdict() for category in file.things],
-        "stuff": [category._asdict() for category in file.stuff],
-        "thresholds": file.thresholds._asdict(),
-    }
 
 
 def _size(hw: tuple[int, int]) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from panrt.cli.info_onnx import model_facts, report_model
+from panrt.cli.info_onnx import report_model
 from panrt.cli.support import Report, megabytes
 from panrt.formats.records import argument
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def info_plan(path: Path, *, as_json: bool) -> None:
     """Report on an engine; neither TensorRT nor a GPU is needed, and the engine itself is not opened."""
-    from panrt.formats import plan_file
+    from panrt.formats import metadata, plan_file
 
     file = plan_file.read(path)
     size = path.stat().st_size
@@ -29,7 +29,8 @@ def info_plan(path: Path, *, as_json: bool) -> None:
     report.line("float32", tf32(file))
     report.line("options", options(file))
     report_model(report, file.model)
-    fields = dataclasses.asdict(file) | {"model": model_facts(file.model)}
+    fields = dataclasses.asdict(file)
+    fields |= {"model": metadata.to_json(file.model), "options": plan_file.options_to_json(file.options)}
     report.end({"file": str(path), "bytes": size, **fields}, next_commands=[f"panrt bench {argument(path)}"])
 
 

@@ -184,7 +184,7 @@ def message(error: Exception) -> str:
 
 
 class Report:
-    """Prints lines for people while a command runs, or one JSON object for machines at its end."""
+    """Prints readable lines while a command runs, or one JSON object at its end."""
 
     def __init__(self, *, as_json: bool, to_stderr: bool = False) -> None:
         self.as_json = as_json
@@ -201,7 +201,7 @@ class Report:
         self._echo("\n".join(f"  {line}".rstrip() for line in text.splitlines()), gap=True)
 
     def end(self, facts: dict[str, Any], *, next_commands: Iterable[str] = ()) -> None:
-        """Print the facts for machines, or the next commands for people."""
+        """Print the facts as JSON, or the next commands."""
         if self.as_json:
             typer.echo(json.dumps(facts, indent=2, allow_nan=False))
         for index, command in enumerate(next_commands):

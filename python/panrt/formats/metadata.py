@@ -152,13 +152,18 @@ def _text(hw: tuple[int, int]) -> str:
 
 def dumps(file: ModelFile) -> str:
     """Return the metadata as JSON, with the schema version first."""
+    return json.dumps({"schema": SCHEMA, **to_json(file)})
+
+
+def to_json(file: ModelFile) -> dict[str, Any]:
+    """Return the fields as plain data, as the file and `--json` have them; an open size is (0, 0)."""
     fields = dataclasses.asdict(file)
     for name in ("things", "stuff"):
         fields[name] = [category._asdict() for category in getattr(file, name)]
     fields["thresholds"] = file.thresholds._asdict()
     for name in Sizes._fields:  # [0, 0] in the file
         fields[name] = fields[name] or (0, 0)
-    return json.dumps({"schema": SCHEMA, **fields})
+    return fields
 
 
 def loads(text: str | bytes, *, source: str) -> ModelFile:

@@ -111,7 +111,7 @@ def sidecar(plan: str | os.PathLike[str]) -> Path:
 def dumps(file: PlanFile) -> str:
     """Return the metadata as JSON, with the schema version first."""
     fields = dataclasses.asdict(file)
-    fields["model"] = json.loads(metadata.dumps(file.model))
+    fields["model"] = {"schema": metadata.SCHEMA, **metadata.to_json(file.model)}
     fields["options"] = options_to_json(file.options)
     return json.dumps({"schema": SCHEMA, **fields}, indent=2)
 

@@ -79,7 +79,7 @@ ENTRIES = (_R_50_3X, _R_101_3X, _R_50_1X)
 
 
 def provenance(entry: Entry) -> str:
-    """Return where the weights of an entry come from, and their licence, as a line for people."""
+    """Return where the weights of an entry come from, and their licence, as one readable line."""
     return f"{entry.name} of the {entry.source}; licence {entry.licence}, {LICENCE_ADDRESS}"
 
 

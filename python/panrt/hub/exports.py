@@ -87,7 +87,7 @@ def make(weights: Weights, key: Key, *, name: str, provenance: str, watch: Watch
         weights: to export.
         key: of the file.
         name: of the model, for messages.
-        provenance: of the weights, a line for people.
+        provenance: of the weights, one readable line.
         watch: of the export.
 
     Raises:
